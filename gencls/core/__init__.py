@@ -1,0 +1,40 @@
+"""What a defense is, without knowing any method: contracts, random streams, surrogates, the inner optimisation.
+
+Notation of the whole package: N images, K classes, L latent levels, S draws. Images are floating point, (N, C, H, W), in
+[0, 1]; labels int64 (N,); scores (N, K); distances (N,); norms in units of [0, 1] pixels (8/255, never 8).
+"""
+
+from gencls.core.checks import check_images, check_labels
+from gencls.core.defense import BayesClassifier, Defense, Transform, TransformedClassifier
+from gencls.core.distance import Embedding, ImageDistance
+from gencls.core.errors import GenclsError
+from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
+from gencls.core.inference import minimize
+from gencls.core.rng import Streams, draws, keyed, seeded, select, stream_seed
+from gencls.core.surrogate import BPDA, EoT, Unrolled
+
+__all__ = [
+    "BPDA",
+    "BayesClassifier",
+    "ClassConditionalGenerator",
+    "Defense",
+    "Embedding",
+    "EoT",
+    "GenclsError",
+    "ImageDistance",
+    "Latents",
+    "Mix",
+    "MultiLatentModel",
+    "Streams",
+    "Transform",
+    "TransformedClassifier",
+    "Unrolled",
+    "check_images",
+    "check_labels",
+    "draws",
+    "keyed",
+    "minimize",
+    "seeded",
+    "select",
+    "stream_seed",
+]

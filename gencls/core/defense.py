@@ -1,0 +1,139 @@
+"""What a defense is: a function from images to class scores, built in one of two ways."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core.errors import GenclsError
+
+__all__ = ["BayesClassifier", "Defense", "Transform", "TransformedClassifier"]
+
+Q = TypeVar("Q")
+
+
+class _Differentiable(nn.Module, ABC):
+    """A module that declares how an adaptive attacker may differentiate it."""
+
+    stochastic: bool = False
+    """Two forwards on the same images may differ."""
+
+    if TYPE_CHECKING:  # nn.Module.__call__ returns Any
+
+        def __call__(self, images: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Apply the module to images (N, C, H, W) in [0, 1]."""
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """The gradient modes: name -> module that an attacker differentiates in place of this one; the first is the default.
+
+        An evaluation attacks through every one of them, and per sample the worst counts. The default is the exact gradient
+        of the module itself. A transform with a zero or undefined gradient declares, for instance,
+        ``{"bpda": BPDA(self, nn.Identity())}``.
+        """
+        return {"exact": self}
+
+    def surrogate(self, mode: str | None = None) -> nn.Module:
+        """The module that an adaptive attacker differentiates in one gradient mode (None: the default mode).
+
+        Raises:
+            GenclsError: for a mode that is not declared.
+        """
+        modes = self.surrogates()
+        if mode is None:
+            return next(iter(modes.values()))
+        if mode not in modes:
+            raise GenclsError(f"{type(self).__name__}: expected a gradient mode among {sorted(modes)}, got {mode!r}")
+        return modes[mode]
+
+
+class Defense(_Differentiable):
+    """All that other code needs to know of a defense: images (N, C, H, W) in [0, 1] -> scores (N, K).
+
+    Scores are compared by argmax only: their offset and scale are arbitrary (a Bayes classifier returns log joint densities),
+    and evaluation code may not rely on them. Normalisation of the input lives inside. ``forward`` treats each sample on its
+    own: ``f(x)[i] == f(x[i:i+1])``, for a stochastic defense in distribution.
+    """
+
+    num_classes: int
+
+
+class Transform(_Differentiable):
+    """A map from images to images of the same shape and range, put in front of a classifier."""
+
+
+class TransformedClassifier(Defense):
+    """A classifier behind a transform: ``classifier(transform(images))``. Final: composes, owns nothing else."""
+
+    def __init__(self, transform: Transform, classifier: nn.Module, num_classes: int) -> None:
+        """Compose.
+
+        Args:
+            transform: images -> images.
+            classifier: images (N, C, H, W) in [0, 1] -> scores (N, K), normalising inside.
+            num_classes: K.
+        """
+        super().__init__()
+        self.transform = transform
+        self.classifier = classifier
+        self.num_classes = num_classes
+        self.stochastic = transform.stochastic or bool(getattr(classifier, "stochastic", False))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, K) of the transformed images."""
+        scores: Tensor = self.classifier(self.transform(images))
+        return scores
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """Every mode of the transform with every mode of the classifier; ``a+b`` where neither is exact."""
+        behind = self.classifier.surrogates() if isinstance(self.classifier, Defense) else {"exact": self.classifier}
+        return {
+            "+".join(name for name in dict.fromkeys((front_name, behind_name)) if name != "exact") or "exact": (
+                self if front is self.transform and back is self.classifier else nn.Sequential(front, back)
+            )
+            for front_name, front in self.transform.surrogates().items()
+            for behind_name, back in behind.items()
+        }
+
+
+class BayesClassifier(Defense, Generic[Q]):
+    """argmax_k log p(x, k): one likelihood per class and no discriminative head.
+
+    All such classifiers first find, per class, where the image would come from (a latent, a distribution over latents, the
+    centre of a noise distribution, or nothing where the likelihood is exact), then score. The two halves are separate methods:
+    the gradient that excludes the inner optimisation (thesis, eq. 2.9) lives in one place, the latent descent attack can decode
+    ``infer(x)``, and more samples from the same posterior are a matter of ``log_joint``.
+    """
+
+    @abstractmethod
+    def infer(self, images: Tensor) -> Q:
+        """The per-class inner optimisation: q_k for each image and class.
+
+        Called with gradients enabled. Where ``images`` requires grad, the result must be differentiable in the images (the
+        steps are unrolled); otherwise it is detached. Parameters must not collect ``.grad``.
+        """
+
+    @abstractmethod
+    def log_joint(self, images: Tensor, q: Q) -> Tensor:
+        """log p(x, k) up to a constant that does not depend on the class: (N, K), differentiable in the images with q fixed."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Infer, then score. Never overridden.
+
+        Inference works on a detached copy, so the gradient of the result treats q as a constant: exact where inference has
+        converged (envelope theorem), and one of two declared gradient modes where it has not. It optimises, so it runs with
+        gradients enabled also under a caller's ``no_grad`` or ``inference_mode`` (Lightning's ``Trainer.test``).
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            q = self.infer(images.detach().clone())
+        return self.log_joint(images, q)
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """``frozen`` (eq. 2.9: q is a constant) and ``unrolled`` (through the inner optimisation)."""
+        from gencls.core.surrogate import Unrolled  # surrogate.py needs this file
+
+        return {"frozen": self, "unrolled": Unrolled(self)}

@@ -1,0 +1,86 @@
+"""Generators: what a generative defense asks of a network that makes images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ClassConditionalGenerator", "Latents", "Mix", "MultiLatentModel"]
+
+Latents = tuple[Tensor, ...]
+"""One tensor per latent level, coarse to fine; a plain GAN or VAE has one level."""
+
+Mix = Callable[[int, Tensor, Tensor], Tensor]
+"""(level, encoded code, sampled code) -> the code that is used at this level."""
+
+
+class MultiLatentModel(nn.Module, ABC):
+    """MLVGM: an autoencoder with L latent levels whose prior can be sampled level by level.
+
+    There is one method and not ``encode``/``decode``, because in a hierarchical VAE both the posterior and the prior of
+    level i depend on the codes that were *mixed* at the levels above; the codes cannot be computed before mixing.
+    A StyleGAN2 with an encoder, whose levels are independent, implements it with a loop.
+
+    Source: "Pre-trained Multiple Latent Variable Generative Models are good defenders against adversarial attacks",
+    Appendix A.
+    """
+
+    num_levels: int
+
+    @abstractmethod
+    def autoencode(self, images: Tensor, mix: Mix) -> Tensor:
+        """Encode, mix and decode.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            mix: called once per level, in order, with the encoded and the sampled code of that level.
+
+        Returns:
+            Images (N, C, H, W) in [0, 1]. ``mix`` returning always its second argument is plain autoencoding; returning
+            always its third gives samples that do not depend on the images.
+        """
+
+
+class ClassConditionalGenerator(nn.Module, ABC):
+    """p(x | z, k) and p(z) for K classes: the K decoders of ABS and a conditional GAN alike."""
+
+    num_classes: int
+    latent_shapes: tuple[torch.Size, ...]
+    """Shape of one latent at each level, without a batch dimension."""
+
+    @abstractmethod
+    def forward(self, latents: Latents, labels: Tensor) -> Tensor:
+        """Decode M latents, each for its own class.
+
+        Args:
+            latents: one tensor (M, *shape) per level.
+            labels: int64 (M,).
+
+        Returns:
+            Images (M, C, H, W) in [0, 1].
+        """
+
+    def decode_all(self, latents: Latents) -> Tensor:
+        """Decode one latent per class for each of N images; networks with stacked decoders override it.
+
+        Args:
+            latents: one tensor (N, K, *shape) per level.
+
+        Returns:
+            Images (N, K, C, H, W) in [0, 1].
+        """
+        count = latents[0].shape[0]
+        labels = torch.arange(self.num_classes, device=latents[0].device).repeat(count)
+        images: Tensor = self(tuple(level.flatten(0, 1) for level in latents), labels)
+        return images.view(count, self.num_classes, *images.shape[1:])
+
+    def log_prior(self, latents: Latents) -> Tensor:
+        """Log density of the standard normal prior, up to a constant: -||z||^2 / 2, (M,); override for another prior."""
+        flat = torch.cat([level.flatten(1) for level in latents], dim=1)
+        return flat.square().sum(1).mul(-0.5)
+
+    def sample_latents(self, count: int) -> Latents:
+        """Draw latents from the prior: one standard normal tensor (count, *shape) per level; override for another prior."""
+        reference = next((t for t in [*self.parameters(), *self.buffers()] if t.is_floating_point()), torch.empty(0))
+        return tuple(torch.randn(count, *shape, device=reference.device, dtype=reference.dtype) for shape in self.latent_shapes)

@@ -1,0 +1,76 @@
+"""The inner optimisation of every classifier that infers by descent."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gencls.core.errors import GenclsError
+from gencls.core.generator import Latents
+
+__all__ = ["Optimizer", "minimize"]
+
+Optimizer = Literal["adam", "gradient"]
+
+# Below this a squared gradient counts as zero: the derivative of sqrt at 0 is infinite, and an unrolled Adam would be NaN.
+_TINY = 1e-30
+
+
+def minimize(
+    objective: Callable[[Latents], Tensor],
+    start: Latents,
+    *,
+    steps: int,
+    lr: float,
+    optimizer: Optimizer = "adam",
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    project: Callable[[Latents], Latents] | None = None,
+    unroll: bool = False,
+) -> Latents:
+    """Minimise an objective over latents, all problems of a batch at once (thesis, Algorithm 2, the inner loop).
+
+    The problems do not mix, because the gradient of the *sum* of their objectives with respect to one problem's latents is
+    that problem's own gradient, and Adam works element by element. Must be called with gradients enabled
+    (:class:`~gencls.core.BayesClassifier` sees to it).
+
+    Args:
+        objective: latents -> values, any shape; one value per problem.
+        start: where to begin; one tensor per level. Not changed.
+        steps: number of descent steps, >= 0. 0 returns the start.
+        lr: step size, > 0.
+        optimizer: "adam", or "gradient" for plain gradient descent (whose iterates have closed forms to test against).
+        betas: Adam's decay rates.
+        eps: Adam's denominator constant.
+        project: applied to the latents after each step, for instance onto a ball.
+        unroll: keep the graph, so that the result is differentiable in everything that the objective depends on.
+            Otherwise the result is detached.
+
+    Returns:
+        The last iterate, one tensor per level.
+
+    Raises:
+        GenclsError: for a negative number of steps or a step size that is not positive.
+    """
+    if steps < 0 or lr <= 0:
+        raise GenclsError(f"minimize: expected steps >= 0 and lr > 0, got steps={steps}, lr={lr}")
+    latents = tuple(level if unroll else level.detach().clone() for level in start)
+    mean = tuple(torch.zeros_like(level) for level in latents)
+    square = tuple(torch.zeros_like(level) for level in latents)
+    for step in range(1, steps + 1):
+        latents = tuple(level if unroll and level.requires_grad else level.detach().requires_grad_() for level in latents)
+        gradients = torch.autograd.grad(objective(latents).sum(), latents, create_graph=unroll)
+        if optimizer == "gradient":
+            latents = tuple(z - lr * g for z, g in zip(latents, gradients, strict=True))
+        else:
+            mean = tuple(betas[0] * m + (1 - betas[0]) * g for m, g in zip(mean, gradients, strict=True))
+            square = tuple(betas[1] * v + (1 - betas[1]) * g * g for v, g in zip(square, gradients, strict=True))
+            scale, correction = lr / (1 - betas[0] ** step), 1 - betas[1] ** step
+            latents = tuple(
+                z - scale * m / ((v / correction).clamp_min(_TINY).sqrt() + eps)
+                for z, m, v in zip(latents, mean, square, strict=True)
+            )
+        if project is not None:
+            latents = project(latents)
+    return latents if unroll else tuple(level.detach() for level in latents)

@@ -1,0 +1,109 @@
+"""What attacks differentiate in place of a defense: straight-through, averaged and unrolled versions."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core.defense import BayesClassifier
+from gencls.core.errors import GenclsError
+from gencls.core.rng import draws
+
+__all__ = ["BPDA", "EoT", "Unrolled"]
+
+Reduce = Literal["logits", "probs", "loss"]
+
+
+class BPDA(nn.Module):
+    """Backward pass differentiable approximation: the value of ``exact``, the gradient of ``approx``.
+
+    Source: Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", 2018, arXiv:1802.00420.
+    """
+
+    def __init__(self, exact: nn.Module, approx: nn.Module) -> None:
+        """Take two modules with the same input and output shape."""
+        super().__init__()
+        self.exact = exact
+        self.approx = approx
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``exact(images)``; backward goes through ``approx(images)``."""
+        with torch.no_grad():
+            value: Tensor = self.exact(images)
+        path = self.approx(images)
+        return value.add(path - path.detach())
+
+
+class EoT(nn.Module):
+    """Expectation over transformation: the mean over S draws of a stochastic model, sample by sample.
+
+    The draws are rows of the batch, S consecutive rows per sample, so a draw costs what a row costs. Under
+    :func:`gencls.core.keyed` each (sample, draw) has its own random stream, and the result does not depend on ``chunk``.
+
+    Source: Athalye et al., "Synthesizing robust adversarial examples", 2018, arXiv:1707.07397.
+    """
+
+    def __init__(self, model: nn.Module, samples: int, *, reduce: Reduce = "logits", chunk: int | None = None) -> None:
+        """Average a model over draws.
+
+        Args:
+            model: images (N, C, H, W) -> scores (N, K), a fresh draw for each row.
+            samples: S >= 1.
+            reduce: "logits": mean of scores; "probs": log of the mean of softmax probabilities; "loss": mean of log
+                probabilities, whose label entry is minus the mean cross-entropy, so that gradients of losses are averaged.
+            chunk: draws per forward pass; None takes all S at once.
+
+        Raises:
+            GenclsError: for numbers below 1 or an unknown reduction.
+        """
+        super().__init__()
+        if samples < 1 or (chunk is not None and chunk < 1):
+            raise GenclsError(f"EoT: expected samples >= 1 and chunk >= 1, got samples={samples}, chunk={chunk}")
+        if reduce not in ("logits", "probs", "loss"):
+            raise GenclsError(f"EoT: expected reduce to be 'logits', 'probs' or 'loss', got {reduce!r}")
+        self.model = model
+        self.samples = samples
+        self.reduce: Reduce = reduce
+        self.chunk = min(chunk or samples, samples)
+
+    def per_draw(self, images: Tensor) -> Iterator[Tensor]:
+        """Scores (N, s, K) of the draws, chunk by chunk."""
+        for first in range(0, self.samples, self.chunk):
+            numbers = range(first, min(first + self.chunk, self.samples))
+            with draws(numbers):
+                scores: Tensor = self.model(images.repeat_interleave(len(numbers), dim=0))
+            yield scores.unflatten(0, (images.shape[0], len(numbers)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> mean scores (N, K)."""
+        scores = torch.cat(list(self.per_draw(images)), dim=1)
+        if self.reduce == "logits":
+            return scores.mean(dim=1)
+        log_probs = scores.log_softmax(dim=-1)
+        if self.reduce == "probs":
+            return log_probs.logsumexp(dim=1) - torch.tensor(float(self.samples)).log().item()
+        return log_probs.mean(dim=1)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"samples={self.samples}, reduce={self.reduce!r}"
+
+
+class Unrolled(nn.Module):
+    """A Bayes classifier whose gradient goes through every step of its inner optimisation.
+
+    The value is that of the classifier. The gradient is exact after any number of steps, where the frozen gradient is exact
+    only at the optimum, and costs several times as much time and, per step, the memory of one step's graph.
+    """
+
+    def __init__(self, defense: BayesClassifier[Any]) -> None:
+        """Take the classifier."""
+        super().__init__()
+        self.defense = defense
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> scores (N, K)."""
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return self.defense(images)
+        return self.defense.log_joint(images, self.defense.infer(images))

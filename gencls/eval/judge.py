@@ -1,0 +1,74 @@
+"""The judge: it measures what an attack returned on the real defense, with draws that the attacker has not seen."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, draws
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["Verdict", "judge", "predict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge found, per sample.
+
+    Attributes:
+        images: (N, C, H, W), what was judged: the adversarial images, or the clean ones where those broke the rules.
+        distances: (N,) float64, norm of the perturbation.
+        valid: (N,) bool, whether the image kept to [0, 1] and the ball; where not, the clean image was judged.
+        predictions: (N, S) int64, one per draw.
+    """
+
+    images: Tensor
+    distances: Tensor
+    valid: Tensor
+    predictions: Tensor
+
+
+@torch.no_grad()
+def predict(defense: nn.Module, images: Tensor, count: int, *, max_rows: int = 1024) -> Tensor:
+    """Decisions of fresh draws: (N, C, H, W) -> (N, count) int64; at most ``max_rows`` rows per forward pass.
+
+    Raises:
+        GenclsError: for scores that are not finite: their argmax would be a decision made of nothing.
+    """
+    per_pass = max(1, min(count, max_rows // len(images)))
+    decisions = []
+    for first in range(0, count, per_pass):
+        numbers = range(first, min(first + per_pass, count))
+        with draws(numbers):
+            scores: Tensor = defense(images.repeat_interleave(len(numbers), dim=0))
+        if not bool(torch.isfinite(scores).all()):
+            bad = int((~torch.isfinite(scores)).any(dim=1).sum())
+            raise GenclsError(f"{type(defense).__name__}: expected finite scores, got NaN or infinity in {bad} rows")
+        decisions.append(scores.argmax(dim=1).unflatten(0, (len(images), len(numbers))))
+    return torch.cat(decisions, dim=1)
+
+
+def judge(defense: nn.Module, clean: Tensor, adversarial: Tensor, threat: ThreatModel, *, count: int) -> Verdict:
+    """Measure adversarial images.
+
+    Args:
+        defense: the real defense, never its surrogate.
+        clean: (N, C, H, W) in [0, 1].
+        adversarial: what the attack returned.
+        threat: norm and ball to check against.
+        count: draws S; 1 for a deterministic defense.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        GenclsError: if the attack returned another shape.
+    """
+    if adversarial.shape != clean.shape:
+        raise GenclsError(f"attack: expected images of shape {tuple(clean.shape)}, got {tuple(adversarial.shape)}")
+    distances = threat.distance(clean, adversarial.nan_to_num(nan=torch.inf))
+    in_range = ((adversarial >= 0) & (adversarial <= 1)).flatten(1).all(dim=1)
+    valid = in_range & threat.allows(distances)
+    judged = torch.where(valid.view(-1, 1, 1, 1), adversarial, clean)
+    distances = torch.where(valid, distances, torch.zeros_like(distances))
+    return Verdict(judged, distances, valid, predict(defense, judged, count))

@@ -1,0 +1,159 @@
+"""Intervals and paired tests for accuracies (the numerics are statsmodels' and scipy's)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from gencls.core.errors import GenclsError
+
+__all__ = ["McNemar", "holm", "mcnemar", "pairwise_mcnemar", "wilson"]
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+class McNemar(NamedTuple):
+    """Outcome of McNemar's test on paired decisions.
+
+    Attributes:
+        b: Number of samples that only the first defense classifies correctly.
+        c: Number of samples that only the second defense classifies correctly.
+        p_value: Two-sided p-value of "both are equally often correct".
+    """
+
+    b: int
+    c: int
+    p_value: float
+
+
+def wilson(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson 1927).
+
+    The successes may be fractional: the expected accuracy of a randomised defense is a mean over draws. The count stays
+    the number of *samples*, since draws on one image are not independent evidence; the interval is then conservative.
+
+    Args:
+        successes: Number of successes, between 0 and `count`.
+        count: Number of samples, at least 1.
+        confidence: Coverage, strictly between 0 and 1.
+
+    Returns:
+        Lower and upper limit, both in [0, 1].
+
+    Raises:
+        GenclsError: An argument is outside its range.
+    """
+    if count < 1:
+        raise GenclsError(f"expected a count of at least 1 for an interval, got {count}")
+    if not 0 <= successes <= count * (1 + 1e-9):  # a mean of draws times the count may exceed it by rounding
+        raise GenclsError(f"expected between 0 and {count} successes, got {successes}")
+    if not 0 < confidence < 1:
+        raise GenclsError(f"expected a confidence strictly between 0 and 1, got {confidence}")
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(min(successes, count), count, alpha=1 - confidence, method="wilson")
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def mcnemar(a_correct: npt.ArrayLike, b_correct: npt.ArrayLike, *, mid_p: bool = False) -> McNemar:
+    """McNemar's test: do two defenses differ on the same samples?
+
+    Only the discordant samples count. Given their number n = b + c, b is Binomial(n, 1/2) under the hypothesis. The exact
+    test is conservative; its mid-p variant counts the probability of the observed outcomes by half (Fagerland, Lydersen,
+    Laake 2013, "The McNemar test for binary matched-pairs data").
+
+    Args:
+        a_correct: (N,) bool, whether the first defense is correct on each sample.
+        b_correct: (N,) bool, the same samples in the same order for the second defense.
+        mid_p: Use the mid-p variant in place of the exact test.
+
+    Returns:
+        The two discordant counts and the p-value (1 without discordant samples).
+
+    Raises:
+        GenclsError: The arrays are not bool, not of rank 1, empty, or of different lengths.
+    """
+    a, b = _decisions(a_correct, "first"), _decisions(b_correct, "second")
+    if len(a) != len(b):
+        raise GenclsError(f"expected the same samples for both defenses, got {len(a)} and {len(b)} decisions")
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    return McNemar(only_a, only_b, _discordant_p_value(only_a, only_b, mid_p=mid_p))
+
+
+def holm(p_values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Holm's step-down correction for several tests (Holm 1979), valid under any dependence between them.
+
+    Args:
+        p_values: (M,) p-values in [0, 1]; may be empty.
+
+    Returns:
+        (M,) adjusted p-values in the same order: compare each with the family-wise error rate.
+
+    Raises:
+        GenclsError: A p-value is missing or outside [0, 1], or the rank is not 1.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if values.ndim != 1:
+        raise GenclsError(f"expected p-values of shape (M,), got {values.shape}")
+    bad = values[~((values >= 0) & (values <= 1))]
+    if bad.size:
+        raise GenclsError(f"expected p-values in [0, 1], got {bad[0]}")
+    if not values.size:
+        return values
+    from statsmodels.stats.multitest import multipletests
+
+    return np.asarray(multipletests(values, method="holm")[1], dtype=np.float64)
+
+
+def pairwise_mcnemar(correct: Mapping[str, npt.ArrayLike], *, mid_p: bool = False) -> pd.DataFrame:
+    """McNemar's test for every pair of defenses on the same samples, with Holm's correction over the pairs.
+
+    Args:
+        correct: For each defense, (N,) bool decisions; samples in the same order everywhere.
+        mid_p: Use the mid-p variant in place of the exact test.
+
+    Returns:
+        One row per pair, in the order of the mapping: `defense_a`, `defense_b`, `only_a`, `only_b` (samples that only one
+        of them classifies correctly), `p_value`, `p_holm`.
+
+    Raises:
+        GenclsError: As in `mcnemar`.
+    """
+    pairs = list(combinations(correct, 2))
+    tests = [mcnemar(correct[a], correct[b], mid_p=mid_p) for a, b in pairs]
+    return pd.DataFrame(
+        {
+            "defense_a": [a for a, _ in pairs],
+            "defense_b": [b for _, b in pairs],
+            "only_a": np.array([test.b for test in tests], dtype=np.int64),
+            "only_b": np.array([test.c for test in tests], dtype=np.int64),
+            "p_value": np.array([test.p_value for test in tests], dtype=np.float64),
+            "p_holm": holm([test.p_value for test in tests]),
+        }
+    )
+
+
+def _decisions(values: npt.ArrayLike, name: str) -> BoolArray:
+    array = np.asarray(values)
+    if array.dtype != np.bool_:
+        raise GenclsError(f"expected bool decisions for the {name} defense, got dtype {array.dtype}")
+    if array.ndim != 1 or not array.size:
+        raise GenclsError(f"expected decisions of shape (N,), N >= 1, for the {name} defense, got {array.shape}")
+    return array
+
+
+def _discordant_p_value(b: int, c: int, *, mid_p: bool) -> float:
+    from scipy.stats import binom, binomtest
+
+    if b + c == 0:
+        return 1.0
+    exact = float(binomtest(min(b, c), b + c, 0.5).pvalue)
+    if not mid_p:
+        return exact
+    observed = float(binom.pmf(b, b + c, 0.5)) * (1 if b == c else 2)  # both tails hold an outcome as extreme as this one
+    return exact - observed / 2

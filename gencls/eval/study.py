@@ -1,0 +1,273 @@
+"""A study: a grid of cells (defense x attack x gradient mode x seed x shard) in a folder that survives anything.
+
+Each finished cell is one file that appears atomically, named by its content key: samples, defense, attack, protocol. The same
+command after a crash computes only what is missing; processes on one folder share the cells through file locks, which the
+system releases when a process dies.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, check_images, check_labels
+from gencls.eval.attacks import Attack
+from gencls.eval.evaluate import Protocol, gradient_modes, run_cell
+from gencls.eval.fingerprint import fingerprint, sample_hashes
+from gencls.eval.summary import summarize
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Study", "StudyCell", "read_study"]
+
+FORMAT = 1
+SETTINGS, RESULTS, CELLS = "study.json", "results.csv", "cells"
+
+
+@dataclass(frozen=True)
+class StudyCell:
+    """One unit of work: an attack in one gradient mode on one shard of samples, by name and content key."""
+
+    defense: str
+    attack: str
+    mode: str
+    seed: int
+    shard: int
+    key: str
+
+
+class Study:
+    """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        defenses: Mapping[str, nn.Module],
+        attacks: Mapping[str, Attack],
+        images: Tensor,
+        labels: Tensor,
+        protocol: Protocol | None = None,
+        seeds: Sequence[int] = (0,),
+        shard_size: int = 50,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        """Plan a study and claim its folder. Nothing is computed yet.
+
+        Args:
+            folder: made if missing; may hold the same study, begun before.
+            defenses: name -> module in eval mode.
+            attacks: name -> attack.
+            images: (N, C, H, W) in [0, 1].
+            labels: int64 (N,).
+            protocol: draws and averaging; its seed is replaced by ``seeds``.
+            seeds: one run of everything per seed.
+            shard_size: samples per cell; what a crash can lose, and the batch size. Results do not depend on it beyond rounding.
+            about: what to say of the study in its report: data set, command, and so on.
+
+        Raises:
+            GenclsError: for bad images or labels, an empty grid, duplicate samples, or a folder that holds something else.
+        """
+        check_images(images)
+        check_labels(labels, num_classes=None, count=len(images))
+        if not defenses or not attacks or not seeds or shard_size < 1:
+            raise GenclsError(
+                "study: expected at least one defense, attack and seed and shard_size >= 1, "
+                f"got {len(defenses)}, {len(attacks)}, {len(seeds)} and {shard_size}"
+            )
+        self.folder = Path(folder)
+        self.defenses, self.attacks = dict(defenses), dict(attacks)
+        self.images, self.labels = images, labels
+        self.protocol = protocol or Protocol()
+        self.seeds, self.shard_size = tuple(seeds), shard_size
+        self.hashes = sample_hashes(images, labels)
+        if len(set(self.hashes)) < len(self.hashes):
+            raise GenclsError(f"study: expected distinct samples, got {len(self.hashes) - len(set(self.hashes))} duplicates")
+        self.about = {
+            **(about or {}),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        }
+        self._fingerprints = {name: fingerprint(defense) for name, defense in self.defenses.items()}
+        self._claim_folder()
+
+    def cells(self) -> list[StudyCell]:
+        """All cells, in the order in which they are run and reported."""
+        shards = range(0, len(self.images), self.shard_size)
+        return [
+            StudyCell(defense, attack, mode, seed, shard, self._key(defense, attack, mode, seed, first))
+            for defense, module in self.defenses.items()
+            for attack, settings in self.attacks.items()
+            for mode in gradient_modes(module, settings)
+            for seed in self.seeds
+            for shard, first in enumerate(shards)
+        ]
+
+    def missing(self) -> list[StudyCell]:
+        """The cells that are not finished."""
+        return [cell for cell in self.cells() if not self._path(cell, "parquet").exists()]
+
+    def run(self, *, progress: Callable[[Sequence[StudyCell]], Any] | None = None) -> "pandas.DataFrame":
+        """Compute what is missing, then write ``results.csv``.
+
+        Cells that another process works on are left to it, and waited for at the end.
+
+        Args:
+            progress: called with the missing cells; returns a context manager that yields a function to call with each
+                finished cell. None shows nothing.
+
+        Returns:
+            The table, see :func:`gencls.eval.summarize`.
+        """
+        from filelock import FileLock, Timeout
+
+        clean: dict[tuple[str, int, int], Tensor] = {}
+        todo = self.missing()
+        with (progress or _silent)(todo) as finished:
+            for patient in (False, True):  # first what is free, then what others have not finished
+                for cell in todo:
+                    with suppress(Timeout):
+                        with FileLock(self._path(cell, "lock"), timeout=-1 if patient else 0):
+                            if not self._path(cell, "parquet").exists():
+                                self._compute(cell, clean)
+                                finished(cell)
+        for left in [*(self.folder / CELLS).glob("*.lock"), *(self.folder / CELLS).glob(".*")]:
+            left.unlink(missing_ok=True)  # nobody writes cells any more: all are finished
+        return self._write_results()
+
+    def records(self) -> "pandas.DataFrame":
+        """One row per sample and cell of all finished cells, see :func:`gencls.eval.run_cell`, with the index ``sample``."""
+        import pandas
+
+        frames = []
+        for cell in self.cells():
+            path = self._path(cell, "parquet")
+            if path.exists():
+                first = cell.shard * self.shard_size
+                frame = pandas.read_parquet(path).assign(defense=cell.defense, attack=cell.attack)
+                frames.append(frame.assign(sample=range(first, first + len(frame))))
+        return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
+
+    def summary(self) -> "pandas.DataFrame":
+        """The table of all finished cells.
+
+        Raises:
+            GenclsError: if no cell is finished.
+        """
+        records = self.records()
+        if records.empty:
+            raise GenclsError(f"{self.folder}: expected at least one finished cell, got none; run the study first")
+        return summarize(records)
+
+    def adversarials(self, cell: StudyCell) -> Tensor:
+        """The images (n, C, H, W) of a finished cell, as judged."""
+        from safetensors.torch import load_file
+
+        return load_file(self._path(cell, "safetensors"))["adversarial"]
+
+    def samples(self, cell: StudyCell) -> slice:
+        """Which samples of the study a cell is about."""
+        return slice(cell.shard * self.shard_size, min((cell.shard + 1) * self.shard_size, len(self.images)))
+
+    def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Tensor]) -> None:
+        from safetensors.torch import save_file
+
+        defense, attack = self.defenses[cell.defense], self.attacks[cell.attack]
+        protocol = replace(self.protocol, seed=cell.seed)
+        known = (cell.defense, cell.seed, cell.shard)
+        where = self.samples(cell)
+        result = run_cell(defense, attack, cell.mode, self.images[where], self.labels[where], protocol, clean=clean.get(known))
+        clean[known] = result.clean
+        frame = result.frame(defense=cell.defense, attack=cell.attack)
+        self._publish(cell, "safetensors", lambda path: save_file({"adversarial": result.verdict.images.contiguous()}, path))
+        self._publish(cell, "parquet", lambda path: frame.to_parquet(path, index=False))  # last: it says "finished"
+
+    def _publish(self, cell: StudyCell, kind: str, write: Callable[[Path], object]) -> None:
+        """Write under a name of our own, then rename: a reader sees the whole file or none."""
+        _atomically(self._path(cell, kind), write)
+
+    def _write_results(self) -> "pandas.DataFrame":
+        table = self.summary()
+        _atomically(self.folder / RESULTS, lambda path: table.to_csv(path, index=False, float_format="%.10g"))
+        return table
+
+    def _path(self, cell: StudyCell, kind: str) -> Path:
+        return self.folder / CELLS / f"{cell.key}.{kind}"
+
+    def _key(self, defense: str, attack: str, mode: str, seed: int, first: int) -> str:
+        content = (
+            FORMAT,
+            self._fingerprints[defense],
+            repr(self.attacks[attack]),
+            mode,
+            asdict(replace(self.protocol, seed=seed)),
+            self.hashes[first : first + self.shard_size],
+        )
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "defenses": self._fingerprints,
+            "attacks": {name: repr(attack) for name, attack in self.attacks.items()},
+            "protocol": {k: v for k, v in asdict(self.protocol).items() if k != "seed"},
+            "seeds": list(self.seeds),
+            "shard_size": self.shard_size,
+            "samples": hashlib.sha256("".join(self.hashes).encode()).hexdigest()[:32],
+            "n": len(self.images),
+        }
+
+    def _claim_folder(self) -> None:
+        path = self.folder / SETTINGS
+        settings = self._settings()
+        if path.exists():
+            found = read_study(self.folder)
+            different = [key for key in settings if found.get(key) != settings[key]]
+            if different:
+                details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
+                raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
+            return
+        if self.folder.exists() and any(self.folder.iterdir()):
+            found_names = sorted(entry.name for entry in self.folder.iterdir())[:5]
+            raise GenclsError(f"{self.folder}: expected an empty folder or this study, got a folder with {found_names}")
+        (self.folder / CELLS).mkdir(parents=True, exist_ok=True)
+        _atomically(path, lambda p: p.write_text(json.dumps({**settings, "about": self.about}, indent=2) + "\n"))
+
+
+def read_study(folder: str | Path) -> dict[str, Any]:
+    """The settings of the study in a folder.
+
+    Raises:
+        GenclsError: if the folder holds no study.
+    """
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        raise GenclsError(f"{folder}: expected a study folder with {SETTINGS}, got none")
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise GenclsError(f"{path}: expected the settings of a study in JSON, got {error}") from None
+    return settings
+
+
+def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _silent(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:
+    yield lambda cell: None

@@ -1,0 +1,39 @@
+"""Distances on raw pixels, in [0, 1] units, summed (not averaged) over the pixels of an image."""
+
+import torch
+from torch import Tensor
+
+from gencls.core import Embedding, ImageDistance
+
+__all__ = ["L2", "Linf", "SquaredL2"]
+
+
+class _Pixel(ImageDistance):
+    def embed(self, images: Tensor) -> Embedding:
+        """The images themselves."""
+        return (images,)
+
+
+class SquaredL2(_Pixel):
+    """||a - b||_2^2, the reconstruction cost c(a, b) of ABS and E-ABS (thesis, section 2.2)."""
+
+    def compare(self, first: Embedding, second: Embedding) -> Tensor:
+        """Squared distances (N,)."""
+        return (first[0] - second[0]).square().flatten(1).sum(1)
+
+
+class L2(_Pixel):
+    """||a - b||_2; its gradient where the images are equal is defined as 0."""
+
+    def compare(self, first: Embedding, second: Embedding) -> Tensor:
+        """Distances (N,)."""
+        distances: Tensor = torch.linalg.vector_norm((first[0] - second[0]).flatten(1), dim=1)
+        return distances
+
+
+class Linf(_Pixel):
+    """max |a - b|."""
+
+    def compare(self, first: Embedding, second: Embedding) -> Tensor:
+        """Distances (N,)."""
+        return (first[0] - second[0]).abs().flatten(1).amax(1)
