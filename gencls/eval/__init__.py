@@ -2,9 +2,12 @@
 
 from gencls.eval.attack_model import AttackModel, Calibrated
 from gencls.eval.attacks import FGSM, PGD, Attack, GaussianNoiseAttack
+from gencls.eval.cost import predict_cost, progress_bar
 from gencls.eval.evaluate import Evaluation, Protocol, evaluate, gradient_modes, run_cell
 from gencls.eval.judge import Verdict, judge
-from gencls.eval.study import Study, StudyCell, read_study
+from gencls.eval.study import Study
+from gencls.eval.study_folder import StudyCell, read_adversarials, read_records, read_study, report
+from gencls.eval.summary import compare, summarize
 from gencls.eval.threat import ThreatModel
 
 __all__ = [
@@ -20,9 +23,16 @@ __all__ = [
     "StudyCell",
     "ThreatModel",
     "Verdict",
+    "compare",
     "evaluate",
     "gradient_modes",
     "judge",
+    "predict_cost",
+    "progress_bar",
+    "read_adversarials",
+    "read_records",
     "read_study",
+    "report",
     "run_cell",
+    "summarize",
 ]

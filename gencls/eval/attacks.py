@@ -98,7 +98,8 @@ class PGD:
         _fixed(self.threat, "PGD")
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and self.step_size <= 0):
             raise GenclsError(
-                f"PGD: expected steps >= 1, restarts >= 1 and step_size > 0, got {self.steps}, {self.restarts}, {self.step_size}"
+                "PGD: expected steps >= 1, restarts >= 1 and step_size > 0, "
+                f"got {self.steps}, {self.restarts} and {self.step_size}"
             )
 
     @property

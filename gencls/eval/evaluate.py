@@ -225,7 +225,7 @@ def run_cell(
         if streams.shared:
             noted.add("random draws shared by the batch: results depend on the batch composition")
 
-    with _frozen(defense):
+    with frozen(defense):
         if clean is None:
             with role("judge", "clean"):
                 clean = predict(defense, images, draws)
@@ -267,7 +267,7 @@ def _num_classes(defense: nn.Module, images: Tensor) -> int:
 
 
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module) -> Iterator[None]:
     """No gradients for parameters inside the block: attacks need those of images only, and libraries call backward()."""
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in learning:

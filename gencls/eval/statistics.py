@@ -57,7 +57,8 @@ def wilson(successes: float, count: int, confidence: float = 0.95) -> tuple[floa
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(min(successes, count), count, alpha=1 - confidence, method="wilson")
-    return max(0.0, float(low)), min(1.0, float(high))
+    # At the borders the limit is the border itself; the formula misses it by rounding.
+    return float(low) if successes > 0 else 0.0, float(high) if successes < count else 1.0
 
 
 def mcnemar(a_correct: npt.ArrayLike, b_correct: npt.ArrayLike, *, mid_p: bool = False) -> McNemar:

@@ -7,43 +7,40 @@ system releases when a process dies.
 
 import hashlib
 import json
-import os
 import platform
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels
 from gencls.eval.attacks import Attack
 from gencls.eval.evaluate import Protocol, gradient_modes, run_cell
 from gencls.eval.fingerprint import fingerprint, sample_hashes
+from gencls.eval.study_folder import (
+    CELLS,
+    FORMAT,
+    RESULTS,
+    SAMPLES,
+    SETTINGS,
+    StudyCell,
+    atomically,
+    cell_path,
+    read_records,
+    read_study,
+    report,
+)
 from gencls.eval.summary import summarize
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Study", "StudyCell", "read_study"]
-
-FORMAT = 1
-SETTINGS, RESULTS, CELLS = "study.json", "results.csv", "cells"
-
-
-@dataclass(frozen=True)
-class StudyCell:
-    """One unit of work: an attack in one gradient mode on one shard of samples, by name and content key."""
-
-    defense: str
-    attack: str
-    mode: str
-    seed: int
-    shard: int
-    key: str
+__all__ = ["Study"]
 
 
 class Study:
@@ -72,7 +69,7 @@ class Study:
             labels: int64 (N,).
             protocol: draws and averaging; its seed is replaced by ``seeds``.
             seeds: one run of everything per seed.
-            shard_size: samples per cell; what a crash can lose, and the batch size. Results do not depend on it beyond rounding.
+            shard_size: samples per cell; what a crash can lose, and the batch size. Results do not depend on it.
             about: what to say of the study in its report: data set, command, and so on.
 
         Raises:
@@ -135,52 +132,24 @@ class Study:
         with (progress or _silent)(todo) as finished:
             for patient in (False, True):  # first what is free, then what others have not finished
                 for cell in todo:
-                    with suppress(Timeout):
-                        with FileLock(self._path(cell, "lock"), timeout=-1 if patient else 0):
-                            if not self._path(cell, "parquet").exists():
-                                self._compute(cell, clean)
-                                finished(cell)
+                    lock = FileLock(self._path(cell, "lock"), timeout=-1 if patient else 0)
+                    with suppress(Timeout), lock:
+                        if not self._path(cell, "parquet").exists():
+                            self._compute(cell, clean)
+                            finished(cell)
         for left in [*(self.folder / CELLS).glob("*.lock"), *(self.folder / CELLS).glob(".*")]:
             left.unlink(missing_ok=True)  # nobody writes cells any more: all are finished
         return self._write_results()
 
-    def records(self) -> "pandas.DataFrame":
-        """One row per sample and cell of all finished cells, see :func:`gencls.eval.run_cell`, with the index ``sample``."""
-        import pandas
-
-        frames = []
-        for cell in self.cells():
-            path = self._path(cell, "parquet")
-            if path.exists():
-                first = cell.shard * self.shard_size
-                frame = pandas.read_parquet(path).assign(defense=cell.defense, attack=cell.attack)
-                frames.append(frame.assign(sample=range(first, first + len(frame))))
-        return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
-
-    def summary(self) -> "pandas.DataFrame":
-        """The table of all finished cells.
-
-        Raises:
-            GenclsError: if no cell is finished.
-        """
-        records = self.records()
-        if records.empty:
-            raise GenclsError(f"{self.folder}: expected at least one finished cell, got none; run the study first")
-        return summarize(records)
-
-    def adversarials(self, cell: StudyCell) -> Tensor:
-        """The images (n, C, H, W) of a finished cell, as judged."""
-        from safetensors.torch import load_file
-
-        return load_file(self._path(cell, "safetensors"))["adversarial"]
+    def report(self) -> Path:
+        """Write ``report.html`` and its tables and figures beside ``results.csv``; returns the path of the page."""
+        return report(self.folder)
 
     def samples(self, cell: StudyCell) -> slice:
         """Which samples of the study a cell is about."""
         return slice(cell.shard * self.shard_size, min((cell.shard + 1) * self.shard_size, len(self.images)))
 
     def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Tensor]) -> None:
-        from safetensors.torch import save_file
-
         defense, attack = self.defenses[cell.defense], self.attacks[cell.attack]
         protocol = replace(self.protocol, seed=cell.seed)
         known = (cell.defense, cell.seed, cell.shard)
@@ -193,15 +162,15 @@ class Study:
 
     def _publish(self, cell: StudyCell, kind: str, write: Callable[[Path], object]) -> None:
         """Write under a name of our own, then rename: a reader sees the whole file or none."""
-        _atomically(self._path(cell, kind), write)
+        atomically(self._path(cell, kind), write)
 
     def _write_results(self) -> "pandas.DataFrame":
-        table = self.summary()
-        _atomically(self.folder / RESULTS, lambda path: table.to_csv(path, index=False, float_format="%.10g"))
+        table = summarize(read_records(self.folder))
+        atomically(self.folder / RESULTS, lambda path: table.to_csv(path, index=False, float_format="%.10g"))
         return table
 
     def _path(self, cell: StudyCell, kind: str) -> Path:
-        return self.folder / CELLS / f"{cell.key}.{kind}"
+        return cell_path(self.folder, cell, kind)
 
     def _key(self, defense: str, attack: str, mode: str, seed: int, first: int) -> str:
         content = (
@@ -224,6 +193,7 @@ class Study:
             "shard_size": self.shard_size,
             "samples": hashlib.sha256("".join(self.hashes).encode()).hexdigest()[:32],
             "n": len(self.images),
+            "cells": [asdict(cell) for cell in self.cells()],
         }
 
     def _claim_folder(self) -> None:
@@ -231,7 +201,7 @@ class Study:
         settings = self._settings()
         if path.exists():
             found = read_study(self.folder)
-            different = [key for key in settings if found.get(key) != settings[key]]
+            different = [key for key in settings if found.get(key) != settings[key] and key != "cells"]
             if different:
                 details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
                 raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
@@ -240,32 +210,9 @@ class Study:
             found_names = sorted(entry.name for entry in self.folder.iterdir())[:5]
             raise GenclsError(f"{self.folder}: expected an empty folder or this study, got a folder with {found_names}")
         (self.folder / CELLS).mkdir(parents=True, exist_ok=True)
-        _atomically(path, lambda p: p.write_text(json.dumps({**settings, "about": self.about}, indent=2) + "\n"))
-
-
-def read_study(folder: str | Path) -> dict[str, Any]:
-    """The settings of the study in a folder.
-
-    Raises:
-        GenclsError: if the folder holds no study.
-    """
-    path = Path(folder) / SETTINGS
-    if not path.is_file():
-        raise GenclsError(f"{folder}: expected a study folder with {SETTINGS}, got none")
-    try:
-        settings: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise GenclsError(f"{path}: expected the settings of a study in JSON, got {error}") from None
-    return settings
-
-
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        samples = {"images": self.images.cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
+        atomically(self.folder / SAMPLES, lambda p: save_file(samples, p))
+        atomically(path, lambda p: p.write_text(json.dumps({**settings, "about": self.about}, indent=2) + "\n"))
 
 
 @contextmanager

@@ -11,10 +11,11 @@ __all__ = ["COLUMNS", "WORST_CASE", "compare", "summarize"]
 
 WORST_CASE = "worst case"
 
-COLUMNS = (
-    "defense attack gradient norm epsilon seed n draws clean_accuracy robust_accuracy ci_low ci_high majority_accuracy "
-    "any_draw_accuracy claimed_robust_accuracy mean_distance forwards backwards seconds warnings"
-).split()
+COLUMNS = [
+    *("defense", "attack", "gradient", "norm", "epsilon", "seed", "n", "draws"),
+    *("clean_accuracy", "robust_accuracy", "ci_low", "ci_high", "majority_accuracy", "any_draw_accuracy"),
+    *("claimed_robust_accuracy", "mean_distance", "forwards", "backwards", "seconds", "warnings"),
+]
 
 # An attack's own claim this far from the judge's finding deserves a warning: 13 to 28 points were seen in other tools.
 _CLAIM_GAP = 0.05

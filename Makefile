@@ -1,0 +1,47 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# One thread in each of two test processes: the networks are small, and more threads only wait for each other.
+WORKERS ?= 2
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help venv quickstart test test-slow lint format bench docs clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## the environment, with the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+quickstart: venv ## a real comparative robustness study of handwritten digits, with a report
+	$(BIN)/python -m recipes.quickstart
+
+test: venv ## all tests but the slow ones
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-slow: venv ## the tests that take minutes
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+lint: venv ## style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv ## measure the hot paths
+	$(TEST_ENV) $(BIN)/python -m pytest tests/benchmarks -m "slow or not slow" -s
+
+docs: venv ## check that the links and the code in the docs hold
+	$(BIN)/python -m pytest tests/test_docs.py
+
+clean: ## remove what was built, but neither .venv nor runs/
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,104 @@
+"""What a study will cost, predicted from a first batch, and a progress bar that knows it."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from gencls.core import Defense, seeded
+from gencls.eval.attack_model import AttackModel
+from gencls.eval.evaluate import NO_GRADIENT, frozen
+from gencls.eval.study import Study
+from gencls.eval.study_folder import StudyCell
+
+__all__ = ["predict_cost", "progress_bar"]
+
+_PROBE = 8
+
+
+def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
+    """Seconds that each cell will take at most, from timing the passes that its attack makes on a few images.
+
+    An upper bound as a rule: images that break early leave a restart, and a larger batch is cheaper per image.
+    """
+    seconds: dict[tuple[str, str], tuple[float, float]] = {}
+    costs = []
+    for cell in cells:
+        defense, attack = study.defenses[cell.defense], study.attacks[cell.attack]
+        if (cell.defense, cell.mode) not in seconds:
+            seconds[cell.defense, cell.mode] = _seconds_per_image(study, defense, cell.mode)
+        forward, gradient = seconds[cell.defense, cell.mode]
+        forwards, gradients = attack.passes
+        where = study.samples(cell)
+        costs.append((where.stop - where.start) * ((forwards + 1) * forward + gradients * gradient))
+    return costs
+
+
+def _seconds_per_image(study: Study, defense: nn.Module, mode: str) -> tuple[float, float]:
+    """Forward, and forward plus backward, of the attack model on one image (all its draws)."""
+    images, labels = study.images[:_PROBE], study.labels[:_PROBE]
+    surrogate = defense.surrogate(None if mode == NO_GRADIENT else mode) if isinstance(defense, Defense) else defense
+    stochastic = bool(getattr(defense, "stochastic", False))
+    model = AttackModel(surrogate, samples=study.protocol.eot_samples if stochastic else 1, reduce=study.protocol.reduce)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(images)
+
+    def gradient() -> None:
+        asked = images.clone().requires_grad_()
+        torch.autograd.grad(model.loss(model(asked), labels).sum(), asked)
+
+    with seeded(0), frozen(defense):
+        forward()  # warm-up; decodes a bank of starts, where there is one
+        return _time(forward) / len(images), 0.0 if mode == NO_GRADIENT else _time(gradient) / len(images)
+
+
+def _time(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
+    """For :meth:`Study.run`: prints the predicted cost, then a bar whose time left follows from cost and speed so far."""
+
+    @contextmanager
+    def bar(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console()
+        if not cells:
+            console.print("All cells of this study are finished.")
+            yield lambda cell: None
+            return
+        console.print(f"Measuring a first batch to predict the cost of {len(cells)} cells ...")
+        costs = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
+        total = sum(costs.values())
+        console.print(f"Predicted: about {_duration(total)} at most for {len(cells)} cells of {study.shard_size} samples.")
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
+        with Progress(TextColumn("{task.description}"), *columns, console=console) as progress:
+            task = progress.add_task("cells", total=len(cells), left=f"{_duration(total)} left")
+            began, done = time.perf_counter(), 0.0
+
+            def finished(cell: StudyCell) -> None:
+                nonlocal done
+                done += costs[cell.key]
+                left = (total - done) * (time.perf_counter() - began) / done if done else total
+                label = f"{cell.defense} / {cell.attack} / {cell.mode}"
+                progress.update(task, advance=1, description=label, left=f"{_duration(left)} left")
+                if not console.is_terminal:
+                    console.print(f"finished {label}, {_duration(left)} left")
+
+            yield finished
+
+    return bar
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

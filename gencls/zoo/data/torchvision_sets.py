@@ -1,0 +1,189 @@
+"""Colour data sets, read by torchvision: CIFAR10, SVHN, GTSRB, CelebA, StanfordCars, Imagenette.
+
+The folders under the data root are torchvision's own. Files whose MD5 torchvision knows are checked before they are
+read (CIFAR10's are pickles: torchvision opens them only after that check).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gencls.core.errors import GenclsError
+from gencls.zoo.data.image_data import ImageSource, resize_and_crop
+
+TORCHVISION_SPLITS = {
+    "cifar10": ("train", "test"),
+    "svhn": ("train", "test", "extra"),
+    "gtsrb": ("train", "test"),
+    "celeba": ("train", "valid", "test"),
+    "stanford-cars": ("train", "test"),
+    "imagenette": ("train", "val"),
+}
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A torchvision data set of (PIL image, target) pairs, and the labels and classes it is used with here."""
+
+    dataset: Any
+    labels: Sequence[int]
+    class_names: tuple[str, ...]
+
+
+def open_torchvision(name: str, split: str, root: Path | None, *, download: bool) -> ImageSource:
+    """Read the labels of one split; its images are decoded when asked for.
+
+    CelebA's labels are the attribute "Male", the two-class task of the purification papers; Imagenette is the full-size
+    one.
+
+    Raises:
+        GenclsError: Files are missing, damaged, or could not be downloaded.
+    """
+    if root is None:
+        raise GenclsError(f"{name} is read from a data root: pass root= or set GENCLS_DATA; got neither")
+    needed = _needed(name, split)
+    missing = [path for path, _ in needed if not (root / path).exists()]
+    if missing and not download:
+        raise GenclsError(
+            f"{name}: expected {', '.join(missing)} under the data root {root}; got no such file or folder. {_advice(name)}"
+        )
+    try:
+        opened = _OPENERS[name](root, split, bool(missing))
+    except Exception as error:  # the formats' readers (pickle, scipy, csv, PIL) share no error class
+        if missing:
+            raise GenclsError(f"{name} could not be downloaded into {root}: {error}") from error
+        raise GenclsError(_diagnosis(name, root, needed, error)) from error
+    return ImageSource(
+        labels=torch.as_tensor(opened.labels, dtype=torch.int64),
+        class_names=opened.class_names,
+        read=lambda positions, size: _read(name, split, opened.dataset, positions, size),
+        indices=torch.arange(len(opened.labels)),
+    )
+
+
+def _read(name: str, split: str, dataset: Any, positions: Tensor, size: int | None) -> Tensor:
+    """Decode images into one tensor, (n, 3, H, W) uint8."""
+    from torchvision.transforms.functional import pil_to_tensor
+
+    images: list[Tensor] = []
+    for position in positions.tolist():
+        try:
+            image = pil_to_tensor(dataset[position][0].convert("RGB"))
+        except OSError as error:
+            raise GenclsError(f"{name}: image {position} of split {split} cannot be read: {error}") from error
+        image = resize_and_crop(image, size)
+        if images and image.shape != images[0].shape:
+            first, other = (f"{height}x{width}" for _, height, width in (images[0].shape, image.shape))
+            raise GenclsError(
+                f"{name}: expected images of one size; got {first} and {other} (height x width). Pass size= to scale "
+                f"the shorter side to it and cut out the centre square"
+            )
+        images.append(image)
+    return torch.stack(images)
+
+
+def _needed(name: str, split: str) -> list[tuple[str, str | None]]:
+    """Files and folders of a split under the data root, with their MD5 where torchvision knows it."""
+    from torchvision import datasets
+
+    if name == "cifar10":
+        cifar, folder = datasets.CIFAR10, datasets.CIFAR10.base_folder
+        files = [*cifar.train_list, *cifar.test_list, [cifar.meta["filename"], cifar.meta["md5"]]]
+        return [(f"{folder}/{file}", md5) for file, md5 in files]
+    if name == "svhn":
+        _, file, md5 = datasets.SVHN.split_list[split]
+        return [(file, md5)]
+    if name == "celeba":
+        folder = datasets.CelebA.base_folder
+        lists = [(f"{folder}/{file}", md5) for _, md5, file in datasets.CelebA.file_list if not file.endswith(".zip")]
+        return [(f"{folder}/img_align_celeba", None), *lists]
+    paths = {
+        ("gtsrb", "train"): ("gtsrb/GTSRB/Training",),
+        ("gtsrb", "test"): ("gtsrb/GTSRB/Final_Test/Images", "gtsrb/GT-final_test.csv"),
+        ("stanford-cars", "train"): ("cars_train", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
+        ("stanford-cars", "test"): ("cars_test", "cars_test_annos_withlabels.mat", "devkit/cars_meta.mat"),
+        ("imagenette", "train"): ("imagenette2/train",),
+        ("imagenette", "val"): ("imagenette2/val",),
+    }[name, split]
+    prefix = "stanford_cars/" if name == "stanford-cars" else ""
+    return [(prefix + path, None) for path in paths]
+
+
+def _advice(name: str) -> str:
+    if name == "stanford-cars":
+        return "The set's origin is gone: put a copy of it there by hand"
+    return "Put the set there as torchvision lays it out, or allow the download with download=True"
+
+
+def _diagnosis(name: str, root: Path, needed: list[tuple[str, str | None]], error: Exception) -> str:
+    """What is wrong with files that are there but cannot be used."""
+    from torchvision.datasets.utils import calculate_md5
+
+    for path, md5 in needed:
+        if md5 is not None and (actual := calculate_md5(root / path)) != md5:
+            return (
+                f"{root / path}: expected the original file, MD5 {md5}; got MD5 {actual} "
+                f"({(root / path).stat().st_size} bytes). Remove it and fetch it again"
+            )
+    return f"{name}: the files under the data root {root} cannot be read: {error}"
+
+
+def _cifar10(root: Path, split: str, download: bool) -> _Opened:
+    from torchvision import datasets
+
+    dataset = datasets.CIFAR10(root, train=split == "train", download=download)
+    return _Opened(dataset, dataset.targets, tuple(dataset.classes))
+
+
+def _svhn(root: Path, split: str, download: bool) -> _Opened:
+    from torchvision import datasets
+
+    dataset = datasets.SVHN(root, split, download=download)
+    return _Opened(dataset, dataset.labels, tuple("0123456789"))
+
+
+def _gtsrb(root: Path, split: str, download: bool) -> _Opened:
+    from torchvision import datasets
+
+    dataset = datasets.GTSRB(root, split, download=download)
+    return _Opened(dataset, _sample_labels(dataset), tuple(map(str, range(43))))
+
+
+def _celeba(root: Path, split: str, download: bool) -> _Opened:
+    from torchvision import datasets
+
+    dataset = datasets.CelebA(root, split, target_type="attr", download=download)
+    return _Opened(dataset, dataset.attr[:, dataset.attr_names.index("Male")], ("female", "male"))
+
+
+def _stanford_cars(root: Path, split: str, download: bool) -> _Opened:
+    from torchvision import datasets
+
+    dataset = datasets.StanfordCars(root, split, download=download)
+    return _Opened(dataset, _sample_labels(dataset), tuple(dataset.classes))
+
+
+def _imagenette(root: Path, split: str, download: bool) -> _Opened:
+    from torchvision import datasets
+
+    dataset = datasets.Imagenette(root, split, download=download)
+    return _Opened(dataset, _sample_labels(dataset), tuple(names[0] for names in dataset.classes))
+
+
+def _sample_labels(dataset: Any) -> list[int]:
+    # torchvision offers no other way to these labels but decoding every image.
+    return [int(label) for _, label in dataset._samples]
+
+
+_OPENERS: dict[str, Callable[[Path, str, bool], _Opened]] = {
+    "cifar10": _cifar10,
+    "svhn": _svhn,
+    "gtsrb": _gtsrb,
+    "celeba": _celeba,
+    "stanford-cars": _stanford_cars,
+    "imagenette": _imagenette,
+}
