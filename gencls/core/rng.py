@@ -10,10 +10,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from gencls.core.errors import GenclsError
@@ -159,7 +161,8 @@ def _creates(draw: Callable[[Tensor, torch.Generator], object], what: str) -> Ca
     def serve(
         streams: Streams, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **kw: Any
     ) -> Tensor:
-        return _fresh(streams, _size(size, kw), draw, what, dtype=dtype, device=device).requires_grad_(requires_grad)
+        drawn = _fresh(streams, _size(size, kw), draw, what, dtype=dtype, device=device)
+        return drawn.requires_grad_(requires_grad) if kw.get("out") is None else cast(Tensor, kw["out"].copy_(drawn))
 
     return serve
 
@@ -168,16 +171,17 @@ def _like(draw: Callable[[Tensor, torch.Generator], object], what: str) -> Calla
     def serve(
         streams: Streams, like: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
     ) -> Tensor:
-        out = _fresh(streams, like.shape, draw, what, dtype=dtype or like.dtype, device=device or like.device)
-        return out.requires_grad_(requires_grad)
+        drawn = _fresh(streams, like.shape, draw, what, dtype=dtype or like.dtype, device=device or like.device)
+        return drawn.requires_grad_(requires_grad)
 
     return serve
 
 
 def _in_place(name: str) -> Callable[..., Tensor]:
     def serve(streams: Streams, out: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if name == "bernoulli_" and any(isinstance(a, Tensor) for a in (*args, *kwargs.values())):
-            return out.copy_(_bernoulli(streams, *args, **kwargs))
+        odds = args[0] if args else kwargs.get("p")
+        if name == "bernoulli_" and isinstance(odds, Tensor):
+            return out.copy_(_bernoulli(streams, odds.expand_as(out)))
         kwargs.pop("generator", None)
         values = torch.empty(out.shape, dtype=out.dtype, device="cpu")
         return out.copy_(streams.fill(values, lambda row, g: getattr(row, name)(*args, generator=g, **kwargs), name))
@@ -213,13 +217,13 @@ def _bernoulli(streams: Streams, p: Tensor, **_: Any) -> Tensor:
     return (_uniform_like(streams, p, "bernoulli") < p).to(p.dtype)
 
 
-def _dropout(whole_channels: bool, in_place: bool) -> Callable[..., Tensor]:
-    def serve(streams: Streams, input: Tensor, p: float, train: bool) -> Tensor:
-        if not train or p == 0.0:
-            return input
-        shape = (*input.shape[:2], *(1 for _ in input.shape[2:])) if whole_channels else tuple(input.shape)
-        keep = (_uniform_like(streams, input, "dropout", shape) >= p).to(input.dtype) / (1.0 - p if p < 1.0 else 1.0)
-        return input.mul_(keep) if in_place else input * keep
+def _dropout(whole_channels: bool) -> Callable[..., Tensor]:
+    def serve(streams: Streams, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or p == 0.0:
+            return values
+        shape = (*values.shape[:2], *(1 for _ in values.shape[2:])) if whole_channels else tuple(values.shape)
+        keep = (_uniform_like(streams, values, "dropout", shape) >= p).to(values.dtype) / (1.0 - p if p < 1.0 else 1.0)
+        return values.mul_(keep) if inplace else values * keep
 
     return serve
 
@@ -227,27 +231,29 @@ def _dropout(whole_channels: bool, in_place: bool) -> Callable[..., Tensor]:
 def _by_row(func: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
     """For functions whose draws depend on their input's values: one call per row."""
 
-    def serve(streams: Streams, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def serve(streams: Streams, values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         kwargs.pop("generator", None)
         count = len(streams.rows)
-        if input.ndim < 2 or input.shape[0] % count:
-            streams.shared.add(f"{what} of shape {tuple(input.shape)} in a batch of {count}")
+        if values.ndim < 2 or values.shape[0] % count:
+            streams.shared.add(f"{what} of shape {tuple(values.shape)} in a batch of {count}")
             whole = streams.generator((stream_seed(*(part for key in streams.rows for part in key)), -1))
-            return func(input.cpu(), *args, generator=whole, **kwargs).to(input.device)
-        per_row = input.shape[0] // count
+            return func(values.cpu(), *args, generator=whole, **kwargs).to(values.device)
+        per_row = values.shape[0] // count
         return torch.stack(
             [
                 func(row, *args, generator=streams.generator(streams.rows[i // per_row]), **kwargs)
-                for i, row in enumerate(input.cpu().unbind(0))
+                for i, row in enumerate(values.cpu().unbind(0))
             ]
-        ).to(input.device)
+        ).to(values.device)
 
     return serve
 
 
-def _unsupported(name: str) -> Callable[..., Tensor]:
+def _unsupported(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def serve(streams: Streams, *args: Any, **kwargs: Any) -> Tensor:
-        raise GenclsError(f"{name} draws random numbers in a way that cannot be keyed by sample; use dropout or dropout2d")
+        if kwargs.get("training", kwargs.get("train", args[-1])) is True:  # draws nothing otherwise
+            raise GenclsError(f"{func.__name__} draws in a way that cannot be keyed by sample; use dropout or dropout2d")
+        return func(*args, **kwargs)
 
     return serve
 
@@ -272,13 +278,17 @@ _SERVED: dict[Any, Callable[..., Tensor]] = {
     torch.poisson: _by_row(torch.poisson, "poisson"),
     torch.multinomial: _by_row(torch.multinomial, "multinomial"),
     Tensor.multinomial: _by_row(torch.multinomial, "multinomial"),
-    torch.dropout: _dropout(whole_channels=False, in_place=False),
-    torch.dropout_: _dropout(whole_channels=False, in_place=True),
-    torch.feature_dropout: _dropout(whole_channels=True, in_place=False),
-    torch.feature_dropout_: _dropout(whole_channels=True, in_place=True),
+    # The functions of torch.nn.functional call those of torch with the mode switched off, hence both.
+    **dict.fromkeys((torch.dropout, functional.dropout), _dropout(whole_channels=False)),
+    **dict.fromkeys(
+        (torch.feature_dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), _dropout(whole_channels=True)
+    ),
+    torch.dropout_: partial(_dropout(whole_channels=False), inplace=True),
+    torch.feature_dropout_: partial(_dropout(whole_channels=True), inplace=True),
     **{
-        getattr(torch, name): _unsupported(name)
-        for name in ("alpha_dropout", "alpha_dropout_", "feature_alpha_dropout", "feature_alpha_dropout_", "rrelu", "rrelu_")
+        function: _unsupported(function)
+        for name in ("alpha_dropout", "feature_alpha_dropout", "rrelu")
+        for function in (getattr(torch, name), getattr(torch, f"{name}_"), getattr(functional, name))
     },
     **{
         getattr(Tensor, name): _in_place(name)

@@ -32,7 +32,8 @@ class Calibrated(nn.Module):
         scores: Tensor = self.model(images)
         fixed = scores.detach()
         best = fixed.amax(dim=1, keepdim=True)
-        gap = (best - fixed.mean(dim=1, keepdim=True)).clamp_min(torch.finfo(scores.dtype).tiny)
+        gap = best - fixed.mean(dim=1, keepdim=True)
+        gap = gap.where(gap > 100 * torch.finfo(scores.dtype).tiny, 1.0)  # equal scores have no scale, and 10 / tiny overflows
         return (scores - best) * (_NATS / gap)
 
 

@@ -53,7 +53,7 @@ def _fixed(threat: ThreatModel, name: str) -> None:
 def _strongest(
     attempt: Callable[[Tensor, Tensor], Tensor], tries: int, model: AttackModel, images: Tensor, labels: Tensor
 ) -> Tensor:
-    """The try with the largest loss per sample; samples whose decision is already wrong take no further tries."""
+    """The first try per sample whose decision is wrong, else the one with the largest loss."""
     adversarial = images.clone()
     worst = torch.full((len(images),), -torch.inf, device=images.device)
     alive = torch.arange(len(images), device=images.device)
@@ -63,10 +63,11 @@ def _strongest(
             with torch.no_grad():
                 scores = model(candidates)
                 losses = model.loss(scores, labels[alive])
-        better = losses > worst[alive]
+        broken = scores.argmax(dim=1) != labels[alive]
+        better = broken | (losses > worst[alive])  # a wrong decision may have a smaller loss than a right one
         adversarial[alive[better]] = candidates[better]
         worst[alive[better]] = losses[better].float()
-        alive = alive[scores.argmax(dim=1) == labels[alive]]
+        alive = alive[~broken]
         if not len(alive):
             break
     return adversarial

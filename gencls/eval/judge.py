@@ -33,19 +33,34 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, max_rows: int = 1
     """Decisions of fresh draws: (N, C, H, W) -> (N, count) int64; at most ``max_rows`` rows per forward pass.
 
     Raises:
-        GenclsError: for scores that are not finite: their argmax would be a decision made of nothing.
+        GenclsError: for images that the defense does not take, or scores that are not finite: their argmax would be a
+            decision made of nothing.
     """
     per_pass = max(1, min(count, max_rows // len(images)))
     decisions = []
     for first in range(0, count, per_pass):
         numbers = range(first, min(first + per_pass, count))
         with draws(numbers):
-            scores: Tensor = defense(images.repeat_interleave(len(numbers), dim=0))
+            scores = _scores(defense, images.repeat_interleave(len(numbers), dim=0))
         if not bool(torch.isfinite(scores).all()):
             bad = int((~torch.isfinite(scores)).any(dim=1).sum())
             raise GenclsError(f"{type(defense).__name__}: expected finite scores, got NaN or infinity in {bad} rows")
         decisions.append(scores.argmax(dim=1).unflatten(0, (len(images), len(numbers))))
     return torch.cat(decisions, dim=1)
+
+
+def _scores(defense: nn.Module, images: Tensor) -> Tensor:
+    try:
+        scores: Tensor = defense(images)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise GenclsError(
+            f"{type(defense).__name__}: expected images of the shape that it was made for, "
+            f"got (N, C, H, W) = {tuple(images.shape)}: {reason}"
+        ) from error
+    return scores
 
 
 def judge(defense: nn.Module, clean: Tensor, adversarial: Tensor, threat: ThreatModel, *, count: int) -> Verdict:

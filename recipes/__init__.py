@@ -1,0 +1,1 @@
+"""One script per paper or study; each reads like its experiments section."""

@@ -1,0 +1,83 @@
+"""Quickstart: four classifiers of real handwritten digits under the same adaptive attacks, in minutes on a CPU.
+
+    python recipes/quickstart.py                    # 50 test digits, writes runs/quickstart/report.html
+    python recipes/quickstart.py --count 200        # more digits: narrower intervals
+
+The defenses are a plain CNN, the same network trained on noise behind fresh Gaussian noise (a stochastic transform), an
+adversarially trained CNN, and ABS (a Bayes-rule classifier that optimises at test time). The threats are those of the
+thesis's Table 2.2: Linf 0.3 and L2 1.5. Its attack budget is reduced to finish on two cores: 20 PGD steps and 1 start in
+place of 80 and 5; the study folder and the report say what was run.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from gencls import zoo
+from gencls.core import GenclsError
+from gencls.eval import PGD, Attack, GaussianNoiseAttack, Protocol, Study, ThreatModel, progress_bar
+
+DEFENSES = ("cnn-mnist", "cnn-noise-mnist", "adv-linf-mnist", "abs-mnist")
+
+# Table 2.2 of the thesis
+LINF = ThreatModel("linf", epsilon=0.3)
+L2 = ThreatModel("l2", epsilon=1.5)
+
+EOT_SAMPLES = 16  # the thesis uses 5 for E-ABS, whose noise is far smaller
+JUDGE_DRAWS = 32
+
+
+def attacks(steps: int) -> dict[str, Attack]:
+    """The attacks of the table by name."""
+    return {
+        "PGD Linf": PGD(LINF, steps=steps),
+        "noise Linf": GaussianNoiseAttack(LINF),
+        "PGD L2": PGD(L2, steps=steps),
+        "noise L2": GaussianNoiseAttack(L2),
+    }
+
+
+def main(*, count: int = 50, steps: int = 20, seed: int = 0, out: Path = Path("runs/quickstart")) -> Path:
+    """Run the study, or what is missing of it.
+
+    Args:
+        count: test digits, equally many of each class as far as possible.
+        steps: PGD steps.
+        seed: of the subset and of all random streams.
+        out: the study folder.
+
+    Returns:
+        The path of the report.
+    """
+    digits = zoo.load_data("mnist-embedded", "test", limit=count, seed=seed)
+    study = Study(
+        out,
+        defenses={name: zoo.load(name) for name in DEFENSES},
+        attacks=attacks(steps),
+        images=digits.images,
+        labels=digits.labels,
+        protocol=Protocol(eot_samples=EOT_SAMPLES, judge_draws=JUDGE_DRAWS),
+        seeds=(seed,),
+        shard_size=25,
+        about={
+            "data": f"{len(digits)} of the 1,000 embedded MNIST test digits, which no network was trained on",
+            "command": f"python recipes/quickstart.py --count {count} --steps {steps} --seed {seed}",
+        },
+    )
+    table = study.run(progress=progress_bar(study))
+    shown = ["defense", "attack", "gradient", "n", "clean_accuracy", "robust_accuracy", "ci_low", "ci_high"]
+    print(table[shown].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    return study.report()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=50, help="test digits (default 50)")
+    parser.add_argument("--steps", type=int, default=20, help="PGD steps (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="study folder; run again to resume")
+    try:
+        print("report:", main(**vars(parser.parse_args())).resolve())
+    except GenclsError as error:
+        print(f"quickstart: error: {error}", file=sys.stderr)
+        sys.exit(2)

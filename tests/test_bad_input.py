@@ -1,0 +1,196 @@
+"""Every bad input gives one error that says what was expected and what came; docs/bad-input.md lists the messages.
+
+``python tests/test_bad_input.py`` writes that page again.
+"""
+
+import pickle
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gencls import zoo
+from gencls._commands.attack import build_attacks
+from gencls.cli import main
+from gencls.core import GenclsError
+from gencls.defenses import PlainClassifier
+from gencls.eval import FGSM, Study, ThreatModel, evaluate
+from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
+
+PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
+THREAT = ThreatModel("linf", epsilon=0.1)
+
+
+def _defense(channels: int = 1, classes: int = 10) -> nn.Module:
+    network = nn.Sequential(nn.Conv2d(channels, 2, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, classes))
+    return PlainClassifier(network, classes).eval()
+
+
+def _evaluate(images: torch.Tensor, labels: torch.Tensor | None = None, **defense: int) -> None:
+    labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
+    evaluate(_defense(**defense), {"FGSM": FGSM(THREAT)}, [(images, labels)])
+
+
+def _another_study(folder: Path) -> None:
+    for seed in (0, 1):
+        images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+        Study(
+            folder / "study",
+            defenses={"a": _defense()},
+            attacks={"FGSM": FGSM(THREAT)},
+            images=images,
+            labels=labels,
+            seeds=(seed,),
+        )
+
+
+def _foreign_folder(folder: Path) -> None:
+    (folder / "thesis.tex").write_text("years of work")
+    Study(
+        folder,
+        defenses={"a": _defense()},
+        attacks={"FGSM": FGSM(THREAT)},
+        images=torch.rand(1, 1, 8, 8),
+        labels=torch.tensor([0]),
+    )
+
+
+def _truncated_data(folder: Path) -> None:
+    path = folder / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\x00\x00\x08\x01\x00\x00\x27\x10" + bytes(4))
+    (path.parent / "t10k-images-idx3-ubyte").write_bytes(b"\x00\x00\x08\x03\x00\x00\x27\x10" + bytes(8))
+    zoo.load_data("mnist", "test", root=folder)
+
+
+def _wrong_hash(folder: Path) -> None:
+    path = folder / "small.safetensors"
+    card = Card(
+        name="small", architecture="Linear", arguments={}, what="", trained_on="", command="", metrics={}, licence="", seed=0
+    )
+    save_checkpoint(nn.Linear(2, 2), path, card)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    load_checkpoint(path)
+
+
+class _Code:
+    """A pickle that would create a file when it is loaded by ``pickle.load``."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return exec, (f"open({str(self.target)!r}, 'w')",)
+
+
+def _pickle_with_code(folder: Path) -> None:
+    path = folder / "weights.pt"
+    path.write_bytes(pickle.dumps(_Code(folder / "ran")))
+    try:
+        load_state_dict(path)
+    finally:
+        assert not (folder / "ran").exists()
+
+
+def _html(folder: Path) -> None:
+    path = folder / "weights.pt"
+    path.write_text("<!DOCTYPE html><html><body>Please log in</body></html>")
+    load_state_dict(path)
+
+
+IMAGES = torch.full((2, 1, 8, 8), 0.5)
+CASES: dict[str, Callable[[Path], object]] = {
+    "images outside [0, 1]": lambda _: _evaluate(IMAGES * 510),
+    "NaN in an image": lambda _: _evaluate(IMAGES.clone().index_fill_(3, torch.tensor([0]), torch.nan)),
+    "wrong rank": lambda _: _evaluate(IMAGES[0]),
+    "wrong channel count": lambda _: _evaluate(IMAGES, channels=3),
+    "integer dtype": lambda _: _evaluate(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)),
+    "empty batch": lambda _: _evaluate(IMAGES[:0]),
+    "label out of range": lambda _: _evaluate(IMAGES, torch.tensor([3, 10])),
+    "as many labels as images": lambda _: _evaluate(IMAGES, torch.tensor([3])),
+    "unknown defense": lambda _: zoo.load("cnn-mnits"),
+    "unknown attack": lambda _: build_attacks(["pdg-linf"], 0.1, steps=1, restarts=1),
+    "epsilon in 0..255": lambda _: ThreatModel("linf", epsilon=8),
+    "unknown norm": lambda _: ThreatModel("l7", epsilon=1.0),  # type: ignore[arg-type]
+    "unknown data set": lambda _: zoo.load_data("mnits", "test"),
+    "data set that is not there": lambda folder: zoo.load_data("mnist", "test", root=folder),
+    "truncated data file": _truncated_data,
+    "folder with another study": _another_study,
+    "folder with other files": _foreign_folder,
+    "checkpoint with a wrong hash": _wrong_hash,
+    "pickle with code in it": _pickle_with_code,
+    "HTML page named .pt": _html,
+}
+
+
+def message(case: str, folder: Path) -> str:
+    """The message that a case gives, with what differs from run to run replaced."""
+    torch.manual_seed(0)
+    with pytest.raises(GenclsError) as caught:
+        CASES[case](folder)
+    text = " ".join(str(caught.value).replace(str(folder), "FOLDER").split())
+    return re.sub(r"\b[0-9a-f]{24,64}\b", "HASH", text)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_message_is_the_documented_one(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GENCLS_DATA", raising=False)
+    rows = dict(re.findall(r"^\| (.+?) \| `(.+)` \|$", PAGE.read_text(), flags=re.MULTILINE))
+    found = message(case, tmp_path)
+    assert found == rows[case]
+    assert "got" in found
+    assert "expected" in found
+
+
+ATTACK = ["attack", "--epsilon", "0.1", "--limit", "2", "--steps", "1"]
+COMMANDS = {
+    "unknown defense": [*ATTACK, "--defense", "cnn-mnits", "--attack", "fgsm-linf"],
+    "unknown attack": [*ATTACK, "--defense", "cnn-mnist", "--attack", "pdg-linf"],
+    "unknown data set": [*ATTACK, "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--data", "mnits"],
+    "epsilon": ["attack", "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--epsilon", "8"],
+    "defense of another kind": [*ATTACK, "--defense", "os:getcwd", "--attack", "fgsm-linf"],
+    "folder without a study": ["report", "FOLDER"],
+    "missing data": ["attack", "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--epsilon", "0.1", "--data", "mnist"],
+    "missing weights file": ["weights", "verify", "FOLDER/none.safetensors"],
+    "unknown training": ["train", "cnn-mnits"],
+    "foreign files in the folder": [*ATTACK, "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--out", "FOLDER"],
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_command_line_exits_with_2(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GENCLS_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("kept")
+    code = main([word.replace("FOLDER", str(tmp_path)) for word in COMMANDS[case]])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.startswith("gencls: error: ")
+    assert "Traceback" not in error
+    assert (tmp_path / "notes.txt").read_text() == "kept"
+
+
+def write_page() -> None:
+    """Write docs/bad-input.md from what the cases give."""
+    rows = []
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(f"| {case} | `{message(case, Path(folder))}` |")
+    PAGE.write_text(
+        "# Bad input\n\nEvery one of these raises `gencls.core.GenclsError` (a `ValueError`); the command line prints it after\n"
+        "`gencls: error:` and exits with code 2. Nothing is changed, written over or repaired. FOLDER and HASH stand for what\n"
+        "differs from case to case. `tests/test_bad_input.py` provokes each case and compares the message with this page, and\n"
+        "`python tests/test_bad_input.py` writes the page.\n\n| input | message |\n|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    write_page()
