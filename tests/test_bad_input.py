@@ -35,28 +35,20 @@ def _evaluate(images: torch.Tensor, labels: torch.Tensor | None = None, **defens
     evaluate(_defense(**defense), {"FGSM": FGSM(THREAT)}, [(images, labels)])
 
 
+def _study(folder: Path, seed: int) -> None:
+    torch.manual_seed(0)
+    defenses, attacks = {"cnn": _defense()}, {"FGSM": FGSM(THREAT)}
+    Study(folder, defenses=defenses, attacks=attacks, images=IMAGES[:1], labels=torch.tensor([0]), seeds=(seed,))
+
+
 def _another_study(folder: Path) -> None:
-    for seed in (0, 1):
-        images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
-        Study(
-            folder / "study",
-            defenses={"a": _defense()},
-            attacks={"FGSM": FGSM(THREAT)},
-            images=images,
-            labels=labels,
-            seeds=(seed,),
-        )
+    _study(folder / "study", seed=0)
+    _study(folder / "study", seed=1)
 
 
 def _foreign_folder(folder: Path) -> None:
     (folder / "thesis.tex").write_text("years of work")
-    Study(
-        folder,
-        defenses={"a": _defense()},
-        attacks={"FGSM": FGSM(THREAT)},
-        images=torch.rand(1, 1, 8, 8),
-        labels=torch.tensor([0]),
-    )
+    _study(folder, seed=0)
 
 
 def _truncated_data(folder: Path) -> None:
@@ -144,7 +136,6 @@ def test_message_is_the_documented_one(case: str, tmp_path: Path, monkeypatch: p
     rows = dict(re.findall(r"^\| (.+?) \| `(.+)` \|$", PAGE.read_text(), flags=re.MULTILINE))
     found = message(case, tmp_path)
     assert found == rows[case]
-    assert "got" in found
     assert "expected" in found
 
 
@@ -185,7 +176,7 @@ def write_page() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(f"| {case} | `{message(case, Path(folder))}` |")
     PAGE.write_text(
-        "# Bad input\n\nEvery one of these raises `gencls.core.GenclsError` (a `ValueError`); the command line prints it after\n"
+        "# Bad input\n\nEvery one of these raises `gencls.core.GenclsError` (a ValueError). The command line prints it after\n"
         "`gencls: error:` and exits with code 2. Nothing is changed, written over or repaired. FOLDER and HASH stand for what\n"
         "differs from case to case. `tests/test_bad_input.py` provokes each case and compares the message with this page, and\n"
         "`python tests/test_bad_input.py` writes the page.\n\n| input | message |\n|---|---|\n" + "\n".join(rows) + "\n"
