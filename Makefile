@@ -37,7 +37,7 @@ format: venv ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 bench: venv ## measure the hot paths
-	$(TEST_ENV) $(BIN)/python -m pytest tests/benchmarks -m "slow or not slow" -s
+	$(TEST_ENV) for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 docs: venv ## check that the links and the code in the docs hold
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -1,7 +1,7 @@
 """The inner optimisation of every classifier that infers by descent."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -51,10 +51,12 @@ def minimize(
         The last iterate, one tensor per level.
 
     Raises:
-        GenclsError: for a negative number of steps or a step size that is not positive.
+        GenclsError: for a negative number of steps, a step size that is not positive or an unknown optimiser.
     """
     if steps < 0 or lr <= 0:
         raise GenclsError(f"minimize: expected steps >= 0 and lr > 0, got steps={steps}, lr={lr}")
+    if optimizer not in get_args(Optimizer):
+        raise GenclsError(f"minimize: expected optimizer to be one of {get_args(Optimizer)}, got {optimizer!r}")
     latents = tuple(level if unroll else level.detach().clone() for level in start)
     mean = tuple(torch.zeros_like(level) for level in latents)
     square = tuple(torch.zeros_like(level) for level in latents)

@@ -36,6 +36,11 @@ class Ball:
 
     radius: float
 
+    def __post_init__(self) -> None:
+        """Check the value."""
+        if not self.radius > 0:
+            raise GenclsError(f"Ball: expected radius > 0, got {self.radius}")
+
     def __call__(self, latents: Latents) -> Latents:
         """Latents (N, K, *shape) per level -> the same, each with norm at most ``radius``."""
 

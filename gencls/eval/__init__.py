@@ -6,7 +6,7 @@ from gencls.eval.cost import predict_cost, progress_bar
 from gencls.eval.evaluate import Evaluation, Protocol, evaluate, gradient_modes, run_cell
 from gencls.eval.judge import Verdict, judge
 from gencls.eval.study import Study
-from gencls.eval.study_folder import StudyCell, read_adversarials, read_records, read_study, report
+from gencls.eval.study_folder import StudyCell, read_adversarials, read_records, read_study, report_study
 from gencls.eval.summary import compare, summarize
 from gencls.eval.threat import ThreatModel
 
@@ -32,7 +32,7 @@ __all__ = [
     "read_adversarials",
     "read_records",
     "read_study",
-    "report",
+    "report_study",
     "run_cell",
     "summarize",
 ]

@@ -1,5 +1,8 @@
 """What an attack sees: calibrated, averaged scores of a surrogate, a loss per sample, and a meter of what was spent."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -7,9 +10,11 @@ from torch.nn import functional
 from gencls.core import EoT
 from gencls.core.surrogate import Reduce
 
-__all__ = ["AttackModel", "Calibrated", "Metered"]
+__all__ = ["AttackModel", "Calibrated", "Metered", "frozen"]
 
 _NATS = 10.0
+_SMALLEST_GAP = 1e-30
+"""Scores closer than this are equal and have no scale; gradients divided by less would overflow in float32."""
 
 
 class Calibrated(nn.Module):
@@ -28,12 +33,13 @@ class Calibrated(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> calibrated scores (N, K), best 0, mean -10."""
-        scores: Tensor = self.model(images)
+        """(N, C, H, W) -> calibrated scores (N, K), float64, best 0, mean -10."""
+        # In float64: in float32 the probability 1 - 1e-9 is 1, and the label's part of the gradient would be zero.
+        scores: Tensor = self.model(images).double()
         fixed = scores.detach()
         best = fixed.amax(dim=1, keepdim=True)
         gap = best - fixed.mean(dim=1, keepdim=True)
-        gap = gap.where(gap > 100 * torch.finfo(scores.dtype).tiny, 1.0)  # equal scores have no scale, and 10 / tiny overflows
+        gap = gap.where(gap > _SMALLEST_GAP, 1.0)
         return (scores - best) * (_NATS / gap)
 
 
@@ -102,3 +108,16 @@ class AttackModel(nn.Module):
             log_probs = scores if isinstance(self.scores, EoT) else scores.log_softmax(dim=1)
             return functional.nll_loss(log_probs, labels, reduction="none")
         return functional.cross_entropy(scores, labels, reduction="none")
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No gradients for parameters inside the block: attacks need those of images only, and libraries call backward()."""
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)

@@ -55,7 +55,7 @@ def _strongest(
 ) -> Tensor:
     """The first try per sample whose decision is wrong, else the one with the largest loss."""
     adversarial = images.clone()
-    worst = torch.full((len(images),), -torch.inf, device=images.device)
+    worst = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
     alive = torch.arange(len(images), device=images.device)
     for _ in range(tries):
         with select(alive):
@@ -66,7 +66,7 @@ def _strongest(
         broken = scores.argmax(dim=1) != labels[alive]
         better = broken | (losses > worst[alive])  # a wrong decision may have a smaller loss than a right one
         adversarial[alive[better]] = candidates[better]
-        worst[alive[better]] = losses[better].float()
+        worst[alive[better]] = losses[better].double()
         alive = alive[~broken]
         if not len(alive):
             break

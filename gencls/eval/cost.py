@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from gencls.core import Defense, seeded
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.evaluate import NO_GRADIENT, frozen
+from gencls.eval.attack_model import AttackModel, frozen
+from gencls.eval.evaluate import NO_GRADIENT
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell
 

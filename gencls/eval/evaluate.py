@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gencls.core import Defense, GenclsError, check_images, check_labels, keyed, seeded, select, stream_seed
 from gencls.core.surrogate import Reduce
-from gencls.eval.attack_model import AttackModel
+from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
 from gencls.eval.fingerprint import sample_hashes
-from gencls.eval.judge import Verdict, judge, predict
+from gencls.eval.judge import Verdict, judge, predict, scores_of
 
 if TYPE_CHECKING:
     import pandas
@@ -191,7 +191,7 @@ def run_cell(
         defense: the defense, in eval mode.
         attack: the attack.
         mode: one of :func:`gradient_modes`.
-        images: (N, C, H, W) in [0, 1].
+        images: (N, C, H, W) in [0, 1]; moved to the defense's device.
         labels: int64 (N,).
         protocol: draws and seed.
         clean: (N, S) predictions on the clean images from an earlier cell; None asks the defense.
@@ -203,6 +203,8 @@ def run_cell(
         GenclsError: for bad input or a defense in training mode.
     """
     check_images(images)
+    device = next((tensor.device for tensor in (*defense.parameters(), *defense.buffers())), images.device)
+    images, labels = images.to(device), labels.to(device)
     check_labels(labels, num_classes=_num_classes(defense, images), count=len(images))
     if defense.training:
         raise GenclsError(f"{type(defense).__name__}: expected a defense in eval mode, got training mode; call .eval() first")
@@ -228,7 +230,7 @@ def run_cell(
     with frozen(defense):
         if clean is None:
             with role("judge", "clean"):
-                clean = predict(defense, images, draws)
+                clean = predict(defense, images, draws).cpu()
         adversarial, claimed = images.clone(), torch.ones(len(images), dtype=torch.bool)
         worth = torch.arange(len(images)) if stochastic else (clean[:, 0] == labels.cpu()).nonzero().squeeze(1)
         if len(worth):
@@ -245,7 +247,7 @@ def run_cell(
     return Cell(
         labels=labels.cpu(),
         hashes=hashes,
-        clean=clean.cpu(),
+        clean=clean,
         verdict=verdict,
         claimed=claimed,
         forwards=(model.meter.forwards + verdict.predictions.numel()) / len(images),
@@ -263,17 +265,4 @@ def _num_classes(defense: nn.Module, images: Tensor) -> int:
     if isinstance(declared, int):
         return declared
     with torch.no_grad(), seeded(0):
-        return int(defense(images[:1]).shape[1])
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for parameters inside the block: attacks need those of images only, and libraries call backward()."""
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
+        return scores_of(defense, images[:1]).shape[1]

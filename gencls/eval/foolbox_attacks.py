@@ -10,7 +10,7 @@ import eagerpy as ep
 import foolbox
 from torch import Tensor
 
-from gencls.eval.attack_model import AttackModel
+from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.threat import Norm
 
 __all__ = ["gaussian_noise", "pgd"]
@@ -63,7 +63,8 @@ def _runner(attack: Any, epsilon: float) -> Run:
         wrapped = foolbox.PyTorchModel(model.eval(), bounds=(0, 1), device=images.device)
         wrapped.attack_model = model
         # foolbox's __call__ would judge and clip as well, at the price of another forward pass
-        adversarial: Tensor = attack.run(wrapped, images, foolbox.Misclassification(labels), epsilon=epsilon)
+        with frozen(model):
+            adversarial: Tensor = attack.run(wrapped, images, foolbox.Misclassification(labels), epsilon=epsilon)
         return adversarial.detach()
 
     return run

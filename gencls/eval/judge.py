@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, draws
 from gencls.eval.threat import ThreatModel
 
-__all__ = ["Verdict", "judge", "predict"]
+__all__ = ["Verdict", "judge", "predict", "scores_of"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, max_rows: int = 1
     for first in range(0, count, per_pass):
         numbers = range(first, min(first + per_pass, count))
         with draws(numbers):
-            scores = _scores(defense, images.repeat_interleave(len(numbers), dim=0))
+            scores = scores_of(defense, images.repeat_interleave(len(numbers), dim=0))
         if not bool(torch.isfinite(scores).all()):
             bad = int((~torch.isfinite(scores)).any(dim=1).sum())
             raise GenclsError(f"{type(defense).__name__}: expected finite scores, got NaN or infinity in {bad} rows")
@@ -49,7 +49,12 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, max_rows: int = 1
     return torch.cat(decisions, dim=1)
 
 
-def _scores(defense: nn.Module, images: Tensor) -> Tensor:
+def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
+    """The defense's scores (N, K).
+
+    Raises:
+        GenclsError: for images of a shape that the defense does not take.
+    """
     try:
         scores: Tensor = defense(images)
     except torch.OutOfMemoryError:

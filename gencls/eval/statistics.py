@@ -156,7 +156,5 @@ def _discordant_p_value(b: int, c: int, *, mid_p: bool) -> float:
     exact = float(binomtest(min(b, c), b + c, 0.5).pvalue)
     if not mid_p:
         return exact
-    observed = float(binom.pmf(b, b + c, 0.5)) * (
-        1 if b == c else 2
-    )  # both tails hold an outcome as extreme as this one
+    observed = float(binom.pmf(b, b + c, 0.5)) * (1 if b == c else 2)  # both tails hold an outcome as extreme as this one
     return exact - observed / 2

@@ -33,7 +33,7 @@ from gencls.eval.study_folder import (
     cell_path,
     read_records,
     read_study,
-    report,
+    report_study,
 )
 from gencls.eval.summary import summarize
 
@@ -143,7 +143,7 @@ class Study:
 
     def report(self) -> Path:
         """Write ``report.html`` and its tables and figures beside ``results.csv``; returns the path of the page."""
-        return report(self.folder)
+        return report_study(self.folder)
 
     def samples(self, cell: StudyCell) -> slice:
         """Which samples of the study a cell is about."""
@@ -206,6 +206,8 @@ class Study:
                 details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
                 raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
             return
+        if self.folder.exists() and not self.folder.is_dir():
+            raise GenclsError(f"{self.folder}: expected a folder, got a file")
         if self.folder.exists() and any(self.folder.iterdir()):
             found_names = sorted(entry.name for entry in self.folder.iterdir())[:5]
             raise GenclsError(f"{self.folder}: expected an empty folder or this study, got a folder with {found_names}")

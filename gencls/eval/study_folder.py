@@ -23,7 +23,7 @@ from gencls.eval.summary import WORST_CASE, compare, summarize
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["StudyCell", "atomically", "cell_path", "read_adversarials", "read_records", "read_study", "report"]
+__all__ = ["StudyCell", "atomically", "cell_path", "read_adversarials", "read_records", "read_study", "report_study"]
 
 FORMAT = 1
 SETTINGS, SAMPLES, RESULTS, CELLS = "study.json", "samples.safetensors", "results.csv", "cells"
@@ -96,7 +96,7 @@ def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
     return load_file(cell_path(Path(folder), cell, "safetensors"))["adversarial"]
 
 
-def report(folder: str | Path) -> Path:
+def report_study(folder: str | Path) -> Path:
     """Write ``report.html``, ``results.tex`` and the figures from the records in a study folder.
 
     Returns:

@@ -1,0 +1,162 @@
+"""``gencls attack``: defenses by name, or any module by import path, under attacks by name, in one study."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+    import torch
+    from torch import Tensor, nn
+
+    from gencls.core import Defense
+    from gencls.eval import Attack
+
+__all__ = ["ATTACKS", "build_attacks", "build_defense", "find_device", "run_attack"]
+
+ATTACKS = ("pgd-linf", "pgd-l2", "fgsm-linf", "fgsm-l2", "noise-linf", "noise-l2")
+"""Names of attacks: the method and the norm of its ball."""
+
+
+def run_attack(options: argparse.Namespace) -> None:
+    """Run or resume the study, print its table and the path of its report."""
+    from gencls import zoo
+    from gencls.eval import Protocol, Study, progress_bar
+
+    attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)
+    data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
+    device = find_device(options.device)
+    defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
+    name = "+".join([*defenses, *attacks]).replace(":", ".")
+    study = Study(
+        options.out or Path("runs") / f"{name}-{options.epsilon:g}",
+        defenses=defenses,
+        attacks=attacks,
+        images=data.images,
+        labels=data.labels,
+        protocol=Protocol(eot_samples=options.eot, judge_draws=options.draws),
+        seeds=(options.seed,),
+        about={"data": f"{data.name} {data.split}, {len(data)} images", "command": options.command},
+    )
+    _print(study.run(progress=progress_bar(study)))
+    print(study.report())
+
+
+def find_device(name: str) -> "torch.device":
+    """A device of this machine by name.
+
+    Raises:
+        GenclsError: for a name that torch does not know or a device that is not there.
+    """
+    import torch
+
+    from gencls.core import GenclsError
+
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise GenclsError(f"device: expected one of this machine, such as cpu or cuda; got {name!r}: {reason}") from None
+
+
+def build_attacks(names: list[str], epsilon: float, *, steps: int, restarts: int) -> "dict[str, Attack]":
+    """Attacks of one norm by name.
+
+    Args:
+        names: among :data:`ATTACKS`.
+        epsilon: radius of the ball, in [0, 1] pixel units.
+        steps: of PGD.
+        restarts: random starts of PGD; draws of noise.
+
+    Raises:
+        GenclsError: for an unknown name, two norms, or a value out of range.
+    """
+    from gencls.core import GenclsError
+    from gencls.eval import FGSM, PGD, GaussianNoiseAttack, ThreatModel
+
+    unknown = [name for name in names if name not in ATTACKS]
+    if unknown:
+        raise GenclsError(f"attack: expected names among {', '.join(ATTACKS)}; got {', '.join(unknown)}")
+    norms = {name.split("-")[1] for name in names}
+    if len(norms) > 1:
+        raise GenclsError(f"attack: expected attacks of one norm, because there is one epsilon; got {', '.join(names)}")
+    threat = ThreatModel("linf" if "linf" in norms else "l2", epsilon)
+    methods: dict[str, Attack] = {
+        "pgd": PGD(threat, steps=steps, restarts=restarts),
+        "fgsm": FGSM(threat),
+        "noise": GaussianNoiseAttack(threat, tries=restarts),
+    }
+    return {name: methods[name.split("-")[0]] for name in names}
+
+
+def build_defense(spec: str, images: "Tensor") -> "Defense":
+    """A defense of the zoo by name, or any module by import path, in eval mode.
+
+    A module that is not a :class:`~gencls.core.Defense` counts as stochastic where two forward passes differ.
+
+    Args:
+        spec: a name, or ``package.module:attribute``, where the attribute is a module (N, C, H, W) in [0, 1] -> (N, K) or
+            a function without arguments that returns one.
+        images: (N, C, H, W) in [0, 1], for these forward passes.
+
+    Raises:
+        GenclsError: for an unknown name, an attribute that cannot be imported or is no module, or scores of another shape.
+    """
+    import torch
+
+    from gencls import zoo
+    from gencls.core import Defense, GenclsError, seeded
+    from gencls.defenses import PlainClassifier
+
+    if ":" not in spec:
+        return zoo.load(spec)
+    module = _import(spec).eval()
+    if isinstance(module, Defense):
+        return module
+    with torch.no_grad(), seeded(0):
+        try:
+            scores, again = module(images), module(images)
+        except RuntimeError as error:
+            shape = ", ".join(map(str, images.shape[1:]))
+            raise GenclsError(f"{spec}: expected a module that takes images (N, {shape}); got: {error}") from error
+    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != len(images):
+        got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise GenclsError(f"{spec}: expected scores of shape ({len(images)}, K); got {got}")
+    return PlainClassifier(module, scores.shape[1], stochastic=not torch.equal(scores, again)).eval()
+
+
+def _import(spec: str) -> "nn.Module":
+    from torch import nn
+
+    from gencls.core import GenclsError
+
+    name, _, attribute = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # last, so that a user's own eval.py or zoo.py hides no library
+        sys.path.append(here)
+    try:
+        found: Any = getattr(importlib.import_module(name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise GenclsError(f"{spec}: expected package.module:attribute; got: {error}") from error
+    if not isinstance(found, nn.Module) and callable(found):
+        found = found()
+    if not isinstance(found, nn.Module):
+        raise GenclsError(f"{spec}: expected a torch.nn.Module or a function that returns one; got {found!r}")
+    return found
+
+
+def _print(table: "pandas.DataFrame") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("defense", "attack", "gradient", "N", "clean", "robust", "95 % interval")
+    for row in table.itertuples():
+        accuracies = (f"{row.clean_accuracy:.1%}", f"{row.robust_accuracy:.1%}", f"{row.ci_low:.1%} to {row.ci_high:.1%}")
+        shown.add_row(row.defense, row.attack, row.gradient, str(row.n), *accuracies)
+    console = Console()
+    console.print(shown)
+    for row in table.itertuples():
+        if row.warnings:
+            console.print(f"warning: {row.defense}, {row.attack}, {row.gradient}: {row.warnings}", soft_wrap=True)

@@ -1,0 +1,133 @@
+"""The command ``gencls``: data, weights, training, attacks and reports from a shell.
+
+Exit codes: 0 done; 1 a failure of the program; 2 bad input, with one line ``gencls: error: ...`` on the standard error.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gencls import __version__
+from gencls._commands.attack import ATTACKS, run_attack
+from gencls._commands.catalogue import run_data, run_names, run_weights
+from gencls._commands.report import run_report
+from gencls._commands.train import run_train
+
+__all__ = ["main", "parser"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        arguments: words after ``gencls``; None takes those of the process.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(words, argparse.Namespace(command=shlex.join(["gencls", *words])))
+    from gencls.core.errors import GenclsError
+
+    try:
+        options.run(options)
+    except GenclsError as error:
+        print(f"gencls: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gencls: interrupted; finished work is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, for instance head, has enough
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands; ``run`` of a parsed namespace is the function that does the work."""
+    root = argparse.ArgumentParser(prog="gencls", description="Generative classifiers and defenses, all attacked alike.")
+    root.add_argument("--version", action="version", version=f"gencls {__version__}")
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], summary: str, *examples: str) -> argparse.ArgumentParser:
+        lines = "\n".join(f"  gencls {name} {example}".rstrip() for example in examples)
+        added = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"examples:\n{lines}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    command("names", run_names, "List defenses, trainings, attacks and data sets by name.", "")
+
+    data = command("data", run_data, "Show which data sets are found.", "", "mnist --data-root ~/data", "svhn --download")
+    data.add_argument("name", nargs="?", help="only this data set; if it is not found, that is an error")
+    data.add_argument("--download", action="store_true", help="fetch the named data set if it is missing")
+    _data_root(data)
+
+    weights = command(
+        "weights", run_weights, "List or verify weights files and their cards.", "list", "verify", "verify my.safetensors"
+    )
+    weights.add_argument("action", choices=["list", "verify"])
+    weights.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: those that come with the package")
+
+    train = command(
+        "train",
+        run_train,
+        "Train one of the package's networks and save its weights with a card.",
+        "cnn-mnist --data-root ~/data",
+        "cnn-mnist --data mnist-embedded --epochs 3",
+        "adv-linf-mnist --data-root ~/data --resume",
+    )
+    train.add_argument("preset", help="name of a training, see `gencls names`")
+    train.add_argument("--data", default="mnist", help="mnist (default), mnist-embedded or fashion-mnist")
+    train.add_argument("--epochs", type=int, help="passes over the training set; default: the preset's")
+    train.add_argument("--limit", type=int, help="train and test on at most this many images")
+    train.add_argument("--seed", type=int, default=0, help="of initial weights, order and noise (default 0)")
+    train.add_argument("--out", type=Path, default=Path("runs"), help="parent of the run's folder (default runs)")
+    train.add_argument("--resume", action="store_true", help="go on from the last finished epoch")
+    _data_root(train)
+
+    attack = command(
+        "attack",
+        run_attack,
+        "Attack defenses on real images, judge the outcome, write a report. The same command resumes a stopped run.",
+        "--defense cnn-mnist --attack pgd-linf --epsilon 0.3 --limit 50",
+        "--defense cnn-mnist abs-mnist --attack pgd-l2 noise-l2 --epsilon 1.5 --limit 20 --out runs/l2",
+        "--defense mypackage.models:build --attack pgd-linf --epsilon 0.3 --data cifar10 --data-root ~/data",
+    )
+    attack.add_argument(
+        "--defense",
+        nargs="+",
+        required=True,
+        metavar="NAME_OR_IMPORT_PATH",
+        help="a name of `gencls names`, or package.module:attribute, where the attribute is a torch.nn.Module (images in "
+        "[0, 1] to scores) or a function without arguments that returns one",
+    )
+    attack.add_argument("--attack", nargs="+", required=True, metavar="NAME", help=f"one or more of {', '.join(ATTACKS)}")
+    attack.add_argument("--epsilon", type=float, required=True, help="radius of the ball, in [0, 1] pixel units")
+    attack.add_argument("--steps", type=int, default=40, help="of PGD (default 40)")
+    attack.add_argument("--restarts", type=int, default=1, help="of PGD; of noise: draws (default 1)")
+    attack.add_argument("--data", default="mnist-embedded", help="data set (default mnist-embedded)")
+    attack.add_argument("--split", default="test", help="of the data set (default test)")
+    attack.add_argument("--limit", type=int, help="attack a class-balanced subset of this size; default: all images")
+    attack.add_argument("--eot", type=int, default=16, help="draws per gradient of a stochastic defense (default 16)")
+    attack.add_argument("--draws", type=int, default=32, help="draws of the judge, for a stochastic defense (default 32)")
+    attack.add_argument("--seed", type=int, default=0, help="of all random streams and of the subset (default 0)")
+    attack.add_argument("--device", default="cpu", help="where the defenses run: cpu (default), cuda, cuda:1 ...")
+    attack.add_argument("--out", type=Path, help="folder of the study; default: below runs/, named by defense and attack")
+    _data_root(attack)
+
+    report = command("report", run_report, "Write the report of a study folder again.", "runs/quickstart")
+    report.add_argument("folder", type=Path)
+    return root
+
+
+def _data_root(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data-root", type=Path, help="folder of the data sets; default: environment variable GENCLS_DATA")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+"""The report of a study: one self-contained HTML page, LaTeX tables, and figures as PNG and PDF."""
+
+from gencls.eval.report.page import write_report
+from gencls.eval.report.panels import ImagePanel
+
+__all__ = ["ImagePanel", "write_report"]

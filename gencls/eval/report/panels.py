@@ -1,0 +1,143 @@
+"""Image panels: clean images, adversarial images and their amplified difference, with labels and predictions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from gencls.core.errors import GenclsError
+from gencls.eval.report.verdict import ThreatKey
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_GOOD, _BAD, _NEUTRAL = "#1b6e3c", "#b3261e", "#3b4252"
+_TILE, _GAP, _CAPTION, _MARGIN = 0.62, 0.05, 0.2, 0.4  # inches; eight small images fill half a page
+
+
+@dataclass(frozen=True)
+class ImagePanel:
+    """A few images of one cell of a study, for the report.
+
+    Args:
+        defense: Name of the defense.
+        attack: Name of the attack.
+        gradient: Gradient mode of the attack.
+        clean: (n, C, H, W) images in [0, 1], C = 1 or 3.
+        adversarial: (n, C, H, W) adversarial images in [0, 1].
+        labels: (n,) true classes.
+        predictions: (n,) or (n, S) classes that the defense predicts on the adversarial images, S draws.
+        clean_predictions: (n,) or (n, S) the same on the clean images, if known.
+        norm: Norm of the threat, if any.
+        epsilon: Budget of the threat; None for minimal perturbations.
+        class_names: Names to print in place of class numbers.
+
+    Raises:
+        GenclsError: Shapes do not fit together.
+    """
+
+    defense: str
+    attack: str
+    gradient: str
+    clean: Tensor
+    adversarial: Tensor
+    labels: Tensor
+    predictions: Tensor
+    clean_predictions: Tensor | None = None
+    norm: str | None = None
+    epsilon: float | None = None
+    class_names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        shape = tuple(self.clean.shape)
+        if len(shape) != 4 or not shape[0] or shape[1] not in (1, 3):
+            raise GenclsError(f"expected panel images of shape (n, 1 or 3, H, W), n >= 1, got {shape}")
+        if tuple(self.adversarial.shape) != shape:
+            raise GenclsError(f"expected adversarial images of shape {shape}, got {tuple(self.adversarial.shape)}")
+        if tuple(self.labels.shape) != shape[:1]:
+            raise GenclsError(f"expected labels of shape {shape[:1]}, got {tuple(self.labels.shape)}")
+        for name in ("predictions", "clean_predictions"):
+            value = getattr(self, name)
+            if value is not None and (value.ndim not in (1, 2) or len(value) != shape[0] or not value.numel()):
+                raise GenclsError(f"expected {name} of shape ({shape[0]},) or ({shape[0]}, S), got {tuple(value.shape)}")
+
+    @property
+    def title(self) -> str:
+        """Defense, attack, gradient mode and threat in one line."""
+        mode = "" if self.gradient in ("none", "exact", "all") else f", {self.gradient} gradient"
+        threat = "" if self.norm is None else f" ({ThreatKey(self.norm, self.epsilon).label})"
+        return f"{self.defense} under {self.attack}{mode}{threat}"
+
+    @property
+    def slug(self) -> str:
+        """For file names; defense, attack, gradient mode and threat."""
+        threat = "" if self.norm is None else ThreatKey(self.norm, self.epsilon).slug
+        words = (self.defense, self.attack, self.gradient, threat)
+        return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-")
+
+
+def image_grid(panel: ImagePanel) -> Figure:
+    """Three rows (clean, adversarial, amplified difference), one column per image; predictions above the images."""
+    from matplotlib.figure import Figure
+
+    clean, adversarial = _pixels(panel.clean), _pixels(panel.adversarial)
+    count, height, width = clean.shape[:3]
+    largest = float(np.abs(adversarial - clean).max())
+    gain = 0.5 / largest if largest > 0 else 1.0
+    rows = (
+        ("clean", clean, panel.clean_predictions),
+        ("adversarial", adversarial, panel.predictions),
+        (f"difference\n× {gain:.2g}", 0.5 + gain * (adversarial - clean), None),
+    )
+    # One axes for all images, in inches with y downwards: an axes for each image takes ten times as long to draw.
+    side = min(1.5, max(_TILE, height / 96))
+    tile = (side * width / height, side)
+    size = (_MARGIN + count * (tile[0] + _GAP), 3 * (side + _CAPTION))
+    figure = Figure(figsize=size)
+    axes = figure.add_axes((0, 0, 1, 1))
+    for i, (head, images, predictions) in enumerate(rows):
+        top = _CAPTION + i * (side + _CAPTION)
+        axes.text(_MARGIN / 2, top + side / 2, head, rotation=90, ha="center", va="center", fontsize=7, color=_NEUTRAL)
+        for j, image in enumerate(images):
+            left = _MARGIN + j * (tile[0] + _GAP)
+            _draw(axes, image, (left, left + tile[0], top + side, top), diverging=i == 2)
+            label = int(panel.labels[j])
+            caption = ("", _NEUTRAL) if predictions is None else _caption(panel, predictions[j], label)
+            if i == 0 and predictions is None:
+                caption = (_name(panel, label), _NEUTRAL)
+            axes.text(left + tile[0] / 2, top - 0.04, caption[0], ha="center", va="bottom", fontsize=7, color=caption[1])
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
+    axes.set_axis_off()
+    return figure
+
+
+def _pixels(images: Tensor) -> npt.NDArray[np.float32]:
+    return images.detach().to("cpu").float().permute(0, 2, 3, 1).numpy()
+
+
+def _draw(axes: Axes, image: npt.NDArray[np.float32], extent: tuple[float, float, float, float], *, diverging: bool) -> None:
+    if image.shape[-1] == 1:
+        colours = "RdBu_r" if diverging else "gray"
+        axes.imshow(image[..., 0], cmap=colours, vmin=0, vmax=1, extent=extent, interpolation="none", aspect="auto")
+    else:
+        axes.imshow(image.clip(0, 1), extent=extent, interpolation="none", aspect="auto")
+
+
+def _caption(panel: ImagePanel, draws: Tensor, label: int) -> tuple[str, str]:
+    """Most frequent prediction, its share where the draws disagree, and green or red for right or wrong."""
+    classes, counts = np.unique(np.atleast_1d(draws.cpu().numpy()), return_counts=True)
+    winner, share = int(classes[counts.argmax()]), counts.max() / counts.sum()
+    words = _name(panel, label) if winner == label else f"{_name(panel, label)}→{_name(panel, winner)}"
+    return words if share == 1 else f"{words} ({100 * share:.0f} %)", _GOOD if winner == label else _BAD
+
+
+def _name(panel: ImagePanel, label: int) -> str:
+    return panel.class_names[label] if panel.class_names else str(label)

@@ -1,0 +1,166 @@
+"""The verdict of a study: clean accuracy and worst-case robust accuracy of each defense under each threat."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from gencls.eval.report.columns import epsilon as format_epsilon
+from gencls.eval.report.columns import is_missing, text, warning_list
+from gencls.eval.statistics import wilson
+from gencls.eval.summary import WORST_CASE
+
+_NORM_LABELS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+_NORM_LATEX = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$", "l0": r"$\ell_0$"}
+
+
+class ThreatKey(NamedTuple):
+    """Norm and budget that several rows of a study share; epsilon is None for minimal perturbations."""
+
+    norm: str
+    epsilon: float | None
+
+    @property
+    def label(self) -> str:
+        """For pages and figures, as "L∞, ε = 0.3"."""
+        norm = norm_label(self.norm)
+        return f"{norm}, minimal" if self.epsilon is None else f"{norm}, ε = {format_epsilon(self.epsilon)}"
+
+    @property
+    def latex(self) -> str:
+        """For LaTeX tables."""
+        norm = _NORM_LATEX.get(self.norm, r"\textrm{" + self.norm.replace("_", r"\_") + "}")
+        return f"{norm}, minimal" if self.epsilon is None else rf"{norm}, $\varepsilon = {format_epsilon(self.epsilon)}$"
+
+    @property
+    def slug(self) -> str:
+        """For file names."""
+        return f"{self.norm}-{'minimal' if self.epsilon is None else format_epsilon(self.epsilon).replace('/', 'of')}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy with everything that must stand beside it.
+
+    Args:
+        value: Accuracy in [0, 1].
+        low: Lower limit of its 95 % interval.
+        high: Upper limit of its 95 % interval.
+        n: Number of samples.
+        draws: Judge's draws per sample, as text (an en dash where unknown).
+        strongest: The single attack that came closest to the worst case, with its own accuracy.
+        warnings: Reasons to distrust the value.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    draws: str
+    strongest: tuple[str, float] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One defense: its clean accuracy and one estimate per threat; None where there is no number."""
+
+    defense: str
+    clean: Estimate | None
+    robust: tuple[Estimate | None, ...]
+
+
+def norm_label(norm: Any) -> str:
+    """The usual typography of a norm's name."""
+    return _NORM_LABELS.get(str(norm), text(norm))
+
+
+def defenses(summary: pd.DataFrame) -> list[str]:
+    """Names of the defenses in their order of appearance."""
+    return [str(name) for name in summary["defense"].unique()]
+
+
+def threats(summary: pd.DataFrame) -> list[ThreatKey]:
+    """The threats of a study: L∞ first, then the other norms, each by growing budget, minimal attacks last."""
+    found = {_threat_of(row) for row in summary[["norm", "epsilon"]].to_dict("records")}
+    return sorted(found, key=lambda t: (t.norm != "linf", t.norm, math.inf if t.epsilon is None else t.epsilon))
+
+
+def select(frame: pd.DataFrame, threat: ThreatKey, defense: str | None = None) -> pd.DataFrame:
+    """The rows of one threat, and of one defense if given."""
+    mask = [_threat_of(row) == threat for row in frame[["norm", "epsilon"]].to_dict("records")]
+    rows = frame[mask]
+    return rows if defense is None else rows[rows["defense"] == defense]
+
+
+def attack_label(row: Any) -> str:
+    """Name of an attack with its gradient mode where that says something, as "PGD, unrolled"."""
+    attack, gradient = text(row["attack"]), text(row["gradient"])
+    return attack if gradient in ("none", "exact", "all", text(None)) else f"{attack}, {gradient}"
+
+
+def verdict(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[VerdictRow]]:
+    """Clean and worst-case robust accuracy of each defense, with one estimate for each of the threats returned beside.
+
+    Minimal perturbations are left out, since a success at any distance says little: their curves say more.
+
+    Where a study has several worst-case rows for a threat (one per seed), the lowest counts. Warnings of every row of the
+    same defense and threat stand at the estimate, since each of these attacks entered it.
+    """
+    attacked = summary[(summary["attack"] == WORST_CASE) & summary["robust_accuracy"].notna() & summary["epsilon"].notna()]
+    keys = threats(attacked)
+    rows = [
+        VerdictRow(name, _clean(summary[summary["defense"] == name]), tuple(_worst(summary, key, name) for key in keys))
+        for name in defenses(summary)
+    ]
+    return keys, rows
+
+
+def _threat_of(row: Any) -> ThreatKey:
+    budget = row["epsilon"]
+    return ThreatKey(text(row["norm"]), None if is_missing(budget) else round(float(budget), 9))
+
+
+def _clean(rows: pd.DataFrame) -> Estimate | None:
+    rows = rows.dropna(subset=["clean_accuracy"])
+    if rows.empty:
+        return None
+    widest = rows[rows["n"] == rows["n"].max()]
+    n, value = int(widest["n"].iloc[0]), float(widest["clean_accuracy"].mean())
+    return Estimate(value, *wilson(value * n, n), n, text(widest["draws"].max()))
+
+
+def _worst(summary: pd.DataFrame, threat: ThreatKey, defense: str) -> Estimate | None:
+    rows = select(summary, threat, defense).dropna(subset=["robust_accuracy"])
+    worst = rows[rows["attack"] == WORST_CASE]
+    if worst.empty:
+        return None
+    lowest = worst.iloc[int(worst["robust_accuracy"].argmin())]
+    single = rows[rows["attack"] != WORST_CASE]
+    strongest = None
+    if not single.empty:
+        best = single.iloc[int(single["robust_accuracy"].argmin())]
+        strongest = (attack_label(best), float(best["robust_accuracy"]))
+    return Estimate(
+        float(lowest["robust_accuracy"]),
+        float(lowest["ci_low"]),
+        float(lowest["ci_high"]),
+        int(lowest["n"]),
+        text(lowest["draws"]),
+        strongest,
+        _warnings(rows),
+    )
+
+
+def _warnings(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Each warning once, after the names of the single attacks that it concerns."""
+    concerned: dict[str, list[str]] = {}
+    for _, row in rows.iterrows():
+        for warning in warning_list(row["warnings"]):
+            names = concerned.setdefault(warning, [])
+            if row["attack"] != WORST_CASE and attack_label(row) not in names:
+                names.append(attack_label(row))
+    return tuple(f"{'; '.join(names)}: {warning}" if names else warning for warning, names in concerned.items())

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from tests.toys import LinearGaussian, NoisyLogits, small_cnn
+
+
+@pytest.fixture(autouse=True)
+def _reproducible():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def generator():
+    """Linear, float64, 3 classes, images (1, 3, 4), latents of 4 numbers; the distances have closed-form minima."""
+    return LinearGaussian(num_classes=3, image_shape=(1, 3, 4), latent_size=4)
+
+
+@pytest.fixture(scope="session")
+def cnn():
+    """A deterministic classifier: images (N, 1, 8, 8), 4 classes."""
+    return small_cnn()
+
+
+@pytest.fixture(scope="session")
+def noisy_cnn():
+    """The same classifier with noise on its scores."""
+    return NoisyLogits(small_cnn(), sigma=0.2)
+
+
+@pytest.fixture
+def digits():
+    """64 random images (1, 8, 8) and random labels of 4 classes."""
+    source = torch.Generator().manual_seed(5)
+    return torch.rand(64, 1, 8, 8, generator=source), torch.randint(0, 4, (64,), generator=source)

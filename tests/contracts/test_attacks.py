@@ -1,0 +1,199 @@
+import pytest
+import torch
+
+import gencls.eval
+from gencls.core import keyed
+from gencls.eval import FGSM, PGD, Attack, GaussianNoiseAttack, ThreatModel
+from tests.toys import Linear, NoisyLogits, Rescaled, small_cnn
+
+ATTACKS = {
+    "PGD": lambda threat: PGD(threat, steps=10, restarts=2),
+    "FGSM": FGSM,
+    "GaussianNoiseAttack": lambda threat: GaussianNoiseAttack(threat, tries=3),
+}
+THREATS = {"linf": ThreatModel("linf", 0.1), "l2": ThreatModel("l2", 0.8)}
+
+every_attack = pytest.mark.parametrize("attack", ATTACKS)
+both_norms = pytest.mark.parametrize("norm", THREATS)
+
+
+def run(attack, model, images, labels, first=0):
+    """Attack with sample i on stream i."""
+    with keyed(range(first, first + len(images))):
+        return attack(model, images, labels)
+
+
+def test_every_public_attack_is_in_the_table():
+    public = {name: getattr(gencls.eval, name) for name in gencls.eval.__all__}
+    found = {name for name, item in public.items() if isinstance(item, type) and {"uses_gradients", "passes"} <= set(dir(item))}
+    assert found - {"Attack"} == set(ATTACKS)
+
+
+@every_attack
+@both_norms
+def test_the_contract(attack, norm, cnn, digits):
+    images, labels = digits[0].clone(), digits[1]
+    images[0], images[1], images[2] = 0.0, 1.0, (images[2] > 0.5).float()  # at the borders of the range
+    before, state = images.clone(), {key: value.clone() for key, value in cnn.state_dict().items()}
+    random_state = torch.get_rng_state()
+    threat = THREATS[norm]
+    settings = ATTACKS[attack](threat)
+    assert isinstance(settings, Attack)
+    assert settings.threat == threat
+    found = run(settings, cnn, images, labels)
+    assert found.shape == images.shape
+    assert found.dtype == images.dtype
+    assert not found.requires_grad
+    assert (found >= 0).all()
+    assert (found <= 1).all()
+    distances = threat.distance(images, found)
+    assert (distances <= threat.epsilon + 1e-6).all()
+    assert (distances > 0).all()
+    assert torch.equal(images, before)
+    assert not images.requires_grad
+    assert torch.equal(run(settings, cnn, images, labels), found)  # deterministic
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, state[key]) for key, value in cnn.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in cnn.parameters())
+
+
+@every_attack
+@both_norms
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("size", [1, 7])
+def test_samples_do_not_depend_on_their_batch(attack, norm, noisy, size, cnn, noisy_cnn, digits):
+    images, labels = digits[0][:21], digits[1][:21]
+    settings = ATTACKS[attack](THREATS[norm])
+    model = noisy_cnn if noisy else cnn
+    together = run(settings, model, images, labels)
+    parts = [run(settings, model, images[i : i + size], labels[i : i + size], first=i) for i in range(0, 21, size)]
+    assert torch.equal(cnn(torch.cat(parts)).argmax(1), cnn(together).argmax(1))
+    # A gradient that is zero up to rounding may have either sign.
+    different = (torch.cat(parts) - together).abs() > 1e-4
+    assert different.double().mean() < 0.002
+
+
+@every_attack
+@both_norms
+def test_accuracy_falls(attack, norm, cnn, digits):
+    images = digits[0]
+    labels = cnn(images).argmax(1)
+    found = run(ATTACKS[attack](ThreatModel(norm, {"linf": 0.4, "l2": 3.0}[norm])), cnn, images, labels)
+    accuracy = (cnn(found).argmax(1) == labels).double().mean()
+    assert accuracy < (1.0 if attack == "GaussianNoiseAttack" else 0.5)
+
+
+@both_norms
+def test_noise_lies_on_the_surface(norm, cnn, digits):
+    images = 0.4 + 0.2 * digits[0]  # the box binds nowhere
+    threat = ThreatModel(norm, 0.3)
+    found = run(GaussianNoiseAttack(threat, tries=1), cnn, images, digits[1])
+    torch.testing.assert_close(threat.distance(images, found).float(), torch.full((64,), 0.3), rtol=1e-3, atol=0)
+
+
+def linear_problem(classes, shape, count):
+    """Images in [0.3, 0.7], a linear classifier, and labels that it gets right."""
+    pixels = torch.Size(shape).numel()
+    model = Linear(torch.randn(classes, pixels), torch.randn(classes)).eval()
+    images = 0.3 + 0.4 * torch.rand(count, *shape)
+    return model, images, model(images).argmax(1)
+
+
+def margins(model, images, labels):
+    """Score of the label minus the score of each other class: (N, K - 1)."""
+    scores = model(images)
+    others = torch.ones_like(scores, dtype=torch.bool).scatter(1, labels[:, None], False)
+    return scores.gather(1, labels[:, None]) - scores[others].view(len(scores), -1)
+
+
+def optimal_margin(model, images, labels, norm, epsilon):
+    """min over the ball of min_j (w_y - w_j) . x + c_y - c_j, where the box does not bind."""
+    differences = model.weight[labels].unsqueeze(1) - model.weight  # (N, K, P)
+    others = torch.ones(differences.shape[:2], dtype=torch.bool).scatter(1, labels[:, None], False)
+    dual = differences[others].view(len(labels), -1, differences.shape[2]).norm(p=1 if norm == "linf" else 2, dim=2)
+    return (margins(model, images, labels) - epsilon * dual).amin(1)
+
+
+SHAPES = [(1, 5, 7), (3, 9, 3)]
+
+
+@pytest.mark.parametrize("count", [1, 64])
+@pytest.mark.parametrize("shape", SHAPES)
+@both_norms
+@pytest.mark.parametrize(("classes", "slack"), [(2, 0.01), (10, 0.2)])
+def test_pgd_reaches_the_optimum_of_a_linear_model(norm, shape, count, classes, slack):
+    """With two classes the loss is a function of the margin; with more it is not, and 1.25 of the optimal step is allowed."""
+    epsilon = {"linf": 0.1, "l2": 0.25}[norm]
+    model, images, labels = linear_problem(classes, shape, count)
+    found = run(PGD(ThreatModel(norm, epsilon), steps=40), model, images, labels)
+    clean, best = margins(model, images, labels).amin(1), optimal_margin(model, images, labels, norm, epsilon)
+    reached = margins(model, found, labels).amin(1)
+    assert (reached >= best - 1e-4).all()
+    assert ((reached - best) <= slack * (clean - best)).all()
+
+
+@pytest.mark.parametrize("count", [1, 64])
+@pytest.mark.parametrize("shape", SHAPES)
+@both_norms
+def test_fgsm_is_optimal_for_two_classes(norm, shape, count):
+    model, images, labels = linear_problem(2, shape, count)
+    found = run(FGSM(ThreatModel(norm, 0.1)), model, images, labels)
+    best = optimal_margin(model, images, labels, norm, 0.1)
+    torch.testing.assert_close(margins(model, found, labels).amin(1), best, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scores", [{"shift": 100.0}, {"shift": -100.0}, {"scale": 200.0}, {"scale": 1 / 200}])
+@pytest.mark.parametrize("attack", ["PGD", "FGSM"])
+@both_norms
+def test_offset_and_scale_of_scores_do_not_matter(attack, norm, scores):
+    cnn = small_cnn()
+    images = torch.rand(200, 1, 8, 8)
+    labels = cnn(images).argmax(1)
+    settings = ATTACKS[attack](ThreatModel(norm, {"linf": 0.03, "l2": 0.2}[norm]))
+    expected = cnn(run(settings, cnn, images, labels)).argmax(1)
+    assert 0.2 < (expected == labels).double().mean() < 0.9  # an attack with something to lose
+    found = cnn(run(settings, Rescaled(cnn, **scores).eval(), images, labels)).argmax(1)
+    assert (found != expected).sum() <= 1
+
+
+def test_equal_scores_are_no_error():
+    """A model that says nothing has no gradient; attacks return something valid."""
+    dead = Linear(torch.zeros(3, 16), torch.zeros(3)).eval()
+    images = torch.rand(4, 1, 4, 4)
+    for make in ATTACKS.values():
+        for threat in THREATS.values():
+            found = run(make(threat), dead, images, torch.tensor([0, 1, 2, 0]))
+            assert torch.isfinite(found).all()
+            assert threat.allows(threat.distance(images, found)).all()
+
+
+def test_a_later_restart_that_succeeds_counts():
+    """Among several classes a wrong decision may have a smaller cross-entropy than a right one."""
+    from gencls.eval.attack_model import AttackModel
+    from gencls.eval.attacks import _strongest
+
+    class Lookup(torch.nn.Module):
+        """Pixel 0.2: right, with large loss (all classes tied). Pixel 0.4: wrong by a little, with small loss."""
+
+        def forward(self, images):
+            tied = torch.tensor([0.001] + 4 * [0.0] + 5 * [-20.0])
+            wrong = torch.tensor([0.0, 0.001] + 8 * [-12.0])
+            return torch.where((images[:, 0, 0, :1] < 0.3), tied, wrong)
+
+    tries = iter([0.2, 0.4])
+    images, labels = torch.zeros(1, 1, 1, 1), torch.tensor([0])
+    found = _strongest(lambda x, y: torch.full_like(x, next(tries)), 2, AttackModel(Lookup()), images, labels)
+    assert found.item() == pytest.approx(0.4)
+
+
+def test_eot_of_a_noisy_model_follows_the_mean_gradient():
+    """With noise on the scores a single draw misleads; many draws reach the optimum of the classifier behind."""
+    model, images, labels = linear_problem(2, (1, 5, 7), 32)
+    noisy = NoisyLogits(model, sigma=1.0, num_classes=2)
+    from gencls.eval import AttackModel
+
+    threat = ThreatModel("l2", 0.25)
+    found = run(PGD(threat, steps=40), AttackModel(noisy, samples=16), images, labels)
+    best = optimal_margin(model, images, labels, "l2", 0.25)
+    clean = margins(model, images, labels).amin(1)
+    assert ((margins(model, found, labels).amin(1) - best) <= 0.05 * (clean - best)).all()

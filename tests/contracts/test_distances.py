@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+import gencls.perceptual
+from gencls.core import ImageDistance
+from gencls.perceptual import L2, Linf, SquaredL2
+
+DISTANCES = {"L2": L2, "Linf": Linf, "SquaredL2": SquaredL2}
+
+
+@pytest.fixture(params=DISTANCES)
+def distance(request):
+    return DISTANCES[request.param]().eval()
+
+
+@pytest.fixture
+def pair():
+    return torch.rand(2, 4, 3, 6, 5, dtype=torch.float64)
+
+
+def test_every_public_distance_is_in_the_table():
+    public = {name: getattr(gencls.perceptual, name) for name in gencls.perceptual.__all__}
+    found = {name for name, item in public.items() if isinstance(item, type) and issubclass(item, ImageDistance)}
+    assert found == set(DISTANCES)
+
+
+def test_shape_and_sign(distance, pair):
+    found = distance(*pair)
+    assert found.shape == (4,)
+    assert (found > 0).all()
+
+
+def test_an_image_is_at_distance_zero_from_itself(distance, pair):
+    assert torch.equal(distance(pair[0], pair[0]), torch.zeros(4, dtype=torch.float64))
+
+
+def test_symmetric(distance, pair):
+    torch.testing.assert_close(distance(pair[0], pair[1]), distance(pair[1], pair[0]), rtol=1e-12, atol=0)
+
+
+def test_gradients_in_both_images(distance, pair):
+    first, second = (images[:2, :, :3, :3].clone().requires_grad_() for images in pair)
+    assert torch.autograd.gradcheck(distance, (first, second))
+
+
+def test_embed_then_compare_is_forward(distance, pair):
+    assert torch.equal(distance.compare(distance.embed(pair[0]), distance.embed(pair[1])), distance(*pair))
+
+
+def test_pairs_do_not_depend_on_their_batch(distance, pair):
+    together = distance(*pair)
+    for i in range(4):
+        torch.testing.assert_close(distance(pair[0][i : i + 1], pair[1][i : i + 1])[0], together[i])
+
+
+def test_nothing_to_learn_and_nothing_to_switch(distance):
+    assert not any(parameter.requires_grad for parameter in distance.parameters())
+    assert not any(part.training for part in distance.modules())

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+import gencls.defenses
+from gencls.core import Transform, keyed
+from gencls.defenses import GaussianBlur, GaussianNoise
+
+TRANSFORMS = {"GaussianNoise": lambda: GaussianNoise(0.3), "GaussianBlur": lambda: GaussianBlur(1.0)}
+
+
+@pytest.fixture(params=TRANSFORMS)
+def transform(request):
+    return TRANSFORMS[request.param]().eval()
+
+
+def test_every_public_transform_is_in_the_table():
+    public = {name: getattr(gencls.defenses, name) for name in gencls.defenses.__all__}
+    found = {name for name, item in public.items() if isinstance(item, type) and issubclass(item, Transform)}
+    assert found == set(TRANSFORMS)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 3, 7, 11), (64, 1, 28, 28)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shape_dtype_and_range(transform, shape, dtype):
+    for images in (torch.rand(shape, dtype=dtype), torch.zeros(shape, dtype=dtype), torch.ones(shape, dtype=dtype)):
+        before = images.clone()
+        found = transform(images)
+        assert found.shape == images.shape
+        assert found.dtype == dtype
+        assert found.min() >= 0
+        assert found.max() <= 1
+        assert torch.equal(images, before)
+
+
+def test_samples_do_not_depend_on_their_batch(transform):
+    images = torch.rand(5, 3, 9, 9)
+    with keyed(range(5)):
+        together = transform(images)
+    for i in range(5):
+        with keyed([i]):
+            torch.testing.assert_close(transform(images[i : i + 1])[0], together[i], rtol=0, atol=1e-6)
+
+
+def test_stochastic_is_true_to_two_forwards(transform):
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(transform(images), transform(images)) is not transform.stochastic

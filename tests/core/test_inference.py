@@ -1,0 +1,146 @@
+import pytest
+import torch
+
+from gencls.core import GenclsError, minimize
+
+
+def quadratic(center, curvature):
+    """sum_i c_i (z_i - m_i)^2 / 2 for each problem."""
+    return lambda latents: (0.5 * curvature * (latents[0] - center).square()).flatten(2).sum(2)
+
+
+def problems(count=3, classes=2, size=4):
+    source = torch.Generator().manual_seed(0)
+    center, start = torch.randn(2, count, classes, size, generator=source, dtype=torch.float64)
+    curvature = 0.5 + torch.rand(count, classes, size, generator=source, dtype=torch.float64)
+    return center, curvature, start
+
+
+def rosenbrock(latents):
+    x, y = latents
+    return (1 - x).square().sum(2) + 10 * (y - x.square()).square().sum(2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"betas": (0.5, 0.9), "eps": 1e-3}])
+@pytest.mark.parametrize("steps", [0, 1, 2, 10, 40])
+def test_adam_is_torchs_adam(steps, settings):
+    start = tuple(torch.randn(3, 2, 4, dtype=torch.float64) for _ in range(2))
+    variables = [level.clone().requires_grad_() for level in start]
+    adam = torch.optim.Adam(variables, lr=0.05, **settings)
+    for _ in range(steps):
+        adam.zero_grad()
+        rosenbrock(variables).sum().backward()
+        adam.step()
+    found = minimize(rosenbrock, start, steps=steps, lr=0.05, **settings)
+    for level, expected in zip(found, variables, strict=True):
+        torch.testing.assert_close(level, expected.detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "gradient"])
+def test_problems_of_a_batch_do_not_mix(optimizer):
+    center, curvature, start = problems()
+    together = minimize(quadratic(center, curvature), (start,), steps=20, lr=0.1, optimizer=optimizer)[0]
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = minimize(quadratic(center[one], curvature[one]), (start[one],), steps=20, lr=0.1, optimizer=optimizer)[0]
+        torch.testing.assert_close(alone, together[one], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_gradient_descent_on_a_quadratic(steps):
+    # z_t - m = (1 - lr c)^t (z_0 - m)
+    center, curvature, start = problems()
+    found = minimize(quadratic(center, curvature), (start,), steps=steps, lr=0.3, optimizer="gradient")[0]
+    torch.testing.assert_close(found, center + (1 - 0.3 * curvature) ** steps * (start - center))
+
+
+def test_unrolled_gradient_has_its_closed_form():
+    # dz_t / dm = 1 - (1 - lr c)^t
+    center, curvature, start = problems()
+    center.requires_grad_()
+    found = minimize(quadratic(center, curvature), (start,), steps=5, lr=0.3, optimizer="gradient", unroll=True)[0]
+    (gradient,) = torch.autograd.grad(found.sum(), center)
+    torch.testing.assert_close(gradient, 1 - (1 - 0.3 * curvature) ** 5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "gradient"])
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_unrolled_gradient_agrees_with_finite_differences(optimizer, steps):
+    center, curvature, start = problems(2, 1, 3)
+
+    def last(m):
+        def objective(latents):
+            return (latents[0] - m).pow(4).flatten(2).sum(2) + quadratic(m, curvature)(latents)
+
+        return minimize(objective, (start,), steps=steps, lr=0.05, optimizer=optimizer, unroll=True)[0]
+
+    assert torch.autograd.gradcheck(last, (center.requires_grad_(),), eps=1e-7, atol=1e-5)
+
+
+def test_unrolled_gradient_reaches_the_start():
+    center, curvature, start = problems()
+    start.requires_grad_()
+    found = minimize(quadratic(center, curvature), (start,), steps=4, lr=0.3, optimizer="gradient", unroll=True)[0]
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), start)[0], (1 - 0.3 * curvature) ** 4)
+
+
+def test_unrolled_adam_is_finite_where_the_gradient_is_zero():
+    center, curvature, start = problems()
+    center.requires_grad_()
+    found = minimize(quadratic(center, curvature), (center.detach(),), steps=3, lr=0.1, unroll=True)[0]
+    assert torch.isfinite(torch.autograd.grad(found.sum(), center)[0]).all()
+    assert torch.isfinite(found).all()
+
+
+def test_unrolling_does_not_change_the_value():
+    center, curvature, start = problems()
+    plain = minimize(quadratic(center, curvature), (start,), steps=9, lr=0.1)[0]
+    unrolled = minimize(quadratic(center, curvature), (start,), steps=9, lr=0.1, unroll=True)[0]
+    assert torch.equal(plain, unrolled.detach())
+    assert not plain.requires_grad
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_start_is_left_alone(steps):
+    center, curvature, start = problems()
+    before = start.clone()
+    found = minimize(quadratic(center, curvature), (start,), steps=steps, lr=0.1)[0]
+    found.add_(1.0)
+    assert torch.equal(start, before)
+    assert not start.requires_grad
+
+
+def test_projection_after_every_step():
+    center, curvature, start = problems()
+    seen = []
+
+    def project(latents):
+        seen.append(latents[0].detach().clone())
+        return tuple(level.clamp(-0.1, 0.1) for level in latents)
+
+    found = minimize(quadratic(10 + 0 * center, curvature), (start,), steps=6, lr=0.01, optimizer="gradient", project=project)[0]
+    assert len(seen) == 6
+    assert found.abs().max() <= 0.1
+    inside = start  # the iteration by hand
+    for _ in range(6):
+        inside = (inside - 0.01 * curvature * (inside - 10)).clamp(-0.1, 0.1)
+    torch.testing.assert_close(found, inside)
+
+
+def test_without_a_step_the_projection_is_not_applied():
+    center, curvature, start = problems()
+    found = minimize(quadratic(center, curvature), (start,), steps=0, lr=0.1, project=lambda z: (0 * z[0],))[0]
+    assert torch.equal(found, start)
+
+
+@pytest.mark.parametrize(("steps", "lr"), [(-1, 0.1), (1, 0.0), (1, -0.1)])
+def test_bad_settings(steps, lr):
+    center, curvature, start = problems()
+    with pytest.raises(GenclsError, match=f"expected steps >= 0 and lr > 0, got steps={steps}, lr={lr}"):
+        minimize(quadratic(center, curvature), (start,), steps=steps, lr=lr)
+
+
+def test_unknown_optimizer():
+    center, curvature, start = problems()
+    with pytest.raises(GenclsError, match=r"expected optimizer to be one of \('adam', 'gradient'\), got 'lbfgs'"):
+        minimize(quadratic(center, curvature), (start,), steps=1, lr=0.1, optimizer="lbfgs")

@@ -1,0 +1,177 @@
+import subprocess
+import sys
+
+import pytest
+
+from gencls.cli import main, parser
+
+COMMANDS = ("names", "data", "weights", "train", "attack", "report")
+
+MODULES = """
+import torch
+from torch import nn
+
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.behind = linear()
+
+    def forward(self, images):
+        return self.behind(images + 0.5 * torch.randn_like(images))
+
+
+instance = linear()
+colour = nn.Conv2d(3, 3, 3)
+flat = nn.Flatten(0)
+number = 7
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder of a user with modules of their own, one of them with a name that gencls has too."""
+    (tmp_path / "mymodels.py").write_text(MODULES)
+    (tmp_path / "eval.py").write_text("raise SystemExit('the wrong eval')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mymodels", raising=False)
+    monkeypatch.delenv("GENCLS_DATA", raising=False)
+    return tmp_path
+
+
+def attack(*words):
+    return main(["attack", "--attack", "pgd-linf", "--epsilon", "0.3", "--steps", "2", "--limit", "10", *words])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_that_are_understood(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    examples = capsys.readouterr().out.split("examples:\n")[1].strip().splitlines()
+    for example in examples:
+        words = example.split()
+        assert words[:2] == ["gencls", command]
+        assert parser().parse_args(words[1:]).run
+
+
+@pytest.mark.parametrize("words", [[], ["nothing"], ["attack"], ["weights", "eat"], ["attack", "--epsilon", "big"]])
+def test_a_malformed_command_line_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert "usage: gencls" in capsys.readouterr().err
+
+
+def test_names_lists_every_kind(capsys):
+    assert main(["names"]) == 0
+    lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert "abs-mnist" in lines["defenses"].split()
+    assert "adv-linf-mnist" in lines["trainings"].split()
+    assert "pgd-l2" in lines["attacks"].split()
+    assert "mnist-embedded" in lines["data sets"].split()
+
+
+def test_data_finds_the_embedded_digits(capsys, here):
+    assert main(["data", "mnist-embedded"]) == 0
+    assert [line.split()[1:3] for line in capsys.readouterr().out.splitlines()] == [["train", "found,"], ["test", "found,"]]
+
+
+def test_attack_takes_modules_by_import_path_and_writes_a_report(capsys, here):
+    defenses = ["mymodels:instance", "mymodels:Noisy"]
+    assert attack("--defense", *defenses, "--draws", "3", "--eot", "2", "--out", "study") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "study/report.html"
+    rows = (here / "study" / "results.csv").read_text().splitlines()
+    at = rows[0].split(",").index("draws")
+    assert {row.split(",")[0]: row.split(",")[at] for row in rows[1:]} == {"mymodels:instance": "1", "mymodels:Noisy": "3"}
+
+    page = (here / "study" / "report.html").read_bytes()
+    (here / "study" / "report.html").unlink()
+    assert main(["report", "study"]) == 0
+    assert (here / "study" / "report.html").read_bytes() == page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--defense", "cnn-cifar"], "unknown model 'cnn-cifar'; expected one of cnn-mnist"),
+        (["--defense", "nowhere:model"], "nowhere:model: expected package.module:attribute; got: No module named 'nowhere'"),
+        (["--defense", "mymodels:missing"], "has no attribute 'missing'"),
+        (["--defense", ":linear"], "expected package.module:attribute"),
+        (["--defense", "mymodels:number"], "expected a torch.nn.Module or a function that returns one; got 7"),
+        (["--defense", "mymodels:flat"], "expected scores of shape (4, K); got (3136,)"),
+        (["--defense", "mymodels:colour"], "expected a module that takes images (N, 1, 28, 28)"),
+        (["--defense", "mymodels:linear", "--attack", "pgd-l7"], "attack: expected names among pgd-linf, pgd-l2"),
+        (["--defense", "mymodels:linear", "--attack", "pgd-l2", "fgsm-linf"], "expected attacks of one norm"),
+        (["--defense", "mymodels:linear", "--epsilon", "8"], "expected a linf epsilon in [0, 1] pixel units"),
+        (["--defense", "mymodels:linear", "--epsilon", "nan"], "expected a finite epsilon > 0"),
+        (["--defense", "mymodels:linear", "--limit", "0"], "limit must be between 1 and 1000"),
+        (["--defense", "mymodels:linear", "--data", "digits"], "expected the name of a data set"),
+        (["--defense", "mymodels:linear", "--split", "half"], "expected a split of mnist-embedded"),
+    ],
+)
+def test_bad_input_to_attack_exits_with_2_and_one_clear_line(words, message, capsys, here):
+    assert attack(*words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("gencls: error: ")
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out == ""
+    assert not (here / "runs").exists()
+
+
+def test_a_folder_with_another_study_is_left_alone(capsys, here):
+    words = ["--defense", "mymodels:linear", "--out", "study"]
+    assert attack(*words) == 0
+    before = {path: path.read_bytes() for path in (here / "study").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert attack(*words, "--seed", "1") == 2
+    assert "study holds another study" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (here / "study").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["report", "nowhere"], "nowhere: expected a study folder with study.json, got none"),
+        (["weights", "verify", "page.pt"], "page.pt"),
+        (["data", "mnist"], "mnist: expected the file train-images-idx3-ubyte"),
+        (["data", "--download"], "expected the name of the data set to download"),
+        (["train", "resnet"], "unknown training 'resnet'; expected one of cnn-mnist"),
+        (["train", "cnn-mnist", "--data", "mnist-embedded", "--epochs", "0"], "expected epochs >= 1, got 0"),
+        (["train", "cnn-mnist", "--data", "mnist-embedded", "--resume"], "expected a run to resume"),
+    ],
+)
+def test_bad_input_exits_with_2_and_one_clear_line(words, message, capsys, here):
+    (here / "page.pt").write_text("<!DOCTYPE html><html></html>")
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("gencls: error: ")
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_a_changed_weights_file_is_found(capsys, here):
+    assert main(["train", "cnn-mnist", "--data", "mnist-embedded", "--epochs", "1", "--limit", "200"]) == 0
+    path = here / capsys.readouterr().out.splitlines()[-1]
+    assert main(["weights", "list", str(path)]) == 0
+    assert "gencls train cnn-mnist --data mnist-embedded --epochs 1 --limit 200" in capsys.readouterr().out
+    assert main(["weights", "verify", str(path)]) == 0
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert main(["weights", "verify", str(path)]) == 2
+    assert "expected SHA-256" in capsys.readouterr().err
+
+
+def test_the_installed_command_runs():
+    done = subprocess.run([sys.executable, "-m", "gencls.cli", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("gencls ")

@@ -1,0 +1,91 @@
+"""The layout that the documentation promises: links, banned names, light imports, small files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("defenses", "perceptual", "zoo", "eval")
+
+
+def tracked_files():
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def modules_after(statement):
+    """Names in sys.modules of a new interpreter, started away from the checkout, after the statement."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT.anchor, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_link_is_the_same_folder_as_its_target(part):
+    link = ROOT / part
+    assert link.is_symlink()
+    assert link.readlink() == Path("gencls") / part
+    assert (link / "__init__.py").samefile(ROOT / "gencls" / part / "__init__.py")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("statement", ["import {}", "import {}.anything", "from {} import anything"])
+def test_ruff_bans_the_bare_name(part, statement):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--output-format=concise", "--stdin-filename=gencls/snippet.py", "-"],
+        input=f'"""A snippet."""\n\n{statement.format(part)}\n',
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "TID251" in done.stdout
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_ruff_allows_the_full_name(part):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--select=TID251", "--stdin-filename=gencls/snippet.py", "-"],
+        input=f"from gencls.{part} import anything\n",
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("gencls", {"torch"}),
+        ("gencls.cli", {"torch"}),
+        ("gencls.defenses", {"lightning", "foolbox", "robustbench", "botorch", "pandas", "matplotlib"}),
+        ("gencls.perceptual", {"lightning", "foolbox", "robustbench", "botorch", "lpips"}),
+        ("gencls.eval", {"lightning", "foolbox", "robustbench", "botorch", "matplotlib"}),
+        ("gencls.zoo", {"lightning", "foolbox", "robustbench", "botorch"}),
+    ],
+)
+def test_import_is_light(module, absent):
+    assert not modules_after(f"import {module}") & absent
+
+
+def test_import_is_found_from_an_unrelated_folder_with_colliding_names(tmp_path):
+    (tmp_path / "eval.py").write_text("raise SystemExit('the wrong eval')\n")
+    (tmp_path / "zoo.py").write_text("raise SystemExit('the wrong zoo')\n")
+    (tmp_path / "defenses").mkdir()
+    (tmp_path / "defenses" / "__init__.py").write_text("raise SystemExit('the wrong defenses')\n")
+    code = "import gencls.defenses, gencls.eval, gencls.zoo, gencls.perceptual; print(gencls.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "0.1.0"
+
+
+def test_tracked_files_stay_small():
+    sizes = {path: path.stat().st_size for path in tracked_files()}
+    assert sum(sizes.values()) < 24 * 2**20
+    assert [path for path, size in sizes.items() if size > 5_000_000 and path.parent.name != "weights"] == []

@@ -1,0 +1,127 @@
+"""Small models with known answers, shared by the tests."""
+
+import warnings
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from gencls.core import ClassConditionalGenerator, Defense, seeded
+
+
+class LinearGaussian(ClassConditionalGenerator):
+    """G_k(z) = A_k z + b_k, not clamped to [0, 1]: every inner minimum has a closed form."""
+
+    def __init__(self, num_classes, image_shape, latent_size, *, dtype=torch.float64, scale=0.3, seed=0):
+        super().__init__()
+        self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
+        self.latent_shapes = (torch.Size([latent_size]),)
+        pixels = torch.Size(image_shape).numel()
+        source = torch.Generator().manual_seed(seed)
+        matrix = scale * torch.randn(num_classes, pixels, latent_size, generator=source, dtype=torch.float64)
+        offset = torch.rand(num_classes, pixels, generator=source, dtype=torch.float64)
+        self.register_buffer("matrix", matrix.to(dtype))
+        self.register_buffer("offset", offset.to(dtype))
+
+    def forward(self, latents, labels):
+        flat = torch.einsum("mpd,md->mp", self.matrix[labels], latents[0]) + self.offset[labels]
+        return flat.view(-1, *self.image_shape)
+
+
+class SigmoidDecoders(ClassConditionalGenerator):
+    """Sigmoid of a linear map: images in (0, 1). The weights are parameters."""
+
+    def __init__(self, num_classes=4, image_shape=(1, 8, 8), latent_size=3, seed=0):
+        super().__init__()
+        self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
+        self.latent_shapes = (torch.Size([latent_size]),)
+        source = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(num_classes, latent_size, torch.Size(image_shape).numel(), generator=source))
+
+    def forward(self, latents, labels):
+        return torch.bmm(latents[0].unsqueeze(1), self.weight[labels]).sigmoid().view(-1, *self.image_shape)
+
+
+class NoisyLogits(Defense):
+    """A classifier with Gaussian noise on its scores."""
+
+    stochastic = True
+
+    def __init__(self, classifier, sigma, num_classes=4):
+        super().__init__()
+        self.classifier = classifier
+        self.sigma = sigma
+        self.num_classes = num_classes
+        self.eval()
+
+    def forward(self, images):
+        scores = self.classifier(images)
+        return scores + self.sigma * torch.randn_like(scores)
+
+
+class Linear(nn.Module):
+    """Scores W x + c on flattened images: margins and optimal perturbations have closed forms."""
+
+    def __init__(self, weight, offset):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("offset", offset)
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weight.T + self.offset
+
+
+class Rescaled(nn.Module):
+    """Scores of another model times a number plus a number."""
+
+    def __init__(self, model, *, scale=1.0, shift=0.0):
+        super().__init__()
+        self.model = model
+        self.scale = scale
+        self.shift = shift
+
+    def forward(self, images):
+        return self.scale * self.model(images) + self.shift
+
+
+def small_cnn(num_classes=4, channels=1, seed=0):
+    """A random network for images of 8 x 8 pixels, in eval mode; its decisions vary from image to image."""
+    with seeded(seed):
+        network = nn.Sequential(
+            nn.Conv2d(channels, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(6, 8, 3, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(8 * 3 * 3, num_classes),
+        )
+        for parameter in network.parameters():
+            parameter.data.mul_(2.0)
+        network[-1].bias.data.zero_()
+    return network.eval()
+
+
+def scores_under_lightning(defense, images):
+    """Scores from the test step of a LightningModule, batches of 3: Lightning runs it in inference mode."""
+    import lightning
+
+    class Scores(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.defense = defense
+            self.seen = []
+
+        def test_step(self, batch, index):
+            assert torch.is_inference_mode_enabled()
+            self.seen.append(self.defense(batch).clone())
+
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    module = Scores()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of Lightning's own use of torch
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used")
+        lightning.Trainer(accelerator="cpu", **quiet).test(module, DataLoader(images, batch_size=3), verbose=False)
+    return torch.cat(module.seen)

@@ -1,0 +1,150 @@
+"""Architectures of Table 2.1 and the folding of K decoders into one network."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from gencls.core import GenclsError, seeded
+from gencls.zoo.networks import (
+    CNN,
+    TABLE_2_1,
+    ClassConditionalVAE,
+    ClassDecoders,
+    ConvDecoder,
+    ConvEncoder,
+    ConvLayer,
+    DecoderStage,
+    GroupedDecoders,
+    find_architecture,
+    official_abs_decoders,
+)
+
+COLUMNS = ("mnist", "supertraffic10", "svhn")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> Iterator[None]:
+    with seeded(0):
+        yield
+
+
+def with_statistics(module: nn.Module) -> nn.Module:
+    """As after training: statistics, scales and offsets of batch norm that are not those of a new network."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
+            nn.init.uniform_(part.weight, 0.5, 2.0)
+            nn.init.normal_(part.bias)
+    return module.eval().requires_grad_(False)
+
+
+def tiny_decoders(num_classes: int = 3) -> ClassDecoders:
+    layers = [ConvLayer(4, 3, 1, 0), ConvLayer(3, 3, 2, 1), ConvLayer(2, 1, 1, 0)]
+    return with_statistics(ClassDecoders(ConvDecoder(2, layers) for _ in range(num_classes)))
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_the_columns_of_the_table_fit_their_images(column: str) -> None:
+    table = TABLE_2_1[column]
+    images = torch.rand(2, table.in_channels, table.image_size, table.image_size)
+    assert CNN.from_architecture(column).eval()(images).shape == (2, 10)
+    latents = torch.randn(2, 10, table.latent_dim)
+    assert ClassDecoders.from_architecture(column).eval()(latents).shape == (2, 10, *images.shape[1:])
+
+
+def test_number_of_parameters_of_the_mnist_cnn() -> None:
+    convolutions = 16 * 25 + 32 * 16 * 25 + 64 * 32 * 25 + 64 * 64 * 16
+    norms = 2 * (16 + 32 + 64 + 64)
+    head = 64 * 3 * 3 * 10 + 10
+    count = sum(parameter.numel() for parameter in CNN.from_architecture("mnist").parameters())
+    assert count == convolutions + norms + head
+
+
+def test_unknown_column() -> None:
+    with pytest.raises(GenclsError, match="unknown architecture 'cifar'; expected one of mnist"):
+        find_architecture("cifar")
+
+
+def test_kernel_larger_than_the_image() -> None:
+    with pytest.raises(GenclsError, match="encoder layer 1: expected an input of at least 5 pixels"):
+        ConvEncoder(1, 8, [ConvLayer(4, 5, 2, 0), ConvLayer(4, 5, 1, 0)])
+
+
+def test_an_image_passes_only_through_the_vae_of_its_class() -> None:
+    network = ClassConditionalVAE.from_architecture("mnist", num_classes=3, dropout=0.0).eval()
+    images, labels = torch.rand(6, 1, 28, 28), torch.tensor([2, 0, 2, 2, 0, 2])
+    reconstruction, order = network(images, labels)
+    assert labels[order].tolist() == sorted(labels.tolist())
+    for row, index in enumerate(order):
+        mean, log_variance = network.encoders[labels[index]](images[index : index + 1])
+        torch.testing.assert_close(reconstruction.mean[row], mean[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(reconstruction.log_variance[row], log_variance[0], rtol=0, atol=1e-5)
+    reconstruction.images.sum().backward()
+    used = [any(p.grad is not None for p in decoder.parameters()) for decoder in network.decoders.decoders]
+    assert used == [True, False, True]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_grouped_decoders_equal_the_loop(column: str) -> None:
+    decoders = with_statistics(ClassDecoders.from_architecture(column))
+    grouped = GroupedDecoders.from_decoders(decoders)
+    latents = torch.randn(5, 10, TABLE_2_1[column].latent_dim)
+    expected = decoders(latents)
+    torch.testing.assert_close(grouped.decode_all((latents,)), expected, rtol=0, atol=1e-5)
+    labels = torch.arange(10).repeat(5)
+    order = torch.randperm(50)  # labels in any order, classes unequally often
+    chosen = order[:23]
+    decoded = grouped((latents.flatten(0, 1)[chosen],), labels[chosen])
+    torch.testing.assert_close(decoded, expected.flatten(0, 1)[chosen], rtol=0, atol=1e-5)
+
+
+def test_grouped_decoders_are_a_frozen_generator() -> None:
+    grouped = GroupedDecoders.from_decoders(tiny_decoders())
+    assert list(grouped.parameters()) == []
+    assert not any(buffer.requires_grad for buffer in grouped.buffers())
+    assert grouped.num_classes == 3
+    assert grouped.latent_shapes == (torch.Size([2]),)
+    assert grouped.sample_latents(7)[0].shape == (7, 2)
+    latents = torch.randn(4, 2)
+    torch.testing.assert_close(grouped.log_prior((latents,)), -latents.square().sum(1) / 2)
+    copy = GroupedDecoders.from_decoders(tiny_decoders())
+    copy.load_state_dict(grouped.state_dict())
+    codes = (torch.randn(2, 3, 2),)
+    assert torch.equal(copy.decode_all(codes), grouped.decode_all(codes))
+
+
+def test_gradients_of_both_orders_match_finite_differences() -> None:
+    # Smooth activations: at the kink of ReLU there are no derivatives to compare.
+    decoders = [
+        [
+            DecoderStage(nn.ConvTranspose2d(2, 3, 2), with_statistics(nn.BatchNorm2d(3)), "elu"),
+            DecoderStage(nn.ConvTranspose2d(3, 1, 3, 2, 1), None, "sigmoid"),
+        ]
+        for _ in range(2)
+    ]
+    grouped = GroupedDecoders(decoders).double()
+    latents = torch.randn(2, 2, 2, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([1, 0, 1])
+    assert torch.autograd.gradcheck(lambda z: grouped.decode_all((z,)), latents)
+    assert torch.autograd.gradgradcheck(lambda z: grouped.decode_all((z,)), latents)
+    chosen = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: grouped((z,), labels), chosen)
+    assert torch.autograd.gradgradcheck(lambda z: grouped((z,), labels), chosen)
+
+
+def test_decoders_of_different_layouts() -> None:
+    layers = [ConvLayer(4, 3, 1, 0), ConvLayer(1, 3, 1, 0)]
+    with pytest.raises(GenclsError, match="expected decoders of one layout; decoder 0 is .* decoder 1 is"):
+        GroupedDecoders.from_decoders(ClassDecoders([ConvDecoder(2, layers), ConvDecoder(3, layers)]))
+    with pytest.raises(GenclsError, match="at least one decoder"):
+        GroupedDecoders([])
+
+
+def test_official_abs_checkpoint_that_is_none() -> None:
+    with pytest.raises(GenclsError, match=r"expected keys VAE_0.Decoder.conv_0.weight, ...; got conv1.weight"):
+        official_abs_decoders({"conv1.weight": torch.zeros(1)})
+    with pytest.raises(GenclsError, match=r"expected VAE_0.Decoder.conv_0.weight of rank 4, got nothing"):
+        official_abs_decoders({"VAE_0.Decoder.conv_0.bias": torch.zeros(1)})

@@ -1,0 +1,237 @@
+"""Training on a few real digits: losses fall, stopping changes nothing, cards tell the truth."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, seeded
+from gencls.defenses import PlainClassifier
+from gencls.zoo import load, load_data, names
+from gencls.zoo.checkpoints import load_state_dict, read_card
+from gencls.zoo.training import PRESETS, presets, train
+from gencls.zoo.training.attack import pgd
+from gencls.zoo.training.batches import ShuffledBatches, batch_loader
+from gencls.zoo.training.measure import accuracy, adversarial_accuracy
+from gencls.zoo.training.modules import negative_elbo
+from gencls.zoo.training.perturbations import Adversarial, GaussianNoise, Plain
+
+TINY: dict[str, Any] = {"data": "mnist-embedded", "limit": 64, "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> Iterator[None]:
+    with seeded(0):
+        yield
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Presets with batches of 16: four steps per epoch on 64 digits; no slow measurements."""
+    small = {name: replace(preset, batch_size=16) for name, preset in PRESETS.items()}
+    monkeypatch.setattr(presets, "PRESETS", small)
+    monkeypatch.setattr("gencls.zoo.training.run.measure", lambda network, tests, few: {"images": few})
+
+
+def logged(folder: Path, tag: str) -> list[float]:
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [event.value for event in events.Scalars(tag)]
+
+
+class Linear(nn.Module):
+    """Scores of two classes whose difference is a linear function of the image."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        margin = (images * self.weight).flatten(1).sum(1)
+        return torch.stack([margin, -margin], dim=1)
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_the_loss_goes_down(name: str, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    path = train(name, **TINY, epochs=4, out=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    losses = logged(tmp_path / name, "loss")
+    assert losses[-1] < 0.9 * losses[0]
+    card = read_card(path)
+    assert card.command == f"gencls train {name} --data mnist-embedded --epochs 4 --limit 64"
+    assert card.trained_on == "mnist-embedded train, 64 images"
+    assert card.metrics["images"] == 64
+    # Half precision costs two bytes a number.
+    assert path.stat().st_size < 2.2 * sum(tensor.numel() for tensor in load_state_dict(path).values()) + 20_000
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("name", ["cnn-gaussian-mnist", "abs-mnist"])
+def test_resumed_training_ends_with_the_same_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(name, **TINY, epochs=3, out=tmp_path / "whole")
+
+    calls = 0
+    original = GaussianNoise.__call__
+
+    def interrupted(*args: Any, **kwargs: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 7:  # in the middle of the second epoch
+            raise InterruptedError
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(GaussianNoise, "__call__", interrupted)
+    with pytest.raises(InterruptedError):
+        train(name, **TINY, epochs=3, out=tmp_path / "stopped")
+    monkeypatch.setattr(GaussianNoise, "__call__", original)
+    resumed = train(name, **TINY, epochs=3, out=tmp_path / "stopped", resume=True)
+
+    assert resumed.read_bytes() == whole.read_bytes()
+    again = train(name, **TINY, epochs=3, out=tmp_path / "stopped", resume=True)  # nothing is left to do
+    assert again.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_an_earlier_run_is_not_overwritten(tmp_path: Path) -> None:
+    train("cnn-mnist", **TINY, epochs=1, out=tmp_path)
+    with pytest.raises(GenclsError, match="expected no earlier run in .*, found last.ckpt; resume it, or choose another"):
+        train("cnn-mnist", **TINY, epochs=1, out=tmp_path)
+
+
+def test_bad_settings(tmp_path: Path) -> None:
+    with pytest.raises(GenclsError, match="unknown training 'cnn'; expected one of cnn-mnist"):
+        train("cnn", out=tmp_path)
+    with pytest.raises(GenclsError, match="expected epochs >= 1, got 0"):
+        train("cnn-mnist", epochs=0, out=tmp_path)
+    with pytest.raises(GenclsError, match="expected data to be one of mnist, .*, got 'cifar10'"):
+        train("cnn-mnist", data="cifar10", out=tmp_path)
+    with pytest.raises(GenclsError, match="expected a run to resume at .*last.ckpt, found none"):
+        train("cnn-mnist", **TINY, out=tmp_path, resume=True)
+
+
+def test_trained_weights_can_be_loaded_and_measured(tmp_path: Path) -> None:
+    path = train("cnn-mnist", **TINY, epochs=1, out=tmp_path)
+    metrics = json.loads(path.with_suffix(".json").read_text())["metrics"]
+    defense = load("cnn-mnist", weights=path)
+    assert isinstance(defense, PlainClassifier)
+    assert not defense.training
+    assert not any(parameter.requires_grad for parameter in defense.parameters())
+    test = load_data("mnist-embedded", "test")
+    measured = metrics["clean accuracy, mnist-embedded test, 1000 images"]
+    assert accuracy(defense, test.images, test.labels) == pytest.approx(measured)
+    assert any("linf 0.3" in key and "64 images" in key for key in metrics)
+
+
+def test_models_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(GenclsError, match="unknown model 'resnet'; expected one of cnn-mnist, "):
+        load("resnet")
+    with pytest.raises(GenclsError, match="got no such file. Make them with: gencls train adv-l2-mnist --data-root"):
+        load("adv-l2-mnist", weights=tmp_path / "none.safetensors")
+    with pytest.raises(GenclsError, match="abs-mnist: expected overrides among weights, starts, .*; got 'sigma'"):
+        load("abs-mnist", sigma=1.0)
+
+
+@pytest.mark.parametrize("name", names())
+def test_committed_models_classify_digits(name: str) -> None:
+    digits = load_data("mnist-embedded", "test", limit=20)
+    overrides = {"starts": 500, "steps": 20} if name == "abs-mnist" else {}
+    defense = load(name, **overrides)
+    assert not defense.training
+    assert not any(parameter.requires_grad for parameter in defense.parameters())
+    assert accuracy(defense, digits.images, digits.labels) >= 0.8
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_pgd_finds_the_worst_point_of_a_linear_model(norm: Any) -> None:
+    weight = torch.randn(1, 4, 4, dtype=torch.float64)
+    images = torch.full((3, 1, 4, 4), 0.5, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 0])
+    epsilon = 0.2  # the ball does not touch the borders of the box
+    network = Linear(weight)
+    adversarial = pgd(network, images, labels, norm=norm, epsilon=epsilon, steps=40, step_size=0.05)
+    direction = weight.sign() if norm == "linf" else weight / weight.norm()
+    sign = torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64).view(-1, 1, 1, 1)
+    torch.testing.assert_close(adversarial, images + sign * epsilon * direction, rtol=0, atol=1e-3)
+    assert not adversarial.requires_grad
+    assert network.weight.grad is None
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_pgd_stays_in_ball_and_box(norm: Any) -> None:
+    images = torch.rand(20, 1, 4, 4).round()
+    labels = torch.randint(2, (20,))
+    adversarial = pgd(Linear(torch.randn(1, 4, 4)), images, labels, norm=norm, epsilon=0.3, steps=3, step_size=0.4)
+    assert adversarial.min() >= 0.0
+    assert adversarial.max() <= 1.0
+    order = float("inf") if norm == "linf" else 2
+    assert torch.linalg.vector_norm((adversarial - images).flatten(1), ord=order, dim=1).max() <= 0.3 + 1e-6
+
+
+def test_adversarial_accuracy_of_a_linear_model() -> None:
+    weight = torch.ones(1, 2, 2)
+    images = torch.stack([torch.full((1, 2, 2), value) for value in (0.1, 0.9)]) - 0.0
+    network = Linear(weight)
+    labels = torch.tensor([0, 0])
+    attack = Adversarial(norm="linf", epsilon=0.1, steps=5, step_size=0.05, warmup_epochs=0)
+    # Images are non-negative and weights positive: the first image reaches a margin of 0, the second stays far from it.
+    assert accuracy(network, images, labels) == 1.0
+    assert adversarial_accuracy(network, images, labels, attack) >= 0.5
+
+
+def test_adversarial_training_warms_up_and_attacks_in_eval_mode() -> None:
+    modes = []
+
+    class Spy(Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            modes.append(self.training)
+            return super().forward(images)
+
+    network = Spy(torch.randn(1, 4, 4))
+    images, labels = torch.full((4, 1, 4, 4), 0.5), torch.zeros(4, dtype=torch.int64)
+    perturbation = Adversarial(norm="linf", epsilon=0.3, steps=20, step_size=0.1, warmup_epochs=2.0)
+    for epoch, expected in ((0.0, 0.0), (1.0, 0.15), (2.0, 0.3), (5.0, 0.3)):
+        moved = perturbation(network, images, labels, epoch=epoch) - images
+        assert float(moved.abs().max()) == pytest.approx(expected, abs=1e-6)
+    assert network.training
+    assert not any(modes)
+
+
+def test_noise_is_clipped_only_where_asked() -> None:
+    images, labels = torch.zeros(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
+    clipped = GaussianNoise(0.2)(nn.Identity(), images, labels, epoch=0.0)
+    assert float(clipped.min()) == 0.0
+    free = GaussianNoise(0.2, clip=False)(nn.Identity(), images, labels, epoch=0.0)
+    assert float(free.std()) == pytest.approx(0.2, abs=0.02)
+    assert Plain()(nn.Identity(), images, labels, epoch=0.0) is images
+
+
+def test_negative_elbo_against_torch_distributions() -> None:
+    images, reconstructions = torch.rand(3, 1, 2, 2), torch.rand(3, 1, 2, 2)
+    mean, log_variance = torch.randn(3, 5), torch.randn(3, 5)
+    error, divergence = negative_elbo(images, reconstructions, mean, log_variance)
+    torch.testing.assert_close(error, (images - reconstructions).flatten(1).norm(dim=1) ** 2)
+    posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    prior = torch.distributions.Normal(torch.zeros(5), torch.ones(5))
+    torch.testing.assert_close(divergence, torch.distributions.kl_divergence(posterior, prior).sum(1))
+
+
+def test_batches_cover_the_data_in_an_order_of_their_own_per_epoch() -> None:
+    sampler = ShuffledBatches(10, 3, seed=1)
+    first = list(sampler)
+    assert [len(batch) for batch in first] == [3, 3, 3]
+    assert len({index for batch in first for index in batch}) == 9
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    images, labels = torch.rand(4, 1, 2, 2), torch.arange(4)
+    ((batch, chosen),) = batch_loader(images, labels, batch_size=8, seed=0)
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3]
+    assert torch.equal(batch, images[chosen])
