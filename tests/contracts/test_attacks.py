@@ -3,7 +3,8 @@ import torch
 
 import gencls.eval
 from gencls.core import keyed
-from gencls.eval import FGSM, PGD, Attack, GaussianNoiseAttack, ThreatModel
+from gencls.eval import FGSM, PGD, Attack, AttackModel, GaussianNoiseAttack, ThreatModel
+from gencls.eval.attacks import _strongest
 from tests.toys import Linear, NoisyLogits, Rescaled, small_cnn
 
 ATTACKS = {
@@ -117,19 +118,37 @@ def optimal_margin(model, images, labels, norm, epsilon):
 SHAPES = [(1, 5, 7), (3, 9, 3)]
 
 
-@pytest.mark.parametrize("count", [1, 64])
-@pytest.mark.parametrize("shape", SHAPES)
-@both_norms
-@pytest.mark.parametrize(("classes", "slack"), [(2, 0.01), (10, 0.2)])
-def test_pgd_reaches_the_optimum_of_a_linear_model(norm, shape, count, classes, slack):
-    """With two classes the loss is a function of the margin; with more it is not, and 1.25 of the optimal step is allowed."""
-    epsilon = {"linf": 0.1, "l2": 0.25}[norm]
-    model, images, labels = linear_problem(classes, shape, count)
-    found = run(PGD(ThreatModel(norm, epsilon), steps=40), model, images, labels)
+def shortfall(model, images, labels, found, norm, epsilon):
+    """How much of the optimal decrease of the margin is missing, per sample, and the optimal margin."""
     clean, best = margins(model, images, labels).amin(1), optimal_margin(model, images, labels, norm, epsilon)
     reached = margins(model, found, labels).amin(1)
     assert (reached >= best - 1e-4).all()
-    assert ((reached - best) <= slack * (clean - best)).all()
+    return (reached - best) / (clean - best), best
+
+
+@pytest.mark.parametrize("count", [1, 64])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("norm", "epsilon", "slack"), [("linf", 0.1, 1e-4), ("l2", 0.25, 0.05)])
+def test_pgd_is_optimal_for_two_classes(norm, epsilon, slack, shape, count):
+    """The loss is a function of the margin. In L2, 40 steps of epsilon / 16 turn a random start to within a few percent."""
+    model, images, labels = linear_problem(2, shape, count)
+    found = run(PGD(ThreatModel(norm, epsilon), steps=40), model, images, labels)
+    missing, _ = shortfall(model, images, labels, found, norm, epsilon)
+    assert missing.max() <= slack
+
+
+@pytest.mark.parametrize("count", [1, 64])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.25)])
+def test_pgd_is_nearly_optimal_for_ten_classes(norm, epsilon, shape, count):
+    """The cross-entropy is no function of the margin: once wrong, it lowers the label further instead of raising one class."""
+    model, images, labels = linear_problem(10, shape, count)
+    found = run(PGD(ThreatModel(norm, epsilon), steps=40), model, images, labels)
+    missing, best = shortfall(model, images, labels, found, norm, epsilon)
+    assert missing.mean() <= 0.1
+    clearly = best < -0.3
+    assert (margins(model, found, labels).amin(1)[clearly] < 0).all()
+    assert (missing[best > 0] <= 0.2).all()
 
 
 @pytest.mark.parametrize("count", [1, 64])
@@ -169,9 +188,6 @@ def test_equal_scores_are_no_error():
 
 def test_a_later_restart_that_succeeds_counts():
     """Among several classes a wrong decision may have a smaller cross-entropy than a right one."""
-    from gencls.eval.attack_model import AttackModel
-    from gencls.eval.attacks import _strongest
-
     class Lookup(torch.nn.Module):
         """Pixel 0.2: right, with large loss (all classes tied). Pixel 0.4: wrong by a little, with small loss."""
 
@@ -190,8 +206,6 @@ def test_eot_of_a_noisy_model_follows_the_mean_gradient():
     """With noise on the scores a single draw misleads; many draws reach the optimum of the classifier behind."""
     model, images, labels = linear_problem(2, (1, 5, 7), 32)
     noisy = NoisyLogits(model, sigma=1.0, num_classes=2)
-    from gencls.eval import AttackModel
-
     threat = ThreatModel("l2", 0.25)
     found = run(PGD(threat, steps=40), AttackModel(noisy, samples=16), images, labels)
     best = optimal_margin(model, images, labels, "l2", 0.25)

@@ -91,9 +91,9 @@ def test_mcnemar_without_discordant_samples(mid_p: bool) -> None:
 @pytest.mark.parametrize("mid_p", [False, True])
 def test_mcnemar_holds_its_level(mid_p: bool) -> None:
     generator = np.random.default_rng(3)
-    pairs = generator.random((300, 2, 80)) < 0.6  # two equally good, independent defenses
+    pairs = generator.random((200, 2, 80)) < 0.6  # two equally good, independent defenses
     rejected = np.mean([mcnemar(a, b, mid_p=mid_p).p_value < 0.05 for a, b in pairs])
-    assert rejected < 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+    assert rejected < 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from gencls.core import GenclsError, seeded
 from gencls.defenses import PlainClassifier
 from gencls.zoo import load, load_data, names
 from gencls.zoo.checkpoints import load_state_dict, read_card
+from gencls.zoo.models import WEIGHTS
 from gencls.zoo.training import PRESETS, presets, train
 from gencls.zoo.training.attack import pgd
 from gencls.zoo.training.batches import ShuffledBatches, batch_loader
@@ -104,6 +105,8 @@ def test_an_earlier_run_is_not_overwritten(tmp_path: Path) -> None:
     train("cnn-mnist", **TINY, epochs=1, out=tmp_path)
     with pytest.raises(GenclsError, match="expected no earlier run in .*, found last.ckpt; resume it, or choose another"):
         train("cnn-mnist", **TINY, epochs=1, out=tmp_path)
+    with pytest.raises(GenclsError, match="expected to resume a run of 'gencls train cnn-mnist .* --epochs 2 .* got one of"):
+        train("cnn-mnist", **TINY, epochs=2, out=tmp_path, resume=True)
 
 
 def test_bad_settings(tmp_path: Path) -> None:
@@ -135,6 +138,8 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
         load("resnet")
     with pytest.raises(GenclsError, match="got no such file. Make them with: gencls train adv-l2-mnist --data-root"):
         load("adv-l2-mnist", weights=tmp_path / "none.safetensors")
+    with pytest.raises(GenclsError, match="expected the weights of a ClassDecoders for abs-mnist; got a CNN"):
+        load("abs-mnist", weights=WEIGHTS / "cnn-mnist.safetensors")
     with pytest.raises(GenclsError, match="abs-mnist: expected overrides among weights, starts, .*; got 'sigma'"):
         load("abs-mnist", sigma=1.0)
 

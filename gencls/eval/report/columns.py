@@ -92,7 +92,8 @@ SUMMARY = (
         "forwards",
         "Forwards",
         "count",
-        "Forward passes per image, of attack and judge together; each draw of a randomised defense counts as one.",
+        "Forward passes per image, of attack and judge together (in the worst case, of all attacks); each draw of a randomised "
+        "defense counts as one.",
     ),
     Column("backwards", "Backwards", "count", "Backward passes per image; each draw counts as one."),
     Column("seconds", "Seconds", "number", "Wall-clock time spent on the row's images."),

@@ -156,11 +156,11 @@ def _worst(summary: pd.DataFrame, threat: ThreatKey, defense: str) -> Estimate |
 
 
 def _warnings(rows: pd.DataFrame) -> tuple[str, ...]:
-    """Each warning once, after the names of the single attacks that it concerns."""
+    """Each warning once, after the names of the attacks that it concerns."""
     concerned: dict[str, list[str]] = {}
     for _, row in rows.iterrows():
         for warning in warning_list(row["warnings"]):
             names = concerned.setdefault(warning, [])
             if row["attack"] != WORST_CASE and attack_label(row) not in names:
                 names.append(attack_label(row))
-    return tuple(f"{'; '.join(names)}: {warning}" if names else warning for warning, names in concerned.items())
+    return tuple(f"{'; '.join(names or [WORST_CASE])}: {warning}" for warning, names in concerned.items())

@@ -1,0 +1,170 @@
+import pytest
+import torch
+
+from gencls.core import Defense, GenclsError, keyed
+from gencls.eval import ThreatModel, evaluate, judge
+from gencls.eval.judge import predict
+
+LINF, L2 = ThreatModel("linf", 0.1), ThreatModel("l2", 0.5)
+
+
+class Brightness(Defense):
+    """Class 1 where the mean pixel exceeds a half; counts the rows that it is asked about."""
+
+    num_classes = 2
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def forward(self, images):
+        self.rows.append(len(images))
+        mean = images.flatten(1).mean(1)
+        return torch.stack([0.5 - mean, mean - 0.5], dim=1)
+
+
+class Coin(Defense):
+    """Right (class 1) with a probability that the first pixel gives, independently for each draw."""
+
+    num_classes = 2
+    stochastic = True
+
+    def forward(self, images):
+        heads = torch.rand(len(images)) < images[:, 0, 0, 0]
+        return torch.stack([~heads, heads], dim=1).float()
+
+
+class Returns:
+    """An attack that returns given images, whatever they are."""
+
+    uses_gradients = False
+    passes = (0, 0)
+
+    def __init__(self, threat, change):
+        self.threat = threat
+        self.change = change
+
+    def __repr__(self):
+        return "Returns()"
+
+    def __call__(self, model, images, labels):
+        return self.change(images.clone())
+
+
+@pytest.fixture
+def images():
+    return 0.4 + 0.05 * torch.rand(6, 1, 4, 4)
+
+
+def spoilt(images):
+    """Six adversarials: fine, out of the ball, negative, NaN, infinite, above 1 (each by one pixel, the others dark or bright)."""
+    found = images + 0.09
+    found[1] = images[1] + 0.2
+    found[2, 0, 0, 0] = -0.01
+    found[3, 0, 1, 1] = float("nan")
+    found[4, 0, 1, 1] = float("inf")
+    found[5, 0, 3, 3] = 1.001
+    return found
+
+
+def test_what_breaks_the_rules_is_replaced_by_the_clean_image(images):
+    adversarial = spoilt(images)
+    verdict = judge(Brightness(), images, adversarial, LINF, count=1)
+    assert verdict.valid.tolist() == [True, False, False, False, False, False]
+    assert torch.equal(verdict.images[0], adversarial[0])
+    assert torch.equal(verdict.images[1:], images[1:])
+    torch.testing.assert_close(verdict.distances[0].item(), 0.09, rtol=0, atol=1e-6)
+    assert verdict.distances[1:].tolist() == [0.0] * 5
+    assert verdict.predictions.tolist() == [[1]] + 5 * [[0]] == Brightness()(verdict.images).argmax(1)[:, None].tolist()
+
+
+@pytest.mark.parametrize("threat", [LINF, L2])
+def test_the_tolerance_is_rounding_and_no_more(threat, images):
+    direction = torch.ones_like(images) if threat.norm == "linf" else torch.ones_like(images) / 4
+    for excess, valid in ((0.0, True), (5e-7, True), (5e-6, False)):
+        verdict = judge(Brightness(), images.double(), images.double() + (threat.epsilon + excess) * direction, threat, count=1)
+        assert verdict.valid.tolist() == [valid] * 6
+
+
+def test_distances_are_measured_from_the_images(images):
+    adversarial = (images + 0.05 * torch.randn_like(images)).clamp(0, 1)
+    for norm, order in (("linf", torch.inf), ("l2", 2)):
+        verdict = judge(Brightness(), images, adversarial, ThreatModel(norm), count=1)
+        expected = (adversarial.double() - images.double()).flatten(1).norm(p=order, dim=1)
+        torch.testing.assert_close(verdict.distances, expected)
+        assert verdict.valid.all()
+
+
+def test_another_shape(images):
+    with pytest.raises(GenclsError, match=r"expected images of shape \(6, 1, 4, 4\), got \(5, 1, 4, 4\)"):
+        judge(Brightness(), images, images[:5], LINF, count=1)
+
+
+def test_the_evaluation_reports_what_was_not_valid(images):
+    result = evaluate(Brightness().eval(), {"broken": Returns(LINF, spoilt)}, [(images, torch.zeros(6, dtype=torch.int64))])
+    assert result.records["valid"].tolist() == [True, False, False, False, False, False]
+    assert result.records["correct"].tolist() == [0, 1, 1, 1, 1, 1]
+    assert result.records["distance"].tolist()[1:] == [0.0] * 5
+    assert torch.isfinite(result.adversarials["broken", "none"]).all()
+    message = "5 of 6 adversarials left [0, 1] or the ball; their clean images were judged"
+    assert all(message in text for text in result.summary()["warnings"])
+
+
+def test_draws_are_split_into_passes(images):
+    defense = Brightness()
+    assert predict(defense, images, 7, max_rows=20).shape == (6, 7)
+    assert defense.rows == [18, 18, 6]
+    assert predict(defense, images, 2, max_rows=1).shape == (6, 2)  # at least one draw of every image
+
+
+def test_passes_do_not_change_the_draws():
+    images = torch.full((5, 1, 2, 2), 0.5)
+    found = []
+    for rows in (5, 15, 1000):
+        with keyed(range(5)):
+            found.append(predict(Coin(), images, 12, max_rows=rows))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert 0.2 < found[0].double().mean() < 0.8
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite(bad, images):
+    class Broken(Brightness):
+        def forward(self, images):
+            scores = super().forward(images)
+            scores[1] = bad
+            return scores
+
+    with pytest.raises(GenclsError, match="Broken: expected finite scores, got NaN or infinity in 1 rows"):
+        judge(Broken(), images, images, LINF, count=1)
+
+
+def test_accuracies_of_a_stochastic_defense_that_is_known():
+    """Sample i is right with probability p_i in each of 200 draws, whatever the attack does to the other pixels."""
+    chances = torch.tensor([0.0, 0.3, 0.45, 0.6, 0.8, 0.9, 0.97, 1.0]).repeat(5)
+    images = torch.full((40, 1, 3, 3), 0.5)
+    images[:, 0, 0, 0] = chances
+    images[:, 0, 2, 2] = torch.linspace(0.2, 0.7, 40)  # samples are told apart by their pixels
+
+    def other_pixels(images):
+        images[:, 0, 1, 1] += 0.1
+        return images
+
+    labels = torch.ones(40, dtype=torch.int64)
+    result = evaluate(Coin().eval(), {"none": Returns(LINF, other_pixels)}, [(images, labels)], judge_draws=200, eot_samples=1)
+    row = result.summary().iloc[0]
+    assert row["draws"] == 200
+    assert row["n"] == 40
+    # The standard error of the mean over 40 samples of 200 draws is below 0.005.
+    assert row["robust_accuracy"] == pytest.approx(chances.mean().item(), abs=0.02)
+    assert row["clean_accuracy"] == pytest.approx(chances.mean().item(), abs=0.02)
+    predictions = torch.tensor(result.records["predictions"].tolist())
+    assert predictions.shape == (40, 200)
+    share = predictions.double().mean(1)
+    torch.testing.assert_close(share, chances.double(), rtol=0, atol=0.15)  # 4 standard errors of one sample
+    assert row["robust_accuracy"] == pytest.approx(share.mean().item())
+    assert row["majority_accuracy"] == pytest.approx((share > 0.5).double().mean().item()) == pytest.approx(5 / 8, abs=0.05)
+    assert row["any_draw_accuracy"] == pytest.approx(1 / 8)  # with 200 draws even 0.97 is wrong once
+    # The judge's draws on the clean and on the adversarial image are different ones.
+    assert result.records["predictions"].tolist() != result.records["clean_predictions"].tolist()

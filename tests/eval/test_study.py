@@ -1,0 +1,276 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+
+from gencls.core import GenclsError
+from gencls.eval import PGD, Protocol, ThreatModel, evaluate, read_adversarials, read_records, read_study
+from tests.eval.study_in_toys import small_study
+from tests.toys import small_cnn
+
+ROOT = Path(__file__).parents[2]
+
+
+def table(folder):
+    """results.csv as text, cell by cell, without the column of seconds."""
+    return pandas.read_csv(Path(folder) / "results.csv", dtype=str, keep_default_na=False).drop(columns="seconds").to_csv()
+
+
+def start(folder, pause=0.0):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.eval.study_in_toys", str(folder), str(pause)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def counting(computed):
+    @contextmanager
+    def progress(cells):
+        yield lambda cell: computed.append(cell.key)
+
+    return progress
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("undisturbed") / "study"
+    small_study(folder).run()
+    return folder
+
+
+def test_what_is_in_the_folder(undisturbed):
+    study = small_study(undisturbed)
+    cells = study.cells()
+    assert len(cells) == (3 + 3 + 5) * 2 * 3  # attacks x gradient modes of each defense, seeds, shards
+    assert len({cell.key for cell in cells}) == len(cells)
+    assert study.missing() == []
+    names = {f"{cell.key}.{kind}" for cell in cells for kind in ("parquet", "safetensors")}
+    assert {path.name for path in (undisturbed / "cells").iterdir()} == names
+    settings = read_study(undisturbed)
+    assert settings["n"] == 30
+    assert settings["about"]["data"] == "random images"
+
+
+def test_records_are_those_of_an_evaluation(undisturbed):
+    """Shards do not matter: one evaluation of all samples at once finds the same."""
+    study = small_study(undisturbed)
+    records = read_records(undisturbed)
+    defense, attacks = study.defenses["noise"], study.attacks
+    result = evaluate(defense, attacks, [(study.images, study.labels)], eot_samples=2, judge_draws=3, seed=1, name="noise")
+    found = records[(records["defense"] == "noise") & (records["seed"] == 1)]
+    for attack in attacks:
+        mine, theirs = found[found["attack"] == attack], result.records[result.records["attack"] == attack]
+        assert mine["sample"].tolist() == list(range(30))
+        assert mine["sample_hash"].tolist() == theirs["sample_hash"].tolist()
+        assert [list(row) for row in mine["predictions"]] == theirs["predictions"].tolist()
+        assert mine["label"].tolist() == study.labels.tolist()
+    cell = next(cell for cell in study.cells() if (cell.defense, cell.attack, cell.seed, cell.shard) == ("noise", "pgd", 1, 2))
+    images = read_adversarials(undisturbed, cell)
+    torch.testing.assert_close(images, result.adversarials["pgd", "exact"][study.samples(cell)], rtol=0, atol=1e-4)
+
+
+def test_running_again_computes_nothing(undisturbed):
+    before, computed = (undisturbed / "results.csv").read_bytes(), []
+    small_study(undisturbed).run(progress=counting(computed))
+    assert computed == []
+    assert (undisturbed / "results.csv").read_bytes() == before
+
+
+def test_missing_cells_are_made_again(undisturbed, tmp_path):
+    folder = tmp_path / "study"
+    study = small_study(folder)
+    chosen = random.Random(0).sample(study.cells(), 25)
+    for cell in study.cells():  # as if these had been lost, some of them half written
+        if cell not in chosen:
+            for kind in ("parquet", "safetensors"):
+                os.link(undisturbed / "cells" / f"{cell.key}.{kind}", folder / "cells" / f"{cell.key}.{kind}")
+    (folder / "cells" / f"{chosen[0].key}.safetensors").write_bytes(b"half")
+    (folder / "cells" / f".{chosen[1].key}.parquet.0123").write_bytes(b"temporary file of a dead process")
+    (folder / "cells" / f"{chosen[2].key}.lock").touch()
+    assert {cell.key for cell in study.missing()} == {cell.key for cell in chosen}
+    computed = []
+    small_study(folder).run(progress=counting(computed))
+    assert Counter(computed) == Counter(cell.key for cell in chosen)
+    assert table(folder) == table(undisturbed)
+    assert len(list((folder / "cells").iterdir())) == 2 * len(study.cells())
+    assert torch.equal(read_adversarials(folder, chosen[0]), read_adversarials(undisturbed, chosen[0]))
+
+
+def test_an_interruption_loses_the_cell_in_flight(undisturbed, tmp_path):
+    folder, computed = tmp_path / "study", []
+
+    @contextmanager
+    def interrupted(cells):
+        def finished(cell):
+            computed.append(cell.key)
+            if len(computed) == 10:
+                raise KeyboardInterrupt
+
+        yield finished
+
+    with pytest.raises(KeyboardInterrupt):
+        small_study(folder).run(progress=interrupted)
+    assert not (folder / "results.csv").exists()
+    assert read_records(folder)["defense"].eq("cnn").all()
+    small_study(folder).run(progress=counting(computed))
+    assert max(Counter(computed).values()) == 1
+    assert table(folder) == table(undisturbed)
+
+
+def test_the_size_of_shards_does_not_change_the_table(undisturbed, tmp_path):
+    study = small_study(tmp_path / "study", shard_size=30)
+    study.run()
+    mine, theirs = (pandas.read_csv(folder / "results.csv") for folder in (study.folder, undisturbed))
+    costs = ["forwards", "backwards", "seconds", "mean_distance"]
+    pandas.testing.assert_frame_equal(mine.drop(columns=costs), theirs.drop(columns=costs))
+    pandas.testing.assert_frame_equal(mine[costs].drop(columns="seconds"), theirs[costs].drop(columns="seconds"), rtol=1e-4)
+
+
+def test_a_killed_process(undisturbed, tmp_path):
+    """kill -9 after a few cells; the same command goes on from there."""
+    folder = tmp_path / "study"
+    process = start(folder, pause=0.05)
+    seen = [process.stdout.readline().strip() for _ in range(20)]
+    process.send_signal(signal.SIGKILL)
+    seen += process.communicate()[0].split()
+    assert process.returncode == -signal.SIGKILL
+    assert 20 <= len(seen) < 66
+    computed = []
+    small_study(folder).run(progress=counting(computed))
+    assert not set(seen) & set(computed)
+    assert len(seen) + len(computed) in (65, 66)  # one may be finished without having been told
+    assert table(folder) == table(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_five_random_moments(undisturbed, tmp_path):
+    folder, moments = tmp_path / "study", random.Random()
+    for _ in range(5):
+        process = start(folder, pause=0.2)
+        try:
+            process.communicate(timeout=4 + 4 * moments.random())
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    process = start(folder)
+    process.communicate()
+    assert process.returncode == 0
+    assert table(folder) == table(undisturbed)
+
+
+def test_two_processes_share_the_work(undisturbed, tmp_path):
+    folder = tmp_path / "study"
+    other, computed = start(folder, pause=0.02), []
+    seen = [other.stdout.readline().strip()]
+    collected = threading.Thread(target=lambda: seen.extend(other.stdout.read().split()))
+    collected.start()
+    small_study(folder).run(progress=counting(computed))
+    mine = table(folder)
+    assert other.wait() == 0
+    collected.join()
+    other.stdout.close()
+    assert len(computed) > 5
+    assert len(seen) > 5
+    assert Counter(seen + computed) == Counter(cell.key for cell in small_study(folder).cells())  # no cell twice
+    assert mine == table(folder) == table(undisturbed)
+    assert len(list((folder / "cells").iterdir())) == 2 * 66
+
+
+def test_two_processes_that_start_at_once(tmp_path):
+    """Both claim the same empty folder."""
+    folder = tmp_path / "study"
+    processes = [start(folder), start(folder)]
+    seen = [process.communicate()[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert Counter(sum(seen, [])) == Counter(cell.key for cell in small_study(folder).cells())
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"seeds": (0,)}, r"seeds: expected \[0\], got \[0, 1\]"),
+        ({"shard_size": 10}, "shard_size: expected 10, got 12"),
+        ({"attacks": {"pgd": PGD(ThreatModel("linf", 0.05), steps=5)}}, "attacks: expected .*steps=5"),
+        ({"defenses": {"cnn": small_cnn(seed=1)}}, "defenses: expected"),
+        ({"protocol": Protocol(eot_samples=3, judge_draws=3)}, "protocol: expected .*'eot_samples': 3"),
+        ({"labels": torch.zeros(30, dtype=torch.int64)}, "samples: expected"),
+    ],
+)
+def test_a_folder_with_another_study(changes, what, undisturbed):
+    before = (undisturbed / "study.json").read_bytes()
+    with pytest.raises(GenclsError, match=f"holds another study .*{what}.*choose another folder"):
+        small_study(undisturbed, **changes)
+    assert (undisturbed / "study.json").read_bytes() == before
+
+
+def test_a_folder_with_other_files(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(GenclsError, match=r"expected an empty folder or this study, got a folder with \['thesis.tex'\]"):
+        small_study(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_settings_file(tmp_path):
+    small_study(tmp_path / "study")
+    (tmp_path / "study" / "study.json").write_text("{")
+    with pytest.raises(GenclsError, match="expected the settings of a study in JSON"):
+        small_study(tmp_path / "study")
+
+
+def test_no_study_and_no_records(tmp_path):
+    with pytest.raises(GenclsError, match="expected a study folder with study.json, got none"):
+        read_study(tmp_path)
+    small_study(tmp_path / "study")
+    with pytest.raises(GenclsError, match="expected at least one finished cell, got none; run the study first"):
+        read_records(tmp_path / "study")
+
+
+def test_duplicate_samples(tmp_path):
+    images = torch.rand(4, 1, 8, 8)
+    images[3] = images[1]
+    with pytest.raises(GenclsError, match="expected distinct samples, got 1 duplicates"):
+        small_study(tmp_path / "study", images=images, labels=torch.tensor([0, 1, 2, 1]))
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("changes", [{"defenses": {}}, {"attacks": {}}, {"seeds": ()}, {"shard_size": 0}])
+def test_an_empty_grid(changes, tmp_path):
+    with pytest.raises(GenclsError, match="expected at least one defense, attack and seed and shard_size >= 1"):
+        small_study(tmp_path / "study", **changes)
+
+
+def test_a_defense_that_fails_loses_nothing(tmp_path):
+    """The cells before it stay; once it is mended, a study of the same content goes on."""
+
+    class Fails(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = small_cnn()
+            self._broken = True
+
+        def forward(self, images):
+            return self.network(images) * (float("nan") if self._broken else 1.0)
+
+    defense = Fails().eval()
+    grid = {"defenses": {"cnn": small_cnn(), "fails": defense}}
+    computed = []
+    with pytest.raises(GenclsError, match="Fails: expected finite scores"):
+        small_study(tmp_path / "study", **grid).run(progress=counting(computed))
+    assert len(computed) == 18
+    defense._broken = False
+    small_study(tmp_path / "study", **grid).run(progress=counting(computed))
+    assert Counter(computed) == Counter(cell.key for cell in small_study(tmp_path / "study", **grid).cells())
+
+
+def test_the_settings_are_json(undisturbed):
+    assert json.loads((undisturbed / "study.json").read_text()) == read_study(undisturbed)
