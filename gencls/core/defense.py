@@ -119,7 +119,7 @@ class BayesClassifier(Defense, Generic[Q]):
 
     @abstractmethod
     def log_joint(self, images: Tensor, q: Q) -> Tensor:
-        """log p(x, k) up to a constant that does not depend on the class: (N, K), differentiable in the images with q fixed."""
+        """Log p(x, k) up to a constant that does not depend on the class: (N, K), differentiable in the images with q fixed."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Infer, then score. Never overridden.

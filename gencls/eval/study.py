@@ -92,7 +92,7 @@ class Study:
             raise GenclsError(f"study: expected distinct samples, got {len(self.hashes) - len(set(self.hashes))} duplicates")
         self.about = {
             **(about or {}),
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
         self._fingerprints = {name: fingerprint(defense) for name, defense in self.defenses.items()}
         self._claim_folder()
@@ -199,6 +199,7 @@ class Study:
     def _claim_folder(self) -> None:
         path = self.folder / SETTINGS
         settings = self._settings()
+        names = _names(self.folder) + [f"{CELLS}/{name}" for name in _names(self.folder / CELLS)]  # before looking for path
         if path.exists():
             found = read_study(self.folder)
             different = [key for key in settings if found.get(key) != settings[key] and key != "cells"]
@@ -208,13 +209,19 @@ class Study:
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise GenclsError(f"{self.folder}: expected a folder, got a file")
-        if self.folder.exists() and any(self.folder.iterdir()):
-            found_names = sorted(entry.name for entry in self.folder.iterdir())[:5]
-            raise GenclsError(f"{self.folder}: expected an empty folder or this study, got a folder with {found_names}")
+        # Another process may be claiming the folder for the same study just now, or have been killed while it did.
+        begun = (CELLS, SAMPLES, f".{SAMPLES}.", f".{SETTINGS}.")
+        foreign = [name for name in names if name not in begun[:2] and not name.startswith(begun[2:])]
+        if foreign:
+            raise GenclsError(f"{self.folder}: expected an empty folder or this study, got a folder with {foreign[:5]}")
         (self.folder / CELLS).mkdir(parents=True, exist_ok=True)
         samples = {"images": self.images.cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
         atomically(self.folder / SAMPLES, lambda p: save_file(samples, p))
         atomically(path, lambda p: p.write_text(json.dumps({**settings, "about": self.about}, indent=2) + "\n"))
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
 @contextmanager

@@ -188,6 +188,7 @@ def test_equal_scores_are_no_error():
 
 def test_a_later_restart_that_succeeds_counts():
     """Among several classes a wrong decision may have a smaller cross-entropy than a right one."""
+
     class Lookup(torch.nn.Module):
         """Pixel 0.2: right, with large loss (all classes tied). Pixel 0.4: wrong by a little, with small loss."""
 

@@ -13,7 +13,7 @@ def with_value(value):
     return images
 
 
-@pytest.mark.parametrize("images", [GOOD, GOOD.double(), GOOD.half(), GOOD[:1], torch.zeros(1, 1, 1, 1), torch.ones(1, 3, 7, 5)])
+@pytest.mark.parametrize("images", [GOOD, GOOD.double(), GOOD.half(), GOOD[:1], torch.zeros(1, 1, 1, 1)])
 def test_good_images_pass(images):
     check_images(images)
     check_images(images, channels=images.shape[1])

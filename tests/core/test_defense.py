@@ -119,7 +119,7 @@ def test_inference_runs_with_gradients_and_on_a_copy(context):
 
 
 def test_frozen_and_unrolled_gradients_of_a_bayes_classifier():
-    # With m the mean pixel: score = -(m - mu - q)^2 / 2, q = (m - mu) / 10; frozen d/dm = -(m - mu - q), unrolled 0.9 times that.
+    # With m the pixel: score = -(m - mu - q)^2 / 2, q = (m - mu) / 10; frozen d/dm = -(m - mu - q), unrolled 0.9 times that.
     defense = Gaussian()
     images = torch.full((1, 1, 1, 1), 0.9, requires_grad=True)
     frozen = torch.autograd.grad(defense.surrogate("frozen")(images)[0, 0], images)[0].item()

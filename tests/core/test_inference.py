@@ -118,7 +118,8 @@ def test_projection_after_every_step():
         seen.append(latents[0].detach().clone())
         return tuple(level.clamp(-0.1, 0.1) for level in latents)
 
-    found = minimize(quadratic(10 + 0 * center, curvature), (start,), steps=6, lr=0.01, optimizer="gradient", project=project)[0]
+    objective = quadratic(10 + 0 * center, curvature)
+    (found,) = minimize(objective, (start,), steps=6, lr=0.01, optimizer="gradient", project=project)
     assert len(seen) == 6
     assert found.abs().max() <= 0.1
     inside = start  # the iteration by hand

@@ -211,6 +211,7 @@ def test_draws_have_streams_of_their_own():
     keys = seeds(2)
     with keyed(keys), draws(range(3)):
         together = torch.randn(6, 4)
+    assert len({tuple(row) for row in together.tolist()}) == 6
     for sample in range(2):
         for number in range(3):
             with keyed([keys[sample]]), draws(range(number, number + 1)):

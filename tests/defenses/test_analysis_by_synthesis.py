@@ -297,8 +297,8 @@ def test_classifies_what_a_class_generates():
 @pytest.mark.parametrize("settings", [{"weight": -1.0}, {"steps": -1}, {"lr": 0.0}])
 def test_bad_settings(generator, settings):
     values = {"weight": 1.0, "steps": 1, "lr": 0.1, **settings}
-    message = f"expected weight >= 0, steps >= 0, lr > 0, got weight={values['weight']}, steps={values['steps']}, lr={values['lr']}"
-    with pytest.raises(GenclsError, match=message):
+    got = ", ".join(f"{name}={value}" for name, value in values.items())
+    with pytest.raises(GenclsError, match=f"expected weight >= 0, steps >= 0, lr > 0, got {got}"):
         AnalysisBySynthesis(generator, start=Zeros(generator), distance=SquaredL2(), regularizer=GaussianKL(), **values)
 
 

@@ -262,7 +262,7 @@ def test_training_mode(samples):
         ({}, [(torch.rand(1, 1, 8, 8), torch.tensor([0]))], "expected at least one attack, got none"),
         (ATTACKS, [], "expected at least one batch of samples, got none"),
         (ATTACKS, [(torch.rand(0, 1, 8, 8), torch.tensor([], dtype=torch.int64))], "expected at least one image, got an empty"),
-        (ATTACKS, [(torch.rand(2, 1, 8, 8), torch.tensor([0, 4]))], r"expected values in 0\.\.3 for 4 classes, got values in 0\.\.4"),
+        (ATTACKS, [(torch.rand(2, 1, 8, 8), torch.tensor([0, 4]))], r"expected values in 0\.\.3 .*, got values in 0\.\.4"),
         (ATTACKS, [(torch.rand(2, 1, 8, 8), torch.tensor([0, -1]))], r"got values in -1\.\.0"),
         (ATTACKS, [(torch.rand(2, 1, 8, 8), torch.tensor([0]))], "expected 2 labels, one per image, got 1"),
         (ATTACKS, [(2 * torch.ones(2, 1, 8, 8), torch.tensor([0, 1]))], r"expected values in \[0, 1\], got values in \[2, 2\]"),

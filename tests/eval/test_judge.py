@@ -53,11 +53,13 @@ class Returns:
 
 @pytest.fixture
 def images():
-    return 0.4 + 0.05 * torch.rand(6, 1, 4, 4)
+    found = 0.4 + 0.05 * torch.rand(6, 1, 4, 4)
+    found[2, 0, 0, 0], found[5, 0, 3, 3] = 0.05, 0.95  # where a step within the ball leaves [0, 1]
+    return found
 
 
 def spoilt(images):
-    """Six adversarials: fine, out of the ball, negative, NaN, infinite, above 1 (each by one pixel, the others dark or bright)."""
+    """Six adversarials: fine, out of the ball, negative, NaN, infinite, above 1."""
     found = images + 0.09
     found[1] = images[1] + 0.2
     found[2, 0, 0, 0] = -0.01
@@ -69,6 +71,7 @@ def spoilt(images):
 
 def test_what_breaks_the_rules_is_replaced_by_the_clean_image(images):
     adversarial = spoilt(images)
+    assert LINF.allows(LINF.distance(images, adversarial)).tolist() == [True, False, True, False, False, True]
     verdict = judge(Brightness(), images, adversarial, LINF, count=1)
     assert verdict.valid.tolist() == [True, False, False, False, False, False]
     assert torch.equal(verdict.images[0], adversarial[0])
@@ -82,7 +85,8 @@ def test_what_breaks_the_rules_is_replaced_by_the_clean_image(images):
 def test_the_tolerance_is_rounding_and_no_more(threat, images):
     direction = torch.ones_like(images) if threat.norm == "linf" else torch.ones_like(images) / 4
     for excess, valid in ((0.0, True), (5e-7, True), (5e-6, False)):
-        verdict = judge(Brightness(), images.double(), images.double() + (threat.epsilon + excess) * direction, threat, count=1)
+        inside = images.double().clamp(max=0.5)
+        verdict = judge(Brightness(), inside, inside + (threat.epsilon + excess) * direction, threat, count=1)
         assert verdict.valid.tolist() == [valid] * 6
 
 

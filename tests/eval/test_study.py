@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -168,17 +169,17 @@ def test_a_process_killed_at_five_random_moments(undisturbed, tmp_path):
     assert table(folder) == table(undisturbed)
 
 
-def test_two_processes_share_the_work(undisturbed, tmp_path):
+def test_two_processes_at_once(undisturbed, tmp_path):
+    """They share the work and make one table."""
     folder = tmp_path / "study"
     other, computed = start(folder, pause=0.02), []
     seen = [other.stdout.readline().strip()]
-    collected = threading.Thread(target=lambda: seen.extend(other.stdout.read().split()))
-    collected.start()
-    small_study(folder).run(progress=counting(computed))
-    mine = table(folder)
-    assert other.wait() == 0
-    collected.join()
-    other.stdout.close()
+    with ThreadPoolExecutor() as pool:
+        rest = pool.submit(lambda: other.communicate()[0])
+        small_study(folder).run(progress=counting(computed))
+        mine = table(folder)
+        seen += rest.result().split()
+    assert other.returncode == 0
     assert len(computed) > 5
     assert len(seen) > 5
     assert Counter(seen + computed) == Counter(cell.key for cell in small_study(folder).cells())  # no cell twice
@@ -186,13 +187,37 @@ def test_two_processes_share_the_work(undisturbed, tmp_path):
     assert len(list((folder / "cells").iterdir())) == 2 * 66
 
 
-def test_two_processes_that_start_at_once(tmp_path):
-    """Both claim the same empty folder."""
+def test_a_claim_that_was_interrupted(tmp_path):
+    """Killed, or still at work, between making the folder and writing the settings."""
     folder = tmp_path / "study"
-    processes = [start(folder), start(folder)]
-    seen = [process.communicate()[0].split() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert Counter(sum(seen, [])) == Counter(cell.key for cell in small_study(folder).cells())
+    small_study(folder)
+    (folder / "study.json").unlink()
+    (folder / ".study.json.0123").touch()
+    (folder / ".samples.safetensors.4567").touch()
+    assert len(small_study(folder).missing()) == 66
+    assert read_study(folder)["n"] == 30
+
+
+def test_a_folder_with_cells_of_something_else(tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "stem.png").touch()
+    with pytest.raises(GenclsError, match=r"got a folder with \['cells/stem.png'\]"):
+        small_study(tmp_path)
+
+
+def test_many_claims_at_once(tmp_path):
+    for attempt in range(5):
+        studies = [small_study(tmp_path / f"model {i}") for i in range(4)]
+        ready, folder = threading.Barrier(4), tmp_path / str(attempt)
+
+        def claim(study, ready=ready, folder=folder):
+            study.folder = folder
+            ready.wait()
+            study._claim_folder()
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(claim, studies))
+        assert len(small_study(folder).missing()) == 66
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def golden(request):
 def defense(golden):
     state = filled_weights(int(golden["seed"]), float(golden["gain"]))
     decoders = official_abs_decoders({key: value for key, value in state.items() if ".Decoder." in key})
-    # n_iter counts evaluations of the bound; the last one is not followed by a step.
-    model = ABS(decoders, starts=int(golden["n_samples"]), steps=int(golden["n_iter"]) - 1, lr=0.05, radius=float(golden["clip"]))
+    steps = int(golden["n_iter"]) - 1  # n_iter counts evaluations of the bound; the last one is not followed by a step
+    model = ABS(decoders, starts=int(golden["n_samples"]), steps=steps, lr=0.05, radius=float(golden["clip"]))
     model.load_state_dict({**model.state_dict(), "start.codes": golden["start_latents"]})
     return model.eval()
 
