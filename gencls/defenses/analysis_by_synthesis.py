@@ -10,7 +10,6 @@ ABS, E-ABS and the GAN-inversion classifiers are this engine put together from d
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +84,7 @@ class RandomStarts(nn.Module):
         self.weight = weight
         self._parts = (generator, regularizer)  # in a tuple: the engine owns these modules
         self._bank: tuple[Tensor, Tensor] | None = None
+        self._bank_is_of: list[object] = []
         self.register_buffer("codes", torch.cat([level.flatten(1) for level in codes], dim=1))
 
     def latents(self, codes: Tensor) -> Latents:
@@ -96,8 +96,13 @@ class RandomStarts(nn.Module):
 
     def bank(self) -> tuple[Tensor, Tensor]:
         """Images (K, N, C*H*W) of the codes, and ||g||^2 / 2 + lambda R / 2 as (K, N); decoded when first needed."""
-        if self._bank is None or self._bank[0].device != self.codes.device or self._bank[0].dtype != self.codes.dtype:
-            generator, regularizer = self._parts
+        generator, regularizer = self._parts
+        # Storage and version of all that it is decoded from: loading other weights or moving the module makes it anew.
+        made_of: list[object] = [
+            (t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device)
+            for t in (self.codes, *generator.parameters(), *generator.buffers())
+        ]
+        if self._bank is None or made_of != self._bank_is_of:
             classes = generator.num_classes
             images = []
             with torch.no_grad():
@@ -107,6 +112,7 @@ class RandomStarts(nn.Module):
                 decoded = torch.cat(images, dim=1)
                 penalty = self.weight * regularizer(self.latents(self.codes))
                 self._bank = decoded, 0.5 * (decoded.square().sum(2) + penalty)
+                self._bank_is_of = made_of
         return self._bank
 
     def forward(self, images: Tensor) -> Latents:
@@ -122,10 +128,6 @@ class RandomStarts(nn.Module):
     def extra_repr(self) -> str:
         """The settings."""
         return f"count={self.count}, weight={self.weight}"
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._bank = None  # decoded from codes and decoders that are about to change
-        super()._load_from_state_dict(*args, **kwargs)
 
 
 class AnalysisBySynthesis(BayesClassifier[Latents]):

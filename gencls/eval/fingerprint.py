@@ -20,14 +20,15 @@ def sample_hashes(images: Tensor, labels: Tensor) -> list[str]:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A key of a module: classes, plain attributes (numbers, strings, settings) and tensors of all its parts.
+    """A key of a module: classes, ``extra_repr``, public plain attributes and tensors of all its parts.
 
-    Two modules that behave differently have different keys as long as what distinguishes them is stored in attributes,
-    parameters or buffers, and not in a closure.
+    Plain are numbers, strings, and containers and dataclasses of them. Two modules that behave differently have different
+    keys as long as what distinguishes them is found there, and not in a closure or a private attribute.
     """
     digest = hashlib.sha256()
     for name, part in module.named_modules():
-        digest.update(f"\n{name}: {type(part).__module__}.{type(part).__qualname__} {_plain(vars(part))}".encode())
+        kind = f"{type(part).__module__}.{type(part).__qualname__}"
+        digest.update(f"\n{name}: {kind}({part.extra_repr()}) {_plain(vars(part))}".encode())
         for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
             digest.update(f"\n  {key} {tensor.dtype} {tuple(tensor.shape)} ".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

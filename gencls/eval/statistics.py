@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from gencls.core.errors import GenclsError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["McNemar", "holm", "mcnemar", "pairwise_mcnemar", "wilson"]
 
@@ -125,6 +127,8 @@ def pairwise_mcnemar(correct: Mapping[str, npt.ArrayLike], *, mid_p: bool = Fals
     Raises:
         GenclsError: As in `mcnemar`.
     """
+    import pandas as pd
+
     pairs = list(combinations(correct, 2))
     tests = [mcnemar(correct[a], correct[b], mid_p=mid_p) for a, b in pairs]
     return pd.DataFrame(
