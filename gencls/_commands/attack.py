@@ -29,9 +29,10 @@ def run_attack(options: argparse.Namespace) -> None:
     data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
     device = find_device(options.device)
     defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
-    name = "+".join([*defenses, *attacks]).replace(":", ".")
+    names = "+".join([*defenses, *attacks]).replace(":", ".")
+    name = f"{names}-{options.epsilon:g}-{data.name}{len(data)}-steps{options.steps}-seed{options.seed}"
     study = Study(
-        options.out or Path("runs") / f"{name}-{options.epsilon:g}",
+        options.out or Path("runs") / name,
         defenses=defenses,
         attacks=attacks,
         images=data.images,

@@ -89,15 +89,19 @@ class TransformedClassifier(Defense):
         return scores
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Every mode of the transform with every mode of the classifier; ``a+b`` where neither is exact."""
+        """Every mode of the transform with every mode of the classifier.
+
+        The name is that of the side that is not exact, or ``transform+classifier`` where a name alone would not do.
+        """
         behind = self.classifier.surrogates() if isinstance(self.classifier, Defense) else {"exact": self.classifier}
-        return {
-            "+".join(name for name in dict.fromkeys((front_name, behind_name)) if name != "exact") or "exact": (
-                self if front is self.transform and back is self.classifier else nn.Sequential(front, back)
-            )
-            for front_name, front in self.transform.surrogates().items()
-            for behind_name, back in behind.items()
-        }
+        modes: dict[str, nn.Module] = {}
+        for front_name, front in self.transform.surrogates().items():
+            for back_name, back in behind.items():
+                inexact = [name for name in (front_name, back_name) if name != "exact"] or ["exact"]
+                name = inexact[0] if len(inexact) == 1 and inexact[0] not in modes else f"{front_name}+{back_name}"
+                whole = front is self.transform and back is self.classifier
+                modes[name] = self if whole else nn.Sequential(front, back)
+        return modes
 
 
 class BayesClassifier(Defense, Generic[Q]):
@@ -131,6 +135,10 @@ class BayesClassifier(Defense, Generic[Q]):
         with torch.inference_mode(False), torch.enable_grad():
             q = self.infer(images.detach().clone())
         return self.log_joint(images, q)
+
+    def images_per_graph(self, images: Tensor) -> int | None:
+        """How many such images may be unrolled at once; None sets no limit."""
+        return None
 
     def surrogates(self) -> Mapping[str, nn.Module]:
         """``frozen`` (eq. 2.9: q is a constant) and ``unrolled`` (through the inner optimisation)."""

@@ -56,6 +56,11 @@ class Streams:
         self.shared: set[str] = set()
         self._generators: dict[tuple[int, ...], torch.Generator] = {}
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was drawn."""
+        return bool(self._generators)
+
     def generator(self, key: tuple[int, ...]) -> torch.Generator:
         """The stream of one row; a row within EoT has the key (seed of the sample, draw)."""
         if key not in self._generators:
@@ -85,7 +90,8 @@ def keyed(seeds: Sequence[int]) -> Iterator[Streams]:
 
     A draw whose first dimension is a multiple r of the number of rows belongs to the rows in order, r consecutive entries
     each (``repeat_interleave``, the convention of this package). Other draws come from one stream of the whole batch and are
-    noted in :attr:`Streams.shared`. Draws with an explicit ``generator`` argument are left alone.
+    noted in :attr:`Streams.shared`; a draw for the whole batch whose size is such a multiple by chance cannot be told from
+    draws per row. Draws with an explicit ``generator`` argument are left alone.
 
     Args:
         seeds: one per sample of the batch, see :func:`stream_seed`.
@@ -213,8 +219,8 @@ def _uniform_like(streams: Streams, like: Tensor, what: str, shape: Sequence[int
     return _fresh(streams, shape or like.shape, _draw_uniform, what, dtype=like.dtype, device=like.device)
 
 
-def _bernoulli(streams: Streams, p: Tensor, **_: Any) -> Tensor:
-    return (_uniform_like(streams, p, "bernoulli") < p).to(p.dtype)
+def _bernoulli(streams: Streams, values: Tensor, p: float | None = None, **_: Any) -> Tensor:
+    return (_uniform_like(streams, values, "bernoulli") < (values if p is None else p)).to(values.dtype)
 
 
 def _dropout(whole_channels: bool) -> Callable[..., Tensor]:

@@ -94,7 +94,9 @@ class Unrolled(nn.Module):
     """A Bayes classifier whose gradient goes through every step of its inner optimisation.
 
     The value is that of the classifier. The gradient is exact after any number of steps, where the frozen gradient is exact
-    only at the optimum, and costs several times as much time and, per step, the memory of one step's graph.
+    only at the optimum, and costs several times as much time and, per step, the memory of one step's graph. Where the
+    classifier says how many images fit (``images_per_graph``), more are worked off in parts whose graphs are built one after
+    the other in the backward pass.
     """
 
     def __init__(self, defense: BayesClassifier[Any]) -> None:
@@ -106,4 +108,31 @@ class Unrolled(nn.Module):
         """(N, C, H, W) in [0, 1] -> scores (N, K)."""
         if not (torch.is_grad_enabled() and images.requires_grad):
             return self.defense(images)
-        return self.defense.log_joint(images, self.defense.infer(images))
+        fit = self.defense.images_per_graph(images)
+        # Draws could not be repeated in the backward pass.
+        if fit is None or fit >= len(images) or self.defense.stochastic:
+            return self.defense.log_joint(images, self.defense.infer(images))
+        return torch.cat([_recomputed(self.defense, part) for part in images.split(fit)])
+
+
+class _Recomputed(torch.autograd.Function):
+    """The classifier's scores without a graph; the graph is built, used and freed in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, defense: BayesClassifier[Any], images: Tensor) -> Tensor:
+        ctx.defense = defense
+        ctx.save_for_backward(images)
+        return defense(images)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
+        images = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            scores = ctx.defense.log_joint(images, ctx.defense.infer(images))
+            (gradient,) = torch.autograd.grad(scores, images, grad_outputs)
+        return None, gradient
+
+
+def _recomputed(defense: BayesClassifier[Any], images: Tensor) -> Tensor:
+    scores: Tensor = _Recomputed.apply(defense, images)
+    return scores

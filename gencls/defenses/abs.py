@@ -16,7 +16,7 @@ def ABS(  # noqa: N802 - the name of the method
     beta: float = 1.0,
     radius: float | None = 5.0,
     seed: int = 0,
-    memory_budget: int = 2**30,
+    memory_budget: int = 2**31,
 ) -> AnalysisBySynthesis:
     r"""ABS on the engine of Algorithm 2.
 
@@ -25,13 +25,14 @@ def ABS(  # noqa: N802 - the name of the method
 
         -log p(x | k) ~ min_z ||x - G_k(z)||_2^2 + beta KL[N(z, 1) || N(0, 1)],    KL = ||z||^2 / 2,
 
-    with a uniform class prior. The descent starts from the best of 8000 random codes. Deviations: the public code divides
-    scores by the number of pixels and loses the signs of latents that it clips; here neither happens.
+    with a uniform class prior. The descent starts from the best of 8000 random codes. Deviations of the public code: it
+    divides scores by the number of pixels, loses the signs of latents that it clips, keeps the densest 8000 of 8888 codes, and
+    counts 50 evaluations, that is 49 steps.
 
     Args:
         generator: the K decoders.
-        starts: random codes to choose from; 8000 in paper and code.
-        steps: Adam steps; 50 in the public code, unspecified in the thesis.
+        starts: random codes to choose from; 8000 in the thesis.
+        steps: Adam steps; unspecified in the thesis.
         lr: Adam's step size; 0.05 in the public code, unspecified in the thesis.
         beta: weight of the KL term; 1 in the thesis.
         radius: latents stay within this L2 norm; 5 in the public code; None does not project.

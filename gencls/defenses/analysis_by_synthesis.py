@@ -148,7 +148,7 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         lr: float,
         optimizer: Optimizer = "adam",
         project: Callable[[Latents], Latents] | None = None,
-        memory_budget: int = 2**30,
+        memory_budget: int = 2**31,
     ) -> None:
         """Put the parts together.
 
@@ -162,7 +162,7 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
             lr: step size of the optimiser, > 0.
             optimizer: O, "adam" or "gradient".
             project: applied to latents (N, K, *shape) after each step.
-            memory_budget: bytes of activations that one chunk of images may keep; the chunk is at least one image.
+            memory_budget: bytes that the graph of one chunk of images may keep; the chunk is at least one image.
 
         Raises:
             GenclsError: for a negative weight or number of steps or a step size that is not positive.
@@ -181,7 +181,7 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         self.optimizer: Optimizer = optimizer
         self.project = project
         self.memory_budget = memory_budget
-        self._bytes_per_image: int | None = None
+        self._bytes: int | None = None
 
     def loss(self, target: tuple[Tensor, ...], latents: Latents) -> Tensor:
         """D(x, G_k(z)) + lambda R(z): (N, K) from an embedding whose rows are the images, each repeated K times."""
@@ -193,8 +193,15 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
 
     def infer(self, images: Tensor) -> Latents:
         """The best latents per class, (N, K, *shape) per level; unrolled where the images require grad."""
-        chunks = [self._descend(chunk) for chunk in images.split(self._images_per_chunk(images))]
+        if images.requires_grad:  # the caller keeps the whole graph: chunks would save nothing
+            return self._descend(images, self.steps)
+        fit = max(1, self.memory_budget // (2 * self._bytes_per_step(images)))  # a backward pass needs as much again
+        chunks = [self._descend(chunk, self.steps) for chunk in images.split(fit)]
         return tuple(torch.cat(levels) for levels in zip(*chunks, strict=True))
+
+    def images_per_graph(self, images: Tensor) -> int | None:
+        """As many as the memory budget allows, from the measured size of the graph of one step."""
+        return max(1, self.memory_budget // (max(1, self.steps) * self._bytes_per_step(images)))
 
     def log_joint(self, images: Tensor, q: Latents) -> Tensor:
         """-l_k(x), (N, K); its gradient with q fixed is -2 (x - G_k(z*)) for the squared L2 distance (eq. 2.9)."""
@@ -214,23 +221,21 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
     def _embed(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.repeat_interleave(self.num_classes, dim=0) for part in self.distance.embed(images))
 
-    def _descend(self, images: Tensor) -> Latents:
+    def _descend(self, images: Tensor, steps: int) -> Latents:
         target = self._embed(images)
         return minimize(
             lambda latents: self.loss(target, latents),
             self.start(images),
-            steps=self.steps,
+            steps=steps,
             lr=self.lr,
             optimizer=self.optimizer,
             project=self.project,
             unroll=images.requires_grad,
         )
 
-    def _images_per_chunk(self, images: Tensor) -> int:
-        if self._bytes_per_image is None:
-            one = images[:1].detach()
-            latents = tuple(level.requires_grad_() for level in self.start(one))
-            self._bytes_per_image = saved_bytes(lambda: self.loss(self._embed(one), latents))
-        # Without unrolling a backward pass needs about as much again; unrolled, every step keeps its forward and backward.
-        factor = 4 * max(1, self.steps) if images.requires_grad else 2
-        return max(1, self.memory_budget // (factor * max(1, self._bytes_per_image)))
+    def _bytes_per_step(self, images: Tensor) -> int:
+        """Bytes that the graph of one unrolled step keeps per image: two images less one, so that weights do not count."""
+        if self._bytes is None:
+            one, two = (images[:1].detach().repeat(count, 1, 1, 1).requires_grad_() for count in (1, 2))
+            self._bytes = max(1, saved_bytes(lambda: self._descend(two, 1)) - saved_bytes(lambda: self._descend(one, 1)))
+        return self._bytes

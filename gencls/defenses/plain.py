@@ -16,7 +16,7 @@ class PlainClassifier(Defense):
         Args:
             network: images (N, C, H, W) in [0, 1] -> scores (N, K); normalisation lives inside.
             num_classes: K >= 2.
-            stochastic: whether two forwards on the same images may differ.
+            stochastic: whether two forwards on the same images may differ; a network that says so itself need not be told.
 
         Raises:
             GenclsError: for fewer than two classes.
@@ -26,7 +26,7 @@ class PlainClassifier(Defense):
             raise GenclsError(f"PlainClassifier: expected num_classes >= 2, got {num_classes}")
         self.network = network
         self.num_classes = num_classes
-        self.stochastic = stochastic
+        self.stochastic = stochastic or bool(getattr(network, "stochastic", False))
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the network."""

@@ -43,7 +43,7 @@ class Calibrated(nn.Module):
 
 
 class Metered(nn.Module):
-    """Counts the rows (images x draws) that pass a model forwards and backwards."""
+    """Counts the rows (images x draws) that pass a model forwards and backwards, and how many gradients were zero."""
 
     def __init__(self, model: nn.Module) -> None:
         """Take the model whose use is to be counted."""
@@ -51,6 +51,8 @@ class Metered(nn.Module):
         self.model = model
         self.forwards = 0
         self.backwards = 0
+        self.gradients = 0
+        self.zero_gradients = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's scores."""

@@ -10,6 +10,7 @@ from torch import nn
 from gencls.core import Defense, seeded
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.evaluate import NO_GRADIENT
+from gencls.eval.fingerprint import device_of
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell
 
@@ -23,22 +24,24 @@ def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
 
     An upper bound as a rule: images that break early leave a restart, and a larger batch is cheaper per image.
     """
-    seconds: dict[tuple[str, str], tuple[float, float]] = {}
+    seconds: dict[tuple[str, str], tuple[float, float, float]] = {}
     costs = []
     for cell in cells:
         defense, attack = study.defenses[cell.defense], study.attacks[cell.attack]
         if (cell.defense, cell.mode) not in seconds:
             seconds[cell.defense, cell.mode] = _seconds_per_image(study, defense, cell.mode)
-        forward, gradient = seconds[cell.defense, cell.mode]
+        forward, judging, gradient = seconds[cell.defense, cell.mode]
         forwards, gradients = attack.passes
+        forwards += 1  # the attack's own claim
         where = study.samples(cell)
-        costs.append((where.stop - where.start) * ((forwards + 1) * forward + gradients * gradient))
+        costs.append((where.stop - where.start) * (forwards * forward + judging + gradients * gradient))
     return costs
 
 
-def _seconds_per_image(study: Study, defense: nn.Module, mode: str) -> tuple[float, float]:
-    """Forward, and forward plus backward, of the attack model on one image (all its draws)."""
-    images, labels = study.images[:_PROBE], study.labels[:_PROBE]
+def _seconds_per_image(study: Study, defense: nn.Module, mode: str) -> tuple[float, float, float]:
+    """One forward pass, one judgement, and one forward and backward pass of the attack model for one image (all its draws)."""
+    device = device_of(defense) or study.images.device
+    images, labels = study.images[:_PROBE].to(device), study.labels[:_PROBE].to(device)
     surrogate = defense.surrogate(None if mode == NO_GRADIENT else mode) if isinstance(defense, Defense) else defense
     stochastic = bool(getattr(defense, "stochastic", False))
     model = AttackModel(surrogate, samples=study.protocol.eot_samples if stochastic else 1, reduce=study.protocol.reduce)
@@ -53,7 +56,9 @@ def _seconds_per_image(study: Study, defense: nn.Module, mode: str) -> tuple[flo
 
     with seeded(0), frozen(defense):
         forward()  # warm-up; decodes a bank of starts, where there is one
-        return _time(forward) / len(images), 0.0 if mode == NO_GRADIENT else _time(gradient) / len(images)
+        once = _time(forward) / len(images)
+        judging = once * study.protocol.judge_draws / study.protocol.eot_samples if stochastic else once
+        return once, 2 * judging, 0.0 if mode == NO_GRADIENT else _time(gradient) / len(images)
 
 
 def _time(call: Callable[[], None]) -> float:

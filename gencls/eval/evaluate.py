@@ -1,10 +1,11 @@
 """One defense under several attacks: cells, their records, and the table made of them."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,16 @@ from gencls.core import Defense, GenclsError, check_images, check_labels, keyed,
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
-from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.judge import Verdict, judge, predict, scores_of
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["Evaluation", "Protocol", "evaluate", "gradient_modes", "run_cell"]
+
+_ZERO_GRADIENTS = 0.01
+"""Share of exactly zero gradients above which a row carries a warning."""
 
 NO_GRADIENT = "none"
 """The gradient mode of attacks that use none."""
@@ -105,11 +109,15 @@ def evaluate(
         raise GenclsError("evaluate: expected at least one attack, got none")
     frames: list[pandas.DataFrame] = []
     images_of: dict[tuple[str, str], list[Tensor]] = {}
+    seen: Counter[str] = Counter()
     for images, labels in batches:
+        check_images(images)
+        check_labels(labels, num_classes=None, count=len(images))
+        hashes = sample_hashes(images, labels, seen)
         clean: Tensor | None = None
         for attack_name, attack in attacks.items():
             for mode in gradient_modes(defense, attack):
-                cell = run_cell(defense, attack, mode, images, labels, protocol, clean=clean)
+                cell = run_cell(defense, attack, mode, images, labels, protocol, clean=clean, hashes=hashes)
                 clean = cell.clean
                 frames.append(cell.frame(defense=name or type(defense).__name__, attack=attack_name))
                 images_of.setdefault((attack_name, mode), []).append(cell.verdict.images)
@@ -182,6 +190,7 @@ def run_cell(
     protocol: Protocol,
     *,
     clean: Tensor | None = None,
+    hashes: list[str] | None = None,
 ) -> Cell:
     """Attack a batch in one gradient mode and judge it.
 
@@ -195,6 +204,7 @@ def run_cell(
         labels: int64 (N,).
         protocol: draws and seed.
         clean: (N, S) predictions on the clean images from an earlier cell; None asks the defense.
+        hashes: N keys of the samples; None makes them.
 
     Returns:
         The verdict, the attack's claim and the cost.
@@ -203,13 +213,13 @@ def run_cell(
         GenclsError: for bad input or a defense in training mode.
     """
     check_images(images)
-    device = next((tensor.device for tensor in (*defense.parameters(), *defense.buffers())), images.device)
+    device = device_of(defense) or images.device
     images, labels = images.to(device), labels.to(device)
-    check_labels(labels, num_classes=_num_classes(defense, images), count=len(images))
-    if defense.training:
-        raise GenclsError(f"{type(defense).__name__}: expected a defense in eval mode, got training mode; call .eval() first")
+    check_labels(labels, num_classes=None, count=len(images))
+    if clean is None:
+        check_defense(defense, images[:1], labels)
     stochastic = bool(getattr(defense, "stochastic", False))
-    hashes = sample_hashes(images, labels)
+    hashes = hashes or sample_hashes(images, labels)
     draws = protocol.judge_draws if stochastic else 1
     surrogate = defense.surrogate(None if mode == NO_GRADIENT else mode) if isinstance(defense, Defense) else defense
     model = AttackModel(surrogate.eval(), samples=protocol.eot_samples if stochastic else 1, reduce=protocol.reduce)
@@ -217,13 +227,19 @@ def run_cell(
     noted: set[str] = set()
 
     @contextmanager
-    def role(*path: object) -> Iterator[None]:
-        seeds = [stream_seed(protocol.seed, sample, *path) for sample in hashes]
+    def role(name: str, *path: object) -> Iterator[None]:
+        seeds = [stream_seed(protocol.seed, sample, name, *path) for sample in hashes]
         with seeded(stream_seed(*seeds)), keyed(seeds) as streams:
-            before = torch.get_rng_state()
+            before = _rng_state(device)
             yield
-            if not torch.equal(before, torch.get_rng_state()):
-                noted.add("draws outside torch's keyed functions: results depend on the batch composition")
+            moved = not torch.equal(before, _rng_state(device))
+        if name == "judge" and not stochastic and (moved or streams.used):
+            raise GenclsError(
+                f"{type(defense).__name__}: expected the same scores at each forward, because stochastic is not set, got "
+                "random draws; set stochastic = True, or wrap it as PlainClassifier(network, num_classes, stochastic=True)"
+            )
+        if moved:
+            noted.add("draws outside torch's keyed functions: results depend on the batch composition")
         if streams.shared:
             noted.add("random draws shared by the batch: results depend on the batch composition")
 
@@ -241,6 +257,9 @@ def run_cell(
         with role("judge", attack, mode):
             verdict = judge(defense, images, adversarial, attack.threat, count=draws)
     verdict = Verdict(verdict.images.cpu(), verdict.distances.cpu(), verdict.valid.cpu(), verdict.predictions.cpu())
+    if model.meter.zero_gradients > _ZERO_GRADIENTS * model.meter.gradients:
+        share = model.meter.zero_gradients / model.meter.gradients
+        noted.add(f"{100 * share:.0f} % of the gradients were exactly zero: the attack was blind there")
     if not bool(verdict.valid.all()):
         broken = int((~verdict.valid).sum())
         noted.add(f"{broken} of {len(images)} adversarials left [0, 1] or the ball; their clean images were judged")
@@ -260,9 +279,30 @@ def run_cell(
     )
 
 
-def _num_classes(defense: nn.Module, images: Tensor) -> int:
-    declared: Any = getattr(defense, "num_classes", None)
-    if isinstance(declared, int):
-        return declared
+def _rng_state(device: torch.device) -> Tensor:
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
+
+
+def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
+    """Check that a defense takes such images and knows these labels.
+
+    Args:
+        defense: the module.
+        image: (1, C, H, W) in [0, 1].
+        labels: int64 (N,).
+
+    Raises:
+        GenclsError: for training mode, images of another shape, scores that are not (1, K), or labels beyond K.
+    """
+    name = type(defense).__name__
+    if defense.training:
+        raise GenclsError(f"{name}: expected a defense in eval mode, got training mode; call .eval() first")
     with torch.no_grad(), seeded(0):
-        return scores_of(defense, images[:1]).shape[1]
+        scores: object = scores_of(defense, image.to(device_of(defense) or image.device))
+    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
+    check_labels(labels, num_classes=scores.shape[1])

@@ -8,8 +8,10 @@ from typing import Any
 
 import eagerpy as ep
 import foolbox
+import torch
 from torch import Tensor
 
+from gencls.core import GenclsError
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.threat import Norm
 
@@ -19,13 +21,31 @@ Run = Callable[[AttackModel, Tensor, Tensor], Tensor]
 
 
 class _OurLoss:
-    """Replaces foolbox's cross-entropy, which knows neither per-draw losses nor calibration."""
+    """Replaces foolbox's cross-entropy, which knows neither per-draw losses nor calibration, and looks at the gradients.
+
+    A NaN would pass through a sign or a projection as "no step" and be reported as robustness.
+    """
 
     def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
-        def loss(inputs: Any) -> Any:
-            return ep.astensor(model.attack_model.loss(model.attack_model(inputs.raw), labels.raw).sum())
+        self.attack_model: AttackModel = model.attack_model
+        return lambda images: self.attack_model.loss(self.attack_model(images), labels.raw).sum()
 
-        return loss
+    def value_and_grad(self, loss_fn: Any, x: Any) -> tuple[Any, Any]:
+        images = x.raw.detach().clone().requires_grad_()
+        loss: Tensor = loss_fn(images)
+        if not loss.requires_grad:
+            raise GenclsError(
+                "attack: expected scores with a gradient, got detached ones; a defense without a useful gradient declares "
+                "one in surrogates(), for instance BPDA"
+            )
+        (gradient,) = torch.autograd.grad(loss, images)
+        sizes = gradient.flatten(1).abs().amax(dim=1)
+        if not bool(torch.isfinite(sizes).all()):
+            bad = int((~torch.isfinite(sizes)).sum())
+            raise GenclsError(f"attack: expected finite gradients, got NaN or infinity for {bad} of {len(sizes)} images")
+        self.attack_model.meter.gradients += len(sizes)
+        self.attack_model.meter.zero_gradients += int((sizes == 0).sum())
+        return ep.astensor(loss), ep.astensor(gradient)
 
 
 class _LinfPGD(_OurLoss, foolbox.attacks.LinfPGD):  # type: ignore[misc]

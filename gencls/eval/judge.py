@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, draws
+from gencls.core import GenclsError, draws, select
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["Verdict", "judge", "predict", "scores_of"]
@@ -30,12 +30,15 @@ class Verdict:
 
 @torch.no_grad()
 def predict(defense: nn.Module, images: Tensor, count: int, *, max_rows: int = 1024) -> Tensor:
-    """Decisions of fresh draws: (N, C, H, W) -> (N, count) int64; at most ``max_rows`` rows per forward pass.
+    """Decisions of fresh draws: (N, C, H, W) -> (N, count) int64, in forward passes of at most ``max_rows`` rows.
 
     Raises:
         GenclsError: for images that the defense does not take, or scores that are not finite: their argmax would be a
             decision made of nothing.
     """
+    if len(images) > max_rows:
+        parts = torch.arange(len(images)).split(max_rows)
+        return torch.cat([_predict_selected(defense, images, part, count, max_rows) for part in parts])
     per_pass = max(1, min(count, max_rows // len(images)))
     decisions = []
     for first in range(0, count, per_pass):
@@ -49,6 +52,11 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, max_rows: int = 1
     return torch.cat(decisions, dim=1)
 
 
+def _predict_selected(defense: nn.Module, images: Tensor, indices: Tensor, count: int, max_rows: int) -> Tensor:
+    with select(indices):
+        return predict(defense, images[indices], count, max_rows=max_rows)
+
+
 def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
     """The defense's scores (N, K).
 
@@ -57,10 +65,10 @@ def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
     """
     try:
         scores: Tensor = defense(images)
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
+        if isinstance(error, torch.OutOfMemoryError) or "memory" in reason:
+            raise
         raise GenclsError(
             f"{type(defense).__name__}: expected images of the shape that it was made for, "
             f"got (N, C, H, W) = {tuple(images.shape)}: {reason}"

@@ -7,7 +7,9 @@ system releases when a process dies.
 
 import hashlib
 import json
+import os
 import platform
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -18,9 +20,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gencls import __version__
 from gencls.core import GenclsError, check_images, check_labels
 from gencls.eval.attacks import Attack
-from gencls.eval.evaluate import Protocol, gradient_modes, run_cell
+from gencls.eval.evaluate import Protocol, check_defense, gradient_modes, run_cell
 from gencls.eval.fingerprint import fingerprint, sample_hashes
 from gencls.eval.study_folder import (
     CELLS,
@@ -73,7 +76,8 @@ class Study:
             about: what to say of the study in its report: data set, command, and so on.
 
         Raises:
-            GenclsError: for bad images or labels, an empty grid, duplicate samples, or a folder that holds something else.
+            GenclsError: for bad images or labels, an empty grid, a defense that does not take these images or has too few
+                classes, or a folder that holds something else.
         """
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
@@ -88,12 +92,12 @@ class Study:
         self.protocol = protocol or Protocol()
         self.seeds, self.shard_size = tuple(seeds), shard_size
         self.hashes = sample_hashes(images, labels)
-        if len(set(self.hashes)) < len(self.hashes):
-            raise GenclsError(f"study: expected distinct samples, got {len(self.hashes) - len(set(self.hashes))} duplicates")
         self.about = {
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
+        for defense in self.defenses.values():  # before the folder is claimed
+            check_defense(defense, images[:1], labels)
         self._fingerprints = {name: fingerprint(defense) for name, defense in self.defenses.items()}
         self._claim_folder()
 
@@ -154,7 +158,16 @@ class Study:
         protocol = replace(self.protocol, seed=cell.seed)
         known = (cell.defense, cell.seed, cell.shard)
         where = self.samples(cell)
-        result = run_cell(defense, attack, cell.mode, self.images[where], self.labels[where], protocol, clean=clean.get(known))
+        result = run_cell(
+            defense,
+            attack,
+            cell.mode,
+            self.images[where],
+            self.labels[where],
+            protocol,
+            clean=clean.get(known),
+            hashes=self.hashes[where],
+        )
         clean[known] = result.clean
         frame = result.frame(defense=cell.defense, attack=cell.attack)
         self._publish(cell, "safetensors", lambda path: save_file({"adversarial": result.verdict.images.contiguous()}, path))
@@ -175,6 +188,7 @@ class Study:
     def _key(self, defense: str, attack: str, mode: str, seed: int, first: int) -> str:
         content = (
             FORMAT,
+            __version__,
             self._fingerprints[defense],
             repr(self.attacks[attack]),
             mode,
@@ -186,6 +200,7 @@ class Study:
     def _settings(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
+            "version": __version__,
             "defenses": self._fingerprints,
             "attacks": {name: repr(attack) for name, attack in self.attacks.items()},
             "protocol": {k: v for k, v in asdict(self.protocol).items() if k != "seed"},
@@ -201,11 +216,7 @@ class Study:
         settings = self._settings()
         names = _names(self.folder) + [f"{CELLS}/{name}" for name in _names(self.folder / CELLS)]  # before looking for path
         if path.exists():
-            found = read_study(self.folder)
-            different = [key for key in settings if found.get(key) != settings[key] and key != "cells"]
-            if different:
-                details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
-                raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
+            self._compare(settings)
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise GenclsError(f"{self.folder}: expected a folder, got a file")
@@ -217,7 +228,21 @@ class Study:
         (self.folder / CELLS).mkdir(parents=True, exist_ok=True)
         samples = {"images": self.images.cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
         atomically(self.folder / SAMPLES, lambda p: save_file(samples, p))
-        atomically(path, lambda p: p.write_text(json.dumps({**settings, "about": self.about}, indent=2) + "\n"))
+        own = path.with_name(f".{SETTINGS}.{uuid.uuid4().hex}")
+        own.write_text(json.dumps({**settings, "about": self.about}, indent=2) + "\n")
+        try:
+            os.link(own, path)  # unlike a rename it fails if another process was faster
+        except FileExistsError:
+            self._compare(settings)
+        finally:
+            own.unlink()
+
+    def _compare(self, settings: dict[str, Any]) -> None:
+        found = read_study(self.folder)
+        different = [key for key in settings if found.get(key) != settings[key] and key != "cells"]
+        if different:
+            details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
+            raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
 
 
 def _names(folder: Path) -> list[str]:

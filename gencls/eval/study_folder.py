@@ -58,9 +58,11 @@ def read_study(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise GenclsError(f"{folder}: expected a study folder with {SETTINGS}, got none")
     try:
-        settings: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        settings: Any = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise GenclsError(f"{path}: expected the settings of a study in JSON, got {error}") from None
+    if not isinstance(settings, dict) or not {"format", "shard_size", "cells", "seeds"} <= settings.keys():
+        raise GenclsError(f"{path}: expected the settings of a study, got JSON of another kind")
     return settings
 
 
@@ -83,7 +85,11 @@ def read_records(folder: str | Path) -> "pandas.DataFrame":
     shard_size = read_study(folder)["shard_size"]
     frames = []
     for cell in read_cells(folder):
-        frame = pandas.read_parquet(cell_path(folder, cell, "parquet")).assign(defense=cell.defense, attack=cell.attack)
+        path = cell_path(folder, cell, "parquet")
+        try:
+            frame = pandas.read_parquet(path).assign(defense=cell.defense, attack=cell.attack)
+        except (OSError, ValueError) as error:  # Arrow's errors are of these kinds
+            raise GenclsError(f"{path}: expected the records of a cell, got {error}; remove the file and run again") from error
         first = cell.shard * shard_size
         frames.append(frame.assign(sample=range(first, first + len(frame))))
     if not frames:

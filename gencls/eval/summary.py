@@ -1,8 +1,10 @@
 """From records per sample to the table: accuracies, intervals, worst cases, warnings."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gencls.eval.statistics import pairwise_mcnemar, wilson
+from gencls.eval.threat import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "WORST_CASE", "compare", "summarize"]
 
 WORST_CASE = "worst case"
+
+_THREAT_OF_DEFENSE = ["defense", "norm", "epsilon", "seed"]
 
 COLUMNS = [
     *("defense", "attack", "gradient", "norm", "epsilon", "seed", "n", "draws"),
@@ -39,20 +43,31 @@ def summarize(records: "pandas.DataFrame") -> "pandas.DataFrame":
     import pandas
 
     rows = []
-    by_defense = records.groupby(["defense", "norm", "epsilon", "seed"], sort=False, dropna=False)
-    for (defense, norm, epsilon, seed), group in by_defense:
+    for (defense, norm, epsilon, seed), group in records.groupby(_THREAT_OF_DEFENSE, sort=False, dropna=False):
         key = {"defense": defense, "norm": norm, "epsilon": epsilon, "seed": seed}
         runs = [
             _row({**key, "attack": attack, "gradient": mode}, run)
             for (attack, mode), run in group.groupby(["attack", "gradient"], sort=False)
         ]
         _compare_with_noise(runs)
-        rows += [*runs, _row({**key, "attack": WORST_CASE, "gradient": "all"}, worst_case(group))]
+        rows += [*runs, _row({**key, "attack": WORST_CASE, "gradient": "all"}, worst_case(records, key))]
     return pandas.DataFrame(rows, columns=COLUMNS)
 
 
-def worst_case(records: "pandas.DataFrame") -> "pandas.DataFrame":
-    """Per sample the record with the fewest right draws over all attacks and gradient modes, carrying the cost of all."""
+def worst_case(records: "pandas.DataFrame", key: Mapping[str, Any]) -> "pandas.DataFrame":
+    """Per sample the record with the fewest right draws over all attacks and gradient modes, carrying the cost of all.
+
+    What was found for another epsilon of the same norm counts where its distance lies within this one, so that accuracy
+    never rises with epsilon.
+
+    Args:
+        records: of a study.
+        key: the defense, norm, epsilon and seed in question.
+    """
+    same = (records["defense"] == key["defense"]) & (records["norm"] == key["norm"]) & (records["seed"] == key["seed"])
+    if key["epsilon"] is not None and key["epsilon"] == key["epsilon"]:  # not NaN
+        same &= records["distance"] <= key["epsilon"] + TOLERANCE
+    records = records[same]
     order = records.sort_values(["correct", "distance"], kind="stable")
     worst = order.groupby("sample_hash", sort=False).head(1).set_index("sample_hash")
     costs = records.groupby("sample_hash", sort=False)[["forwards", "backwards", "seconds"]].sum()
@@ -64,18 +79,22 @@ def worst_case(records: "pandas.DataFrame") -> "pandas.DataFrame":
 def compare(records: "pandas.DataFrame") -> "pandas.DataFrame":
     """McNemar's test on every pair of defenses under the worst case of each threat, Holm-corrected within the threat.
 
-    A sample counts as right where the majority of draws is.
+    A sample counts as right where the majority of draws is. Only samples that all defenses have met are compared.
     """
     import pandas
 
     tables = []
     for (norm, epsilon, seed), group in records.groupby(["norm", "epsilon", "seed"], sort=False, dropna=False):
         right = {
-            str(defense): worst_case(run).set_index("sample_hash")["correct"].sort_index().to_numpy() > 0.5
-            for defense, run in group.groupby("defense", sort=False)
+            str(defense): worst_case(records, {"defense": defense, "norm": norm, "epsilon": epsilon, "seed": seed}).set_index(
+                "sample_hash"
+            )["correct"]
+            > 0.5
+            for defense in group["defense"].unique()
         }
         if len(right) > 1:
-            pairs = pairwise_mcnemar(right)
+            both = sorted(set.intersection(*(set(series.index) for series in right.values())))  # a study may be unfinished
+            pairs = pairwise_mcnemar({defense: series.loc[both].to_numpy() for defense, series in right.items()})
             tables.append(pairs.assign(norm=norm, epsilon=epsilon, seed=seed))
     return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
 

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from gencls.core import BPDA, BayesClassifier, Defense, GenclsError, Transform, TransformedClassifier, Unrolled
+from gencls.defenses import PlainClassifier
 
 
 class Halve(Transform):
@@ -126,3 +127,20 @@ def test_frozen_and_unrolled_gradients_of_a_bayes_classifier():
     unrolled = torch.autograd.grad(defense.surrogate("unrolled")(images)[0, 0], images)[0].item()
     assert frozen == pytest.approx(-0.9 * 0.7, rel=1e-5)
     assert unrolled == pytest.approx(-0.9 * 0.9 * 0.7, rel=1e-5)
+
+
+def test_no_mode_is_lost_where_both_sides_share_a_name(cnn):
+    class Front(Transform):
+        def forward(self, images):
+            return images
+
+        def surrogates(self):
+            return {"exact": self, "bpda": BPDA(self, nn.Identity())}
+
+    class Back(PlainClassifier):
+        def surrogates(self):
+            return {"exact": self, "bpda": BPDA(self, self.network)}
+
+    modes = TransformedClassifier(Front(), Back(cnn, 4), 4).surrogates()
+    assert list(modes) == ["exact", "bpda", "bpda+exact", "bpda+bpda"]
+    assert len({id(mode) for mode in modes.values()}) == 4

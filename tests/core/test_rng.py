@@ -280,3 +280,13 @@ def test_stream_seeds_are_stable_and_distinct():
     many = {stream_seed(i, role) for i in range(1000) for role in ("attack", "judge")}
     assert len(many) == 2000
     assert all(0 <= seed < 2**63 for seed in many)
+
+
+def test_bernoulli_with_a_probability():
+    values = torch.empty(4, 1000)
+    with keyed([1, 2, 3, 4]):
+        drawn = torch.bernoulli(values, 0.25)
+        assert values.bernoulli(0.5).mean() == pytest.approx(0.5, abs=0.05)  # 4000 draws: standard deviation 0.008
+    assert drawn.mean() == pytest.approx(0.25, abs=0.05)
+    with keyed([3]):
+        assert torch.equal(torch.bernoulli(values[:1], 0.25)[0], drawn[2])

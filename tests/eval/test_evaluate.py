@@ -287,3 +287,52 @@ def test_scores_that_are_not_finite(samples):
 def test_bad_draws(draws, samples):
     with pytest.raises(GenclsError, match="expected eot_samples >= 1 and judge_draws >= 1"):
         evaluate(small_cnn(), ATTACKS, [samples], **draws)
+
+
+class Odd(nn.Module):
+    """A network whose scores are those of another, and whose gradient is what a test wants."""
+
+    def __init__(self, network, change):
+        super().__init__()
+        self.network, self.change = network, change
+
+    def forward(self, images):
+        return self.change(self.network(images), images)
+
+
+def nan_gradient(scores, images):
+    return scores + (images * 0).abs().pow(0.5).sum() * 0  # the derivative of the root at 0 is infinite, times 0
+
+
+def zero_gradient(scores, images):
+    return scores.detach() + images.flatten(1)[:, :1] * 0
+
+
+def detached(scores, images):
+    return scores.detach()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(nan_gradient, "expected finite gradients, got NaN or infinity"), (detached, "expected scores with a gradient")],
+)
+def test_an_attack_without_a_gradient_is_no_attack(samples, change, message):
+    with pytest.raises(GenclsError, match=message):
+        evaluate(Odd(small_cnn(), change).eval(), {"pgd": PGD(LINF, steps=1)}, batched(samples, 64))
+
+
+def test_zero_gradients_are_reported(samples):
+    table = evaluate(Odd(small_cnn(), zero_gradient).eval(), {"pgd": PGD(LINF, steps=2)}, batched(samples, 64)).summary()
+    assert "100 % of the gradients were exactly zero" in table["warnings"][0]
+
+
+def test_a_module_that_hides_its_noise_is_refused(samples):
+    noisy = Odd(small_cnn(), lambda scores, _: scores + torch.randn_like(scores)).eval()
+    with pytest.raises(GenclsError, match="stochastic is not set, got random draws"):
+        evaluate(noisy, {"pgd": PGD(LINF, steps=1)}, batched(samples, 64))
+
+
+def test_repeated_samples_count_as_often_as_they_come(samples):
+    images, labels = (torch.cat([part[:8], part[:3]]) for part in samples)
+    table = evaluate(small_cnn(), {"pgd": PGD(LINF, steps=1)}, [(images[:6], labels[:6]), (images[6:], labels[6:])]).summary()
+    assert set(table["n"]) == {11}

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 
 from gencls.core import GenclsError
 from gencls.eval import PGD, Protocol, ThreatModel, evaluate, read_adversarials, read_records, read_study
-from tests.eval.study_in_toys import small_study
+from tests.eval.study_in_toys import LINF, small_study
 from tests.toys import small_cnn
 
 ROOT = Path(__file__).parents[2]
@@ -263,9 +264,62 @@ def test_no_study_and_no_records(tmp_path):
 def test_duplicate_samples(tmp_path):
     images = torch.rand(4, 1, 8, 8)
     images[3] = images[1]
-    with pytest.raises(GenclsError, match="expected distinct samples, got 1 duplicates"):
-        small_study(tmp_path / "study", images=images, labels=torch.tensor([0, 1, 2, 1]))
-    assert not (tmp_path / "study").exists()
+    defenses = {"cnn": small_cnn()}
+    study = small_study(tmp_path / "study", images=images, labels=torch.tensor([0, 1, 2, 1]), defenses=defenses, seeds=(0,))
+    assert set(study.run()["n"]) == {4}
+    assert len(set(study.hashes)) == 4
+
+
+def test_a_defense_that_does_not_fit_leaves_no_folder(tmp_path):
+    for labels, message in (
+        (torch.tensor([0, 4]), "expected values in 0..3 for 4 classes"),
+        (torch.tensor([0, 1]), "expected images"),
+    ):
+        channels = 1 if "values" in message else 3
+        with pytest.raises(GenclsError, match=message):
+            small_study(tmp_path / "study", images=torch.rand(2, channels, 8, 8), labels=labels)
+        assert not (tmp_path / "study").exists()
+
+
+def test_the_report_of_an_unfinished_study(tmp_path):
+    study = small_study(tmp_path / "study", seeds=(0,), attacks={"pgd": PGD(LINF, steps=1)})
+    computed = []
+
+    @contextmanager
+    def interrupted(cells):
+        def finished(cell):
+            computed.append(cell)
+            if len(computed) == 4:  # all of the first defense, one shard of the second
+                raise KeyboardInterrupt
+
+        yield finished
+
+    with pytest.raises(KeyboardInterrupt):
+        study.run(progress=interrupted)
+    assert "8 of 12 cells are not finished" in study.report().read_text()
+
+
+def test_accuracy_does_not_rise_with_epsilon(tmp_path):
+    weak = {f"{steps}": PGD(ThreatModel("linf", epsilon), steps=steps) for epsilon, steps in ((0.05, 10), (0.06, 1))}
+    table = small_study(tmp_path / "study", attacks=weak, seeds=(0,)).run()
+    worst = table[table["attack"] == "worst case"].pivot(index="defense", columns="epsilon", values="robust_accuracy")
+    assert (worst[0.06] <= worst[0.05]).all()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "not json"])
+def test_a_damaged_study_file(content, tmp_path):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(GenclsError, match="expected the settings of a study"):
+        read_study(tmp_path)
+
+
+def test_a_damaged_cell(undisturbed, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(undisturbed, folder)
+    cell = small_study(folder).cells()[0]
+    (folder / "cells" / f"{cell.key}.parquet").write_bytes(b"")
+    with pytest.raises(GenclsError, match="expected the records of a cell"):
+        read_records(folder)
 
 
 @pytest.mark.parametrize("changes", [{"defenses": {}}, {"attacks": {}}, {"seeds": ()}, {"shard_size": 0}])

@@ -39,8 +39,8 @@ SUMMARY = (
         "attack",
         "Attack",
         "text",
-        "The algorithm that searched for adversarial images. “worst case”: per sample the most damaging of all attacks, "
-        "gradient modes and seeds within the threat.",
+        "The algorithm that searched for adversarial images. “worst case”: per sample the most damaging of all attacks "
+        "and gradient modes within the threat.",
     ),
     Column("gradient", "Gradient", "text", "How the attack differentiated the defense; the modes are listed below."),
     Column("norm", "Norm", "text", "The norm in which the size of a perturbation is measured."),
