@@ -17,8 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@
 
+# Passive waiting: with OpenMP's default, threads that wait for each other take the cores from everybody else.
 quickstart: venv ## a real comparative robustness study of handwritten digits, with a report
-	$(BIN)/python -m recipes.quickstart
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m recipes.quickstart
 
 test: venv ## all tests but the slow ones
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -5,19 +5,21 @@
 
 The defenses are a plain CNN, the same network trained on noise behind fresh Gaussian noise (a stochastic transform), an
 adversarially trained CNN, and ABS (a Bayes-rule classifier that optimises at test time). The threats are those of the
-thesis's Table 2.2: Linf 0.3 and L2 1.5. Its attack budget is reduced to finish on two cores: 20 PGD steps and 1 start in
-place of 80 and 5; the study folder and the report say what was run.
+thesis's Table 2.2: Linf 0.3 and L2 1.5. Its budget is reduced to finish on two cores: 20 PGD steps and 1 start in place of
+80 and 5, and 10 inference steps of ABS in place of 50; the study folder and the report say what was run.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from gencls import zoo
 from gencls.core import GenclsError
 from gencls.eval import PGD, Attack, GaussianNoiseAttack, Protocol, Study, ThreatModel, progress_bar
 
-DEFENSES = ("cnn-mnist", "cnn-noise-mnist", "adv-linf-mnist", "abs-mnist")
+# ABS descends for 10 steps in place of 50: its clean accuracy is the same, and the attack differentiates every step.
+DEFENSES: dict[str, dict[str, Any]] = {"cnn-mnist": {}, "cnn-noise-mnist": {}, "adv-linf-mnist": {}, "abs-mnist": {"steps": 10}}
 
 # Table 2.2 of the thesis
 LINF = ThreatModel("linf", epsilon=0.3)
@@ -31,9 +33,9 @@ def attacks(steps: int) -> dict[str, Attack]:
     """The attacks of the table by name."""
     return {
         "PGD Linf": PGD(LINF, steps=steps),
-        "noise Linf": GaussianNoiseAttack(LINF),
+        "noise Linf": GaussianNoiseAttack(LINF, tries=5),
         "PGD L2": PGD(L2, steps=steps),
-        "noise L2": GaussianNoiseAttack(L2),
+        "noise L2": GaussianNoiseAttack(L2, tries=5),
     }
 
 
@@ -52,7 +54,7 @@ def main(*, count: int = 50, steps: int = 20, seed: int = 0, out: Path = Path("r
     digits = zoo.load_data("mnist-embedded", "test", limit=count, seed=seed)
     study = Study(
         out,
-        defenses={name: zoo.load(name) for name in DEFENSES},
+        defenses={name: zoo.load(name, **settings) for name, settings in DEFENSES.items()},
         attacks=attacks(steps),
         images=digits.images,
         labels=digits.labels,

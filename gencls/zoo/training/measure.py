@@ -1,0 +1,91 @@
+"""The figures on a card: what a trained network does on images that it was not trained on."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core.rng import seeded
+from gencls.defenses import ABS
+from gencls.zoo.data import ImageData
+from gencls.zoo.data.image_data import balanced_subset
+from gencls.zoo.networks import ClassDecoders, GroupedDecoders
+from gencls.zoo.training.attack import pgd
+from gencls.zoo.training.perturbations import Adversarial
+
+__all__ = ["accuracy", "adversarial_accuracy", "measure"]
+
+_CHUNK = 500
+_ATTACKS = (
+    Adversarial(norm="linf", epsilon=0.3, steps=40, step_size=0.02, warmup_epochs=0),
+    Adversarial(norm="l2", epsilon=1.5, steps=40, step_size=0.1, warmup_epochs=0),
+)
+
+
+def measure(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
+    """Measure a network.
+
+    Args:
+        network: a classifier, images to logits (N, K), in eval mode; or the decoders of ABS.
+        tests: one or more test sets. Of a classifier: clean accuracy on each of them, and under PGD on a part of the
+            last. Of decoders: clean accuracy of ABS with its default settings on a part of the last.
+        few: size of this part, with equally many images of each class; at most the size of the last test set.
+
+    Returns:
+        Shares in [0, 1] by a description of the measurement.
+    """
+    part = balanced_subset(tests[-1].labels, few, seed=0)
+    images, labels = tests[-1].images[part], tests[-1].labels[part]
+    where = f"{tests[-1].name} {tests[-1].split}, {len(labels)} images"
+    if isinstance(network, ClassDecoders):
+        return {f"ABS clean accuracy, {where}": accuracy(ABS(GroupedDecoders.from_decoders(network)), images, labels)}
+    figures = {
+        f"clean accuracy, {test.name} {test.split}, {len(test)} images": accuracy(network, test.images, test.labels)
+        for test in tests
+    }
+    for attack in _ATTACKS:
+        described = f"PGD {attack.norm} {attack.epsilon}, {attack.steps} steps of {attack.step_size}, 1 random start"
+        figures[f"accuracy under {described}, {where}"] = adversarial_accuracy(network, images, labels, attack)
+    return figures
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images that the model classifies as labelled.
+
+    Args:
+        model: images to scores (N, K), in eval mode.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+    """
+    with torch.no_grad():
+        correct = [
+            (model(batch).argmax(1) == expected).sum()
+            for batch, expected in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True)
+        ]
+    return int(torch.stack(correct).sum()) / len(labels)
+
+
+def adversarial_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Adversarial, *, seed: int = 0) -> float:
+    """Share of images that the model classifies as labelled after PGD with one random start.
+
+    Args:
+        model: images to logits (N, K), differentiable, in eval mode.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        attack: norm, radius, steps and step size; its warm-up is not used.
+        seed: of the random starts.
+    """
+    with seeded(seed):
+        adversarial = [
+            pgd(
+                model,
+                batch,
+                expected,
+                norm=attack.norm,
+                epsilon=attack.epsilon,
+                steps=attack.steps,
+                step_size=attack.step_size,
+            )
+            for batch, expected in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True)
+        ]
+    return accuracy(model, torch.cat(adversarial), labels)
