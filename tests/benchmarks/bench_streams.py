@@ -22,7 +22,7 @@ from gencls.eval import PGD, GaussianNoiseAttack, ThreatModel, evaluate
 @contextmanager
 def unkeyed(seeds: Sequence[int]) -> Iterator[SimpleNamespace]:
     """Torch's own global generator serves all draws."""
-    yield SimpleNamespace(shared=set())
+    yield SimpleNamespace(shared=set(), used=False)
 
 
 def run(name: str, count: int) -> float:

@@ -101,6 +101,26 @@ def test_grouped_decoders_equal_the_loop(column: str) -> None:
     torch.testing.assert_close(decoded, expected.flatten(0, 1)[chosen], rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="the convolutions of other machines may round by batch")
+def test_decoding_does_not_depend_on_the_batch() -> None:
+    grouped = GroupedDecoders.from_decoders(with_statistics(ClassDecoders.from_architecture("mnist")))
+    latents, targets = torch.randn(33, 10, 10), torch.rand(33, 1, 1, 28, 28)
+
+    def decode_and_differentiate(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, gradients = [], []
+        for part, target in zip(latents.split(size), targets.split(size), strict=True):
+            codes = part.clone().requires_grad_()
+            decoded = grouped.decode_all((codes,))
+            images.append(decoded.detach())
+            gradients.append(torch.autograd.grad((decoded - target).square().sum(), codes)[0])
+        return torch.cat(images), torch.cat(gradients)
+
+    whole = decode_and_differentiate(33)
+    for size in (1, 2, 7, 16):
+        for found, expected in zip(decode_and_differentiate(size), whole, strict=True):
+            assert torch.equal(found, expected)
+
+
 def test_grouped_decoders_are_a_frozen_generator() -> None:
     grouped = GroupedDecoders.from_decoders(tiny_decoders())
     assert list(grouped.parameters()) == []

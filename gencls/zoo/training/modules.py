@@ -1,6 +1,7 @@
 """Lightning modules: a classifier and class-conditional VAEs."""
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import lightning
@@ -37,9 +38,9 @@ class NetworkTraining(lightning.LightningModule):
         self.description = description
 
     @property
+    @abstractmethod
     def product(self) -> nn.Module:
         """The network that is saved."""
-        raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
         """Adam with a cosine schedule over all steps."""
