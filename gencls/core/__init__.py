@@ -10,7 +10,7 @@ from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.inference import minimize
-from gencls.core.rng import Streams, draws, keyed, seeded, select, stream_seed
+from gencls.core.rng import Streams, branch, draws, keyed, repeated, seeded, select, stream_seed
 from gencls.core.surrogate import BPDA, EoT, Unrolled
 
 __all__ = [
@@ -29,11 +29,13 @@ __all__ = [
     "Transform",
     "TransformedClassifier",
     "Unrolled",
+    "branch",
     "check_images",
     "check_labels",
     "draws",
     "keyed",
     "minimize",
+    "repeated",
     "seeded",
     "select",
     "stream_seed",

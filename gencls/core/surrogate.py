@@ -1,6 +1,6 @@
 """What attacks differentiate in place of a defense: straight-through, averaged and unrolled versions."""
 
-from collections.abc import Iterator
+import math
 from typing import Any, Literal
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gencls.core.defense import BayesClassifier
 from gencls.core.errors import GenclsError
-from gencls.core.rng import draws
+from gencls.core.rng import draws, repeatable
 
 __all__ = ["BPDA", "EoT", "Unrolled"]
 
@@ -67,27 +67,65 @@ class EoT(nn.Module):
         self.reduce: Reduce = reduce
         self.chunk = min(chunk or samples, samples)
 
-    def per_draw(self, images: Tensor) -> Iterator[Tensor]:
-        """Scores (N, s, K) of the draws, chunk by chunk."""
-        for first in range(0, self.samples, self.chunk):
-            numbers = range(first, min(first + self.chunk, self.samples))
-            with draws(numbers):
-                scores: Tensor = self.model(images.repeat_interleave(len(numbers), dim=0))
-            yield scores.unflatten(0, (images.shape[0], len(numbers)))
+    def per_draw(self, images: Tensor) -> Tensor:
+        """Scores of the single draws: (N, C, H, W) -> (N, S, K).
+
+        With fewer draws per pass than S, gradients are made by drawing the same again in the backward pass, chunk by chunk,
+        so that no more than one chunk's graph is ever kept.
+        """
+        if self.chunk < self.samples and torch.is_grad_enabled() and images.requires_grad:
+            scores: Tensor = _ChunkedDraws.apply(self, images)
+            return scores
+        return torch.cat([self._draw(images, numbers) for numbers in self._chunks()], dim=1)
+
+    def _chunks(self) -> list[range]:
+        return [range(first, min(first + self.chunk, self.samples)) for first in range(0, self.samples, self.chunk)]
+
+    def _draw(self, images: Tensor, numbers: range) -> Tensor:
+        with draws(numbers):
+            scores: Tensor = self.model(images.repeat_interleave(len(numbers), dim=0) if len(numbers) > 1 else images)
+        return scores.view(images.shape[0], len(numbers), -1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> mean scores (N, K)."""
-        scores = torch.cat(list(self.per_draw(images)), dim=1)
+        return self.average(self.per_draw(images))
+
+    def average(self, scores: Tensor) -> Tensor:
+        """The mean over draws: (N, S, K) -> (N, K)."""
         if self.reduce == "logits":
             return scores.mean(dim=1)
         log_probs = scores.log_softmax(dim=-1)
         if self.reduce == "probs":
-            return log_probs.logsumexp(dim=1) - torch.tensor(float(self.samples)).log().item()
+            return log_probs.logsumexp(dim=1) - math.log(scores.shape[1])
         return log_probs.mean(dim=1)
 
     def extra_repr(self) -> str:
         """The settings."""
         return f"samples={self.samples}, reduce={self.reduce!r}"
+
+
+class _ChunkedDraws(torch.autograd.Function):
+    """Scores of all draws without a graph; the backward pass draws the same again, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, eot: EoT, images: Tensor) -> Tensor:
+        ctx.eot, ctx.again = eot, []
+        ctx.save_for_backward(images)
+        scores = []
+        for numbers in eot._chunks():
+            ctx.again.append(repeatable())
+            scores.append(eot._draw(images, numbers))
+        return torch.cat(scores, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
+        images = ctx.saved_tensors[0].detach().requires_grad_()
+        total = torch.zeros_like(images)
+        for numbers, again in zip(ctx.eot._chunks(), ctx.again, strict=True):
+            with torch.enable_grad(), again():
+                scores = ctx.eot._draw(images, numbers)
+            total += torch.autograd.grad(scores, images, grad_outputs[0][:, numbers.start : numbers.stop])[0]
+        return None, total
 
 
 class Unrolled(nn.Module):

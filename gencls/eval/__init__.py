@@ -1,7 +1,7 @@
 """Adaptive evaluation: threat models, attacks, the judge, studies and their reports."""
 
 from gencls.eval.attack_model import AttackModel, Calibrated
-from gencls.eval.attacks import FGSM, PGD, Attack, GaussianNoiseAttack
+from gencls.eval.attacks import FGSM, PGD, Attack, GaussianNoiseAttack, GrowingNoise
 from gencls.eval.cost import predict_cost, progress_bar
 from gencls.eval.evaluate import Evaluation, Protocol, evaluate, gradient_modes, run_cell
 from gencls.eval.judge import Verdict, judge
@@ -18,6 +18,7 @@ __all__ = [
     "Calibrated",
     "Evaluation",
     "GaussianNoiseAttack",
+    "GrowingNoise",
     "Protocol",
     "Study",
     "StudyCell",

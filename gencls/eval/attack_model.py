@@ -1,19 +1,42 @@
 """What an attack sees: calibrated, averaged scores of a surrogate, a loss per sample, and a meter of what was spent."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import EoT
+from gencls.core import EoT, GenclsError, repeated
 from gencls.core.surrogate import Reduce
 
-__all__ = ["AttackModel", "Calibrated", "Metered", "frozen"]
+__all__ = ["AttackModel", "Calibrated", "Loss", "Metered", "Response", "calibrate", "frozen", "margin", "score_gap"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Averaged scores (N, K) and labels (N,) -> (N,), to be increased by the attack."""
 
 _NATS = 10.0
 _SMALLEST_GAP = 1e-30
 """Scores closer than this are equal and have no scale; gradients divided by less would overflow in float32."""
+
+
+def score_gap(scores: Tensor) -> Tensor:
+    """How far the mean class lies below the best, (N, K) -> (N, 1), without gradient; 1 where all are equal."""
+    fixed = scores.detach()
+    gap = fixed.amax(dim=-1, keepdim=True) - fixed.mean(dim=-1, keepdim=True)
+    return gap.where(gap > _SMALLEST_GAP, 1.0)
+
+
+def calibrate(scores: Tensor) -> Tensor:
+    """Shift and scale scores (..., K) so that the best class is at 0 and the mean class at -10; see :class:`Calibrated`."""
+    return (scores - scores.detach().amax(dim=-1, keepdim=True)) * (_NATS / score_gap(scores))
+
+
+def margin(scores: Tensor, labels: Tensor) -> Tensor:
+    """Score of the label minus the best other score: (N, K), (N,) -> (N,). Positive where the decision is the label."""
+    label = scores.gather(1, labels.unsqueeze(1)).squeeze(1)
+    return label - scores.scatter(1, labels.unsqueeze(1), -torch.inf).amax(dim=1)
 
 
 class Calibrated(nn.Module):
@@ -34,12 +57,7 @@ class Calibrated(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> calibrated scores (N, K), float64, best 0, mean -10."""
         # In float64: in float32 the probability 1 - 1e-9 is 1, and the label's part of the gradient would be zero.
-        scores: Tensor = self.model(images).double()
-        fixed = scores.detach()
-        best = fixed.amax(dim=1, keepdim=True)
-        gap = best - fixed.mean(dim=1, keepdim=True)
-        gap = gap.where(gap > _SMALLEST_GAP, 1.0)
-        return (scores - best) * (_NATS / gap)
+        return calibrate(self.model(images).double())
 
 
 class Metered(nn.Module):
@@ -67,13 +85,40 @@ class Metered(nn.Module):
         self.backwards += rows
 
 
+@dataclass(frozen=True)
+class Response:
+    """What one look at the model tells an attack.
+
+    Attributes:
+        success: (N,) fraction of the draws in which the attack's goal is reached; 0 or 1 for a deterministic defense.
+        margin: (N,) float64, by how much the averaged scores miss the goal; negative where they reach it. Comparable between
+            perturbations of one image, in the unit of the scores.
+        reached: (N,) bool, the goal is reached in more than half of the draws, by two standard errors for a stochastic defense.
+        gradient: (N, C, H, W), of the loss; empty if not asked for.
+    """
+
+    success: Tensor
+    margin: Tensor
+    reached: Tensor
+    gradient: Tensor
+
+
 class AttackModel(nn.Module):
     """The model an attack differentiates: surrogate, EoT, calibration and loss in one place.
 
     Success is never judged on it; see :mod:`gencls.eval.judge`.
     """
 
-    def __init__(self, surrogate: nn.Module, *, samples: int = 1, reduce: Reduce = "logits", chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        surrogate: nn.Module,
+        *,
+        samples: int = 1,
+        reduce: Reduce = "logits",
+        chunk: int | None = None,
+        common_draws: bool = False,
+        stochastic: bool | None = None,
+    ) -> None:
         """Build the model.
 
         Args:
@@ -81,17 +126,15 @@ class AttackModel(nn.Module):
             samples: EoT draws; 1 for a deterministic defense.
             reduce: what EoT averages: scores, probabilities, or losses (whose gradients are then averaged).
             chunk: EoT draws per forward pass; None takes all.
+            common_draws: every look uses the same draws (common random numbers), for attacks that compare losses; by default
+                each look has fresh ones.
+            stochastic: whether two looks at the same images may differ; None asks the surrogate and ``samples``.
         """
         super().__init__()
         self.meter = Metered(surrogate)
-        self.reduce = reduce
-        self.scores: nn.Module
-        if samples == 1:
-            self.scores = Calibrated(self.meter)
-        elif reduce == "logits":  # the ensemble's scores have one scale
-            self.scores = Calibrated(EoT(self.meter, samples, reduce=reduce, chunk=chunk))
-        else:  # the softmax sees the scores of a draw
-            self.scores = EoT(Calibrated(self.meter), samples, reduce=reduce, chunk=chunk)
+        self.eot = EoT(self.meter, samples, reduce=reduce, chunk=chunk)
+        self.common_draws = common_draws
+        self.stochastic = (samples > 1 or bool(getattr(surrogate, "stochastic", False))) if stochastic is None else stochastic
 
     @classmethod
     def of(cls, model: nn.Module) -> "AttackModel":
@@ -99,16 +142,69 @@ class AttackModel(nn.Module):
         return model if isinstance(model, cls) else cls(model)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Calibrated scores (N, K)."""
-        scores: Tensor = self.scores(images)
-        return scores
+        """Calibrated scores (N, K), float64: best 0, mean -10; log probabilities where these are averaged over draws."""
+        averaged = self.average(self.per_draw(images))
+        return calibrate(averaged) if self.eot.reduce == "logits" else averaged
 
-    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy per sample (N,) from the scores of :meth:`forward`; the mean over draws for ``reduce="loss"``."""
-        if self.reduce == "loss":  # scores are mean log probabilities, or log probabilities up to a constant for one draw
-            log_probs = scores if isinstance(self.scores, EoT) else scores.log_softmax(dim=1)
-            return functional.nll_loss(log_probs, labels, reduction="none")
-        return functional.cross_entropy(scores, labels, reduction="none")
+    def per_draw(self, images: Tensor) -> Tensor:
+        """Scores of the single draws as they come: (N, C, H, W) -> (N, S, K), float64."""
+        with repeated() if self.common_draws else nullcontext():
+            return self.eot.per_draw(images).double()
+
+    def average(self, scores: Tensor) -> Tensor:
+        """The mean over draws: (N, S, K) -> (N, K). A softmax sees calibrated scores; a mean of scores keeps their unit."""
+        return self.eot.average(scores if self.eot.reduce == "logits" else calibrate(scores))
+
+    def cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy (N,) of averaged scores, calibrated first; for ``reduce="loss"`` its mean over draws."""
+        if self.eot.reduce == "loss":  # the scores are mean log probabilities, which need not sum to one
+            return functional.nll_loss(scores, labels, reduction="none")
+        return functional.cross_entropy(calibrate(scores), labels, reduction="none")
+
+    def look(self, images: Tensor, labels: Tensor, loss: Loss | None = None, *, targeted: bool = False) -> Response:
+        """Ask the model about images, and differentiate a loss if there is one.
+
+        Args:
+            images: (N, C, H, W).
+            labels: (N,), the classes to leave, or to reach where targeted.
+            loss: of averaged scores and labels.
+            targeted: what the goal is.
+
+        Raises:
+            GenclsError: for scores without a gradient, or gradients that are not finite: a NaN would pass through a sign or a
+                projection as "no step" and be reported as robustness.
+        """
+        with torch.set_grad_enabled(loss is not None):
+            images = images.detach().requires_grad_(loss is not None)
+            draws = self.per_draw(images)
+            averaged = self.average(draws)
+            gradient = images.new_empty(0) if loss is None else self.gradient(loss(averaged, labels).sum(), images)
+        hit = (draws.detach().argmax(dim=2) == labels.unsqueeze(1)) == targeted
+        missing = margin(averaged.detach(), labels)
+        success = hit.double().mean(dim=1)
+        # An attack that minimises a distance picks the luckiest of many looks; two standard errors keep the claim honest.
+        sure = success > 0.5 + (min(0.5 - 1e-9, hit.shape[1] ** -0.5) if self.stochastic else 0.0)
+        return Response(success, -missing if targeted else missing, sure, gradient)
+
+    def gradient(self, value: Tensor, images: Tensor, *, keep_graph: bool = False) -> Tensor:
+        """Gradient of a sum over samples with respect to the images, checked and counted.
+
+        Raises:
+            GenclsError: see :meth:`look`.
+        """
+        if not value.requires_grad:
+            raise GenclsError(
+                "attack: expected scores with a gradient, got detached ones; a defense without a useful gradient declares "
+                "one in surrogates(), for instance BPDA"
+            )
+        (gradient,) = torch.autograd.grad(value, images, retain_graph=keep_graph)
+        sizes = gradient.flatten(1).abs().amax(dim=1)
+        if not bool(torch.isfinite(sizes).all()):
+            bad = int((~torch.isfinite(sizes)).sum())
+            raise GenclsError(f"attack: expected finite gradients, got NaN or infinity for {bad} of {len(sizes)} images")
+        self.meter.gradients += len(sizes)
+        self.meter.zero_gradients += int((sizes == 0).sum())
+        return gradient
 
 
 @contextmanager

@@ -1,0 +1,125 @@
+"""What all attacks share: the protocol, checks of their input, and the geometry of the balls."""
+
+from dataclasses import fields, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, check_images, check_labels
+from gencls.eval.attack_model import AttackModel
+from gencls.eval.threat import Norm, ThreatModel
+
+__all__ = ["Attack", "joined", "per_image", "prepare", "project", "random_start", "require", "steepest", "taken"]
+
+Rows = TypeVar("Rows")
+"""A dataclass of tensors with one entry per row of the batch: what an attack is working on."""
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """What an evaluation needs of an attack: a frozen dataclass, called as ``attack(model, images, labels)``."""
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The threat model whose ball the adversarial images keep to; without epsilon the attack minimises the distance."""
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether the gradient modes of a defense make a difference."""
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Forward and forward-plus-backward passes per image at most, to predict the cost of a study."""
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] and labels (N,) -> adversarial images of the same shape, and nothing else.
+
+        The labels are the true classes, or for a targeted threat the classes to reach. Success and distance are the judge's
+        business. An attack that minimises a distance returns the clean image where it found nothing.
+        """
+
+
+def prepare(model: nn.Module, images: Tensor, labels: Tensor) -> AttackModel:
+    """Check the arguments of an attack and give the model the form that attacks use.
+
+    Raises:
+        GenclsError: for images or labels of the wrong kind.
+    """
+    check_images(images)
+    check_labels(labels, num_classes=None, count=len(images))
+    return AttackModel.of(model)
+
+
+def require(threat: ThreatModel, name: str, *, minimal: bool = False, targeted: bool = False, norms: Any = None) -> None:
+    """Check that an attack can serve a threat model.
+
+    Args:
+        threat: what is asked for.
+        name: of the attack.
+        minimal: the attack minimises the distance, so epsilon must be None; otherwise there must be one.
+        targeted: the attack can be targeted.
+        norms: the norms it knows; None for all.
+
+    Raises:
+        GenclsError: if it cannot.
+    """
+    if minimal and threat.epsilon is not None:
+        raise GenclsError(f"{name}: expected a threat model without epsilon, because it minimises the distance, got {threat}")
+    if not minimal and threat.epsilon is None:
+        raise GenclsError(f"{name}: expected a threat model with an epsilon, got {threat}")
+    if threat.targeted and not targeted:
+        raise GenclsError(f"{name}: expected an untargeted threat model, got {threat}")
+    if norms is not None and threat.norm not in norms:
+        raise GenclsError(f"{name}: expected a norm among {', '.join(norms)}, got {threat}")
+
+
+def per_image(values: Tensor) -> Tensor:
+    """(N,) -> (N, 1, 1, 1), to multiply images."""
+    return values.view(-1, 1, 1, 1)
+
+
+def steepest(gradient: Tensor, norm: Norm) -> Tensor:
+    """The step of length 1 along which a linear loss grows most; 0 where the gradient is 0.
+
+    Args:
+        gradient: (N, C, H, W).
+        norm: "linf" gives the sign, "l2" the direction.
+    """
+    if norm == "linf":
+        return gradient.sign()
+    largest = gradient.flatten(1).abs().amax(dim=1)  # first: squares of small numbers vanish in float32
+    gradient = gradient / per_image(largest.where(largest > 0, 1.0))
+    length = gradient.flatten(1).norm(dim=1)
+    return gradient / per_image(length.where(length > 0, 1.0))
+
+
+def project(images: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
+    """Bring images (N, C, H, W) back into the ball around the clean ones, and into [0, 1]."""
+    if norm == "linf":
+        return images.clamp(clean - epsilon, clean + epsilon).clamp_(0, 1)
+    change = images - clean
+    length = change.flatten(1).norm(dim=1).clamp_min(1e-30)
+    return change.mul_(per_image((epsilon / length).clamp_max(1.0))).add_(clean).clamp_(0, 1)
+
+
+def random_start(clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
+    """Images drawn uniformly from the balls around the clean ones, clipped to [0, 1]."""
+    if norm == "linf":
+        return (clean + epsilon * (2 * torch.rand_like(clean) - 1)).clamp_(0, 1)
+    direction = torch.randn_like(clean)
+    pixels = direction[0].numel()
+    radius = epsilon * torch.rand_like(clean[:, 0, 0, 0]).pow(1 / pixels)
+    length = direction.flatten(1).norm(dim=1)
+    return (clean + direction * per_image(radius / length)).clamp_(0, 1)
+
+
+def taken(rows: Rows, which: Tensor) -> Rows:
+    """The chosen rows (indices or mask) of every tensor: how finished samples leave the batch."""
+    return replace(rows, **{field.name: getattr(rows, field.name)[which] for field in fields(rows)})  # type: ignore[type-var, arg-type]
+
+
+def joined(first: Rows, second: Rows) -> Rows:
+    """The rows of both."""
+    both = {field.name: (getattr(first, field.name), getattr(second, field.name)) for field in fields(first)}  # type: ignore[arg-type]
+    return replace(first, **{name: torch.cat(pair) for name, pair in both.items()})  # type: ignore[type-var]

@@ -1,0 +1,38 @@
+"""The fast gradient sign method."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from gencls.eval.attacks.base import prepare, project, require, steepest
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["FGSM"]
+
+
+@dataclass(frozen=True)
+class FGSM:
+    """One gradient step onto the surface of the ball, from the image itself, on the calibrated cross-entropy.
+
+    Source: Goodfellow et al. 2015, arXiv:1412.6572. For L2 the step follows the gradient's direction.
+    """
+
+    threat: ThreatModel
+    uses_gradients = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require(self.threat, "FGSM", targeted=True)
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One gradient."""
+        return 0, 1
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        model = prepare(model, images, labels)
+        sign = -1.0 if self.threat.targeted else 1.0
+        epsilon = self.threat.epsilon or 0.0
+        response = model.look(images, labels, lambda scores, y: sign * model.cross_entropy(scores, y))
+        return project(images + epsilon * steepest(response.gradient, self.threat.norm), images, self.threat.norm, epsilon)

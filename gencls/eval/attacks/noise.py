@@ -1,0 +1,129 @@
+"""Additive Gaussian noise, of a fixed size and of growing size."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, select
+from gencls.eval.attack_model import AttackModel
+from gencls.eval.attacks.base import per_image, prepare, require
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["GaussianNoiseAttack", "GrowingNoise"]
+
+
+@dataclass(frozen=True)
+class GaussianNoiseAttack:
+    """Gaussian noise scaled to the surface of the ball; the worst of several draws.
+
+    For L2 the noise has norm epsilon after clipping to [0, 1]; for Linf its largest component has size epsilon.
+    It needs no gradient, so a gradient attack that does worse than it is broken.
+
+    Attributes:
+        threat: Linf or L2 with an epsilon.
+        tries: draws per image; samples broken by one take no part in the next.
+    """
+
+    threat: ThreatModel
+    tries: int = 10
+    uses_gradients = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require(self.threat, "GaussianNoiseAttack")
+        if self.tries < 1:
+            raise GenclsError(f"GaussianNoiseAttack: expected tries >= 1, got {self.tries}")
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One forward pass per draw."""
+        return self.tries, 0
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        from gencls.eval.attacks import foolbox_attacks
+
+        model = prepare(model, images, labels)
+        run = foolbox_attacks.gaussian_noise(self.threat.norm, self.threat.epsilon or 0.0)
+        adversarial = images.clone()
+        success = torch.full((len(images),), -1.0, dtype=torch.float64, device=images.device)
+        missing = torch.full_like(success, torch.inf)
+        alive = torch.arange(len(images), device=images.device)
+        for _ in range(self.tries):
+            with select(alive):
+                candidates = run(model, images[alive], labels[alive])
+                response = model.look(candidates, labels[alive])
+            before, closest = success[alive], missing[alive]
+            better = (response.success > before) | ((response.success == before) & (response.margin < closest))
+            adversarial[alive[better]] = candidates[better]
+            success[alive[better]], missing[alive[better]] = response.success[better], response.margin[better]
+            alive = alive[response.success < 1]
+            if not len(alive):
+                break
+        return adversarial
+
+
+@dataclass(frozen=True)
+class GrowingNoise:
+    """Gaussian noise of growing standard deviation, until the decision is wrong.
+
+    Source: the thesis, section 2.3, after Ford et al. 2019, arXiv:1901.10513. The distance is that of the clipped image.
+
+    Attributes:
+        threat: Linf or L2 without epsilon.
+        largest: the last standard deviation, in [0, 1] pixel units.
+        sizes: number of standard deviations, evenly spaced from largest / sizes.
+        tries: draws per size; the closest of the successful ones counts.
+    """
+
+    threat: ThreatModel
+    largest: float = 1.0
+    sizes: int = 50
+    tries: int = 1
+    uses_gradients = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require(self.threat, "GrowingNoise", minimal=True)
+        if not self.largest > 0 or self.sizes < 1 or self.tries < 1:
+            raise GenclsError(
+                f"GrowingNoise: expected largest > 0, sizes >= 1, tries >= 1, got {self.largest}, {self.sizes}, {self.tries}"
+            )
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One forward pass per size and draw."""
+        return self.sizes * self.tries, 0
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        model = prepare(model, images, labels)
+        adversarial = images.clone()
+        distance = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
+        alive = torch.arange(len(images), device=images.device)
+        for size in range(self.sizes + 1):  # size 0: an image that is wrong without noise has distance 0
+            for _ in range(self.tries if size else 1):
+                self._try(model, images, labels, alive, self.largest * size / self.sizes, adversarial, distance)
+            alive = alive[distance[alive].isinf()]
+            if not len(alive):
+                break
+        return adversarial
+
+    def _try(
+        self,
+        model: AttackModel,
+        images: Tensor,
+        labels: Tensor,
+        alive: Tensor,
+        deviation: float,
+        adversarial: Tensor,
+        distance: Tensor,
+    ) -> None:
+        with select(alive):
+            noisy = (images[alive] + deviation * torch.randn_like(images[alive])).clamp_(0, 1)
+            reached = model.look(noisy, labels[alive]).reached
+        length = self.threat.distance(images[alive], noisy)
+        better = reached & (length < distance[alive])
+        adversarial[alive] = torch.where(per_image(better), noisy, adversarial[alive])
+        distance[alive] = length.where(better, distance[alive])

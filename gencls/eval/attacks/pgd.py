@@ -1,0 +1,199 @@
+"""Projected gradient descent, with samples that leave the batch as soon as they are broken."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, branch
+from gencls.eval.attack_model import AttackModel, Loss, margin
+from gencls.eval.attacks.base import joined, per_image, prepare, project, random_start, require, steepest, taken
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["PGD"]
+
+_FILL = {"cpu": 32, "cuda": 2048}
+"""Rows below which a device is not full (small images; docs/performance.md): then the next restart joins the batch."""
+
+_SURE = 64
+"""Draws that must all be wrong, look after look, before a stochastic defense counts as broken: its accuracy is then < 5 %."""
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Projected gradient descent on the calibrated cross-entropy, with random starts in the ball.
+
+    A deterministic defense is done with at its first wrong decision; where there is none, the perturbation with the smallest
+    margin seen is returned. Of a stochastic defense the last iterate of each start is compared on fresh draws. Restarts share
+    the batch while it is too small to fill the device, and the result does not depend on that.
+
+    Source: Madry et al. 2018, arXiv:1706.06083. The thesis (section 2.3) uses 80 steps with 5 or 20 starts.
+
+    Attributes:
+        threat: Linf or L2 with an epsilon; may be targeted.
+        steps: gradient steps per start, >= 1.
+        restarts: random starts; samples broken by one take no part in the next.
+        step_size: in [0, 1] pixel units; None takes 2.5 epsilon / steps.
+        random_start: False starts at the image itself.
+        loss: "cross-entropy"; "margin", the label's score minus the best other; or "multi-targeted", where start r lowers the
+            label's score against the r-th best other class (Gowal et al. 2019, arXiv:1910.09338).
+        to_the_end: go on after the first wrong decision, for the largest loss rather than success (to transfer, for instance).
+    """
+
+    threat: ThreatModel
+    steps: int = 40
+    restarts: int = 1
+    step_size: float | None = None
+    random_start: bool = True
+    loss: Literal["cross-entropy", "margin", "multi-targeted"] = "cross-entropy"
+    to_the_end: bool = False
+    uses_gradients = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require(self.threat, "PGD", targeted=self.loss != "multi-targeted")
+        if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and self.step_size <= 0):
+            raise GenclsError(
+                "PGD: expected steps >= 1, restarts >= 1 and step_size > 0, "
+                f"got {self.steps}, {self.restarts} and {self.step_size}"
+            )
+        losses = get_args(type(self).__annotations__["loss"])
+        if self.loss not in losses:
+            raise GenclsError(f"PGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One gradient per step and start, and one forward pass that ends a start."""
+        return self.restarts, self.restarts * self.steps
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        return _Run(self, prepare(model, images, labels), images, labels).result()
+
+
+@dataclass
+class _Rows:
+    """The rows of the batch: (sample, start) pairs, each in its own step."""
+
+    sample: Tensor
+    start: Tensor
+    step: Tensor
+    streak: Tensor  # looks in a row that found every draw broken
+    current: Tensor
+    best: Tensor
+    success: Tensor  # of the best
+    margin: Tensor
+
+
+class _Run:
+    """One call of the attack."""
+
+    def __init__(self, attack: PGD, model: AttackModel, images: Tensor, labels: Tensor) -> None:
+        self.attack, self.model, self.images, self.labels = attack, model, images, labels
+        self.threat, self.epsilon = attack.threat, attack.threat.epsilon or 0.0
+        self.step_size = attack.step_size or 2.5 * self.epsilon / attack.steps
+        self.looks = math.ceil(_SURE / model.eot.samples) if model.stochastic else 1
+        self.targets = self._targets()
+        self.next_start = 0
+        self.rows = self._new_rows(torch.arange(0, device=images.device))
+        # Per sample; the first start by number that broke it, not the first in time, which depends on what shares the batch.
+        self.broken_by = torch.full((len(images),), attack.restarts, device=images.device)
+        self.found = self._new_rows(torch.arange(len(images), device=images.device))
+
+    def result(self) -> Tensor:
+        while True:
+            self._admit()
+            if not len(self.rows.sample):
+                return self.found.best
+            self._finish()
+            if len(self.rows.sample):
+                self._step()
+
+    def _new_rows(self, sample: Tensor) -> _Rows:
+        zero, least = torch.zeros_like(sample), torch.full(sample.shape, -1.0, dtype=torch.float64, device=sample.device)
+        clean = self.images[sample]
+        return _Rows(sample, zero, zero, zero, clean, clean.clone(), least, least * -torch.inf)
+
+    def _admit(self) -> None:
+        """While the device is not full, let the samples that are still right begin with their next start."""
+        while len(self.rows.sample) < _FILL.get(self.images.device.type, 32) and self.next_start < self.attack.restarts:
+            new = self._new_rows((self.broken_by > self.next_start).nonzero().squeeze(1))
+            new.start = new.start + self.next_start
+            if self.attack.random_start:
+                with branch(new.sample, new.start.tolist()):
+                    new.current = random_start(new.current, self.threat.norm, self.epsilon)
+            self.rows = joined(self.rows, new)
+            self.next_start += 1
+
+    def _step(self) -> None:
+        broken = self._look(self.rows, self._loss())
+        rows = self.rows
+        move = self.step_size * steepest(self.gradient, self.threat.norm)
+        rows.current = project(rows.current + move, self.images[rows.sample], self.threat.norm, self.epsilon)
+        rows.step = rows.step + 1
+        if bool(broken.any()):
+            self._merge(taken(rows, broken), broken=True)
+            self.rows = taken(rows, rows.start < self.broken_by[rows.sample])
+
+    def _finish(self) -> None:
+        """A last look at the rows that have made all their steps."""
+        last = self.rows.step == self.attack.steps
+        if not bool(last.any()):
+            return
+        done = taken(self.rows, last)
+        broken = self._look(done, None)
+        self._merge(taken(done, broken), broken=True)
+        self._merge(taken(done, ~broken), broken=False)
+        self.rows = taken(self.rows, ~last & (self.rows.start < self.broken_by[self.rows.sample]))
+
+    def _look(self, rows: _Rows, loss: Loss | None) -> Tensor:
+        """Ask the model about the current images, remember the best of each row; (M,) bool, which are broken for good."""
+        with branch(rows.sample, rows.start.tolist()):
+            response = self.model.look(rows.current, self.labels[rows.sample], loss, targeted=self.threat.targeted)
+        self.gradient = response.gradient
+        # To the end only the margin counts. One noisy look at a random defense says little: there the last iterate counts.
+        success = torch.zeros_like(response.success) if self.attack.to_the_end else response.success
+        rows.streak = torch.where(success == 1, rows.streak + 1, 0)
+        broken = rows.streak >= self.looks
+        better = broken | (loss is None if self.model.stochastic else _better(success, response.margin, rows))
+        rows.best = torch.where(per_image(better), rows.current, rows.best)
+        rows.success, rows.margin = success.where(better, rows.success), response.margin.where(better, rows.margin)
+        return broken
+
+    def _merge(self, rows: _Rows, *, broken: bool) -> None:
+        """Let finished rows compete for their samples' results, start by start, so that no sample occurs twice at once."""
+        for start in rows.start.unique().tolist():
+            mine = taken(rows, rows.start == start)
+            before = taken(self.found, mine.sample)
+            free = self.broken_by[mine.sample] == self.attack.restarts
+            wins = start < self.broken_by[mine.sample] if broken else free & _better(mine.success, mine.margin, before)
+            mine = taken(mine, wins)
+            self.found.best[mine.sample], self.found.success[mine.sample] = mine.best, mine.success
+            self.found.margin[mine.sample] = mine.margin
+            if broken:
+                self.broken_by[mine.sample] = start
+
+    def _targets(self) -> Tensor:
+        """For each sample and start the other class to raise, in the order of the clean scores: (N, restarts)."""
+        if self.attack.loss != "multi-targeted":
+            return self.labels.unsqueeze(1)
+        with torch.no_grad():
+            scores = self.model.average(self.model.per_draw(self.images))
+        order = scores.scatter(1, self.labels.unsqueeze(1), -torch.inf).argsort(dim=1, descending=True)[:, :-1]
+        return order[:, torch.arange(self.attack.restarts, device=order.device) % order.shape[1]]
+
+    def _loss(self) -> Loss:
+        sign = -1.0 if self.threat.targeted else 1.0
+        if self.attack.loss == "cross-entropy":
+            return lambda scores, labels: sign * self.model.cross_entropy(scores, labels)
+        if self.attack.loss == "margin":
+            return lambda scores, labels: -sign * margin(scores, labels)
+        targets = self.targets[self.rows.sample, self.rows.start].unsqueeze(1)
+        return lambda scores, labels: (scores.gather(1, targets) - scores.gather(1, labels.unsqueeze(1))).squeeze(1)
+
+
+def _better(success: Tensor, missing: Tensor, than: _Rows) -> Tensor:
+    """More draws in which the goal is reached, or as many with a smaller margin."""
+    return (success > than.success) | ((success == than.success) & (missing < than.margin))
