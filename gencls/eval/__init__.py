@@ -1,7 +1,17 @@
 """Adaptive evaluation: threat models, attacks, the judge, studies and their reports."""
 
 from gencls.eval.attack_model import AttackModel, Calibrated
-from gencls.eval.attacks import FGSM, PGD, Attack, GaussianNoiseAttack, GrowingNoise
+from gencls.eval.attacks import (
+    DDN,
+    FGSM,
+    PGD,
+    Attack,
+    CarliniWagner,
+    DeepFool,
+    GaussianNoiseAttack,
+    GrowingNoise,
+    RestartedCarliniWagner,
+)
 from gencls.eval.cost import predict_cost, progress_bar
 from gencls.eval.evaluate import Evaluation, Protocol, evaluate, gradient_modes, run_cell
 from gencls.eval.judge import Verdict, judge
@@ -11,15 +21,19 @@ from gencls.eval.summary import compare, summarize
 from gencls.eval.threat import ThreatModel
 
 __all__ = [
+    "DDN",
     "FGSM",
     "PGD",
     "Attack",
     "AttackModel",
     "Calibrated",
+    "CarliniWagner",
+    "DeepFool",
     "Evaluation",
     "GaussianNoiseAttack",
     "GrowingNoise",
     "Protocol",
+    "RestartedCarliniWagner",
     "Study",
     "StudyCell",
     "ThreatModel",

@@ -90,6 +90,7 @@ class Response:
     """What one look at the model tells an attack.
 
     Attributes:
+        scores: (N, K), averaged over the draws, without gradient.
         success: (N,) fraction of the draws in which the attack's goal is reached; 0 or 1 for a deterministic defense.
         margin: (N,) float64, by how much the averaged scores miss the goal; negative where they reach it. Comparable between
             perturbations of one image, in the unit of the scores.
@@ -97,6 +98,7 @@ class Response:
         gradient: (N, C, H, W), of the loss; empty if not asked for.
     """
 
+    scores: Tensor
     success: Tensor
     margin: Tensor
     reached: Tensor
@@ -179,12 +181,17 @@ class AttackModel(nn.Module):
             draws = self.per_draw(images)
             averaged = self.average(draws)
             gradient = images.new_empty(0) if loss is None else self.gradient(loss(averaged, labels).sum(), images)
+        return self.respond(draws, averaged, labels, gradient, targeted=targeted)
+
+    def respond(self, draws: Tensor, averaged: Tensor, labels: Tensor, gradient: Tensor, *, targeted: bool = False) -> Response:
+        """What the scores of the draws (N, S, K) and their mean (N, K) say about the goal; see :meth:`look`."""
         hit = (draws.detach().argmax(dim=2) == labels.unsqueeze(1)) == targeted
-        missing = margin(averaged.detach(), labels)
         success = hit.double().mean(dim=1)
-        # An attack that minimises a distance picks the luckiest of many looks; two standard errors keep the claim honest.
-        sure = success > 0.5 + (min(0.5 - 1e-9, hit.shape[1] ** -0.5) if self.stochastic else 0.0)
-        return Response(success, -missing if targeted else missing, sure, gradient)
+        scores = averaged.detach()
+        missing = margin(scores, labels)
+        # An attack that minimises a distance picks the luckiest of many looks; two standard errors keep its claim honest.
+        needed = 0.5 + (min(0.5 - 1e-9, hit.shape[1] ** -0.5) if self.stochastic else 0.0)
+        return Response(scores, success, -missing if targeted else missing, success > needed, gradient)
 
     def gradient(self, value: Tensor, images: Tensor, *, keep_graph: bool = False) -> Tensor:
         """Gradient of a sum over samples with respect to the images, checked and counted.

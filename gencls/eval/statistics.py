@@ -1,10 +1,10 @@
-"""Intervals and paired tests for accuracies (the numerics are statsmodels' and scipy's)."""
+"""Intervals and paired tests for accuracies and distances (Wilson's and McNemar's numerics are statsmodels' and scipy's)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,21 @@ from gencls.core.errors import GenclsError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["McNemar", "holm", "mcnemar", "pairwise_mcnemar", "wilson"]
+__all__ = [
+    "McNemar",
+    "bootstrap_band",
+    "holm",
+    "mcnemar",
+    "pairwise_mcnemar",
+    "wilson",
+    "wilson_band",
+]
 
 BoolArray = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+_BLOCK = 2_000_000
+"""Values that the bootstrap holds at a time; its result does not depend on it."""
 
 
 class McNemar(NamedTuple):
@@ -50,17 +62,74 @@ def wilson(successes: float, count: int, confidence: float = 0.95) -> tuple[floa
     Raises:
         GenclsError: An argument is outside its range.
     """
+    low, high = wilson_band([successes], count, confidence)
+    return float(low[0]), float(high[0])
+
+
+def wilson_band(successes: npt.ArrayLike, count: int, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Wilson score intervals of several proportions of the same samples, each for itself (pointwise).
+
+    Args:
+        successes: (P,) numbers of successes, between 0 and `count`.
+        count: Number of samples, at least 1.
+        confidence: Coverage of each interval, strictly between 0 and 1.
+
+    Returns:
+        (P,) lower and (P,) upper limits, all in [0, 1].
+
+    Raises:
+        GenclsError: An argument is outside its range.
+    """
+    values = np.asarray(successes, dtype=np.float64)
     if count < 1:
         raise GenclsError(f"expected a count of at least 1 for an interval, got {count}")
-    if not 0 <= successes <= count * (1 + 1e-9):  # a mean of draws times the count may exceed it by rounding
-        raise GenclsError(f"expected between 0 and {count} successes, got {successes}")
-    if not 0 < confidence < 1:
-        raise GenclsError(f"expected a confidence strictly between 0 and 1, got {confidence}")
+    outside = values[~((values >= 0) & (values <= count * (1 + 1e-9)))]  # a mean of draws times the count may round up
+    if outside.size:
+        raise GenclsError(f"expected between 0 and {count} successes, got {outside.flat[0]:g}")
+    _check_confidence(confidence)
     from statsmodels.stats.proportion import proportion_confint
 
-    low, high = proportion_confint(min(successes, count), count, alpha=1 - confidence, method="wilson")
+    low, high = proportion_confint(np.minimum(values, count), count, alpha=1 - confidence, method="wilson")
     # At the borders the limit is the border itself; the formula misses it by rounding.
-    return float(low) if successes > 0 else 0.0, float(high) if successes < count else 1.0
+    return np.where(values > 0, low, 0.0), np.where(values < count, high, 1.0)
+
+
+def bootstrap_band(
+    values: npt.NDArray[Any],
+    statistic: Callable[[npt.NDArray[Any]], Floats],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Floats, Floats]:
+    """Percentile bootstrap over samples (Efron 1979), pointwise for a statistic with several values.
+
+    Args:
+        values: (N,) one value per sample; may be infinite.
+        statistic: From resamples (B, N) to (B, P), row by row. NaN marks resamples for which it is not defined; they are left
+            out.
+        confidence: Coverage, strictly between 0 and 1.
+        resamples: Number of resamples, at least 1.
+        seed: Of numpy's generator; equal seeds resample equally, for arrays of equal length.
+
+    Returns:
+        (P,) lower and (P,) upper limits: values that a resample has taken, rounded outwards, so that infinite ones are never
+        averaged with others.
+
+    Raises:
+        GenclsError: There are no values or resamples, or the confidence is out of range.
+    """
+    _check_confidence(confidence)
+    if values.ndim != 1 or not values.size or resamples < 1:
+        raise GenclsError(f"expected values of shape (N,), N >= 1, and resamples >= 1, got {values.shape} and {resamples}")
+    generator = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // len(values))
+    blocks = [min(rows, resamples - first) for first in range(0, resamples, rows)]
+    # The generator hands out one stream of numbers, so that blocks of any size resample alike.
+    found = np.concatenate([statistic(values[generator.integers(len(values), size=(b, len(values)))]) for b in blocks])
+    quantile: Any = np.nanquantile if np.isnan(found).any() else np.quantile  # the former is slow
+    tail = (1 - confidence) / 2
+    return quantile(found, tail, axis=0, method="lower"), quantile(found, 1 - tail, axis=0, method="higher")
 
 
 def mcnemar(a_correct: npt.ArrayLike, b_correct: npt.ArrayLike, *, mid_p: bool = False) -> McNemar:
@@ -113,16 +182,15 @@ def holm(p_values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.
     return np.asarray(multipletests(values, method="holm")[1], dtype=np.float64)
 
 
-def pairwise_mcnemar(correct: Mapping[str, npt.ArrayLike], *, mid_p: bool = False) -> pd.DataFrame:
+def pairwise_mcnemar(correct: Mapping[str, npt.ArrayLike]) -> pd.DataFrame:
     """McNemar's test for every pair of defenses on the same samples, with Holm's correction over the pairs.
 
     Args:
         correct: For each defense, (N,) bool decisions; samples in the same order everywhere.
-        mid_p: Use the mid-p variant in place of the exact test.
 
     Returns:
         One row per pair, in the order of the mapping: `defense_a`, `defense_b`, `only_a`, `only_b` (samples that only one
-        of them classifies correctly), `p_value`, `p_holm`.
+        of them classifies correctly), `p_value` (exact), `p_holm`, `p_mid` (the mid-p variant), `p_mid_holm`.
 
     Raises:
         GenclsError: As in `mcnemar`.
@@ -130,17 +198,26 @@ def pairwise_mcnemar(correct: Mapping[str, npt.ArrayLike], *, mid_p: bool = Fals
     import pandas as pd
 
     pairs = list(combinations(correct, 2))
-    tests = [mcnemar(correct[a], correct[b], mid_p=mid_p) for a, b in pairs]
+    tests = [mcnemar(correct[a], correct[b]) for a, b in pairs]
+    exact = np.array([test.p_value for test in tests], dtype=np.float64)
+    mid = np.array([_discordant_p_value(test.b, test.c, mid_p=True) for test in tests], dtype=np.float64)
     return pd.DataFrame(
         {
             "defense_a": [a for a, _ in pairs],
             "defense_b": [b for _, b in pairs],
             "only_a": np.array([test.b for test in tests], dtype=np.int64),
             "only_b": np.array([test.c for test in tests], dtype=np.int64),
-            "p_value": np.array([test.p_value for test in tests], dtype=np.float64),
-            "p_holm": holm([test.p_value for test in tests]),
+            "p_value": exact,
+            "p_holm": holm(exact),
+            "p_mid": mid,
+            "p_mid_holm": holm(mid),
         }
     )
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise GenclsError(f"expected a confidence strictly between 0 and 1, got {confidence}")
 
 
 def _decisions(values: npt.ArrayLike, name: str) -> BoolArray:

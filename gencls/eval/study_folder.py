@@ -3,6 +3,7 @@
 study.json           settings and the list of cells      samples.safetensors      images and labels
 cells/KEY.parquet    records of a finished cell          cells/KEY.safetensors    its adversarial images
 results.csv          the table                           report.html, figures/    the report
+curves.csv           success rates at every size         doctor.json              the diagnosis, if one was made
 """
 
 import json
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gencls.core import GenclsError
+from gencls.eval.records import complete
 from gencls.eval.summary import WORST_CASE, compare, summarize
 
 if TYPE_CHECKING:
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["StudyCell", "atomically", "cell_path", "read_adversarials", "read_records", "read_study", "report_study"]
 
-FORMAT = 1
-SETTINGS, SAMPLES, RESULTS, CELLS = "study.json", "samples.safetensors", "results.csv", "cells"
+FORMAT = 2
+"""2: the judge draws sequentially, so records hold different numbers of draws, and majorities of their own."""
+_READABLE = (1, 2)  # to report; only a study of the present format is continued, since an older judge decided otherwise
+
+SETTINGS, SAMPLES, RESULTS, CELLS, DIAGNOSIS = "study.json", "samples.safetensors", "results.csv", "cells", "doctor.json"
 
 _PANEL_IMAGES = 8
 
@@ -52,7 +57,7 @@ def read_study(folder: str | Path) -> dict[str, Any]:
     """The settings of the study in a folder.
 
     Raises:
-        GenclsError: if the folder holds no study.
+        GenclsError: if the folder holds no study, or one of a format that is not known here.
     """
     path = Path(folder) / SETTINGS
     if not path.is_file():
@@ -63,6 +68,8 @@ def read_study(folder: str | Path) -> dict[str, Any]:
         raise GenclsError(f"{path}: expected the settings of a study in JSON, got {error}") from None
     if not isinstance(settings, dict) or not {"format", "shard_size", "cells", "seeds"} <= settings.keys():
         raise GenclsError(f"{path}: expected the settings of a study, got JSON of another kind")
+    if settings["format"] not in _READABLE:
+        raise GenclsError(f"{path}: expected a study of format {_READABLE}, got {settings['format']!r}; update gencls")
     return settings
 
 
@@ -76,8 +83,10 @@ def read_cells(folder: str | Path) -> list[StudyCell]:
 def read_records(folder: str | Path) -> "pandas.DataFrame":
     """One row per sample and finished cell, see :func:`gencls.eval.run_cell`, with the index ``sample`` into the samples.
 
+    Records of format 1 get the columns that they lack, see :func:`gencls.eval.records.complete`.
+
     Raises:
-        GenclsError: if the folder holds no study, or none of its cells is finished.
+        GenclsError: if the folder holds no study, none of its cells is finished, or a cell lacks columns.
     """
     import pandas
 
@@ -87,8 +96,8 @@ def read_records(folder: str | Path) -> "pandas.DataFrame":
     for cell in read_cells(folder):
         path = cell_path(folder, cell, "parquet")
         try:
-            frame = pandas.read_parquet(path).assign(defense=cell.defense, attack=cell.attack)
-        except (OSError, ValueError) as error:  # Arrow's errors are of these kinds
+            frame = complete(pandas.read_parquet(path).assign(defense=cell.defense, attack=cell.attack))
+        except (OSError, ValueError) as error:  # so are Arrow's errors
             raise GenclsError(f"{path}: expected the records of a cell, got {error}; remove the file and run again") from error
         first = cell.shard * shard_size
         frames.append(frame.assign(sample=range(first, first + len(frame))))
@@ -103,15 +112,16 @@ def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
 
 
 def report_study(folder: str | Path) -> Path:
-    """Write ``report.html``, ``results.tex`` and the figures from the records in a study folder.
+    """Write ``report.html``, ``results.tex``, ``curves.csv`` and the figures from the records in a study folder.
 
     Returns:
         The path of the page.
 
     Raises:
-        GenclsError: if the folder holds no study, or none of its cells is finished.
+        GenclsError: if the folder holds no study, none of its cells is finished, or its ``doctor.json`` is malformed.
     """
-    from gencls.eval.report import write_report
+    from gencls.eval.report import read_diagnoses, write_report
+    from gencls.eval.report.curves import reading_sizes
 
     folder = Path(folder)
     settings, records = read_study(folder), read_records(folder)
@@ -124,10 +134,11 @@ def report_study(folder: str | Path) -> Path:
         folder,
         records=records,
         summary=summary,
-        mcnemar=compare(records),
+        mcnemar=compare(records, at=reading_sizes(records)),
         images=_panels(folder, records),
         settings=settings,
         warnings=warnings,
+        diagnoses=read_diagnoses(folder / DIAGNOSIS) if (folder / DIAGNOSIS).exists() else (),
     )
 
 
@@ -151,13 +162,19 @@ def _panels(folder: Path, records: "pandas.DataFrame") -> list[Any]:
                 clean=samples["images"][: len(adversarial)],
                 adversarial=adversarial,
                 labels=samples["labels"][: len(adversarial)],
-                predictions=torch.tensor([list(row) for row in chosen["predictions"]]),
-                clean_predictions=torch.tensor([list(row) for row in chosen["clean_predictions"]]),
+                predictions=_padded(chosen["predictions"]),
+                clean_predictions=_padded(chosen["clean_predictions"]),
                 norm=chosen["norm"].iloc[0],
-                epsilon=chosen["epsilon"].iloc[0],
+                epsilon=None if chosen["epsilon"].isna().iloc[0] else chosen["epsilon"].iloc[0],
             )
         )
     return panels
+
+
+def _padded(predictions: "pandas.Series") -> Tensor:
+    """Lists of predictions, some longer than others -> (n, S), filled up with -1."""
+    rows = [torch.tensor(list(row), dtype=torch.int64) for row in predictions]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
 
 
 def atomically(path: Path, write: Callable[[Path], object]) -> None:

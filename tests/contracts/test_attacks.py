@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -5,11 +7,13 @@ import gencls.eval
 from gencls.core import keyed
 from gencls.eval import FGSM, PGD, Attack, AttackModel, GaussianNoiseAttack, ThreatModel
 from tests.contracts.attacks import FIXED as ATTACKS
-from tests.contracts.attacks import MINIMAL
+from tests.contracts.attacks import MINIMAL, OPTIMAL
 from tests.toys import Linear, NoisyLogits, Rescaled, small_cnn
 
 THREATS = {"linf": ThreatModel("linf", 0.1), "l2": ThreatModel("l2", 0.8)}
 
+every_minimal = pytest.mark.parametrize("key", MINIMAL, ids="-".join)
+every_optimal = pytest.mark.parametrize("key", OPTIMAL, ids="-".join)
 every_attack = pytest.mark.parametrize("attack", ATTACKS)
 both_norms = pytest.mark.parametrize("norm", THREATS)
 
@@ -23,7 +27,7 @@ def run(attack, model, images, labels, first=0):
 def test_every_public_attack_is_in_the_table():
     public = {name: getattr(gencls.eval, name) for name in gencls.eval.__all__}
     found = {name for name, item in public.items() if isinstance(item, type) and {"uses_gradients", "passes"} <= set(dir(item))}
-    assert found - {"Attack"} == set(ATTACKS) | set(MINIMAL)
+    assert found - {"Attack"} == set(ATTACKS) | {name for name, _ in MINIMAL}
 
 
 @every_attack
@@ -238,3 +242,96 @@ def test_eot_of_a_noisy_model_follows_the_mean_gradient():
     best = optimal_margin(model, images, labels, "l2", 0.25)
     clean = margins(model, images, labels).amin(1)
     assert ((margins(model, found, labels).amin(1) - best) <= 0.05 * (clean - best)).all()
+
+
+@every_minimal
+def test_the_contract_of_minimal_attacks(key, cnn, digits):
+    images, labels = digits[0].clone(), digits[1]
+    images[0], images[1], images[2] = 0.0, 1.0, (images[2] > 0.5).float()
+    before, random_state = images.clone(), torch.get_rng_state()
+    attack = MINIMAL[key]
+    assert isinstance(attack, Attack)
+    found = run(attack, cnn, images, labels)
+    assert found.shape == images.shape
+    assert not found.requires_grad
+    assert (found >= 0).all()
+    assert (found <= 1).all()
+    wrong = cnn(images).argmax(1) != labels
+    assert torch.equal(found[wrong], images[wrong])  # distance 0
+    moved = (found != images).flatten(1).any(1)
+    assert (cnn(found).argmax(1) != labels)[moved].all()  # what is returned succeeds, or is the clean image
+    assert torch.equal(images, before)
+    assert torch.equal(run(attack, cnn, images, labels), found)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in cnn.parameters())
+
+
+@every_optimal
+def test_minimal_attacks_find_all(key, cnn, digits):
+    labels = cnn(digits[0]).argmax(1)
+    assert (cnn(run(MINIMAL[key], cnn, digits[0], labels)).argmax(1) != labels).double().mean() > 0.95
+
+
+@every_minimal
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("size", [1, 7])
+def test_minimal_attacks_do_not_depend_on_the_batch(key, noisy, size, cnn, noisy_cnn, digits):
+    images, labels = digits[0][:14], digits[1][:14]
+    model = noisy_cnn if noisy else cnn
+    together = run(MINIMAL[key], model, images, labels)
+    parts = torch.cat(
+        [run(MINIMAL[key], model, images[i : i + size], labels[i : i + size], first=i) for i in range(0, 14, size)]
+    )
+    threat = MINIMAL[key].threat
+    # Rounding differs between batch sizes and grows over an attack's steps.
+    distances, again = threat.distance(images, together), threat.distance(images, parts)
+    assert ((distances - again).abs() <= 0.02 * distances + 1e-5).double().mean() >= 0.9
+
+
+@every_optimal
+@pytest.mark.parametrize("count", [1, 64])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_minimal_attacks_are_optimal_on_linear_classifiers(key, classes, shape, count):
+    """Images in [0.3, 0.7], so that the box does not bind."""
+    model, images, labels = linear_problem(classes, shape, count)
+    attack = MINIMAL[key]
+    best = minimal_distance(model, images, labels, attack.threat.norm)
+    found = run(attack, model, images, labels)
+    assert (model(found).argmax(1) != labels).all()
+    ratio = attack.threat.distance(images, found) / best
+    assert (ratio >= 1 - 1e-4).all()
+    assert (ratio <= 1.05).all()
+
+
+@pytest.mark.parametrize("key", [("DDN", "l2"), ("CarliniWagner", "l2")], ids="-".join)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_targeted_minimal_attacks_are_optimal_for_two_classes(key, shape):
+    model, images, labels = linear_problem(2, shape, 16)
+    attack = replace(MINIMAL[key], threat=ThreatModel("l2", targeted=True))
+    found = run(attack, model, images, 1 - labels)
+    assert (attack.threat.distance(images, found) <= 1.05 * minimal_distance(model, images, labels, "l2")).all()
+
+
+@every_optimal
+@pytest.mark.parametrize("scores", [{"shift": 100.0}, {"shift": -100.0}, {"scale": 200.0}, {"scale": 1 / 200}])
+def test_offset_and_scale_do_not_change_distances(key, scores):
+    cnn = small_cnn()
+    images = torch.rand(200, 1, 8, 8)
+    labels = cnn(images).argmax(1)
+    threat = MINIMAL[key].threat
+    expected = threat.distance(images, run(MINIMAL[key], cnn, images, labels))
+    radius = expected.median()
+    found = run(MINIMAL[key], Rescaled(cnn, **scores).eval(), images, labels)
+    broken = cnn(found).argmax(1) != labels
+    # Float32 scores shifted by 100 lose two digits: samples at the radius itself may fall on either side of it.
+    near = (expected - radius).abs() < 0.01 * radius
+    assert (((threat.distance(images, found) <= radius) & broken) != (expected <= radius))[~near].sum() <= 1
+
+
+def minimal_distance(model, images, labels, norm):
+    """min over the other classes of margin / dual norm of the difference of weights."""
+    differences = model.weight[labels].unsqueeze(1) - model.weight
+    others = torch.ones(differences.shape[:2], dtype=torch.bool).scatter(1, labels[:, None], False)
+    dual = differences[others].view(len(labels), -1, differences.shape[2]).norm(p=1 if norm == "linf" else 2, dim=2)
+    return (margins(model, images, labels) / dual).amin(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from html import unescape
@@ -16,10 +17,13 @@ import torch
 from markupsafe import escape as escape_html
 
 from gencls.core.errors import GenclsError
-from gencls.eval.report import ImagePanel, write_report
+from gencls.eval.curves import SuccessCurve, closest_distances, robust_accuracy
+from gencls.eval.records import WORST_CASE
+from gencls.eval.report import ImagePanel, read_diagnoses, write_report
 from gencls.eval.report import columns as report_columns
-from gencls.eval.report.curves import minimal_curve, success_rates
-from gencls.eval.report.figures import mcnemar_tables
+from gencls.eval.report.curves import AtBudgets, reading_sizes, study_curves
+from gencls.eval.report.matrix import better, mcnemar_matrix, mcnemar_tables
+from gencls.eval.report.panels import image_grid
 from gencls.eval.report.tables import escape, latex_tables
 from gencls.eval.report.verdict import ThreatKey, threats, verdict
 from gencls.eval.summary import COLUMNS, compare, summarize
@@ -69,6 +73,11 @@ def fake_records(n: int = 60) -> pd.DataFrame:
                                 "seed": 0,
                                 "clean_correct": clean_draws[i].mean(),
                                 "correct": right[i].mean(),
+                                "clean_majority_correct": bool(clean_draws[i].mean() > 0.5),
+                                "majority_correct": bool(right[i].mean() > 0.5),
+                                "undecided": bool(draws > 1 and right[i].sum() == draws // 2),
+                                "attack_draws": 16 if draws > 1 else 1,
+                                "peak_memory": 512.25,
                                 "claimed": bool(right[i].mean() < 0.7),
                                 "distance": budget * generator.uniform(0.97, 1),
                                 "valid": True,
@@ -95,7 +104,36 @@ def minimal_records(n: int = 20) -> pd.DataFrame:
     records = fake_records(n)
     records = records[(records["attack"] == "pgd-l2") & (records["epsilon"] == 1.5)].copy()
     generator = np.random.default_rng(5)
-    return records.assign(attack="ddn", epsilon=np.nan, distance=generator.gamma(4, 0.3, len(records)), correct=0.0)
+    return records.assign(
+        attack="ddn",
+        epsilon=np.nan,
+        distance=generator.gamma(4, 0.3, len(records)),
+        correct=0.0,
+        majority_correct=generator.random(len(records)) < 0.1,  # failures
+    )
+
+
+DIAGNOSES: dict[str, Any] = {
+    "cnn-mnist": {
+        "passed": True,
+        "checks": [
+            {"name": "unbounded attack", "status": "ok", "finding": "It leaves 0 %.", "evidence": {"accuracy": 0.0}},
+        ],
+    },
+    "abs-mnist": {
+        "passed": False,
+        "checks": [
+            {"name": "finite differences", "status": "ok", "finding": "They agree.", "evidence": {"cosine": 0.99997}},
+            {"name": "dynamic forward", "status": "note", "finding": "It optimises.", "evidence": {"library": "<b>torch</b>"}},
+            {"name": "offset & scale", "status": "fail", "finding": "It saturates.", "evidence": {"shifted": 45, "n": 10_000}},
+        ],
+    },
+}
+
+
+def diagnoses(path: Path, content: Any = None) -> Path:
+    path.write_text(json.dumps(DIAGNOSES if content is None else content))
+    return path
 
 
 def fake_images(count: int = 8) -> list[ImagePanel]:
@@ -133,10 +171,11 @@ def write(folder: Path, *, budgets: tuple[float, ...] = (0.3,), panels: int = 3,
     """A report of the invented study, of some of its budgets (each figure costs half a second)."""
     records = fake_records()
     records = records[records["epsilon"].isin(budgets)]
+    records = pd.concat([records, minimal_records(60)], ignore_index=True)
     arguments: dict[str, Any] = {
-        "records": pd.concat([records, minimal_records(60)], ignore_index=True),
+        "records": records,
         "summary": summarize(records),
-        "mcnemar": compare(records),
+        "mcnemar": compare(records, at=reading_sizes(records)),
         "images": fake_images(panels),
         "settings": SETTINGS,
         "warnings": ["60 images: intervals are wide", "the attack <noise> uses no gradient"],
@@ -164,7 +203,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("study") / "new"
-    assert write(path) == path / "report.html"
+    found = read_diagnoses(diagnoses(path.parent / "doctor.json"))
+    assert write(path, diagnoses=found) == path / "report.html"
     return path
 
 
@@ -185,7 +225,9 @@ def test_the_page_has_every_part(page: Page) -> None:
     anchors = {attrs["id"] for tag, attrs in page.tags if tag == "section"}
     assert anchors == {
         "verdict",
+        "diagnosis",
         "accuracy",
+        "distance",
         "curves",
         "images",
         "claims",
@@ -238,7 +280,7 @@ def test_figures_lie_beside_the_page(folder: Path) -> None:
     ):
         assert {f"{stem}.png", f"{stem}.pdf"} <= names
     assert all(name.endswith((".png", ".pdf")) for name in names)
-    assert {path.name for path in folder.iterdir()} == {"report.html", "results.tex", "figures"}
+    assert {path.name for path in folder.iterdir()} == {"report.html", "results.tex", "curves.csv", "figures"}
 
 
 def bare_study() -> dict[str, Any]:
@@ -276,6 +318,7 @@ def test_a_bare_study_has_a_page(tmp_path: Path) -> None:
 def test_frames_without_columns_are_refused(tmp_path: Path) -> None:
     study = bare_study()
     pairs = pd.DataFrame({"defense_a": ["cnn"], "defense_b": ["abs"], "only_a": [1], "only_b": [2], "p_value": [1.0]})
+    pairs = pairs.assign(p_mid=1.0, p_mid_holm=1.0)
     for change, words in (
         ({"summary": study["summary"].drop(columns=["ci_low", "warnings"])}, "summary with .* missing: ci_low, warnings"),
         ({"summary": study["summary"].iloc[:0]}, "at least one row"),
@@ -300,7 +343,7 @@ def test_verdict_takes_the_lowest_worst_case() -> None:
 
 
 def test_the_table_has_the_columns_of_a_summary() -> None:
-    assert [column.name for column in report_columns.SUMMARY] == COLUMNS
+    assert [name for column in report_columns.SUMMARY for name in column.names] == COLUMNS
 
 
 def test_minimal_perturbations_stay_out_of_the_verdict() -> None:
@@ -324,31 +367,178 @@ def test_threat_labels() -> None:
     assert ThreatKey("linf", 8 / 255).slug == "linf-8of255"
 
 
-def test_minimal_curve_by_hand() -> None:
-    rows = pd.DataFrame(
+def both_records(n: int = 20) -> pd.DataFrame:
+    return pd.concat([fake_records(n), minimal_records(n)], ignore_index=True)
+
+
+def test_curves_of_minimal_attacks_and_of_budgets() -> None:
+    records = both_records()
+    curves = study_curves(records, summarize(records))
+    assert list(curves) == ["linf", "l2"]
+    for norm, kind in (("linf", AtBudgets), ("l2", SuccessCurve)):
+        assert list(curves[norm]) == [defense for defense, *_ in DEFENSES]
+        for known in curves[norm].values():
+            assert list(known.minimal) == ([] if norm == "linf" else ["ddn", WORST_CASE])
+            assert isinstance(known.worst, kind)
+            assert known.worst.epsilon[0] == 0
+            assert (np.diff(known.worst.rate) >= -1e-12).all()
+            assert (known.worst.low <= known.worst.rate).all()
+            assert (known.worst.rate <= known.worst.high).all()
+
+
+def test_where_curves_are_read_off() -> None:
+    assert reading_sizes(both_records()) == {"l2": [0.75, 1.5]}  # the budgets of that norm
+    alone = reading_sizes(minimal_records())
+    assert list(alone) == ["l2"]
+    assert 1 <= len(alone["l2"]) <= 3
+    assert reading_sizes(fake_records(20)) == {}
+
+
+def test_curves_lie_beside_the_page(folder: Path) -> None:
+    points = pd.read_csv(folder / "curves.csv")
+    records = pd.concat([fake_records(), minimal_records(60)], ignore_index=True)
+    records = records[records["epsilon"].isin((0.3,)) | records["epsilon"].isna()]
+    assert set(points["attack"]) == {"ddn", WORST_CASE}
+    for (defense, attack), rows in points.groupby(["defense", "attack"]):
+        own = records[(records["defense"] == defense) & (records["norm"] == "l2")]
+        distances = closest_distances(own[own["attack"] == attack] if attack == "ddn" else own).to_numpy()
+        expected = [(distances <= size + 1e-9).mean() for size in rows["epsilon"]]  # nine digits are written
+        np.testing.assert_allclose(rows["success_rate"], expected, atol=1e-9)
+
+
+def test_the_page_shows_distances_and_readings(page: Page) -> None:
+    section = page.source[page.source.index('<section id="distance">') :].split("</section>")[0]
+    records = pd.concat([fake_records(), minimal_records(60)], ignore_index=True)
+    summary = summarize(records[records["epsilon"].isin((0.3,)) | records["epsilon"].isna()])
+    minimal = summary[summary["epsilon"].isna()]
+    assert len(minimal) > 4
+    for row in minimal.itertuples():
+        shown = (
+            f"{report_columns.distance(row.median_distance)} [{report_columns.distance(row.median_distance_low)}, "
+            f"{report_columns.distance(row.median_distance_high)}]"
+        )
+        assert shown in section
+        assert f'data-key="{row.failures}">{row.failures}<' in section
+    sizes = reading_sizes(minimal_records(60))["l2"]  # without an attacked L2 size these are round ones
+    readings = page.source[page.source.index("read off the curves, L2") :].split("</table>")[0]
+    assert all(f"ε = {report_columns.epsilon(size)}" in readings for size in sizes)
+    for row in robust_accuracy(records[records["epsilon"].isna()], sizes).query("attack == 'ddn'").itertuples():
+        assert f"{100 * row.accuracy:.1f} [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]" in readings
+
+
+def test_the_page_shows_what_the_judge_could_not_decide(page: Page) -> None:
+    records = fake_records()
+    _, rows = verdict(summarize(records[records["epsilon"].isin((0.3,))]))
+    text = unescape(page.source[page.source.index('<table class="verdict">') :].split("</table>")[0]).replace("\xa0", " ")
+    noisy = next(row for row in rows if row.defense == "cnn-noise-mnist").robust[0]
+    assert noisy is not None
+    assert noisy.majority is not None
+    assert noisy.any_draw is not None
+    assert noisy.any_draw <= noisy.value
+    assert f"majority {100 * noisy.majority:.1f} %, every draw {100 * noisy.any_draw:.1f} %" in text
+    assert noisy.claimed is not None
+    assert f"claimed {100 * noisy.claimed:.1f} %" in text
+    assert noisy.undecided == 0 or f"{noisy.undecided} undecided" in text
+    plain = rows[0].robust[0]
+    assert plain is not None
+    assert plain.majority is plain.any_draw is None
+
+
+def test_the_budget_names_draws_and_memory(page: Page) -> None:
+    table = page.source[page.source.index('<section id="budget">') :].split("</section>")[0]
+    assert "Attack draws" in table
+    assert "Peak MiB" in table
+    assert '<td class="num">512</td>' in table
+    assert '<td class="num">16</td><td class="num">8</td>' in table
+
+
+def test_the_judges_further_draws_are_counted(tmp_path: Path) -> None:
+    study = bare_study()
+    longer = [list(row) * 3 if i == 0 else list(row) for i, row in enumerate(study["records"]["predictions"])]
+    page = Page(write_report(tmp_path, **(study | {"records": study["records"].assign(predictions=longer)})))
+    assert "1 (mean 1.7)" in page.text
+
+
+def test_a_failed_diagnosis_stands_on_top_and_at_its_numbers(page: Page, folder: Path) -> None:
+    banner = page.source[page.source.index('<div class="failed"') :].split("</div>")[0]
+    assert "<b>abs-mnist</b>: offset &amp; scale" in banner
+    assert "cnn-mnist" not in banner
+    assert page.source.index('<div class="failed"') < page.source.index('id="verdict"')
+    verdict_row = page.source[page.source.index('<th scope="row">abs-mnist') :].split("</th>")[0]
+    assert "diagnosis failed: offset &amp; scale" in verdict_row
+    section = page.source[page.source.index('<section id="diagnosis">') :].split("</section>")[0]
+    second = section[section.index("<h3>abs-mnist") :]
+    assert second.index("offset &amp; scale") < second.index("dynamic forward") < second.index("finite differences")
+    assert "&lt;b&gt;torch&lt;/b&gt;" in second
+    assert "<b>0.99997</b>" in second
+    assert "10\u202f000" in second
+    assert r"diagnosis failed: offset \& scale" in (folder / "results.tex").read_text()
+
+
+def test_a_passed_diagnosis_has_no_banner(tmp_path: Path) -> None:
+    found = read_diagnoses(diagnoses(tmp_path / "doctor.json", {"cnn-mnist": DIAGNOSES["cnn-mnist"]}))
+    page = Page(write_report(tmp_path, **bare_study(), diagnoses=found))
+    assert '<section id="diagnosis">' in page.source
+    assert '<div class="failed"' not in page.source
+
+
+CHECK = {"name": "a", "status": "ok", "finding": "b", "evidence": {}}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([], "an object with a defense per key, got "),
+        ({"cnn": []}, 'cnn: expected the keys "passed", "checks", got '),
+        ({"cnn": {"passed": 1, "checks": []}}, 'a bool as "passed", got 1'),
+        ({"cnn": {"passed": True, "checks": {}}}, 'a list as "checks", got {}'),
+        ({"cnn": {"passed": True, "checks": [{"name": "a"}]}}, "check 1: expected the keys name, status, finding, evidence"),
+        ({"cnn": {"passed": True, "checks": [CHECK, CHECK | {"status": "bad"}]}}, 'check 2: expected "status" to be one of'),
+        ({"cnn": {"passed": True, "checks": [CHECK | {"finding": 3}]}}, 'text as "finding", got 3'),
+        ({"cnn": {"passed": True, "checks": [CHECK | {"evidence": [1]}]}}, 'an object as "evidence"'),
+        ({"cnn": {"passed": True, "checks": [CHECK | {"evidence": {"x": [1]}}]}}, 'a number or text as evidence "x"'),
+        ({"cnn": {"passed": True, "checks": [CHECK | {"status": "fail"}]}}, 'expected "passed" to be false, got true'),
+        ({"cnn": {"passed": False, "checks": [CHECK]}}, 'expected "passed" to be true, got false'),
+    ],
+)
+def test_a_malformed_diagnosis(content: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(GenclsError, match=re.escape(words)):
+        read_diagnoses(diagnoses(tmp_path / "doctor.json", content))
+
+
+def test_a_diagnosis_that_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "doctor.json").write_text("{")
+    with pytest.raises(GenclsError, match=r"doctor.json: expected a diagnosis in JSON"):
+        read_diagnoses(tmp_path / "doctor.json")
+
+
+@pytest.mark.parametrize(("p", "ours", "expected"), [(0.009, 9, 1), (0.009, 1, -1), (0.01, 9, 0), (1.0, 5, 0)])
+def test_who_is_better(p: float, ours: int, expected: int) -> None:
+    assert better(p, ours, 5) == expected
+
+
+def test_the_matrix_points_to_the_better_defense() -> None:
+    pairs = pd.DataFrame(
         {
-            "sample": [0, 0, 1, 2, 3],
-            "clean_correct": [1.0, 1.0, 0.0, 1.0, 1.0],  # sample 1 is wrong without any attack
-            "correct": [0.5, 0.0, 0.0, 0.0, 0.0],
-            "distance": [0.2, 0.4, 0.7, 0.3, 0.1],
-            "valid": [True, True, True, True, False],  # sample 3's image does not count
+            "defense_a": ["a", "a", "b"],
+            "defense_b": ["b", "c", "c"],
+            "only_a": [30, 4, 12],
+            "only_b": [2, 5, 1],
+            "p_value": 0.0,
+            "p_holm": [0.0004, 1.0, 0.011],
+            "p_mid": 0.0,
+            "p_mid_holm": [0.0002, 1.0, 0.007],
         }
     )
-    curve = minimal_curve(rows, label="ddn")
-    np.testing.assert_allclose(curve.epsilon, [0, 0.2, 0.3, 0.4, 0.7])
-    np.testing.assert_allclose(curve.rate, [0.25, 0.375, 0.625, 0.75, 0.75])
-
-
-def test_success_rates_start_at_the_clean_errors_and_grow() -> None:
-    records = pd.concat([fake_records(20), minimal_records()], ignore_index=True)
-    by_norm = success_rates(records, fake_summary())
-    assert set(by_norm) == {"linf", "l2"}
-    for defense, *_ in DEFENSES:
-        assert [curve.label for curve in by_norm["linf"][defense]] == ["worst case"]
-        assert [curve.label for curve in by_norm["l2"][defense]] == ["worst case", "ddn"]
-        for curve in by_norm["l2"][defense]:
-            assert curve.epsilon[0] == 0
-            assert (np.diff(curve.rate) >= -1e-12).all()
+    axis = mcnemar_matrix(pairs, ["a", "b", "c"]).axes[0]
+    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): [] for t in axis.texts}
+    for t in axis.texts:
+        texts[round(t.get_position()[1]), round(t.get_position()[0])].append(t.get_text())
+    assert texts[0, 1] == ["← 30 : 2", "p < .001", "mid-p < .001"]
+    assert texts[1, 0] == ["↑ 2 : 30", "p < .001", "mid-p < .001"]
+    assert texts[0, 2] == ["4 : 5", "p = 1.000", "mid-p = 1.000"]
+    assert texts[2, 1] == ["1 : 12", "p = .011", "mid-p = .007"]
+    np.testing.assert_array_equal(axis.images[0].get_array().filled(9), [[9, 1, 0], [-1, 9, 0], [0, 0, 9]])
 
 
 def test_latex_is_escaped_and_balanced() -> None:
@@ -375,6 +565,14 @@ def test_latex_is_escaped_and_balanced() -> None:
         (report_columns.count(1234567), "1\u202f234\u202f567"),
         (report_columns.count(41.5), "41.5"),
         (report_columns.number(1.23456), "1.23"),
+        (report_columns.distance(1.1), "1.10"),
+        (report_columns.distance(0.0), "0"),
+        (report_columns.distance(float("inf")), "∞"),
+        (report_columns.distance(123.4), "123"),
+        (report_columns.distance(None), "–"),
+        (report_columns.probability(0.0009), "< .001"),
+        (report_columns.probability(0.0125), ".013"),
+        (report_columns.probability(1.0), "1.000"),
         (report_columns.number(1234.5), "1\u202f234"),
         (report_columns.text(pd.NA), "–"),
         (report_columns.text(3.0), "3"),
@@ -384,6 +582,25 @@ def test_latex_is_escaped_and_balanced() -> None:
 )
 def test_cells(formatted: str, expected: str) -> None:
     assert formatted == expected
+
+
+def test_the_distances_of_minimal_attacks_in_latex() -> None:
+    records = both_records()
+    source = latex_tables(summarize(records))
+    assert source.count(r"\begin{tabular}") == source.count(r"\bottomrule") == 3
+    table = source.split(r"\toprule")[3]
+    assert "$\\ell_2$" in table
+    assert table.count("ddn") == 5  # abs has two gradient modes
+    assert source.isascii()
+
+
+def test_panels_of_images_with_different_numbers_of_draws() -> None:
+    images = torch.zeros(2, 1, 4, 4)
+    draws = torch.tensor([[3, -1, -1, -1], [3, 5, 5, 5]])
+    panel = ImagePanel("cnn", "pgd", "exact", images, images, torch.tensor([3, 3]), draws)
+    shown = [text.get_text() for text in image_grid(panel).axes[0].texts]
+    assert "3" in shown
+    assert "3→5 (75 %)" in shown
 
 
 def test_warnings_come_as_text_or_list() -> None:

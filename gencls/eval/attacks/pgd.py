@@ -17,7 +17,7 @@ __all__ = ["PGD"]
 _FILL = {"cpu": 32, "cuda": 2048}
 """Rows below which a device is not full (small images; docs/performance.md): then the next restart joins the batch."""
 
-_SURE = 64
+SURE_DRAWS = 64
 """Draws that must all be wrong, look after look, before a stochastic defense counts as broken: its accuracy is then < 5 %."""
 
 
@@ -94,7 +94,7 @@ class _Run:
         self.attack, self.model, self.images, self.labels = attack, model, images, labels
         self.threat, self.epsilon = attack.threat, attack.threat.epsilon or 0.0
         self.step_size = attack.step_size or 2.5 * self.epsilon / attack.steps
-        self.looks = math.ceil(_SURE / model.eot.samples) if model.stochastic else 1
+        self.looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
         self.targets = self._targets()
         self.next_start = 0
         self.rows = self._new_rows(torch.arange(0, device=images.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from gencls.core.errors import GenclsError
 MISSING = "\N{EN DASH}"
 THIN_SPACE = "\N{NARROW NO-BREAK SPACE}"
 
-Kind = Literal["text", "percent", "count", "number", "epsilon", "warnings"]
+Kind = Literal["text", "percent", "count", "number", "distance", "epsilon", "warnings"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,19 @@ class Column:
         heading: Short heading for people.
         kind: How its values are printed.
         meaning: One or two sentences for the glossary.
+        limits: Names of the two columns with the limits of its 95 % interval, printed beside the value.
     """
 
     name: str
     heading: str
     kind: Kind
     meaning: str
+    limits: tuple[str, str] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every column of the data frame that is printed here."""
+        return (self.name, *(self.limits or ()))
 
 
 SUMMARY = (
@@ -52,41 +60,77 @@ SUMMARY = (
     ),
     Column("seed", "Seed", "text", "Seed of the study's random streams."),
     Column("n", "N", "count", "Number of test images, including those already misclassified without an attack."),
-    Column("draws", "Draws", "count", "How often the judge asked the defense about each image, with fresh randomness."),
+    Column(
+        "draws",
+        "Draws",
+        "count",
+        "How often the judge asked the defense about every image, with fresh randomness. Where the majority was still open it "
+        "went on, for that image, up to a cap.",
+    ),
     Column("clean_accuracy", "Clean", "percent", "Accuracy on the unperturbed images, mean over samples and draws."),
+    Column(
+        "clean_majority_accuracy",
+        "Clean majority",
+        "percent",
+        "Share of the unperturbed images that more than half of all their draws get right.",
+    ),
     Column(
         "robust_accuracy",
         "Robust",
         "percent",
-        "Expected accuracy under attack: the mean over samples and draws, measured by the judge on the real defense.",
+        "Expected accuracy under attack: the mean over samples and their first draws (equally many for each), measured by the "
+        "judge on the real defense, with its 95 % Wilson interval. Of minimal attacks it is the accuracy on images at the "
+        "decision boundary, which says little: their distances and curves say more.",
+        ("ci_low", "ci_high"),
     ),
-    Column("ci_low", "95 % low", "percent", "Lower limit of the 95 % Wilson interval of the robust accuracy."),
-    Column("ci_high", "95 % high", "percent", "Upper limit of the 95 % Wilson interval of the robust accuracy."),
     Column(
         "majority_accuracy",
         "Majority",
         "percent",
-        "Share of samples whose most frequent prediction over the draws is correct: what a user gets who votes.",
+        "Share of samples that more than half of all their draws get right: what a user gets who votes.",
     ),
     Column(
         "any_draw_accuracy",
         "Any draw",
         "percent",
-        "Share of samples that are correct in every draw: one wrong draw counts as success of an attacker who may try "
-        "again. Never above the expected accuracy.",
+        "Share of samples that are correct in each of their first draws: one wrong draw counts as success of an attacker who "
+        "may try again. Never above the expected accuracy.",
+    ),
+    Column(
+        "undecided",
+        "Undecided",
+        "count",
+        "Samples whose majority the judge could not tell at its cap of draws: an interval for the rate of right draws still "
+        "held one half.",
     ),
     Column(
         "claimed_robust_accuracy",
         "Claimed",
         "percent",
-        "Robust accuracy as the attack itself reports it. A gap to the judged value means that the attack judged itself "
-        "on something else than the real defense.",
+        "Robust accuracy as the attack itself reports it. A gap to the judged value (for minimal attacks: to the majority) "
+        "means that the attack judged itself on something else than the real defense.",
+    ),
+    Column(
+        "median_distance",
+        "Median distance",
+        "distance",
+        "Median distance of the closest adversarial examples, in the row's norm, with a 95 % bootstrap interval for minimal "
+        "attacks. Clean errors count as 0. For minimal attacks failures count as infinite, so that ∞ means that at least half "
+        "failed; for attacks with a budget, which do not look for small perturbations, only what was found is described.",
+        ("median_distance_low", "median_distance_high"),
     ),
     Column(
         "mean_distance",
-        "Distance",
-        "number",
-        "Mean size of the perturbations in the row's norm, measured on the images that were changed.",
+        "Mean distance",
+        "distance",
+        "Mean distance of the closest adversarial examples that were found; clean errors count as 0, failures are left out.",
+        ("mean_distance_low", "mean_distance_high"),
+    ),
+    Column(
+        "failures",
+        "Failures",
+        "count",
+        "Samples for which no adversarial example was found (in the sense of the majority): at all, or within the budget.",
     ),
     Column(
         "forwards",
@@ -96,7 +140,9 @@ SUMMARY = (
         "defense counts as one.",
     ),
     Column("backwards", "Backwards", "count", "Backward passes per image; each draw counts as one."),
+    Column("attack_draws", "Attack draws", "count", "Draws of a randomised defense that the attack averages in each gradient."),
     Column("seconds", "Seconds", "number", "Wall-clock time spent on the row's images."),
+    Column("peak_memory", "Peak MiB", "count", "Largest memory of a cell in MiB, where it can be measured."),
     Column("warnings", "Warnings", "warnings", "Reasons to distrust the numbers of the row."),
 )
 
@@ -110,23 +156,7 @@ GRADIENT_MODES = {
     "all": "Worst over every mode above that the study ran.",
 }
 
-RECORD_COLUMNS = (
-    "sample",
-    "defense",
-    "attack",
-    "gradient",
-    "norm",
-    "epsilon",
-    "clean_correct",
-    "correct",
-    "distance",
-    "valid",
-    "forwards",
-    "backwards",
-    "seconds",
-)
-
-MCNEMAR_COLUMNS = ("defense_a", "defense_b", "only_a", "only_b", "p_value", "p_holm")
+MCNEMAR_COLUMNS = ("defense_a", "defense_b", "only_a", "only_b", "p_value", "p_holm", "p_mid", "p_mid_holm")
 
 
 def require(frame: pd.DataFrame, names: Iterable[str], what: str) -> None:
@@ -175,6 +205,18 @@ def number(value: Any) -> str:
     return f"{float(value):.3g}" if abs(float(value)) < 100 else count(round(float(value)))
 
 
+def distance(value: Any) -> str:
+    """A distance with three significant digits, zeros at the end included, or ∞."""
+    if is_missing(value) or value == 0:
+        return MISSING if is_missing(value) else "0"
+    return "∞" if math.isinf(value) else f"{float(value):#.3g}".removesuffix(".")
+
+
+def probability(value: float) -> str:
+    """A p-value as it is usually printed: "< .001" or three decimals."""
+    return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+
+
 def epsilon(value: Any) -> str:
     """A perturbation budget: as a short decimal, else as a multiple of 1/255 where it is one."""
     if is_missing(value):
@@ -192,4 +234,4 @@ def warning_list(value: Any) -> list[str]:
     return [] if is_missing(value) else [str(part) for part in value]
 
 
-FORMATS = {"text": text, "percent": percent, "count": count, "number": number, "epsilon": epsilon}
+FORMATS = {"text": text, "percent": percent, "count": count, "number": number, "distance": distance, "epsilon": epsilon}

@@ -1,4 +1,4 @@
-"""Success-rate curves: from several budgets, or from the distances of minimal perturbations."""
+"""The success-rate curves of a study: minimal-norm attacks at every size, other worst cases at their budgets."""
 
 from __future__ import annotations
 
@@ -8,88 +8,96 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gencls.eval.report.columns import text
-from gencls.eval.statistics import wilson
-from gencls.eval.summary import WORST_CASE
+from gencls.eval.curves import MinimalRun, SuccessCurve, minimal_runs, round_sizes, success_rate_curve
+from gencls.eval.records import WORST_CASE
+from gencls.eval.statistics import wilson_band
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Success rate of an attacker against the size of the perturbation.
+class AtBudgets:
+    """Success rates of the worst case at the budgets that were attacked; what is drawn where no minimal-norm attack ran.
 
     Args:
-        label: What was attacked with.
         epsilon: (P,) growing sizes, from 0.
-        rate: (P,) success rates in [0, 1]; the errors on clean images count as successes at size 0.
-        low: (P,) lower limits of the 95 % intervals, if computed.
+        rate: (P,) success rates: one minus the expected accuracy; at size 0 the errors on clean images.
+        low: (P,) lower limits of the 95 % Wilson intervals.
         high: (P,) upper limits.
     """
 
-    label: str
     epsilon: Floats
     rate: Floats
-    low: Floats | None = None
-    high: Floats | None = None
+    low: Floats
+    high: Floats
 
 
-def success_rates(records: pd.DataFrame, summary: pd.DataFrame) -> dict[str, dict[str, list[Curve]]]:
-    """The curves of a study, by norm and defense.
+@dataclass(frozen=True)
+class DefenseCurves:
+    """All that is known of one defense in one norm.
 
-    A defense has a curve where its worst case is known for at least two budgets, and one for each attack with minimal
-    perturbations (rows without epsilon).
+    Args:
+        minimal: Attack -> its curve, the worst case last; empty without minimal-norm attacks.
+        budgets: The worst case at the attacked budgets, if there are two or more.
     """
-    found: dict[str, dict[str, list[Curve]]] = {}
-    worst = summary[(summary["attack"] == WORST_CASE) & summary["epsilon"].notna() & summary["robust_accuracy"].notna()]
-    for (norm, defense), rows in worst.groupby(["norm", "defense"], sort=False):
-        if rows["epsilon"].nunique() > 1:
-            found.setdefault(str(norm), {}).setdefault(str(defense), []).append(_from_budgets(rows))
-    minimal = records[records["epsilon"].isna() & records["norm"].notna() & records["distance"].notna()]
-    for (norm, defense, attack), rows in minimal.groupby(["norm", "defense", "attack"], sort=False):
-        curve = minimal_curve(rows, label=text(attack))
-        found.setdefault(str(norm), {}).setdefault(str(defense), []).append(curve)
+
+    minimal: dict[str, SuccessCurve]
+    budgets: AtBudgets | None = None
+
+    @property
+    def worst(self) -> SuccessCurve | AtBudgets | None:
+        """The worst case over all attacks: at every size where a minimal-norm attack ran, else at the budgets."""
+        return self.minimal.get(WORST_CASE, self.budgets)
+
+
+def study_curves(records: pd.DataFrame, summary: pd.DataFrame) -> dict[str, dict[str, DefenseCurves]]:
+    """The curves of a study, by norm and defense, in the order of the summary."""
+    runs: dict[tuple[str, str], list[MinimalRun]] = {}
+    for run in minimal_runs(records):
+        runs.setdefault((run.norm, run.defense), []).append(run)
+    found: dict[str, dict[str, DefenseCurves]] = {}
+    for (norm, defense), rows in summary.groupby(["norm", "defense"], sort=False):
+        curves = {run.attack: success_rate_curve(run.distances) for run in runs.get((norm, defense), ())}
+        worst = rows[(rows["attack"] == WORST_CASE) & rows["epsilon"].notna() & rows["robust_accuracy"].notna()]
+        budgets = _at_budgets(worst) if worst["epsilon"].nunique() > 1 else None
+        if curves or budgets:
+            found.setdefault(str(norm), {})[str(defense)] = DefenseCurves(curves, budgets)
     return found
 
 
-def minimal_curve(rows: pd.DataFrame, *, label: str) -> Curve:
-    """Success rate at every size, from minimal perturbations, without attacking again.
-
-    At size e a sample counts with its accuracy under the most damaging valid perturbation of size at most e (over gradient
-    modes and seeds), or with its clean accuracy where there is none.
-
-    Args:
-        rows: Records of one defense and attack: `sample`, `clean_correct`, `correct` (fractions of draws), `distance`, `valid`.
-        label: Name of the curve.
-
-    Returns:
-        A step function with a step at each distance.
-    """
-    distance = np.where(rows["valid"].to_numpy(dtype=bool), rows["distance"].to_numpy(dtype=np.float64), np.inf)
-    before = rows["clean_correct"].to_numpy(dtype=np.float64)
-    after = np.minimum(before, rows["correct"].to_numpy(dtype=np.float64))
-    samples, position = np.unique(rows["sample"].to_numpy(), return_inverse=True)
-    current: Floats = np.full(len(samples), np.inf)
-    np.minimum.at(current, position, before)
-    sizes, total = np.unique(np.append(0.0, distance[np.isfinite(distance)])), float(current.sum())
-    rate = np.empty(len(sizes))
-    order, next_row = np.argsort(distance, kind="stable"), 0
-    for i, size in enumerate(sizes):
-        while next_row < len(order) and distance[order[next_row]] <= size:
-            row = order[next_row]
-            total -= max(0.0, current[position[row]] - after[row])
-            current[position[row]] = min(current[position[row]], after[row])
-            next_row += 1
-        rate[i] = 1 - total / len(samples)
-    return Curve(label, sizes, rate)
+def curve_frame(curves: dict[str, dict[str, DefenseCurves]]) -> pd.DataFrame:
+    """All curves of minimal-norm attacks with both bands, one row per point, for curves.csv."""
+    parts = [
+        curve.frame().assign(norm=norm, defense=defense, attack=attack)
+        for norm, by_defense in curves.items()
+        for defense, known in by_defense.items()
+        for attack, curve in known.minimal.items()
+    ]
+    if not parts:
+        return pd.DataFrame()
+    frame = pd.concat(parts, ignore_index=True)
+    head = ["norm", "defense", "attack"]
+    return frame[head + [name for name in frame.columns if name not in head]]
 
 
-def _from_budgets(rows: pd.DataFrame) -> Curve:
+def reading_sizes(records: pd.DataFrame) -> dict[str, list[float]]:
+    """By norm, where the curves are read off in a table: at the study's budgets, or at round sizes where it has none."""
+    distances: dict[str, list[Floats]] = {}
+    for run in minimal_runs(records):
+        if run.attack == WORST_CASE:
+            distances.setdefault(run.norm, []).append(run.distances)
+    sizes = {}
+    for norm, parts in distances.items():
+        budgets = records.loc[(records["norm"] == norm) & records["epsilon"].notna(), "epsilon"]
+        sizes[norm] = sorted(float(budget) for budget in budgets.unique()) or round_sizes(np.concatenate(parts))
+    return {norm: found for norm, found in sizes.items() if found}
+
+
+def _at_budgets(rows: pd.DataFrame) -> AtBudgets:
     rows = rows.sort_values("robust_accuracy", kind="stable").drop_duplicates("epsilon").sort_values("epsilon")
     clean, n = float(rows["clean_accuracy"].mean()), int(rows["n"].max())
-    clean_low, clean_high = wilson(clean * n, n)
-    return Curve(
-        WORST_CASE,
+    (clean_low,), (clean_high,) = wilson_band([clean * n], n)
+    return AtBudgets(
         np.append(0.0, rows["epsilon"].to_numpy(dtype=np.float64)),
         1 - np.append(clean, rows["robust_accuracy"].to_numpy(dtype=np.float64)),
         1 - np.append(clean_high, rows["ci_high"].to_numpy(dtype=np.float64)),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from gencls.eval.report import curves
+from gencls.eval.curves import SuccessCurve
+from gencls.eval.records import WORST_CASE
+from gencls.eval.report.curves import AtBudgets, DefenseCurves
+from gencls.eval.report.matrix import mcnemar_matrix, mcnemar_tables
 from gencls.eval.report.panels import ImagePanel, image_grid
 from gencls.eval.report.verdict import (
     ThreatKey,
@@ -21,7 +24,6 @@ from gencls.eval.report.verdict import (
     select,
     threats,
 )
-from gencls.eval.summary import WORST_CASE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +86,10 @@ class NamedFigure:
 
 
 def all_figures(
-    records: pd.DataFrame, summary: pd.DataFrame, mcnemar: pd.DataFrame, images: Sequence[ImagePanel]
+    summary: pd.DataFrame,
+    curves: Mapping[str, Mapping[str, DefenseCurves]],
+    mcnemar: pd.DataFrame,
+    images: Sequence[ImagePanel],
 ) -> Iterator[NamedFigure]:
     """Every figure that the study has data for, in the order of the page."""
     import matplotlib
@@ -93,14 +98,19 @@ def all_figures(
         bounded = [threat for threat in threats(summary) if threat.epsilon is not None]
         for threat in bounded:
             yield NamedFigure("accuracy", f"accuracy-{threat.slug}", threat.label, robust_accuracy(summary, threat))
-        for norm, by_defense in curves.success_rates(records, summary).items():
-            title = f"Success rate under {norm_label(norm)} attacks"
-            yield NamedFigure("curves", f"curves-{norm}", title, success_curves(by_defense, norm, defenses(summary)))
-        for threat in bounded:
+        for norm, by_defense in curves.items():
+            title = f"Worst case over all {norm_label(norm)} attacks"
+            yield NamedFigure("curves", f"curves-{norm}", title, worst_case_curves(by_defense, norm, defenses(summary)))
+            for name, known in by_defense.items():
+                if len(known.minimal) > 2:  # with a single attack the worst case says it all
+                    title = f"{name}, {norm_label(norm)}: each attack"
+                    yield NamedFigure("curves", f"curves-{norm}-{_slug(name)}", title, attack_curves(known, norm))
+        for threat in threats(summary):
             rows = select(summary, threat)
             rows = rows[(rows["attack"] != WORST_CASE) & rows["claimed_robust_accuracy"].notna()]
             if not rows.empty:
-                yield NamedFigure("claims", f"claimed-{threat.slug}", threat.label, claimed_against_judged(rows))
+                figure = claimed_against_judged(rows, minimal=threat.epsilon is None)
+                yield NamedFigure("claims", f"claimed-{threat.slug}", threat.label, figure)
         for label, slug, table in mcnemar_tables(mcnemar):
             matrix = mcnemar_matrix(table, [name for name in defenses(summary) if _occurs(name, table)])
             yield NamedFigure("mcnemar", f"mcnemar-{slug}", label, matrix)
@@ -143,40 +153,84 @@ def robust_accuracy(summary: pd.DataFrame, threat: ThreatKey) -> Figure:
     return figure
 
 
-def success_curves(by_defense: Mapping[str, Sequence[curves.Curve]], norm: str, order: Sequence[str]) -> Figure:
-    """Share of misclassified samples against the size of the perturbation; at 0 stand the errors on clean images."""
-    from matplotlib.figure import Figure
-
-    drawn = sum(len(by_defense.get(name, ())) for name in order)
-    figure = Figure(figsize=(_WIDTH, 3.4 + 0.2 * ((drawn + 1) // 2)), layout="constrained")
-    axis = figure.subplots()
-    for i, name in enumerate(order):
-        colour = PALETTE[i % len(PALETTE)]
-        for curve in by_defense.get(name, ()):
-            rate = 100 * curve.rate
-            if curve.low is None or curve.high is None:
-                axis.step(curve.epsilon, rate, where="post", color=colour, linestyle="--", label=f"{name}: {curve.label}")
-            else:
-                axis.fill_between(curve.epsilon, 100 * curve.low, 100 * curve.high, color=colour, alpha=0.13, linewidth=0)
-                marker = _MARKERS[i % len(_MARKERS)]
-                axis.plot(curve.epsilon, rate, marker=marker, markersize=4.5, color=colour, label=f"{name}: {curve.label}")
-    axis.set(xlabel=f"{norm_label(norm)} size of the perturbation, ε", ylabel="success rate in %", ylim=(-2, 102))
-    axis.set_xlim(left=0)
-    axis.grid(color=_GRID, linewidth=0.8)
+def worst_case_curves(by_defense: Mapping[str, DefenseCurves], norm: str, order: Sequence[str]) -> Figure:
+    """Share of broken samples against the size of the perturbation, one curve a defense; at 0 stand the clean errors."""
+    drawn = {name: by_defense[name].worst for name in order if name in by_defense}
+    figure, axis = _curve_axes(norm, len(drawn), [curve for curve in drawn.values() if curve])
+    for i, (name, curve) in enumerate(drawn.items()):
+        colour, marker = PALETTE[order.index(name) % len(PALETTE)], _MARKERS[i % len(_MARKERS)]
+        if curve is not None:
+            _curve(axis, curve, colour, name, marker=marker, band=True)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-def claimed_against_judged(rows: pd.DataFrame) -> Figure:
-    """One line an attack: the accuracy that the attack claims (open) and the one that the judge measures (filled)."""
+def attack_curves(known: DefenseCurves, norm: str) -> Figure:
+    """One curve for each minimal-norm attack on one defense, and the worst case with its band."""
+    figure, axis = _curve_axes(norm, len(known.minimal), list(known.minimal.values()))
+    for i, (attack, curve) in enumerate(known.minimal.items()):
+        worst = attack == WORST_CASE
+        _curve(axis, curve, _INK if worst else PALETTE[i % len(PALETTE)], attack, band=worst)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _curve_axes(norm: str, entries: int, curves: Sequence[SuccessCurve | AtBudgets]) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, 3.3 + 0.2 * ((entries + 1) // 2)), layout="constrained")
+    axis = figure.subplots()
+    # As far as 98 % of each curve's successes: a single far one must not squeeze the rest.
+    ends = [curve.epsilon[np.searchsorted(curve.rate, 0.98 * curve.rate[-1])] for curve in curves]
+    budgets = [curve.epsilon[-1] for curve in curves if isinstance(curve, AtBudgets)]
+    right = 1.05 * max([*ends, *budgets, 0.0])
+    axis.set(xlabel=f"{norm_label(norm)} size of the perturbation, ε", ylabel="success rate in %", ylim=(-2, 102))
+    axis.set_xlim(0, right or 1.0)
+    axis.grid(color=_GRID, linewidth=0.8)
+    return figure, axis
+
+
+def _curve(
+    axis: Axes, curve: SuccessCurve | AtBudgets, colour: str, label: str, *, marker: str = "", band: bool = False
+) -> None:
+    """Steps that go on to the right border, or marks at the attacked budgets; with the Wilson band if wanted."""
+    exact = isinstance(curve, SuccessCurve)
+    points = [curve.epsilon, 100 * curve.rate, 100 * curve.low, 100 * curve.high]
+    if exact:
+        points[0] = np.append(points[0], max(axis.get_xlim()[1], points[0][-1]))
+        points[1:] = [np.append(values, values[-1]) for values in points[1:]]
+    size, rate, low, high = points
+    if band:
+        axis.fill_between(size, low, high, step="post" if exact else None, color=colour, alpha=0.15, linewidth=0)
+    axis.plot(
+        size,
+        rate,
+        drawstyle="steps-post" if exact else "default",
+        color=colour,
+        linewidth=1.8 if band else 1.2,
+        marker="" if exact else marker,
+        markersize=4.5,
+        label=label if exact else f"{label} (attacked sizes only)",
+    )
+
+
+def claimed_against_judged(rows: pd.DataFrame, *, minimal: bool = False) -> Figure:
+    """One line an attack: the accuracy that it claims (open) and the one that the judge measures (filled).
+
+    For minimal-norm attacks the judge's majority counts, since a minimal perturbation of a randomised defense ends where half
+    of the draws are wrong. With a budget the majority is a third mark where the judge drew more than once.
+    """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(_WIDTH, 1.1 + 0.22 * len(rows)), layout="constrained")
     axis = figure.subplots()
+    drawn = not minimal and bool((rows["draws"] > 1).any())
     for y, (_, row) in enumerate(rows.iterrows()):
-        claimed, judged = 100 * row["claimed_robust_accuracy"], 100 * row["robust_accuracy"]
+        claimed, judged = 100 * row["claimed_robust_accuracy"], 100 * row["majority_accuracy" if minimal else "robust_accuracy"]
         axis.plot([claimed, judged], [y, y], color=_FAINT, linewidth=1.4, zorder=1)
+        if not minimal and row["draws"] > 1:
+            axis.plot(100 * row["majority_accuracy"], y, "D", markersize=4.5, color=PALETTE[2])
         axis.plot(claimed, y, "o", markersize=7.5, mfc="white", mec=PALETTE[1], mew=1.4)
         axis.plot(judged, y, "o", markersize=4.5, color=PALETTE[0])
     labels = [f"{row['defense']} · {attack_label(row)}" for _, row in rows.iterrows()]
@@ -187,58 +241,15 @@ def claimed_against_judged(rows: pd.DataFrame) -> Figure:
     axis.grid(axis="x", color=_GRID, linewidth=0.8)
     looks: list[dict[str, Any]] = [
         {"markersize": 7.5, "mfc": "white", "mec": PALETTE[1], "mew": 1.4, "label": "claimed by the attack"},
-        {"markersize": 4.5, "color": PALETTE[0], "label": "measured by the judge"},
+        {"markersize": 4.5, "color": PALETTE[0], "label": f"judged, {'majority' if minimal else 'expected'}"},
     ]
+    if drawn:
+        looks.append({"marker": "D", "markersize": 4.5, "color": PALETTE[2], "label": "judged, majority"})
     figure.legend(
-        handles=[Line2D([], [], marker="o", linestyle="", **look) for look in looks],
+        handles=[Line2D([], [], **({"marker": "o", "linestyle": ""} | look)) for look in looks],
         loc="outside lower center",
-        ncols=2,
+        ncols=3,
     )
-    return figure
-
-
-def mcnemar_tables(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Label, file name and pairs of each threat (and seed, where there are several), or of the whole table without threats."""
-    if table.empty:
-        return
-    if not {"norm", "epsilon"} <= set(table.columns):
-        yield "All samples", "all", table
-        return
-    for threat in threats(table):
-        pairs = select(table, threat)
-        if "seed" not in pairs or pairs["seed"].nunique() < 2:
-            yield threat.label, threat.slug, pairs
-        else:
-            for seed, part in pairs.groupby("seed", sort=False):
-                yield f"{threat.label}, seed {seed}", f"{threat.slug}-seed-{seed}", part
-
-
-def mcnemar_matrix(table: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Row against column: samples that only one of them classifies correctly, and the p-value after Holm's correction."""
-    from matplotlib.colors import ListedColormap
-    from matplotlib.figure import Figure
-
-    size = len(names)
-    colours: npt.NDArray[np.float64] = np.full((size, size), np.nan)
-    figure = Figure(figsize=(max(_WIDTH, 1.4 + 0.95 * size), 0.6 + 0.55 * size), layout="constrained")
-    axis = figure.subplots()
-    for row in table.to_dict("records"):
-        a, b = names.index(str(row["defense_a"])), names.index(str(row["defense_b"]))
-        for i, j, ours, theirs in ((a, b, row["only_a"], row["only_b"]), (b, a, row["only_b"], row["only_a"])):
-            decided = row["p_holm"] < 0.05
-            colours[i, j] = 0.5 if not decided else float(ours > theirs)
-            p = "p < .001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}".replace("0.", ".")
-            axis.text(j, i - 0.15, f"{int(ours)} : {int(theirs)}", ha="center", va="center", fontsize=9)
-            axis.text(j, i + 0.2, p, ha="center", va="center", fontsize=7.5)
-    axis.imshow(colours, cmap=ListedColormap(["#f6c7ae", "#f1f3f5", "#b5d7ee"]), vmin=0, vmax=1, aspect="auto")
-    axis.set(xticks=range(size), yticks=range(size), xticklabels=names, yticklabels=names)
-    axis.xaxis.tick_top()
-    axis.tick_params(length=0)
-    axis.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-    axis.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    axis.grid(which="minor", color="white", linewidth=2)
-    axis.tick_params(which="minor", length=0)
-    axis.spines[:].set_visible(False)
     return figure
 
 
@@ -263,6 +274,10 @@ def _band(rows: pd.DataFrame) -> list[Any]:
 def _interval(axis: Axes, row: Any, y: float, colour: str, marker: str, *, large: bool) -> None:
     axis.hlines(y, 100 * row["ci_low"], 100 * row["ci_high"], color=colour, linewidth=2.4 if large else 1.2)
     axis.plot(100 * row["robust_accuracy"], y, marker=marker, color=colour, markersize=7 if large else 5, clip_on=False)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def _occurs(name: str, table: pd.DataFrame) -> bool:

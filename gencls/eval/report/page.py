@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -13,12 +14,16 @@ from typing import Any
 import pandas as pd
 
 from gencls.core.errors import GenclsError
+from gencls.eval.curves import robust_accuracy
+from gencls.eval.records import WORST_CASE, complete
 from gencls.eval.report import columns
+from gencls.eval.report.curves import curve_frame, reading_sizes, study_curves
+from gencls.eval.report.diagnosis import Diagnosis
 from gencls.eval.report.figures import NamedFigure, all_figures
+from gencls.eval.report.matrix import ALPHA, better, mcnemar_tables
 from gencls.eval.report.panels import ImagePanel
 from gencls.eval.report.tables import latex_tables
 from gencls.eval.report.verdict import attack_label, norm_label, threats, verdict
-from gencls.eval.summary import WORST_CASE
 
 # What the head of the page shows, with the setting it comes from.
 _FACTS = (
@@ -40,15 +45,17 @@ def write_report(
     images: Sequence[ImagePanel],
     settings: Mapping[str, Any],
     warnings: Sequence[str],
+    diagnoses: Sequence[Diagnosis] = (),
 ) -> Path:
-    """Write `report.html`, `results.tex` and `figures/*.png|pdf` into a study's folder.
+    """Write `report.html`, `results.tex`, `curves.csv` and `figures/*.png|pdf` into a study's folder.
 
     Equal arguments give equal bytes: the page holds no time but what the settings say.
 
     Args:
         folder: The study's folder; made if it does not exist.
-        records: One row per sample, defense, attack, gradient mode and seed. Rows without epsilon are minimal perturbations
-            and give success-rate curves.
+        records: One row per sample, defense, attack, gradient mode and seed, as :func:`gencls.eval.records.complete` knows
+            them, and `sample`. Rows without epsilon are minimal perturbations and give success-rate curves; without any of
+            them there is no `curves.csv`.
         summary: One row per defense, attack, gradient mode and seed, and rows with attack "worst case"; the columns of
             `gencls.eval.report.columns.SUMMARY`. Accuracies in [0, 1], norms in pixel units of [0, 1].
         mcnemar: Paired tests as `pairwise_mcnemar` gives them, with `norm` and `epsilon` where there are several threats.
@@ -56,6 +63,7 @@ def write_report(
         settings: Everything needed to repeat the study, as JSON types. `title`, `data`, `split`, `n`, `seed`, `machine`,
             `command` and `created`, here or under `about`, are shown at the head of the page.
         warnings: Reasons to distrust the study as a whole.
+        diagnoses: What `gencls doctor` found; a failed check stands in a banner on top and at its defense.
 
     Returns:
         Path of the page.
@@ -63,8 +71,8 @@ def write_report(
     Raises:
         GenclsError: A frame lacks columns, or the summary is empty.
     """
-    columns.require(summary, (column.name for column in columns.SUMMARY), "a summary")
-    columns.require(records, columns.RECORD_COLUMNS, "records")
+    columns.require(summary, (name for column in columns.SUMMARY for name in column.names), "a summary")
+    records = complete(records)
     if not mcnemar.empty:
         columns.require(mcnemar, columns.MCNEMAR_COLUMNS, "paired tests")
     if summary.empty:
@@ -72,23 +80,30 @@ def write_report(
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     shown = []
-    for figure in all_figures(records, summary, mcnemar, images):
+    curves = study_curves(records, summary)
+    for figure in all_figures(summary, curves, mcnemar, images):
         png = figure.encode("png")
         _replace(folder / "figures" / f"{figure.name}.png", png)
         _replace(folder / "figures" / f"{figure.name}.pdf", figure.encode("pdf"))
         shown.append(_embed(figure, png))
-    _replace(folder / "results.tex", latex_tables(summary).encode())
+    failed = {diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed}
+    _replace(folder / "results.tex", latex_tables(summary, failed).encode())
+    points = curve_frame(curves)
+    if not points.empty:
+        _replace(folder / "curves.csv", points.to_csv(index=False, float_format="%.10g").encode())
     page = folder / "report.html"
-    _replace(page, _render(records, summary, shown, settings, warnings).encode())
+    _replace(page, _render(records, summary, mcnemar, shown, settings, warnings, diagnoses).encode())
     return page
 
 
 def _render(
     records: pd.DataFrame,
     summary: pd.DataFrame,
+    mcnemar: pd.DataFrame,
     figures: Sequence[Mapping[str, str]],
     settings: Mapping[str, Any],
     warnings: Sequence[str],
+    diagnoses: Sequence[Diagnosis],
 ) -> str:
     from jinja2 import Environment, StrictUndefined
 
@@ -97,6 +112,7 @@ def _render(
     template = environment.from_string(resources.files(__package__).joinpath("template.html").read_text("utf-8"))
     about = {**settings, **settings.get("about", {})}
     keys, rows = verdict(summary)
+    shown = [column for column in columns.SUMMARY if not summary[column.name].isna().all()]
     return template.render(
         title=str(about.get("title", "Robustness study")),
         facts=[(head, _fact(key, about, summary)) for head, key in _FACTS],
@@ -104,8 +120,15 @@ def _render(
         threats=[key.label for key in keys],
         verdict=rows,
         columns=columns.SUMMARY,
-        table=[(row["attack"] == WORST_CASE, _cells(row)) for row in summary.to_dict("records")],
+        shown=shown,
+        table=[(row["attack"] == WORST_CASE, _cells(row, shown)) for row in summary.to_dict("records")],
+        distances=_distances(summary),
+        readings=_readings(records),
+        pairs=_pairs(mcnemar),
+        alpha=f"{100 * ALPHA:g}",
         budget=_budget(records),
+        diagnoses=diagnoses,
+        failed={diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed},
         figures=figures,
         gradients=columns.GRADIENT_MODES,
         settings=json.dumps(dict(settings), indent=2, sort_keys=True, ensure_ascii=False, default=str),
@@ -114,41 +137,117 @@ def _render(
     )
 
 
-def _cells(row: Mapping[Any, Any]) -> list[tuple[str, str, Any]]:
-    """For each column of the summary: its kind, the key it sorts by, and the words (a list for warnings)."""
+def _cells(row: Mapping[Any, Any], shown: Sequence[columns.Column]) -> list[tuple[str, str, Any]]:
+    """For each column shown: its kind, the key it sorts by, and the words (a list for warnings)."""
     cells: list[tuple[str, str, Any]] = []
-    for column in columns.SUMMARY:
+    for column in shown:
         value = row[column.name]
         if column.kind == "warnings":
             words: Any = columns.warning_list(value)
             cells.append((column.kind, str(len(words)), words))
         else:
-            words = norm_label(value) if column.name == "norm" else columns.FORMATS[column.kind](value)
-            cells.append((column.kind, "" if columns.is_missing(value) else str(value), words))
+            words = norm_label(value) if column.name == "norm" else _with_limits(row, column)
+            cells.append((column.kind, _sort_key(value), words))
     return cells
 
 
+def _sort_key(value: Any) -> str:
+    """What a cell sorts by, in the words of the page's script."""
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity"
+    return "" if columns.is_missing(value) else str(value)
+
+
+def _with_limits(row: Mapping[Any, Any], column: columns.Column) -> str:
+    """A value, and its interval in brackets where there is one."""
+    form = columns.FORMATS[column.kind]
+    limits = [row[name] for name in column.limits or ()]
+    known = limits and not any(columns.is_missing(limit) for limit in limits)
+    return form(row[column.name]) + (f" [{form(limits[0])}, {form(limits[1])}]" if known else "")
+
+
+def _distances(summary: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
+    """For each norm with minimal-norm attacks: how far the closest adversarials are (thesis Table 2.6)."""
+    by_name = {column.name: column for column in columns.SUMMARY}
+    minimal, tables = summary[summary["epsilon"].isna()], []
+    several = minimal["seed"].nunique() > 1
+    for norm, rows in minimal.groupby("norm", sort=False):
+        lines = [
+            {
+                "defense": columns.text(row["defense"]),
+                "attack": attack_label(row) + (f", seed {columns.text(row['seed'])}" if several else ""),
+                "worst": row["attack"] == WORST_CASE,
+                "cells": [
+                    (_sort_key(row[name]), _with_limits(row, by_name[name]))
+                    for name in ("n", "clean_majority_accuracy", "median_distance", "mean_distance", "failures")
+                ],
+            }
+            for row in rows.to_dict("records")
+        ]
+        tables.append((norm_label(norm), lines))
+    return tables
+
+
+def _readings(records: pd.DataFrame) -> list[tuple[str, list[str], list[dict[str, Any]]]]:
+    """For each norm with minimal-norm attacks: sizes, and what accuracy each attack leaves at them."""
+    tables = []
+    for norm, sizes in reading_sizes(records).items():
+        found = robust_accuracy(records[records["norm"] == norm], sizes)
+        lines = [
+            {
+                "defense": str(defense),
+                "attack": str(attack),
+                "worst": attack == WORST_CASE,
+                "cells": [(columns.percent(r.accuracy), columns.percent(r.ci_low), columns.percent(r.ci_high)) for r in part],
+            }
+            for (defense, attack), part in (
+                (key, list(rows.itertuples())) for key, rows in found.groupby(["defense", "attack"], sort=False)
+            )
+        ]
+        tables.append((norm_label(norm), [columns.epsilon(size) for size in sizes], lines))
+    return tables
+
+
+def _pairs(mcnemar: pd.DataFrame) -> list[dict[str, str]]:
+    """Every paired test with all its p-values."""
+    lines = []
+    for label, _, table in mcnemar_tables(mcnemar):
+        for row in table.to_dict("records"):
+            side = better(row["p_holm"], row["only_a"], row["only_b"])
+            lines.append(
+                {
+                    "threat": label,
+                    "pair": f"{row['defense_a']} and {row['defense_b']}",
+                    "only_a": columns.count(row["only_a"]),
+                    "only_b": columns.count(row["only_b"]),
+                    **{name: f"{row[name]:.2g}" for name in ("p_value", "p_holm", "p_mid", "p_mid_holm")},
+                    "better": {1: str(row["defense_a"]), -1: str(row["defense_b"]), 0: columns.MISSING}[side],
+                }
+            )
+    return lines
+
+
 def _budget(records: pd.DataFrame) -> list[dict[str, str]]:
-    """What each attack spent on each defense: passes per image and in total, seconds."""
+    """What each attack spent on each defense: draws, passes per image, seconds in total, memory."""
     keys = ["defense", "attack", "gradient", "norm", "epsilon"]
     table = []
     for values, rows in records.groupby(keys, sort=False, dropna=False):
         named = dict(zip(keys, values, strict=True))
-        key = threats(rows)[0]
         per_image = rows[["forwards", "backwards"]].mean()
-        total = rows[["forwards", "backwards", "seconds"]].sum()
+        judged = float(rows["predictions"].map(len).mean()) if "predictions" in rows else 0.0
+        more = f" (mean {columns.count(judged)})" if judged > rows["draws"].max() else ""
         table.append(
             {
                 "defense": columns.text(named["defense"]),
                 "attack": attack_label(named),
-                "threat": key.label,
+                "threat": threats(rows)[0].label,
                 "n": columns.count(len(rows)),
-                "draws": columns.text(rows["draws"].max()) if "draws" in rows else columns.MISSING,
+                "attack_draws": columns.count(rows["attack_draws"].max()),
+                "draws": columns.count(rows["draws"].max()) + more,
                 "forwards": columns.count(per_image["forwards"]),
                 "backwards": columns.count(per_image["backwards"]),
-                "all_forwards": columns.count(total["forwards"]),
-                "all_backwards": columns.count(total["backwards"]),
-                "seconds": columns.number(total["seconds"]),
+                "seconds": columns.number(rows["seconds"].sum()),
+                "peak_memory": columns.count(rows["peak_memory"].max()),
             }
         )
     return table

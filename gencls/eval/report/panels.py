@@ -33,7 +33,8 @@ class ImagePanel:
         clean: (n, C, H, W) images in [0, 1], C = 1 or 3.
         adversarial: (n, C, H, W) adversarial images in [0, 1].
         labels: (n,) true classes.
-        predictions: (n,) or (n, S) classes that the defense predicts on the adversarial images, S draws.
+        predictions: (n,) or (n, S) classes that the defense predicts on the adversarial images, S draws; -1 fills up the rows
+            of images with fewer draws.
         clean_predictions: (n,) or (n, S) the same on the clean images, if known.
         norm: Norm of the threat, if any.
         epsilon: Budget of the threat; None for minimal perturbations.
@@ -133,7 +134,8 @@ def _draw(axes: Axes, image: npt.NDArray[np.float32], extent: tuple[float, float
 
 def _caption(panel: ImagePanel, draws: Tensor, label: int) -> tuple[str, str]:
     """Most frequent prediction, its share where the draws disagree, and green or red for right or wrong."""
-    classes, counts = np.unique(np.atleast_1d(draws.cpu().numpy()), return_counts=True)
+    seen = np.atleast_1d(draws.cpu().numpy())
+    classes, counts = np.unique(seen[seen >= 0], return_counts=True)
     winner, share = int(classes[counts.argmax()]), counts.max() / counts.sum()
     words = _name(panel, label) if winner == label else f"{_name(panel, label)}→{_name(panel, winner)}"
     return words if share == 1 else f"{words} ({100 * share:.0f} %)", _GOOD if winner == label else _BAD

@@ -1,12 +1,15 @@
-"""LaTeX tables of a study (booktabs): the verdict, and one line per attack."""
+"""LaTeX tables of a study (booktabs): the verdict, one line per attack, and the distances of minimal perturbations."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 import pandas as pd
 
-from gencls.eval.report.columns import MISSING, count, percent, text, warning_list
-from gencls.eval.report.verdict import Estimate, attack_label, select, threats, verdict
-from gencls.eval.summary import WORST_CASE
+from gencls.eval.records import WORST_CASE
+from gencls.eval.report.columns import MISSING, count, distance, is_missing, percent, text, warning_list
+from gencls.eval.report.verdict import Estimate, attack_label, norm_latex, select, threats, verdict
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -38,28 +41,59 @@ def escape(words: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in words)
 
 
-def latex_tables(summary: pd.DataFrame) -> str:
-    """Both tables as one file to be input after loading booktabs; daggers lead to the warnings below a table.
+def latex_tables(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]] = MappingProxyType({})) -> str:
+    """All tables as one file to be input after loading booktabs; daggers lead to the warnings below a table.
 
     Args:
         summary: Summary of the study, as for `write_report`.
+        failed: Defense -> names of the checks of its diagnosis that failed.
 
     Returns:
-        LaTeX source.
+        LaTeX source: the verdict, a line per attack with a budget, and the distances of minimal-norm attacks if there are any.
     """
-    return "% Needs \\usepackage{booktabs}\n" + _verdict_table(summary) + "\n" + _attack_table(summary)
+    tables = [_verdict_table(summary, failed), _attack_table(summary[summary["epsilon"].notna()])]
+    minimal = summary[summary["epsilon"].isna()]
+    if not minimal.empty:
+        tables.append(_distance_table(minimal))
+    return "% Needs \\usepackage{booktabs}\n" + "\n".join(tables)
 
 
-def _verdict_table(summary: pd.DataFrame) -> str:
+def _verdict_table(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]]) -> str:
     (keys, rows), notes = verdict(summary), _Notes()
     heads = ["Defense", "$N$", "Clean"] + [key.latex for key in keys]
     lines = []
     for row in rows:
         counts = sorted({e.n for e in (row.clean, *row.robust) if e is not None})
         cells = [_estimate(row.clean, notes)] + [_estimate(estimate, notes) for estimate in row.robust]
-        lines.append([escape(row.defense), escape(MISSING.join(count(n) for n in (counts[:1] + counts[1:][-1:]))), *cells])
+        checks = failed.get(row.defense)
+        name = escape(row.defense) + notes.mark([f"diagnosis failed: {', '.join(checks)}"] if checks else [])
+        lines.append([name, escape(MISSING.join(count(n) for n in (counts[:1] + counts[1:][-1:]))), *cells])
     caption = r"Clean and worst-case robust accuracy in \%, with 95\,\% Wilson intervals."
     return _table("l" + "r" * (len(heads) - 1), heads, lines, caption, notes)
+
+
+def _distance_table(summary: pd.DataFrame) -> str:
+    notes, lines = _Notes(), []
+    for row in summary.to_dict("records"):
+        name = r"\emph{worst case}" if row["attack"] == WORST_CASE else escape(attack_label(row))
+        cells = [
+            escape(text(row["defense"])),
+            name,
+            norm_latex(row["norm"]),
+            escape(text(row["seed"])),
+            escape(count(row["n"])),
+        ]
+        for kind in ("median_distance", "mean_distance"):
+            low, high = row[f"{kind}_low"], row[f"{kind}_high"]
+            interval = "" if is_missing(low) or is_missing(high) else f" [{distance(low)}, {distance(high)}]"
+            cells.append(escape(distance(row[kind]) + interval))
+        lines.append([*cells, escape(count(row["failures"])) + notes.mark(warning_list(row["warnings"]))])
+    heads = ["Defense", "Attack", "Norm", "Seed", "$N$", "Median", "Mean", "Failures"]
+    caption = (
+        r"Distance of the closest adversarial examples, with 95\,\% bootstrap intervals. Clean errors count as 0; failures are "
+        r"infinite in the median and left out of the mean."
+    )
+    return _table("lll" + "r" * 5, heads, lines, caption, notes)
 
 
 def _attack_table(summary: pd.DataFrame) -> str:
@@ -72,13 +106,13 @@ def _attack_table(summary: pd.DataFrame) -> str:
             cells += [escape(count(row[column])) for column in ("n", "draws")]
             cells.append(escape(percent(row["clean_accuracy"])))
             cells.append(escape(percent(row["robust_accuracy"]) + interval) + notes.mark(warning_list(row["warnings"])))
-            cells.append(escape(percent(row["claimed_robust_accuracy"])))
+            cells += [escape(percent(row[f"{kind}_accuracy"])) for kind in ("majority", "any_draw", "claimed_robust")]
             cells += [escape(count(row[column])) for column in ("forwards", "backwards", "seconds")]
             lines.append(cells)
-    heads = ["Defense", "Attack", "Threat", "Seed", "$N$", "Draws", "Clean", "Robust", "Claimed"]
-    heads += ["Forwards", "Backwards", "Seconds"]
+    heads = ["Defense", "Attack", "Threat", "Seed", "$N$", "Draws", "Clean", "Robust", "Majority", "Any draw"]
+    heads += ["Claimed", "Forwards", "Backwards", "Seconds"]
     caption = r"Robust accuracy in \% under each attack, as judged on the real defense and as claimed by the attack."
-    return _table("lll" + "r" * 9, heads, lines, caption, notes)
+    return _table("lll" + "r" * 11, heads, lines, caption, notes)
 
 
 class _Notes:

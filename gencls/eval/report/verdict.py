@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from gencls.eval.records import WORST_CASE
 from gencls.eval.report.columns import epsilon as format_epsilon
 from gencls.eval.report.columns import is_missing, text, warning_list
 from gencls.eval.statistics import wilson
-from gencls.eval.summary import WORST_CASE
 
 _NORM_LABELS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _NORM_LATEX = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$", "l0": r"$\ell_0$"}
@@ -32,7 +32,7 @@ class ThreatKey(NamedTuple):
     @property
     def latex(self) -> str:
         """For LaTeX tables."""
-        norm = _NORM_LATEX.get(self.norm, r"\textrm{" + self.norm.replace("_", r"\_") + "}")
+        norm = norm_latex(self.norm)
         return f"{norm}, minimal" if self.epsilon is None else rf"{norm}, $\varepsilon = {format_epsilon(self.epsilon)}$"
 
     @property
@@ -52,6 +52,10 @@ class Estimate:
         n: Number of samples.
         draws: Judge's draws per sample, as text (an en dash where unknown).
         strongest: The single attack that came closest to the worst case, with its own accuracy.
+        majority: Share of samples that the majority of the draws gets right; None where it is no more than the accuracy.
+        any_draw: Share of samples right in every draw; None likewise.
+        claimed: Accuracy by the attacks' own account.
+        undecided: Number of samples whose majority is open.
         warnings: Reasons to distrust the value.
     """
 
@@ -61,6 +65,10 @@ class Estimate:
     n: int
     draws: str
     strongest: tuple[str, float] | None = None
+    majority: float | None = None
+    any_draw: float | None = None
+    claimed: float | None = None
+    undecided: int = 0
     warnings: tuple[str, ...] = ()
 
 
@@ -76,6 +84,11 @@ class VerdictRow:
 def norm_label(norm: Any) -> str:
     """The usual typography of a norm's name."""
     return _NORM_LABELS.get(str(norm), text(norm))
+
+
+def norm_latex(norm: str) -> str:
+    """The same for LaTeX."""
+    return _NORM_LATEX.get(norm, r"\textrm{" + norm.replace("_", r"\_") + "}")
 
 
 def defenses(summary: pd.DataFrame) -> list[str]:
@@ -130,7 +143,9 @@ def _clean(rows: pd.DataFrame) -> Estimate | None:
         return None
     widest = rows[rows["n"] == rows["n"].max()]
     n, value = int(widest["n"].iloc[0]), float(widest["clean_accuracy"].mean())
-    return Estimate(value, *wilson(value * n, n), n, text(widest["draws"].max()))
+    drawn = widest["draws"].max() > 1
+    majority = float(widest["clean_majority_accuracy"].mean()) if drawn else None
+    return Estimate(value, *wilson(value * n, n), n, text(widest["draws"].max()), majority=majority)
 
 
 def _worst(summary: pd.DataFrame, threat: ThreatKey, defense: str) -> Estimate | None:
@@ -144,6 +159,7 @@ def _worst(summary: pd.DataFrame, threat: ThreatKey, defense: str) -> Estimate |
     if not single.empty:
         best = single.iloc[int(single["robust_accuracy"].argmin())]
         strongest = (attack_label(best), float(best["robust_accuracy"]))
+    drawn = lowest["draws"] > 1
     return Estimate(
         float(lowest["robust_accuracy"]),
         float(lowest["ci_low"]),
@@ -151,7 +167,11 @@ def _worst(summary: pd.DataFrame, threat: ThreatKey, defense: str) -> Estimate |
         int(lowest["n"]),
         text(lowest["draws"]),
         strongest,
-        _warnings(rows),
+        majority=float(lowest["majority_accuracy"]) if drawn else None,
+        any_draw=float(lowest["any_draw_accuracy"]) if drawn else None,
+        claimed=None if is_missing(lowest["claimed_robust_accuracy"]) else float(lowest["claimed_robust_accuracy"]),
+        undecided=0 if is_missing(lowest["undecided"]) else int(lowest["undecided"]),
+        warnings=_warnings(rows),
     )
 
 

@@ -1,0 +1,84 @@
+"""The decoupled direction and norm attack."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, select
+from gencls.eval.attacks.base import per_image, prepare, require, steepest
+from gencls.eval.attacks.linearisation import Closest
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["DDN"]
+
+_AROUND = 8
+"""Passes that the first linearisation (up to nine backward passes) and the last refinement take from the budget of steps."""
+
+
+@dataclass(frozen=True)
+class DDN:
+    """Gradient steps on a sphere whose radius shrinks while the decision is wrong and grows while it is right.
+
+    The first sphere is entered towards the nearest linearised boundary, and the closest adversarial is refined at the end; both
+    are paid from the steps.
+
+    Source: Rony et al. 2019, arXiv:1811.09600, algorithm 1, without quantisation. The thesis (section 2.3) uses 80 steps.
+
+    Attributes:
+        threat: L2 without epsilon; may be targeted.
+        steps: gradient steps, or passes of their cost.
+        first_norm: radius of the first sphere, in [0, 1] pixel units over the image.
+        gamma: by which the radius changes in one step.
+    """
+
+    threat: ThreatModel
+    steps: int = 80
+    first_norm: float = 1.0
+    gamma: float = 0.05
+    uses_gradients = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require(self.threat, "DDN", minimal=True, targeted=True, norms=["l2"])
+        if self.steps < 1 or self.first_norm <= 0 or not 0 < self.gamma < 1:
+            raise GenclsError(
+                "DDN: expected steps >= 1, first_norm > 0 and 0 < gamma < 1, "
+                f"got {self.steps}, {self.first_norm} and {self.gamma}"
+            )
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One gradient per step."""
+        return 0, self.steps
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        model = prepare(model, images, labels)
+        sign = -1.0 if self.threat.targeted else 1.0
+        closest = Closest(model, images, labels, self.threat)
+        closest.cross()
+        alive = closest.open
+        clean, labels = images[alive], labels[alive]
+        farthest = torch.maximum(clean, 1 - clean).flatten(1).norm(dim=1)  # no image of [0, 1] is farther away
+        radius = torch.full_like(farthest, self.first_norm).minimum(farthest)
+        change = _onto_sphere(clean, closest.first_step[alive], radius)
+        steps = max(1, self.steps - _AROUND)
+        for step in range(steps if len(alive) else 0):
+            with select(alive):
+                response = model.look(
+                    clean + change, labels, lambda s, y: sign * model.cross_entropy(s, y), targeted=self.threat.targeted
+                )
+            closest.offer(alive, clean + change, response.reached)
+            length = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2  # alpha: from 1 to 0.01 along a cosine
+            radius = radius * torch.where(response.reached, 1 - self.gamma, 1 + self.gamma)
+            radius = radius.minimum(farthest)
+            change = _onto_sphere(clean, change + length * steepest(response.gradient, "l2"), radius)
+        return closest.refine()
+
+
+def _onto_sphere(clean: Tensor, change: Tensor, radius: Tensor) -> Tensor:
+    """The change (N, C, H, W) with norm radius (N,), then clipped so that the image stays in [0, 1]."""
+    stretch = radius / change.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return change.mul_(per_image(stretch)).add_(clean).clamp_(0, 1).sub_(clean)

@@ -1,0 +1,80 @@
+"""DeepFool: step by step to the nearest of the linearised decision boundaries."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, select
+from gencls.eval.attacks.base import prepare, require
+from gencls.eval.attacks.linearisation import Closest, nearest_boundary
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["DeepFool"]
+
+_HALF_STEPS = 2
+"""Steps at the beginning that go half the way: the boundary found from nearer by is closer (4 to 20 % on digits)."""
+
+@dataclass(frozen=True)
+class DeepFool:
+    """The smallest step that crosses a linearised boundary, repeated until the decision is wrong.
+
+    With f_k the scores and y the label, each step solves for the class with the smallest |f_k - f_y| / ||grad f_k - grad f_y||_q
+    and moves there, q being the dual norm. All iterates are clipped to [0, 1], and pixels at its
+    borders that would leave it do not count in the norm: the authors' steps fall short there, and many are needed. Finished
+    samples leave the batch.
+
+    Source: Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2 and eq. 11. The thesis (section 2.3) uses 100 steps.
+
+    Attributes:
+        threat: Linf or L2 without epsilon.
+        steps: at most.
+        overshoot: eta; the perturbation is stretched by 1 + eta to get across.
+        candidates: how many classes are looked at, those with the best clean scores, the label among them.
+        projections: of the clean image onto the boundary linearised at the result, before the result is drawn back to the
+            boundary along the line to the clean image.
+    """
+
+    threat: ThreatModel
+    steps: int = 50
+    overshoot: float = 0.02
+    candidates: int = 10
+    projections: int = 1
+    uses_gradients = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require(self.threat, "DeepFool", minimal=True)
+        if self.steps < 1 or min(self.overshoot, self.projections) < 0 or self.candidates < 2:
+            raise GenclsError(
+                "DeepFool: expected steps >= 1, overshoot and projections >= 0 and candidates >= 2, "
+                f"got {self.steps}, {self.overshoot}, {self.projections} and {self.candidates}"
+            )
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One forward pass per step, and a backward pass per other candidate (each counted as a pass of both kinds)."""
+        return 1, self.steps * (self.candidates - 1)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        model = prepare(model, images, labels)
+        closest = Closest(model, images, labels, self.threat, classes=self.candidates - 1)
+        alive, current = closest.open, images[closest.open]
+        others, step = closest.others[alive], closest.first_step[alive]
+        for number in range(1, self.steps + 1):
+            going = step.flatten(1).any(dim=1)  # where all gradients are zero there is nowhere to go
+            alive, others = alive[going], others[going]
+            if not len(alive):
+                break
+            share = 0.5 if number <= _HALF_STEPS else 1 + self.overshoot
+            current = (current[going] + share * step[going]).clamp_(0, 1)
+            with select(alive):
+                if number < self.steps:
+                    response, _, step = nearest_boundary(model, current, labels[alive], self.threat.norm, others)
+                else:
+                    response = model.look(current, labels[alive])
+            closest.offer(alive, current, response.reached)
+            missed = ~response.reached
+            alive, current, others, step = alive[missed], current[missed], others[missed], step[missed]
+        return closest.refine(projections=self.projections)

@@ -1,0 +1,165 @@
+"""Linearised decision boundaries: the step of DeepFool, and how attacks that minimise a distance begin and end."""
+
+import torch
+from torch import Tensor
+
+from gencls.core import select
+from gencls.eval.attack_model import AttackModel, Response, margin
+from gencls.eval.attacks.base import per_image, steepest
+from gencls.eval.threat import Norm, ThreatModel
+
+__all__ = ["Closest", "nearest_boundary"]
+
+_PUSH = 1e-5
+"""Added to each step, in pixel units: an iterate on the boundary itself would not move."""
+
+_OVERSHOOT, _FURTHER = 1.01, 1.5
+
+
+def nearest_boundary(
+    model: AttackModel, images: Tensor, labels: Tensor, norm: Norm, others: Tensor | int, *, targeted: bool = False
+) -> tuple[Response, Tensor, Tensor]:
+    """The nearest of the boundaries between the label and other classes, the scores taken as linear.
+
+    With f_k the scores and y the label, the boundary to class k lies |f_k - f_y| / ||grad f_k - grad f_y||_q away, where q is
+    the dual norm (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, eq. 8 to 11). One forward pass, a backward pass per class.
+
+    Args:
+        model: what is attacked.
+        images: (N, C, H, W).
+        labels: (N,).
+        norm: of the step.
+        others: (N, k) classes to consider, or how many of the best.
+        targeted: the labels are to be reached: the one boundary is that to the best other class.
+
+    Returns:
+        What the model says about the images, the classes considered, and the steps (N, C, H, W); 0 where there is nowhere to go.
+    """
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        draws = model.per_draw(images)
+        scores = model.average(draws)
+        if isinstance(others, int):
+            ranked = scores.detach().scatter(1, labels.unsqueeze(1), -torch.inf).argsort(dim=1, descending=True)
+            others = ranked[:, : min(others, ranked.shape[1] - 1)]
+        if targeted:
+            gaps = margin(scores, labels).unsqueeze(1)
+        else:
+            gaps = scores.gather(1, others) - scores.gather(1, labels.unsqueeze(1))
+        nearest = torch.full(labels.shape, torch.inf, dtype=torch.float64, device=images.device)
+        step = torch.zeros_like(images)
+        for k in range(gaps.shape[1]):
+            gradient = model.gradient(gaps[:, k].sum(), images, keep_graph=k + 1 < gaps.shape[1])
+            distance, towards = _to_boundary(gaps[:, k].detach(), gradient, images.detach(), norm)
+            closer = distance < nearest
+            nearest = distance.where(closer, nearest)
+            step = torch.where(per_image(closer), towards, step)
+    return model.respond(draws, scores, labels, step, targeted=targeted), others, step
+
+
+def _to_boundary(gap: Tensor, gradient: Tensor, images: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Distance (N,) to the hyperplane gap + gradient . r = 0, and the step r there (N, C, H, W).
+
+    Pixels at 0 or 1 that would leave the range cannot take part; most pixels of a digit are such.
+    """
+    gradient = gradient * ~(((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0)))
+    dual = gradient.flatten(1).double().norm(p=1 if norm == "linf" else 2, dim=1)
+    distance = torch.where(dual > 0, gap.abs() / dual, torch.inf)
+    length = (distance + _PUSH).where(distance.isfinite(), 0.0)
+    return distance, per_image(length).to(gradient.dtype) * steepest(gradient, norm)
+
+
+class Closest:
+    """The closest adversarial image of each sample so far, from the first linearised boundary to the last refinement.
+
+    Local optima among several classes, and step sizes that are coarse for samples near a boundary, would otherwise make an
+    attack miss the minimum even on linear classifiers.
+
+    Attributes:
+        images: (N, C, H, W), the closest adversarials, or the clean images.
+        distance: (N,), infinite where nothing was found, 0 where the clean decision is wrong.
+        others: (N, k), the classes whose boundaries were considered.
+        first_step: (N, C, H, W), the step from the clean image to the nearest linearised boundary.
+        scores: (N, K), averaged, of the clean images.
+    """
+
+    def __init__(self, model: AttackModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, classes: int = 9) -> None:
+        """Look at the clean images and linearise the boundaries to the best ``classes`` other classes."""
+        self.model, self.clean, self.labels, self.threat = model, images, labels, threat
+        self.images = images.clone()
+        response, self.others, self.first_step = nearest_boundary(
+            model, images, labels, threat.norm, classes, targeted=threat.targeted
+        )
+        self.scores, self.first_margin = response.scores, response.margin
+        self.distance = torch.where(response.reached, 0.0, torch.inf)
+
+    @property
+    def open(self) -> Tensor:
+        """Indices of the samples that are not wrong to begin with."""
+        return (self.distance > 0).nonzero().squeeze(1)
+
+    def cross(self) -> None:
+        """Try the first step, and where curvature or the box kept it from getting across, a longer one."""
+        for stretch in (_OVERSHOOT, _FURTHER):
+            missed = self.distance.isinf().nonzero().squeeze(1)
+            self._try((self.clean[missed] + stretch * self.first_step[missed]).clamp_(0, 1), missed)
+
+    def offer(self, sample: Tensor, images: Tensor, reached: Tensor) -> None:
+        """Keep images (M, C, H, W) of some samples (M,) where they reach the goal (M,) and are closer than what is kept."""
+        change = (images - self.clean[sample]).flatten(1)
+        distance = change.abs().amax(dim=1) if self.threat.norm == "linf" else change.norm(dim=1)
+        better = reached & (distance < self.distance[sample])
+        if bool(better.any()):
+            self.images[sample[better]], self.distance[sample[better]] = images[better], distance[better]
+
+    def refine(self, *, projections: int = 1) -> Tensor:
+        """Improve what was found, and return it.
+
+        The segment to the clean image is cut where the margin, interpolated, is zero. Then, as often as asked for, the clean
+        image is projected onto the boundary linearised there (as FAB does, Croce and Hein 2020, arXiv:1907.02044), and the new
+        segment, made long enough for curved boundaries, is cut in turn.
+        """
+        found = (self.distance.isfinite() & (self.distance > 0)).nonzero().squeeze(1)
+        if len(found):
+            self._cut(found)
+            for _ in range(projections):
+                self._project(found)
+                self._cut(found)
+        return self.images
+
+    def _project(self, sample: Tensor) -> None:
+        clean, targeted = self.clean[sample], self.threat.targeted
+        with select(sample):
+            sign = 1.0 if targeted else -1.0
+            response = self.model.look(
+                self.images[sample], self.labels[sample], lambda s, y: sign * margin(s, y), targeted=targeted
+            )
+        way = clean - self.images[sample]
+        ahead = response.margin - (response.gradient * way).flatten(1).sum(dim=1)  # the clean margin, linearised
+        length, step = _to_boundary(ahead, response.gradient, clean, self.threat.norm)
+        stretch = ((1 + self.distance[sample] / length.clamp_min(1e-12)) / 2).clamp(_OVERSHOOT, 2).where(length.isfinite(), 0.0)
+        self._try((clean + per_image(stretch).to(step.dtype) * step).clamp_(0, 1), sample)
+
+    def _cut(self, sample: Tensor, sections: int = 2) -> None:
+        clean, labels, targeted = self.clean[sample], self.labels[sample], self.threat.targeted
+        far = self.images[sample]
+        with select(sample):
+            beyond = self.model.look(far, labels, targeted=targeted).margin
+        inside, missing = torch.zeros_like(self.distance[sample]), self.first_margin[sample]  # the near end of the segment
+        outside = torch.ones_like(inside)
+        for _ in range(sections):
+            share = (missing / (missing - beyond).clamp_min(1e-30) * _OVERSHOOT).clamp(0, 1).to(inside.dtype)
+            fraction = inside + (outside - inside) * share
+            candidate = torch.lerp(clean, far, per_image(fraction))
+            with select(sample):
+                response = self.model.look(candidate, labels, targeted=targeted)
+            self.offer(sample, candidate, response.reached)
+            inside, outside = fraction.where(~response.reached, inside), fraction.where(response.reached, outside)
+            beyond = response.margin.where(response.reached, beyond)
+            missing = response.margin.where(~response.reached, missing)
+
+    def _try(self, candidates: Tensor, sample: Tensor) -> None:
+        if len(sample):
+            with select(sample):
+                response = self.model.look(candidates, self.labels[sample], targeted=self.threat.targeted)
+            self.offer(sample, candidates, response.reached)

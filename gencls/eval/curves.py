@@ -1,0 +1,223 @@
+"""Success rates at every size of the perturbation, from minimal-norm records, without attacking again.
+
+For sample i let d_i be the distance of the closest adversarial that was found: 0 where the clean image is misclassified,
+infinite where nothing was found. The success rate at size e is the share of samples with d_i <= e (MLVGM paper, Serez et al.
+2025, eq. 5); the robust accuracy is what is left. A randomised defense is broken where the majority of the judge's draws is
+wrong.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gencls.core import GenclsError
+from gencls.eval.records import WORST_CASE, complete
+from gencls.eval.statistics import bootstrap_band, wilson_band
+from gencls.eval.threat import TOLERANCE
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["MinimalRun", "SuccessCurve", "closest_distances", "minimal_runs", "robust_accuracy", "success_rate_curve"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SuccessCurve:
+    """Success rate of an attacker against the size of the perturbation: a step function, constant between its points.
+
+    Attributes:
+        epsilon: (P,) growing sizes, in pixel units of [0, 1].
+        rate: (P,) success rates in [0, 1]; errors on clean images count as successes at size 0.
+        low: (P,) lower limits of the pointwise Wilson intervals.
+        high: (P,) upper limits.
+        bootstrap_low: (P,) lower limits of the pointwise percentile bootstrap over samples. It has no width where the rate
+            is 0 or 1: nothing varies between resamples. Wilson's interval has.
+        bootstrap_high: (P,) upper limits.
+        n: number of samples.
+    """
+
+    epsilon: Floats
+    rate: Floats
+    low: Floats
+    high: Floats
+    bootstrap_low: Floats
+    bootstrap_high: Floats
+    n: int
+
+    def frame(self) -> "pandas.DataFrame":
+        """One row per point."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "epsilon": self.epsilon,
+                "success_rate": self.rate,
+                "wilson_low": self.low,
+                "wilson_high": self.high,
+                "bootstrap_low": self.bootstrap_low,
+                "bootstrap_high": self.bootstrap_high,
+                "n": self.n,
+            }
+        )
+
+
+class MinimalRun(NamedTuple):
+    """The closest adversarials that one attack found against one defense, or all of its attacks together.
+
+    Attributes:
+        defense: name of the defense.
+        norm: norm of the distances.
+        attack: name of the attack, or ``"worst case"`` for all of them.
+        distances: (N,) one per sample; 0 for clean errors, infinite where nothing was found.
+    """
+
+    defense: str
+    norm: str
+    attack: str
+    distances: Floats
+
+
+def closest_distances(records: "pandas.DataFrame") -> "pandas.Series":
+    """Per sample the distance of the closest adversarial among all the records given.
+
+    Args:
+        records: of one defense and one norm; of any attacks, gradient modes, budgets and seeds.
+
+    Returns:
+        Distances indexed by sample hash, sorted by it: 0 where the majority of the draws on the clean image is wrong, infinite
+        where no valid image turned the majority.
+
+    Raises:
+        GenclsError: for records of several defenses or norms, whose distances cannot be compared, or of an unknown form.
+    """
+    records = complete(records)
+    for name in ("defense", "norm"):
+        if records[name].nunique() > 1:
+            raise GenclsError(f"closest distances: expected records of one {name}, got {sorted(records[name].unique())}")
+    return record_distances(records).set_axis(records["sample_hash"]).groupby(level=0).min()
+
+
+def record_distances(records: "pandas.DataFrame") -> "pandas.Series":
+    """What each of the complete records says about the closest adversarial of its sample."""
+    found = records["valid"].astype(bool) & ~records["majority_correct"]
+    return records["distance"].where(found, np.inf).where(records["clean_majority_correct"], 0.0)
+
+
+def minimal_runs(records: "pandas.DataFrame") -> Iterator[MinimalRun]:
+    """Every minimal-norm attack of the records, over all its gradient modes and seeds, then the worst case of each defense.
+
+    In the worst case also adversarials of attacks with a budget in the same norm count, at the distance measured, for the
+    samples that a minimal-norm attack has met.
+
+    Args:
+        records: of a study; without minimal-norm attacks (epsilon NaN) nothing is yielded.
+    """
+    records = complete(records)
+    minimal = records[records["epsilon"].isna()]
+    for (defense, norm), rows in minimal.groupby(["defense", "norm"], sort=False):
+        for attack, own in rows.groupby("attack", sort=False):
+            yield MinimalRun(str(defense), str(norm), str(attack), closest_distances(own).to_numpy())
+        every = records[(records["defense"] == defense) & (records["norm"] == norm)]
+        every = every[every["sample_hash"].isin(rows["sample_hash"])]
+        yield MinimalRun(str(defense), str(norm), WORST_CASE, closest_distances(every).to_numpy())
+
+
+def success_rate_curve(
+    distances: npt.ArrayLike,
+    epsilons: Sequence[float] | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> SuccessCurve:
+    """Success rate at each size with its bands, MLVGM eq. 5.
+
+    Args:
+        distances: (N,) closest distances, as of :func:`closest_distances`.
+        epsilons: sizes at which the rate is wanted; None takes 0 and every distance, the steps of the curve.
+        confidence: of both bands, pointwise.
+        resamples: of the samples, for the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        The curve; a distance counts at a size that it exceeds by no more than the judge's tolerance, 1e-6.
+
+    Raises:
+        GenclsError: for no distances, negative or NaN ones, or bad sizes, confidence or resamples.
+    """
+    closest = _checked(distances)
+    sizes = np.unique(np.append(0.0, closest[np.isfinite(closest)])) if epsilons is None else _sizes(epsilons)
+    # The number of the first size at which a sample is broken; len(sizes) for never.
+    step = np.searchsorted(sizes + TOLERANCE, closest)
+
+    def rates(steps: npt.NDArray[np.int64]) -> Floats:
+        """Steps of resampled samples (B, N) -> success rates (B, P)."""
+        rows = np.arange(len(steps))[:, None] * (len(sizes) + 1)
+        counts = np.bincount((rows + steps).ravel(), minlength=len(steps) * (len(sizes) + 1))
+        cumulated: Floats = counts.reshape(len(steps), -1)[:, :-1].cumsum(axis=1) / len(closest)
+        return cumulated
+
+    rate = rates(step[None])[0]
+    low, high = wilson_band(np.round(rate * len(closest)), len(closest), confidence)
+    bootstrap = bootstrap_band(step, rates, confidence=confidence, resamples=resamples, seed=seed)
+    return SuccessCurve(sizes, rate, low, high, *bootstrap, len(closest))
+
+
+def robust_accuracy(records: "pandas.DataFrame", epsilons: Sequence[float], *, confidence: float = 0.95) -> "pandas.DataFrame":
+    """Accuracy that minimal-norm attacks leave at any sizes, without attacking again.
+
+    Args:
+        records: of a study.
+        epsilons: sizes, in pixel units of [0, 1].
+        confidence: of the Wilson intervals.
+
+    Returns:
+        One row per defense, norm, minimal-norm attack (and the worst case over all attacks) and size: ``defense``, ``norm``,
+        ``attack``, ``epsilon``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``. Clean errors count as wrong at every size.
+
+    Raises:
+        GenclsError: for bad sizes, or records without minimal-norm attacks.
+    """
+    import pandas
+
+    sizes = _sizes(epsilons)
+    tables = []
+    for run in minimal_runs(records):
+        left = (run.distances[None] > sizes[:, None] + TOLERANCE).sum(axis=1)
+        low, high = wilson_band(left, len(run.distances), confidence)
+        head = {"defense": run.defense, "norm": run.norm, "attack": run.attack, "epsilon": sizes, "n": len(run.distances)}
+        tables.append(pandas.DataFrame({**head, "accuracy": left / len(run.distances), "ci_low": low, "ci_high": high}))
+    if not tables:
+        raise GenclsError("robust accuracy at any size: expected records of a minimal-norm attack (epsilon NaN), got none")
+    return pandas.concat(tables, ignore_index=True)
+
+
+def round_sizes(distances: Floats) -> list[float]:
+    """Up to three sizes, 1, 2 or 5 times a power of ten, near the quartiles of the positive finite distances."""
+    positive = distances[(distances > 0) & np.isfinite(distances)]
+    if not positive.size:
+        return []
+    candidates = np.array([round(digit * 10.0**power, -power) for power in range(-6, 4) for digit in (1, 2, 5)])
+    quartiles = np.quantile(positive, [0.25, 0.5, 0.75])
+    return sorted({float(candidates[np.abs(np.log(candidates / size)).argmin()]) for size in quartiles})
+
+
+def _checked(distances: npt.ArrayLike) -> Floats:
+    values = np.asarray(distances, dtype=np.float64)
+    if values.ndim != 1 or not values.size or not bool((values >= 0).all()):
+        bad = values[~(values >= 0)]
+        got = f"shape {values.shape}" if not bad.size else f"{bad[0]}"
+        raise GenclsError(f"expected distances of shape (N,), N >= 1, all >= 0 (infinite where nothing was found), got {got}")
+    return values
+
+
+def _sizes(epsilons: Sequence[float]) -> Floats:
+    sizes = np.asarray(epsilons, dtype=np.float64)
+    if sizes.ndim != 1 or not sizes.size or not bool((np.isfinite(sizes) & (sizes >= 0)).all()):
+        raise GenclsError(f"expected a list of finite sizes >= 0, got {epsilons}")
+    return np.unique(sizes)

@@ -1,0 +1,100 @@
+"""The diagnosis that `gencls doctor` leaves in a study's folder, read and checked for the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from gencls.core.errors import GenclsError
+from gencls.eval.report.columns import count
+
+Status = Literal["fail", "note", "ok"]  # in the order of the page
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a diagnosis.
+
+    Args:
+        name: What was checked.
+        status: "fail" where a number would be meaningless, "note" where it needs care, "ok".
+        finding: What was found, in words.
+        evidence: Pairs of a name and a measured value, as text.
+    """
+
+    name: str
+    status: Status
+    finding: str
+    evidence: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All checks of one defense, failing ones first."""
+
+    defense: str
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the checks that failed."""
+        return tuple(check.name for check in self.checks if check.status == "fail")
+
+
+def read_diagnoses(path: Path) -> tuple[Diagnosis, ...]:
+    """Read `doctor.json`.
+
+    Args:
+        path: JSON of the form `{defense: {"passed": bool, "checks": [{"name": str, "status": "ok" | "note" | "fail",
+            "finding": str, "evidence": {str: number or str}}]}}`.
+
+    Returns:
+        One diagnosis per defense, in the order of the file.
+
+    Raises:
+        GenclsError: The file has another form, or says that a defense passed although a check failed.
+    """
+    try:
+        content: Any = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise GenclsError(f"{path}: expected a diagnosis in JSON, got {error}") from None
+    _require(isinstance(content, dict), path, "an object with a defense per key", content)
+    return tuple(_diagnosis(defense, found, f"{path}, {defense}") for defense, found in content.items())
+
+
+def _diagnosis(defense: str, found: Any, where: str) -> Diagnosis:
+    _require(isinstance(found, dict) and found.keys() >= {"passed", "checks"}, where, 'the keys "passed", "checks"', found)
+    _require(isinstance(found["passed"], bool), where, 'a bool as "passed"', found["passed"])
+    _require(isinstance(found["checks"], list), where, 'a list as "checks"', found["checks"])
+    checks = [_check(check, f"{where}, check {i}") for i, check in enumerate(found["checks"], start=1)]
+    failed = [check.name for check in checks if check.status == "fail"]
+    _require(found["passed"] == (not failed), where, f'"passed" to be {str(not failed).lower()}', found["passed"])
+    order = get_args(Status)
+    return Diagnosis(defense, tuple(sorted(checks, key=lambda check: order.index(check.status))))
+
+
+def _check(found: Any, where: str) -> Check:
+    keys = ("name", "status", "finding", "evidence")
+    _require(isinstance(found, dict) and found.keys() >= set(keys), where, f"the keys {', '.join(keys)}", found)
+    for key in ("name", "finding"):
+        _require(isinstance(found[key], str), where, f'text as "{key}"', found[key])
+    _require(found["status"] in get_args(Status), where, f'"status" to be one of {get_args(Status)}', found["status"])
+    evidence = found["evidence"]
+    _require(isinstance(evidence, dict), where, 'an object as "evidence"', evidence)
+    for key, value in evidence.items():
+        _require(isinstance(value, int | float | str), where, f'a number or text as evidence "{key}"', value)
+    shown = tuple((key, value if isinstance(value, str) else _measured(value)) for key, value in evidence.items())
+    return Check(found["name"], found["status"], found["finding"], shown)
+
+
+def _measured(value: float) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"  # a cosine of 0.99997 is not 1
+    return str(value) if isinstance(value, bool) else count(value)
+
+
+def _require(condition: bool, where: object, expected: str, got: Any) -> None:
+    if not condition:
+        raise GenclsError(f"{where}: expected {expected}, got {json.dumps(got)[:80]}")
