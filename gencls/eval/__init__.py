@@ -12,9 +12,11 @@ from gencls.eval.attacks import (
     GrowingNoise,
     RestartedCarliniWagner,
 )
+from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.cost import predict_cost, progress_bar
-from gencls.eval.evaluate import Evaluation, Protocol, evaluate, gradient_modes, run_cell
-from gencls.eval.judge import Verdict, judge
+from gencls.eval.curves import closest_distances, robust_accuracy, success_rate_curve
+from gencls.eval.evaluate import Evaluation, evaluate
+from gencls.eval.judge import Decisions, Verdict, judge
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell, read_adversarials, read_records, read_study, report_study
 from gencls.eval.summary import compare, summarize
@@ -28,6 +30,7 @@ __all__ = [
     "AttackModel",
     "Calibrated",
     "CarliniWagner",
+    "Decisions",
     "DeepFool",
     "Evaluation",
     "GaussianNoiseAttack",
@@ -38,6 +41,7 @@ __all__ = [
     "StudyCell",
     "ThreatModel",
     "Verdict",
+    "closest_distances",
     "compare",
     "evaluate",
     "gradient_modes",
@@ -48,6 +52,8 @@ __all__ = [
     "read_records",
     "read_study",
     "report_study",
+    "robust_accuracy",
     "run_cell",
+    "success_rate_curve",
     "summarize",
 ]

@@ -9,7 +9,7 @@ from torch import nn
 
 from gencls.core import Defense, seeded
 from gencls.eval.attack_model import AttackModel, frozen
-from gencls.eval.evaluate import NO_GRADIENT
+from gencls.eval.cell import NO_GRADIENT
 from gencls.eval.fingerprint import device_of
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell

@@ -4,11 +4,70 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gencls.core import GenclsError, draws, select
 from gencls.eval.threat import ThreatModel
 
-__all__ = ["Verdict", "judge", "predict", "scores_of"]
+__all__ = ["Decisions", "Verdict", "decide", "judge", "predict", "scores_of"]
+
+
+_NO_DRAW = -1
+
+_ROWS = 1024
+"""Of one forward pass, where nobody says what fits into memory."""
+
+_ERROR = 0.05
+"""Chance of calling a sample decided, over all looks at it, although it is right in exactly half of the draws."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a defense decided in fresh draws, more of them where the majority was open.
+
+    Attributes:
+        predictions: (N, M) int64, one per draw; -1 where a sample was decided before.
+        draws: S, the draws that every sample has. The fraction of right decisions is taken over these: to draw until the
+            outcome is clear would bias it (optional stopping).
+    """
+
+    predictions: Tensor
+    draws: int
+
+    def correct(self, labels: Tensor) -> Tensor:
+        """(N,) float64, fraction of the first S draws that are right."""
+        return (self.predictions[:, : self.draws] == labels.unsqueeze(1)).double().mean(dim=1)
+
+    def majority_correct(self, labels: Tensor) -> Tensor:
+        """(N,) bool, right in more than half of all draws made."""
+        right, made = self._counts(labels)
+        return 2 * right > made
+
+    def undecided(self, labels: Tensor, *, looks: int = 1) -> Tensor:
+        """(N,) bool, whether a sign test leaves it open on which side of one half the rate of right decisions lies.
+
+        Args:
+            labels: (N,).
+            looks: at how many numbers of draws the question is asked (Bonferroni).
+        """
+        from scipy.stats import binom
+
+        right, made = self._counts(labels)
+        rarer = torch.minimum(right, made - right)
+        p_value = torch.from_numpy(2 * binom.cdf(rarer.cpu().numpy(), made.cpu().numpy(), 0.5))
+        return (p_value > _ERROR / looks).to(labels.device)
+
+    def lists(self) -> list[list[int]]:
+        """The predictions of each sample, without padding."""
+        return [[prediction for prediction in row if prediction != _NO_DRAW] for row in self.predictions.tolist()]
+
+    def cpu(self) -> "Decisions":
+        """The same in main memory."""
+        return Decisions(self.predictions.cpu(), self.draws)
+
+    def _counts(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        made = (self.predictions != _NO_DRAW).sum(dim=1)
+        return (self.predictions == labels.unsqueeze(1)).sum(dim=1), made
 
 
 @dataclass(frozen=True)
@@ -19,18 +78,55 @@ class Verdict:
         images: (N, C, H, W), what was judged: the adversarial images, or the clean ones where those broke the rules.
         distances: (N,) float64, norm of the perturbation.
         valid: (N,) bool, whether the image kept to [0, 1] and the ball; where not, the clean image was judged.
-        predictions: (N, S) int64, one per draw.
+        decisions: of the defense on these images.
     """
 
     images: Tensor
     distances: Tensor
     valid: Tensor
-    predictions: Tensor
+    decisions: Decisions
+
+    @property
+    def predictions(self) -> Tensor:
+        """(N, M) int64, one per draw; -1 where no more draws were needed."""
+        return self.decisions.predictions
+
+    def cpu(self) -> "Verdict":
+        """The same in main memory."""
+        return Verdict(self.images.cpu(), self.distances.cpu(), self.valid.cpu(), self.decisions.cpu())
+
+
+def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most: int, *, max_rows: int = _ROWS) -> Decisions:
+    """Ask for ``count`` draws, then for as many again of the samples whose majority is open, up to ``most``.
+
+    Args:
+        defense: the real defense.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,).
+        count: S, the draws of every sample.
+        most: draws of a sample at most.
+        max_rows: of one forward pass.
+    """
+    decisions = Decisions(predict(defense, images, count, max_rows=max_rows), count)
+    looks = 1 + max(0, (most // count).bit_length() - 1)
+    open_ = decisions.undecided(labels, looks=looks) if most > count else torch.zeros_like(labels, dtype=torch.bool)
+    made = count
+    while made < most and bool(open_.any()):
+        sample = open_.nonzero().squeeze(1)
+        more = min(made, most - made)
+        wider = functional.pad(decisions.predictions, (0, more), value=_NO_DRAW)
+        with select(sample):
+            wider[sample, made:] = predict(defense, images[sample], more, first=made, max_rows=max_rows)
+        decisions, made = Decisions(wider, count), made + more
+        open_ = open_ & decisions.undecided(labels, looks=looks)
+    return decisions
 
 
 @torch.no_grad()
-def predict(defense: nn.Module, images: Tensor, count: int, *, max_rows: int = 1024) -> Tensor:
+def predict(defense: nn.Module, images: Tensor, count: int, *, first: int = 0, max_rows: int = _ROWS) -> Tensor:
     """Decisions of fresh draws: (N, C, H, W) -> (N, count) int64, in forward passes of at most ``max_rows`` rows.
+
+    Draws are numbered from ``first``; see :func:`gencls.core.draws`.
 
     Raises:
         GenclsError: for images that the defense does not take, or scores that are not finite: their argmax would be a
@@ -38,11 +134,11 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, max_rows: int = 1
     """
     if len(images) > max_rows:
         parts = torch.arange(len(images)).split(max_rows)
-        return torch.cat([_predict_selected(defense, images, part, count, max_rows) for part in parts])
+        return torch.cat([_predict_selected(defense, images, part, count, first, max_rows) for part in parts])
     per_pass = max(1, min(count, max_rows // len(images)))
     decisions = []
-    for first in range(0, count, per_pass):
-        numbers = range(first, min(first + per_pass, count))
+    for start in range(first, first + count, per_pass):
+        numbers = range(start, min(start + per_pass, first + count))
         with draws(numbers):
             scores = scores_of(defense, images.repeat_interleave(len(numbers), dim=0))
         if not bool(torch.isfinite(scores).all()):
@@ -52,9 +148,9 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, max_rows: int = 1
     return torch.cat(decisions, dim=1)
 
 
-def _predict_selected(defense: nn.Module, images: Tensor, indices: Tensor, count: int, max_rows: int) -> Tensor:
+def _predict_selected(defense: nn.Module, images: Tensor, indices: Tensor, count: int, first: int, max_rows: int) -> Tensor:
     with select(indices):
-        return predict(defense, images[indices], count, max_rows=max_rows)
+        return predict(defense, images[indices], count, first=first, max_rows=max_rows)
 
 
 def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
@@ -76,7 +172,17 @@ def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
     return scores
 
 
-def judge(defense: nn.Module, clean: Tensor, adversarial: Tensor, threat: ThreatModel, *, count: int) -> Verdict:
+def judge(
+    defense: nn.Module,
+    clean: Tensor,
+    adversarial: Tensor,
+    threat: ThreatModel,
+    *,
+    count: int,
+    labels: Tensor | None = None,
+    most: int | None = None,
+    max_rows: int = _ROWS,
+) -> Verdict:
     """Measure adversarial images.
 
     Args:
@@ -85,18 +191,25 @@ def judge(defense: nn.Module, clean: Tensor, adversarial: Tensor, threat: Threat
         adversarial: what the attack returned.
         threat: norm and ball to check against.
         count: draws S; 1 for a deterministic defense.
+        labels: (N,) true classes, needed to draw sequentially.
+        most: draws of a sample whose majority stays open, at most; None stops at ``count``.
+        max_rows: of one forward pass.
 
     Returns:
         The verdict.
 
     Raises:
-        GenclsError: if the attack returned another shape.
+        GenclsError: if the attack returned another shape, or for ``most`` without labels.
     """
     if adversarial.shape != clean.shape:
         raise GenclsError(f"attack: expected images of shape {tuple(clean.shape)}, got {tuple(adversarial.shape)}")
+    if most is not None and labels is None:
+        raise GenclsError("judge: expected labels where more draws are made of undecided samples, got none")
     distances = threat.distance(clean, adversarial.nan_to_num(nan=torch.inf))
     in_range = ((adversarial >= 0) & (adversarial <= 1)).flatten(1).all(dim=1)
     valid = in_range & threat.allows(distances)
     judged = torch.where(valid.view(-1, 1, 1, 1), adversarial, clean)
     distances = torch.where(valid, distances, torch.zeros_like(distances))
-    return Verdict(judged, distances, valid, predict(defense, judged, count))
+    if labels is None or most is None:
+        return Verdict(judged, distances, valid, Decisions(predict(defense, judged, count, max_rows=max_rows), count))
+    return Verdict(judged, distances, valid, decide(defense, judged, labels, count, most, max_rows=max_rows))

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from gencls import __version__
 from gencls.core import GenclsError, check_images, check_labels
 from gencls.eval.attacks import Attack
-from gencls.eval.evaluate import Protocol, check_defense, gradient_modes, run_cell
+from gencls.eval.cell import Protocol, check_defense, gradient_modes, run_cell
 from gencls.eval.fingerprint import fingerprint, sample_hashes
+from gencls.eval.judge import Decisions
 from gencls.eval.study_folder import (
     CELLS,
     FORMAT,
@@ -131,7 +132,7 @@ class Study:
         """
         from filelock import FileLock, Timeout
 
-        clean: dict[tuple[str, int, int], Tensor] = {}
+        clean: dict[tuple[str, int, int], Decisions] = {}
         todo = self.missing()
         with (progress or _silent)(todo) as finished:
             for patient in (False, True):  # first what is free, then what others have not finished
@@ -153,7 +154,7 @@ class Study:
         """Which samples of the study a cell is about."""
         return slice(cell.shard * self.shard_size, min((cell.shard + 1) * self.shard_size, len(self.images)))
 
-    def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Tensor]) -> None:
+    def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Decisions]) -> None:
         defense, attack = self.defenses[cell.defense], self.attacks[cell.attack]
         protocol = replace(self.protocol, seed=cell.seed)
         known = (cell.defense, cell.seed, cell.shard)
@@ -192,7 +193,7 @@ class Study:
             self._fingerprints[defense],
             repr(self.attacks[attack]),
             mode,
-            asdict(replace(self.protocol, seed=seed)),
+            _content(replace(self.protocol, seed=seed)),
             self.hashes[first : first + self.shard_size],
         )
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
@@ -203,7 +204,7 @@ class Study:
             "version": __version__,
             "defenses": self._fingerprints,
             "attacks": {name: repr(attack) for name, attack in self.attacks.items()},
-            "protocol": {k: v for k, v in asdict(self.protocol).items() if k != "seed"},
+            "protocol": {k: v for k, v in _content(self.protocol).items() if k != "seed"},
             "seeds": list(self.seeds),
             "shard_size": self.shard_size,
             "samples": hashlib.sha256("".join(self.hashes).encode()).hexdigest()[:32],
@@ -243,6 +244,11 @@ class Study:
         if different:
             details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
             raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
+
+
+def _content(protocol: Protocol) -> dict[str, Any]:
+    """What of a protocol results depend on: memory only decides about speed."""
+    return {name: value for name, value in asdict(protocol).items() if name != "memory"}
 
 
 def _names(folder: Path) -> list[str]:

@@ -44,7 +44,7 @@ def main(rounds: int) -> None:
         ratios = []
         for _ in range(rounds):
             with_streams = run(name, count)
-            with patch("gencls.eval.evaluate.keyed", unkeyed):
+            with patch("gencls.eval.cell.keyed", unkeyed):
                 without = run(name, count)
             ratios.append(with_streams / without)
             print(f"{name}, {count} digits: {with_streams:.2f} s with streams, {without:.2f} s without, {ratios[-1]:.3f}")

@@ -27,7 +27,7 @@ def batched(samples, size, order=None):
 
 def per_sample(result):
     """Records by sample and run, without what depends on the batch: cost."""
-    records = result.records.drop(columns=["forwards", "backwards", "seconds"])
+    records = result.records.drop(columns=["forwards", "backwards", "seconds", "peak_memory"])
     return records.sort_values(["sample_hash", "attack", "gradient"]).reset_index(drop=True)
 
 
@@ -127,7 +127,7 @@ def test_every_declared_mode_is_attacked_and_the_worst_counts(samples):
     assert rows["pgd", "bpda"] < rows["pgd", "exact"] - 0.3
     worst = records.groupby("sample_hash")["correct"].min()
     assert rows["worst case", "all"] == worst.mean() <= rows.min()
-    assert "weaker than random noise" in summary["warnings"][0] or rows["noise", "none"] == rows["pgd", "exact"]
+    assert "weaker than noise" in summary["warnings"][0] or rows["noise", "none"] == rows["pgd", "exact"]
 
 
 def test_the_worst_case_is_taken_per_sample(samples):
@@ -186,7 +186,7 @@ def test_the_cost_is_counted(samples):
     """Without restarts: 4 gradients per attacked sample, a forward pass at its end, one for the claim, one of the judge."""
     images, labels = samples
     share = (small_cnn()(images).argmax(1) == labels).double().mean().item()
-    row = evaluate(small_cnn(), {"pgd": PGD(LINF, steps=4)}, [samples]).summary().iloc[0]
+    row = evaluate(small_cnn(), {"pgd": PGD(LINF, steps=4, to_the_end=True)}, [samples]).summary().iloc[0]
     assert row["backwards"] == pytest.approx(4 * share)
     assert row["forwards"] == pytest.approx((4 + 1 + 1) * share + 1)
 

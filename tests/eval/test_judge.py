@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from gencls.core import Defense, GenclsError, keyed
-from gencls.eval import ThreatModel, evaluate, judge
-from gencls.eval.judge import predict
+from gencls.eval import PGD, ThreatModel, evaluate, judge
+from gencls.eval.judge import decide, predict
 
 LINF, L2 = ThreatModel("linf", 0.1), ThreatModel("l2", 0.5)
 
@@ -156,7 +156,7 @@ def test_accuracies_of_a_stochastic_defense_that_is_known():
         return images
 
     labels = torch.ones(40, dtype=torch.int64)
-    result = evaluate(Coin().eval(), {"none": Returns(LINF, other_pixels)}, [(images, labels)], judge_draws=200, eot_samples=1)
+    result = evaluate(Coin().eval(), {"none": Returns(LINF, other_pixels)}, [(images, labels)], judge_draws=200, most_draws=200)
     row = result.summary().iloc[0]
     assert row["draws"] == 200
     assert row["n"] == 40
@@ -172,3 +172,85 @@ def test_accuracies_of_a_stochastic_defense_that_is_known():
     assert row["any_draw_accuracy"] == pytest.approx(1 / 8)  # with 200 draws even 0.97 is wrong once
     # The judge's draws on the clean and on the adversarial image are different ones.
     assert result.records["predictions"].tolist() != result.records["clean_predictions"].tolist()
+
+
+def test_more_draws_are_made_only_of_samples_whose_majority_is_open():
+    chances = torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0])
+    images = torch.full((5, 1, 3, 3), 0.5)
+    images[:, 0, 0, 0] = chances
+    labels = torch.ones(5, dtype=torch.int64)
+    with keyed(range(5)):
+        decisions = decide(Coin().eval(), images, labels, 32, 512)
+    made = (decisions.predictions >= 0).sum(1)
+    assert made.tolist()[0] == made.tolist()[4] == 32  # all draws agree
+    assert made[2] == 512  # nothing to decide
+    assert decisions.undecided(labels).tolist() == [False, False, True, False, False]
+    assert decisions.majority_correct(labels).tolist()[3:] == [True, True]
+    with keyed(range(5)):
+        first = predict(Coin().eval(), images, 32)
+    assert torch.equal(decisions.predictions[:, :32], first)
+    assert torch.equal(decisions.correct(labels), (first == 1).double().mean(1))  # of these only: no optional stopping
+    assert [len(row) for row in decisions.lists()] == made.tolist()
+    with keyed([2]):  # alone
+        assert torch.equal(decide(Coin().eval(), images[2:3], labels[2:3], 32, 512).predictions[0], decisions.predictions[2])
+
+
+def test_the_sign_test_keeps_its_error():
+    """Of samples that are right in exactly half of the draws, at most 5 % are called decided at any of the looks."""
+    images = torch.full((2000, 1, 1, 1), 0.5)
+    labels = torch.ones(2000, dtype=torch.int64)
+    with keyed(range(2000)):
+        decisions = decide(Coin().eval(), images, labels, 16, 128)
+    stopped = (decisions.predictions >= 0).sum(1) < 128
+    assert stopped.double().mean() <= 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
+
+
+def test_a_sequential_judge_needs_labels(images):
+    with pytest.raises(GenclsError, match="expected labels where more draws are made"):
+        judge(Brightness(), images, images, LINF, count=1, most=4)
+
+
+class NoisyPair(Defense):
+    """Two classes, linear scores with Gaussian noise: the chance to be right has a closed form."""
+
+    num_classes, stochastic, sigma = 2, True, 0.5
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.randn(16, generator=torch.Generator().manual_seed(3)))
+
+    def gap(self, images):
+        return (images - 0.5).flatten(1) @ self.weight
+
+    def forward(self, images):
+        gap = self.gap(images) + self.sigma * torch.randn_like(images[:, 0, 0, 0])
+        return torch.stack([-gap, gap], dim=1)
+
+    def chance(self, images, labels):
+        return torch.special.ndtr((2 * labels - 1) * self.gap(images) / self.sigma)
+
+
+def test_the_interval_of_a_noisy_classifier_covers_the_truth():
+    """100 runs on fresh images; the truth is the mean chance on what each run's attack found, and over all runs."""
+    defense, threat = NoisyPair().eval(), ThreatModel("l2", 0.1)
+    with keyed([0]):
+        image = torch.full((1, 1, 4, 4), 0.52)
+        drawn = (predict(defense, image, 10_000) == 1).double().mean().item()
+    assert drawn == pytest.approx(defense.chance(image, torch.tensor([1])).item(), abs=0.02)  # 4 standard errors
+    source, covered, rows, truths = torch.Generator().manual_seed(0), [], [], []
+    for seed in range(100):
+        images = 0.2 + 0.6 * torch.rand(50, 1, 4, 4, generator=source)
+        labels = (defense.gap(images) > 0).long()
+        result = evaluate(
+            defense, {"pgd": PGD(threat, steps=3)}, [(images, labels)], eot_samples=4, judge_draws=8, most_draws=8, seed=seed
+        )
+        row = result.summary().iloc[0]
+        found = result.adversarials["pgd", "exact"]
+        truths.append(defense.chance(found, labels).mean().item())
+        rows.append(row)
+    overall = sum(truths) / len(truths)
+    covered = [row["ci_low"] <= overall <= row["ci_high"] for row in rows]
+    assert sum(covered) >= 93
+    assert sum(row["ci_low"] <= truth <= row["ci_high"] for row, truth in zip(rows, truths, strict=True)) >= 93
+    assert sum(row["robust_accuracy"] for row in rows) / 100 == pytest.approx(overall, abs=0.01)  # unbiased
+    assert {"claimed_robust_accuracy", "robust_accuracy"} <= set(rows[0].index)

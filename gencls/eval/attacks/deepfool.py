@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
@@ -14,6 +13,7 @@ __all__ = ["DeepFool"]
 
 _HALF_STEPS = 2
 """Steps at the beginning that go half the way: the boundary found from nearer by is closer (4 to 20 % on digits)."""
+
 
 @dataclass(frozen=True)
 class DeepFool:

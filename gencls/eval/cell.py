@@ -1,0 +1,278 @@
+"""One attack in one gradient mode on one batch: how it is run, judged and recorded."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import Defense, GenclsError, check_images, check_labels, keyed, seeded, stream_seed
+from gencls.core.surrogate import Reduce
+from gencls.eval.attack_model import AttackModel, frozen
+from gencls.eval.attacks import Attack
+from gencls.eval.budget import peak_memory, rows_that_fit, work_off
+from gencls.eval.fingerprint import device_of, sample_hashes
+from gencls.eval.judge import Decisions, Verdict, decide, judge, scores_of
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["NO_GRADIENT", "Cell", "Protocol", "check_defense", "gradient_modes", "run_cell"]
+
+_ZERO_GRADIENTS = 0.01
+"""Share of exactly zero gradients above which a row carries a warning."""
+
+NO_GRADIENT = "none"
+"""The gradient mode of attacks that use none."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How defenses are attacked and judged.
+
+    Attributes:
+        eot_samples: draws per gradient for a stochastic defense (the thesis uses 5, the MLVGM paper 32).
+        judge_draws: fresh draws of the judge for a stochastic defense. Deterministic defenses get one of each.
+        most_draws: of the judge for a sample whose majority stays open, at most; None: eight times judge_draws.
+        reduce: what EoT averages.
+        common_draws: whether all looks of an attack use the same draws (common random numbers) or fresh ones.
+        memory: MiB for the graphs of an attack; None takes 1024 on a CPU and a share of the free memory on a GPU. Results do
+            not depend on it.
+        seed: of the study; every sample's streams derive from it.
+    """
+
+    eot_samples: int = 16
+    judge_draws: int = 32
+    most_draws: int | None = None
+    reduce: Reduce = "logits"
+    common_draws: bool = False
+    memory: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.eot_samples < 1 or self.judge_draws < 1:
+            raise GenclsError(
+                f"protocol: expected eot_samples >= 1 and judge_draws >= 1, got {self.eot_samples} and {self.judge_draws}"
+            )
+        if self.most_draws is not None and self.most_draws < self.judge_draws:
+            raise GenclsError(f"protocol: expected most_draws >= judge_draws, got {self.most_draws} and {self.judge_draws}")
+        if self.memory is not None and self.memory <= 0:
+            raise GenclsError(f"protocol: expected memory in MiB > 0, got {self.memory}")
+
+
+def gradient_modes(defense: nn.Module, attack: Attack) -> tuple[str, ...]:
+    """The gradient modes in which an attack is run against a defense."""
+    if not attack.uses_gradients:
+        return (NO_GRADIENT,)
+    return tuple(defense.surrogates()) if isinstance(defense, Defense) else ("exact",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One attack in one gradient mode on one batch: what the judge found and what it cost."""
+
+    labels: Tensor
+    hashes: list[str]
+    clean: Decisions
+    verdict: Verdict
+    claimed: Tensor  # (N,) bool, the attack model's own decision was wrong
+    forwards: float  # rows per sample
+    backwards: float
+    seconds: float
+    peak_memory: float  # MiB
+    warnings: tuple[str, ...]
+    attack: Attack
+    attack_draws: int
+    mode: str
+    seed: int
+
+    def frame(self, *, defense: str, attack: str) -> "pandas.DataFrame":
+        """One row per sample.
+
+        ``correct`` and ``clean_correct`` are fractions of the first ``draws`` draws, ``majority_correct`` counts all draws,
+        and forwards and backwards are rows per sample.
+        """
+        import pandas
+
+        decisions = self.verdict.decisions
+        epsilon = self.attack.threat.epsilon
+        return pandas.DataFrame(
+            {
+                "sample_hash": self.hashes,
+                "label": self.labels.tolist(),
+                "defense": defense,
+                "attack": attack,
+                "gradient": self.mode,
+                "norm": self.attack.threat.norm,
+                "epsilon": float("nan") if epsilon is None else epsilon,
+                "seed": self.seed,
+                "clean_correct": self.clean.correct(self.labels).tolist(),
+                "clean_majority_correct": self.clean.majority_correct(self.labels).tolist(),
+                "correct": decisions.correct(self.labels).tolist(),
+                "majority_correct": decisions.majority_correct(self.labels).tolist(),
+                "undecided": (decisions.undecided(self.labels) & (decisions.draws > 1)).tolist(),
+                "claimed": self.claimed.tolist(),
+                "distance": self.verdict.distances.tolist(),
+                "valid": self.verdict.valid.tolist(),
+                "draws": decisions.draws,
+                "clean_predictions": self.clean.lists(),
+                "predictions": decisions.lists(),
+                "attack_draws": self.attack_draws,
+                "forwards": self.forwards,
+                "backwards": self.backwards,
+                "seconds": self.seconds / len(self.hashes),
+                "peak_memory": self.peak_memory,
+                "warnings": "; ".join(self.warnings),
+            }
+        )
+
+
+def run_cell(
+    defense: nn.Module,
+    attack: Attack,
+    mode: str,
+    images: Tensor,
+    labels: Tensor,
+    protocol: Protocol,
+    *,
+    clean: Decisions | None = None,
+    hashes: list[str] | None = None,
+) -> Cell:
+    """Attack a batch in one gradient mode and judge it.
+
+    Samples that a deterministic defense already gets wrong are not attacked: their adversarial is the clean image.
+
+    Args:
+        defense: the defense, in eval mode.
+        attack: the attack.
+        mode: one of :func:`gradient_modes`.
+        images: (N, C, H, W) in [0, 1]; moved to the defense's device.
+        labels: int64 (N,).
+        protocol: draws and seed.
+        clean: decisions on the clean images from an earlier cell; None asks the defense.
+        hashes: N keys of the samples; None makes them.
+
+    Returns:
+        The verdict, the attack's claim and the cost.
+
+    Raises:
+        GenclsError: for bad input or a defense in training mode.
+    """
+    check_images(images)
+    device = device_of(defense) or images.device
+    images, labels = images.to(device), labels.to(device)
+    check_labels(labels, num_classes=None, count=len(images))
+    if attack.threat.targeted:
+        raise GenclsError(
+            "evaluate: expected untargeted attacks, got a targeted one; call it directly with the classes to reach"
+        )
+    if clean is None:
+        check_defense(defense, images[:1], labels)
+    stochastic = bool(getattr(defense, "stochastic", False))
+    hashes = hashes or sample_hashes(images, labels)
+    draws, most = (protocol.judge_draws, protocol.most_draws or 8 * protocol.judge_draws) if stochastic else (1, 1)
+    samples = protocol.eot_samples if stochastic else 1
+    surrogate = defense.surrogate(None if mode == NO_GRADIENT else mode) if isinstance(defense, Defense) else defense
+    model = AttackModel(
+        surrogate.eval(),
+        samples=samples,
+        reduce=protocol.reduce,
+        common_draws=protocol.common_draws,
+        stochastic=stochastic,
+    )
+    began = time.perf_counter()
+    noted: set[str] = set()
+
+    @contextmanager
+    def role(name: str, rows: list[str], *path: object) -> Iterator[None]:
+        seeds = [stream_seed(protocol.seed, sample, name, *path) for sample in rows]
+        with seeded(stream_seed(*seeds)), keyed(seeds) as streams:
+            before = _rng_state(device)
+            yield
+            moved = not torch.equal(before, _rng_state(device))
+        if name == "judge" and not stochastic and (moved or streams.used):
+            raise GenclsError(
+                f"{type(defense).__name__}: expected the same scores at each forward, because stochastic is not set, got "
+                "random draws; set stochastic = True, or wrap it as PlainClassifier(network, num_classes, stochastic=True)"
+            )
+        if moved:
+            noted.add("draws outside torch's keyed functions: results depend on the batch composition")
+        if streams.shared:
+            noted.add("random draws shared by the batch: results depend on the batch composition")
+
+    with frozen(defense), peak_memory(device) as peak:
+        rows = rows_that_fit(surrogate, images[:1], protocol.memory)
+        if clean is None:
+            with role("judge", hashes, "clean"):
+                clean = decide(defense, images, labels, draws, most, max_rows=rows).cpu()
+        adversarial, claimed = images.clone(), torch.ones(len(images), dtype=torch.bool)
+        worth = torch.arange(len(images)) if stochastic else (clean.predictions[:, 0] == labels.cpu()).nonzero().squeeze(1)
+
+        def assault(part: Tensor, pieces: int) -> None:
+            chosen = worth[part]
+            model.eot.chunk = max(1, min(samples, rows) // pieces)
+            with role("attack", [hashes[i] for i in chosen.tolist()], attack, mode):
+                adversarial[chosen] = attack(model, images[chosen], labels[chosen])
+                with torch.no_grad():
+                    claimed[chosen] = (model(adversarial[chosen]).argmax(dim=1) != labels[chosen]).cpu()
+
+        work_off(len(worth), max(1, rows // samples), assault)
+        with role("judge", hashes, attack, mode):
+            found = judge(defense, images, adversarial, attack.threat, count=draws, labels=labels, most=most, max_rows=rows)
+        verdict = found.cpu()
+    if model.meter.zero_gradients > _ZERO_GRADIENTS * model.meter.gradients:
+        share = model.meter.zero_gradients / model.meter.gradients
+        noted.add(f"{100 * share:.0f} % of the gradients were exactly zero: the attack was blind there")
+    if not bool(verdict.valid.all()):
+        broken = int((~verdict.valid).sum())
+        noted.add(f"{broken} of {len(images)} adversarials left [0, 1] or the ball; their clean images were judged")
+    judged = int((verdict.predictions >= 0).sum())
+    return Cell(
+        labels=labels.cpu(),
+        hashes=hashes,
+        clean=clean,
+        verdict=verdict,
+        claimed=claimed,
+        forwards=(model.meter.forwards + judged) / len(images),
+        backwards=model.meter.backwards / len(images),
+        seconds=time.perf_counter() - began,
+        peak_memory=peak.mib,
+        warnings=tuple(sorted(noted)),
+        attack=attack,
+        attack_draws=samples,
+        mode=mode,
+        seed=protocol.seed,
+    )
+
+
+def _rng_state(device: torch.device) -> Tensor:
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
+
+
+def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
+    """Check that a defense takes such images and knows these labels.
+
+    Args:
+        defense: the module.
+        image: (1, C, H, W) in [0, 1].
+        labels: int64 (N,).
+
+    Raises:
+        GenclsError: for training mode, images of another shape, scores that are not (1, K), or labels beyond K.
+    """
+    name = type(defense).__name__
+    if defense.training:
+        raise GenclsError(f"{name}: expected a defense in eval mode, got training mode; call .eval() first")
+    with torch.no_grad(), seeded(0):
+        scores: object = scores_of(defense, image.to(device_of(defense) or image.device))
+    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
+    check_labels(labels, num_classes=scores.shape[1])
