@@ -12,9 +12,12 @@ help: ## what can be made
 
 venv: $(STAMP) ## the environment, with the versions of constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt peers.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --no-deps -r peers.txt
+	# The wheel of torchattacks writes an old copy of robustbench over the real one.
+	$(BIN)/python -m pip install --no-deps --force-reinstall -c constraints.txt robustbench
 	touch $@
 
 # Passive waiting: with OpenMP's default, threads that wait for each other take the cores from everybody else.

@@ -1,5 +1,6 @@
 """Adaptive evaluation: threat models, attacks, the judge, studies and their reports."""
 
+from gencls.eval.adapters import as_art, as_autoattack, as_foolbox, as_module, as_robustbench, as_torchattacks
 from gencls.eval.attack_model import AttackModel, Calibrated
 from gencls.eval.attacks import (
     DDN,
@@ -41,6 +42,12 @@ __all__ = [
     "StudyCell",
     "ThreatModel",
     "Verdict",
+    "as_art",
+    "as_autoattack",
+    "as_foolbox",
+    "as_module",
+    "as_robustbench",
+    "as_torchattacks",
     "closest_distances",
     "compare",
     "evaluate",

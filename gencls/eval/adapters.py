@@ -1,0 +1,252 @@
+"""Defenses for foreign code: what an adaptive attacker may differentiate, as models of other attack libraries.
+
+A library gets the surrogate of a defense: in one gradient mode, averaged over fresh draws where the defense is stochastic,
+calibrated, without gradients for parameters. What the library reports of it is a claim; :func:`gencls.eval.judge` decides.
+The other way round, ``gencls.defenses.PlainClassifier(network, num_classes)`` makes a defense of any foreign network.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import Defense, EoT, GenclsError
+from gencls.eval.attack_model import AttackModel, frozen
+from gencls.eval.cell import Protocol
+from gencls.eval.fingerprint import device_of
+
+if TYPE_CHECKING:
+    from art.estimators.classification import PyTorchClassifier
+    from foolbox import PyTorchModel
+
+__all__ = ["as_art", "as_autoattack", "as_foolbox", "as_module", "as_robustbench", "as_torchattacks"]
+
+Average = Literal["logits", "probs"]
+
+
+class _Exported(nn.Module):
+    """Images (N, C, H, W) in [0, 1] -> scores (N, K) in the images' dtype, always in eval mode."""
+
+    def __init__(self, scores: nn.Module, device: torch.device | None, *, scale: float, positive: bool) -> None:
+        super().__init__()
+        # Libraries ask the first parameter where the model lies; a defense need not have any.
+        self.anchor = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+        self.scores = scores
+        self.scale = scale
+        self.positive = positive
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        with frozen(self.scores):
+            scores: Tensor = self.scale * self.scores(images)
+        if self.positive:
+            scores = scores - scores.detach().amin(dim=1, keepdim=True) + 1.0
+        return scores.to(images.dtype)  # libraries mix dtypes badly
+
+    def train(self, mode: bool = True) -> "_Exported":
+        """Stays in eval mode: some libraries switch the mode around an attack."""
+        return super().train(False)
+
+
+def as_module(
+    defense: Defense,
+    *,
+    samples: int | None = None,
+    mode: str | None = None,
+    reduce: Average = "logits",
+    calibrated: bool = True,
+    positive: bool = False,
+) -> nn.Module:
+    """The surrogate of a defense as a plain module, for code that knows nothing of defenses.
+
+    Args:
+        defense: in eval mode.
+        samples: EoT draws per forward; None takes those of :class:`gencls.eval.Protocol` (16) for a stochastic defense and 1
+            for a deterministic one. Asking for 1 draw of a stochastic defense leaves the averaging to the library.
+        mode: one of the defense's gradient modes; None takes the first.
+        reduce: what is averaged over draws, "logits" or "probs". Averaging losses is not on offer: a library computes its
+            loss itself, from scores that are averaged already.
+        calibrated: shift and scale each sample's scores so that the best is 0 and the others are -10 on average, as
+            :class:`gencls.eval.Calibrated` does: neither offset nor scale of the defense's scores then matters to a
+            cross-entropy. False gives the averaged scores as they are.
+        positive: shift each sample's scores so that the smallest is 1, for code that multiplies them with masks.
+
+    Returns:
+        A module images (N, C, H, W) in [0, 1] -> scores (N, K) in the images' dtype, always in eval mode. Its decision is that
+        of the defense, up to rounding, or of the average over draws. Gradients reach images only.
+
+    Raises:
+        GenclsError: for something that is not a defense, training mode, or settings that are not among the above.
+    """
+    if not isinstance(defense, Defense):
+        raise GenclsError(
+            f"adapter: expected a Defense, got {type(defense).__name__}; "
+            "gencls.defenses.PlainClassifier(network, num_classes) makes one of a network"
+        )
+    if defense.training:
+        raise GenclsError(f"{type(defense).__name__}: expected a defense in eval mode, got training mode; call .eval() first")
+    if reduce not in ("logits", "probs"):
+        raise GenclsError(f"adapter: expected reduce to be 'logits' or 'probs', got {reduce!r}")
+    if samples is None:
+        samples = Protocol.eot_samples if defense.stochastic else 1
+    kind = AttackModel if calibrated else EoT
+    scores = kind(defense.surrogate(mode), samples=samples, reduce=reduce)
+    # Calibration puts the mean of all K classes 10 nats below the best, which with two classes is 20 for the other one: in
+    # float32 the label's probability 1 - 2e-9 is 1 and its half of the gradient lost, and the other half as small as the
+    # tolerances with which libraries divide (1e-7 in ART). So here it is the mean of the K - 1 others; one of them then has
+    # at least the probability exp(-10), and float32 will do. Log probabilities need none of this: the backward pass of the
+    # float64 softmax that made them puts the label's half back, and to scale them would make other ones.
+    scale = 1.0 - 1.0 / defense.num_classes if calibrated and reduce == "logits" else 1.0
+    return _Exported(scores, device_of(defense), scale=scale, positive=positive)
+
+
+def as_foolbox(
+    defense: Defense,
+    *,
+    samples: int | None = None,
+    mode: str | None = None,
+    reduce: Average = "logits",
+    calibrated: bool = True,
+) -> "PyTorchModel":
+    """The surrogate of a defense as a ``foolbox.PyTorchModel`` with bounds (0, 1) on the defense's device.
+
+    Args:
+        defense: in eval mode.
+        samples: see :func:`as_module`. foolbox's own ``ExpectationOverTransformationWrapper`` is not needed.
+        mode: see :func:`as_module`.
+        reduce: see :func:`as_module`.
+        calibrated: see :func:`as_module`.
+
+    Raises:
+        GenclsError: see :func:`as_module`.
+    """
+    import foolbox
+
+    module = as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)
+    return foolbox.PyTorchModel(module, bounds=(0, 1), device=device_of(module))
+
+
+def as_art(
+    defense: Defense,
+    image_shape: tuple[int, int, int],
+    *,
+    samples: int | None = None,
+    mode: str | None = None,
+    reduce: Average = "logits",
+    calibrated: bool = True,
+) -> "PyTorchClassifier":
+    """The surrogate of a defense as an ``art.estimators.classification.PyTorchClassifier`` with clip values (0, 1).
+
+    It is for attacks: it has no optimizer. Needs the package adversarial-robustness-toolbox.
+
+    Args:
+        defense: in eval mode.
+        image_shape: (C, H, W).
+        samples: see :func:`as_module`.
+        mode: see :func:`as_module`.
+        reduce: see :func:`as_module`.
+        calibrated: see :func:`as_module`.
+
+    Raises:
+        GenclsError: see :func:`as_module`; for a shape that is not (C, H, W); without the package.
+    """
+    if len(image_shape) != 3:
+        raise GenclsError(f"as_art: expected image_shape (C, H, W), got {tuple(image_shape)}")
+    module = as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)
+    try:
+        from art.estimators.classification import PyTorchClassifier
+    except ModuleNotFoundError as error:
+        raise GenclsError(
+            f"as_art: expected the packages adversarial-robustness-toolbox and six, got no module {error.name}"
+        ) from error
+    device: Any = device_of(module)
+    return PyTorchClassifier(
+        module,
+        # The sum: the size of the mean's gradient falls with the batch size, and ART compares it with a tolerance.
+        loss=nn.CrossEntropyLoss(reduction="sum"),
+        input_shape=tuple(image_shape),
+        nb_classes=defense.num_classes,
+        clip_values=(0.0, 1.0),
+        device_type="cpu" if device.type == "cpu" else "gpu",
+    )
+
+
+def as_torchattacks(
+    defense: Defense,
+    *,
+    samples: int | None = None,
+    mode: str | None = None,
+    reduce: Average = "logits",
+    calibrated: bool = True,
+) -> nn.Module:
+    """The surrogate of a defense as a model for torchattacks: ``torchattacks.PGD(as_torchattacks(defense))``.
+
+    Its C&W takes the largest score *times a mask*, so of negative scores it sees the zero of the mask and stands still; here
+    all scores are positive. torchattacks takes the device from the first parameter; there is one, also where the defense has
+    none.
+
+    Args:
+        defense: in eval mode.
+        samples: see :func:`as_module`.
+        mode: see :func:`as_module`.
+        reduce: see :func:`as_module`.
+        calibrated: see :func:`as_module`.
+
+    Raises:
+        GenclsError: see :func:`as_module`.
+    """
+    return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated, positive=True)
+
+
+def as_autoattack(
+    defense: Defense,
+    *,
+    samples: int | None = None,
+    mode: str | None = None,
+    reduce: Average = "logits",
+    calibrated: bool = True,
+) -> nn.Module:
+    """The surrogate of a defense as a model for AutoAttack: ``pyautoattack.AutoAttack(as_autoattack(defense), eps=...)``.
+
+    AutoAttack's ``standard`` version crashes with fewer than four classes, and with fewer than ten needs other numbers of
+    target classes; it seeds torch's global generators. With ``version="rand"`` it averages 20 gradients itself: ask for
+    ``samples=1`` then.
+
+    Args:
+        defense: in eval mode.
+        samples: see :func:`as_module`.
+        mode: see :func:`as_module`.
+        reduce: see :func:`as_module`.
+        calibrated: see :func:`as_module`.
+
+    Raises:
+        GenclsError: see :func:`as_module`.
+    """
+    return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)
+
+
+def as_robustbench(
+    defense: Defense,
+    *,
+    samples: int | None = None,
+    mode: str | None = None,
+    reduce: Average = "logits",
+    calibrated: bool = True,
+) -> nn.Module:
+    """The surrogate of a defense as a model for ``robustbench.utils.clean_accuracy`` and ``robustbench.benchmark``.
+
+    RobustBench's rules leave randomised and optimising defenses out, for its numbers are those of this surrogate and not of
+    the defense: for a stochastic one the accuracy of averaged scores. ``gencls.zoo.robustbench.import_robustbench`` imports
+    the package.
+
+    Args:
+        defense: in eval mode.
+        samples: see :func:`as_module`.
+        mode: see :func:`as_module`.
+        reduce: see :func:`as_module`.
+        calibrated: see :func:`as_module`.
+
+    Raises:
+        GenclsError: see :func:`as_module`.
+    """
+    return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)
