@@ -108,8 +108,7 @@ def random_start(clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
     if norm == "linf":
         return (clean + epsilon * (2 * torch.rand_like(clean) - 1)).clamp_(0, 1)
     direction = torch.randn_like(clean)
-    pixels = direction[0].numel()
-    radius = epsilon * torch.rand_like(clean[:, 0, 0, 0]).pow(1 / pixels)
+    radius = epsilon * torch.rand_like(clean[:, 0, 0, 0]).pow(1 / clean.shape[1:].numel())
     length = direction.flatten(1).norm(dim=1)
     return (clean + direction * per_image(radius / length)).clamp_(0, 1)
 
