@@ -110,7 +110,7 @@ class BayesClassifier(Defense, Generic[Q]):
     All such classifiers first find, per class, where the image would come from (a latent, a distribution over latents, the
     centre of a noise distribution, or nothing where the likelihood is exact), then score. The two halves are separate methods:
     the gradient that excludes the inner optimisation (thesis, eq. 2.9) lives in one place, the latent descent attack can decode
-    ``infer(x)``, and more samples from the same posterior are a matter of ``log_joint``.
+    ``infer(x)`` (:meth:`reconstruct`), and more samples from the same posterior are a matter of ``log_joint``.
     """
 
     @abstractmethod
@@ -135,6 +135,20 @@ class BayesClassifier(Defense, Generic[Q]):
         with torch.inference_mode(False), torch.enable_grad():
             q = self.infer(images.detach().clone())
         return self.log_joint(images, q)
+
+    def reconstruct(self, images: Tensor, q: Q | None = None) -> Tensor:
+        """Each image as each class would have made it: (N, K, C, H, W) in [0, 1], detached.
+
+        The latent descent attack walks there.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            q: from ``infer(images)``; None infers.
+
+        Raises:
+            GenclsError: for a classifier that has no reconstructions.
+        """
+        raise GenclsError(f"{type(self).__name__}: expected a classifier with reconstructions, but it declares none")
 
     def images_per_graph(self, images: Tensor) -> int | None:
         """How many such images may be unrolled at once; None sets no limit."""

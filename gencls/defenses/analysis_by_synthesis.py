@@ -207,12 +207,13 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         """-l_k(x), (N, K); its gradient with q fixed is -2 (x - G_k(z*)) for the squared L2 distance (eq. 2.9)."""
         return self.loss(self._embed(images), q).neg()
 
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """The best reconstruction of each image by each class: (N, K, C, H, W) in [0, 1], detached."""
-        with torch.inference_mode(False), torch.enable_grad():
-            latents = self.infer(images.detach().clone())
+    def reconstruct(self, images: Tensor, q: Latents | None = None) -> Tensor:
+        """G_k(z*) for each image and class: (N, K, C, H, W) in [0, 1], detached."""
+        if q is None:
+            with torch.inference_mode(False), torch.enable_grad():
+                q = self.infer(images.detach().clone())
         with torch.no_grad():
-            return self.generator.decode_all(latents)
+            return self.generator.decode_all(q)
 
     def extra_repr(self) -> str:
         """The settings."""

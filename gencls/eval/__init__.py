@@ -3,27 +3,49 @@
 from gencls.eval.adapters import as_art, as_autoattack, as_foolbox, as_module, as_robustbench, as_torchattacks
 from gencls.eval.attack_model import AttackModel, Calibrated
 from gencls.eval.attacks import (
+    APGD,
     DDN,
+    FAB,
     FGSM,
+    NES,
     PGD,
     Attack,
+    AutoAttack,
+    Boundary,
     CarliniWagner,
     DeepFool,
     GaussianNoiseAttack,
     GrowingNoise,
+    LatentDescent,
     RestartedCarliniWagner,
+    Square,
+    Transfer,
+    estimate_gradient,
 )
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.cost import predict_cost, progress_bar
 from gencls.eval.curves import closest_distances, robust_accuracy, success_rate_curve
 from gencls.eval.evaluate import Evaluation, evaluate
 from gencls.eval.judge import Decisions, Verdict, judge
+from gencls.eval.presets import attack_by_name, mlvgm_attacks, thesis_attacks
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell, read_adversarials, read_records, read_study, report_study
 from gencls.eval.summary import compare, summarize
 from gencls.eval.threat import ThreatModel
 
 __all__ = [
+    "thesis_attacks",
+    "mlvgm_attacks",
+    "attack_by_name",
+    "estimate_gradient",
+    "Transfer",
+    "Square",
+    "LatentDescent",
+    "Boundary",
+    "AutoAttack",
+    "NES",
+    "FAB",
+    "APGD",
     "DDN",
     "FGSM",
     "PGD",

@@ -1,25 +1,48 @@
 """Every attack, with settings that are fast enough for tests."""
 
+import torch
+from torch import nn
+
 from gencls.eval import (
+    APGD,
     DDN,
+    FAB,
     FGSM,
+    NES,
     PGD,
+    AutoAttack,
+    Boundary,
     CarliniWagner,
     DeepFool,
     GaussianNoiseAttack,
     GrowingNoise,
     RestartedCarliniWagner,
+    Square,
     ThreatModel,
+    Transfer,
 )
+
+LINF, L2 = ThreatModel("linf"), ThreatModel("l2")
+
+
+class AnySize(nn.Module):
+    """A linear classifier for images of any size: the mean of a quarter of the pixels is the score of a class."""
+
+    def forward(self, images):
+        return torch.stack([part.mean(dim=1) for part in images.flatten(1).chunk(4, dim=1)], dim=1)
+
 
 # name -> threat with an epsilon -> attack
 FIXED = {
     "PGD": lambda threat: PGD(threat, steps=10, restarts=2),
     "FGSM": FGSM,
     "GaussianNoiseAttack": lambda threat: GaussianNoiseAttack(threat, tries=3),
+    "NES": lambda threat: NES(threat, steps=10, samples=20),
+    "Square": lambda threat: Square(threat, queries=100),
+    "APGD": lambda threat: APGD(threat, steps=10),
+    "AutoAttack": lambda threat: AutoAttack(threat, steps=10, queries=50),
+    "Transfer": lambda threat: Transfer(AnySize().eval(), PGD(threat, steps=10, to_the_end=True)),
 }
-
-LINF, L2 = ThreatModel("linf"), ThreatModel("l2")
 
 # (name, norm) -> attack that minimises the distance
 MINIMAL = {
@@ -27,12 +50,18 @@ MINIMAL = {
     ("GrowingNoise", "l2"): GrowingNoise(L2, sizes=10),
     ("DeepFool", "linf"): DeepFool(LINF),
     ("DeepFool", "l2"): DeepFool(L2),
+    ("FAB", "linf"): FAB(LINF, steps=40, restarts=1),
+    ("FAB", "l2"): FAB(L2, steps=40, restarts=1),
     ("DDN", "l2"): DDN(L2),
     ("CarliniWagner", "l2"): CarliniWagner(L2),
     ("RestartedCarliniWagner", "l2"): RestartedCarliniWagner(
         L2, restarts=4, steps=100, learning_rate=0.03, regularisation=1.0, start_norm=1.0
     ),
+    ("Boundary", "l2"): Boundary(L2, queries=1000),
 }
 
-# those that come within 5 % of the optimum on a linear classifier
-OPTIMAL = [key for key in MINIMAL if key[0] != "GrowingNoise"]
+# those that come within 5 % of the optimum on a linear classifier; decisions alone do not show the nearest of several classes
+OPTIMAL = [key for key in MINIMAL if key[0] not in ("GrowingNoise", "Boundary")]
+
+# those that attack Bayes classifiers only, tested with them
+FOR_BAYES = ["LatentDescent"]

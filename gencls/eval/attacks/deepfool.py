@@ -19,10 +19,9 @@ _HALF_STEPS = 2
 class DeepFool:
     """The smallest step that crosses a linearised boundary, repeated until the decision is wrong.
 
-    With f_k the scores and y the label, each step solves for the class with the smallest |f_k - f_y| / ||grad f_k - grad f_y||_q
-    and moves there, q being the dual norm. All iterates are clipped to [0, 1], and pixels at its
-    borders that would leave it do not count in the norm: the authors' steps fall short there, and many are needed. Finished
-    samples leave the batch.
+    With f_k the scores and y the label, each step solves for the class with the smallest |f_k - f_y| / ||grad f_k - grad f_y||
+    in the dual norm, and moves there. All iterates are clipped to [0, 1], and pixels at its borders that would leave it do not
+    count in the norm: the authors' steps fall short there, and many are needed. Finished samples leave the batch.
 
     Source: Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2 and eq. 11. The thesis (section 2.3) uses 100 steps.
 

@@ -33,7 +33,7 @@ def nearest_boundary(
         targeted: the labels are to be reached: the one boundary is that to the best other class.
 
     Returns:
-        What the model says about the images, the classes considered, and the steps (N, C, H, W); 0 where there is nowhere to go.
+        What the model says about the images, the classes considered, and the steps (N, C, H, W), 0 where none leads on.
     """
     images = images.detach().requires_grad_()
     with torch.enable_grad():

@@ -35,8 +35,8 @@ class PGD:
         threat: Linf or L2 with an epsilon; may be targeted.
         steps: gradient steps per start, >= 1.
         restarts: random starts; samples broken by one take no part in the next.
-        step_size: in [0, 1] pixel units, the same for all steps; None goes from epsilon to 0 along half a cosine, which finds up
-            to a quarter more than constant steps of 2.5 epsilon / steps (docs/attacks.md).
+        step_size: in [0, 1] pixel units, the same for all steps; None goes from epsilon to 0 along half a cosine, which finds
+            up to a quarter more than constant steps of 2.5 epsilon / steps (docs/attacks.md).
         random_start: False starts at the image itself.
         loss: "cross-entropy"; "margin", the label's score minus the best other; or "multi-targeted", where start r lowers the
             label's score against the r-th best other class (Gowal et al. 2019, arXiv:1910.09338).

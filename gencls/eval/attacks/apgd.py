@@ -1,0 +1,169 @@
+"""APGD: projected gradient descent whose step size halves itself."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gencls.core import GenclsError, select
+from gencls.eval.attack_model import AttackModel, Loss, calibrate, margin, score_gap
+from gencls.eval.attacks.base import prepare, require
+from gencls.eval.attacks.pgd import SURE_DRAWS
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["APGD", "Worst", "dlr", "others_of", "targeted_dlr"]
+
+
+@dataclass(frozen=True)
+class APGD:
+    """Projected gradient descent with momentum and a step size that halves itself, from pyautoattack.
+
+    The losses are compared between iterates, so the scale on which a softmax sees the scores is that of the clean image; its
+    slope is taken on the scale of each iterate, where it does not vanish. DLR is invariant to offset and scale. Where there
+    are too few classes for it, the difference of the two scores takes its place.
+
+    A deterministic defense is done with at its first wrong iterate, and the sample leaves the batch; where there is none, the
+    iterate with the largest loss counts. The library believes a single look; of a stochastic defense, whose look is the mean
+    of the EoT draws, it may have been a lucky one. There both the iterate with the largest loss and the last that looked wrong
+    are asked for 64 fresh draws, and the one that is wrong more often counts.
+
+    Source: Croce and Hein 2020, arXiv:2003.01690, Algorithm 1.
+
+    Attributes:
+        threat: Linf or L2 with an epsilon.
+        loss: "cross-entropy"; "dlr", eq. 6; "targeted-dlr", eq. 7, against each of the best other classes in turn; or
+            "multi-targeted", the scores' difference against each in turn (Gowal et al. 2019, arXiv:1910.09338).
+        steps: gradient steps per run.
+        restarts: random starts; samples broken by one take no part in the next.
+        targets: how many other classes the targeted losses try; all if there are fewer.
+    """
+
+    threat: ThreatModel
+    loss: Literal["cross-entropy", "dlr", "targeted-dlr", "multi-targeted"] = "cross-entropy"
+    steps: int = 100
+    restarts: int = 1
+    targets: int = 9
+    uses_gradients = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require(self.threat, "APGD")
+        if self.steps < 1 or self.restarts < 1 or self.targets < 1:
+            raise GenclsError(
+                "APGD: expected steps >= 1, restarts >= 1 and targets >= 1, "
+                f"got {self.steps}, {self.restarts} and {self.targets}"
+            )
+        losses = get_args(type(self).__annotations__["loss"])
+        if self.loss not in losses:
+            raise GenclsError(f"APGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """A gradient per step and at the start of a run, and one look at its end."""
+        runs = self.restarts * (self.targets if "targeted" in self.loss else 1)
+        return runs + 1, runs * (self.steps + 1)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        from gencls.eval.attacks import pyautoattack_attacks
+
+        model = prepare(model, images, labels)
+        with torch.no_grad():
+            clean = pyautoattack_attacks.averaged(model, images)
+        others = others_of(clean, labels, self.targets if "targeted" in self.loss else 1)
+        worst = Worst(model, images, labels)
+        for target in others.unbind(1):
+            for _ in range(self.restarts):
+                rows = worst.alive
+                if not len(rows):
+                    return worst.images
+                with select(rows):
+                    candidates = pyautoattack_attacks.apgd(
+                        model,
+                        images[rows],
+                        labels[rows],
+                        self._loss(model, clean[rows], target[rows]),
+                        norm=self.threat.norm,
+                        epsilon=self.threat.epsilon or 0.0,
+                        steps=self.steps,
+                    )
+                    for candidate in candidates:
+                        worst.offer(rows, candidate)
+        return worst.images
+
+    def _loss(self, model: AttackModel, clean: Tensor, target: Tensor) -> Loss:
+        classes = clean.shape[1]
+        if self.loss == "cross-entropy":
+            return _cross_entropy(model, clean)
+        if self.loss == "dlr":
+            return dlr if classes >= 3 else lambda scores, labels: -margin(scores, labels)
+        if self.loss == "targeted-dlr" and classes >= 4:
+            return lambda scores, labels: targeted_dlr(scores, labels, target)
+        return lambda scores, labels: _entry(scores, target) - _entry(scores, labels)
+
+
+class Worst:
+    """The worst perturbation of each sample among those offered, by fresh looks at the model."""
+
+    def __init__(self, model: AttackModel, images: Tensor, labels: Tensor) -> None:
+        self.model, self.labels, self.images = model, labels, images.clone()
+        self.looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
+        self.success = torch.full((len(images),), -1.0, dtype=torch.float64, device=images.device)
+        self.margin = torch.full_like(self.success, torch.inf)
+
+    @property
+    def alive(self) -> Tensor:
+        """The samples that are not wrong in every draw."""
+        return (self.success < 1).nonzero().squeeze(1)
+
+    def offer(self, rows: Tensor, candidates: Tensor) -> None:
+        """Keep candidates for some rows where they are wrong in more draws, or in as many with a smaller margin."""
+        looks = [self.model.look(candidates, self.labels[rows]) for _ in range(self.looks)]
+        success = torch.stack([look.success for look in looks]).mean(dim=0)
+        missing = torch.stack([look.margin for look in looks]).mean(dim=0)
+        better = (success > self.success[rows]) | ((success == self.success[rows]) & (missing < self.margin[rows]))
+        rows = rows[better]
+        self.images[rows], self.success[rows], self.margin[rows] = candidates[better], success[better], missing[better]
+
+
+def dlr(scores: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio, eq. 6: -(z_y - max_j z_j) / (z_1st - z_3rd), for (N, K >= 3), (N,) -> (N,)."""
+    ranked = scores.sort(dim=1, descending=True).values
+    return -margin(scores, labels) / _positive(ranked[:, 0] - ranked[:, 2])
+
+
+def targeted_dlr(scores: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Targeted DLR, eq. 7: -(z_y - z_t) / (z_1st - (z_3rd + z_4th) / 2), for (N, K >= 4), (N,), (N,) -> (N,)."""
+    ranked = scores.sort(dim=1, descending=True).values
+    return (_entry(scores, targets) - _entry(scores, labels)) / _positive(ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2)
+
+
+def _positive(values: Tensor) -> Tensor:
+    return values.where(values > 1e-30, 1.0)
+
+
+def _entry(scores: Tensor, labels: Tensor) -> Tensor:
+    return scores.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def _cross_entropy(model: AttackModel, clean: Tensor) -> Loss:
+    """The value on the scale of the clean scores (N, K), the slope on that of each look."""
+    if model.eot.samples > 1 and model.eot.reduce == "loss":
+        return model.cross_entropy
+    scale = score_gap(clean)
+
+    def loss(scores: Tensor, labels: Tensor) -> Tensor:
+        calibrated = calibrate(scores)
+        slope = functional.cross_entropy(calibrated, labels, reduction="none")
+        value = functional.cross_entropy(calibrated.detach() * (score_gap(scores) / scale), labels, reduction="none")
+        return value + (slope - slope.detach())
+
+    return loss
+
+
+def others_of(scores: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The best classes other than the label, best first: (N, K), (N,) -> (N, at most count)."""
+    return scores.scatter(1, labels.unsqueeze(1), -torch.inf).argsort(dim=1, descending=True)[:, :-1][:, :count]

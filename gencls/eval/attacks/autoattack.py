@@ -1,0 +1,81 @@
+"""AutoAttack: several attacks one after the other, for any number of classes, any scale of scores, and random defenses."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, select
+from gencls.eval.attacks.apgd import APGD, Worst
+from gencls.eval.attacks.base import Attack, prepare, require
+from gencls.eval.attacks.fab import FAB
+from gencls.eval.attacks.square import Square
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["AutoAttack"]
+
+
+@dataclass(frozen=True)
+class AutoAttack:
+    """The ensemble: "standard" is APGD-CE, targeted APGD-DLR, targeted FAB and Square; "rand" is APGD-CE and APGD-DLR.
+
+    A part works on the samples that those before it left right. For a stochastic defense, left right means right in any of 64
+    fresh draws, and a part's result takes the place of an earlier one only if it is wrong in more of its draws. How many draws
+    make a gradient is not a matter of the attack but of the protocol: "rand" of the authors takes 20.
+
+    Source: Croce and Hein 2020, arXiv:2003.01690; the parts as in pyautoattack 0.2.0. The targets are all other classes where
+    there are fewer than ``targets``; losses that are not defined for two or three classes are replaced, see :class:`APGD`.
+
+    Attributes:
+        threat: Linf or L2 with an epsilon.
+        version: which parts.
+        steps: of APGD and FAB.
+        queries: of Square.
+        targets: how many other classes the targeted parts try.
+    """
+
+    threat: ThreatModel
+    version: Literal["standard", "rand"] = "standard"
+    steps: int = 100
+    queries: int = 5000
+    targets: int = 9
+    uses_gradients = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require(self.threat, "AutoAttack")
+        if self.version not in ("standard", "rand"):
+            raise GenclsError(f"AutoAttack: expected version 'standard' or 'rand', got {self.version!r}")
+        if self.targets < 1:
+            raise GenclsError(f"AutoAttack: expected targets >= 1, got {self.targets}")
+        _ = self.parts  # they check the rest
+
+    @property
+    def parts(self) -> tuple[Attack, ...]:
+        """The attacks in their order."""
+        if self.version == "rand":
+            return APGD(self.threat, steps=self.steps), APGD(self.threat, loss="dlr", steps=self.steps)
+        return (
+            APGD(self.threat, steps=self.steps),
+            APGD(self.threat, loss="targeted-dlr", steps=self.steps, targets=self.targets),
+            FAB(self.threat, steps=self.steps, restarts=1, targets=self.targets),
+            Square(self.threat, queries=self.queries),
+        )
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Those of all parts, and a look after each."""
+        both = [part.passes for part in self.parts]
+        return sum(forward for forward, _ in both) + len(both), sum(gradient for _, gradient in both)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        model = prepare(model, images, labels)
+        worst = Worst(model, images, labels)
+        for part in self.parts:
+            rows = worst.alive
+            if not len(rows):
+                break
+            with select(rows):
+                worst.offer(rows, part(model, images[rows], labels[rows]))
+        return worst.images

@@ -1,0 +1,174 @@
+"""The parts of pyautoattack that attack: its APGD and FAB loops, on scores that may be compared between images.
+
+Imported lazily: pyautoattack is not needed to use a defense. It is untyped, so this file is the border of the type checks.
+The loops over restarts and target classes are ours: the library's own set a global seed, drop samples without their random
+streams, and ask for classes that do not exist.
+"""
+
+import logging
+from typing import Any
+
+import torch
+from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.fab_pt import FABAttack_PT
+from torch import Tensor
+
+from gencls.core import select
+from gencls.eval.attack_model import AttackModel, Loss
+from gencls.eval.attacks.base import per_image
+from gencls.eval.threat import Norm
+
+__all__ = ["apgd", "averaged", "fab"]
+
+_NAMES = {"linf": "Linf", "l2": "L2"}
+_SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)  # zero gradients are counted by the attack model
+
+
+def averaged(model: AttackModel, images: Tensor) -> Tensor:
+    """Mean scores over draws (N, K), float64.
+
+    The scores of a single draw keep their unit: on a scale that is set at each look, as in ``AttackModel.forward``, those of
+    two classes are always 20 apart, and a loss of them would compare as equal at all images.
+    """
+    draws = model.per_draw(images)
+    return draws.squeeze(1) if model.eot.samples == 1 else model.average(draws)
+
+
+class _Run:
+    """What APGD takes for the model, for one run: mean scores of the images (N, C, H, W) that are not done with.
+
+    A deterministic defense is done with at its first wrong decision; from then on the loop sees its last scores.
+    """
+
+    def __init__(self, model: AttackModel, images: Tensor, labels: Tensor) -> None:
+        self.model, self.labels = model, labels
+        self.alive = torch.arange(len(images), device=images.device)
+        self.wrong = images.clone()  # the first iterates that were wrong, of the rows that are not alive
+        self.scores: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        scores: Tensor = _Scores.apply(images, self)
+        return scores
+
+    def note(self, images: Tensor, scores: Tensor) -> Tensor:
+        """Take new scores of the rows that are alive; scores of all rows (N, K)."""
+        rows = self.alive
+        everything = scores.clone() if self.scores is None else self.scores.index_copy(0, rows, scores)
+        if not self.model.stochastic:
+            wrong = scores.argmax(dim=1) != self.labels[rows]
+            self.wrong[rows[wrong]] = images[rows[wrong]]
+            self.alive = rows[~wrong]
+        self.scores = everything.clone()
+        return everything
+
+
+class _Scores(torch.autograd.Function):
+    """Mean scores, whose gradient is checked and counted by the attack model and has a largest component of 1 per image.
+
+    The library divides gradients by their norm plus 1e-12, squared in float32: their size must depend neither on the scale of
+    the scores nor on how confident the decision is.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, run: _Run) -> Tensor:
+        ctx.model, ctx.rows, ctx.shape = run.model, run.alive, images.shape
+        if not len(ctx.rows):
+            return run.scores.clone()  # type: ignore[union-attr]
+        with torch.enable_grad(), select(ctx.rows):
+            ctx.images = images[ctx.rows].detach().requires_grad_()
+            ctx.scores = averaged(run.model, ctx.images)
+        return run.note(images, ctx.scores.detach())
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        if not len(ctx.rows):
+            return grad_outputs[0].new_zeros(ctx.shape), None
+        weights = grad_outputs[0][ctx.rows]
+        weights = weights / _largest(weights).unsqueeze(1)
+        with torch.enable_grad():
+            value = (ctx.scores * weights).sum()
+        gradient = ctx.model.gradient(value, ctx.images)
+        gradient = gradient / per_image(_largest(gradient))
+        return gradient.new_zeros(ctx.shape).index_copy_(0, ctx.rows, gradient), None
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest absolute value of each row, 1 where all are 0: (N, ...) -> (N,)."""
+    largest = values.flatten(1).abs().amax(dim=1)
+    return largest.where(largest > 0, 1.0)
+
+
+def apgd(
+    model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, *, norm: Norm, epsilon: float, steps: int
+) -> tuple[Tensor, ...]:
+    """One run of APGD from a random start in the ball around each image (N, C, H, W).
+
+    Returns:
+        Candidates. Of a deterministic defense: the first wrong iterate, or the one with the largest loss if none was wrong. Of
+        a stochastic one: the iterate with the largest loss, and the last one at which the mean scores were wrong.
+    """
+    images = images.detach().contiguous()
+    run = _Run(model, images, labels)
+    attack = APGDAttack(run, n_iter=steps, norm=_NAMES[norm], eps=epsilon, loss="dlr", logger=_SILENT)
+    attack.dlr_loss = loss  # "dlr" is the library's name for a loss of its own; this one is ours
+    attack.init_hyperparam(images)
+    best, _, _, wrong = attack.attack_single_run(images, labels)
+    if model.stochastic:
+        return best.detach(), wrong.detach()
+    return (run.wrong.index_copy(0, run.alive, best.detach()[run.alive]),)
+
+
+class _FAB(FABAttack_PT):  # type: ignore[misc]
+    """The library's loop over projections, between the label and given other classes."""
+
+    def __init__(self, model: AttackModel, labels: Tensor, targets: Tensor, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self.model, self.labels, self.targets = model, labels, targets
+        self.begun = False
+
+    def _get_predicted_label(self, x: Tensor) -> Tensor:
+        if not self.begun:  # The loop leaves out images that look wrong: rows would no longer be those of the random streams.
+            self.begun = True
+            return self.labels
+        return self.labels.where(~self.model.look(x, self.labels).reached, -1)
+
+    def get_diff_logits_grads_batch(self, imgs: Tensor, la: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (N, J) and gradients (N, J, C, H, W) of the targets' scores minus the label's, each divided by its size."""
+        values, slopes = [], []
+        images = imgs.detach().requires_grad_()
+        with torch.enable_grad():
+            scores = averaged(self.model, images)
+            gaps = scores.gather(1, self.targets) - scores.gather(1, la.unsqueeze(1))
+            for k in range(gaps.shape[1]):
+                gradient = self.model.gradient(gaps[:, k].sum(), images, keep_graph=k + 1 < gaps.shape[1])
+                largest = gradient.flatten(1).abs().amax(dim=1)
+                blind = largest == 0  # The loop would divide by 0; a plane through the iterate leaves it where it is.
+                size = largest.double().where(~blind, 1.0)
+                values.append((gaps[:, k].detach() / size).where(~blind, 0.0))
+                slopes.append((gradient / per_image(size)).where(per_image(~blind), 1.0))
+        # In float32: the library's projections assign to tensors of the images' type.
+        return torch.stack(values, dim=1).float(), torch.stack(slopes, dim=1).float()
+
+
+def fab(
+    model: AttackModel, images: Tensor, labels: Tensor, targets: Tensor, *, norm: Norm, steps: int, radius: Tensor | None
+) -> Tensor:
+    """One run of FAB.
+
+    Args:
+        model: the model.
+        images: (N, C, H, W), right by the model's decision.
+        labels: (N,).
+        targets: (N, J), the classes whose boundaries to the label are looked at.
+        norm: to be minimised.
+        steps: of the loop.
+        radius: (N,), of the balls in which the run starts; None starts at the images.
+
+    Returns:
+        The closest wrong iterates (N, C, H, W), and the image itself where there was none.
+    """
+    # The library starts within eps / 2, and takes any tensor that can be multiplied with one number per image.
+    eps = None if radius is None else 2 * radius.float()
+    run = _FAB(model, labels, targets, norm=_NAMES[norm], n_iter=steps, eps=eps)
+    found: Tensor = run.attack_single_run(images.contiguous(), labels, use_rand_start=radius is not None)
+    return found.detach().to(images.dtype)

@@ -1,0 +1,69 @@
+"""Adversarial images of one model, tried on another."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from gencls.core import Defense, GenclsError
+from gencls.eval.attack_model import AttackModel, frozen
+from gencls.eval.attacks.base import Attack, prepare
+from gencls.eval.fingerprint import device_of, fingerprint
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["Transfer"]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Runs an attack on a source model and hands its images over; the model under attack is never asked.
+
+    Source: Papernot et al. 2016, arXiv:1605.07277. Images that have just crossed the source's boundary transfer badly:
+    ``PGD(threat, to_the_end=True)`` goes on for the largest loss.
+
+    Attributes:
+        source: images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode, not changed afterwards. A defense is attacked
+            through its default gradient mode, a stochastic one through as many draws as the model under attack.
+        attack: what is run on it.
+    """
+
+    source: nn.Module
+    attack: Attack
+    _key: str = field(init=False, repr=False, compare=False)
+    uses_gradients = False
+    """Not those of the model under attack."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not isinstance(self.source, nn.Module) or not isinstance(self.attack, Attack):
+            raise GenclsError(
+                "Transfer: expected a source (torch.nn.Module) and an attack, "
+                f"got {type(self.source).__name__} and {type(self.attack).__name__}"
+            )
+        if self.source.training:
+            raise GenclsError("Transfer: expected a source in eval mode, got training mode; call .eval() first")
+        object.__setattr__(self, "_key", fingerprint(self.source))  # a repr is asked for often, and reads every weight
+
+    def __repr__(self) -> str:
+        """With the source's content, which keys the cells of a study."""
+        return f"Transfer(source={type(self.source).__name__}:{self._key}, attack={self.attack!r})"
+
+    @property
+    def threat(self) -> ThreatModel:
+        """That of the attack."""
+        return self.attack.threat
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Those of the attack, on the source."""
+        return self.attack.passes
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        target = prepare(model, images, labels)
+        surrogate = self.source.surrogate() if isinstance(self.source, Defense) else self.source
+        stochastic = bool(getattr(self.source, "stochastic", False))
+        # An attack model of the source's own: what is spent on it is not the target's cost.
+        model = AttackModel(surrogate.eval(), samples=target.eot.samples if stochastic else 1, reduce=target.eot.reduce)
+        device = device_of(self.source) or images.device
+        with frozen(surrogate):
+            return self.attack(model, images.to(device), labels.to(device)).to(images.device)

@@ -1,0 +1,139 @@
+"""Do attacks behave as they must where gradients tell the truth?
+
+The signs of gradient masking after Athalye, Carlini and Wagner 2018 (arXiv:1802.00420, section 3.1) and Carlini et al. 2019
+(arXiv:1902.06705, section 5).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gencls.eval.attacks import PGD, Attack, GaussianNoiseAttack
+from gencls.eval.attacks.square import Square
+from gencls.eval.attacks.transfer import Transfer
+from gencls.eval.cell import Cell
+from gencls.eval.doctor.patient import Effort, Patient
+from gencls.eval.doctor.verdict import Check
+from gencls.eval.statistics import mcnemar
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["Outcome", "broken", "check_attacks", "check_unbounded", "compared"]
+
+_LEVEL = 0.05
+
+_SURVIVORS = 0.05
+"""Share of the images that an unbounded attack may leave; one image always."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Two attacks on the same images, those that are right without an attack.
+
+    Attributes:
+        first: images broken by the attack that must be at least as strong.
+        second: by the other one.
+        only_first: broken by the first alone.
+        only_second: broken by the second alone.
+        count: of images.
+        p_value: of McNemar's exact test, one-sided towards the side that broke more.
+    """
+
+    first: int
+    second: int
+    only_first: int
+    only_second: int
+    count: int
+    p_value: float
+
+    @property
+    def worse_first(self) -> bool:
+        """The first attack is weaker, by more than chance."""
+        return self.only_second > self.only_first and self.p_value < _LEVEL
+
+    @property
+    def worse_second(self) -> bool:
+        """The second attack is weaker, by more than chance."""
+        return self.only_first > self.only_second and self.p_value < _LEVEL
+
+
+def broken(cells: Mapping[str, Cell]) -> tuple[Tensor, Tensor]:
+    """(N,) bool, which samples an attack broke by majority in any gradient mode, and which were right before."""
+    per_mode = [~cell.verdict.decisions.majority_correct(cell.labels) for cell in cells.values()]
+    (cell, *_) = cells.values()
+    return torch.stack(per_mode).any(dim=0), cell.clean.majority_correct(cell.labels)
+
+
+def compared(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Outcome:
+    """Pair the outcomes of two attacks, as made by :func:`broken`."""
+    right = first[1]
+    one, two = first[0][right], second[0][right]
+    if not len(one):
+        return Outcome(0, 0, 0, 0, 0, 1.0)
+    test = mcnemar((~one).numpy(), (~two).numpy())
+    return Outcome(int(one.sum()), int(two.sum()), test.c, test.b, len(one), test.p_value / 2)
+
+
+def check_unbounded(cells: Mapping[str, Cell], threat: ThreatModel) -> Check:
+    """Without a bound every image can be turned into one of another class."""
+    found, right = broken(cells)
+    left, count = int((~found & right).sum()), int(right.sum())
+    size = f"{threat.norm} {threat.epsilon:g}"
+    evidence: dict[str, float | str] = {"radius": size, "images": count, "still right": left, "modes": ", ".join(cells)}
+    if left > max(1, _SURVIVORS * count):
+        finding = "an attack without a bound does not break everything: it does not see where to go"
+        return Check("unbounded attack", "fail", finding, evidence)
+    if left:
+        return Check("unbounded attack", "note", "an attack without a bound leaves a few images", evidence)
+    return Check("unbounded attack", "ok", "an attack without a bound breaks everything", evidence)
+
+
+def check_attacks(patient: Patient, effort: Effort, strong: Mapping[str, Cell], transfer_from: nn.Module | None) -> list[Check]:
+    """Pairs of attacks of which one must not be weaker than the other.
+
+    Args:
+        patient: the defense.
+        effort: steps, queries, tries.
+        strong: what PGD made.
+        transfer_from: another model; None transfers from none.
+    """
+    threat, clean = patient.threat, next(iter(strong.values())).clean
+    epsilon = threat.epsilon or 0.0
+    everything = 1.0 if threat.norm == "linf" else math.sqrt(patient.images[0].numel())  # a ball that holds all of [0, 1]
+    far = ThreatModel(threat.norm, everything)
+    checks = [check_unbounded(patient.attack(PGD(far, steps=effort.far_steps, restarts=2), clean), far)]
+    weaker: list[tuple[str, str, Attack]] = [
+        ("more steps", f"PGD with {effort.few_steps} steps", PGD(threat, steps=effort.few_steps)),
+        ("larger epsilon", f"PGD at {epsilon / 2:g}", PGD(ThreatModel(threat.norm, epsilon / 2), steps=effort.steps)),
+        ("black box", f"Square with {effort.queries} queries", Square(threat, queries=effort.queries)),
+        ("noise", f"the worst of {effort.tries} noises", GaussianNoiseAttack(threat, tries=effort.tries)),
+    ]
+    if transfer_from is not None:
+        source = Transfer(transfer_from, PGD(threat, steps=effort.steps, to_the_end=True))
+        weaker.append(("transfer", "PGD on another model", source))
+    white = f"PGD with {effort.steps} steps at {epsilon:g}"
+    for name, what, attack in weaker:
+        outcome = compared(broken(strong), broken(patient.attack(attack, clean)))
+        checks.append(_not_weaker(name, white, what, outcome))
+    return checks
+
+
+def _not_weaker(name: str, strong: str, weak: str, outcome: Outcome) -> Check:
+    evidence: dict[str, float | str] = {
+        strong: f"{outcome.first} broken, {outcome.only_first} of them alone",
+        weak: f"{outcome.second} broken, {outcome.only_second} of them alone",
+        "images": outcome.count,
+    }
+    if outcome.only_second > outcome.only_first:
+        evidence["p (McNemar, one-sided)"] = outcome.p_value
+    if outcome.worse_first:
+        finding = f"{weak} breaks more than {strong}: the gradient attack is blind"
+        return Check(name, "fail", finding, evidence)
+    if outcome.only_second > outcome.only_first:
+        return Check(name, "note", f"{weak} breaks a few more than {strong}, which may be chance", evidence)
+    if outcome.first == outcome.second and outcome.first in (0, outcome.count):
+        everything = "all" if outcome.first else "nothing"
+        return Check(name, "ok", f"both break {everything}: no difference to be seen at this epsilon", evidence)
+    return Check(name, "ok", f"{strong} breaks at least as many as {weak}", evidence)

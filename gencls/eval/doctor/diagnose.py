@@ -1,0 +1,137 @@
+"""The order of the examination."""
+
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, check_images, check_labels
+from gencls.eval.attack_model import frozen
+from gencls.eval.attacks import PGD
+from gencls.eval.cell import Protocol, check_defense
+from gencls.eval.doctor.attacks import check_attacks
+from gencls.eval.doctor.gradients import (
+    check_differences,
+    check_dynamic,
+    check_existence,
+    check_zeros,
+    difference_errors,
+)
+from gencls.eval.doctor.patient import JUDGE_DRAWS, Cost, Effort, Patient, affordable
+from gencls.eval.doctor.randomness import check_claims, check_eot, check_randomness
+from gencls.eval.doctor.scores import check_clean, check_invariance, check_scale
+from gencls.eval.doctor.verdict import Check, Diagnosis
+from gencls.eval.fingerprint import device_of
+from gencls.eval.threat import Norm, ThreatModel
+
+__all__ = ["diagnose"]
+
+_FEW = 8
+"""Images of the checks without which nothing else is worth its time."""
+
+
+def diagnose(
+    defense: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    transfer_from: nn.Module | None = None,
+    eot_samples: int = 16,
+    seed: int = 0,
+    effort: Effort | None = None,
+    budget: float = 240.0,
+    memory: float | None = None,
+) -> Diagnosis:
+    """Examine whether robustness numbers of a defense would mean anything.
+
+    The checks are those of docs/doctor.md. Where scores, declared randomness or gradients fail, what builds on them is left
+    out. How many images and steps there are depends on the time that a pass takes; ``effort`` fixes it.
+
+    Args:
+        defense: images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode; a :class:`~gencls.core.Defense` declares its
+            gradient modes and whether it is stochastic.
+        images: (N, C, H, W) in [0, 1]; 50 to 100 tell enough.
+        labels: int64 (N,).
+        epsilon: radius of the attacks' ball, [0, 1] pixel units.
+        norm: of the ball.
+        transfer_from: another model of the same images and classes, in eval mode, from which adversarials are transferred.
+        eot_samples: draws per gradient of a stochastic defense: those with which it is, or will be, attacked.
+        seed: of all random streams.
+        effort: how closely to look; None takes the closest look that fits the budget.
+        budget: seconds, roughly and at most, by which an effort is chosen.
+        memory: MiB for the graphs, see :class:`~gencls.eval.Protocol`.
+
+    Returns:
+        The checks with their evidence.
+
+    Raises:
+        GenclsError: for bad images, labels or settings, or a model in training mode or for images of another shape.
+    """
+    check_images(images)
+    device = device_of(defense) or images.device
+    images, labels = images.to(device), labels.to(device)
+    check_labels(labels, num_classes=None, count=len(images))
+    check_defense(defense, images[:1], labels)
+    if transfer_from is not None:
+        check_defense(transfer_from, images[:1], labels)
+    if not budget > 0:
+        raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
+    threat = ThreatModel(norm, epsilon)
+    protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
+    patient = Patient.of(defense, images, labels, threat, protocol)
+    with frozen(defense):
+        return Diagnosis(tuple(_examine(patient, transfer_from, effort, budget)))
+
+
+def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort | None, budget: float) -> list[Check]:
+    few = patient.first(_FEW)
+    existence, few = check_existence(few)
+    checks = [check_randomness(few), existence]
+    if _failed(checks):
+        return checks
+    patient = patient.only(few.modes)
+    affordable_effort, cost = affordable(patient, budget)
+    effort = effort or affordable_effort
+    patient = patient.first(effort.images)
+    probe = patient.first(effort.probes)
+    checks = [_say(effort, patient, probe, cost), check_clean(patient), *checks]
+    if _failed(checks):
+        return checks
+    try:
+        zeros, seeing = check_zeros(probe)
+        errors, rounding = difference_errors(seeing, effort.directions)
+        # Of equals the first, as declared.
+        best = min(errors, key=lambda mode: round(min(errors[mode].values()), 1), default=next(iter(probe.modes)))
+        checks += [
+            zeros,
+            check_differences(errors, rounding, {"images": len(probe.images), "random directions": effort.directions}),
+            check_dynamic(probe, errors),
+            check_eot(probe, best),
+            check_invariance(probe, best),
+        ]
+        if not effort.all_modes:
+            patient = patient.only({best: patient.modes[best]})
+        strong = patient.attack(PGD(patient.threat, steps=effort.steps))
+        checks += [check_scale(patient, best, strong, effort.steps), check_claims(strong)]
+        checks += check_attacks(patient, effort, strong, transfer_from)
+    except GenclsError as error:  # scores or gradients that are finite at some images are not so elsewhere
+        checks.append(Check("attacks", "fail", f"an attack could not be run: {error}"))
+    return checks
+
+
+def _failed(checks: list[Check]) -> bool:
+    return any(check.status == "fail" for check in checks)
+
+
+def _say(effort: Effort, patient: Patient, probe: Patient, cost: Cost) -> Check:
+    evidence: dict[str, float | str] = {
+        "images": len(patient.images),
+        "images for gradients": len(probe.images),
+        "draws": patient.draws,
+        "ms per forward": 1000 * cost.forward,
+        **{f"ms per gradient, {mode}": 1000 * seconds for mode, seconds in cost.gradient.items()},
+    }
+    if effort.name == "full":
+        return Check("effort", "ok", "full: enough to see a difference of a few images", evidence)
+    attacked = "every gradient mode" if effort.all_modes else "the best gradient mode"
+    finding = f"{effort.name}: a pass is slow, so images and steps are few and only gross faults show; attacked in {attacked}"
+    return Check("effort", "note", finding, evidence)

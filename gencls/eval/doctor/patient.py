@@ -1,0 +1,222 @@
+"""The defense under examination: its scores, gradients and attacks, with random streams and within a budget."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import Defense, keyed, seeded, select, stream_seed
+from gencls.eval.attack_model import AttackModel, frozen
+from gencls.eval.attacks import Attack
+from gencls.eval.budget import rows_that_fit
+from gencls.eval.cell import NO_GRADIENT, Cell, Protocol, run_cell
+from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.judge import Decisions
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
+
+JUDGE_DRAWS = 32
+
+_SLOW = 0.1
+"""Seconds of a pass that is not repeated in order to be measured more closely."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How closely a defense is looked at.
+
+    Attributes:
+        name: for the evidence.
+        images: attacked, at most.
+        probes: images whose gradients are examined, at most.
+        directions: random directions of the finite differences.
+        steps: of PGD.
+        few_steps: of the PGD that must not do better.
+        far_steps: of the unbounded PGD.
+        queries: of Square.
+        tries: of the noise attack.
+        all_modes: attack in every gradient mode rather than only in the one that fits the finite differences best.
+    """
+
+    name: str
+    images: int
+    probes: int
+    directions: int
+    steps: int
+    few_steps: int
+    far_steps: int
+    queries: int
+    tries: int
+    all_modes: bool = True
+
+    def seconds(self, images: int, cost: "Cost", draws: int) -> float:
+        """About how long a diagnosis takes at most: samples that are broken early leave it sooner.
+
+        Args:
+            images: that there are.
+            cost: of a row.
+            draws: EoT draws per look.
+        """
+        count, probes = min(images, self.images), min(images, self.probes)
+        modes = cost.gradient.values() if self.all_modes else [min(cost.gradient.values())]
+        gradients = 3 * self.steps + self.few_steps + self.far_steps
+        looks = self.queries + self.tries + 8  # 8: the judge's
+        differences = 8 * (self.directions + len(cost.gradient))  # four step sizes, both sides
+        attacks = count * (gradients * sum(modes) + looks * cost.forward)
+        return draws * (attacks + probes * (differences * cost.forward + 6 * sum(cost.gradient.values())))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds per row (images x draws): of a forward pass, and of a forward and backward pass in each gradient mode."""
+
+    forward: float
+    gradient: Mapping[str, float]
+
+
+EFFORTS = (
+    Effort("full", images=100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=200, tries=10),
+    Effort("medium", images=30, probes=10, directions=3, steps=20, few_steps=5, far_steps=40, queries=60, tries=5),
+    Effort("small", images=12, probes=8, directions=3, steps=10, few_steps=2, far_steps=20, queries=30, tries=5),
+    Effort("least", images=6, probes=4, directions=2, steps=8, few_steps=2, far_steps=10, queries=10, tries=2, all_modes=False),
+)
+"""From thorough to quick."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A defense, the samples on which it is examined, and its gradient modes.
+
+    Attributes:
+        defense: in eval mode.
+        images: (N, C, H, W) in [0, 1], on the defense's device.
+        labels: (N,).
+        threat: norm and epsilon of the attacks.
+        protocol: draws and seed.
+        modes: gradient mode -> what is differentiated in it.
+    """
+
+    defense: nn.Module
+    images: Tensor
+    labels: Tensor
+    threat: ThreatModel
+    protocol: Protocol
+    modes: Mapping[str, nn.Module]
+
+    @classmethod
+    def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, protocol: Protocol) -> "Patient":
+        """The defense with the gradient modes that it declares."""
+        modes = defense.surrogates() if isinstance(defense, Defense) else {"exact": defense}
+        return cls(defense, images, labels, threat, protocol, {name: module.eval() for name, module in modes.items()})
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the defense says that its forwards differ."""
+        return bool(getattr(self.defense, "stochastic", False))
+
+    @property
+    def draws(self) -> int:
+        """EoT draws per look."""
+        return self.protocol.eot_samples if self.stochastic else 1
+
+    def first(self, count: int) -> "Patient":
+        """The same with fewer samples."""
+        return Patient(self.defense, self.images[:count], self.labels[:count], self.threat, self.protocol, self.modes)
+
+    def only(self, modes: Mapping[str, nn.Module]) -> "Patient":
+        """The same with fewer gradient modes."""
+        return Patient(self.defense, self.images, self.labels, self.threat, self.protocol, modes)
+
+    @contextmanager
+    def streams(self, role: str) -> Iterator[None]:
+        """Inside the block every sample draws from a stream of its own, named by the role."""
+        seeds = [stream_seed(self.protocol.seed, sample, "doctor", role) for sample in sample_hashes(self.images, self.labels)]
+        with seeded(stream_seed(*seeds)), keyed(seeds):
+            yield
+
+    def model(self, surrogate: nn.Module, *, common_draws: bool = False) -> AttackModel:
+        """What an attack would differentiate; with common random numbers every look has the same draws."""
+        return AttackModel(surrogate, samples=self.draws, common_draws=common_draws, stochastic=self.stochastic)
+
+    @torch.no_grad()
+    def scores(self, model: AttackModel, images: Tensor) -> Tensor:
+        """Mean scores (N, K) of such images, one for each sample, part by part."""
+        parts = []
+        for part in self._parts(model):
+            with select(part):
+                parts.append(model.average(model.per_draw(images[part])))
+        return torch.cat(parts)
+
+    def gradient(self, model: AttackModel, images: Tensor, value: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
+        """Gradients (N, C, H, W) of a value per sample, part by part; None where the scores have none.
+
+        Args:
+            model: what is differentiated.
+            images: (N, C, H, W), one for each sample.
+            value: mean scores (M, K) of some samples and the indices (M,) of these -> (M,).
+        """
+        parts = []
+        for part in self._parts(model):
+            with select(part), torch.enable_grad(), frozen(model):
+                leaf = images[part].detach().requires_grad_()
+                scores = model.average(model.per_draw(leaf))
+                found = value(scores, part)
+                if not found.requires_grad:
+                    return None
+                (gradient,) = torch.autograd.grad(found.sum(), leaf, allow_unused=True)
+            if gradient is None:
+                return None
+            parts.append(gradient)
+        return torch.cat(parts)
+
+    def cross_entropy(self, model: AttackModel) -> Callable[[Tensor, Tensor], Tensor]:
+        """The calibrated cross-entropy that attacks raise, for :meth:`gradient`."""
+        return lambda scores, part: model.cross_entropy(scores, self.labels[part])
+
+    def attack(self, attack: Attack, clean: Decisions | None = None) -> dict[str, Cell]:
+        """Run and judge an attack: gradient mode -> what came out."""
+        modes = self.modes if attack.uses_gradients else (NO_GRADIENT,)
+        return {
+            mode: run_cell(self.defense, attack, mode, self.images, self.labels, self.protocol, clean=clean) for mode in modes
+        }
+
+    def _parts(self, model: AttackModel) -> list[Tensor]:
+        rows = rows_that_fit(model.meter.model, self.images[:1], self.protocol.memory)
+        model.eot.chunk = min(self.draws, rows)
+        return list(torch.arange(len(self.images)).split(max(1, rows // self.draws)))
+
+
+def affordable(patient: Patient, budget: float) -> tuple[Effort, Cost]:
+    """The closest look that the budget of seconds allows, or the quickest one; and the measured cost."""
+    images = patient.images[:4]
+
+    def timed(call: Callable[[Tensor], object]) -> float:
+        call(images)  # what is cached at the first call is paid once
+        seconds = _seconds(call, images)
+        if seconds > _SLOW:
+            return seconds / len(images)
+        rows = images.repeat(8, 1, 1, 1)  # quick passes are quicker in company
+        return min(_seconds(call, rows), _seconds(call, rows)) / len(rows)
+
+    @torch.enable_grad()
+    def differentiate(surrogate: nn.Module, images: Tensor) -> None:
+        leaf = images.clone().requires_grad_()
+        torch.autograd.grad(surrogate(leaf).sum(), leaf)
+
+    with seeded(0), torch.no_grad(), frozen(patient.defense):
+        cost = Cost(timed(patient.defense), {mode: timed(partial(differentiate, each)) for mode, each in patient.modes.items()})
+    fits = [effort for effort in EFFORTS if effort.seconds(len(patient.images), cost, patient.draws) <= budget]
+    return (fits or EFFORTS[-1:])[0], cost
+
+
+def _seconds(call: Callable[[Tensor], object], images: Tensor) -> float:
+    began = time.perf_counter()
+    call(images)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter() - began

@@ -1,0 +1,157 @@
+"""Do offset and scale of the scores decide about robustness?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gencls.eval.attack_model import AttackModel
+from gencls.eval.attacks import PGD
+from gencls.eval.attacks.base import prepare
+from gencls.eval.cell import Cell
+from gencls.eval.doctor.attacks import broken, compared
+from gencls.eval.doctor.patient import Patient
+from gencls.eval.doctor.verdict import Check
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["UncalibratedPGD", "check_clean", "check_invariance", "check_scale"]
+
+_ZEROS = 0.1
+"""Share of gradients that are zero only for the plain cross-entropy, at which attacks that use it lose their meaning."""
+
+_RESCALED = ((200.0, 100.0), (1 / 200, -100.0))
+"""Scales and shifts to which attacks must be invariant."""
+
+_SAME = 0.9
+
+
+@dataclass(frozen=True)
+class UncalibratedPGD:
+    """PGD on the plain float32 cross-entropy of the scores, as tools do that trust the scores' scale; see PGD.
+
+    Attributes:
+        threat: Linf or L2 with an epsilon.
+        steps: gradient steps.
+    """
+
+    threat: ThreatModel
+    steps: int = 40
+    uses_gradients = True
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """As PGD."""
+        return PGD(self.threat, self.steps).passes
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`~gencls.eval.Attack`."""
+        return PGD(self.threat, self.steps)(_Uncalibrated(prepare(model, images, labels)), images, labels)
+
+
+class _Uncalibrated(AttackModel):
+    """An attack model that takes scores for log probabilities of a sensible scale."""
+
+    def __init__(self, model: AttackModel) -> None:
+        nn.Module.__init__(self)
+        vars(self).update(vars(model))  # the same surrogate, draws and meter
+
+    def cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(scores.float(), labels, reduction="none")
+
+
+class _Rescaled(nn.Module):
+    """Scores of another model times a number plus a number."""
+
+    def __init__(self, model: nn.Module, scale: float, shift: float) -> None:
+        super().__init__()
+        self.model = model
+        self.scale = scale
+        self.shift = shift
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.model(images)
+        return scores * self.scale + self.shift
+
+
+def check_clean(patient: Patient) -> Check:
+    """Scores must be finite, and right often enough that there is something to attack."""
+    with patient.streams("clean"):
+        scores = patient.scores(patient.model(patient.defense), patient.images)
+    count, classes = scores.shape
+    evidence: dict[str, float | str] = {"images": count, "classes": classes}
+    if not bool(torch.isfinite(scores).all()):
+        bad = int((~torch.isfinite(scores)).any(dim=1).sum())
+        return Check("clean scores", "fail", f"scores of {bad} images are NaN or infinite: they decide nothing", evidence)
+    accuracy = float((scores.argmax(dim=1) == patient.labels).double().mean())
+    evidence |= {"accuracy": accuracy, "smallest score": float(scores.min()), "largest score": float(scores.max())}
+    if accuracy <= 1 / classes:
+        finding = "no better than chance on clean images: there is nothing to attack; are data and labels those of training?"
+        return Check("clean scores", "fail", finding, evidence)
+    if bool(((scores >= 0) & (scores <= 1)).all() and ((scores.sum(dim=1) - 1).abs() < 1e-4).all()):
+        finding = "scores are probabilities: near 0 and 1 they are rounded and gradients vanish; return their logarithms"
+        return Check("clean scores", "note", finding, evidence)
+    return Check("clean scores", "ok", "finite and better than chance", evidence)
+
+
+def check_scale(patient: Patient, mode: str, calibrated: Mapping[str, Cell], steps: int) -> Check:
+    """The plain cross-entropy against the calibrated one: zero gradients, and what PGD finds with it."""
+    name, one = "offset and scale", patient.only({mode: patient.modes[mode]})
+    model = patient.model(patient.modes[mode])
+    losses = (lambda s, part: _plain(s, patient.labels[part]), patient.cross_entropy(model))
+    zeros = []
+    for loss in losses:
+        with patient.streams("scale"):
+            gradient = patient.gradient(model, patient.images, loss)
+        zeros.append(1.0 if gradient is None else float((gradient.flatten(1).abs().amax(dim=1) == 0).double().mean()))
+    plain, own = zeros
+    raw = one.attack(UncalibratedPGD(patient.threat, steps), calibrated[mode].clean)
+    outcome = compared(broken({mode: calibrated[mode]}), broken(raw))
+    evidence: dict[str, float | str] = {
+        "zero gradients of the plain cross-entropy": plain,
+        "of the calibrated": own,
+        "broken with calibration": outcome.first,
+        "broken without": outcome.second,
+        "images": outcome.count,
+        "mode": mode,
+    }
+    # Here the calibrated attack is the strong one: it must find more only by chance.
+    if plain - own > _ZEROS or outcome.worse_second:
+        finding = "tools that do not calibrate would report robustness that is not there; divide the scores by a constant"
+        return Check(name, "fail", finding, evidence)
+    if plain > own:
+        return Check(name, "note", "the plain cross-entropy has zero gradients for some images", evidence)
+    return Check(name, "ok", "a plain cross-entropy would attack as well as a calibrated one", evidence)
+
+
+def check_invariance(patient: Patient, mode: str) -> Check:
+    """The gradient that our attacks follow must not change with offset and scale of the scores."""
+
+    def gradient(surrogate: nn.Module) -> Tensor | None:
+        model = patient.model(surrogate, common_draws=True)
+        with patient.streams("invariance"):
+            return patient.gradient(model, patient.images, patient.cross_entropy(model))
+
+    own = gradient(patient.modes[mode])
+    evidence: dict[str, float | str] = {"mode": mode}
+    cosines = []
+    for scale, shift in _RESCALED:
+        other = gradient(_Rescaled(patient.modes[mode], scale, shift))
+        same = own is not None and other is not None
+        cosine = float(functional.cosine_similarity(_flat(own), _flat(other), eps=1e-30).median()) if same else 0.0
+        # Two zero gradients are the same, too; the check of zero gradients speaks of them.
+        cosines.append(1.0 if same and not bool(_flat(own).any()) and not bool(_flat(other).any()) else cosine)
+        evidence[f"cosine, scores * {scale:g} {shift:+g}"] = cosines[-1]
+    if min(cosines) < _SAME:
+        finding = "our gradients change with offset or scale: the scores are rounded too coarsely to be shifted"
+        return Check("invariance", "note", finding, evidence)
+    return Check("invariance", "ok", "our gradients depend neither on the offset nor on the scale of the scores", evidence)
+
+
+def _plain(scores: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(scores.float(), labels, reduction="none")
+
+
+def _flat(gradient: Tensor | None) -> Tensor:
+    return torch.empty(0) if gradient is None else gradient.flatten(1).double()

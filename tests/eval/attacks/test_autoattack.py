@@ -1,0 +1,291 @@
+import logging
+
+import pytest
+import torch
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from torch import nn
+
+from gencls.core import GenclsError, keyed, seeded
+from gencls.eval import AttackModel, ThreatModel
+from gencls.eval.attacks.apgd import APGD, dlr, targeted_dlr
+from gencls.eval.attacks.autoattack import AutoAttack
+from gencls.eval.attacks.fab import FAB
+from tests.contracts.test_attacks import linear_problem, margins, minimal_distance, optimal_margin, run, shortfall
+from tests.toys import Linear, NoisyLogits, Rescaled, small_cnn
+
+THREATS = {"linf": ThreatModel("linf", 0.1), "l2": ThreatModel("l2", 0.25)}
+SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)
+SHAPES = [(1, 5, 7), (3, 9, 3)]
+
+both_norms = pytest.mark.parametrize("norm", THREATS)
+every_shape = pytest.mark.parametrize("shape", SHAPES)
+every_count = pytest.mark.parametrize("count", [1, 64])
+every_number_of_classes = pytest.mark.parametrize("classes", [2, 3, 4, 10])
+
+
+@every_count
+@every_shape
+@both_norms
+@every_number_of_classes
+def test_apgd_against_each_class_is_optimal(classes, norm, shape, count):
+    model, images, labels = linear_problem(classes, shape, count)
+    found = run(APGD(THREATS[norm], loss="multi-targeted"), model, images, labels)
+    missing, best = shortfall(model, images, labels, found, norm, THREATS[norm].epsilon)
+    assert (missing[best > 0] <= 1e-3).all()
+    assert (margins(model, found, labels).amin(1)[best < -1e-3] < 0).all()
+
+
+def halfway(model, images, labels, norm):
+    """A threat that about half of the images can withstand, and by how much of their clean margin each falls short of it."""
+    threat = ThreatModel(norm, minimal_distance(model, images, labels, norm).median().item())
+    best = optimal_margin(model, images, labels, norm, threat.epsilon)
+    return threat, best / margins(model, images, labels).amin(1)
+
+
+@every_shape
+@both_norms
+@every_number_of_classes
+def test_targeted_apgd_breaks_what_can_be_broken(classes, norm, shape):
+    """The sign of a ratio is that of the margin."""
+    model, images, labels = linear_problem(classes, shape, 64)
+    threat, best = halfway(model, images, labels, norm)
+    found = run(APGD(threat, loss="targeted-dlr", steps=50), model, images, labels)
+    broken = margins(model, found, labels).amin(1) < 0
+    assert broken[best < -1e-3].all()
+    assert not broken[best > 1e-5].any()
+
+
+@every_shape
+@both_norms
+@pytest.mark.parametrize(("loss", "name"), [("cross-entropy", "ce"), ("dlr", "dlr")])
+@pytest.mark.parametrize("classes", [3, 10])
+def test_untargeted_apgd_breaks_as_much_as_the_library(classes, loss, name, norm, shape):
+    """Untargeted losses may settle at a class that is not the best, at one or another with the random start."""
+    model, images, labels = linear_problem(classes, shape, 64)
+    threat, _ = halfway(model, images, labels, norm)
+    library = APGDAttack(model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=threat.epsilon, loss=name, logger=SILENT)
+    with seeded(0):
+        expected = (model(library.perturb(images, labels)).argmax(1) != labels).sum()
+    found = run(APGD(threat, loss=loss), model, images, labels)
+    assert (model(found).argmax(1) != labels).sum() >= expected - 3
+
+
+@every_shape
+@both_norms
+@pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr"])
+def test_apgd_is_optimal_for_two_classes(loss, norm, shape):
+    model, images, labels = linear_problem(2, shape, 64)
+    found = run(APGD(THREATS[norm], loss=loss), model, images, labels)
+    missing, best = shortfall(model, images, labels, found, norm, THREATS[norm].epsilon)
+    assert (missing[best > 0] <= 1e-3).all()
+
+
+@every_count
+@every_shape
+@both_norms
+@every_number_of_classes
+@pytest.mark.parametrize("targets", [9, 0])
+def test_fab_is_optimal(targets, classes, norm, shape, count):
+    model, images, labels = linear_problem(classes, shape, count)
+    found = run(FAB(ThreatModel(norm), steps=20, restarts=1, targets=targets), model, images, labels)
+    ratio = ThreatModel(norm).distance(images, found) / minimal_distance(model, images, labels, norm)
+    assert (margins(model, found, labels).amin(1) < 1e-6).all()
+    assert (ratio >= 1 - 1e-4).all()
+    assert (ratio <= 1.05).all()
+
+
+@both_norms
+def test_fab_keeps_to_the_box(norm):
+    """Two classes on two pixels, the first of which is at its border: only the second one can move."""
+    model = Linear(torch.tensor([[0.0, 0.0], [-1.0, 1.0]]), torch.tensor([0.0, -0.6])).eval()
+    images = torch.tensor([[[[0.0, 0.4]]]])
+    found = run(FAB(ThreatModel(norm), steps=20, restarts=1), model, images, torch.tensor([0]))
+    torch.testing.assert_close(found, torch.tensor([[[[0.0, 0.6]]]]), rtol=0, atol=2e-3)
+
+
+@both_norms
+def test_fab_with_an_epsilon(norm):
+    """Samples whose boundary is in the ball are broken there; the others keep their image."""
+    model, images, labels = linear_problem(4, (1, 5, 7), 64)
+    distance = minimal_distance(model, images, labels, norm)
+    threat = ThreatModel(norm, distance.median().item())
+    found = run(FAB(threat, steps=20, restarts=1), model, images, labels)
+    broken = margins(model, found, labels).amin(1) < 0
+    assert broken[distance < 0.95 * threat.epsilon].all()
+    assert threat.allows(threat.distance(images, found)).all()
+    assert torch.equal(found[~broken], images[~broken])
+
+
+def test_later_restarts_of_fab_are_not_worse(cnn, digits):
+    labels = cnn(digits[0]).argmax(1)
+    threat = ThreatModel("l2")
+    one, three = (
+        threat.distance(digits[0], run(FAB(threat, steps=10, restarts=restarts), cnn, digits[0], labels)) for restarts in (1, 3)
+    )
+    assert (three <= one).all()
+    assert (three < 0.9999 * one).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "norm", "epsilon"), [("adv-linf-mnist", "linf", 0.3), ("adv-l2-mnist", "l2", 1.5)])
+def test_the_ensemble_agrees_with_the_library(name, norm, epsilon):
+    """Robust digits of real networks, within 1 of 100: the parts are the same, their random numbers are not."""
+    from pyautoattack import AutoAttack as Library
+
+    import gencls.zoo
+
+    network = gencls.zoo.load(name).eval()
+    digits = gencls.zoo.load_data("mnist-embedded", "test", limit=100)
+    images, labels = digits.images, digits.labels
+    found = run(AutoAttack(ThreatModel(norm, epsilon), queries=500), network, images, labels)
+    ours = network(found).argmax(1) == labels
+    library = Library(network, norm={"linf": "Linf", "l2": "L2"}[norm], eps=epsilon, seed=0, version="standard")
+    library.logger, library.square.n_queries = SILENT, 500
+    with seeded(0):
+        theirs = network(library.run_standard_evaluation(images, labels)[0]).argmax(1) == labels
+    assert 20 < ours.sum() < 97
+    assert (ours != theirs).sum() <= 1
+
+
+def test_dlr_is_that_of_the_library():
+    scores, labels, targets = torch.randn(50, 5).double(), torch.arange(50) % 5, (torch.arange(50) + 2) % 5
+    library = APGDAttack_targeted(None, eps=0.1)
+    library.y_target = targets
+    torch.testing.assert_close(dlr(scores, labels), library.dlr_loss(scores, labels))
+    torch.testing.assert_close(targeted_dlr(scores, labels, targets), library.dlr_loss_targeted(scores, labels))
+
+
+@pytest.mark.parametrize("scores", [{"shift": 100.0}, {"shift": -100.0}, {"scale": 200.0}, {"scale": 1 / 200}, {"scale": 1e-6}])
+@pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr", "multi-targeted"])
+@both_norms
+def test_offset_and_scale_do_not_matter(loss, norm, scores):
+    cnn = small_cnn()
+    images = torch.rand(200, 1, 8, 8)
+    labels = cnn(images).argmax(1)
+    attack = APGD(ThreatModel(norm, {"linf": 0.03, "l2": 0.2}[norm]), loss=loss, steps=20)
+    expected = cnn(run(attack, cnn, images, labels)).argmax(1)
+    assert 0.2 < (expected == labels).double().mean() < 0.9
+    model = Rescaled(cnn, **scores).eval()
+    found = model(run(attack, model, images, labels)).argmax(1)
+    assert ((found != labels) != (expected != labels)).sum() <= 1
+
+
+@both_norms
+@pytest.mark.parametrize("scores", [{"shift": 100.0}, {"scale": 1 / 200}])
+def test_offset_and_scale_do_not_matter_to_the_ensemble(norm, scores):
+    cnn = small_cnn()
+    images = torch.rand(200, 1, 8, 8)
+    labels = cnn(images).argmax(1)
+    attack = AutoAttack(ThreatModel(norm, {"linf": 0.03, "l2": 0.2}[norm]), steps=10, queries=30)
+    expected = cnn(run(attack, cnn, images, labels)).argmax(1) != labels
+    model = Rescaled(cnn, **scores).eval()
+    assert ((model(run(attack, model, images, labels)).argmax(1) != labels) != expected).sum() <= 1
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+@both_norms
+def test_the_ensemble_breaks_what_can_be_broken(norm, classes):
+    """With few classes, where the library's crashes, as with many."""
+    model, images, labels = linear_problem(classes, (1, 5, 7), 64)
+    threat, best = halfway(model, images, labels, norm)
+    found = run(AutoAttack(threat, steps=20, queries=20), model, images, labels)
+    assert threat.allows(threat.distance(images, found)).all()
+    sure = best.abs() > 0.01
+    assert torch.equal((margins(model, found, labels).amin(1) < 0)[sure], (best < 0)[sure])
+
+
+@pytest.mark.parametrize("version", ["standard", "rand"])
+def test_parts_work_on_what_is_left(version, cnn, digits):
+    """All are broken by the first part, whose steps stop at the first wrong decision."""
+    labels = cnn(digits[0]).argmax(1)
+    model = AttackModel(cnn)
+    found = run(AutoAttack(ThreatModel("linf", 0.9), version=version), model, digits[0], labels)
+    assert (cnn(found).argmax(1) != labels).all()
+    assert model.meter.forwards < 20 * 64
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_rand_follows_the_mean_of_a_random_defense(classes):
+    """With noise on the scores a single draw misleads; where the mean can be made wrong for sure, it is."""
+    model, images, labels = linear_problem(classes, (1, 5, 7), 24)
+    noisy = NoisyLogits(model, sigma=0.3, num_classes=classes)
+    best = optimal_margin(model, images, labels, "l2", 0.25)
+    attack = AutoAttack(THREATS["l2"], version="rand", steps=50)
+    found = run(attack, AttackModel(noisy, samples=16), images, labels)
+    missing = margins(model, found, labels).amin(1) - best
+    clean = margins(model, images, labels).amin(1)
+    # The untargeted losses go for the nearest class; among four that may not be the best by a little.
+    assert (missing <= (0.05 if classes == 2 else 0.15) * (clean - best)).double().mean() > 0.9
+    assert (margins(model, found, labels).amin(1)[best < -0.5] < 0).all()
+
+
+def test_a_random_defense_is_not_judged_by_a_lucky_look():
+    """Where nothing helps, half of the single looks are wrong all the same; the perturbation kept is not worse than another."""
+    with seeded(1):
+        network = Linear(torch.zeros(3, 16), torch.tensor([0.3, 0.0, 0.0]))
+    noisy = NoisyLogits(network, sigma=1.0, num_classes=3)
+    model = AttackModel(noisy, samples=1)
+    images, labels = torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.int64)
+    model.gradient = lambda value, x, keep_graph=False: torch.randn_like(x)  # the scores depend on the noise alone
+    found = run(AutoAttack(THREATS["linf"], version="rand", steps=5), model, images, labels)
+    assert torch.isfinite(found).all()
+    with keyed(range(8)):
+        assert all(not model.look(found, labels).success.all() for _ in range(3))
+    # Had a look been believed, the second part would have had nothing to do.
+    assert model.meter.forwards > 2 * 8 * 2 * 64
+
+
+@pytest.mark.parametrize("attack", [APGD(THREATS["linf"], steps=3), FAB(ThreatModel("linf"), steps=3, restarts=2)])
+def test_gradients_are_checked_and_counted(attack):
+    images, labels = torch.rand(6, 1, 4, 4), torch.zeros(6, dtype=torch.int64)
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            score = (x - x.detach()).flatten(1).abs().pow(0.5).sum(1, keepdim=True)  # infinite slope, or 0 times infinity
+            return torch.cat([score + 1, 0 * score], dim=1)
+
+    with pytest.raises(GenclsError, match="expected finite gradients, got NaN or infinity"):
+        attack(Broken(), images, labels)
+
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x.detach().flatten(1)[:, :3] + torch.tensor([2.0, 0, 0])
+
+    with pytest.raises(GenclsError, match="expected scores with a gradient, got detached ones"):
+        attack(Detached(), images, labels)
+
+    dead = AttackModel(Linear(torch.zeros(3, 16), torch.tensor([1.0, 0.0, 0.0])))
+    found = attack(dead, images, labels)
+    assert torch.isfinite(found).all()
+    assert dead.meter.zero_gradients == dead.meter.gradients > 0
+    assert dead.meter.backwards == dead.meter.gradients
+
+
+def test_it_is_silent_and_leaves_the_generators_alone(cnn, digits, capfd, caplog):
+    dead = Linear(torch.zeros(10, 64), torch.arange(10.0)).eval()
+    before = torch.get_rng_state()
+    for model in (cnn, dead):
+        labels = model(digits[0]).argmax(1)
+        run(AutoAttack(ThreatModel("linf", 0.02), steps=3, queries=5), model, digits[0], labels)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: APGD(ThreatModel("linf")), "expected a threat model with an epsilon"),
+        (lambda: APGD(THREATS["l2"], loss="hinge"), "expected a loss among"),
+        (lambda: APGD(THREATS["l2"], steps=0), "expected steps >= 1"),
+        (lambda: FAB(ThreatModel("l2", targeted=True)), "expected an untargeted threat model"),
+        (lambda: FAB(ThreatModel("l2"), restarts=0), "restarts >= 1"),
+        (lambda: AutoAttack(ThreatModel("l2")), "expected a threat model with an epsilon"),
+        (lambda: AutoAttack(THREATS["l2"], version="plus"), "expected version 'standard' or 'rand'"),
+        (lambda: AutoAttack(THREATS["l2"], targets=0), "expected targets >= 1"),
+        (lambda: AutoAttack(THREATS["l2"], queries=0), "queries >= 1"),
+    ],
+)
+def test_bad_values(make, message):
+    with pytest.raises(GenclsError, match=message):
+        make()
