@@ -1,6 +1,7 @@
-"""The command ``gencls``: data, weights, training, attacks and reports from a shell.
+"""The command ``gencls``: data, weights, training, attacks, diagnoses and reports from a shell.
 
-Exit codes: 0 done; 1 a failure of the program; 2 bad input, with one line ``gencls: error: ...`` on the standard error.
+Exit codes: 0 done; 1 a diagnosis with a failed check, or a failure of the program; 2 bad input, with one line
+``gencls: error: ...`` on the standard error.
 """
 
 import argparse
@@ -10,12 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gencls import __version__
-from gencls._commands.attack import ATTACKS, run_attack
+from gencls._commands.attack import run_attack
 from gencls._commands.catalogue import run_data, run_names, run_weights
+from gencls._commands.doctor import run_doctor
 from gencls._commands.report import run_report
 from gencls._commands.train import run_train
 
 __all__ = ["main", "parser"]
+
+_Run = Callable[[argparse.Namespace], int | None]
+"""Does the work; returns an exit code, or None for 0."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from gencls.core.errors import GenclsError
 
     try:
-        options.run(options)
+        return options.run(options) or 0
     except GenclsError as error:
         print(f"gencls: error: {error}", file=sys.stderr)
         return 2
@@ -39,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, for instance head, has enough
         sys.stderr.close()
         return 1
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"gencls {__version__}")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], None], summary: str, *examples: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int | None], summary: str, *examples: str
+    ) -> argparse.ArgumentParser:
         lines = "\n".join(f"  gencls {name} {example}".rstrip() for example in examples)
         added = commands.add_parser(
             name,
@@ -106,10 +112,10 @@ def parser() -> argparse.ArgumentParser:
         help="a name of `gencls names`, or package.module:attribute, where the attribute is a torch.nn.Module (images in "
         "[0, 1] to scores) or a function without arguments that returns one",
     )
-    attack.add_argument("--attack", nargs="+", required=True, metavar="NAME", help=f"one or more of {', '.join(ATTACKS)}")
-    attack.add_argument("--epsilon", type=float, required=True, help="radius of the ball, in [0, 1] pixel units")
-    attack.add_argument("--steps", type=int, default=40, help="of PGD (default 40)")
-    attack.add_argument("--restarts", type=int, default=1, help="of PGD; of noise: draws (default 1)")
+    attack.add_argument("--attack", nargs="+", required=True, metavar="NAME", help="one or more of `gencls names`, of one norm")
+    attack.add_argument("--epsilon", type=float, help="radius of the ball, in [0, 1] pixel units; not for minimal-norm attacks")
+    attack.add_argument("--steps", type=int, help="gradient steps, or queries; default: each attack's own")
+    attack.add_argument("--restarts", type=int, help="random starts, or draws; default: each attack's own")
     attack.add_argument("--data", default="mnist-embedded", help="data set (default mnist-embedded)")
     attack.add_argument("--split", default="test", help="of the data set (default test)")
     attack.add_argument("--limit", type=int, help="attack a class-balanced subset of this size; default: all images")
@@ -117,8 +123,37 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument("--draws", type=int, default=32, help="draws of the judge, for a stochastic defense (default 32)")
     attack.add_argument("--seed", type=int, default=0, help="of all random streams and of the subset (default 0)")
     attack.add_argument("--device", default="cpu", help="where the defenses run: cpu (default), cuda, cuda:1 ...")
+    attack.add_argument(
+        "--doctor", action="store_true", help="first diagnose each defense, see `gencls doctor`; it goes into the report"
+    )
     attack.add_argument("--out", type=Path, help="folder of the study; default: below runs/, named by defense and attack")
     _data_root(attack)
+
+    doctor = command(
+        "doctor",
+        run_doctor,
+        "Diagnose whether a defense's robustness can be measured: exit code 1 where a number would be meaningless.",
+        "cnn-mnist",
+        "abs-mnist --limit 20 --budget 600",
+        "mypackage.models:build --data cifar10 --data-root ~/data --epsilon 0.0314 --out doctor.json",
+    )
+    doctor.add_argument("defense", metavar="NAME_OR_IMPORT_PATH", help="as of `gencls attack`")
+    doctor.add_argument("--data", default="mnist-embedded", help="data set (default mnist-embedded)")
+    doctor.add_argument("--split", default="test", help="of the data set (default test)")
+    doctor.add_argument("--limit", type=int, default=50, help="images at most; fewer if a pass is slow (default 50)")
+    doctor.add_argument("--epsilon", type=float, default=0.3, help="radius of the ball, in [0, 1] pixel units (default 0.3)")
+    doctor.add_argument("--norm", choices=["linf", "l2"], default="linf", help="of the ball (default linf)")
+    doctor.add_argument("--eot", type=int, default=16, help="draws per gradient of a stochastic defense (default 16)")
+    doctor.add_argument(
+        "--transfer-from",
+        metavar="NAME_OR_IMPORT_PATH",
+        help="another model whose adversarial images are tried, or none; default: cnn-mnist if the images are of its shape",
+    )
+    doctor.add_argument("--budget", type=float, default=240.0, help="seconds, by which images and steps are chosen (240)")
+    doctor.add_argument("--seed", type=int, default=0, help="of all random streams and of the subset (default 0)")
+    doctor.add_argument("--device", default="cpu", help="where the defense runs: cpu (default), cuda, cuda:1 ...")
+    doctor.add_argument("--out", type=Path, metavar="FILE", help="write the diagnosis to this file, as JSON")
+    _data_root(doctor)
 
     report = command("report", run_report, "Write the report of a study folder again.", "runs/quickstart")
     report.add_argument("folder", type=Path)

@@ -18,7 +18,7 @@ from gencls._commands.attack import build_attacks
 from gencls.cli import main
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
-from gencls.eval import FGSM, Study, ThreatModel, evaluate
+from gencls.eval import DDN, FGSM, Study, ThreatModel, evaluate
 from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
@@ -108,6 +108,9 @@ CASES: dict[str, Callable[[Path], object]] = {
     "as many labels as images": lambda _: _evaluate(IMAGES, torch.tensor([3])),
     "unknown defense": lambda _: zoo.load("cnn-mnits"),
     "unknown attack": lambda _: build_attacks(["pdg-linf"], 0.1, steps=1, restarts=1),
+    "attack without epsilon": lambda _: build_attacks(["pgd-linf"], None),
+    "epsilon for an attack that minimises it": lambda _: DDN(ThreatModel("l2", epsilon=1.0)),
+    "norm that an attack does not know": lambda _: DDN(ThreatModel("linf")),
     "epsilon in 0..255": lambda _: ThreatModel("linf", epsilon=8),
     "unknown norm": lambda _: ThreatModel("l7", epsilon=1.0),  # type: ignore[arg-type]
     "unknown data set": lambda _: zoo.load_data("mnits", "test"),

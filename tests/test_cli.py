@@ -107,7 +107,7 @@ def test_attack_takes_modules_by_import_path_and_writes_a_report(capsys, here):
         (["--defense", "mymodels:number"], "expected a torch.nn.Module or a function that returns one; got 7"),
         (["--defense", "mymodels:flat"], "expected scores of shape (4, K); got (3136,)"),
         (["--defense", "mymodels:colour"], "expected a module that takes images (N, 1, 28, 28)"),
-        (["--defense", "mymodels:linear", "--attack", "pgd-l7"], "attack: expected names among pgd-linf, pgd-l2"),
+        (["--defense", "mymodels:linear", "--attack", "pgd-l7"], "attack: expected a name among fgsm-linf, fgsm-l2"),
         (["--defense", "mymodels:linear", "--attack", "pgd-l2", "fgsm-linf"], "expected attacks of one norm"),
         (["--defense", "mymodels:linear", "--epsilon", "8"], "expected a linf epsilon in [0, 1] pixel units"),
         (["--defense", "mymodels:linear", "--epsilon", "nan"], "expected a finite epsilon > 0"),

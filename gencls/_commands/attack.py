@@ -14,14 +14,11 @@ if TYPE_CHECKING:
     from gencls.core import Defense
     from gencls.eval import Attack
 
-__all__ = ["ATTACKS", "build_attacks", "build_defense", "find_device", "run_attack"]
-
-ATTACKS = ("pgd-linf", "pgd-l2", "fgsm-linf", "fgsm-l2", "noise-linf", "noise-l2")
-"""Names of attacks: the method and the norm of its ball."""
+__all__ = ["build_attacks", "build_defense", "find_device", "run_attack"]
 
 
-def run_attack(options: argparse.Namespace) -> None:
-    """Run or resume the study, print its table and the path of its report."""
+def run_attack(options: argparse.Namespace) -> int:
+    """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
     from gencls import zoo
     from gencls.eval import Protocol, Study, progress_bar
 
@@ -30,7 +27,9 @@ def run_attack(options: argparse.Namespace) -> None:
     device = find_device(options.device)
     defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
     names = "+".join([*defenses, *attacks]).replace(":", ".")
-    name = f"{names}-{options.epsilon:g}-{data.name}{len(data)}-steps{options.steps}-seed{options.seed}"
+    chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts}
+    settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
+    name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}"
     study = Study(
         options.out or Path("runs") / name,
         defenses=defenses,
@@ -41,8 +40,17 @@ def run_attack(options: argparse.Namespace) -> None:
         seeds=(options.seed,),
         about={"data": f"{data.name} {data.split}, {len(data)} images", "command": options.command},
     )
+    meaningless: tuple[str, ...] = ()
+    if options.doctor:
+        from gencls._commands.doctor import diagnose_study
+
+        norm = next(iter(attacks.values())).threat.norm
+        meaningless = diagnose_study(
+            study, data, norm=norm, epsilon=options.epsilon, eot_samples=options.eot, seed=options.seed
+        )
     _print(study.run(progress=progress_bar(study)))
     print(study.report())
+    return 1 if meaningless else 0
 
 
 def find_device(name: str) -> "torch.device":
@@ -62,34 +70,32 @@ def find_device(name: str) -> "torch.device":
         raise GenclsError(f"device: expected one of this machine, such as cpu or cuda; got {name!r}: {reason}") from None
 
 
-def build_attacks(names: list[str], epsilon: float, *, steps: int, restarts: int) -> "dict[str, Attack]":
+def build_attacks(
+    names: list[str], epsilon: float | None, *, steps: int | None = None, restarts: int | None = None
+) -> "dict[str, Attack]":
     """Attacks of one norm by name.
 
     Args:
-        names: among :data:`ATTACKS`.
-        epsilon: radius of the ball, in [0, 1] pixel units.
-        steps: of PGD.
-        restarts: random starts of PGD; draws of noise.
+        names: of :mod:`gencls.eval.presets`, single attacks or the sets of a paper.
+        epsilon: radius of the ball, in [0, 1] pixel units, for those that have one.
+        steps: None keeps each attack's default.
+        restarts: random starts or draws; None keeps each attack's default.
 
     Raises:
-        GenclsError: for an unknown name, two norms, or a value out of range.
+        GenclsError: for an unknown name, two norms, or a value that is missing or out of range.
     """
     from gencls.core import GenclsError
-    from gencls.eval import FGSM, PGD, GaussianNoiseAttack, ThreatModel
+    from gencls.eval.presets import PRESETS, attack_by_name, preset_by_name
 
-    unknown = [name for name in names if name not in ATTACKS]
-    if unknown:
-        raise GenclsError(f"attack: expected names among {', '.join(ATTACKS)}; got {', '.join(unknown)}")
-    norms = {name.split("-")[1] for name in names}
-    if len(norms) > 1:
+    attacks: dict[str, Attack] = {}
+    for name in names:
+        if name in PRESETS:
+            attacks |= preset_by_name(name, epsilon)
+        else:
+            attacks[name] = attack_by_name(name, epsilon, steps=steps, restarts=restarts)
+    if len({attack.threat.norm for attack in attacks.values()}) > 1:
         raise GenclsError(f"attack: expected attacks of one norm, because there is one epsilon; got {', '.join(names)}")
-    threat = ThreatModel("linf" if "linf" in norms else "l2", epsilon)
-    methods: dict[str, Attack] = {
-        "pgd": PGD(threat, steps=steps, restarts=restarts),
-        "fgsm": FGSM(threat),
-        "noise": GaussianNoiseAttack(threat, tries=restarts),
-    }
-    return {name: methods[name.split("-")[0]] for name in names}
+    return attacks
 
 
 def build_defense(spec: str, images: "Tensor") -> "Defense":
@@ -152,10 +158,12 @@ def _print(table: "pandas.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("defense", "attack", "gradient", "N", "clean", "robust", "95 % interval")
+    shown = Table("defense", "attack", "gradient", "N", "clean", "robust", "95 % interval", "median distance", "not found")
     for row in table.itertuples():
-        accuracies = (f"{row.clean_accuracy:.1%}", f"{row.robust_accuracy:.1%}", f"{row.ci_low:.1%} to {row.ci_high:.1%}")
-        shown.add_row(row.defense, row.attack, row.gradient, str(row.n), *accuracies)
+        minimal = row.epsilon != row.epsilon  # NaN: the distance is what such an attack is about
+        robust = ("", "") if minimal else (f"{row.robust_accuracy:.1%}", f"{row.ci_low:.1%} to {row.ci_high:.1%}")
+        distance = (f"{row.median_distance:.4g}", f"{row.failures:.0f}") if minimal else ("", "")
+        shown.add_row(row.defense, row.attack, row.gradient, str(row.n), f"{row.clean_accuracy:.1%}", *robust, *distance)
     console = Console()
     console.print(shown)
     for row in table.itertuples():

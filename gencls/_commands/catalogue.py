@@ -8,13 +8,14 @@ __all__ = ["run_data", "run_names", "run_weights"]
 def run_names(options: argparse.Namespace) -> None:
     """Print the names of everything that has one."""
     from gencls import zoo
-    from gencls._commands.attack import ATTACKS
+    from gencls.eval import presets
     from gencls.zoo.training import PRESETS
 
     for title, names in (
         ("defenses", zoo.names()),
         ("trainings", PRESETS),
-        ("attacks", ATTACKS),
+        ("attacks", presets.names()),
+        ("sets of attacks", presets.PRESETS),
         ("data sets", zoo.data_names()),
     ):
         print(f"{title}: {' '.join(names)}")

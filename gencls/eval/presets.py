@@ -24,7 +24,16 @@ from gencls.eval.attacks import (
 )
 from gencls.eval.threat import Norm, ThreatModel
 
-__all__ = ["FIXED", "MINIMAL", "PRESETS", "attack_by_name", "mlvgm_attacks", "thesis_attacks"]
+__all__ = [
+    "FIXED",
+    "MINIMAL",
+    "PRESETS",
+    "attack_by_name",
+    "mlvgm_attacks",
+    "names",
+    "preset_by_name",
+    "thesis_attacks",
+]
 
 FIXED = ("fgsm", "pgd", "noise", "nes", "square", "apgd", "autoattack", "autoattack-rand")
 """Methods with a budget; with a norm each makes a name, as in pgd-linf."""
@@ -93,6 +102,22 @@ def names() -> list[str]:
     return [
         f"{method}-{norm}" for method in (*FIXED, *MINIMAL) for norm in ("linf", "l2") if norm == "l2" or method not in _L2_ONLY
     ]
+
+
+def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, Attack]:
+    """The set of a paper's attacks, by a name of :data:`PRESETS`.
+
+    Raises:
+        GenclsError: for an unknown name, or a missing epsilon where a method needs one.
+    """
+    if name not in PRESETS:
+        raise GenclsError(f"attack: expected a set among {', '.join(PRESETS)}; got {name}")
+    paper, _, rest = name.partition("-")
+    if paper == "mlvgm":
+        return mlvgm_attacks(rest)
+    if epsilon is None:
+        raise GenclsError(f"attack: expected an epsilon for {name}, got none")
+    return thesis_attacks("linf" if rest == "linf" else "l2", epsilon)
 
 
 def thesis_attacks(norm: Norm, epsilon: float, *, restarts: int = 5, black_box: bool = True) -> Mapping[str, Attack]:
