@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import pytest
 
 from gencls.cli import main, parser
 
-COMMANDS = ("names", "data", "weights", "train", "attack", "report")
+COMMANDS = ("names", "data", "weights", "train", "attack", "doctor", "report")
 
 MODULES = """
 import torch
@@ -24,6 +25,15 @@ class Noisy(nn.Module):
 
     def forward(self, images):
         return self.behind(images + 0.5 * torch.randn_like(images))
+
+
+class Detached(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.behind = linear()
+
+    def forward(self, images):
+        return self.behind(images).detach()
 
 
 instance = linear()
@@ -175,3 +185,65 @@ def test_the_installed_command_runs():
     done = subprocess.run([sys.executable, "-m", "gencls.cli", "--version"], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith("gencls ")
+
+
+def test_doctor_finds_a_trained_network_healthy(capsys, here):
+    assert main(["doctor", "cnn-mnist", "--limit", "10", "--out", "found/doctor.json"]) == 0
+    shown = capsys.readouterr().out
+    assert "ok    finite differences" in shown
+    assert shown.splitlines()[-1].startswith("cnn-mnist: nothing found that makes a robustness number meaningless")
+    found = json.loads((here / "found" / "doctor.json").read_text())
+    assert found["cnn-mnist"]["passed"] is True
+
+
+def test_doctor_exits_with_1_where_a_number_would_be_meaningless(capsys, here):
+    assert main(["doctor", "mymodels:Detached", "--limit", "10", "--out", "doctor.json"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith("would be meaningless; failed: gradient")
+    assert json.loads((here / "doctor.json").read_text())["mymodels:Detached"]["passed"] is False
+
+
+def test_doctor_flags_noise_without_eot(capsys, here):
+    words = ["doctor", "cnn-noise-mnist", "--limit", "10", "--epsilon", "0.1", "--transfer-from", "none"]
+    assert main([*words, "--eot", "1"]) == 1
+    shown = capsys.readouterr().out
+    assert "fail  EoT" in shown
+    assert "transfer" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cnn-cifar"], "unknown model 'cnn-cifar'"),
+        (["cnn-mnist", "--epsilon", "8"], "expected a linf epsilon in [0, 1] pixel units"),
+        (["cnn-mnist", "--eot", "0"], "expected eot_samples >= 1"),
+        (["cnn-mnist", "--budget", "-1"], "expected a budget in seconds > 0, got -1"),
+        (["cnn-mnist", "--transfer-from", "mymodels:colour"], "expected a module that takes images (N, 1, 28, 28)"),
+        (["cnn-mnist", "--device", "abacus"], "device: expected one of this machine"),
+    ],
+)
+def test_bad_input_to_doctor_exits_with_2_and_one_clear_line(words, message, capsys, here):
+    assert main(["doctor", *words, "--limit", "4"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("gencls: error: ")
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out == ""
+
+
+def test_attack_with_a_diagnosis_shows_it_in_the_report_and_keeps_it(capsys, here):
+    words = ["attack", "--attack", "noise-linf", "--epsilon", "0.3", "--limit", "10", "--doctor", "--out", "study"]
+    assert main([*words, "--defense", "mymodels:instance", "mymodels:Detached"]) == 1
+    first = capsys.readouterr().out
+    assert "mymodels:Detached: a robustness number would be meaningless" in first
+    kept = (here / "study" / "doctor.json").read_bytes()
+    assert [*json.loads(kept)] == ["mymodels:instance", "mymodels:Detached"]
+    assert "scores are detached from the images" in (here / "study" / "report.html").read_text()
+
+    assert main([*words, "--defense", "mymodels:instance", "mymodels:Detached"]) == 1
+    assert "finite differences" not in capsys.readouterr().out  # it is not made again
+    assert (here / "study" / "doctor.json").read_bytes() == kept
+
+
+def test_attack_with_a_diagnosis_of_a_healthy_network_exits_with_0(capsys, here):
+    words = ["--attack", "noise-linf", "--epsilon", "0.3", "--limit", "10", "--doctor", "--out", "study"]
+    assert main(["attack", "--defense", "cnn-mnist", *words]) == 0

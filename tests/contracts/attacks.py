@@ -38,9 +38,9 @@ FIXED = {
     "FGSM": FGSM,
     "GaussianNoiseAttack": lambda threat: GaussianNoiseAttack(threat, tries=3),
     "NES": lambda threat: NES(threat, steps=10, samples=20),
-    "Square": lambda threat: Square(threat, queries=100),
-    "APGD": lambda threat: APGD(threat, steps=10),
-    "AutoAttack": lambda threat: AutoAttack(threat, steps=10, queries=50),
+    "Square": lambda threat: Square(threat, queries=60),
+    "APGD": lambda threat: APGD(threat, steps=10, restarts=2),
+    "AutoAttack": lambda threat: AutoAttack(threat, steps=5, queries=20, targets=2),
     "Transfer": lambda threat: Transfer(AnySize().eval(), PGD(threat, steps=10, to_the_end=True)),
 }
 
@@ -50,14 +50,14 @@ MINIMAL = {
     ("GrowingNoise", "l2"): GrowingNoise(L2, sizes=10),
     ("DeepFool", "linf"): DeepFool(LINF),
     ("DeepFool", "l2"): DeepFool(L2),
-    ("FAB", "linf"): FAB(LINF, steps=40, restarts=1),
-    ("FAB", "l2"): FAB(L2, steps=40, restarts=1),
+    ("FAB", "linf"): FAB(LINF, steps=20, restarts=1),
+    ("FAB", "l2"): FAB(L2, steps=20, restarts=1),
     ("DDN", "l2"): DDN(L2),
     ("CarliniWagner", "l2"): CarliniWagner(L2),
     ("RestartedCarliniWagner", "l2"): RestartedCarliniWagner(
         L2, restarts=4, steps=100, learning_rate=0.03, regularisation=1.0, start_norm=1.0
     ),
-    ("Boundary", "l2"): Boundary(L2, queries=1000),
+    ("Boundary", "l2"): Boundary(L2, queries=200),
 }
 
 # those that come within 5 % of the optimum on a linear classifier; decisions alone do not show the nearest of several classes

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -61,13 +62,13 @@ def test_the_contract(attack, norm, cnn, digits):
 @every_attack
 @both_norms
 @pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("size", [1, 4])
 def test_samples_do_not_depend_on_their_batch(attack, norm, noisy, size, cnn, noisy_cnn, digits):
-    images, labels = digits[0][:21], digits[1][:21]
+    images, labels = digits[0][:9], digits[1][:9]
     settings = ATTACKS[attack](THREATS[norm])
     model = noisy_cnn if noisy else cnn
     together = run(settings, model, images, labels)
-    parts = [run(settings, model, images[i : i + size], labels[i : i + size], first=i) for i in range(0, 21, size)]
+    parts = [run(settings, model, images[i : i + size], labels[i : i + size], first=i) for i in range(0, 9, size)]
     assert torch.equal(cnn(torch.cat(parts)).argmax(1), cnn(together).argmax(1))
     # A gradient that is zero up to rounding may have either sign.
     different = (torch.cat(parts) - together).abs() > 1e-4
@@ -274,18 +275,18 @@ def test_minimal_attacks_find_all(key, cnn, digits):
 
 @every_minimal
 @pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("size", [1, 3])
 def test_minimal_attacks_do_not_depend_on_the_batch(key, noisy, size, cnn, noisy_cnn, digits):
-    images, labels = digits[0][:14], digits[1][:14]
+    images, labels = digits[0][:7], digits[1][:7]
     model = noisy_cnn if noisy else cnn
     together = run(MINIMAL[key], model, images, labels)
     parts = torch.cat(
-        [run(MINIMAL[key], model, images[i : i + size], labels[i : i + size], first=i) for i in range(0, 14, size)]
+        [run(MINIMAL[key], model, images[i : i + size], labels[i : i + size], first=i) for i in range(0, 7, size)]
     )
     threat = MINIMAL[key].threat
     # Rounding differs between batch sizes and grows over an attack's steps.
     distances, again = threat.distance(images, together), threat.distance(images, parts)
-    assert ((distances - again).abs() <= 0.02 * distances + 1e-5).double().mean() >= 0.9
+    assert ((distances - again).abs() <= 0.02 * distances + 1e-5).sum() >= 6
 
 
 @every_optimal
@@ -313,20 +314,25 @@ def test_targeted_minimal_attacks_are_optimal_for_two_classes(key, shape):
     assert (attack.threat.distance(images, found) <= 1.05 * minimal_distance(model, images, labels, "l2")).all()
 
 
+@cache
+def distances_on_two_hundred(key):
+    cnn, images = small_cnn(), torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = cnn(images).argmax(1)
+    return cnn, images, labels, MINIMAL[key].threat.distance(images, run(MINIMAL[key], cnn, images, labels))
+
+
 @every_optimal
 @pytest.mark.parametrize("scores", [{"shift": 100.0}, {"shift": -100.0}, {"scale": 200.0}, {"scale": 1 / 200}])
 def test_offset_and_scale_do_not_change_distances(key, scores):
-    cnn = small_cnn()
-    images = torch.rand(200, 1, 8, 8)
-    labels = cnn(images).argmax(1)
-    threat = MINIMAL[key].threat
-    expected = threat.distance(images, run(MINIMAL[key], cnn, images, labels))
+    """Judged on the attacked model: float32 scores shifted by 100 lose two digits, also for the decision itself."""
+    cnn, images, labels, expected = distances_on_two_hundred(key)
     radius = expected.median()
-    found = run(MINIMAL[key], Rescaled(cnn, **scores).eval(), images, labels)
-    broken = cnn(found).argmax(1) != labels
-    # Float32 scores shifted by 100 lose two digits: samples at the radius itself may fall on either side of it.
-    near = (expected - radius).abs() < 0.01 * radius
-    assert (((threat.distance(images, found) <= radius) & broken) != (expected <= radius))[~near].sum() <= 1
+    model = Rescaled(cnn, **scores).eval()
+    found = run(MINIMAL[key], model, images, labels)
+    broken = model(found).argmax(1) != labels
+    near = (expected - radius).abs() < 0.01 * radius  # samples at the radius itself may fall on either side of it
+    within = MINIMAL[key].threat.distance(images, found) <= radius
+    assert ((within & broken) != (expected <= radius))[~near].sum() <= 1
 
 
 def minimal_distance(model, images, labels, norm):

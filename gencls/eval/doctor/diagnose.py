@@ -16,14 +16,14 @@ from gencls.eval.doctor.gradients import (
 )
 from gencls.eval.doctor.patient import JUDGE_DRAWS, Cost, Effort, Patient, affordable
 from gencls.eval.doctor.randomness import check_claims, check_eot, check_randomness
-from gencls.eval.doctor.scores import check_clean, check_invariance, check_scale
+from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
 from gencls.eval.doctor.verdict import Check, Diagnosis
 from gencls.eval.fingerprint import device_of
 from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = ["diagnose"]
 
-_FEW = 8
+_FEW = 4
 """Images of the checks without which nothing else is worth its time."""
 
 
@@ -84,8 +84,11 @@ def diagnose(
 
 def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort | None, budget: float) -> list[Check]:
     few = patient.first(_FEW)
+    checks = [check_finite(few)]
+    if _failed(checks):
+        return checks
     existence, few = check_existence(few)
-    checks = [check_randomness(few), existence]
+    checks += [check_randomness(few), existence]
     if _failed(checks):
         return checks
     patient = patient.only(few.modes)

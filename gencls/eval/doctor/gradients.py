@@ -161,7 +161,7 @@ def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: flo
         return Check(
             name,
             "note",
-            "scores are rounded too coarsely to be differenced: they lie far apart or close to a common offset",
+            "scores are too coarsely rounded to be differenced",
             shown,
         )
     fitting = [mode for mode, error in best.items() if error <= AGREE]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -99,6 +99,7 @@ class Patient:
         threat: norm and epsilon of the attacks.
         protocol: draws and seed.
         modes: gradient mode -> what is differentiated in it.
+        rows: module -> how many of its rows fit into memory, measured when first asked for.
     """
 
     defense: nn.Module
@@ -107,6 +108,7 @@ class Patient:
     threat: ThreatModel
     protocol: Protocol
     modes: Mapping[str, nn.Module]
+    rows: dict[nn.Module, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, protocol: Protocol) -> "Patient":
@@ -126,11 +128,11 @@ class Patient:
 
     def first(self, count: int) -> "Patient":
         """The same with fewer samples."""
-        return Patient(self.defense, self.images[:count], self.labels[:count], self.threat, self.protocol, self.modes)
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
 
     def only(self, modes: Mapping[str, nn.Module]) -> "Patient":
         """The same with fewer gradient modes."""
-        return Patient(self.defense, self.images, self.labels, self.threat, self.protocol, modes)
+        return replace(self, modes=modes)
 
     @contextmanager
     def streams(self, role: str) -> Iterator[None]:
@@ -186,7 +188,10 @@ class Patient:
         }
 
     def _parts(self, model: AttackModel) -> list[Tensor]:
-        rows = rows_that_fit(model.meter.model, self.images[:1], self.protocol.memory)
+        surrogate = model.meter.model
+        if surrogate not in self.rows:
+            self.rows[surrogate] = rows_that_fit(surrogate, self.images[:1], self.protocol.memory)
+        rows = self.rows[surrogate]
         model.eot.chunk = min(self.draws, rows)
         return list(torch.arange(len(self.images)).split(max(1, rows // self.draws)))
 
