@@ -247,3 +247,9 @@ def test_attack_with_a_diagnosis_shows_it_in_the_report_and_keeps_it(capsys, her
 def test_attack_with_a_diagnosis_of_a_healthy_network_exits_with_0(capsys, here):
     words = ["--attack", "noise-linf", "--epsilon", "0.3", "--limit", "10", "--doctor", "--out", "study"]
     assert main(["attack", "--defense", "cnn-mnist", *words]) == 0
+
+
+def test_a_diagnosis_needs_an_epsilon(capsys, here):
+    assert main(["attack", "--defense", "mymodels:linear", "--attack", "ddn-l2", "--limit", "4", "--doctor"]) == 2
+    assert "expected an attack within a ball" in capsys.readouterr().err
+    assert not (here / "runs").exists()

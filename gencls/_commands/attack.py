@@ -20,9 +20,14 @@ __all__ = ["build_attacks", "build_defense", "find_device", "run_attack"]
 def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
     from gencls import zoo
+    from gencls._commands.doctor import diagnose_study
+    from gencls.core import GenclsError
     from gencls.eval import Protocol, Study, progress_bar
 
     attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)
+    balls = [(attack.threat.norm, attack.threat.epsilon) for attack in attacks.values() if attack.threat.epsilon is not None]
+    if options.doctor and not balls:
+        raise GenclsError("--doctor: expected an attack within a ball, whose epsilon the diagnosis takes; got none")
     data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
     device = find_device(options.device)
     defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
@@ -40,14 +45,7 @@ def run_attack(options: argparse.Namespace) -> int:
         seeds=(options.seed,),
         about={"data": f"{data.name} {data.split}, {len(data)} images", "command": options.command},
     )
-    meaningless: tuple[str, ...] = ()
-    if options.doctor:
-        from gencls._commands.doctor import diagnose_study
-
-        norm = next(iter(attacks.values())).threat.norm
-        meaningless = diagnose_study(
-            study, data, norm=norm, epsilon=options.epsilon, eot_samples=options.eot, seed=options.seed
-        )
+    meaningless = diagnose_study(study, data, *balls[0], eot_samples=options.eot, seed=options.seed) if options.doctor else ()
     _print(study.run(progress=progress_bar(study)))
     print(study.report())
     return 1 if meaningless else 0

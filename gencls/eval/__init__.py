@@ -25,6 +25,7 @@ from gencls.eval.attacks import (
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.cost import predict_cost, progress_bar
 from gencls.eval.curves import closest_distances, robust_accuracy, success_rate_curve
+from gencls.eval.doctor import Diagnosis, diagnose
 from gencls.eval.evaluate import Evaluation, evaluate
 from gencls.eval.judge import Decisions, Verdict, judge
 from gencls.eval.presets import attack_by_name, mlvgm_attacks, thesis_attacks
@@ -34,6 +35,8 @@ from gencls.eval.summary import compare, summarize
 from gencls.eval.threat import ThreatModel
 
 __all__ = [
+    "Diagnosis",
+    "diagnose",
     "thesis_attacks",
     "mlvgm_attacks",
     "attack_by_name",

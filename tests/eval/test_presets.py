@@ -11,7 +11,9 @@ def test_every_name_makes_an_attack_of_its_norm(name):
     attack = attack_by_name(name, 0.1 if fixed else None, steps=7, restarts=2)
     assert attack.threat == ThreatModel(name.rpartition("-")[2], 0.1 if fixed else None)
     assert "7" in repr(attack) or name.startswith(("fgsm", "noise"))
-    assert repr(attack_by_name(name, 0.1)) == repr(attack_by_name(name, 0.1))  # an epsilon that a minimal attack does not need is no error
+    assert repr(attack_by_name(name, 0.1)) == repr(
+        attack_by_name(name, 0.1)
+    )  # an epsilon that a minimal attack does not need is no error
 
 
 @pytest.mark.parametrize(
