@@ -41,7 +41,13 @@ def run_attack(options: argparse.Namespace) -> int:
         attacks=attacks,
         images=data.images,
         labels=data.labels,
-        protocol=Protocol(eot_samples=options.eot, judge_draws=options.draws),
+        protocol=Protocol(
+            eot_samples=options.eot,
+            judge_draws=options.draws,
+            reduce=options.reduce,
+            common_draws=options.common_draws,
+            memory=options.memory,
+        ),
         seeds=(options.seed,),
         about={"data": f"{data.name} {data.split}, {len(data)} images", "command": options.command},
     )

@@ -65,7 +65,7 @@ class Streams:
 
     def whole(self) -> torch.Generator:
         """One stream of the whole batch, for draws that have no row per sample."""
-        return self.generator((stream_seed(*(part for key in self.rows for part in key)), -1))
+        return self.generator((stream_seed(*(part for key in self.rows for part in key)), _WHOLE))
 
     def fill(self, out: Tensor, draw: Callable[[Tensor, torch.Generator], object], what: str) -> Tensor:
         """Let ``draw(row, generator)`` write each row of ``out`` (on the CPU: the same numbers for every device)."""
@@ -80,6 +80,7 @@ class Streams:
         return out
 
 
+_WHOLE = -1  # in the key of a stream that the whole batch shares
 _TRY = -2  # in a row's key, before the number of a try: draws are numbered from 0
 
 _active: ContextVar[Streams | None] = ContextVar("gencls_streams", default=None)
@@ -173,7 +174,7 @@ def repeatable() -> Callable[[], Any]:
         return lambda: _restored(states)
     rows = streams.rows
     here, depth = set(rows), len(rows[0])
-    marks = {key: made.get_state() for key, made in streams._generators.items() if key[:depth] in here}
+    marks = {key: made.get_state() for key, made in streams._generators.items() if key[:depth] in here or key[-1] == _WHOLE}
     return lambda: _replayed(streams, rows, marks)
 
 

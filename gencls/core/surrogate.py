@@ -76,6 +76,8 @@ class EoT(nn.Module):
         if self.chunk < self.samples and torch.is_grad_enabled() and images.requires_grad:
             scores: Tensor = _ChunkedDraws.apply(self, images)
             return scores
+        if self.chunk == self.samples:
+            return self._draw(images, range(self.samples))
         return torch.cat([self._draw(images, numbers) for numbers in self._chunks()], dim=1)
 
     def _chunks(self) -> list[range]:
@@ -124,6 +126,8 @@ class _ChunkedDraws(torch.autograd.Function):
         for numbers, again in zip(ctx.eot._chunks(), ctx.again, strict=True):
             with torch.enable_grad(), again():
                 scores = ctx.eot._draw(images, numbers)
+            if not scores.requires_grad:
+                raise GenclsError("EoT: expected scores with a gradient, got detached ones; declare a gradient in surrogates()")
             total += torch.autograd.grad(scores, images, grad_outputs[0][:, numbers.start : numbers.stop])[0]
         return None, total
 

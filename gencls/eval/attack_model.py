@@ -1,8 +1,10 @@
 """What an attack sees: calibrated, averaged scores of a surrogate, a loss per sample, and a meter of what was spent."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -87,22 +89,47 @@ class Metered(nn.Module):
 
 @dataclass(frozen=True)
 class Response:
-    """What one look at the model tells an attack.
+    """What one look at the model tells an attack; what is not asked for is not computed.
 
     Attributes:
+        draws: (N, S, K), the scores of the single draws, without gradient.
         scores: (N, K), averaged over the draws, without gradient.
-        success: (N,) fraction of the draws in which the attack's goal is reached; 0 or 1 for a deterministic defense.
-        margin: (N,) float64, by how much the averaged scores miss the goal; negative where they reach it. Comparable between
-            perturbations of one image, in the unit of the scores.
-        reached: (N,) bool, the goal is reached in more than half of the draws, by two standard errors for a stochastic defense.
+        labels: (N,), the classes to leave, or to reach where targeted.
         gradient: (N, C, H, W), of the loss; empty if not asked for.
+        targeted: what the goal is.
+        stochastic: whether another look may differ.
     """
 
+    draws: Tensor
     scores: Tensor
-    success: Tensor
-    margin: Tensor
-    reached: Tensor
+    labels: Tensor
     gradient: Tensor
+    targeted: bool = False
+    stochastic: bool = False
+
+    @cached_property
+    def success(self) -> Tensor:
+        """(N,) float64, fraction of the draws in which the goal is reached; 0 or 1 for a deterministic defense."""
+        hit = (self.draws.argmax(dim=2) == self.labels.unsqueeze(1)) == self.targeted
+        return hit.mean(dim=1, dtype=torch.float64)
+
+    @cached_property
+    def margin(self) -> Tensor:
+        """(N,) float64, by how much the averaged scores miss the goal; negative where they reach it.
+
+        Comparable between perturbations of one image, in the unit of the scores.
+        """
+        missing = margin(self.scores, self.labels)
+        return -missing if self.targeted else missing
+
+    @cached_property
+    def reached(self) -> Tensor:
+        """(N,) bool, the goal is reached in more than half of the draws; by two standard errors for a stochastic defense.
+
+        An attack that minimises a distance picks the luckiest of many looks; the two standard errors keep its claim honest.
+        """
+        needed = 0.5 + (min(0.5 - 1e-9, self.draws.shape[1] ** -0.5) if self.stochastic else 0.0)
+        return self.success > needed
 
 
 class AttackModel(nn.Module):
@@ -118,6 +145,7 @@ class AttackModel(nn.Module):
         samples: int = 1,
         reduce: Reduce = "logits",
         chunk: int | None = None,
+        max_rows: int | None = None,
         common_draws: bool = False,
         stochastic: bool | None = None,
     ) -> None:
@@ -128,6 +156,7 @@ class AttackModel(nn.Module):
             samples: EoT draws; 1 for a deterministic defense.
             reduce: what EoT averages: scores, probabilities, or losses (whose gradients are then averaged).
             chunk: EoT draws per forward pass; None takes all.
+            max_rows: images x draws that fit into one pass, for attacks that make batches of their own; None sets no limit.
             common_draws: every look uses the same draws (common random numbers), for attacks that compare losses; by default
                 each look has fresh ones.
             stochastic: whether two looks at the same images may differ; None asks the surrogate and ``samples``.
@@ -135,6 +164,7 @@ class AttackModel(nn.Module):
         super().__init__()
         self.meter = Metered(surrogate)
         self.eot = EoT(self.meter, samples, reduce=reduce, chunk=chunk)
+        self.max_rows = max_rows
         self.common_draws = common_draws
         self.stochastic = (samples > 1 or bool(getattr(surrogate, "stochastic", False))) if stochastic is None else stochastic
 
@@ -148,9 +178,9 @@ class AttackModel(nn.Module):
         averaged = self.average(self.per_draw(images))
         return calibrate(averaged) if self.eot.reduce == "logits" else averaged
 
-    def per_draw(self, images: Tensor) -> Tensor:
-        """Scores of the single draws as they come: (N, C, H, W) -> (N, S, K), float64."""
-        with repeated() if self.common_draws else nullcontext():
+    def per_draw(self, images: Tensor, *, fresh: bool = False) -> Tensor:
+        """Scores of the single draws as they come: (N, C, H, W) -> (N, S, K), float64; ``fresh`` ones even if common."""
+        with repeated() if self.common_draws and not fresh else nullcontext():
             return self.eot.per_draw(images).double()
 
     def average(self, scores: Tensor) -> Tensor:
@@ -163,7 +193,9 @@ class AttackModel(nn.Module):
             return functional.nll_loss(scores, labels, reduction="none")
         return functional.cross_entropy(calibrate(scores), labels, reduction="none")
 
-    def look(self, images: Tensor, labels: Tensor, loss: Loss | None = None, *, targeted: bool = False) -> Response:
+    def look(
+        self, images: Tensor, labels: Tensor, loss: Loss | None = None, *, targeted: bool = False, fresh: bool = False
+    ) -> Response:
         """Ask the model about images, and differentiate a loss if there is one.
 
         Args:
@@ -171,6 +203,7 @@ class AttackModel(nn.Module):
             labels: (N,), the classes to leave, or to reach where targeted.
             loss: of averaged scores and labels.
             targeted: what the goal is.
+            fresh: with fresh draws even if they are common, to confirm a success.
 
         Raises:
             GenclsError: for scores without a gradient, or gradients that are not finite: a NaN would pass through a sign or a
@@ -178,20 +211,14 @@ class AttackModel(nn.Module):
         """
         with torch.set_grad_enabled(loss is not None):
             images = images.detach().requires_grad_(loss is not None)
-            draws = self.per_draw(images)
+            draws = self.per_draw(images, fresh=fresh)
             averaged = self.average(draws)
             gradient = images.new_empty(0) if loss is None else self.gradient(loss(averaged, labels).sum(), images)
         return self.respond(draws, averaged, labels, gradient, targeted=targeted)
 
     def respond(self, draws: Tensor, averaged: Tensor, labels: Tensor, gradient: Tensor, *, targeted: bool = False) -> Response:
         """What the scores of the draws (N, S, K) and their mean (N, K) say about the goal; see :meth:`look`."""
-        hit = (draws.detach().argmax(dim=2) == labels.unsqueeze(1)) == targeted
-        success = hit.double().mean(dim=1)
-        scores = averaged.detach()
-        missing = margin(scores, labels)
-        # An attack that minimises a distance picks the luckiest of many looks; two standard errors keep its claim honest.
-        needed = 0.5 + (min(0.5 - 1e-9, hit.shape[1] ** -0.5) if self.stochastic else 0.0)
-        return Response(scores, success, -missing if targeted else missing, success > needed, gradient)
+        return Response(draws.detach(), averaged.detach(), labels, gradient, targeted, self.stochastic)
 
     def gradient(self, value: Tensor, images: Tensor, *, keep_graph: bool = False) -> Tensor:
         """Gradient of a sum over samples with respect to the images, checked and counted.
@@ -206,11 +233,12 @@ class AttackModel(nn.Module):
             )
         (gradient,) = torch.autograd.grad(value, images, retain_graph=keep_graph)
         sizes = gradient.flatten(1).abs().amax(dim=1)
-        if not bool(torch.isfinite(sizes).all()):
+        if not math.isfinite(float(sizes.double().sum())):
             bad = int((~torch.isfinite(sizes)).sum())
             raise GenclsError(f"attack: expected finite gradients, got NaN or infinity for {bad} of {len(sizes)} images")
         self.meter.gradients += len(sizes)
-        self.meter.zero_gradients += int((sizes == 0).sum())
+        if float(sizes.min()) == 0:
+            self.meter.zero_gradients += int((sizes == 0).sum())
         return gradient
 
 

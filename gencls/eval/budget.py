@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from gencls.core import seeded
 from gencls.core.memory import saved_bytes
 
-__all__ = ["Peak", "is_out_of_memory", "peak_memory", "rows_that_fit", "work_off"]
+__all__ = ["Peak", "is_out_of_memory", "peak_memory", "rows_that_fit", "with_fewer_rows", "work_off"]
+
+Result = TypeVar("Result")
 
 _MIB = 2**20
 
@@ -70,6 +73,21 @@ def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> None
         gc.collect()  # the failed part's tensors hang on the traceback until here
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def with_fewer_rows(rows: int, work: Callable[[int], Result]) -> Result:
+    """The result of ``work(rows)``, where rows are halved whenever memory runs out.
+
+    Raises:
+        RuntimeError: torch's own, if a single row does not fit.
+    """
+    while True:
+        try:
+            return work(rows)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or rows == 1:
+                raise
+        rows //= 2
 
 
 def is_out_of_memory(error: BaseException) -> bool:

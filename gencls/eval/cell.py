@@ -13,7 +13,7 @@ from gencls.core import Defense, GenclsError, check_images, check_labels, keyed,
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
-from gencls.eval.budget import peak_memory, rows_that_fit, work_off
+from gencls.eval.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.judge import Decisions, Verdict, decide, judge, scores_of
 
@@ -24,6 +24,9 @@ __all__ = ["NO_GRADIENT", "Cell", "Protocol", "check_defense", "gradient_modes",
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
+
+_FEW_DRAWS = 8
+"""Below, no majority of the draws is clear by two standard errors unless all agree, which luck brings about in many looks."""
 
 NO_GRADIENT = "none"
 """The gradient mode of attacks that use none."""
@@ -207,23 +210,34 @@ def run_cell(
     with frozen(defense), peak_memory(device) as peak:
         rows = rows_that_fit(surrogate, images[:1], protocol.memory)
         if clean is None:
-            with role("judge", hashes, "clean"):
-                clean = decide(defense, images, labels, draws, most, max_rows=rows).cpu()
+
+            def ask(max_rows: int) -> Decisions:
+                with role("judge", hashes, "clean"):
+                    return decide(defense, images, labels, draws, most, max_rows=max_rows).cpu()
+
+            clean = with_fewer_rows(rows, ask)
         adversarial, claimed = images.clone(), torch.ones(len(images), dtype=torch.bool)
         worth = torch.arange(len(images)) if stochastic else (clean.predictions[:, 0] == labels.cpu()).nonzero().squeeze(1)
 
         def assault(part: Tensor, pieces: int) -> None:
             chosen = worth[part]
             model.eot.chunk = max(1, min(samples, rows) // pieces)
+            model.max_rows = max(1, len(part) * model.eot.chunk if pieces > 1 else rows)
             with role("attack", [hashes[i] for i in chosen.tolist()], attack, mode):
                 adversarial[chosen] = attack(model, images[chosen], labels[chosen])
                 with torch.no_grad():
                     claimed[chosen] = (model(adversarial[chosen]).argmax(dim=1) != labels[chosen]).cpu()
 
         work_off(len(worth), max(1, rows // samples), assault)
-        with role("judge", hashes, attack, mode):
-            found = judge(defense, images, adversarial, attack.threat, count=draws, labels=labels, most=most, max_rows=rows)
-        verdict = found.cpu()
+
+        def sentence(max_rows: int) -> Verdict:
+            settings = {"count": draws, "most": most, "max_rows": max_rows}
+            with role("judge", hashes, attack, mode):
+                return judge(defense, images, adversarial, attack.threat, labels=labels, **settings).cpu()
+
+        verdict = with_fewer_rows(rows, sentence)
+    if stochastic and attack.threat.epsilon is None and samples < _FEW_DRAWS:
+        noted.add(f"{samples} draws per look are too few for an attack that looks for the smallest distance")
     if model.meter.zero_gradients > _ZERO_GRADIENTS * model.meter.gradients:
         share = model.meter.zero_gradients / model.meter.gradients
         noted.add(f"{100 * share:.0f} % of the gradients were exactly zero: the attack was blind there")
@@ -275,4 +289,6 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
     if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
+    if scores.shape[1] < 2:
+        raise GenclsError(f"{name}: expected scores of at least 2 classes, got {scores.shape[1]}")
     check_labels(labels, num_classes=scores.shape[1])

@@ -49,6 +49,7 @@ def evaluate(
     judge_draws: int = 32,
     most_draws: int | None = None,
     reduce: Reduce = "logits",
+    common_draws: bool = False,
     memory: float | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -64,6 +65,7 @@ def evaluate(
         judge_draws: fresh draws per decision, for a stochastic defense.
         most_draws: at most so many are made of samples whose majority is open; None: eight times judge_draws.
         reduce: what EoT averages: "logits", "probs" or "loss".
+        common_draws: whether all looks of an attack use the same draws or fresh ones.
         memory: MiB for the graphs of an attack, see :class:`~gencls.eval.Protocol`.
         seed: of all random streams.
         name: what the defense is called in the table; None takes its class name.
@@ -77,7 +79,13 @@ def evaluate(
     import pandas
 
     protocol = Protocol(
-        eot_samples=eot_samples, judge_draws=judge_draws, most_draws=most_draws, reduce=reduce, memory=memory, seed=seed
+        eot_samples=eot_samples,
+        judge_draws=judge_draws,
+        most_draws=most_draws,
+        reduce=reduce,
+        common_draws=common_draws,
+        memory=memory,
+        seed=seed,
     )
     if not attacks:
         raise GenclsError("evaluate: expected at least one attack, got none")

@@ -1,5 +1,6 @@
 """The judge: it measures what an attack returned on the real defense, with draws that the attacker has not seen."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,10 +30,12 @@ class Decisions:
         predictions: (N, M) int64, one per draw; -1 where a sample was decided before.
         draws: S, the draws that every sample has. The fraction of right decisions is taken over these: to draw until the
             outcome is clear would bias it (optional stopping).
+        looks: at how many numbers of draws the majority is tested (Bonferroni).
     """
 
     predictions: Tensor
     draws: int
+    looks: int = 1
 
     def correct(self, labels: Tensor) -> Tensor:
         """(N,) float64, fraction of the first S draws that are right."""
@@ -43,19 +46,14 @@ class Decisions:
         right, made = self._counts(labels)
         return 2 * right > made
 
-    def undecided(self, labels: Tensor, *, looks: int = 1) -> Tensor:
-        """(N,) bool, whether a sign test leaves it open on which side of one half the rate of right decisions lies.
-
-        Args:
-            labels: (N,).
-            looks: at how many numbers of draws the question is asked (Bonferroni).
-        """
+    def undecided(self, labels: Tensor) -> Tensor:
+        """(N,) bool, whether a sign test leaves it open on which side of one half the rate of right decisions lies."""
         from scipy.stats import binom
 
         right, made = self._counts(labels)
         rarer = torch.minimum(right, made - right)
         p_value = torch.from_numpy(2 * binom.cdf(rarer.cpu().numpy(), made.cpu().numpy(), 0.5))
-        return (p_value > _ERROR / looks).to(labels.device)
+        return (p_value > _ERROR / self.looks).to(labels.device)
 
     def lists(self) -> list[list[int]]:
         """The predictions of each sample, without padding."""
@@ -63,7 +61,7 @@ class Decisions:
 
     def cpu(self) -> "Decisions":
         """The same in main memory."""
-        return Decisions(self.predictions.cpu(), self.draws)
+        return Decisions(self.predictions.cpu(), self.draws, self.looks)
 
     def _counts(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         made = (self.predictions != _NO_DRAW).sum(dim=1)
@@ -107,9 +105,9 @@ def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most:
         most: draws of a sample at most.
         max_rows: of one forward pass.
     """
-    decisions = Decisions(predict(defense, images, count, max_rows=max_rows), count)
-    looks = 1 + max(0, (most // count).bit_length() - 1)
-    open_ = decisions.undecided(labels, looks=looks) if most > count else torch.zeros_like(labels, dtype=torch.bool)
+    looks = 1 + math.ceil(math.log2(most / count))
+    decisions = Decisions(predict(defense, images, count, max_rows=max_rows), count, looks)
+    open_ = decisions.undecided(labels) if most > count else torch.zeros_like(labels, dtype=torch.bool)
     made = count
     while made < most and bool(open_.any()):
         sample = open_.nonzero().squeeze(1)
@@ -117,8 +115,8 @@ def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most:
         wider = functional.pad(decisions.predictions, (0, more), value=_NO_DRAW)
         with select(sample):
             wider[sample, made:] = predict(defense, images[sample], more, first=made, max_rows=max_rows)
-        decisions, made = Decisions(wider, count), made + more
-        open_ = open_ & decisions.undecided(labels, looks=looks)
+        decisions, made = Decisions(wider, count, looks), made + more
+        open_ = open_ & decisions.undecided(labels)
     return decisions
 
 

@@ -60,11 +60,11 @@ def attack_by_name(name: str, epsilon: float | None = None, *, steps: int | None
     Args:
         name: a method of :data:`FIXED` or :data:`MINIMAL` and a norm, as in "pgd-linf" or "ddn-l2".
         epsilon: radius of the ball for methods with a budget, in [0, 1] pixel units.
-        steps: of the methods that make steps; queries or sizes of the others; None keeps the default.
-        restarts: starts or draws; None keeps the default.
+        steps: of the methods that make steps, queries or sizes of others; None keeps the default. Methods without take none.
+        restarts: starts, draws or searches of the methods that have them; None keeps the default.
 
     Raises:
-        GenclsError: for an unknown name, a missing epsilon, or one that is not needed.
+        GenclsError: for an unknown name or a missing epsilon.
     """
     method, _, norm_name = name.rpartition("-")
     norms: dict[str, Norm] = {"linf": "linf", "l2": "l2"}
@@ -145,6 +145,9 @@ def thesis_attacks(norm: Norm, epsilon: float, *, restarts: int = 5, black_box: 
 
 def mlvgm_attacks(task: str) -> Mapping[str, Attack]:
     """The attacks of the MLVGM paper (supplement C, tables 2 and 3); EoT with 32 draws is a matter of the protocol.
+
+    Its AutoAttack (supplement F) is a reduced one at growing epsilons in the authors' code; :class:`~gencls.eval.AutoAttack` is
+    the whole.
 
     Args:
         task: "gender" (256 px, 2 classes), "identities" (64 px, 100 classes) or "cars" (128 px, 4 classes).

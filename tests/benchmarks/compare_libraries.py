@@ -101,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--digits", type=int, default=500)
     parser.add_argument("--only", default="")
+    parser.add_argument("--library", default="")
     parser.add_argument("--networks", nargs="+", default=list(RADII))
     options = parser.parse_args()
     data = zoo.load_data("mnist-embedded", "test", limit=options.digits)
@@ -114,6 +115,8 @@ def main() -> None:
             threat = ThreatModel("linf", RADII[name][0]) if attack.startswith("PGD") else ThreatModel("l2", RADII[name][1])
             ours: torch.Tensor | None = None
             for library, call in libraries.items():
+                if options.library not in library:
+                    continue
                 torch.manual_seed(0)
                 began = time.process_time()
                 adversarial = call().clamp(0, 1).float()

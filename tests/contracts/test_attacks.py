@@ -322,7 +322,15 @@ def distances_on_two_hundred(key):
 
 
 @every_optimal
-@pytest.mark.parametrize("scores", [{"shift": 100.0}, {"shift": -100.0}, {"scale": 200.0}, {"scale": 1 / 200}])
+@pytest.mark.parametrize(
+    "scores",
+    [
+        {"shift": 100.0},
+        pytest.param({"shift": -100.0}, marks=pytest.mark.slow),
+        {"scale": 200.0},
+        pytest.param({"scale": 1 / 200}, marks=pytest.mark.slow),
+    ],
+)
 def test_offset_and_scale_do_not_change_distances(key, scores):
     """Judged on the attacked model: float32 scores shifted by 100 lose two digits, also for the decision itself."""
     cnn, images, labels, expected = distances_on_two_hundred(key)
@@ -341,3 +349,26 @@ def minimal_distance(model, images, labels, norm):
     others = torch.ones(differences.shape[:2], dtype=torch.bool).scatter(1, labels[:, None], False)
     dual = differences[others].view(len(labels), -1, differences.shape[2]).norm(p=1 if norm == "linf" else 2, dim=2)
     return (margins(model, images, labels) / dual).amin(1)
+
+
+@every_attack
+def test_large_images_stay_within_the_ball(attack):
+    """196,608 pixels, whose float32 norm is short by 2e-6 of it; the tolerance of the judge is 1e-6."""
+    if attack in ("NES", "Square", "AutoAttack"):
+        pytest.skip("many passes; they project as PGD and APGD do")
+    pixels = 3 * 256 * 256
+    model = Linear(torch.randn(4, pixels) / pixels**0.5, torch.zeros(4)).eval()
+    images = 0.3 + 0.4 * torch.rand(2, 3, 256, 256)
+    for epsilon in (4.0, 32.0):
+        threat = ThreatModel("l2", epsilon)
+        found = run(ATTACKS[attack](threat), model, images, model(images).argmax(1))
+        assert threat.allows(threat.distance(images, found)).all()
+
+
+@pytest.mark.parametrize("key", [("DeepFool", "linf"), ("DDN", "l2"), ("CarliniWagner", "l2")], ids="-".join)
+def test_images_in_double_precision(key):
+    cnn = small_cnn().double()
+    images = torch.rand(3, 1, 8, 8, dtype=torch.float64)
+    found = run(MINIMAL[key], cnn, images, cnn(images).argmax(1))
+    assert found.dtype == torch.float64
+    assert (found != images).any()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gencls.core import Defense, GenclsError
-from gencls.eval import PGD, Protocol, ThreatModel, run_cell
+from gencls.eval import PGD, AttackModel, Protocol, ThreatModel, run_cell
 from gencls.eval.budget import peak_memory, rows_that_fit, work_off
 from tests.toys import small_cnn
 
@@ -17,7 +17,7 @@ EOT = """
 import json, sys, torch
 from torch import nn
 from gencls.core import Defense
-from gencls.eval import PGD, Protocol, ThreatModel, run_cell
+from gencls.eval import PGD, AttackModel, Protocol, ThreatModel, run_cell
 
 class Wide(Defense):
     num_classes, stochastic = 4, True
@@ -164,3 +164,33 @@ def test_the_peak_is_measured():
 def test_bad_protocols(settings, message):
     with pytest.raises(GenclsError, match=message):
         Protocol(**settings)
+
+
+def test_restarts_keep_to_the_rows_that_fit():
+    class Widest(Noisy):
+        def __init__(self):
+            super().__init__()
+            self.rows = 0
+
+        def forward(self, images):
+            self.rows = max(self.rows, len(images) if images.requires_grad else 0)
+            return super().forward(images)
+
+    images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    threat = ThreatModel("linf", 0.001)
+    for max_rows, most in ((None, 32 * 4), (8, 8), (40, 40)):
+        model = Widest().eval()
+        PGD(threat, steps=2, restarts=40)(AttackModel(model, samples=4, max_rows=max_rows), images, labels)
+        assert max_rows is None or model.rows <= most
+
+
+def test_the_judge_survives_a_lack_of_memory():
+    class Small(Noisy):
+        def forward(self, images):
+            if len(images) > 10:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(images)
+
+    settings = Protocol(eot_samples=2, judge_draws=8, most_draws=8)
+    found, expected = cell_of(settings, Small().eval()), cell_of(settings)
+    assert torch.equal(found.verdict.predictions, expected.verdict.predictions)

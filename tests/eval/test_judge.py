@@ -197,12 +197,24 @@ def test_more_draws_are_made_only_of_samples_whose_majority_is_open():
 
 def test_the_sign_test_keeps_its_error():
     """Of samples that are right in exactly half of the draws, at most 5 % are called decided at any of the looks."""
-    images = torch.full((2000, 1, 1, 1), 0.5)
-    labels = torch.ones(2000, dtype=torch.int64)
-    with keyed(range(2000)):
+    images = torch.full((500, 1, 1, 1), 0.5)
+    labels = torch.ones(500, dtype=torch.int64)
+    with keyed(range(500)):
         decisions = decide(Coin().eval(), images, labels, 16, 128)
     stopped = (decisions.predictions >= 0).sum(1) < 128
-    assert stopped.double().mean() <= 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
+    assert stopped.double().mean() <= 0.05 + 3 * (0.05 * 0.95 / 500) ** 0.5
+
+
+def test_the_value_of_a_noisy_classifier_is_unbiased():
+    """The short form of the test below: one run, all in closed form."""
+    defense = NoisyPair().eval()
+    images = 0.2 + 0.6 * torch.rand(400, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels = (defense.gap(images) > 0).long()
+    attacks = {"none": Returns(ThreatModel("l2", 0.1), lambda x: x)}
+    row = evaluate(defense, attacks, [(images, labels)], eot_samples=1, judge_draws=32).summary().iloc[0]
+    truth = defense.chance(images, labels).mean().item()
+    assert row["robust_accuracy"] == pytest.approx(truth, abs=3 * (0.25 / (400 * 32)) ** 0.5)
+    assert row["ci_low"] <= truth <= row["ci_high"]
 
 
 def test_a_sequential_judge_needs_labels(images):
@@ -230,6 +242,7 @@ class NoisyPair(Defense):
         return torch.special.ndtr((2 * labels - 1) * self.gap(images) / self.sigma)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_noisy_classifier_covers_the_truth():
     """100 runs on fresh images; the truth is the mean chance on what each run's attack found, and over all runs."""
     defense, threat = NoisyPair().eval(), ThreatModel("l2", 0.1)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from gencls.core import GenclsError, select
 from gencls.eval.attack_model import AttackModel, Loss, calibrate, margin, score_gap
-from gencls.eval.attacks.base import prepare, require
+from gencls.eval.attacks.base import prepare, project, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.threat import ThreatModel
 
@@ -91,7 +91,8 @@ class APGD:
                         steps=self.steps,
                     )
                     for candidate in candidates:
-                        worst.offer(rows, candidate)
+                        epsilon = self.threat.epsilon or 0.0
+                        worst.offer(rows, project(candidate, images[rows], self.threat.norm, epsilon))
         return worst.images
 
     def _loss(self, model: AttackModel, clean: Tensor, target: Tensor) -> Loss:
@@ -121,7 +122,7 @@ class Worst:
 
     def offer(self, rows: Tensor, candidates: Tensor) -> None:
         """Keep candidates for some rows where they are wrong in more draws, or in as many with a smaller margin."""
-        looks = [self.model.look(candidates, self.labels[rows]) for _ in range(self.looks)]
+        looks = [self.model.look(candidates, self.labels[rows], fresh=True) for _ in range(self.looks)]
         success = torch.stack([look.success for look in looks]).mean(dim=0)
         missing = torch.stack([look.margin for look in looks]).mean(dim=0)
         better = (success > self.success[rows]) | ((success == self.success[rows]) & (missing < self.margin[rows]))

@@ -16,6 +16,10 @@ Rows = TypeVar("Rows")
 """A dataclass of tensors with one entry per row of the batch: what an attack is working on."""
 
 
+_ROUNDING = 1e-6
+"""Share of the radius left for rounding: float32 pixels of a large image add up to more than the judge's tolerance."""
+
+
 @runtime_checkable
 class Attack(Protocol):
     """What an evaluation needs of an attack: a frozen dataclass, called as ``attack(model, images, labels)``."""
@@ -99,8 +103,9 @@ def project(images: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor
     if norm == "linf":
         return images.clamp(clean - epsilon, clean + epsilon).clamp_(0, 1)
     change = images - clean
-    length = change.flatten(1).norm(dim=1).clamp_min(1e-30)
-    return change.mul_(per_image((epsilon / length).clamp_max(1.0))).add_(clean).clamp_(0, 1)
+    length = change.flatten(1).double().norm(dim=1).clamp_min(1e-30)  # in float32 the norm of a large image comes out short
+    shrink = ((1 - _ROUNDING) * epsilon / length).clamp_max(1.0).to(images.dtype)
+    return change.mul_(per_image(shrink)).add_(clean).clamp_(0, 1)
 
 
 def random_start(clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
@@ -108,9 +113,9 @@ def random_start(clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
     if norm == "linf":
         return (clean + epsilon * (2 * torch.rand_like(clean) - 1)).clamp_(0, 1)
     direction = torch.randn_like(clean)
-    radius = epsilon * torch.rand_like(clean[:, 0, 0, 0]).pow(1 / clean.shape[1:].numel())
-    length = direction.flatten(1).norm(dim=1)
-    return (clean + direction * per_image(radius / length)).clamp_(0, 1)
+    radius = (1 - _ROUNDING) * epsilon * torch.rand_like(clean[:, 0, 0, 0]).pow(1 / clean.shape[1:].numel())
+    length = direction.flatten(1).double().norm(dim=1)
+    return (clean + direction * per_image(radius / length).to(clean.dtype)).clamp_(0, 1)
 
 
 def taken(rows: Rows, which: Tensor) -> Rows:

@@ -41,7 +41,7 @@ class CarliniWagner:
     steps: int = 100
     learning_rate: float = 0.05
     confidence: float = 0.0
-    first_constant: float = 0.1
+    first_constant: float = 1.0
     patience: int | None = None
     uses_gradients = True
 
@@ -61,8 +61,8 @@ class CarliniWagner:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step and search, and one look at the clean image."""
-        return 1, self.searches * self.steps
+        """One gradient per step and search, and those of the linearisations at both ends."""
+        return 8, self.searches * self.steps + 10
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
@@ -125,8 +125,8 @@ class RestartedCarliniWagner:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step and restart, those of the starts, and one look at the clean image."""
-        return 1, self.restarts * (self.steps + 1)
+        """One gradient per step and restart, those of the starts, and of the linearisations at both ends."""
+        return 8, self.restarts * (self.steps + 1) + 10
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""

@@ -53,7 +53,7 @@ class DeepFool:
     @property
     def passes(self) -> tuple[int, int]:
         """One forward pass per step, and a backward pass per other candidate (each counted as a pass of both kinds)."""
-        return 1, self.steps * (self.candidates - 1)
+        return 3 + 3 * self.projections, self.steps * (self.candidates - 1) + self.projections
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""

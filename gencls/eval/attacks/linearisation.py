@@ -91,7 +91,7 @@ class Closest:
             model, images, labels, threat.norm, classes, targeted=threat.targeted
         )
         self.scores, self.first_margin = response.scores, response.margin
-        self.distance = torch.where(response.reached, 0.0, torch.inf)
+        self.distance = images.new_full((len(images),), torch.inf).where(~response.reached, 0.0)
 
     @property
     def open(self) -> Tensor:

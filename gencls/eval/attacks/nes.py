@@ -29,7 +29,7 @@ class NES:
         restarts: random starts; samples broken by one take no part in the next.
         step_size: in [0, 1] pixel units; None as in PGD.
         random_start: False starts at the image itself.
-        loss: see :class:`~gencls.eval.PGD`.
+        loss: "cross-entropy" or "margin", see :class:`~gencls.eval.PGD`.
         samples: pairs of images per gradient, n of the paper's Algorithm 1.
         sigma: standard deviation of the pairs around the image, in [0, 1] pixel units.
     """
@@ -39,7 +39,7 @@ class NES:
     restarts: int = 1
     step_size: float | None = None
     random_start: bool = True
-    loss: Literal["cross-entropy", "margin", "multi-targeted"] = "cross-entropy"
+    loss: Literal["cross-entropy", "margin"] = "cross-entropy"
     samples: int = 50
     sigma: float = 0.001
     uses_gradients = False
@@ -47,6 +47,8 @@ class NES:
     def __post_init__(self) -> None:
         """Check the values."""
         _check(self.samples, self.sigma)
+        if self.loss not in ("cross-entropy", "margin"):
+            raise GenclsError(f"NES: expected a loss among cross-entropy, margin, got {self.loss!r}")
         self._descent()
 
     @property
@@ -71,7 +73,9 @@ class _Estimated(AttackModel):
         self.samples = samples
         self.sigma = sigma
 
-    def look(self, images: Tensor, labels: Tensor, loss: Loss | None = None, *, targeted: bool = False) -> Response:
+    def look(
+        self, images: Tensor, labels: Tensor, loss: Loss | None = None, *, targeted: bool = False, fresh: bool = False
+    ) -> Response:
         response = super().look(images, labels, targeted=targeted)
         if loss is None:
             return response
@@ -120,6 +124,7 @@ def estimate_gradient(
     """
     _check(samples, sigma)
     model = prepare(model, images, labels)
+    max_rows = min(max_rows, model.max_rows or max_rows)
     at_once = max(1, max_rows // (len(images) * model.eot.samples))
     total = torch.zeros_like(images, dtype=torch.float64)
     for first in range(0, samples, at_once):

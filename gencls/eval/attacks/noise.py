@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
 from gencls.eval.attack_model import AttackModel
-from gencls.eval.attacks.base import per_image, prepare, require
+from gencls.eval.attacks.base import per_image, prepare, project, require
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["GaussianNoiseAttack", "GrowingNoise"]
@@ -53,6 +53,7 @@ class GaussianNoiseAttack:
         for _ in range(self.tries):
             with select(alive):
                 candidates = run(model, images[alive], labels[alive])
+                candidates = project(candidates, images[alive], self.threat.norm, self.threat.epsilon or 0.0)
                 response = model.look(candidates, labels[alive])
             before, closest = success[alive], missing[alive]
             better = (response.success > before) | ((response.success == before) & (response.margin < closest))
@@ -93,8 +94,8 @@ class GrowingNoise:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One forward pass per size and draw."""
-        return self.sizes * self.tries, 0
+        """One forward pass per size and draw, and one of the clean image."""
+        return self.sizes * self.tries + 1, 0
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""

@@ -95,6 +95,12 @@ class _Run:
         self.attack, self.model, self.images, self.labels = attack, model, images, labels
         self.threat, self.epsilon = attack.threat, attack.threat.epsilon or 0.0
         self.looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
+        if model.common_draws and model.stochastic:
+            self.looks = attack.steps + 2  # never: many looks at the same draws say no more than one
+        self.fill = _FILL.get(images.device.type, 32)
+        if model.max_rows is not None:  # a start brings at most as many rows again as there are samples
+            self.fill = max(1, min(self.fill, model.max_rows // model.eot.chunk + 1 - len(images)))
+        self.step_sizes = self._step_sizes().to(images.device)
         self.targets = self._targets()
         self.next_start = 0
         self.rows = self._new_rows(torch.arange(0, device=images.device))
@@ -111,6 +117,12 @@ class _Run:
             if len(self.rows.sample):
                 self._step()
 
+    def _step_sizes(self) -> Tensor:
+        """One per step."""
+        if self.attack.step_size is not None:
+            return torch.full((self.attack.steps,), self.attack.step_size)
+        return self.epsilon * (1 + torch.cos(math.pi * torch.arange(self.attack.steps) / self.attack.steps)) / 2
+
     def _new_rows(self, sample: Tensor) -> _Rows:
         zero, least = torch.zeros_like(sample), torch.full(sample.shape, -1.0, dtype=torch.float64, device=sample.device)
         clean = self.images[sample]
@@ -118,7 +130,7 @@ class _Run:
 
     def _admit(self) -> None:
         """While the device is not full, let the samples that are still right begin with their next start."""
-        while len(self.rows.sample) < _FILL.get(self.images.device.type, 32) and self.next_start < self.attack.restarts:
+        while len(self.rows.sample) < self.fill and self.next_start < self.attack.restarts:
             new = self._new_rows((self.broken_by > self.next_start).nonzero().squeeze(1))
             new.start = new.start + self.next_start
             if self.attack.random_start:
@@ -130,18 +142,12 @@ class _Run:
     def _step(self) -> None:
         broken = self._look(self.rows, self._loss())
         rows = self.rows
-        move = per_image(self._step_size(rows.step)) * steepest(self.gradient, self.threat.norm)
+        move = per_image(self.step_sizes[rows.step]) * steepest(self.gradient, self.threat.norm)
         rows.current = project(rows.current + move, self.images[rows.sample], self.threat.norm, self.epsilon)
         rows.step = rows.step + 1
         if bool(broken.any()):
             self._merge(taken(rows, broken), broken=True)
             self.rows = taken(rows, rows.start < self.broken_by[rows.sample])
-
-    def _step_size(self, step: Tensor) -> Tensor:
-        """(M,) for rows in these steps."""
-        if self.attack.step_size is not None:
-            return torch.full(step.shape, self.attack.step_size, device=step.device)
-        return self.epsilon * (1 + torch.cos(math.pi * step / self.attack.steps)) / 2
 
     def _finish(self) -> None:
         """A last look at the rows that have made all their steps."""
@@ -157,15 +163,21 @@ class _Run:
     def _look(self, rows: _Rows, loss: Loss | None) -> Tensor:
         """Ask the model about the current images, remember the best of each row; (M,) bool, which are broken for good."""
         with branch(rows.sample, rows.start.tolist()):
-            response = self.model.look(rows.current, self.labels[rows.sample], loss, targeted=self.threat.targeted)
+            response = self.model.look(
+                rows.current, self.labels[rows.sample], loss, targeted=self.threat.targeted, fresh=loss is None
+            )
         self.gradient = response.gradient
         # To the end only the margin counts. One noisy look at a random defense says little: there the last iterate counts.
         success = torch.zeros_like(response.success) if self.attack.to_the_end else response.success
         rows.streak = torch.where(success == 1, rows.streak + 1, 0)
         broken = rows.streak >= self.looks
-        better = broken | (loss is None if self.model.stochastic else _better(success, response.margin, rows))
-        rows.best = torch.where(per_image(better), rows.current, rows.best)
-        rows.success, rows.margin = success.where(better, rows.success), response.margin.where(better, rows.margin)
+        if not self.model.stochastic:
+            better = broken | _better(success, response.margin, rows)
+        else:
+            better = broken if loss is not None else torch.ones_like(broken)
+        if bool(better.any()):
+            rows.best = torch.where(per_image(better), rows.current, rows.best)
+            rows.success, rows.margin = success.where(better, rows.success), response.margin.where(better, rows.margin)
         return broken
 
     def _merge(self, rows: _Rows, *, broken: bool) -> None:

@@ -63,7 +63,15 @@ class Transfer:
         surrogate = self.source.surrogate() if isinstance(self.source, Defense) else self.source
         stochastic = bool(getattr(self.source, "stochastic", False))
         # An attack model of the source's own: what is spent on it is not the target's cost.
-        model = AttackModel(surrogate.eval(), samples=target.eot.samples if stochastic else 1, reduce=target.eot.reduce)
+        samples = target.eot.samples if stochastic else 1
+        model = AttackModel(
+            surrogate.eval(),
+            samples=samples,
+            reduce=target.eot.reduce,
+            chunk=min(samples, target.eot.chunk) if target.eot.samples > 1 else None,
+            max_rows=target.max_rows,
+            common_draws=target.common_draws,
+        )
         device = device_of(self.source) or images.device
         with frozen(surrogate):
             return self.attack(model, images.to(device), labels.to(device)).to(images.device)

@@ -20,7 +20,7 @@ SHAPES = [(1, 5, 7), (3, 9, 3)]
 both_norms = pytest.mark.parametrize("norm", THREATS)
 every_shape = pytest.mark.parametrize("shape", SHAPES)
 every_count = pytest.mark.parametrize("count", [1, 64])
-every_number_of_classes = pytest.mark.parametrize("classes", [2, 3, 4, 10])
+every_number_of_classes = pytest.mark.parametrize("classes", [2, 3, 4, pytest.param(10, marks=pytest.mark.slow)])
 
 
 @every_count
