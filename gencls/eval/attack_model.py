@@ -26,13 +26,19 @@ _SMALLEST_GAP = 1e-30
 def score_gap(scores: Tensor) -> Tensor:
     """How far the mean class lies below the best, (N, K) -> (N, 1), without gradient; 1 where all are equal."""
     fixed = scores.detach()
-    gap = fixed.amax(dim=-1, keepdim=True) - fixed.mean(dim=-1, keepdim=True)
+    return _gap(fixed, fixed.amax(dim=-1, keepdim=True))
+
+
+def _gap(fixed: Tensor, best: Tensor) -> Tensor:
+    gap = best - fixed.mean(dim=-1, keepdim=True)
     return gap.where(gap > _SMALLEST_GAP, 1.0)
 
 
 def calibrate(scores: Tensor) -> Tensor:
     """Shift and scale scores (..., K) so that the best class is at 0 and the mean class at -10; see :class:`Calibrated`."""
-    return (scores - scores.detach().amax(dim=-1, keepdim=True)) * (_NATS / score_gap(scores))
+    fixed = scores.detach()
+    best = fixed.amax(dim=-1, keepdim=True)
+    return (scores - best) * (_NATS / _gap(fixed, best))
 
 
 def margin(scores: Tensor, labels: Tensor) -> Tensor:
@@ -232,13 +238,12 @@ class AttackModel(nn.Module):
                 "one in surrogates(), for instance BPDA"
             )
         (gradient,) = torch.autograd.grad(value, images, retain_graph=keep_graph)
-        sizes = gradient.flatten(1).abs().amax(dim=1)
-        if not math.isfinite(float(sizes.double().sum())):
-            bad = int((~torch.isfinite(sizes)).sum())
+        sizes = gradient.flatten(1).abs().amax(dim=1).tolist()
+        if not all(map(math.isfinite, sizes)):
+            bad = len(sizes) - sum(map(math.isfinite, sizes))
             raise GenclsError(f"attack: expected finite gradients, got NaN or infinity for {bad} of {len(sizes)} images")
         self.meter.gradients += len(sizes)
-        if float(sizes.min()) == 0:
-            self.meter.zero_gradients += int((sizes == 0).sum())
+        self.meter.zero_gradients += sizes.count(0.0)
         return gradient
 
 

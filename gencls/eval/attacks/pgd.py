@@ -79,6 +79,8 @@ class _Rows:
     """The rows of the batch: (sample, start) pairs, each in its own step."""
 
     sample: Tensor
+    clean: Tensor
+    labels: Tensor
     start: Tensor
     step: Tensor
     streak: Tensor  # looks in a row that found every draw broken
@@ -126,7 +128,7 @@ class _Run:
     def _new_rows(self, sample: Tensor) -> _Rows:
         zero, least = torch.zeros_like(sample), torch.full(sample.shape, -1.0, dtype=torch.float64, device=sample.device)
         clean = self.images[sample]
-        return _Rows(sample, zero, zero, zero, clean, clean.clone(), least, least * -torch.inf)
+        return _Rows(sample, clean, self.labels[sample], zero, zero, zero, clean, clean.clone(), least, least * -torch.inf)
 
     def _admit(self) -> None:
         """While the device is not full, let the samples that are still right begin with their next start."""
@@ -143,7 +145,7 @@ class _Run:
         broken = self._look(self.rows, self._loss())
         rows = self.rows
         move = per_image(self.step_sizes[rows.step]) * steepest(self.gradient, self.threat.norm)
-        rows.current = project(rows.current + move, self.images[rows.sample], self.threat.norm, self.epsilon)
+        rows.current = project(rows.current + move, rows.clean, self.threat.norm, self.epsilon)
         rows.step = rows.step + 1
         if bool(broken.any()):
             self._merge(taken(rows, broken), broken=True)
@@ -163,9 +165,7 @@ class _Run:
     def _look(self, rows: _Rows, loss: Loss | None) -> Tensor:
         """Ask the model about the current images, remember the best of each row; (M,) bool, which are broken for good."""
         with branch(rows.sample, rows.start.tolist()):
-            response = self.model.look(
-                rows.current, self.labels[rows.sample], loss, targeted=self.threat.targeted, fresh=loss is None
-            )
+            response = self.model.look(rows.current, rows.labels, loss, targeted=self.threat.targeted, fresh=loss is None)
         self.gradient = response.gradient
         # To the end only the margin counts. One noisy look at a random defense says little: there the last iterate counts.
         success = torch.zeros_like(response.success) if self.attack.to_the_end else response.success
