@@ -169,6 +169,8 @@ def _print(table: "pandas.DataFrame") -> None:
         distance = (f"{row.median_distance:.4g}", f"{row.failures:.0f}") if minimal else ("", "")
         shown.add_row(row.defense, row.attack, row.gradient, str(row.n), f"{row.clean_accuracy:.1%}", *robust, *distance)
     console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width that names should be cut to
+        console = Console(width=160)
     console.print(shown)
     for row in table.itertuples():
         if row.warnings:
