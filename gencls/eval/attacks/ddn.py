@@ -22,7 +22,7 @@ class DDN:
     """Gradient steps on a sphere whose radius shrinks while the decision is wrong and grows while it is right.
 
     The first sphere is entered towards the nearest linearised boundary, and the closest adversarial is refined at the end; both
-    are paid from the steps.
+    are paid from the steps, as far as there are more than a dozen.
 
     Source: Rony et al. 2019, arXiv:1811.09600, algorithm 1, without quantisation. The thesis (section 2.3) uses 80 steps.
 
