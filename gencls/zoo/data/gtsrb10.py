@@ -1,0 +1,169 @@
+"""GTSRB-10: the ten largest classes of German traffic signs, 32x32 RGB, from two sprite sheets with their label tables.
+
+Stallkamp, Schlipsing, Salmen, Igel, "Man vs. computer: benchmarking machine learning algorithms for traffic sign
+recognition", Neural Networks 32, 2012. The selection is the German part of SuperTraffic-10 (Ju, "Generative Models as a
+Robust Alternative for Image Classification", 2021, section 2.3): photos at least 32 pixels wide and high, and the ten
+classes with most of them.
+"""
+
+import io
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gencls.core.errors import GenclsError
+from gencls.zoo.data.image_data import ImageSource, permutation, resize_and_crop
+
+GTSRB10_SPLITS = ("train", "test", "train-tracks", "validation")
+
+GTSRB_CLASSES = (
+    "speed limit 20",
+    "speed limit 30",
+    "speed limit 50",
+    "speed limit 60",
+    "speed limit 70",
+    "speed limit 80",
+    "end of speed limit 80",
+    "speed limit 100",
+    "speed limit 120",
+    "no passing",
+    "no passing over 3.5 t",
+    "priority at next intersection",
+    "priority road",
+    "yield",
+    "stop",
+    "no vehicles",
+    "no vehicles over 3.5 t",
+    "no entry",
+    "danger",
+    "curve left",
+    "curve right",
+    "double curve",
+    "bumpy road",
+    "slippery road",
+    "road narrows on the right",
+    "road work",
+    "traffic signals",
+    "pedestrians",
+    "children",
+    "bicycles",
+    "ice or snow",
+    "wild animals",
+    "end of all limits",
+    "turn right ahead",
+    "turn left ahead",
+    "ahead only",
+    "straight or right",
+    "straight or left",
+    "keep right",
+    "keep left",
+    "roundabout",
+    "end of no passing",
+    "end of no passing over 3.5 t",
+)
+"""The 43 classes of the full GTSRB, in the order of their numbers."""
+
+GTSRB10_NUMBERS = (1, 2, 4, 5, 9, 10, 12, 13, 25, 38)
+"""Numbers in the full GTSRB of the ten classes, in the order of their labels 0 to 9."""
+
+_SIDE = 32
+_COLUMNS = 100
+_VALIDATION_SEED = 0
+_VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class SheetFile:
+    """One file of the set: its name, size in bytes and SHA-256."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+GTSRB10_FILES = {
+    "train": (
+        SheetFile("gtsrb10-32-train.webp", 9_940_068, "649f98d3cb694e54edabc40eaceda43d2cb2153a08d6ce754e50f41474ee42e9"),
+        SheetFile("gtsrb10-32-train-labels.npz", 12_462, "1db8151d926c8ec0c6035286c3acfc62c8bd55e064cbaeb47776a296a68d9857"),
+    ),
+    "test": (
+        SheetFile("gtsrb10-32-test.webp", 4_331_772, "3d6dd3b276fa7af36aa5a540717d4d6c5e02e58b47f1855c8f4bc51fcd60dbf5"),
+        SheetFile("gtsrb10-32-test-labels.npz", 9_178, "d764698bdc0e98fa13e545678bd792769cbc551c3bda87cd38249812baf3c4b3"),
+    ),
+}
+
+
+def open_gtsrb10(split: str, root: Path | None) -> ImageSource:
+    """Read one split of GTSRB-10 from the folder GTSRB under the data root.
+
+    "train" and "test" are the two sheets. "validation" is a tenth of the physical signs of each class of "train", all
+    photos of them, and "train-tracks" the others: photos of one sign are frames of one video, so that a validation
+    part of random photos would show the signs that were trained on.
+
+    Raises:
+        GenclsError: A file is missing or not the original.
+    """
+    if root is None:
+        raise GenclsError("gtsrb10 is read from a data root: pass root= or set GENCLS_DATA; got neither")
+    sheet_file, labels_file = GTSRB10_FILES["test" if split == "test" else "train"]
+    # Both are known byte by byte, so nothing about their content is left to check.
+    sheet, table = (_read(root, file) for file in (sheet_file, labels_file))
+    with np.load(io.BytesIO(table)) as columns:
+        labels, tracks = columns["y"].astype(np.int64), columns["track"].astype(np.int64)
+    indices = np.arange(len(labels))
+    if split in ("train-tracks", "validation"):
+        held_out = held_out_tracks(labels, tracks)
+        indices = np.flatnonzero(held_out if split == "validation" else ~held_out)
+    images = torch.from_numpy(_tiles(sheet, len(labels))[indices])
+    return ImageSource(
+        labels=torch.from_numpy(labels[indices]),
+        class_names=tuple(GTSRB_CLASSES[number] for number in GTSRB10_NUMBERS),
+        read=lambda positions, size: resize_and_crop(images[positions], size),
+        indices=torch.from_numpy(indices),
+    )
+
+
+def held_out_tracks(labels: npt.NDArray[np.int64], tracks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which images belong to the random tenth of each class's tracks, at least one, that is kept for validation.
+
+    Args:
+        labels: (N,) classes.
+        tracks: (N,) number of the physical sign within its class.
+
+    Returns:
+        (N,) bool.
+    """
+    held_out = np.zeros(len(labels), dtype=np.bool_)
+    for label in np.unique(labels):
+        known = np.unique(tracks[labels == label])
+        count = max(1, round(_VALIDATION_SHARE * len(known)))
+        chosen = known[permutation(len(known), _VALIDATION_SEED)[:count]]
+        held_out |= (labels == label) & np.isin(tracks, chosen)
+    return held_out
+
+
+def _read(root: Path, file: SheetFile) -> bytes:
+    path = root / "GTSRB" / file.name
+    if not path.is_file():
+        raise GenclsError(f"gtsrb10: expected GTSRB/{file.name} under the data root {root}; got no such file")
+    content = path.read_bytes()
+    if len(content) != file.size:
+        raise GenclsError(f"{path}: expected {file.size} bytes; got {len(content)}")
+    digest = sha256(content).hexdigest()
+    if digest != file.sha256:
+        raise GenclsError(f"{path}: expected SHA-256 {file.sha256}; got {digest}")
+    return content
+
+
+def _tiles(sheet: bytes, count: int) -> npt.NDArray[np.uint8]:
+    """The first `count` tiles of a sheet of 100 a row, (count, 3, 32, 32)."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(sheet)) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    grid = pixels.reshape(-1, _SIDE, _COLUMNS, _SIDE, 3)
+    return np.ascontiguousarray(grid.transpose(0, 2, 4, 1, 3).reshape(-1, 3, _SIDE, _SIDE)[:count])
