@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         "adv-linf-mnist --data-root ~/data --resume",
     )
     train.add_argument("preset", help="name of a training, see `gencls names`")
-    train.add_argument("--data", default="mnist", help="mnist (default), mnist-embedded or fashion-mnist")
+    train.add_argument("--data", help="train on another data set of the same shape, for instance mnist-embedded")
     train.add_argument("--epochs", type=int, help="passes over the training set; default: the preset's")
     train.add_argument("--limit", type=int, help="train and test on at most this many images")
     train.add_argument("--seed", type=int, default=0, help="of initial weights, order and noise (default 0)")

@@ -1,19 +1,34 @@
 """Defenses: one method of one paper = one file. Networks come in through constructors."""
 
 from gencls.core import TransformedClassifier
-from gencls.defenses.abs import ABS
-from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, GaussianKL, RandomStarts
+from gencls.defenses.abs import ABS, ClassFactors, SignLosingBall
+from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, DiscriminatorPenalty, GaussianKL, Regularizer
+from gencls.defenses.binarize import Binarize
+from gencls.defenses.eabs import EABS
 from gencls.defenses.gaussian import GaussianBlur, GaussianNoise
 from gencls.defenses.plain import PlainClassifier
+from gencls.defenses.robustness_bound import RobustnessBound, compare_to_bound, lower_bound, robustness_bound
+from gencls.defenses.starts import EncoderStart, RandomStarts
 
 __all__ = [
     "ABS",
+    "EABS",
     "AnalysisBySynthesis",
     "Ball",
+    "Binarize",
+    "ClassFactors",
+    "DiscriminatorPenalty",
+    "EncoderStart",
     "GaussianBlur",
     "GaussianKL",
     "GaussianNoise",
     "PlainClassifier",
     "RandomStarts",
+    "Regularizer",
+    "RobustnessBound",
+    "SignLosingBall",
     "TransformedClassifier",
+    "compare_to_bound",
+    "lower_bound",
+    "robustness_bound",
 ]

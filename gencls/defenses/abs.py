@@ -1,10 +1,19 @@
 """ABS, analysis by synthesis with one VAE per class (Schott et al. 2019, arXiv:1805.09190; thesis, section 2.1)."""
 
-from gencls.core import ClassConditionalGenerator
-from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, GaussianKL, RandomStarts
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents
+from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, GaussianKL
+from gencls.defenses.starts import RandomStarts
 from gencls.perceptual import SquaredL2
 
-__all__ = ["ABS"]
+__all__ = ["ABS", "ClassFactors", "SignLosingBall"]
+
+Q = TypeVar("Q")
 
 
 def ABS(  # noqa: N802 - the name of the method
@@ -15,6 +24,7 @@ def ABS(  # noqa: N802 - the name of the method
     lr: float = 0.05,
     beta: float = 1.0,
     radius: float | None = 5.0,
+    keep_signs: bool = True,
     seed: int = 0,
     memory_budget: int = 2**31,
 ) -> AnalysisBySynthesis:
@@ -27,7 +37,7 @@ def ABS(  # noqa: N802 - the name of the method
 
     with a uniform class prior. The descent starts from the best of 8000 random codes. Deviations of the public code: it
     divides scores by the number of pixels, loses the signs of latents that it clips, keeps the densest 8000 of 8888 codes, and
-    counts 50 evaluations, that is 49 steps.
+    counts 50 evaluations, that is 49 steps; :func:`gencls.zoo.official_abs.official_abs` follows it.
 
     Args:
         generator: the K decoders.
@@ -36,13 +46,18 @@ def ABS(  # noqa: N802 - the name of the method
         lr: Adam's step size; 0.05 in the public code, unspecified in the thesis.
         beta: weight of the KL term; 1 in the thesis.
         radius: latents stay within this L2 norm; 5 in the public code; None does not project.
+        keep_signs: whether latents keep their signs when projected; False is what the public code does.
         seed: of the random codes.
         memory_budget: bytes of activations per chunk of images.
 
     Returns:
         A deterministic :class:`AnalysisBySynthesis` with scores -log p(x | k) up to a constant, (N, K).
+
+    Raises:
+        GenclsError: for settings that the parts refuse.
     """
     regularizer = GaussianKL()
+    project = None if radius is None else Ball(radius) if keep_signs else SignLosingBall(radius)
     return AnalysisBySynthesis(
         generator,
         start=RandomStarts(generator, regularizer, beta, count=starts, seed=seed),
@@ -51,6 +66,63 @@ def ABS(  # noqa: N802 - the name of the method
         weight=beta,
         steps=steps,
         lr=lr,
-        project=None if radius is None else Ball(radius),
+        project=project,
         memory_budget=memory_budget,
     )
+
+
+class SignLosingBall(Ball):
+    """The clip of the public ABS code: a latent with ||z|| > radius becomes sqrt(z^2 radius^2 / ||z||^2), without its signs.
+
+    Only for agreement with that code: the descent continues from another orthant than the one it had reached.
+    """
+
+    def __call__(self, latents: Latents) -> Latents:
+        """Latents (N, K, *shape) per level -> the same, each with norm at most ``radius``, non-negative where it was more."""
+
+        def lose(level: Tensor, projected: Tensor) -> Tensor:
+            outside = level.detach().flatten(2).square().sum(2) > self.radius**2
+            return torch.where(outside.view(*outside.shape, *(1 for _ in level.shape[2:])), projected.abs(), projected)
+
+        return tuple(lose(*pair) for pair in zip(latents, super().__call__(latents), strict=True))
+
+
+class ClassFactors(BayesClassifier[Q]):
+    """A Bayes classifier whose k-th score is multiplied by a factor f_k > 0; inference stays as it is.
+
+    The binary variant of ABS calibrates its classes so. For scores that are negative distances, as those of ABS, a factor above
+    1 makes a class rarer; scores with another offset would be calibrated differently.
+    """
+
+    factors: Tensor
+
+    def __init__(self, classifier: BayesClassifier[Q], factors: Sequence[float]) -> None:
+        """Take the classifier and K factors.
+
+        Raises:
+            GenclsError: for another number of factors than classes, or factors that are not positive and finite.
+        """
+        super().__init__()
+        values = torch.tensor(factors, dtype=torch.float32)
+        if len(factors) != classifier.num_classes or not bool((values.isfinite() & (values > 0)).all()):
+            raise GenclsError(f"ClassFactors: expected {classifier.num_classes} positive factors, got {tuple(factors)}")
+        self.classifier = classifier
+        self.num_classes = classifier.num_classes
+        self.stochastic = classifier.stochastic
+        self.register_buffer("factors", values)
+
+    def infer(self, images: Tensor) -> Q:
+        """As the classifier infers."""
+        return self.classifier.infer(images)
+
+    def log_joint(self, images: Tensor, q: Q) -> Tensor:
+        """The classifier's scores times the factors, (N, K)."""
+        return self.classifier.log_joint(images, q) * self.factors
+
+    def reconstruct(self, images: Tensor, q: Q | None = None) -> Tensor:
+        """As the classifier reconstructs."""
+        return self.classifier.reconstruct(images, q)
+
+    def images_per_graph(self, images: Tensor) -> int | None:
+        """As many as the classifier says."""
+        return self.classifier.images_per_graph(images)

@@ -8,25 +8,83 @@ final loss as the negative log joint density,
 ABS, E-ABS and the GAN-inversion classifiers are this engine put together from different parts.
 """
 
-from collections.abc import Callable
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, ImageDistance, Latents, minimize, seeded
+from gencls.core import (
+    BayesClassifier,
+    ClassConditionalGenerator,
+    GenclsError,
+    ImageDistance,
+    Latents,
+    minimize,
+    select,
+)
 from gencls.core.inference import Optimizer
 from gencls.core.memory import saved_bytes
 
-__all__ = ["AnalysisBySynthesis", "Ball", "GaussianKL", "RandomStarts"]
+__all__ = ["AnalysisBySynthesis", "Ball", "DiscriminatorPenalty", "GaussianKL", "Regularizer"]
 
 
-class GaussianKL(nn.Module):
-    """R(z) = KL[N(z, 1) || N(0, 1)] = ||z||^2 / 2, the second term of thesis eq. 2.2."""
+class Regularizer(nn.Module):
+    """R, the price of a latent or of a distribution over latents."""
+
+    @abstractmethod
+    def forward(self, latents: Latents) -> Tensor:
+        """R(z): latents (N, K, *shape) per level -> (N, K)."""
+
+    def expected(self, means: Latents, log_stds: Latents, latents: Latents) -> Tensor:
+        """R of N(mean, std^2): closed form where there is one, by default E[R(z)] by the one drawn sample.
+
+        Args:
+            means: (N, K, *shape) per level.
+            log_stds: log standard deviations, as the means.
+            latents: one sample, as the means.
+
+        Returns:
+            (N, K).
+        """
+        value: Tensor = self(latents)
+        return value
+
+
+class GaussianKL(Regularizer):
+    """KL[N(z, 1) || N(0, 1)] = ||z||^2 / 2, the second term of thesis eq. 2.2; with an optimised variance the whole KL."""
 
     def forward(self, latents: Latents) -> Tensor:
-        """Latents (M, *shape) per level -> (M,)."""
-        return sum((0.5 * level.flatten(1).square().sum(1) for level in latents), start=latents[0].new_zeros(()))
+        """Latents (N, K, *shape) per level -> (N, K)."""
+        return _total([0.5 * level.square() for level in latents])
+
+    def expected(self, means: Latents, log_stds: Latents, latents: Latents) -> Tensor:
+        """KL[N(mean, std^2) || N(0, 1)], (N, K)."""
+        return _total([0.5 * (m.square() + (2 * s).exp() - 2 * s - 1) for m, s in zip(means, log_stds, strict=True)])
+
+
+class DiscriminatorPenalty(Regularizer):
+    """-log D(z), the second term of thesis eq. 2.3 and 2.6; D(z) is the probability that z is a sample of the prior."""
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        """Take the discriminator: latents (N, K, d) -> logits of D, (N, K)."""
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, latents: Latents) -> Tensor:
+        """One level (N, K, d) -> (N, K)."""
+        (codes,) = latents
+        return -F.logsigmoid(self.discriminator(codes))
+
+
+def _total(levels: Sequence[Tensor]) -> Tensor:
+    """Sum over all entries of all levels: (N, K, *shape) per level -> (N, K)."""
+    return torch.stack([level.flatten(2).sum(2) for level in levels]).sum(0)
 
 
 @dataclass(frozen=True)
@@ -50,90 +108,12 @@ class Ball:
         return tuple(project(level) for level in latents)
 
 
-class RandomStarts(nn.Module):
-    """Algorithm 3: the best of N random codes per class, by squared L2 distance and the regulariser.
-
-    The codes are shared by all classes and their images are decoded once and cached. With cached norms the distances of all
-    images to all N x K candidates are one matrix product: ||x - g||^2 = ||x||^2 + ||g||^2 - 2 <x, g>.
-    """
-
-    codes: Tensor
-
-    def __init__(
-        self, generator: ClassConditionalGenerator, regularizer: nn.Module, weight: float, *, count: int, seed: int
-    ) -> None:
-        """Draw the codes; they are part of the state dict, so a saved classifier keeps them.
-
-        Args:
-            generator: decodes and samples latents.
-            regularizer: R, latents (M, *shape) -> (M,).
-            weight: lambda, the factor of R.
-            count: N >= 1.
-            seed: of the codes; the global random state is left as it was.
-
-        Raises:
-            GenclsError: for a count below 1.
-        """
-        super().__init__()
-        if count < 1:
-            raise GenclsError(f"RandomStarts: expected count >= 1 random codes, got {count}")
-        with seeded(seed):
-            codes = generator.sample_latents(count)
-        self.count = count
-        self.shapes = generator.latent_shapes
-        self.weight = weight
-        self._parts = (generator, regularizer)  # in a tuple: the engine owns these modules
-        self._bank: tuple[Tensor, Tensor] | None = None
-        self._bank_is_of: list[object] = []
-        self.register_buffer("codes", torch.cat([level.flatten(1) for level in codes], dim=1))
-
-    def latents(self, codes: Tensor) -> Latents:
-        """Flat codes (..., d) -> one tensor (..., *shape) per level."""
-        sizes = [shape.numel() for shape in self.shapes]
-        return tuple(
-            flat.unflatten(-1, tuple(shape)) for flat, shape in zip(codes.split(sizes, dim=-1), self.shapes, strict=True)
-        )
-
-    def bank(self) -> tuple[Tensor, Tensor]:
-        """Images (K, N, C*H*W) of the codes, and ||g||^2 / 2 + lambda R / 2 as (K, N); decoded when first needed."""
-        generator, regularizer = self._parts
-        # Storage and version of all that it is decoded from: loading other weights or moving the module makes it anew.
-        made_of: list[object] = [
-            (t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device)
-            for t in (self.codes, *generator.parameters(), *generator.buffers())
-        ]
-        if self._bank is None or made_of != self._bank_is_of:
-            classes = generator.num_classes
-            images = []
-            with torch.no_grad():
-                for codes in self.codes.split(64):  # larger pieces are slower: the activations leave the cache
-                    shared = codes.unsqueeze(1).expand(-1, classes, -1)
-                    images.append(generator.decode_all(self.latents(shared)).flatten(2).transpose(0, 1))
-                decoded = torch.cat(images, dim=1)
-                penalty = self.weight * regularizer(self.latents(self.codes))
-                self._bank = decoded, 0.5 * (decoded.square().sum(2) + penalty)
-                self._bank_is_of = made_of
-        return self._bank
-
-    def forward(self, images: Tensor) -> Latents:
-        """Images (N, C, H, W) -> the best code for each class, (N, K, *shape) per level."""
-        decoded, offsets = self.bank()
-        flat = images.detach().flatten(1).to(decoded.dtype)
-        best = torch.stack(
-            [torch.addmm(offset, flat, bank.T, alpha=-1.0).argmin(1) for bank, offset in zip(decoded, offsets, strict=True)],
-            dim=1,
-        )
-        return self.latents(self.codes[best])
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"count={self.count}, weight={self.weight}"
-
-
 class AnalysisBySynthesis(BayesClassifier[Latents]):
     """Algorithm 2 of the thesis; final. Put together from parts, or by a named constructor such as :func:`ABS`.
 
-    Deterministic once built: where it starts is part of its state.
+    What is optimised, q, is a latent per class; or, variationally (extension V of E-ABS, eq. 2.6), mean and log standard
+    deviation of a Gaussian over latents, by reparameterisation with one sample a step. Point inference is deterministic once
+    built: where it starts is part of its state.
     """
 
     def __init__(
@@ -142,12 +122,16 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         *,
         start: Callable[[Tensor], Latents],
         distance: ImageDistance,
-        regularizer: nn.Module,
+        regularizer: Regularizer,
         weight: float,
         steps: int,
         lr: float,
         optimizer: Optimizer = "adam",
         project: Callable[[Latents], Latents] | None = None,
+        variational: bool = False,
+        start_std: float = 1.0,
+        proposals: Sequence[nn.Module] = (),
+        samples: int = 1,
         memory_budget: int = 2**31,
     ) -> None:
         """Put the parts together.
@@ -156,47 +140,72 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
             generator: G.
             start: I, images (N, C, H, W) -> latents (N, K, *shape) per level.
             distance: D between an image and its reconstruction.
-            regularizer: R, latents (M, *shape) -> (M,).
+            regularizer: R.
             weight: lambda (the beta of ABS), >= 0.
             steps: descent steps, >= 0.
             lr: step size of the optimiser, > 0.
             optimizer: O, "adam" or "gradient".
-            project: applied to latents (N, K, *shape) after each step.
+            project: applied to latents, or to means, (N, K, *shape) after each step.
+            variational: optimise Gaussians over latents.
+            start_std: standard deviation around the latents of ``start``, > 0; for variational inference.
+            proposals: other starts, images -> q as it is optimised: means, then log standard deviations, per level. For each
+                image and class the start of least loss is taken.
+            samples: latents drawn for the final score of variational inference, >= 1.
             memory_budget: bytes that the graph of one chunk of images may keep; the chunk is at least one image.
 
         Raises:
-            GenclsError: for a negative weight or number of steps or a step size that is not positive.
+            GenclsError: for a negative weight or number of steps, a step size or standard deviation that is not positive or
+                less than one sample.
         """
         super().__init__()
         if weight < 0 or steps < 0 or lr <= 0:
             raise GenclsError(f"expected weight >= 0, steps >= 0, lr > 0, got weight={weight}, steps={steps}, lr={lr}")
+        if start_std <= 0 or samples < 1:
+            raise GenclsError(f"expected start_std > 0 and samples >= 1, got start_std={start_std}, samples={samples}")
         self.generator = generator.requires_grad_(False)  # inference must not collect gradients of the parameters
         self.start = start
+        self.proposals = nn.ModuleList(proposals)
+        self.proposals.requires_grad_(False)
         self.distance = distance
-        self.regularizer = regularizer
+        self.regularizer = regularizer.requires_grad_(False)
         self.num_classes = generator.num_classes
+        self.stochastic = variational
+        self.variational = variational
         self.weight = weight
         self.steps = steps
         self.lr = lr
         self.optimizer: Optimizer = optimizer
         self.project = project
+        self.start_std = start_std
+        self.samples = samples
         self.memory_budget = memory_budget
         self._bytes: int | None = None
 
-    def loss(self, target: tuple[Tensor, ...], latents: Latents) -> Tensor:
-        """D(x, G_k(z)) + lambda R(z): (N, K) from an embedding whose rows are the images, each repeated K times."""
-        reconstruction = self.generator.decode_all(latents)
-        distance = self.distance.compare(target, self.distance.embed(reconstruction.flatten(0, 1)))
-        penalty = self.regularizer(tuple(level.flatten(0, 1) for level in latents))
-        total: Tensor = distance + self.weight * penalty
-        return total.view(reconstruction.shape[:2])
+    def loss(self, target: tuple[Tensor, ...], q: Latents) -> Tensor:
+        """D(x, G_k(z)) + lambda R, (N, K), from an embedding whose rows are the images, each repeated K times.
+
+        Variationally z is one fresh sample of q: an unbiased estimate of the expectation in eq. 2.6.
+        """
+        if self.variational:
+            means, log_stds = self._split(q)
+            latents = tuple(m + s.exp() * torch.randn_like(m) for m, s in zip(means, log_stds, strict=True))
+            penalty = self.regularizer.expected(means, log_stds, latents)
+        else:
+            latents = q
+            penalty = self.regularizer(latents)
+        return self._distance(target, latents) + self.weight * penalty
 
     def infer(self, images: Tensor) -> Latents:
-        """The best latents per class, (N, K, *shape) per level; unrolled where the images require grad."""
+        """The q of each class, (N, K, *shape) per level; unrolled where the images require grad."""
         if images.requires_grad:  # the caller keeps the whole graph: chunks would save nothing
             return self._descend(images, self.steps)
         fit = max(1, self.memory_budget // (2 * self._bytes_per_step(images)))  # a backward pass needs as much again
-        chunks = [self._descend(chunk, self.steps) for chunk in images.split(fit)]
+        if fit >= len(images):
+            return self._descend(images, self.steps)
+        chunks = []
+        for rows in torch.arange(len(images)).split(fit):
+            with select(rows) if self.variational else nullcontext():  # each image draws from its own stream
+                chunks.append(self._descend(images[rows], self.steps))
         return tuple(torch.cat(levels) for levels in zip(*chunks, strict=True))
 
     def images_per_graph(self, images: Tensor) -> int | None:
@@ -205,19 +214,32 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
 
     def log_joint(self, images: Tensor, q: Latents) -> Tensor:
         """-l_k(x), (N, K); its gradient with q fixed is -2 (x - G_k(z*)) for the squared L2 distance (eq. 2.9)."""
-        return self.loss(self._embed(images), q).neg()
+        target = self._embed(images)
+        losses = [self.loss(target, q) for _ in range(self.samples if self.variational else 1)]
+        return torch.stack(losses).mean(0).neg()
 
     def reconstruct(self, images: Tensor, q: Latents | None = None) -> Tensor:
-        """G_k(z*) for each image and class: (N, K, C, H, W) in [0, 1], detached."""
+        """G_k(z*), variationally at the mean, for each image and class: (N, K, C, H, W) in [0, 1], detached."""
         if q is None:
             with torch.inference_mode(False), torch.enable_grad():
                 q = self.infer(images.detach().clone())
         with torch.no_grad():
-            return self.generator.decode_all(q)
+            return self.generator.decode_all(self._split(q)[0])
 
     def extra_repr(self) -> str:
         """The settings."""
-        return f"steps={self.steps}, lr={self.lr}, weight={self.weight}, optimizer={self.optimizer!r}"
+        settings = f"steps={self.steps}, lr={self.lr}, weight={self.weight}, optimizer={self.optimizer!r}"
+        return settings + (f", variational, start_std={self.start_std}, samples={self.samples}" if self.variational else "")
+
+    def _distance(self, target: tuple[Tensor, ...], latents: Latents) -> Tensor:
+        """D(x, G_k(z)), (N, K)."""
+        reconstruction = self.generator.decode_all(latents)
+        return self.distance.compare(target, self.distance.embed(reconstruction.flatten(0, 1))).view(reconstruction.shape[:2])
+
+    def _split(self, q: Latents) -> tuple[Latents, Latents]:
+        """Latents or means, and log standard deviations, which point inference has none of."""
+        levels = len(q) // 2 if self.variational else len(q)
+        return q[:levels], q[levels:]
 
     def _embed(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.repeat_interleave(self.num_classes, dim=0) for part in self.distance.embed(images))
@@ -225,18 +247,48 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
     def _descend(self, images: Tensor, steps: int) -> Latents:
         target = self._embed(images)
         return minimize(
-            lambda latents: self.loss(target, latents),
-            self.start(images),
+            lambda q: self.loss(target, q),
+            self._best_start(images, target),
             steps=steps,
             lr=self.lr,
             optimizer=self.optimizer,
-            project=self.project,
+            project=None if self.project is None else self._projected(self.project),
             unroll=images.requires_grad,
         )
+
+    def _best_start(self, images: Tensor, target: tuple[Tensor, ...]) -> Latents:
+        """Per image and class the candidate of least loss."""
+        q = self.start(images)
+        if self.variational:
+            q = (*q, *(torch.full_like(level, math.log(self.start_std)) for level in q))
+        if len(self.proposals) == 0:
+            return q
+        candidates = [q, *(proposal(images) for proposal in self.proposals)]
+        with torch.no_grad():
+            best = torch.stack([self.loss(target, candidate) for candidate in candidates]).argmin(0)
+        for number, candidate in enumerate(candidates[1:], start=1):
+            chosen = best == number
+            q = tuple(
+                torch.where(chosen.view(*chosen.shape, *(1,) * (new.ndim - 2)), new, old)
+                for new, old in zip(candidate, q, strict=True)
+            )
+        return q
+
+    def _projected(self, project: Callable[[Latents], Latents]) -> Callable[[Latents], Latents]:
+        """The projection of q: of latents or means."""
+        return lambda q: (*project(self._split(q)[0]), *self._split(q)[1])
 
     def _bytes_per_step(self, images: Tensor) -> int:
         """Bytes that the graph of one unrolled step keeps per image: two images less one, so that weights do not count."""
         if self._bytes is None:
-            one, two = (images[:1].detach().repeat(count, 1, 1, 1).requires_grad_() for count in (1, 2))
-            self._bytes = max(1, saved_bytes(lambda: self._descend(two, 1)) - saved_bytes(lambda: self._descend(one, 1)))
+            sizes = []
+            for count in (1, 2):
+                # A step at a point: sampling would add little and would use up the draws of the images.
+                target = self._embed(images[:1].detach().repeat(count, 1, 1, 1).requires_grad_())
+                start = self.start(images[:1].detach().repeat(count, 1, 1, 1))
+                sizes.append(saved_bytes(partial(self._one_step, target, start)))
+            self._bytes = max(1, sizes[1] - sizes[0])
         return self._bytes
+
+    def _one_step(self, target: tuple[Tensor, ...], start: Latents) -> Latents:
+        return minimize(lambda z: self._distance(target, z), start, steps=1, lr=self.lr, optimizer=self.optimizer, unroll=True)

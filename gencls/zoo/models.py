@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from torch import nn
 
 from gencls.core import Defense, GenclsError, Transform, TransformedClassifier
-from gencls.defenses import ABS, GaussianBlur, GaussianNoise, PlainClassifier
+from gencls.defenses import ABS, EABS, GaussianBlur, GaussianNoise, PlainClassifier
 from gencls.zoo.checkpoints import restore
-from gencls.zoo.networks import CNN, ClassDecoders, GroupedDecoders
+from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders, GroupedDecoders
+from gencls.zoo.official_abs import official_abs
 
 __all__ = ["WEIGHTS", "load", "names"]
 
@@ -23,22 +24,24 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def names() -> tuple[str, ...]:
-    """The names that :func:`load` knows."""
-    return tuple(_BUILDERS)
+    """The names that :func:`load` builds from committed weights; other trainings' names need ``weights``."""
+    return tuple(name for name in _BUILDERS if (WEIGHTS / f"{_TRAINED.get(name, name)}.safetensors").is_file())
 
 
 def load(name: str, **overrides: Any) -> Defense:
-    """Build a defense from committed weights.
+    """Build a defense from trained weights.
 
-    ``cnn-mnist`` is trained plainly, ``cnn-gaussian-mnist`` with Gaussian noise, ``adv-linf-mnist`` and
-    ``adv-l2-mnist`` adversarially; ``cnn-noise-mnist`` is Gaussian noise in front of ``cnn-gaussian-mnist``,
-    ``cnn-blur-mnist`` Gaussian blur in front of ``cnn-mnist``, ``abs-mnist`` is analysis by synthesis.
+    Names are ``METHOD-DATA``: ``cnn`` is trained plainly (MNIST) or with the noise of the thesis (the others), ``adv-linf`` and
+    ``adv-l2`` adversarially; ``abs`` is analysis by synthesis, ``eabs`` its extension, ``a-abs`` and ``d-abs`` lie between
+    (thesis, Table 2.6). ``cnn-gaussian-mnist`` is trained with noise; ``cnn-noise-mnist`` puts noise in front of it,
+    ``cnn-blur-mnist`` Gaussian blur in front of ``cnn-mnist``.
 
     Args:
-        name: one of :func:`names`.
-        **overrides: ``weights`` (path of a file that ``gencls train`` made) for every name; ``sigma`` for noise (in
-            [0, 1] pixel units) and blur (in pixels); for ``abs-mnist`` the keyword arguments of
-            :func:`gencls.defenses.ABS`.
+        name: one of :func:`names`, or of the trainings of ``gencls names`` together with ``weights``.
+        **overrides: ``weights`` for every name (path of a file that ``gencls train`` made; for the published networks, their
+            folder); ``sigma`` for noise (in [0, 1] pixel units) and blur (in pixels); for ABS the keyword arguments of
+            :func:`gencls.defenses.ABS`, for the published networks those of :func:`gencls.zoo.official_abs.official_abs`; for
+            the other autoencoders those of :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
 
     Returns:
         The defense in eval mode, its parameters frozen.
@@ -48,7 +51,10 @@ def load(name: str, **overrides: Any) -> Defense:
             weights that are missing (naming the command that makes them) or damaged.
     """
     if name not in _BUILDERS:
-        raise GenclsError(f"unknown model {name!r}; expected one of {', '.join(_BUILDERS)}")
+        others = ", ".join(other for other in _BUILDERS if other not in names())
+        raise GenclsError(
+            f"unknown model {name!r}; expected one of {', '.join(names())}; or, with weights=PATH, one of {others}"
+        )
     builder = _BUILDERS[name]
     for key in overrides:
         if key not in _overrides(builder):
@@ -57,12 +63,17 @@ def load(name: str, **overrides: Any) -> Defense:
 
 
 def _overrides(builder: Callable[..., Defense]) -> list[str]:
-    own = inspect.signature(builder).parameters
-    # The first parameter of ABS is the generator, which comes from the weights.
-    return [*own] if builder is not _abs else ["weights", *list(inspect.signature(ABS).parameters)[1:]]
+    function = builder.func if isinstance(builder, partial) else builder
+    methods: list[tuple[object, Callable[..., Defense]]] = [(_abs, ABS), (_eabs, EABS), (_official, official_abs)]
+    method = next((method for own, method in methods if own is function), None)
+    own = [key for key in inspect.signature(builder).parameters if key != "settings"]
+    if method is None:
+        return own
+    networks = ("generator", "encoder", "discriminator", "source", "variant")  # they come from weights and name
+    return [*own, *(key for key in inspect.signature(method).parameters if key not in networks)]
 
 
-def _network(kind: type[N], trained: str, weights: str | Path | None) -> N:
+def _network(kind: type[N] | tuple[type[N], ...], trained: str, weights: str | Path | None) -> N:
     path = WEIGHTS / f"{trained}.safetensors" if weights is None else Path(weights)
     if not path.is_file():
         raise GenclsError(
@@ -71,7 +82,8 @@ def _network(kind: type[N], trained: str, weights: str | Path | None) -> N:
         )
     network, card = restore(path, _ARCHITECTURES)
     if not isinstance(network, kind):
-        raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
+        kinds = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise GenclsError(f"{path}: expected the weights of a {kinds} for {trained}; got a {card.architecture}")
     return network
 
 
@@ -93,20 +105,62 @@ def _blur(*, sigma: float = 1.0, weights: str | Path | None = None) -> Defense:
     return _behind("cnn-mnist", GaussianBlur(sigma), weights)
 
 
-def _abs(*, weights: str | Path | None = None, **settings: Any) -> Defense:
-    return ABS(GroupedDecoders.from_decoders(_network(ClassDecoders, "abs-mnist", weights)), **settings)
+def _abs(trained: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
+    network: nn.Module = _network((ClassDecoders, ClassConditionalAutoencoder), trained, weights)
+    decoders = cast(ClassDecoders, network.decoders if isinstance(network, ClassConditionalAutoencoder) else network)
+    return ABS(GroupedDecoders.from_decoders(decoders), **settings)
+
+
+def _official(variant: Literal["plain", "binary"], *, weights: str | Path | None = None, **settings: Any) -> Defense:
+    if weights is None:
+        raise GenclsError("official ABS: expected weights=FOLDER with the published ABS_0.net to ABS_9.net; got none")
+    return official_abs(weights, variant=variant, **settings)
+
+
+def _eabs(trained: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
+    network = _network(ClassConditionalAutoencoder, trained, weights)
+    return eabs_of(network, **settings)
+
+
+def eabs_of(network: ClassConditionalAutoencoder, **settings: Any) -> Defense:
+    """E-ABS, or what Table 2.6 puts between it and ABS, of a trained autoencoder.
+
+    Args:
+        network: in eval mode.
+        **settings: keyword arguments of :func:`gencls.defenses.EABS`.
+    """
+    return EABS(
+        GroupedDecoders.from_decoders(network.decoders),
+        encoder=network.class_encoders,
+        discriminator=network.class_discriminators,
+        **settings,
+    )
 
 
 # Constructors by the names that cards use.
 _ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
-    {"CNN": CNN.from_architecture, "ClassDecoders": ClassDecoders.from_architecture}
+    {
+        "CNN": CNN.from_architecture,
+        "ClassDecoders": ClassDecoders.from_architecture,
+        "ClassConditionalAutoencoder": ClassConditionalAutoencoder.from_architecture,
+    }
 )
+
+_CLASSIFIERS = ("cnn", "adv-linf", "adv-l2")
+_DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
 _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
     {
-        **{name: partial(_classifier, name) for name in ("cnn-mnist", "cnn-gaussian-mnist", "adv-linf-mnist", "adv-l2-mnist")},
+        "cnn-gaussian-mnist": partial(_classifier, "cnn-gaussian-mnist"),
         "cnn-noise-mnist": _noise,
         "cnn-blur-mnist": _blur,
-        "abs-mnist": _abs,
+        **{name: partial(_classifier, name) for data in _DATA for name in (f"{kind}-{data}" for kind in _CLASSIFIERS)},
+        **{f"abs-{data}": partial(_abs, f"abs-{data}") for data in _DATA},
+        "official-abs-mnist": partial(_official, "plain"),
+        "official-abs-binary-mnist": partial(_official, "binary"),
+        **{f"{kind}-{data}": partial(_eabs, f"{kind}-{data}") for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
     }
 )
+
+# Whose weights a defense is built on, where the names differ.
+_TRAINED = {"cnn-noise-mnist": "cnn-gaussian-mnist", "cnn-blur-mnist": "cnn-mnist"}

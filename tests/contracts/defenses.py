@@ -4,12 +4,16 @@ All take images (N, 1, 8, 8) of 4 classes. A new defense gets a row here, and wi
 """
 
 import torch
+from torch import nn
 
 from gencls.core import Transform, TransformedClassifier
 from gencls.defenses import (
     ABS,
+    EABS,
     AnalysisBySynthesis,
     Ball,
+    Binarize,
+    ClassFactors,
     GaussianBlur,
     GaussianKL,
     GaussianNoise,
@@ -50,14 +54,62 @@ def engine(seed: int) -> AnalysisBySynthesis:
     )
 
 
+class SmallEncoder(nn.Module):
+    """Mean and log-variance of three latents per class."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.cnn = small_cnn(2 * CLASSES * 3, seed=seed)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, log_variance = self.cnn(images).view(len(images), 2, CLASSES, 3).unbind(1)
+        return mean, log_variance
+
+
+class SmallDiscriminator(nn.Module):
+    """Logits of a linear discriminator."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        source = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(3, generator=source))
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents @ self.weight
+
+
 DEFENSES = {
     "PlainClassifier": lambda seed: PlainClassifier(small_cnn(CLASSES, seed=seed), CLASSES),
     "TransformedClassifier": lambda seed: behind(HalfContrast(), seed),
     "GaussianNoise": lambda seed: behind(GaussianNoise(0.1), seed),
     "GaussianBlur": lambda seed: behind(GaussianBlur(0.8), seed),
+    "Binarize": lambda seed: behind(Binarize(), seed),
     "AnalysisBySynthesis": engine,
     "ABS": lambda seed: ABS(SigmoidDecoders(CLASSES, SHAPE, seed=seed), starts=64, steps=5, seed=seed),
+    "EABS": lambda seed: EABS(
+        SigmoidDecoders(CLASSES, SHAPE, seed=seed),
+        encoder=SmallEncoder(seed),
+        discriminator=SmallDiscriminator(seed),
+        starts=64,
+        steps=5,
+        seed=seed,
+    ),
+    "ClassFactors": lambda seed: ClassFactors(
+        ABS(SigmoidDecoders(CLASSES, SHAPE, seed=seed), starts=64, steps=5, seed=seed), [1.0, 0.96, 1.06, 1.03]
+    ),
 }
 
-NOT_DEFENSES = {"Ball", "GaussianKL", "RandomStarts"}
+NOT_DEFENSES = {
+    "Ball",
+    "DiscriminatorPenalty",
+    "EncoderStart",
+    "GaussianKL",
+    "RandomStarts",
+    "Regularizer",
+    "RobustnessBound",
+    "SignLosingBall",
+    "compare_to_bound",
+    "lower_bound",
+    "robustness_bound",
+}
 """Public parts of defenses."""

@@ -3,9 +3,9 @@ import torch
 
 import gencls.defenses
 from gencls.core import Transform, keyed
-from gencls.defenses import GaussianBlur, GaussianNoise
+from gencls.defenses import Binarize, GaussianBlur, GaussianNoise
 
-TRANSFORMS = {"GaussianNoise": lambda: GaussianNoise(0.3), "GaussianBlur": lambda: GaussianBlur(1.0)}
+TRANSFORMS = {"GaussianNoise": lambda: GaussianNoise(0.3), "GaussianBlur": lambda: GaussianBlur(1.0), "Binarize": Binarize}
 
 
 @pytest.fixture(params=TRANSFORMS)

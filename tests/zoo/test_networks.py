@@ -10,13 +10,14 @@ from gencls.core import GenclsError, seeded
 from gencls.zoo.networks import (
     CNN,
     TABLE_2_1,
-    ClassConditionalVAE,
+    ClassConditionalAutoencoder,
     ClassDecoders,
     ConvDecoder,
     ConvEncoder,
     ConvLayer,
     DecoderStage,
     GroupedDecoders,
+    LatentDiscriminator,
     find_architecture,
     official_abs_decoders,
 )
@@ -73,18 +74,60 @@ def test_kernel_larger_than_the_image() -> None:
         ConvEncoder(1, 8, [ConvLayer(4, 5, 2, 0), ConvLayer(4, 5, 1, 0)])
 
 
-def test_an_image_passes_only_through_the_vae_of_its_class() -> None:
-    network = ClassConditionalVAE.from_architecture("mnist", num_classes=3, dropout=0.0).eval()
+def test_an_image_passes_only_through_the_networks_of_its_class() -> None:
+    network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=3, dropout=0.0, adversarial=True).eval()
     images, labels = torch.rand(6, 1, 28, 28), torch.tensor([2, 0, 2, 2, 0, 2])
-    reconstruction, order = network(images, labels)
-    assert labels[order].tolist() == sorted(labels.tolist())
-    for row, index in enumerate(order):
-        mean, log_variance = network.encoders[labels[index]](images[index : index + 1])
-        torch.testing.assert_close(reconstruction.mean[row], mean[0], rtol=0, atol=1e-5)
-        torch.testing.assert_close(reconstruction.log_variance[row], log_variance[0], rtol=0, atol=1e-5)
-    reconstruction.images.sum().backward()
-    used = [any(p.grad is not None for p in decoder.parameters()) for decoder in network.decoders.decoders]
-    assert used == [True, False, True]
+    mean, log_variance = network.encode(images, labels)
+    decoded, logits = network.decode(mean, labels), network.discriminate(mean, labels, frozen=False)
+    for row, label in enumerate(labels):
+        expected = network.encoders[label](images[row : row + 1])
+        torch.testing.assert_close(mean[row], expected[0][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(log_variance[row], expected[1][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(decoded[row], network.decoders[label](mean[row : row + 1])[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(logits[row], network.discriminators[label](mean[row]), rtol=0, atol=1e-5)
+    (decoded.sum() + logits.sum()).backward()
+    for parts in (network.decoders.decoders, network.discriminators, network.encoders):
+        assert [any(p.grad is not None for p in part.parameters()) for part in parts] == [True, False, True]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_inference_asks_the_autoencoder(shared: bool) -> None:
+    network = ClassConditionalAutoencoder.from_architecture(
+        "svhn", num_classes=3, dropout=0.0, shared_encoder=shared, adversarial=True
+    ).eval()
+    images = torch.rand(2, 3, 32, 32)
+    mean, log_variance = network.class_encoders(images)
+    assert mean.shape == log_variance.shape == (2, 3, 40)
+    assert network.class_discriminators is not None
+    logits = network.class_discriminators(mean)
+    assert logits.shape == (2, 3)
+    for k in range(3):
+        labels = torch.full((2,), k)
+        expected = network.encode(images, labels)
+        torch.testing.assert_close(mean[:, k], expected[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(logits[:, k], network.discriminate(expected[0], labels, frozen=True), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        network.decode_all(mean[:, 0])[:, 1], network.decode(mean[:, 0], torch.ones(2, dtype=torch.int64)), rtol=0, atol=1e-5
+    )
+
+
+def test_a_frozen_discriminator_collects_no_gradients() -> None:
+    discriminator = LatentDiscriminator(4, (8, 6))
+    latents = torch.randn(5, 4, requires_grad=True)
+    discriminator.frozen(latents).sum().backward()
+    assert latents.grad is not None
+    assert latents.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in discriminator.parameters())
+    torch.testing.assert_close(discriminator.frozen(latents), discriminator(latents))
+
+
+def test_autoencoders_of_parts_that_do_not_fit() -> None:
+    whole = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=3)
+    encoders = [whole.encoders[0], whole.encoders[1]]
+    with pytest.raises(GenclsError, match="expected 1 or 3 encoders, got 2"):
+        ClassConditionalAutoencoder(encoders, whole.decoders)  # type: ignore[arg-type]
+    with pytest.raises(GenclsError, match=r"expected as many discriminators as encoders \(1\) or none, got 2"):
+        ClassConditionalAutoencoder(encoders[:1], whole.decoders, [LatentDiscriminator(10, (4,))] * 2)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("column", COLUMNS)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, Unrolled, select
+from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require
 from gencls.eval.threat import ThreatModel
@@ -18,7 +18,7 @@ __all__ = ["LatentDescent"]
 class LatentDescent:
     """Small steps towards the reconstruction of the best other class, until the decision is wrong; then bisection.
 
-    For a Bayes classifier with reconstructions x_k = G_k(z_k*(x)):
+    For a Bayes classifier with reconstructions x_k = G_k(z_k*(x)), z_k* inferred behind the transform if there is one:
 
         x_{t+1} = x_t + eta (x_k(x_t) - x_t),      k the best class other than the label at x_t,
 
@@ -62,7 +62,7 @@ class LatentDescent:
             GenclsError: for a model that is no Bayes classifier, or has no reconstructions.
         """
         model = prepare(model, images, labels)
-        classifier = _classifier(model)
+        transform, classifier = _parts(model)
         current, before = images.clone(), images.clone()
         found = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         for step in range(self.steps + 1):
@@ -70,7 +70,7 @@ class LatentDescent:
             if not len(alive):
                 break
             with select(alive):
-                reached, target = _look(classifier, model, current[alive], labels[alive])
+                reached, target = _look(transform, classifier, model, current[alive], labels[alive])
             found[alive] = reached
             if step == self.steps:
                 break
@@ -99,21 +99,28 @@ class LatentDescent:
         return best
 
 
-def _classifier(model: AttackModel) -> BayesClassifier[Any]:
-    """The Bayes classifier that the attack model asks."""
+def _parts(model: AttackModel) -> tuple[nn.Module, BayesClassifier[Any]]:
+    """The Bayes classifier that the attack model asks, and what stands in front of it."""
     asked = model.meter.model
     inner = asked.defense if isinstance(asked, Unrolled) else asked
+    transform: nn.Module = nn.Identity()
+    if isinstance(inner, TransformedClassifier):
+        transform, inner = inner.transform, inner.classifier
     if not isinstance(inner, BayesClassifier):
         raise GenclsError(f"LatentDescent: expected a BayesClassifier, got {type(inner).__name__}")
-    return inner
+    return transform, inner
 
 
-def _look(classifier: BayesClassifier[Any], model: AttackModel, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _look(
+    transform: nn.Module, classifier: BayesClassifier[Any], model: AttackModel, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
     """Whether the decisions are wrong, (N,) bool, and the best other class's reconstructions (N, C, H, W), in one inference."""
-    with torch.inference_mode(False), torch.enable_grad():
-        q = classifier.infer(images.detach().clone())
     with torch.no_grad():
-        scores, reconstructions = classifier.log_joint(images, q), classifier.reconstruct(images, q)
+        seen = transform(images)
+    with torch.inference_mode(False), torch.enable_grad():
+        q = classifier.infer(seen.detach().clone())
+    with torch.no_grad():
+        scores, reconstructions = classifier.log_joint(seen, q), classifier.reconstruct(seen, q)
     model.meter.forwards += len(images)
     # The decision of a stochastic defense is a vote of several draws.
     reached = model.look(images, labels).reached if model.stochastic else scores.argmax(dim=1) != labels

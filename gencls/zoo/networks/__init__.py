@@ -1,18 +1,19 @@
 """Network architectures, sized from arguments; no weights and no paths."""
 
 from gencls.zoo.networks.architectures import TABLE_2_1, Architecture, ConvLayer, find_architecture
-from gencls.zoo.networks.class_conditional_vae import ClassConditionalVAE, ClassDecoders, GaussianEncoder, Reconstruction
+from gencls.zoo.networks.class_conditional_autoencoder import ClassConditionalAutoencoder, ClassDecoders, GaussianEncoder
 from gencls.zoo.networks.cnn import CNN
 from gencls.zoo.networks.conv_decoder import ConvDecoder
 from gencls.zoo.networks.conv_encoder import ConvEncoder
 from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
+from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.official_abs import official_abs_decoders
 
 __all__ = [
     "CNN",
     "TABLE_2_1",
     "Architecture",
-    "ClassConditionalVAE",
+    "ClassConditionalAutoencoder",
     "ClassDecoders",
     "ConvDecoder",
     "ConvEncoder",
@@ -20,7 +21,7 @@ __all__ = [
     "DecoderStage",
     "GaussianEncoder",
     "GroupedDecoders",
-    "Reconstruction",
+    "LatentDiscriminator",
     "find_architecture",
     "official_abs_decoders",
 ]

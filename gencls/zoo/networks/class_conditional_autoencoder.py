@@ -1,27 +1,18 @@
-"""One variational autoencoder per class: what ABS trains."""
+"""Autoencoders with one decoder per class: what ABS and E-ABS train."""
 
-from collections.abc import Iterable
-from typing import NamedTuple, Self, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from gencls.core.errors import GenclsError
 from gencls.zoo.networks.architectures import find_architecture
 from gencls.zoo.networks.conv_decoder import ConvDecoder
 from gencls.zoo.networks.conv_encoder import ConvEncoder
+from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
 
-__all__ = ["ClassConditionalVAE", "ClassDecoders", "GaussianEncoder", "Reconstruction"]
-
-
-class Reconstruction(NamedTuple):
-    """What a VAE makes of N images."""
-
-    images: Tensor
-    """(N, C, H, W) in [0, 1]."""
-    mean: Tensor
-    """(N, latent_dim), of the posterior Q(z | x)."""
-    log_variance: Tensor
-    """(N, latent_dim), of the posterior Q(z | x)."""
+__all__ = ["ClassConditionalAutoencoder", "ClassDecoders", "ClassDiscriminators", "ClassEncoders", "GaussianEncoder"]
 
 
 class GaussianEncoder(nn.Module):
@@ -83,54 +74,187 @@ class ClassDecoders(nn.Module):
         return torch.stack([decoder(latents[:, k]) for k, decoder in enumerate(self.decoders)], dim=1)
 
 
-class ClassConditionalVAE(nn.Module):
-    """K separate VAEs (thesis, section 2.1): an image is seen only by the VAE of its own class.
+class ClassConditionalAutoencoder(nn.Module):
+    """K decoders with what trains them: one encoder for each, or one for all, and none, one or K latent discriminators.
+
+    ABS has an encoder per class and no discriminator (thesis, section 2.1). Extension A of E-ABS adds discriminators, one per
+    encoder; extension D shares the encoder (section 2.2).
 
     Args:
-        encoders: K encoders.
+        encoders: one encoder that all classes share, or K.
         decoders: K decoders.
+        discriminators: none (the prior is met by a KL divergence), or one per encoder (adversarial autoencoders).
+
+    Raises:
+        GenclsError: for another number of encoders or discriminators.
     """
 
-    def __init__(self, encoders: Iterable[GaussianEncoder], decoders: ClassDecoders) -> None:
+    def __init__(
+        self,
+        encoders: Iterable[GaussianEncoder],
+        decoders: ClassDecoders,
+        discriminators: Iterable[LatentDiscriminator] = (),
+    ) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
         self.decoders = decoders
+        self.discriminators = nn.ModuleList(discriminators)
+        if len(self.encoders) not in (1, decoders.num_classes):
+            raise GenclsError(f"autoencoder: expected 1 or {decoders.num_classes} encoders, got {len(self.encoders)}")
+        if len(self.discriminators) not in (0, len(self.encoders)):
+            raise GenclsError(
+                f"autoencoder: expected as many discriminators as encoders ({len(self.encoders)}) or none, "
+                f"got {len(self.discriminators)}"
+            )
 
     @classmethod
-    def from_architecture(cls, architecture: str, *, num_classes: int = 10, dropout: float = 0.1) -> Self:
-        """Build the K VAEs of one column of Table 2.1, untrained.
+    def from_architecture(
+        cls,
+        architecture: str,
+        *,
+        num_classes: int = 10,
+        dropout: float = 0.1,
+        shared_encoder: bool = False,
+        adversarial: bool = False,
+    ) -> Self:
+        """Build the autoencoder of one column of Table 2.1, untrained.
 
         Args:
             architecture: name of the column.
             num_classes: K.
             dropout: rate in encoders and decoders; not given in the thesis.
+            shared_encoder: one encoder for all classes (extension D) instead of K.
+            adversarial: a latent discriminator per encoder (extension A).
 
         Raises:
             GenclsError: for an unknown column.
         """
         table = find_architecture(architecture)
-        encoders = (
+        count = 1 if shared_encoder else num_classes
+        encoders = [
             GaussianEncoder(ConvEncoder(table.in_channels, table.image_size, table.encoder, dropout=dropout), table.latent_dim)
-            for _ in range(num_classes)
-        )
-        return cls(encoders, ClassDecoders.from_architecture(architecture, num_classes=num_classes, dropout=dropout))
+            for _ in range(count)
+        ]
+        decoders = ClassDecoders.from_architecture(architecture, num_classes=num_classes, dropout=dropout)
+        discriminators = [
+            LatentDiscriminator(table.latent_dim, table.discriminator) for _ in range(count if adversarial else 0)
+        ]
+        return cls(encoders, decoders, discriminators)
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Reconstruction, Tensor]:
-        """Encode, draw one latent with the reparameterisation trick, decode; each image with its own class's VAE.
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.decoders.num_classes
+
+    @property
+    def shared_encoder(self) -> bool:
+        """Whether all classes share one encoder."""
+        return len(self.encoders) == 1
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether there are latent discriminators."""
+        return len(self.discriminators) > 0
+
+    def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Q(z | x) by the encoder of a class.
 
         Args:
             images: (N, C, H, W) in [0, 1].
-            labels: int64 (N,).
+            labels: int64 (N,), whose encoder is asked.
 
         Returns:
-            The reconstructions, sorted by class, and the indices (N,) that sort ``images`` the same way.
+            Mean and log-variance, each (N, d).
         """
-        order = labels.argsort(stable=True)
-        counts = labels.bincount(minlength=len(self.encoders)).tolist()
-        parts = [self._reconstruct(k, group) for k, group in enumerate(images[order].split(counts)) if len(group) > 0]
-        return Reconstruction(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))), order
+        if self.shared_encoder:
+            mean, log_variance = self.encoders[0](images)
+        else:
+            mean, log_variance = _by_class(self.encoders, images, labels)
+        return mean, log_variance
 
-    def _reconstruct(self, label: int, images: Tensor) -> Reconstruction:
-        mean, log_variance = self.encoders[label](images)
-        latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-        return Reconstruction(self.decoders[label](latents), mean, log_variance)
+    def decode(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Latents (N, d) and labels (N,) to images (N, C, H, W) in [0, 1], each by the decoder of its class."""
+        (images,) = _by_class(self.decoders.decoders, latents, labels)
+        return images
+
+    def decode_all(self, latents: Tensor) -> Tensor:
+        """The same latents by every class's decoder: (N, d) to images (N, K, C, H, W) in [0, 1]."""
+        images: Tensor = self.decoders(latents.unsqueeze(1).expand(-1, self.num_classes, -1))
+        return images
+
+    @property
+    def class_encoders(self) -> "ClassEncoders":
+        """The encoders as variational inference asks them, sharing their weights."""
+        return ClassEncoders(self.encoders, self.num_classes)
+
+    @property
+    def class_discriminators(self) -> "ClassDiscriminators | None":
+        """The discriminators as inference asks them, sharing their weights; None where there are none."""
+        return ClassDiscriminators(self.discriminators) if self.adversarial else None
+
+    def discriminate(self, latents: Tensor, labels: Tensor, *, frozen: bool) -> Tensor:
+        """Logits of D(z), (N,), by the discriminator that belongs to a class's encoder.
+
+        Args:
+            latents: (N, d).
+            labels: int64 (N,).
+            frozen: without gradients of the discriminator's weights.
+        """
+        parts: list[Callable[[Tensor], Tensor]] = [
+            part.frozen if frozen else part for part in cast(Iterable[LatentDiscriminator], self.discriminators)
+        ]
+        if len(parts) == 1:
+            return parts[0](latents)
+        (logits,) = _by_class(parts, latents, labels)
+        return logits
+
+
+class ClassEncoders(nn.Module):
+    """Q(z | x) of each class for each image.
+
+    Args:
+        encoders: K encoders, or one that all classes share.
+        num_classes: K.
+    """
+
+    def __init__(self, encoders: nn.ModuleList, num_classes: int) -> None:
+        super().__init__()
+        self.encoders = encoders
+        self.num_classes = num_classes
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) in [0, 1] to mean and log-variance, each (N, K, d)."""
+        means, log_variances = zip(*(encoder(images) for encoder in self.encoders), strict=True)
+        shape = (len(images), self.num_classes, -1)
+        return torch.stack(means, dim=1).expand(shape), torch.stack(log_variances, dim=1).expand(shape)
+
+
+class ClassDiscriminators(nn.Module):
+    """Logits of D(z) for one latent per class.
+
+    Args:
+        discriminators: K discriminators, or one that all classes share.
+    """
+
+    def __init__(self, discriminators: nn.ModuleList) -> None:
+        super().__init__()
+        self.discriminators = discriminators
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents (N, K, d) to logits (N, K)."""
+        if len(self.discriminators) == 1:
+            logits: Tensor = self.discriminators[0](latents)
+            return logits
+        return torch.stack([part(latents[:, k]) for k, part in enumerate(self.discriminators)], dim=1)
+
+
+def _by_class(networks: Iterable[Callable[[Tensor], Any]], inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Give each input to its class's network; the outputs, in the order of the inputs."""
+    parts = list(networks)
+    order = labels.argsort(stable=True)
+    groups = inputs[order].split(labels.bincount(minlength=len(parts)).tolist())
+    outputs = [network(group) for network, group in zip(parts, groups, strict=True) if len(group) > 0]
+    if isinstance(outputs[0], Tensor):
+        outputs = [(output,) for output in outputs]
+    back = order.argsort()
+    return tuple(torch.cat(tensors)[back] for tensors in zip(*outputs, strict=True))

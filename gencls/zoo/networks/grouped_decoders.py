@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator, Latents
-from gencls.zoo.networks.class_conditional_vae import ClassDecoders
+from gencls.zoo.networks.class_conditional_autoencoder import ClassDecoders
 from gencls.zoo.networks.conv_decoder import ConvDecoder
 
 __all__ = ["DecoderStage", "GroupedDecoders"]

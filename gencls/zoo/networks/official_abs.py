@@ -1,46 +1,69 @@
 """The decoders of the public ABS code."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
 
-__all__ = ["official_abs_decoders"]
+__all__ = ["official_abs_decoders", "unused_official_abs_keys"]
 
 _STRIDES = (1, 2, 2, 1)
+_KEY = re.compile(
+    r"VAE_(?P<number>\d+)\.(?P<part>Encoder|Decoder)\."
+    r"(conv_[0-3]\.(weight|bias)|bn_[0-2]\.(weight|bias|running_mean|running_var|num_batches_tracked))"
+)
 
 
 def official_abs_decoders(state: Mapping[str, Tensor]) -> GroupedDecoders:
     """Build the decoders of a checkpoint of bethgelab/AnalysisBySynthesis (Schott et al. 2019, arXiv:1805.09190).
 
     Each decoder has four transposed convolutions of strides 1, 2, 2, 1 without padding; batch norm and ELU follow the
-    first three, a sigmoid the last.
+    first three, a sigmoid the last. Widths, kernels, and the length of the latent are those of the weights.
 
     Args:
         state: the K networks of the repository in one mapping, with keys ``VAE_k.Decoder.conv_i.*`` and
-            ``VAE_k.Decoder.bn_i.*``, k in 0 .. K - 1. Other keys are left out: inference uses no encoder.
+            ``VAE_k.Decoder.bn_i.*``, k in 0 .. K - 1. ``num_batches_tracked`` may be missing, as in the published files.
+            Encoders may be there; inference does not use them, see :func:`unused_official_abs_keys`.
 
     Raises:
-        GenclsError: if there is no such key, or one is missing or of an unexpected shape.
+        GenclsError: if there is no such key, one is missing, unknown or of an unexpected shape.
     """
-    count = len({key.split(".")[0] for key in state if key.startswith("VAE_") and ".Decoder." in key})
-    if count == 0:
-        found = ", ".join(list(state)[:3]) or "nothing"
-        raise GenclsError(f"official ABS checkpoint: expected keys VAE_0.Decoder.conv_0.weight, ...; got {found}, ...")
+    unused_official_abs_keys(state)
+    count = len({key.split(".")[0] for key in state})
     return GroupedDecoders([_decoder(state, f"VAE_{k}.Decoder.") for k in range(count)])
+
+
+def unused_official_abs_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """The keys of such a checkpoint that inference does not use: those of the encoders, which served training.
+
+    Raises:
+        GenclsError: if there is none of the decoders' keys, or one that the layout does not have.
+    """
+    matches = {key: _KEY.fullmatch(key) for key in keys}
+    unknown = [key for key, match in matches.items() if match is None]
+    parts = {key: match["part"] for key, match in matches.items() if match is not None}
+    if "Decoder" not in parts.values() or unknown:
+        found = ", ".join((unknown or list(parts))[:3]) or "nothing"
+        raise GenclsError(f"official ABS checkpoint: expected keys VAE_0.Decoder.conv_0.weight, ...; got {found}, ...")
+    return tuple(key for key, part in parts.items() if part == "Encoder")
 
 
 def _decoder(state: Mapping[str, Tensor], prefix: str) -> list[DecoderStage]:
     last = len(_STRIDES) - 1
-    stages = []
+    stages: list[DecoderStage] = []
     for index, stride in enumerate(_STRIDES):
-        weight = _part(state, f"{prefix}conv_{index}.").get("weight")
+        name = f"{prefix}conv_{index}.weight"
+        weight = state.get(name)
         if weight is None or weight.ndim != 4:
             shape = "nothing" if weight is None else f"shape {tuple(weight.shape)}"
-            raise GenclsError(f"official ABS checkpoint: expected {prefix}conv_{index}.weight of rank 4, got {shape}")
+            raise GenclsError(f"official ABS checkpoint: expected {name} of rank 4, got {shape}")
         depth, channels, height, width = weight.shape
+        if stages and depth != stages[-1].conv.out_channels:
+            before = stages[-1].conv.out_channels
+            raise GenclsError(f"official ABS checkpoint: expected {name} with {before} input channels, got {depth}")
         conv = nn.ConvTranspose2d(depth, channels, (height, width), stride)
         norm = nn.BatchNorm2d(channels) if index < last else None
         _fill(conv, state, f"{prefix}conv_{index}.")
@@ -50,12 +73,8 @@ def _decoder(state: Mapping[str, Tensor], prefix: str) -> list[DecoderStage]:
     return stages
 
 
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
 def _fill(module: nn.Module, state: Mapping[str, Tensor], prefix: str) -> None:
     try:
-        module.load_state_dict(_part(state, prefix))
+        module.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
     except RuntimeError as error:
         raise GenclsError(f"official ABS checkpoint: expected other tensors under {prefix}: {error}") from None

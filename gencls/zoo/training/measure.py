@@ -6,29 +6,34 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.rng import seeded
-from gencls.defenses import ABS
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
-from gencls.zoo.networks import ClassDecoders, GroupedDecoders
+from gencls.zoo.models import eabs_of
+from gencls.zoo.networks import ClassConditionalAutoencoder
 from gencls.zoo.training.attack import pgd
 from gencls.zoo.training.perturbations import Adversarial
 
 __all__ = ["accuracy", "adversarial_accuracy", "measure"]
 
 _CHUNK = 500
-_ATTACKS = (
-    Adversarial(norm="linf", epsilon=0.3, steps=40, step_size=0.02, warmup_epochs=0),
-    Adversarial(norm="l2", epsilon=1.5, steps=40, step_size=0.1, warmup_epochs=0),
-)
+
+
+def _attacks(data: str) -> tuple[Adversarial, ...]:
+    """PGD at the radii of the thesis's table of a data set (Tables 2.2 to 2.5)."""
+    linf = {"mnist": 0.3, "mnist-embedded": 0.3, "fashion-mnist": 0.1}.get(data, 8 / 255)
+    return (
+        Adversarial(norm="linf", epsilon=linf, steps=40, step_size=round(linf / 15, 6), warmup_epochs=0),
+        Adversarial(norm="l2", epsilon=1.5, steps=40, step_size=0.1, warmup_epochs=0),
+    )
 
 
 def measure(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
     """Measure a network.
 
     Args:
-        network: a classifier, images to logits (N, K), in eval mode; or the decoders of ABS.
+        network: a classifier, images to logits (N, K), or an autoencoder, in eval mode.
         tests: one or more test sets. Of a classifier: clean accuracy on each of them, and under PGD on a part of the
-            last. Of decoders: clean accuracy of ABS with its default settings on a part of the last.
+            last. Of an autoencoder: clean accuracy of ABS or E-ABS on it, with default settings, on a part of the last.
         few: size of this part, with equally many images of each class; at most the size of the last test set.
 
     Returns:
@@ -37,13 +42,19 @@ def measure(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) 
     part = balanced_subset(tests[-1].labels, few, seed=0)
     images, labels = tests[-1].images[part], tests[-1].labels[part]
     where = f"{tests[-1].name} {tests[-1].split}, {len(labels)} images"
-    if isinstance(network, ClassDecoders):
-        return {f"ABS clean accuracy, {where}": accuracy(ABS(GroupedDecoders.from_decoders(network)), images, labels)}
+    if isinstance(network, ClassConditionalAutoencoder):
+        with seeded(0):
+            return {
+                f"clean accuracy by {kind} inference, {where}": accuracy(
+                    eabs_of(network, variational=kind == "variational"), images, labels
+                )
+                for kind in ("point", "variational")
+            }
     figures = {
         f"clean accuracy, {test.name} {test.split}, {len(test)} images": accuracy(network, test.images, test.labels)
         for test in tests
     }
-    for attack in _ATTACKS:
+    for attack in _attacks(tests[-1].name):
         described = f"PGD {attack.norm} {attack.epsilon}, {attack.steps} steps of {attack.step_size}, 1 random start"
         figures[f"accuracy under {described}, {where}"] = adversarial_accuracy(network, images, labels, attack)
     return figures

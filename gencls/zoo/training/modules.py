@@ -1,4 +1,4 @@
-"""Lightning modules: a classifier and class-conditional VAEs."""
+"""Lightning modules: a classifier and class-conditional autoencoders."""
 
 import math
 from abc import abstractmethod
@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 from gencls.core.rng import stream_seed
-from gencls.zoo.networks import CNN, ClassConditionalVAE
+from gencls.zoo.networks import CNN, ClassConditionalAutoencoder
 from gencls.zoo.training.perturbations import Perturbation
 
-__all__ = ["ClassifierTraining", "NetworkTraining", "VAETraining", "negative_elbo"]
+__all__ = ["AutoencoderTraining", "ClassifierTraining", "NetworkTraining", "divergence", "squared_error"]
 
 
 class NetworkTraining(lightning.LightningModule):
-    """What both trainings share: Adam, a learning rate that falls to zero along a cosine, and one random stream per step.
+    """What all trainings share: Adam, a learning rate that falls to zero along a cosine, and one random stream per step.
 
     Each step begins with a seed of its own, so that a training that was stopped and resumed ends with the same weights
     as one that was not.
@@ -44,12 +44,16 @@ class NetworkTraining(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam with a cosine schedule over all steps."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.learning_rate)
         total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What Adam learns, and at which rates."""
+        return [{"params": list(self.parameters())}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the settings."""
@@ -102,50 +106,131 @@ class ClassifierTraining(NetworkTraining):
         return loss
 
 
-class VAETraining(NetworkTraining):
-    """The negative ELBO of each image under the VAE of its own class (thesis, eq. 2.1), all K VAEs in one training.
+class AutoencoderTraining(NetworkTraining):
+    """Algorithm 1 of the thesis, with each of its extensions to ABS as a switch.
+
+    An encoded image is decoded by its class; encoders and decoders descend on (eq. 2.5)
+
+        c(x, G_y(z)) + beta prior(z) - gamma log [exp -c(x, G_y(z)) / sum_k exp -c(x, G_k(z))],        z ~ Q(z | x),
+
+    with c the squared error. The prior term is -log D(z) where the network has discriminators (extension A), and
+    KL[Q(z | x) || N(0, 1)] where it has none (ABS). Extension D is gamma > 0 with a shared encoder. Discriminators descend on
+    -beta [log D(z~) + log(1 - D(z))] with z~ from the prior. Algorithm 1 does so after the other update but on the same z, and
+    neither loss has gradients of the other's weights: one optimiser step on their sum is the same.
 
     Args:
-        network: the K VAEs. The perturbed image is both what they encode and what they reconstruct.
-        beta: weight of the KL divergence.
+        network: the perturbed image is both what it encodes and what it reconstructs.
+        beta: weight of the prior term.
+        gamma: weight of the discriminative loss; 0 leaves it out, and an image is then decoded by its own class only.
+        generative_epochs: epochs at the start without the discriminative loss. They are not in the thesis: with one decoder
+            per image such an epoch costs a tenth, and generative quality is what takes the most epochs.
+        discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
         **shared: see :class:`NetworkTraining`.
+
+    Raises:
+        GenclsError: for gamma > 0 without a shared encoder: the prior term would not cancel in eq. 2.4.
     """
 
-    def __init__(self, network: ClassConditionalVAE, *, beta: float = 1.0, **shared: Any) -> None:
+    def __init__(
+        self,
+        network: ClassConditionalAutoencoder,
+        *,
+        beta: float = 1.0,
+        gamma: float = 0.0,
+        generative_epochs: float = 0.0,
+        discriminator_rate: float = 1.0,
+        **shared: Any,
+    ) -> None:
         super().__init__(**shared)
+        if gamma > 0 and not network.shared_encoder:
+            raise GenclsError(f"a discriminative loss: expected one encoder for all classes, got {len(network.encoders)}")
         self.network = network
         self.beta = beta
+        self.gamma = gamma
+        self.generative_epochs = generative_epochs
+        self.discriminator_rate = discriminator_rate
 
     @property
     def product(self) -> nn.Module:
-        """The decoders: inference by optimisation uses no encoder."""
-        return self.network.decoders
+        """The autoencoder; variational inference also starts from its encoder."""
+        return self.network
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The discriminators learn at a rate of their own."""
+        learned_apart = {id(parameter) for parameter in self.network.discriminators.parameters()}
+        others = [parameter for parameter in self.network.parameters() if id(parameter) not in learned_apart]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if learned_apart:
+            rate = self.learning_rate * self.discriminator_rate
+            groups.append({"params": list(self.network.discriminators.parameters()), "lr": rate})
+        return groups
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """One step on images (N, C, H, W) in [0, 1] and labels (N,)."""
         images, labels = batch
-        images = self.perturbation(self.network, images, labels, epoch=self.epochs_passed(batch_index))
-        reconstruction, order = self.network(images, labels)
-        error, divergence = negative_elbo(images[order], *reconstruction)
-        loss = (error + self.beta * divergence).mean()
-        self.log_dict(
-            {"loss": loss, "error": error.mean(), "divergence": divergence.mean()}, prog_bar=True, batch_size=len(labels)
-        )
-        return loss
+        if not self.network.shared_encoder:  # batch norm cannot learn from a single image of a class
+            several = labels.bincount()[labels] > 1
+            images, labels = images[several], labels[several]
+        epoch = self.epochs_passed(batch_index)
+        images = self.perturbation(self.network, images, labels, epoch=epoch)
+        mean, log_variance, others = self._encode(images, labels)
+        latents = _sample(mean, log_variance)
+        if self.gamma > 0 and epoch >= self.generative_epochs:
+            errors = squared_error(images.unsqueeze(1), self.network.decode_all(latents))
+            error = errors.gather(1, labels.unsqueeze(1)).squeeze(1)
+            discriminative = F.cross_entropy(errors.neg(), labels)
+        else:
+            error = squared_error(images, self.network.decode(latents, labels))
+            discriminative = error.new_zeros(())
+        prior = self._prior(mean, log_variance, latents, labels)
+        figures = {"error": error.mean(), "prior": prior.mean(), "discriminative": discriminative}
+        loss = figures["error"] + self.beta * figures["prior"] + self.gamma * discriminative
+        if self.network.adversarial:
+            figures["discriminator"] = self._discriminator_loss(latents, labels, others)
+        self.log_dict({"loss": loss, **figures}, prog_bar=True, batch_size=len(labels))
+        return loss + self.beta * figures["discriminator"] if self.network.adversarial else loss
+
+    def _encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """Q(z | x) by the encoder of each image's class; and latents of the images by an encoder of another class.
+
+        "Training discriminators with both in-distribution samples and out-of-distribution samples improves the model's
+        performance" (thesis, section 2.3, of A-ABS). The labels of the batch in another order say which encoder.
+        """
+        if self.network.shared_encoder or not self.network.adversarial:
+            return *self.network.encode(images, labels), None
+        other = labels[torch.randperm(len(labels), device=labels.device)]
+        # In one pass: batch norm then sees what each encoder is asked for at test time, images of all classes.
+        mean, log_variance = self.network.encode(images.repeat(2, 1, 1, 1), torch.cat([labels, other]))
+        count = len(labels)
+        others = _sample(mean[count:], log_variance[count:]).detach(), other
+        return mean[:count], log_variance[:count], others
+
+    def _prior(self, mean: Tensor, log_variance: Tensor, latents: Tensor, labels: Tensor) -> Tensor:
+        """The prior term, (N,)."""
+        if not self.network.adversarial:
+            return divergence(mean, log_variance)
+        return -F.logsigmoid(self.network.discriminate(latents, labels, frozen=True))
+
+    def _discriminator_loss(self, latents: Tensor, labels: Tensor, others: tuple[Tensor, Tensor] | None) -> Tensor:
+        """-log D(z~) - log(1 - D(z)), where log(1 - D) = log sigmoid(-logit)."""
+        encoded = latents.detach()
+        if others is not None:
+            encoded, labels = torch.cat([encoded, others[0]]), torch.cat([labels, others[1]])
+        real = self.network.discriminate(torch.randn_like(encoded), labels, frozen=False)
+        fake = self.network.discriminate(encoded, labels, frozen=False)
+        return -(F.logsigmoid(real) + F.logsigmoid(-fake)).mean()
 
 
-def negative_elbo(images: Tensor, reconstructions: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
-    """The two terms of the negative ELBO (thesis, eq. 2.1, with -log P(x | z) = ||x - G(z)||^2).
+def _sample(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """One latent per distribution, by reparameterisation."""
+    return mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
 
-    Args:
-        images: (N, C, H, W).
-        reconstructions: (N, C, H, W), of one latent drawn from Q(z | x).
-        mean: (N, d), of Q(z | x).
-        log_variance: (N, d), of Q(z | x).
 
-    Returns:
-        The squared error summed over pixels (N,), and KL[Q(z | x) || N(0, 1)] (N,).
-    """
-    error = (images - reconstructions).square().flatten(1).sum(1)
-    divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).sum(1)
-    return error, divergence
+def squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """c(x, G(z)) = ||x - G(z)||_2^2, summed over channels and pixels: (..., C, H, W) to (...), broadcasting."""
+    return (images - reconstructions).square().sum(dim=(-3, -2, -1))
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL[N(mean, variance) || N(0, 1)] of diagonal Gaussians: (N, d) to (N,)."""
+    return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).sum(1)

@@ -17,11 +17,11 @@ from gencls.core.errors import GenclsError
 from gencls.core.rng import seeded
 from gencls.zoo.checkpoints import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
-from gencls.zoo.networks import CNN, ClassConditionalVAE, find_architecture
+from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, find_architecture
 from gencls.zoo.training.batches import batch_loader
 from gencls.zoo.training.measure import measure
-from gencls.zoo.training.modules import ClassifierTraining, NetworkTraining, VAETraining
-from gencls.zoo.training.presets import Preset, VAEPreset, preset
+from gencls.zoo.training.modules import AutoencoderTraining, ClassifierTraining, NetworkTraining
+from gencls.zoo.training.presets import AutoencoderPreset, Preset, preset
 
 __all__ = ["SPLITS", "train"]
 
@@ -30,17 +30,21 @@ SPLITS = {
     "mnist": ("train-disjoint", "test"),
     "mnist-embedded": ("train", "test"),
     "fashion-mnist": ("train", "test"),
+    "gtsrb10": ("train", "test"),
+    "supertraffic10": ("train", "test"),
+    "svhn": ("train", "test"),
 }
 """The training and the test split of each data set that can be trained on."""
 
 
 def train(
-    name: str,
+    name: str | Preset,
     *,
-    data: str = "mnist",
+    data: str | None = None,
     data_root: str | Path | None = None,
     epochs: int | None = None,
     limit: int | None = None,
+    measured: int = 1000,
     seed: int = 0,
     out: str | Path = "runs",
     resume: bool = False,
@@ -53,11 +57,12 @@ def train(
     digits. The global random state is left as it was.
 
     Args:
-        name: of a preset.
-        data: "mnist", "mnist-embedded" or "fashion-mnist".
+        name: of a preset, or a preset with other settings; its own name then says where results lie.
+        data: a key of :data:`SPLITS` whose images have the network's shape; None takes the preset's.
         data_root: where the files of ``data`` lie; None asks GENCLS_DATA.
         epochs: passes over the training set; None takes the preset's.
         limit: train on so many images, and measure what is slow on no more than that; None takes all.
+        measured: test images of the slow measurements: attacks, and inference by optimisation.
         seed: of initial weights, order, noise and attacks.
         out: parent of the run's folder.
         resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped.
@@ -70,13 +75,14 @@ def train(
         GenclsError: for an unknown preset or data set, images of another shape than the network's, fewer than one
             epoch, a folder that holds a run already (unless ``resume``), no run to resume, or one with other settings.
     """
-    settings = preset(name)
+    settings = preset(name) if isinstance(name, str) else name
     settings = settings if epochs is None else replace(settings, epochs=epochs)
+    data = settings.data if data is None else data
     if settings.epochs < 1:
         raise GenclsError(f"train: expected epochs >= 1, got {epochs}")
     if data not in SPLITS:
         raise GenclsError(f"train: expected data to be one of {', '.join(SPLITS)}, got {data!r}")
-    folder = Path(out) / name
+    folder = Path(out) / settings.name
     start = _checkpoint_to_start_from(folder, resume=resume)
     train_split, test_split = SPLITS[data]
     training_set = load_data(data, train_split, root=data_root, limit=limit)
@@ -84,7 +90,7 @@ def train(
     if data == "mnist":
         tests.append(load_data("mnist-embedded", "test"))
     _check_shape(training_set, settings.architecture)
-    command = _command(name, data=data, epochs=epochs, limit=limit, seed=seed)
+    command = _command(settings, data=data, epochs=epochs, limit=limit, seed=seed)
 
     with seeded(seed):
         module = _module(settings, training_set.num_classes, seed, command)
@@ -93,7 +99,7 @@ def train(
     # What is measured is what is stored: rounded to half precision.
     network = module.product.half().float().eval().requires_grad_(False)
     card = Card(
-        name=name,
+        name=settings.name,
         architecture=type(network).__name__,
         arguments=_arguments(settings, training_set.num_classes),
         what=f"{settings.what}. {settings.recipe}",
@@ -101,12 +107,12 @@ def train(
         command=command,
         metrics={
             "training seconds": round(timer.time_elapsed("train"), 1),
-            **measure(network, tests, few=min(1000, limit or 1000)),
+            **measure(network, tests, few=min(measured, limit or measured)),
         },
         licence="Apache-2.0",
         seed=seed,
     )
-    path = folder / f"{name}.safetensors"
+    path = folder / f"{settings.name}.safetensors"
     save_checkpoint(network, path, card, half=True)
     return path
 
@@ -137,14 +143,24 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
         "seed": seed,
         "description": f"{command}: {settings.recipe}",
     }
-    if isinstance(settings, VAEPreset):
-        return VAETraining(ClassConditionalVAE.from_architecture(**arguments), beta=settings.beta, **shared)
+    if isinstance(settings, AutoencoderPreset):
+        return AutoencoderTraining(
+            ClassConditionalAutoencoder.from_architecture(**arguments),
+            beta=settings.beta,
+            gamma=settings.gamma if settings.discriminative else 0.0,
+            generative_epochs=settings.generative_share * settings.epochs,
+            discriminator_rate=settings.discriminator_rate,
+            **shared,
+        )
     return ClassifierTraining(CNN.from_architecture(**arguments), **shared)
 
 
 def _arguments(settings: Preset, num_classes: int) -> dict[str, Any]:
     """The constructor's arguments of the trained network; they go on its card."""
-    return {"architecture": settings.architecture, "num_classes": num_classes, "dropout": settings.dropout}
+    arguments = {"architecture": settings.architecture, "num_classes": num_classes, "dropout": settings.dropout}
+    if isinstance(settings, AutoencoderPreset):
+        return arguments | {"shared_encoder": settings.discriminative, "adversarial": settings.adversarial}
+    return arguments
 
 
 def _fit(
@@ -195,10 +211,10 @@ def _without_advice() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _command(name: str, *, data: str, epochs: int | None, limit: int | None, seed: int) -> str:
-    options = [f"--data {data}"] if data != "mnist" else []
+def _command(settings: Preset, *, data: str, epochs: int | None, limit: int | None, seed: int) -> str:
+    options = [f"--data {data}"] if data != settings.data else []
     options += ["--data-root DATA"] if data != "mnist-embedded" else []
     options += [f"--epochs {epochs}"] if epochs is not None else []
     options += [f"--limit {limit}"] if limit is not None else []
     options += [f"--seed {seed}"] if seed else []
-    return " ".join(["gencls", "train", name, *options])
+    return " ".join(["gencls", "train", settings.name, *options])

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from gencls.core import BayesClassifier, GenclsError, keyed
-from gencls.defenses import AnalysisBySynthesis, GaussianKL
+from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, keyed
+from gencls.defenses import AnalysisBySynthesis, GaussianBlur, GaussianKL
 from gencls.eval import Attack, AttackModel, ThreatModel, evaluate
 from gencls.eval.attacks.latent_descent import LatentDescent
 from gencls.perceptual import SquaredL2
@@ -139,6 +139,13 @@ def test_in_an_evaluation(prototypes, images):
     assert (found.records.correct == 0).all()
     assert (found.records.distance > 0).all()
     assert set(found.records.gradient) == {"none"}
+
+
+def test_behind_a_transform(prototypes, images):
+    attack = LatentDescent(L2, steps=200, step_size=0.01)
+    plain = attack(AttackModel(prototypes), images, LABELS)
+    defense = TransformedClassifier(GaussianBlur(sigma=0.01), prototypes, num_classes=3).eval()  # as good as the identity
+    torch.testing.assert_close(attack(AttackModel(defense), images, LABELS), plain, rtol=0, atol=1e-5)
 
 
 def test_needs_a_bayes_classifier_with_reconstructions(cnn, digits):

@@ -1,0 +1,69 @@
+"""All golden vectors: build the network from its config, fill it, load it, compare.
+
+Nothing here knows the files at hand. A network of another folder gets a Family in FAMILIES.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from gencls.core import GenclsError
+from tests.golden.abs_mnist import ABS_MNIST
+from tests.golden.vectors import ROOT, entries, folders
+
+FAMILIES = {"abs_mnist": ABS_MNIST}
+
+VECTORS = {vectors.name: vectors for folder in folders(ROOT) if folder.name in FAMILIES for vectors in entries(folder)}
+ARRAYS = [
+    (name, array)
+    for name, vectors in VECTORS.items()
+    for array in vectors.names
+    if array not in FAMILIES[vectors.folder.name].inputs
+]
+
+
+@cache
+def outputs(name: str) -> Mapping[str, Tensor]:
+    vectors = VECTORS[name]
+    return FAMILIES[vectors.folder.name].outputs(vectors)
+
+
+@pytest.mark.skipif(not folders(ROOT), reason=f"no golden vectors in {ROOT}; set GENCLS_GOLDEN")
+def test_every_entry_has_arrays() -> None:
+    assert {name for name, _ in ARRAYS} == set(VECTORS)
+
+
+@pytest.mark.parametrize("folder", [folder.name for folder in folders(ROOT) if folder.name not in FAMILIES])
+def test_folder_without_a_builder(folder: str) -> None:
+    pytest.skip("no builder yet")
+
+
+@pytest.mark.parametrize(("name", "array"), ARRAYS, ids=lambda part: part)
+def test_array(name: str, array: str) -> None:
+    vectors = VECTORS[name]
+    family, found = FAMILIES[vectors.folder.name], outputs(name)
+    if array not in found:
+        reasons = [reason for end, reason in family.left_out.items() if array.endswith(end)]
+        pytest.skip(reasons[0] if reasons else "no output of ours has this name")
+    expected = vectors.arrays[array]
+    torch.testing.assert_close(found[array].to(expected.dtype), expected, rtol=0, atol=family.tolerance(array, expected))
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_keys(name: str) -> None:
+    """Our loader takes the manifest's keys, names those that it does not use, and tells of missing and unknown ones."""
+    vectors = VECTORS[name]
+    family, state = FAMILIES[vectors.folder.name], vectors.state
+    unused = family.unused(state)
+    assert set(unused) < set(state)
+    used = [key for key in state if key not in unused]
+    family.load({key: state[key] for key in used})
+    for key in used[::7]:  # a sample, for time; 7 so that it meets all layers of networks that repeat each other
+        if not key.endswith(family.optional):
+            with pytest.raises(GenclsError):
+                family.load({other: state[other] for other in used if other != key})
+    with pytest.raises(GenclsError, match="surplus"):
+        family.load({**state, f"{used[0]}.surplus": state[used[0]]})
