@@ -28,6 +28,7 @@ def minimize(
     eps: float = 1e-8,
     project: Callable[[Latents], Latents] | None = None,
     unroll: bool = False,
+    keep: Callable[[int, Tensor], Tensor | None] | None = None,
 ) -> Latents:
     """Minimise an objective over latents, all problems of a batch at once (thesis, Algorithm 2, the inner loop).
 
@@ -46,6 +47,9 @@ def minimize(
         project: applied to the latents after each step, for instance onto a ball.
         unroll: keep the graph, so that the result is differentiable in everything that the objective depends on.
             Otherwise the result is detached.
+        keep: which problems go on: called in each step with its number, from 1, and the values that the objective has just
+            taken, it returns bool of their shape, whose dimensions are the first ones of the latents, or None for all. The
+            others stay where they are.
 
     Returns:
         The last iterate, one tensor per level.
@@ -62,7 +66,9 @@ def minimize(
     square = tuple(torch.zeros_like(level) for level in latents)
     for step in range(1, steps + 1):
         latents = tuple(level if unroll and level.requires_grad else level.detach().requires_grad_() for level in latents)
-        gradients = torch.autograd.grad(objective(latents).sum(), latents, create_graph=unroll)
+        before, values = latents, objective(latents)
+        going = None if keep is None else keep(step, values.detach())
+        gradients = torch.autograd.grad(values.sum(), latents, create_graph=unroll)
         if optimizer == "gradient":
             latents = tuple(z - lr * g for z, g in zip(latents, gradients, strict=True))
         else:
@@ -75,4 +81,11 @@ def minimize(
             )
         if project is not None:
             latents = project(latents)
+        if going is not None:
+            latents = tuple(_where(going, new, old) for new, old in zip(latents, before, strict=True))
     return latents if unroll else tuple(level.detach() for level in latents)
+
+
+def _where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """By problem: chosen (...), latents (..., *shape)."""
+    return torch.where(chosen.view(*chosen.shape, *(1,) * (new.ndim - chosen.ndim)), new, old)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gencls.core.random_functions import KeyedDraws
 
-__all__ = ["Streams", "branch", "draws", "keyed", "repeatable", "repeated", "seeded", "select", "stream_seed"]
+__all__ = ["Streams", "branch", "draws", "keyed", "present_rows", "repeatable", "repeated", "seeded", "select", "stream_seed"]
 
 
 @contextmanager
@@ -108,6 +108,12 @@ def keyed(seeds: Sequence[int]) -> Iterator[Streams]:
             yield streams
     finally:
         _active.reset(token)
+
+
+def present_rows() -> list[tuple[int, ...]] | None:
+    """Who the rows of the batch are: for each one a key of its sample, draw and try; None without streams."""
+    streams = _active.get()
+    return None if streams is None else list(streams.rows)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, GaussianKL
+from gencls.defenses.elimination import Elimination
 from gencls.defenses.starts import RandomStarts
 from gencls.perceptual import SquaredL2
 
@@ -26,6 +27,8 @@ def ABS(  # noqa: N802 - the name of the method
     radius: float | None = 5.0,
     keep_signs: bool = True,
     seed: int = 0,
+    fast: bool = False,
+    warm_steps: int | None = None,
     memory_budget: int = 2**31,
 ) -> AnalysisBySynthesis:
     r"""ABS on the engine of Algorithm 2.
@@ -48,6 +51,8 @@ def ABS(  # noqa: N802 - the name of the method
         radius: latents stay within this L2 norm; 5 in the public code; None does not project.
         keep_signs: whether latents keep their signs when projected; False is what the public code does.
         seed: of the random codes.
+        fast: hopeless classes leave the descent early, see :class:`~gencls.defenses.elimination.Elimination`.
+        warm_steps: gives attackers the gradient mode "warm" in place of "frozen", see :class:`AnalysisBySynthesis`.
         memory_budget: bytes of activations per chunk of images.
 
     Returns:
@@ -67,6 +72,8 @@ def ABS(  # noqa: N802 - the name of the method
         steps=steps,
         lr=lr,
         project=project,
+        elimination=Elimination() if fast else None,
+        warm_steps=warm_steps,
         memory_budget=memory_budget,
     )
 

@@ -9,15 +9,13 @@ ABS, E-ABS and the GAN-inversion classifiers are this engine put together from d
 """
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gencls.core import (
     BayesClassifier,
@@ -30,61 +28,11 @@ from gencls.core import (
 )
 from gencls.core.inference import Optimizer
 from gencls.core.memory import saved_bytes
+from gencls.defenses.elimination import Contest, Elimination
+from gencls.defenses.regularizers import DiscriminatorPenalty, GaussianKL, Regularizer
+from gencls.defenses.warm_start import WarmStart
 
 __all__ = ["AnalysisBySynthesis", "Ball", "DiscriminatorPenalty", "GaussianKL", "Regularizer"]
-
-
-class Regularizer(nn.Module):
-    """R, the price of a latent or of a distribution over latents."""
-
-    @abstractmethod
-    def forward(self, latents: Latents) -> Tensor:
-        """R(z): latents (N, K, *shape) per level -> (N, K)."""
-
-    def expected(self, means: Latents, log_stds: Latents, latents: Latents) -> Tensor:
-        """R of N(mean, std^2): closed form where there is one, by default E[R(z)] by the one drawn sample.
-
-        Args:
-            means: (N, K, *shape) per level.
-            log_stds: log standard deviations, as the means.
-            latents: one sample, as the means.
-
-        Returns:
-            (N, K).
-        """
-        value: Tensor = self(latents)
-        return value
-
-
-class GaussianKL(Regularizer):
-    """KL[N(z, 1) || N(0, 1)] = ||z||^2 / 2, the second term of thesis eq. 2.2; with an optimised variance the whole KL."""
-
-    def forward(self, latents: Latents) -> Tensor:
-        """Latents (N, K, *shape) per level -> (N, K)."""
-        return _total([0.5 * level.square() for level in latents])
-
-    def expected(self, means: Latents, log_stds: Latents, latents: Latents) -> Tensor:
-        """KL[N(mean, std^2) || N(0, 1)], (N, K)."""
-        return _total([0.5 * (m.square() + (2 * s).exp() - 2 * s - 1) for m, s in zip(means, log_stds, strict=True)])
-
-
-class DiscriminatorPenalty(Regularizer):
-    """-log D(z), the second term of thesis eq. 2.3 and 2.6; D(z) is the probability that z is a sample of the prior."""
-
-    def __init__(self, discriminator: nn.Module) -> None:
-        """Take the discriminator: latents (N, K, d) -> logits of D, (N, K)."""
-        super().__init__()
-        self.discriminator = discriminator
-
-    def forward(self, latents: Latents) -> Tensor:
-        """One level (N, K, d) -> (N, K)."""
-        (codes,) = latents
-        return -F.logsigmoid(self.discriminator(codes))
-
-
-def _total(levels: Sequence[Tensor]) -> Tensor:
-    """Sum over all entries of all levels: (N, K, *shape) per level -> (N, K)."""
-    return torch.stack([level.flatten(2).sum(2) for level in levels]).sum(0)
 
 
 @dataclass(frozen=True)
@@ -132,6 +80,8 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         start_std: float = 1.0,
         proposals: Sequence[nn.Module] = (),
         samples: int = 1,
+        elimination: Elimination | None = None,
+        warm_steps: int | None = None,
         memory_budget: int = 2**31,
     ) -> None:
         """Put the parts together.
@@ -151,17 +101,22 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
             proposals: other starts, images -> q as it is optimised: means, then log standard deviations, per level. For each
                 image and class the start of least loss is taken.
             samples: latents drawn for the final score of variational inference, >= 1.
+            elimination: lets hopeless classes leave the descent early (the fast path); None optimises all to the end.
+            warm_steps: attackers get the gradient mode "warm" in place of "frozen": its inference goes on from what it found at
+                the attack's last look, for so many steps, >= 1. The classifier itself always infers in full.
             memory_budget: bytes that the graph of one chunk of images may keep; the chunk is at least one image.
 
         Raises:
-            GenclsError: for a negative weight or number of steps, a step size or standard deviation that is not positive or
-                less than one sample.
+            GenclsError: for a negative weight or number of steps, a step size or standard deviation that is not positive, less
+                than one sample or less than one warm step.
         """
         super().__init__()
         if weight < 0 or steps < 0 or lr <= 0:
             raise GenclsError(f"expected weight >= 0, steps >= 0, lr > 0, got weight={weight}, steps={steps}, lr={lr}")
         if start_std <= 0 or samples < 1:
             raise GenclsError(f"expected start_std > 0 and samples >= 1, got start_std={start_std}, samples={samples}")
+        if warm_steps is not None and warm_steps < 1:
+            raise GenclsError(f"expected warm_steps >= 1 or None, got {warm_steps}")
         self.generator = generator.requires_grad_(False)  # inference must not collect gradients of the parameters
         self.start = start
         self.proposals = nn.ModuleList(proposals)
@@ -178,13 +133,21 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         self.project = project
         self.start_std = start_std
         self.samples = samples
+        self.elimination = elimination
+        self.warm_steps = warm_steps
         self.memory_budget = memory_budget
         self._bytes: int | None = None
 
-    def loss(self, target: tuple[Tensor, ...], q: Latents) -> Tensor:
-        """D(x, G_k(z)) + lambda R, (N, K), from an embedding whose rows are the images, each repeated K times.
+    def loss(self, target: tuple[Tensor, ...], q: Latents, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """D(x, G_k(z)) + lambda R. Variationally z is a fresh sample of q: an unbiased estimate of the expectation in eq. 2.6.
 
-        Variationally z is one fresh sample of q: an unbiased estimate of the expectation in eq. 2.6.
+        Args:
+            target: embeddings of the images: N * K rows, each image's repeated K times; with pairs those of their images.
+            q: of all images and classes.
+            pairs: images and classes, each (M,), whose losses are asked for; None asks for all. The sample is the same.
+
+        Returns:
+            (N, K), or (M,) for pairs.
         """
         if self.variational:
             means, log_stds = self._split(q)
@@ -193,20 +156,22 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         else:
             latents = q
             penalty = self.regularizer(latents)
-        return self._distance(target, latents) + self.weight * penalty
+        if pairs is not None:
+            penalty = penalty[pairs]
+        return self._distance(target, latents, pairs) + self.weight * penalty
 
     def infer(self, images: Tensor) -> Latents:
         """The q of each class, (N, K, *shape) per level; unrolled where the images require grad."""
-        if images.requires_grad:  # the caller keeps the whole graph: chunks would save nothing
-            return self._descend(images, self.steps)
-        fit = max(1, self.memory_budget // (2 * self._bytes_per_step(images)))  # a backward pass needs as much again
-        if fit >= len(images):
-            return self._descend(images, self.steps)
-        chunks = []
-        for rows in torch.arange(len(images)).split(fit):
-            with select(rows) if self.variational else nullcontext():  # each image draws from its own stream
-                chunks.append(self._descend(images[rows], self.steps))
-        return tuple(torch.cat(levels) for levels in zip(*chunks, strict=True))
+        return self._in_parts(images, None, self.steps)
+
+    def resume(self, images: Tensor, q: Latents, steps: int) -> Latents:
+        """So many steps on from a q of images nearby; as :meth:`infer`."""
+        return self._in_parts(images, q, steps)
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """``frozen`` (eq. 2.9), or a new ``warm`` one where there are ``warm_steps``, and ``unrolled``."""
+        modes = super().surrogates()
+        return modes if self.warm_steps is None else {"warm": WarmStart(self, self.warm_steps), "unrolled": modes["unrolled"]}
 
     def images_per_graph(self, images: Tensor) -> int | None:
         """As many as the memory budget allows, from the measured size of the graph of one step."""
@@ -229,12 +194,30 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
     def extra_repr(self) -> str:
         """The settings."""
         settings = f"steps={self.steps}, lr={self.lr}, weight={self.weight}, optimizer={self.optimizer!r}"
-        return settings + (f", variational, start_std={self.start_std}, samples={self.samples}" if self.variational else "")
+        settings += f", variational, start_std={self.start_std}, samples={self.samples}" if self.variational else ""
+        return settings + ("" if self.elimination is None else f", elimination={self.elimination.rounds}")
 
-    def _distance(self, target: tuple[Tensor, ...], latents: Latents) -> Tensor:
-        """D(x, G_k(z)), (N, K)."""
-        reconstruction = self.generator.decode_all(latents)
-        return self.distance.compare(target, self.distance.embed(reconstruction.flatten(0, 1))).view(reconstruction.shape[:2])
+    def _in_parts(self, images: Tensor, q: Latents | None, steps: int) -> Latents:
+        """Descend for as many images at once as fit; from the start if there is no q."""
+        if images.requires_grad:  # the caller keeps the whole graph: chunks would save nothing
+            return self._descend(images, q, steps)
+        fit = max(1, self.memory_budget // (2 * self._bytes_per_step(images)))  # a backward pass needs as much again
+        if fit >= len(images):
+            return self._descend(images, q, steps)
+        chunks = []
+        for rows in torch.arange(len(images)).split(fit):
+            with select(rows) if self.variational else nullcontext():  # each image draws from its own stream
+                chunks.append(self._descend(images[rows], None if q is None else tuple(level[rows] for level in q), steps))
+        return tuple(torch.cat(levels) for levels in zip(*chunks, strict=True))
+
+    def _distance(self, target: tuple[Tensor, ...], latents: Latents, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """D(x, G_k(z)), (N, K), or (M,) for pairs of images and classes."""
+        if pairs is None:
+            reconstruction = self.generator.decode_all(latents)
+            distance = self.distance.compare(target, self.distance.embed(reconstruction.flatten(0, 1)))
+            return distance.view(reconstruction.shape[:2])
+        chosen = self.generator(tuple(level[pairs] for level in latents), pairs[1])
+        return self.distance.compare(target, self.distance.embed(chosen))
 
     def _split(self, q: Latents) -> tuple[Latents, Latents]:
         """Latents or means, and log standard deviations, which point inference has none of."""
@@ -244,16 +227,22 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
     def _embed(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.repeat_interleave(self.num_classes, dim=0) for part in self.distance.embed(images))
 
-    def _descend(self, images: Tensor, steps: int) -> Latents:
+    def _descend(self, images: Tensor, q: Latents | None, steps: int) -> Latents:
         target = self._embed(images)
+        contest = None if self.elimination is None else Contest(self.elimination, target)
+
+        def objective(q: Latents) -> Tensor:
+            return self.loss(target, q) if contest is None else contest.losses(self.loss(contest.target, q, contest.pairs))
+
         return minimize(
-            lambda q: self.loss(target, q),
-            self._best_start(images, target),
+            objective,
+            self._best_start(images, target) if q is None else q,
             steps=steps,
             lr=self.lr,
             optimizer=self.optimizer,
             project=None if self.project is None else self._projected(self.project),
             unroll=images.requires_grad,
+            keep=None if contest is None else contest.keep,
         )
 
     def _best_start(self, images: Tensor, target: tuple[Tensor, ...]) -> Latents:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from gencls.core import ClassConditionalGenerator
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, DiscriminatorPenalty, GaussianKL
+from gencls.defenses.elimination import Elimination
 from gencls.defenses.starts import EncoderStart, RandomStarts
 from gencls.perceptual import SquaredL2
 
@@ -25,6 +26,8 @@ def EABS(  # noqa: N802 - the name of the method
     beta: float = 1.0,
     samples: int = 1,
     seed: int = 0,
+    fast: bool = False,
+    warm_steps: int | None = None,
     memory_budget: int = 2**31,
 ) -> AnalysisBySynthesis:
     r"""E-ABS on the engine of Algorithm 2, and every step between it and ABS (Table 2.6).
@@ -51,6 +54,8 @@ def EABS(  # noqa: N802 - the name of the method
         beta: weight of the prior term; 1 in the thesis.
         samples: latents that the final score averages over; unspecified in the thesis.
         seed: of the random codes.
+        fast: hopeless classes leave the descent early, see :class:`~gencls.defenses.elimination.Elimination`.
+        warm_steps: gives attackers the gradient mode "warm" in place of "frozen", see :class:`AnalysisBySynthesis`.
         memory_budget: bytes of activations per chunk of images.
 
     Returns:
@@ -69,5 +74,7 @@ def EABS(  # noqa: N802 - the name of the method
         start_std=start_std,
         proposals=[EncoderStart(encoder)] if encoder is not None and variational else (),
         samples=samples,
+        elimination=Elimination() if fast else None,
+        warm_steps=warm_steps,
         memory_budget=memory_budget,
     )

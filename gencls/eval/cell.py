@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Defense, GenclsError, check_images, check_labels, keyed, seeded, stream_seed
+from gencls.core import GenclsError, check_images, check_labels, keyed, seeded, stream_seed
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
 from gencls.eval.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.fingerprint import device_of, sample_hashes
+from gencls.eval.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
 from gencls.eval.judge import Decisions, Verdict, decide, judge, scores_of
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ _ZERO_GRADIENTS = 0.01
 
 _FEW_DRAWS = 8
 """Below, no majority of the draws is clear by two standard errors unless all agree, which luck brings about in many looks."""
-
-NO_GRADIENT = "none"
-"""The gradient mode of attacks that use none."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,6 @@ class Protocol:
             raise GenclsError(f"protocol: expected most_draws >= judge_draws, got {self.most_draws} and {self.judge_draws}")
         if self.memory is not None and self.memory <= 0:
             raise GenclsError(f"protocol: expected memory in MiB > 0, got {self.memory}")
-
-
-def gradient_modes(defense: nn.Module, attack: Attack) -> tuple[str, ...]:
-    """The gradient modes in which an attack is run against a defense."""
-    if not attack.uses_gradients:
-        return (NO_GRADIENT,)
-    return tuple(defense.surrogates()) if isinstance(defense, Defense) else ("exact",)
 
 
 @dataclass(frozen=True)
@@ -179,7 +170,7 @@ def run_cell(
     hashes = hashes or sample_hashes(images, labels)
     draws, most = (protocol.judge_draws, protocol.most_draws or 8 * protocol.judge_draws) if stochastic else (1, 1)
     samples = protocol.eot_samples if stochastic else 1
-    surrogate = defense.surrogate(None if mode == NO_GRADIENT else mode) if isinstance(defense, Defense) else defense
+    surrogate = asked_by(mode, defense)
     model = AttackModel(
         surrogate.eval(),
         samples=samples,

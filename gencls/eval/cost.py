@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from gencls.core import Defense, seeded
+from gencls.core import seeded
 from gencls.eval.attack_model import AttackModel, frozen
-from gencls.eval.cell import NO_GRADIENT
 from gencls.eval.fingerprint import device_of
+from gencls.eval.gradient_modes import NO_GRADIENT, asked_by
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell
 
@@ -42,7 +42,7 @@ def _seconds_per_image(study: Study, defense: nn.Module, mode: str) -> tuple[flo
     """One forward pass, one judgement, and one forward and backward pass of the attack model for one image (all its draws)."""
     device = device_of(defense) or study.images.device
     images, labels = study.images[:_PROBE].to(device), study.labels[:_PROBE].to(device)
-    surrogate = defense.surrogate(None if mode == NO_GRADIENT else mode) if isinstance(defense, Defense) else defense
+    surrogate = asked_by(mode, defense)
     stochastic = bool(getattr(defense, "stochastic", False))
     model = AttackModel(surrogate, samples=study.protocol.eot_samples if stochastic else 1, reduce=study.protocol.reduce)
 

@@ -1,7 +1,7 @@
 """One defense under several attacks: cells, their records, and the table made of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,7 @@ def evaluate(
     reduce: Reduce = "logits",
     common_draws: bool = False,
     memory: float | None = None,
+    modes: Sequence[str] | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Evaluation:
@@ -67,6 +68,7 @@ def evaluate(
         reduce: what EoT averages: "logits", "probs" or "loss".
         common_draws: whether all looks of an attack use the same draws or fresh ones.
         memory: MiB for the graphs of an attack, see :class:`~gencls.eval.Protocol`.
+        modes: the gradient modes to attack through; None takes all that the defense declares.
         seed: of all random streams.
         name: what the defense is called in the table; None takes its class name.
 
@@ -74,7 +76,8 @@ def evaluate(
         Records per sample and the adversarial images.
 
     Raises:
-        GenclsError: for bad images or labels, no samples, no attacks, or a defense in training mode.
+        GenclsError: for bad images or labels, no samples, no attacks, modes that the defense does not declare, or a defense in
+            training mode.
     """
     import pandas
 
@@ -98,7 +101,7 @@ def evaluate(
         hashes = sample_hashes(images, labels, seen)
         clean: Decisions | None = None
         for attack_name, attack in attacks.items():
-            for mode in gradient_modes(defense, attack):
+            for mode in gradient_modes(defense, attack, modes):
                 cell = run_cell(defense, attack, mode, images, labels, protocol, clean=clean, hashes=hashes)
                 clean = cell.clean
                 frames.append(cell.frame(defense=name or type(defense).__name__, attack=attack_name))

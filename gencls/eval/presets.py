@@ -1,6 +1,7 @@
 """Attacks by name: single ones with their papers' defaults, and the sets of the two papers."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gencls.core import GenclsError
@@ -28,6 +29,7 @@ __all__ = [
     "FIXED",
     "MINIMAL",
     "PRESETS",
+    "ThesisBudget",
     "attack_by_name",
     "mlvgm_attacks",
     "names",
@@ -120,26 +122,78 @@ def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, Atta
     return thesis_attacks("linf" if rest == "linf" else "l2", epsilon)
 
 
-def thesis_attacks(norm: Norm, epsilon: float, *, restarts: int = 5, black_box: bool = True) -> Mapping[str, Attack]:
+@dataclass(frozen=True, kw_only=True)
+class ThesisBudget:
+    """How much the attacks of the thesis spend; the defaults are those of its section 2.3.
+
+    Attributes:
+        restarts: random starts of PGD; 5 for MNIST and FashionMNIST, 20 for SuperTraffic-10 and SVHN.
+        pgd_steps: gradient steps per start.
+        deepfool_steps: linearisations of DeepFool.
+        ddn_steps: gradient steps of DDN.
+        cw_searches: binary searches of C&W.
+        cw_steps: gradient steps per search.
+        noise_sizes: standard deviations of the growing noise up to 1, one draw each; their number is not given.
+        nes_steps: steps of PGD with estimated gradients.
+        nes_pairs: pairs of images per estimated gradient; not given.
+        boundary_queries: looks of the Boundary attack.
+        targets: beyond the thesis: classes that multi-targeted PGD aims at, the most likely first.
+        descent_steps: beyond the thesis: steps of the latent descent attack; 500 in the paper of ABS.
+        descent_rate: beyond the thesis: share of the way to the reconstruction in one of these; 0.01 in the paper of ABS.
+    """
+
+    restarts: int = 5
+    pgd_steps: int = 80
+    deepfool_steps: int = 100
+    ddn_steps: int = 80
+    cw_searches: int = 5
+    cw_steps: int = 100
+    noise_sizes: int = 50
+    nes_steps: int = 50
+    nes_pairs: int = 50
+    boundary_queries: int = 100_000
+    targets: int = 9
+    descent_steps: int = 500
+    descent_rate: float = 0.01
+
+
+def thesis_attacks(
+    norm: Norm,
+    epsilon: float,
+    *,
+    budget: ThesisBudget | None = None,
+    black_box: bool = True,
+    beyond: bool = False,
+    synthesis: bool = True,
+) -> Mapping[str, Attack]:
     """The attacks of the thesis, section 2.3; EoT with 5 draws is a matter of the protocol.
+
+    Eq. 2.9, the adaptive gradient, is the gradient mode "frozen" of a Bayes classifier; its other modes go beyond the thesis.
 
     Args:
         norm: of the threat.
         epsilon: of PGD and NES; the others minimise the distance and are read at this size.
-        restarts: 5 random starts for MNIST and FashionMNIST, 20 for SuperTraffic-10 and SVHN.
-        black_box: with Boundary (100,000 queries, L2) and PGD with estimated gradients (50 steps), which take long.
+        budget: steps, starts and queries; None takes the thesis's.
+        black_box: with Boundary (L2) and PGD with estimated gradients, which take long.
+        beyond: with what the thesis does not have: multi-targeted PGD, and the latent descent attack (L2).
+        synthesis: the defense is a Bayes classifier with reconstructions, as the latent descent attack needs.
     """
-    ball, minimal = ThreatModel(norm, epsilon), ThreatModel(norm)
+    spent, ball, minimal = budget or ThesisBudget(), ThreatModel(norm, epsilon), ThreatModel(norm)
     found: dict[str, Attack] = {
-        "pgd": PGD(ball, steps=80, restarts=restarts),
-        "deepfool": DeepFool(minimal, steps=100),
+        "pgd": PGD(ball, steps=spent.pgd_steps, restarts=spent.restarts),
+        "deepfool": DeepFool(minimal, steps=spent.deepfool_steps),
     }
     if norm == "l2":
-        found |= {"ddn": DDN(minimal, steps=80), "cw": CarliniWagner(minimal, searches=5, steps=100)}
-        found |= {"noise": GrowingNoise(minimal)}
+        found["ddn"] = DDN(minimal, steps=spent.ddn_steps)
+        found["cw"] = CarliniWagner(minimal, searches=spent.cw_searches, steps=spent.cw_steps)
+    found["noise"] = GrowingNoise(minimal, sizes=spent.noise_sizes)
     if black_box:
-        found |= {"nes": NES(ball, steps=50)}
-        found |= {"boundary": Boundary(minimal, queries=100_000)} if norm == "l2" else {}
+        found["nes"] = NES(ball, steps=spent.nes_steps, samples=spent.nes_pairs)
+        found |= {"boundary": Boundary(minimal, queries=spent.boundary_queries)} if norm == "l2" else {}
+    if beyond:
+        found["multi-targeted"] = PGD(ball, steps=spent.pgd_steps, restarts=spent.targets, loss="multi-targeted")
+        if norm == "l2" and synthesis:
+            found["latent-descent"] = LatentDescent(minimal, steps=spent.descent_steps, step_size=spent.descent_rate)
     return found
 
 

@@ -59,6 +59,7 @@ class Study:
         images: Tensor,
         labels: Tensor,
         protocol: Protocol | None = None,
+        modes: Sequence[str] | None = None,
         seeds: Sequence[int] = (0,),
         shard_size: int = 50,
         about: Mapping[str, str] | None = None,
@@ -72,13 +73,14 @@ class Study:
             images: (N, C, H, W) in [0, 1].
             labels: int64 (N,).
             protocol: draws and averaging; its seed is replaced by ``seeds``.
+            modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
             seeds: one run of everything per seed.
             shard_size: samples per cell; what a crash can lose, and the batch size. Results do not depend on it.
             about: what to say of the study in its report: data set, command, and so on.
 
         Raises:
-            GenclsError: for bad images or labels, an empty grid, a defense that does not take these images or has too few
-                classes, or a folder that holds something else.
+            GenclsError: for bad images or labels, an empty grid, a defense that does not take these images, has too few
+                classes or declares none of the modes, or a folder that holds something else.
         """
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
@@ -91,6 +93,7 @@ class Study:
         self.defenses, self.attacks = dict(defenses), dict(attacks)
         self.images, self.labels = images, labels
         self.protocol = protocol or Protocol()
+        self.modes = None if modes is None else tuple(modes)
         self.seeds, self.shard_size = tuple(seeds), shard_size
         self.hashes = sample_hashes(images, labels)
         self.about = {
@@ -109,7 +112,7 @@ class Study:
             StudyCell(defense, attack, mode, seed, shard, self._key(defense, attack, mode, seed, first))
             for defense, module in self.defenses.items()
             for attack, settings in self.attacks.items()
-            for mode in gradient_modes(module, settings)
+            for mode in gradient_modes(module, settings, self.modes)
             for seed in self.seeds
             for shard, first in enumerate(shards)
         ]
@@ -205,6 +208,7 @@ class Study:
             "defenses": self._fingerprints,
             "attacks": {name: repr(attack) for name, attack in self.attacks.items()},
             "protocol": {k: v for k, v in _content(self.protocol).items() if k != "seed"},
+            "modes": None if self.modes is None else list(self.modes),
             "seeds": list(self.seeds),
             "shard_size": self.shard_size,
             "samples": hashlib.sha256("".join(self.hashes).encode()).hexdigest()[:32],

@@ -145,3 +145,46 @@ def test_unknown_optimizer():
     center, curvature, start = problems()
     with pytest.raises(GenclsError, match=r"expected optimizer to be one of \('adam', 'gradient'\), got 'lbfgs'"):
         minimize(quadratic(center, curvature), (start,), steps=1, lr=0.1, optimizer="lbfgs")
+
+
+def test_problems_that_do_not_go_on_stay_and_leave_the_others_alone():
+    center, curvature, start = problems()
+    objective = quadratic(center, curvature)
+    whole = [minimize(objective, (start,), steps=steps, lr=0.1)[0] for steps in range(6)]
+    leaves = torch.tensor([[9, 2], [4, 9], [1, 3]])  # the step whose values send a problem out
+    seen = []
+
+    def keep(step, values):
+        seen.append((step, values))
+        return None if step == 1 and not bool((leaves == 1).any()) else leaves > step
+
+    (found,) = minimize(objective, (start,), steps=5, lr=0.1, keep=keep)
+    for index, step in [((i, j), int(leaves[i, j])) for i in range(3) for j in range(2)]:
+        torch.testing.assert_close(found[index], whole[min(step - 1, 5)][index], rtol=0, atol=0)
+    assert [step for step, _ in seen] == [1, 2, 3, 4, 5]
+    torch.testing.assert_close(seen[0][1], objective((start,)))
+    assert not seen[0][1].requires_grad
+
+
+def test_where_nothing_is_said_all_go_on():
+    center, curvature, start = problems()
+    objective = quadratic(center, curvature)
+    found = minimize(objective, (start,), steps=5, lr=0.1, keep=lambda step, values: None)[0]
+    assert torch.equal(found, minimize(objective, (start,), steps=5, lr=0.1)[0])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "gradient"])
+def test_unrolled_gradient_of_a_descent_that_some_leave_agrees_with_finite_differences(optimizer):
+    center, curvature, start = problems(2, 2, 3)
+    stay = torch.tensor([[True, False], [False, True]])
+
+    def last(m):
+        def objective(latents):
+            return (latents[0] - m).pow(4).flatten(2).sum(2) + quadratic(m, curvature)(latents)
+
+        def keep(step, values):
+            return None if step < 3 else stay
+
+        return minimize(objective, (start,), steps=4, lr=0.05, optimizer=optimizer, unroll=True, keep=keep)[0]
+
+    assert torch.autograd.gradcheck(last, (center.requires_grad_(),), eps=1e-7, atol=1e-5)

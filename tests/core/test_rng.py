@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gencls.core import EoT, GenclsError, draws, keyed, seeded, select, stream_seed
+from gencls.core import EoT, GenclsError, branch, draws, keyed, seeded, select, stream_seed
+from gencls.core.rng import present_rows
 
 SHAPE = (3, 5)
 
@@ -290,3 +291,16 @@ def test_bernoulli_with_a_probability():
     assert drawn.mean() == pytest.approx(0.25, abs=0.05)
     with keyed([3]):
         assert torch.equal(torch.bernoulli(values[:1], 0.25)[0], drawn[2])
+
+
+def test_present_rows_tell_samples_draws_and_tries_apart():
+    assert present_rows() is None
+    with keyed([7, 8, 9]):
+        assert present_rows() == [(7,), (8,), (9,)]
+        with select(torch.tensor([2, 0])), draws(range(3, 5)):
+            assert present_rows() == [(9, 3), (9, 4), (7, 3), (7, 4)]
+        with branch(torch.tensor([1, 1]), [0, 1]):
+            first, second = present_rows()
+            assert first[0] == second[0] == 8
+            assert first != second
+    assert present_rows() is None

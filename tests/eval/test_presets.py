@@ -2,7 +2,7 @@ import pytest
 
 from gencls.core import GenclsError
 from gencls.eval import PGD, CarliniWagner, DeepFool, RestartedCarliniWagner, ThreatModel
-from gencls.eval.presets import FIXED, attack_by_name, mlvgm_attacks, names, thesis_attacks
+from gencls.eval.presets import FIXED, ThesisBudget, attack_by_name, mlvgm_attacks, names, thesis_attacks
 
 
 @pytest.mark.parametrize("name", names())
@@ -32,11 +32,11 @@ def test_bad_names(name, epsilon, message):
 
 def test_the_settings_of_the_thesis():
     """Section 2.3."""
-    linf = thesis_attacks("linf", 0.3, restarts=20)
+    linf = thesis_attacks("linf", 0.3, budget=ThesisBudget(restarts=20))
     assert linf["pgd"] == PGD(ThreatModel("linf", 0.3), steps=80, restarts=20)
     assert linf["deepfool"] == DeepFool(ThreatModel("linf"), steps=100)
     assert linf["nes"].steps == 50
-    assert set(linf) == {"pgd", "deepfool", "nes"}
+    assert set(linf) == {"pgd", "deepfool", "noise", "nes"}
     l2 = thesis_attacks("l2", 1.5)
     assert set(l2) == {"pgd", "deepfool", "ddn", "cw", "noise", "nes", "boundary"}
     assert l2["pgd"].restarts == 5
@@ -44,6 +44,23 @@ def test_the_settings_of_the_thesis():
     assert l2["cw"] == CarliniWagner(ThreatModel("l2"), searches=5, steps=100)
     assert l2["boundary"].queries == 100_000
     assert "boundary" not in thesis_attacks("l2", 1.5, black_box=False)
+
+
+def test_beyond_the_thesis():
+    linf, l2 = (thesis_attacks(norm, 0.5, black_box=False, beyond=True) for norm in ("linf", "l2"))
+    assert set(linf) == {"pgd", "deepfool", "noise", "multi-targeted"}
+    assert set(l2) - set(linf) == {"ddn", "cw", "latent-descent"}
+    assert linf["multi-targeted"].loss == "multi-targeted"
+    assert "latent-descent" not in thesis_attacks("l2", 0.5, beyond=True, synthesis=False)
+
+
+def test_a_budget_reaches_every_attack():
+    spent = ThesisBudget(**{name: 3 + i for i, name in enumerate(ThesisBudget.__dataclass_fields__) if name != "descent_rate"})
+    numbers = set()
+    for norm in ("linf", "l2"):
+        for attack in thesis_attacks(norm, 0.5, budget=spent, beyond=True).values():
+            numbers |= {value for value in vars(attack).values() if type(value) is int}
+    assert {getattr(spent, name) for name in ThesisBudget.__dataclass_fields__ if name != "descent_rate"} <= numbers
 
 
 @pytest.mark.parametrize(

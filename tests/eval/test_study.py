@@ -287,6 +287,20 @@ def test_a_defense_that_does_not_fit_leaves_no_folder(tmp_path):
         assert not (tmp_path / "study").exists()
 
 
+def test_some_gradient_modes(tmp_path):
+    study = small_study(tmp_path / "some", modes=("exact", "unrolled"))
+    ways = {(cell.defense, cell.attack, cell.mode) for cell in study.cells()}
+    assert {mode for defense, attack, mode in ways if defense == "abs" and attack != "noise"} == {"unrolled"}
+    assert {mode for defense, attack, mode in ways if defense != "abs" and attack != "noise"} == {"exact"}
+    assert {mode for _, attack, mode in ways if attack == "noise"} == {"none"}
+    assert len(small_study(tmp_path / "some", modes=("exact", "unrolled")).missing()) == len(study.cells())
+    with pytest.raises(GenclsError, match="holds another study.*modes"):
+        small_study(tmp_path / "some")
+    with pytest.raises(GenclsError, match="Sequential: expected gradient modes among exact; got warm"):
+        small_study(tmp_path / "none", modes=("warm",))
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_report_of_an_unfinished_study(tmp_path):
     study = small_study(tmp_path / "study", seeds=(0,), attacks={"pgd": PGD(LINF, steps=1)})
     computed = []

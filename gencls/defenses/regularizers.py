@@ -1,0 +1,65 @@
+"""What a latent costs: the R of the thesis's Algorithm 2."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gencls.core import Latents
+
+__all__ = ["DiscriminatorPenalty", "GaussianKL", "Regularizer"]
+
+
+class Regularizer(nn.Module):
+    """R, the price of a latent or of a distribution over latents."""
+
+    @abstractmethod
+    def forward(self, latents: Latents) -> Tensor:
+        """R(z): latents (N, K, *shape) per level -> (N, K)."""
+
+    def expected(self, means: Latents, log_stds: Latents, latents: Latents) -> Tensor:
+        """R of N(mean, std^2): closed form where there is one, by default E[R(z)] by the one drawn sample.
+
+        Args:
+            means: (N, K, *shape) per level.
+            log_stds: log standard deviations, as the means.
+            latents: one sample, as the means.
+
+        Returns:
+            (N, K).
+        """
+        value: Tensor = self(latents)
+        return value
+
+
+class GaussianKL(Regularizer):
+    """KL[N(z, 1) || N(0, 1)] = ||z||^2 / 2, the second term of thesis eq. 2.2; with an optimised variance the whole KL."""
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Latents (N, K, *shape) per level -> (N, K)."""
+        return _total([0.5 * level.square() for level in latents])
+
+    def expected(self, means: Latents, log_stds: Latents, latents: Latents) -> Tensor:
+        """KL[N(mean, std^2) || N(0, 1)], (N, K)."""
+        return _total([0.5 * (m.square() + (2 * s).exp() - 2 * s - 1) for m, s in zip(means, log_stds, strict=True)])
+
+
+class DiscriminatorPenalty(Regularizer):
+    """-log D(z), the second term of thesis eq. 2.3 and 2.6; D(z) is the probability that z is a sample of the prior."""
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        """Take the discriminator: latents (N, K, d) -> logits of D, (N, K)."""
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, latents: Latents) -> Tensor:
+        """One level (N, K, d) -> (N, K)."""
+        (codes,) = latents
+        return -F.logsigmoid(self.discriminator(codes))
+
+
+def _total(levels: Sequence[Tensor]) -> Tensor:
+    """Sum over all entries of all levels: (N, K, *shape) per level -> (N, K)."""
+    return torch.stack([level.flatten(2).sum(2) for level in levels]).sum(0)

@@ -1,0 +1,155 @@
+"""Tables in the form of a paper, ours beside theirs: each as Markdown, and all with their figures on one HTML page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from gencls.core.errors import GenclsError
+from gencls.eval.report.columns import MISSING
+from gencls.eval.report.figures import NamedFigure
+from gencls.eval.study_folder import atomically
+
+__all__ = ["Cell", "PaperTable", "Row", "Section", "write_paper"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value.
+
+    Args:
+        ours: What was measured here, as text.
+        theirs: What the paper prints, as text; empty where it has nothing.
+    """
+
+    ours: str = MISSING
+    theirs: str = ""
+
+    @property
+    def text(self) -> str:
+        """Ours, and theirs in brackets."""
+        return f"{self.ours} ({self.theirs})" if self.theirs else self.ours
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Args:
+        head: What the line is about.
+        cells: One per column; none makes a subheading.
+        strong: A line that sums up those above it.
+    """
+
+    head: str
+    cells: tuple[Cell, ...] = ()
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of a paper.
+
+    Args:
+        name: For file names, as "table-2.2".
+        title: Number and caption.
+        columns: Headings, the first of the row heads.
+        rows: From top to bottom.
+        notes: Sentences below the table.
+
+    Raises:
+        GenclsError: A row has another number of cells than there are columns.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the shape."""
+        for row in self.rows:
+            if row.cells and len(row.cells) != len(self.columns) - 1:
+                raise GenclsError(f"{self.name}: expected {len(self.columns) - 1} cells in {row.head!r}, got {len(row.cells)}")
+
+    def markdown(self) -> str:
+        """The table as GitHub's Markdown, title above and notes below."""
+        lines = [f"**{_plain(self.title)}**", ""]
+        lines += [_line(self.columns), "|---" * len(self.columns) + "|"]
+        for row in self.rows:
+            words = [row.head, *(cell.text for cell in row.cells or [Cell("")] * (len(self.columns) - 1))]
+            emphatic = row.strong or not row.cells
+            lines.append(_line([f"**{word}**" if emphatic and word else word for word in words]))
+        lines += [""] + [f"- {_plain(note)}" for note in self.notes]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Args:
+        title: Heading.
+        text: A paragraph below it; may be empty.
+        tables: Shown one below the other.
+        figures: Below the tables.
+    """
+
+    title: str
+    text: str = ""
+    tables: Sequence[PaperTable] = ()
+    figures: Sequence[NamedFigure] = ()
+
+
+def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> Path:
+    """Write `report.html`, `tables/*.md` and `figures/*.png|pdf`.
+
+    The page needs nothing from outside, and equal arguments give equal bytes.
+
+    Args:
+        folder: Made if it does not exist.
+        title: Of the page.
+        facts: Head -> words, shown below the title.
+        sections: In order.
+
+    Returns:
+        Path of the page.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    for part in ("tables", "figures"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    shown = []
+    for section in sections:
+        for table in section.tables:
+            _write(folder / "tables" / f"{table.name}.md", table.markdown().encode())
+        images = []
+        for figure in section.figures:
+            png = figure.encode("png")
+            _write(folder / "figures" / f"{figure.name}.png", png)
+            _write(folder / "figures" / f"{figure.name}.pdf", figure.encode("pdf"))
+            width = round(96 * figure.figure.get_figwidth())  # CSS pixels: the drawn size, whatever the resolution
+            images.append({"title": figure.title, "width": width, "data": base64.b64encode(png).decode("ascii")})
+        shown.append({"section": section, "figures": images})
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(resources.files(__package__).joinpath("paper.html").read_text("utf-8"))
+    page = folder / "report.html"
+    _write(page, template.render(title=title, facts=facts, shown=shown).encode())
+    return page
+
+
+def _line(words: Sequence[str]) -> str:
+    return "| " + " | ".join(_plain(word) for word in words) + " |"
+
+
+def _plain(words: str) -> str:
+    """Text that Markdown does not read as the border of a cell."""
+    return words.replace("|", r"\|").replace("\n", " ")
+
+
+def _write(path: Path, content: bytes) -> None:
+    atomically(path, lambda part: part.write_bytes(content))

@@ -1,0 +1,124 @@
+"""Figures in the form of a paper: adversarial examples in a grid, and accuracies along a setting of an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from gencls.core.errors import GenclsError
+from gencls.eval.report.figures import STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Tile", "plateau", "tile_grid"]
+
+_GOOD, _BAD, _NEUTRAL, _LINE, _THEIRS = "#1b6e3c", "#b3261e", "#3b4252", "#0072b2", "#8a93a0"
+_SIDE, _GAP, _CAPTION, _HEAD, _BLOCK, _MARGIN = 0.78, 0.08, 0.17, 0.24, 0.16, 0.1  # inches
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image of a grid.
+
+    Args:
+        image: (C, H, W) in [0, 1], C = 1 or 3; None leaves the place empty.
+        caption: Printed below it.
+        wrong: Whether the decision on it is wrong; None where that is no question.
+    """
+
+    image: Tensor | None
+    caption: str = ""
+    wrong: bool | None = None
+
+
+def tile_grid(rows: Sequence[Sequence[Tile]], heads: Sequence[str], groups: Sequence[tuple[str, int]] = ()) -> Figure:
+    """Images in rows and columns.
+
+    Args:
+        rows: Tiles, equally many in each.
+        heads: One per column, or none.
+        groups: Headings above the columns with the number of columns each spans, from the left; a gap sets them apart.
+
+    Raises:
+        GenclsError: No tiles, or numbers that do not fit together.
+    """
+    from matplotlib.figure import Figure
+
+    columns = len(rows[0]) if rows else 0
+    spans = list(groups) or [("", columns)]
+    if not columns or {len(row) for row in rows} != {columns} or (heads and len(heads) != columns):
+        raise GenclsError(f"expected rows of equally many tiles and a head for each, got {[len(row) for row in rows]} tiles")
+    if sum(span for _, span in spans) != columns:
+        raise GenclsError(f"expected groups that span {columns} columns, got {spans}")
+    lefts, place, starts = [], _MARGIN, []
+    for _, span in spans:
+        starts.append(place)
+        lefts += [place + i * (_SIDE + _GAP) for i in range(span)]
+        place += span * (_SIDE + _GAP) + _BLOCK
+    top = _GAP + (_HEAD if groups else 0) + (_HEAD if heads else 0)
+    width, height = place - _BLOCK + _MARGIN, top + len(rows) * (_SIDE + _CAPTION + _GAP)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))  # one for all images, in inches with y downwards: faster than one for each
+    for (words, span), left in zip(spans, starts, strict=True):
+        middle = left + (span * (_SIDE + _GAP) - _GAP) / 2
+        axes.text(middle, _GAP, words, ha="center", va="top", fontsize=9, color=_NEUTRAL, fontweight="bold")
+    for left, words in zip(lefts, heads, strict=False):
+        axes.text(left + _SIDE / 2, top - 0.06, words, ha="center", va="bottom", fontsize=8, color=_NEUTRAL)
+    for i, row in enumerate(rows):
+        upper = top + i * (_SIDE + _CAPTION + _GAP)
+        for left, tile in zip(lefts, row, strict=True):
+            if tile.image is not None:
+                pixels = tile.image.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
+                shape = (left, left + _SIDE, upper + _SIDE, upper)
+                look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1} if pixels.shape[-1] == 1 else {}
+                axes.imshow(pixels.squeeze(-1) if look else pixels, extent=shape, interpolation="none", aspect="auto", **look)
+            colour = _NEUTRAL if tile.wrong is None else _BAD if tile.wrong else _GOOD
+            axes.text(left + _SIDE / 2, upper + _SIDE + 0.03, tile.caption, ha="center", va="top", fontsize=6.5, color=colour)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return figure
+
+
+def plateau(
+    setting: str,
+    values: Sequence[float],
+    accuracies: Sequence[tuple[float, float, float]],
+    theirs: Sequence[tuple[float, float]] = (),
+    *,
+    chosen: float | None = None,
+    source: str = "paper",
+) -> Figure:
+    """Accuracy under attack along one of the attack's settings, with intervals.
+
+    Args:
+        setting: What grows along the axis.
+        values: (P,) its values, evenly spaced in the figure.
+        accuracies: (P,) ours with the limits of its interval, each in [0, 1].
+        theirs: (value, accuracy in [0, 1]) of the paper.
+        chosen: The value that the experiments use, marked by a line.
+        source: Whose accuracies ``theirs`` are.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    ticks = sorted({*values, *(value for value, _ in theirs)})
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.2, 2.8), layout="constrained")
+        axis = figure.subplots()
+    if chosen in ticks:
+        axis.axvline(ticks.index(chosen), color="#e3e6ea", linewidth=6)
+    places = [ticks.index(value) for value in values]
+    ours, low, high = ([100 * entry[i] for entry in accuracies] for i in range(3))
+    axis.vlines(places, low, high, color=_LINE, linewidth=1.4)
+    axis.plot(places, ours, "o-", color=_LINE, markersize=5, linewidth=1.2, label="ours, 95 % interval")
+    if theirs:
+        printed = [100 * value for _, value in theirs]
+        axis.plot([ticks.index(value) for value, _ in theirs], printed, "s--", color=_THEIRS, markersize=4, label=source)
+    axis.set(xticks=range(len(ticks)), xticklabels=[f"{tick:g}" for tick in ticks], xlabel=setting, ylabel="accuracy in %")
+    axis.set_ylim(-3, 103)
+    axis.legend(loc="best")
+    return figure

@@ -1,0 +1,91 @@
+"""Figures 2.3 to 2.8: adversarial examples of PGD, the closest that were found."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gencls.eval import read_adversarials, read_records, read_study
+from gencls.eval.report.columns import distance
+from gencls.eval.report.figures import NamedFigure
+from gencls.eval.report.paper_figures import Tile, tile_grid
+from gencls.eval.study_folder import SAMPLES, read_cells
+from recipes.chapter2.printed import MODELS
+from recipes.chapter2.runs import Run
+
+__all__ = ["example_figures"]
+
+SHOWN = 4  # images in the figures that compare models
+
+
+@dataclass(frozen=True)
+class Example:
+    """The closest adversarial of one image: distance infinite where there is none, 0 where the clean image is wrong."""
+
+    image: Tensor | None
+    distance: float = np.inf
+    decision: int = -1
+
+    def tile(self, names: tuple[str, ...]) -> Tile:
+        """With the decision and the distance below."""
+        if self.image is None:
+            return Tile(None, "none found", wrong=False)
+        how = distance(self.distance) if self.distance else "unchanged"
+        return Tile(self.image, f"{_short(names[self.decision])}, {how}", wrong=True)
+
+
+def closest_examples(folder: Path, norm: str) -> dict[int, Example]:
+    """Sample -> its closest adversarial in a norm, over all attacks of a study."""
+    records = read_records(folder)
+    shard = read_study(folder)["shard_size"]
+    best: dict[int, Example] = {}
+    for cell in read_cells(folder):
+        rows = records[(records["attack"] == cell.attack) & (records["gradient"] == cell.mode)]
+        rows = rows[(rows["norm"] == norm) & (rows["sample"] // shard == cell.shard)]
+        for row, image in zip(rows.itertuples(), read_adversarials(folder, cell), strict=False):
+            found = best.setdefault(row.sample, Example(None))
+            size = float(row.distance) if row.clean_majority_correct else 0.0
+            if row.valid and not row.majority_correct and size < found.distance:
+                best[row.sample] = Example(image, size, int(np.bincount(list(row.predictions)).argmax()))
+    return best
+
+
+def example_figures(run: Run) -> Iterator[NamedFigure]:
+    """Figure 2.3 or 2.4 of E-ABS, and the figure that compares the models, of what the folder of the run holds."""
+    folders = {model: run.out / "examples" / model for model in MODELS}
+    folders = {model: folder for model, folder in folders.items() if (folder / "study.json").is_file() and read_cells(folder)}
+    if not folders:
+        return
+    samples = load_file(next(iter(folders.values())) / SAMPLES)
+    images, labels, names = samples["images"], samples["labels"].tolist(), run.data.class_names
+    found = {norm: {model: closest_examples(folder, norm) for model, folder in folders.items()} for norm in ("l2", "linf")}
+    clean = [Tile(image, _short(names[label])) for image, label in zip(images, labels, strict=True)]
+    if "eabs" in folders:
+        adversarial = [found["l2"]["eabs"].get(i, Example(None)).tile(names) for i in range(len(images))]
+        number = "2.3" if run.profile.table in ("2.2", "2.3") else "2.4"
+        title = f"Figure {number}: clean images, and E-ABS's adversarial examples under PGD-L2 (decision, distance)"
+        yield NamedFigure("examples", f"figure-{number}", title, tile_grid([clean, adversarial], ()))
+    chosen = list(_chosen(labels, found["l2"]))
+    rows = [[clean[i], *(by[i].tile(names) for norm in found.values() for by in norm.values())] for i in chosen]
+    heads = ["clean", *(MODELS[model] for _ in found for model in folders)]
+    groups = [("", 1), ("PGD-L2", len(folders)), ("PGD-L∞", len(folders))]
+    title = f"Figure {run.profile.figure}: the closest adversarial examples (decision, distance)"
+    yield NamedFigure("examples", f"figure-{run.profile.figure}", title, tile_grid(rows, heads, groups))
+
+
+def _chosen(labels: list[int], found: Mapping[str, Mapping[int, Example]]) -> Iterator[int]:
+    """The first images of different classes, those that all models get right before the others."""
+    right = [all(by.get(i, Example(None)).distance > 0 for by in found.values()) for i in range(len(labels))]
+    classes: list[int] = []
+    for i in sorted(range(len(labels)), key=lambda i: not right[i]):
+        known = all(i in by for by in found.values())
+        if known and labels[i] not in classes and len(classes) < SHOWN:
+            classes.append(labels[i])
+            yield i
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 12 else f"{name[:11]}…"

@@ -1,0 +1,241 @@
+"""One call of the recipe: its defenses, its studies, what they cost, and how they are computed."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gencls import zoo
+from gencls.core import Defense, GenclsError
+from gencls.defenses import EABS
+from gencls.eval import PGD, Attack, Protocol, Study, StudyCell, ThreatModel, predict_cost
+from gencls.eval.study_folder import atomically
+from gencls.zoo.checkpoints import restore
+from gencls.zoo.models import WEIGHTS, eabs_of
+from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders, GroupedDecoders
+from recipes.chapter2.printed import MODELS
+from recipes.chapter2.settings import Budget, Profile
+
+__all__ = ["Job", "PartialStudy", "Run", "compute", "predict"]
+
+
+class PartialStudy(Study):
+    """A study in chosen gradient modes, of which one call may compute a part."""
+
+    def __init__(self, folder: Path, *, gradients: Mapping[str, str], only: Callable[[str], bool], **settings: Any) -> None:
+        """Take for each attack the gradient mode of Bayes classifiers, and which attacks to run now."""
+        self._gradients, self._only = gradients, only
+        super().__init__(folder, **settings)
+
+    def cells(self) -> list[StudyCell]:
+        """The cells in the chosen modes, and those that have no choice."""
+        return [cell for cell in super().cells() if cell.mode in ("exact", "none", self._gradients[cell.attack])]
+
+    def missing(self) -> list[StudyCell]:
+        """What is left of the part."""
+        return [cell for cell in super().missing() if self._only(cell.attack)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What every experiment needs.
+
+    Attributes:
+        profile: what is attacked.
+        budget: what is spent.
+        out: folder of all studies.
+        data: test images, enough for every table.
+        seed: of all random streams.
+        models: of Tables 2.2 to 2.5 and of the figures.
+        only: attacks of Tables 2.2 to 2.5 to run, with or without their norm; empty for all.
+        weights: folder of further weights, the --out of `gencls train`.
+        device: where the defenses are.
+        command: that repeats the run.
+    """
+
+    profile: Profile
+    budget: Budget
+    out: Path
+    data: zoo.ImageData
+    seed: int = 0
+    models: Sequence[str] = tuple(MODELS)
+    only: Sequence[str] = ()
+    weights: Path | None = None
+    device: str = "cpu"
+    command: str = ""
+
+    def path(self, kind: str) -> Path:
+        """Where the weights of a network lie, or should: as `gencls train --out` leaves them, or committed."""
+        name = self.profile.network(kind)
+        given = (self.weights / name, self.weights) if self.weights else ()
+        places: list[Path] = [folder / f"{name}.safetensors" for folder in (*given, WEIGHTS)]
+        return next((path for path in places if path.is_file()), places[-1])
+
+    def require(self, kinds: Sequence[str]) -> None:
+        """Check before the first study that the weights of these networks are there.
+
+        Raises:
+            GenclsError: naming the commands that make what is missing.
+        """
+        missing = [self.profile.network(kind) for kind in kinds if not self.path(kind).is_file()]
+        if missing:
+            commands = "\n".join(f"    gencls train {name} --data-root DATA --out FOLDER" for name in missing)
+            raise GenclsError(
+                f"expected the weights of {', '.join(missing)}, got no such files. Make them with\n{commands}\n"
+                "and pass --weights FOLDER, or leave models out with --models"
+            )
+
+    def claim(self) -> None:
+        """Make the folder of the run, or check that it is this run's: tables join what several calls have computed.
+
+        Raises:
+            GenclsError: if it holds a run with another profile, budget or seed.
+        """
+        path = self.out / "run.json"
+        settings = json.dumps({"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed}, indent=2)
+        if path.is_file() and path.read_text() != settings:
+            raise GenclsError(f"{self.out}: expected a folder for this run, got one of another profile, budget, N or seed")
+        self.out.mkdir(parents=True, exist_ok=True)
+        atomically(path, lambda part: part.write_text(settings))
+
+    def load(self, kind: str, *, variational: bool | None = None, warm: bool = True) -> Defense:
+        """A defense.
+
+        Args:
+            kind: of network.
+            variational: switches extension V of those that have a choice.
+            warm: with the budget's warm gradient mode.
+        """
+        settings: dict[str, Any] = {} if kind in ("cnn", "adv-linf", "adv-l2") else self.budget.synthesis
+        if settings and not warm:
+            settings["warm_steps"] = None
+        if kind == "abs" and variational:
+            return _variational_abs(self.path(kind), settings).to(self.device)
+        if kind != "abs" and variational is not None:
+            settings["variational"] = variational
+        return zoo.load(self.profile.network(kind), weights=self.path(kind), **settings).to(self.device)
+
+    def study(
+        self,
+        folder: str,
+        name: str,
+        defense: Defense,
+        attacks: Mapping[str, Attack],
+        count: int,
+        *,
+        eot: int | None = None,
+        gradients: Mapping[str, str] | None = None,
+    ) -> PartialStudy:
+        """The study of one defense.
+
+        Args:
+            folder: within that of the run.
+            name: of the defense.
+            defense: what is attacked.
+            attacks: name -> attack.
+            count: N.
+            eot: draws per gradient; None takes the budget's.
+            gradients: attack -> gradient mode, where it is not the defense's first.
+        """
+        usual = next(iter(defense.surrogates()))
+        chosen = self.only if folder.startswith(("main/", "minimal/", "black-box/")) else ()
+        return PartialStudy(
+            self.out / folder,
+            gradients={attack: (gradients or {}).get(attack, usual) for attack in attacks},
+            only=lambda attack: not chosen or any(f"{attack}-".startswith(f"{word}-") for word in chosen),
+            defenses={name: defense},
+            attacks=attacks,
+            images=self.data.images[:count],
+            labels=self.data.labels[:count],
+            protocol=Protocol(
+                eot_samples=eot or self.budget.eot, judge_draws=self.budget.judge, most_draws=self.budget.judge_most
+            ),
+            seeds=(self.seed,),
+            shard_size=25,
+            about={"data": f"{self.data.name}, {self.data.split}", "command": self.command},
+        )
+
+    def ladder(self, folder: str, name: str, defense: Defense, count: int) -> PartialStudy:
+        """PGD at growing sizes in both norms: what finds the closest adversarials of Table 2.6 and of the figures."""
+        sizes = {"linf": self.profile.linf_sizes, "l2": self.profile.l2_sizes}
+        attacks: dict[str, Attack] = {
+            f"pgd-{norm}-{size:.4g}": PGD(ThreatModel(norm, size), steps=self.budget.ladder)
+            for norm, _ in self.profile.threats
+            for size in sizes[norm][self.budget.every - 1 :: self.budget.every]
+        }
+        return self.study(folder, name, defense, attacks, count)
+
+
+def _variational_abs(path: Path, settings: Mapping[str, Any]) -> Defense:
+    """V-ABS: variational inference with the networks of ABS, of which some weights keep no encoders."""
+    kinds: tuple[Any, ...] = (ClassConditionalAutoencoder, ClassDecoders)
+    network, _ = restore(path, {kind.__name__: kind.from_architecture for kind in kinds})
+    if isinstance(network, ClassConditionalAutoencoder):
+        defense = eabs_of(network, **settings)
+    else:
+        defense = EABS(GroupedDecoders.from_decoders(network), **settings)  # type: ignore[arg-type]
+    return defense.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One study of an experiment, built when its turn comes: the banks of starts of all defenses at once would fill the memory.
+
+    Attributes:
+        folder: within that of the run; the first part names the experiment.
+        build: the study in this folder.
+        then: what follows once all of it is computed.
+    """
+
+    folder: str
+    build: Callable[[str], PartialStudy]
+    then: Callable[[PartialStudy], None] | None = None
+
+
+def predict(jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
+    """Print what is left to compute and what it will cost at most; folder -> cell -> seconds."""
+    costs = {}
+    for job in jobs:
+        study = job.build(job.folder)
+        cells = study.missing()
+        costs[job.folder] = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
+        print(f"  {job.folder:24} {len(cells):4} cells {_duration(sum(costs[job.folder].values())):>8}", flush=True)
+    total = sum(sum(cells.values()) for cells in costs.values())
+    print(f"predicted: {_duration(total)} at most for {sum(map(len, costs.values()))} cells", flush=True)
+    return costs
+
+
+def compute(jobs: Sequence[Job], costs: Mapping[str, Mapping[str, float]]) -> None:
+    """Compute what is missing of every study."""
+    for job in jobs:
+        if not costs[job.folder] and not job.then:
+            continue
+        study = job.build(job.folder)
+        study.run(progress=_told(job.folder, costs[job.folder]))
+        if job.then and not study.missing():
+            job.then(study)
+
+
+def _told(folder: str, costs: Mapping[str, float]) -> Callable[[Sequence[StudyCell]], Any]:
+    """A line for each finished cell."""
+
+    @contextmanager
+    def told(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:
+        left = sum(costs.get(cell.key, 0.0) for cell in cells)
+
+        def finished(cell: StudyCell) -> None:
+            nonlocal left
+            left -= costs.get(cell.key, 0.0)
+            print(f"  {folder}: finished {cell.attack} ({cell.mode}), {_duration(left)} left by prediction", flush=True)
+
+        yield finished
+
+    return told
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(0.0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

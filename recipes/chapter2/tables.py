@@ -1,0 +1,343 @@
+"""The chapter's tables, made of whatever the folders of a run hold, with the thesis's numbers in brackets.
+
+A sample counts as right where the majority of the judge's draws is, on every adversarial within the size in question: those
+of attacks with a budget and those of minimal-norm attacks that lie within. Rows, worst cases and paired tests count alike.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gencls.core import GenclsError
+from gencls.eval import closest_distances, read_records, read_study, summarize
+from gencls.eval.records import WORST_CASE
+from gencls.eval.report.columns import MISSING, count, distance, epsilon, percent, probability
+from gencls.eval.report.figures import NamedFigure
+from gencls.eval.report.matrix import ALPHA, better, mcnemar_matrix
+from gencls.eval.report.paper import Cell, PaperTable, Row
+from gencls.eval.report.paper_figures import plateau
+from gencls.eval.statistics import pairwise_mcnemar, wilson
+from gencls.eval.study_folder import read_cells
+from gencls.eval.threat import TOLERANCE
+from recipes.chapter2 import printed
+from recipes.chapter2.runs import Run
+
+__all__ = ["accuracy_table", "ablation_table", "bound_table", "mcnemar", "records_of", "sweep"]
+
+NORMS = {"linf": "L∞", "l2": "L2"}
+ATTACKS = {
+    "pgd": "PGD",
+    "ddn": "DDN",
+    "cw": "CW",
+    "deepfool": "DeepFool",
+    "noise": "Noise",
+    "unrolled": "PGD, unrolled gradient",
+    "multi-targeted": "PGD, multi-targeted",
+    "latent-descent": "Latent descent",
+    "nes": "PGD, estimated gradient",
+    "boundary": "Boundary",
+}
+"""Key -> name; in this order they stand in the tables."""
+THESIS = ("pgd", "ddn", "cw", "deepfool", "noise")
+"""Those whose worst case the thesis prints; the gradient-free ones it only mentions (SVHN)."""
+MINIMAL = ("ddn", "cw", "deepfool", "noise", "latent-descent")
+"""They walk along the decision boundary of what they look at, so they look at the defense itself, not at a warm inference."""
+BLACK_BOX = ("nes", "boundary")
+"""They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
+PARTS = ("main", "minimal", "black-box")
+"""Folders of the table of accuracies: the attacks with a budget and gradients, and those two."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of some samples are right."""
+
+    right: float
+    total: int
+
+    @property
+    def text(self) -> str:
+        """Percent with a 95 % Wilson interval."""
+        low, high = wilson(self.right, self.total)
+        return f"{percent(self.right / self.total)} [{percent(low)}, {percent(high)}]"
+
+
+def records_of(out: Path, *folders: str) -> pd.DataFrame:
+    """The records of studies of one defense together; empty where nothing is finished."""
+    frames = []
+    for folder in folders:
+        if (out / folder / "study.json").is_file() and read_cells(out / folder):
+            frames.append(read_records(out / folder))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def unfinished(out: Path, *folders: str) -> list[str]:
+    """Attacks with cells that are not finished."""
+    left = []
+    for folder in folders:
+        if (out / folder / "study.json").is_file():
+            done = {cell.key for cell in read_cells(out / folder)}
+            left += [cell["attack"] for cell in read_study(out / folder)["cells"] if cell["key"] not in done]
+    return list(dict.fromkeys(left))
+
+
+def left_right(records: pd.DataFrame, norm: str, size: float, attacks: Collection[str]) -> pd.Series:
+    """By sample hash, whether every adversarial that these attacks found lies farther than the size."""
+    rows = records[(records["norm"] == norm) & records["attack"].isin([f"{attack}-{norm}" for attack in attacks])]
+    return closest_distances(rows) > size + TOLERANCE if len(rows) else pd.Series(dtype=bool)
+
+
+def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]]]:
+    """Table 2.2 to 2.5, and norm -> model -> which samples are right under all of the thesis's attacks."""
+    number, models = run.profile.table, list(printed.MODELS)
+    folders = {model: tuple(f"{part}/{model}" for part in PARTS) for model in models}
+    found = {model: records_of(run.out, *folders[model]) for model in models}
+    found = {model: records for model, records in found.items() if len(records)}
+    if not found:
+        raise GenclsError(f"{run.out}: expected at least one finished cell of Table {number}, got none")
+    theirs = printed.ACCURACY[number]
+    rows = [Row("Clean", tuple(_clean(found.get(model), theirs["clean"][i]) for i, model in enumerate(models)))]
+    right: dict[str, dict[str, pd.Series]] = {}
+
+    def line(head: str, norm: str, size: float, attacks: Collection[str], key: str = "") -> Row | None:
+        cells, counts = [], set()
+        for i, model in enumerate(models):
+            own = left_right(found[model], norm, size, attacks) if model in found else pd.Series(dtype=bool)
+            counts |= {len(own)} - {0}
+            ours = Share(float(own.sum()), len(own)).text if len(own) else MISSING
+            slip = "†" if (key, model) in printed.SLIPS[number] else ""
+            cells.append(Cell(ours, f"{theirs[key][i]:g}{slip}" if key in theirs else ""))
+            if key == f"all-{norm}" and len(own):
+                right.setdefault(norm, {})[model] = own
+        fewer = f", N = {max(counts)}" if counts and max(counts) < total else ""
+        return Row(head + fewer, tuple(cells), strong=len(attacks) > 1) if counts else None
+
+    total = max(records["sample_hash"].nunique() for records in found.values())
+    for norm, size in run.profile.threats:
+        beyond = [attack for attack in ATTACKS if attack not in THESIS]
+        lines: list[Row | None] = [Row(f"{NORMS[norm]} attacks (ε = {epsilon(size)})")]
+        lines += [line(ATTACKS[attack], norm, size, (attack,), f"{attack}-{norm}") for attack in THESIS]
+        lines.append(line(f"All {NORMS[norm]}, the thesis's attacks", norm, size, THESIS, f"all-{norm}"))
+        lines += [line(ATTACKS[attack], norm, size, (attack,)) for attack in beyond]
+        lines.append(line(f"All {NORMS[norm]}, ours too", norm, size, tuple(ATTACKS)))
+        rows += [row for row in lines if row]
+    rows += [Row("What it cost, attacks and judge together"), *_costs(found, models)]
+    notes = [
+        f"Accuracy in % on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals; in brackets the "
+        "thesis (1,000 images, its own networks and budgets). All: per image the worst attack and gradient counts.",
+        f"Budget: {run.budget.spent}.",
+        *dict.fromkeys(f"† {slip}." for slip in printed.SLIPS[number].values()),
+        *(
+            f"{printed.MODELS[model]}: not finished, and missing in its worst cases: {', '.join(left)}."
+            for model in found
+            if (left := unfinished(run.out, *folders[model]))
+        ),
+        *_warnings({printed.MODELS[model]: records_of(run.out, *folders[model][:2]) for model in found}),
+        *_blinder({printed.MODELS[model]: records for model, records in found.items()}),
+    ]
+    columns = ("", *(printed.MODELS[model] for model in models))
+    title = f"Table {number}: accuracy under bounded perturbations, {run.data.name}"
+    return PaperTable(f"table-{number}", title, columns, tuple(rows), tuple(notes)), right
+
+
+def _clean(records: pd.DataFrame | None, theirs: float) -> Cell:
+    if records is None:
+        return Cell(MISSING, f"{theirs:g}")
+    right = records.groupby("sample_hash")["clean_majority_correct"].first()
+    return Cell(Share(float(right.sum()), len(right)).text, f"{theirs:g}")
+
+
+def _costs(found: Mapping[str, pd.DataFrame], models: Sequence[str]) -> Iterator[Row]:
+    """Passes per image (a draw counts as one) and wall-clock minutes."""
+
+    def cells(value: Mapping[str, str]) -> tuple[Cell, ...]:
+        return tuple(Cell(value.get(model, MISSING)) for model in models)
+
+    per_image = {
+        model: records.groupby("sample_hash")[["forwards", "backwards"]].sum().mean() for model, records in found.items()
+    }
+    for kind in ("forwards", "backwards"):
+        yield Row(
+            f"{kind.capitalize()} per image", cells({model: count(round(sums[kind])) for model, sums in per_image.items()})
+        )
+    yield Row("Minutes in all", cells({model: f"{records['seconds'].sum() / 60:.1f}" for model, records in found.items()}))
+
+
+def _warnings(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Each warning once, with the rows that it concerns."""
+    concerned: dict[str, list[str]] = {}
+    for name, records in found.items():
+        for row in summarize(records).itertuples() if len(records) else ():
+            for warning in filter(None, str(row.warnings).split("; ")):
+                where = f"{name} / {row.attack}" + ("" if row.gradient in ("none", "exact") else f" ({row.gradient})")
+                if row.attack != WORST_CASE:
+                    concerned.setdefault(warning, []).append(where)
+    for warning, rows in concerned.items():
+        yield f"⚠ {warning}: {', '.join(dict.fromkeys(rows))}."
+
+
+def _blinder(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Warnings of attacks with gradients that do worse than gradient-free ones, on the samples that those have met."""
+    met = {}
+    for name, records in found.items():
+        asked = records["attack"].str.startswith(tuple(f"{attack}-" for attack in BLACK_BOX))
+        met[name] = records[records["sample_hash"].isin(records.loc[asked, "sample_hash"])]
+    for warning in _warnings(met):
+        if warning.startswith(tuple(f"⚠ weaker than {attack}-" for attack in BLACK_BOX)):
+            yield warning
+
+
+def mcnemar(run: Run, right: Mapping[str, Mapping[str, pd.Series]]) -> Iterator[tuple[PaperTable, NamedFigure]]:
+    """The paired tests of Tables 2.2 to 2.5: all of the thesis's attacks in a norm, on the samples that all models have met."""
+    for norm, by_model in right.items():
+        both = sorted(set.intersection(*(set(own.index) for own in by_model.values())))
+        if len(by_model) < 2 or not both:
+            continue
+        pairs = pairwise_mcnemar({printed.MODELS[model]: own.loc[both].to_numpy() for model, own in by_model.items()})
+        open_pairs = {
+            frozenset(printed.MODELS[model] for model in pair) for pair in printed.INSIGNIFICANT[run.profile.table][norm]
+        }
+        rows = []
+        for pair in pairs.itertuples():
+            side = better(pair.p_holm, pair.only_a, pair.only_b)
+            verdict = {1: pair.defense_a, -1: pair.defense_b, 0: "not decided"}[side]
+            theirs = "not decided" if frozenset({pair.defense_a, pair.defense_b}) in open_pairs else "different"
+            values = (str(pair.only_a), str(pair.only_b), probability(pair.p_value), probability(pair.p_holm), verdict, theirs)
+            rows.append(Row(f"{pair.defense_a} and {pair.defense_b}", tuple(map(Cell, values))))
+        table = PaperTable(
+            f"mcnemar-{run.profile.table}-{norm}",
+            f"McNemar's tests of Table {run.profile.table}, all {NORMS[norm]} attacks of the thesis, N = {len(both)}",
+            ("", "right: only the first", "only the second", "p", "p, Holm", "better", "thesis"),
+            tuple(rows),
+            (f"Exact tests at {100 * ALPHA:g} %, after Holm's correction over the pairs (not in the thesis).",),
+        )
+        figure = mcnemar_matrix(pairs, [printed.MODELS[model] for model in by_model])
+        yield table, NamedFigure("mcnemar", table.name, f"{NORMS[norm]} attacks, p-values after Holm's correction", figure)
+
+
+def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> PaperTable | None:
+    """Table 2.6, of those names that have records; ``missing`` networks are named below."""
+    rows, counts, found = [], set(), {}
+    for name in names:
+        records = records_of(run.out, f"ablation/{name}")
+        if not len(records):
+            continue
+        found[name] = records
+        counts.add(records["sample_hash"].nunique())
+        theirs = printed.ABLATION.get(name)
+        cells = [_clean(records, theirs[0] if theirs else float("nan"))]
+        if not theirs:
+            cells = [Cell(cells[0].ours)]
+        for i, norm in enumerate(NORMS):
+            closest = closest_distances(records[records["norm"] == norm]).to_numpy()
+            reached = closest[np.isfinite(closest)]
+            mean = distance(reached.mean()) if len(reached) else MISSING
+            never = f", {len(closest) - len(reached)} none" if len(reached) < len(closest) else ""
+            cells.append(Cell(f"{mean} / {distance(np.median(closest))}{never}", _pair(theirs, i)))
+        rows.append(Row(name, tuple(cells)))
+    if not rows:
+        return None
+    one = next(iter(found.values()))
+    sizes = {norm: ", ".join(map(epsilon, sorted(one.loc[one["norm"] == norm, "epsilon"].unique()))) for norm in NORMS}
+    notes = [
+        "Natural accuracy in % with 95 % Wilson intervals, and mean / median distance of the closest adversarial of PGD; "
+        f"N = {'–'.join(map(str, sorted(counts)))}; in brackets the thesis, on SVHN. Clean errors count as 0; “none”: images "
+        "without an adversarial at the largest size, infinite in the median, left out of the mean.",
+        f"PGD with {run.budget.ladder} steps from one start at each of the sizes L∞ {sizes['linf']} and "
+        f"L2 {sizes['l2']}; EoT {run.budget.eot}, gradient: {run.budget.gradient}.",
+        *([f"Without weights, and so left out: {', '.join(missing)} (gencls train NAME)."] if missing else []),
+        *_warnings(found),
+    ]
+    title = f"Table 2.6: ablation of the extensions A, D and V on {run.data.name}"
+    columns = ("Model", "Natural accuracy", "PGD-L∞, mean / median", "PGD-L2, mean / median")
+    return PaperTable("table-2.6", title, columns, tuple(rows), tuple(notes))
+
+
+def _pair(theirs: tuple[float, tuple[float, float], tuple[float, float]] | None, norm: int) -> str:
+    return "" if theirs is None else "{:g} / {:g}".format(*theirs[1:][norm])
+
+
+def sweep(
+    run: Run,
+    number: str,
+    setting: str,
+    by_value: Mapping[int, pd.DataFrame],
+    how: str,
+    *,
+    chosen: int,
+) -> tuple[PaperTable, NamedFigure] | None:
+    """One of Tables 2.7 to 2.9 and its plateau: accuracy of E-ABS under PGD-Linf along one setting.
+
+    Args:
+        run: whose budget was spent.
+        number: of the table.
+        setting: what varies.
+        by_value: value -> records.
+        how: the settings that do not vary.
+        chosen: the value that the table of accuracies uses.
+    """
+    theirs, shares = printed.SWEEPS[number], {}
+    by_value = {value: records for value, records in sorted(by_value.items()) if len(records)}
+    for value, records in by_value.items():
+        right = closest_distances(records) > run.profile.linf + TOLERANCE
+        shares[value] = Share(float(right.sum()), len(right))
+    if not shares:
+        return None
+    values = sorted({*shares, *theirs})
+    cells = tuple(
+        Cell(shares[value].text if value in shares else MISSING, f"{theirs[value]:g}" if value in theirs else "")
+        for value in values
+    )
+    total = max(share.total for share in shares.values())
+    table = PaperTable(
+        f"table-{number}",
+        f"Table {number}: {setting}, E-ABS on {run.data.name} under PGD-L∞ (ε = {epsilon(run.profile.linf)})",
+        (setting, *map(str, values)),
+        (Row("Accuracy", cells),),
+        (
+            f"In % with 95 % Wilson intervals, N = {total}; {how}, gradient: {run.budget.gradient}. In brackets the thesis, on "
+            "SVHN at 8/255.",
+            *_warnings({f"{setting} {value}": records for value, records in by_value.items()}),
+        ),
+    )
+    ours = [(share.right / share.total, *wilson(share.right, share.total)) for share in shares.values()]
+    points = [(value, accuracy / 100) for value, accuracy in theirs.items()]
+    figure = plateau(setting, list(shares), ours, points, chosen=chosen, source="thesis, SVHN")
+    return table, NamedFigure("sweeps", table.name, f"Table {number}", figure)
+
+
+def bound_table(run: Run, frames: Iterable[tuple[str, pd.DataFrame]]) -> PaperTable | None:
+    """Eq. 2.7 beside the attacked distance.
+
+    Args:
+        run: whose budget was spent.
+        frames: names of Table 2.6, and what :func:`gencls.defenses.compare_to_bound` made, with the sharper bound.
+    """
+    rows = []
+    for name, frame in frames:
+        low, sharper, found = (frame[column].to_numpy() for column in ("bound", "sharper", "distance"))
+        right = found > 0
+        attacked = np.median(found[right]) if right.any() else float("nan")
+        values = (
+            str(len(frame)),
+            percent(right.mean()),
+            distance(np.median(low[right])) if right.any() else MISSING,
+            distance(np.median(sharper[right])) if right.any() else MISSING,
+            distance(attacked),
+            str(int(frame["violation"].sum())),
+            str(int(frame["sharper_violation"].sum())),
+        )
+        rows.append(Row("E-ABS, point inference" if name == "AD-ABS" else name, tuple(map(Cell, values))))
+    if not rows:
+        return None
+    columns = ("Model", "N", "Clean, %", "Bound", "Sharper bound", "Attacked", "Below the bound", "Below the sharper")
+    notes = (
+        "Median L2 distances over the images that the model gets right: the lower bound of eq. 2.7, corrected "
+        "(docs/bounds.md), its sharper form, and the closest adversarial of DDN, C&W, DeepFool and latent descent.",
+        "The last columns count adversarials below the bounds. Where inference is exact there are none; here the minima are "
+        f"searched, with {run.budget.bound_steps} steps from each of 5 starts, and the defense's own inference is shorter.",
+    )
+    return PaperTable("bounds", "Eq. 2.7: lower bounds beside attacked distances", columns, tuple(rows), notes)

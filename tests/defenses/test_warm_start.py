@@ -1,0 +1,216 @@
+"""Inference that goes on from the last look: closed forms, and whose q is whose."""
+
+import pytest
+import torch
+
+from gencls.core import EoT, GenclsError, TransformedClassifier, Unrolled, branch, draws, keyed, select
+from gencls.defenses import ABS, EABS, AnalysisBySynthesis, GaussianBlur, GaussianKL
+from gencls.defenses.starts import RandomStarts
+from gencls.defenses.warm_start import WarmStart
+from gencls.eval import PGD, GaussianNoiseAttack, ThreatModel, evaluate
+from gencls.perceptual import SquaredL2
+from tests.toys import LinearGaussian, SigmoidDecoders, small_cnn
+
+WEIGHT, LR = 0.7, 0.1
+
+
+def engine(*, steps=30, optimizer="gradient", **settings):
+    """On the session's linear toy, float64: gradient descent is an affine iteration."""
+    generator, regularizer = LinearGaussian(num_classes=3, image_shape=(1, 3, 4), latent_size=4), GaussianKL()
+    return AnalysisBySynthesis(
+        generator,
+        start=RandomStarts(generator, regularizer, WEIGHT, count=8, seed=1),
+        distance=SquaredL2(),
+        regularizer=regularizer,
+        weight=WEIGHT,
+        steps=steps,
+        lr=LR,
+        optimizer=optimizer,
+        **settings,
+    ).eval()
+
+
+def descent(defense, images, latents, steps):
+    """z - lr (2 A^T (A z + b - x) + lambda z), so many times."""
+    matrix, offset = defense.generator.matrix, defense.generator.offset
+    for _ in range(steps):
+        residual = torch.einsum("kpd,nkd->nkp", matrix, latents) + offset - images.flatten(1).unsqueeze(1)
+        latents = latents - LR * (2 * torch.einsum("kpd,nkp->nkd", matrix, residual) + WEIGHT * latents)
+    return latents
+
+
+@pytest.fixture
+def path():
+    """Five images along a path, for each of four samples: (5, 4, 1, 3, 4)."""
+    source = torch.Generator().manual_seed(2)
+    first, step = torch.rand(4, 1, 3, 4, generator=source, dtype=torch.float64), torch.rand(4, 1, 3, 4, generator=source)
+    return torch.stack([first + 0.1 * t * step for t in range(5)])
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def walk(surrogate, path, seeds):
+    with keyed(seeds):
+        return torch.stack([surrogate(images) for images in path])
+
+
+def test_each_look_goes_on_from_the_last_one(path):
+    defense = engine(warm_steps=3)
+    found = walk(defense.surrogate("warm"), path, range(4))
+    (latents,) = defense.start(path[0])
+    for number, images in enumerate(path):
+        latents = descent(defense, images, latents, 30 if number == 0 else 3)
+        close(found[number], defense.log_joint(images, (latents,)))
+    close(found[0], defense(path[0]))
+    assert bool((found[1:] - defense(path[1])).abs().amax() > 1e-3)
+
+
+def test_where_the_image_hardly_moves_the_looks_are_one_long_descent(path):
+    defense = engine(steps=2, warm_steps=4)
+    near = torch.stack([path[0] + 1e-9 * number for number in range(11)])
+    found = walk(defense.surrogate("warm"), near, range(4))
+    torch.testing.assert_close(found[10], engine(steps=42)(path[0]), rtol=0, atol=1e-6)
+
+
+def test_without_streams_every_look_is_a_first_one(path):
+    defense = engine(warm_steps=3)
+    warm = defense.surrogate("warm")
+    for images in path:
+        close(warm(images), defense(images))
+    with keyed(range(2)):  # two rows in each of two: whose is whose is not known
+        for images in path:
+            close(warm(images), defense(images))
+
+
+def test_the_gradient_holds_q_fixed(path):
+    defense = engine(warm_steps=3)
+    warm = defense.surrogate("warm")
+    with keyed(range(4)):
+        warm(path[0])
+        leaf = path[1].clone().requires_grad_()
+        (found,) = torch.autograd.grad(warm(leaf)[:, 1].sum(), leaf)
+    q = defense.resume(path[1], defense.infer(path[0]), 3)
+    close(found, -2 * (path[1] - defense.reconstruct(path[1], q)[:, 1]))
+
+
+def test_samples_do_not_mix_in_sub_batches(path):
+    warm = engine(warm_steps=3).surrogate("warm")
+    alone = [walk(engine(warm_steps=3).surrogate("warm"), path[:, i : i + 1], [i])[:, 0] for i in range(4)]
+    chosen = [torch.tensor(rows) for rows in ([0, 1, 2, 3], [3, 1], [1, 2], [2, 0, 3])]
+    looks = [0] * 4
+    with keyed(range(4)):
+        for rows in chosen:
+            images = torch.stack([path[looks[i], i] for i in rows.tolist()])
+            with select(rows):
+                scores = warm(images)
+            for i, row in zip(rows.tolist(), scores, strict=True):
+                close(row, alone[i][looks[i]])
+                looks[i] += 1
+    assert looks == [2, 3, 3, 3]
+
+
+def test_restarts_and_draws_do_not_mix(path):
+    def looks(surrogate, tries, numbers):
+        """Of try t in draw s: the path forwards or backwards."""
+        rows = torch.tensor([0, 1]).repeat_interleave(len(tries))
+        found = []
+        for step in range(3):
+            images = torch.stack([path[step if t else 4 - step, i] for i in (0, 1) for t in tries])
+            with branch(rows, list(tries) * 2), draws(numbers):
+                found.append(surrogate(images.repeat_interleave(len(numbers), 0)).view(2, len(tries), len(numbers), 3))
+        return torch.stack(found)
+
+    defense = engine(warm_steps=3)
+    with keyed(range(2)):
+        together = looks(defense.surrogate("warm"), (0, 1), range(2))
+    for t in (0, 1):
+        for s in (0, 1):
+            with keyed(range(2)):
+                close(looks(defense.surrogate("warm"), (t,), range(s, s + 1))[:, :, 0, 0], together[:, :, t, s])
+    assert not torch.equal(together[1, :, 0], together[1, :, 1])
+
+
+def test_a_second_look_at_the_same_image_gives_the_same(path):
+    warm = engine(warm_steps=3).surrogate("warm")
+    with keyed(range(4)):
+        for images in path[:3]:
+            first = warm(images)
+            mixed = torch.cat([images[:2], path[4, 2:]])
+            close(warm(images), first)
+            close(warm(mixed)[:2], first[:2])
+
+
+def variational(**settings):
+    return EABS(SigmoidDecoders(), starts=16, steps=4, warm_steps=2, **settings).eval()
+
+
+def test_chunks_of_draws_change_nothing(digits):
+    images = digits[0][:3]
+
+    def run(chunk):
+        eot = EoT(variational().surrogate("warm"), 6, chunk=chunk)
+        found = []
+        with keyed(range(3)):
+            for step in range(3):
+                leaf = (images + 0.02 * step).clamp(0, 1).requires_grad_()
+                scores = eot(leaf)
+                found.append((scores.detach(), torch.autograd.grad(scores[:, 1].sum(), leaf)[0]))
+        return found
+
+    whole, single = run(None), run(1)
+    for (scores, gradient), (others, other) in zip(whole, single, strict=True):
+        torch.testing.assert_close(others, scores, rtol=1e-4, atol=1e-4)  # float32; inference amplifies rounding
+        torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [lambda: ABS(SigmoidDecoders(), starts=16, steps=4, warm_steps=2).eval(), variational])
+def test_an_evaluation_depends_on_neither_batches_nor_what_ran_before(make, digits):
+    images, labels = digits[0][:9], digits[1][:9]
+    attack = {"pgd": PGD(ThreatModel("l2", 1.0), steps=4, restarts=2)}
+
+    def run(defense, size, order):
+        batches = [(images[part], labels[part]) for part in order.split(size)]
+        result = evaluate(defense, attack, batches, eot_samples=2, judge_draws=3, modes=("warm",))
+        assert list(result.adversarials) == [("pgd", "warm")]
+        return result.adversarials["pgd", "warm"][order.argsort()]
+
+    defense = make()
+    first = run(defense, 9, torch.arange(9))
+    assert bool((first != images).any())
+    assert torch.equal(run(defense, 9, torch.arange(9)), first)
+    torch.testing.assert_close(run(make(), 4, torch.randperm(9)), first, rtol=0, atol=1e-4)
+
+
+def test_the_modes():
+    assert list(engine().surrogates()) == ["frozen", "unrolled"]
+    defense = engine(warm_steps=3)
+    modes = defense.surrogates()
+    assert list(modes) == ["warm", "unrolled"]
+    assert isinstance(modes["warm"], WarmStart)
+    assert isinstance(modes["unrolled"], Unrolled)
+    assert modes["warm"].steps == 3
+    assert defense.surrogate("warm") is not modes["warm"]
+    behind = TransformedClassifier(GaussianBlur(0.5), ABS(SigmoidDecoders(), starts=4, warm_steps=1), 4)
+    assert list(behind.surrogates()) == ["warm", "unrolled"]
+
+
+def test_attacks_without_gradients_ask_the_defense_itself(digits):
+    images, labels = digits[0][:2], digits[1][:2]
+    defense = ABS(SigmoidDecoders(), starts=8, steps=2, warm_steps=1).eval()
+    plain = ABS(SigmoidDecoders(), starts=8, steps=2).eval()
+    noise = {"noise": GaussianNoiseAttack(ThreatModel("linf", 0.2), tries=3)}
+    found, expected = (evaluate(model, noise, [(images, labels)]).adversarials["noise", "none"] for model in (defense, plain))
+    assert torch.equal(found, expected)
+
+
+def test_modes_that_are_not_declared(digits):
+    attack = {"pgd": PGD(ThreatModel("l2", 1.0), steps=1)}
+    with pytest.raises(GenclsError, match="expected gradient modes among exact; got warm, frozen"):
+        evaluate(small_cnn(), attack, [(digits[0][:2], digits[1][:2])], modes=("warm", "frozen"))
+
+
+def test_bad_number_of_steps(generator):
+    with pytest.raises(GenclsError, match="expected warm_steps >= 1 or None, got 0"):
+        ABS(generator, starts=1, warm_steps=0)
