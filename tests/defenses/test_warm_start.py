@@ -95,17 +95,19 @@ def test_the_gradient_holds_q_fixed(path):
     close(found, -2 * (path[1] - defense.reconstruct(path[1], q)[:, 1]))
 
 
-def test_samples_do_not_mix_in_sub_batches(path):
-    warm = engine(warm_steps=3).surrogate("warm")
-    alone = [walk(engine(warm_steps=3).surrogate("warm"), path[:, i : i + 1], [i])[:, 0] for i in range(4)]
-    chosen = [torch.tensor(rows) for rows in ([0, 1, 2, 3], [3, 1], [1, 2], [2, 0, 3])]
-    looks = [0] * 4
+@pytest.mark.parametrize("random", [False, True])
+def test_samples_do_not_mix_in_sub_batches(path, random):
+    def warm():
+        return engine(steps=10, warm_steps=3, variational=random).surrogate("warm")
+
+    alone = [walk(warm(), path[:, i : i + 1], [i])[:, 0] for i in range(4)]
+    looks, surrogate = [0] * 4, warm()
     with keyed(range(4)):
-        for rows in chosen:
-            images = torch.stack([path[looks[i], i] for i in rows.tolist()])
-            with select(rows):
-                scores = warm(images)
-            for i, row in zip(rows.tolist(), scores, strict=True):
+        for rows in ([3, 1], [0, 1, 2, 3], [1, 2], [2, 0, 3]):  # in the second batch some are new
+            images = torch.stack([path[looks[i], i] for i in rows])
+            with select(torch.tensor(rows)):
+                scores = surrogate(images)
+            for i, row in zip(rows, scores, strict=True):
                 close(row, alone[i][looks[i]])
                 looks[i] += 1
     assert looks == [2, 3, 3, 3]
