@@ -110,7 +110,7 @@ def test_attack_takes_modules_by_import_path_and_writes_a_report(capsys, here):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--defense", "cnn-cifar"], "unknown model 'cnn-cifar'; expected one of cnn-mnist"),
+        (["--defense", "cnn-cifar"], "unknown model 'cnn-cifar'; expected one of cnn-"),
         (["--defense", "nowhere:model"], "nowhere:model: expected package.module:attribute; got: No module named 'nowhere'"),
         (["--defense", "mymodels:missing"], "has no attribute 'missing'"),
         (["--defense", ":linear"], "expected package.module:attribute"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from gencls import __version__
@@ -174,7 +174,8 @@ class Study:
         )
         clean[known] = result.clean
         frame = result.frame(defense=cell.defense, attack=cell.attack)
-        self._publish(cell, "safetensors", lambda path: save_file({"adversarial": result.verdict.images.contiguous()}, path))
+        images = save({"adversarial": result.verdict.images.contiguous()})
+        self._publish(cell, "safetensors", lambda path: path.write_bytes(images))
         self._publish(cell, "parquet", lambda path: frame.to_parquet(path, index=False))  # last: it says "finished"
 
     def _publish(self, cell: StudyCell, kind: str, write: Callable[[Path], object]) -> None:
@@ -231,8 +232,8 @@ class Study:
         if foreign:
             raise GenclsError(f"{self.folder}: expected an empty folder or this study, got a folder with {foreign[:5]}")
         (self.folder / CELLS).mkdir(parents=True, exist_ok=True)
-        samples = {"images": self.images.cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
-        atomically(self.folder / SAMPLES, lambda p: save_file(samples, p))
+        samples = save({"images": self.images.cpu().contiguous(), "labels": self.labels.cpu().contiguous()})
+        atomically(self.folder / SAMPLES, lambda p: p.write_bytes(samples))
         own = path.with_name(f".{SETTINGS}.{uuid.uuid4().hex}")
         own.write_text(json.dumps({**settings, "about": self.about}, indent=2) + "\n")
         try:

@@ -165,7 +165,7 @@ _SMALLER = ("black_box", "ablation", "examples", "sweeps", "bound")
 
 BUDGETS = {
     "paper": Budget(),
-    # The defenses as they are, attacked with less; hours on two cores.
+    # The defenses on their fast path, attacked with less; hours on two cores.
     "reduced": Budget(
         count=50,
         attacks=ThesisBudget(
@@ -184,6 +184,7 @@ BUDGETS = {
             descent_rate=0.1,
         ),
         warm_steps=5,
+        fast=True,
         unrolled_steps=20,
         judge=8,
         judge_most=16,
@@ -215,6 +216,7 @@ BUDGETS = {
             descent_steps=8,
             descent_rate=0.2,
         ),
+        fast=True,
         unrolled_steps=4,
         eot=2,
         judge=4,

@@ -1,31 +1,29 @@
-"""The chapter's tables, made of whatever the folders of a run hold, with the thesis's numbers in brackets.
+"""Tables 2.2 to 2.5 and their paired tests, made of whatever the folders of a run hold, with the thesis's numbers in brackets.
 
 A sample counts as right where the majority of the judge's draws is, on every adversarial within the size in question: those
 of attacks with a budget and those of minimal-norm attacks that lie within. Rows, worst cases and paired tests count alike.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from gencls.core import GenclsError
 from gencls.eval import closest_distances, read_records, read_study, summarize
 from gencls.eval.records import WORST_CASE
-from gencls.eval.report.columns import MISSING, count, distance, epsilon, percent, probability
+from gencls.eval.report.columns import MISSING, count, epsilon, percent, probability
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.matrix import ALPHA, better, mcnemar_matrix
 from gencls.eval.report.paper import Cell, PaperTable, Row
-from gencls.eval.report.paper_figures import plateau
 from gencls.eval.statistics import pairwise_mcnemar, wilson
 from gencls.eval.study_folder import read_cells
 from gencls.eval.threat import TOLERANCE
 from recipes.chapter2 import printed
 from recipes.chapter2.runs import Run
 
-__all__ = ["accuracy_table", "ablation_table", "bound_table", "mcnemar", "records_of", "sweep"]
+__all__ = ["Share", "accuracy_table", "clean_accuracy", "mcnemar", "records_of", "warnings_of"]
 
 NORMS = {"linf": "L∞", "l2": "L2"}
 ATTACKS = {
@@ -99,7 +97,7 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
     if not found:
         raise GenclsError(f"{run.out}: expected at least one finished cell of Table {number}, got none")
     theirs = printed.ACCURACY[number]
-    rows = [Row("Clean", tuple(_clean(found.get(model), theirs["clean"][i]) for i, model in enumerate(models)))]
+    rows = [Row("Clean", tuple(clean_accuracy(found.get(model), theirs["clean"][i]) for i, model in enumerate(models)))]
     right: dict[str, dict[str, pd.Series]] = {}
 
     def line(head: str, norm: str, size: float, attacks: Collection[str], key: str = "") -> Row | None:
@@ -135,7 +133,7 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
             for model in found
             if (left := unfinished(run.out, *folders[model]))
         ),
-        *_warnings({printed.MODELS[model]: records_of(run.out, *folders[model][:2]) for model in found}),
+        *warnings_of({printed.MODELS[model]: records_of(run.out, *folders[model][:2]) for model in found}),
         *_blinder({printed.MODELS[model]: records for model, records in found.items()}),
     ]
     columns = ("", *(printed.MODELS[model] for model in models))
@@ -143,7 +141,8 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
     return PaperTable(f"table-{number}", title, columns, tuple(rows), tuple(notes)), right
 
 
-def _clean(records: pd.DataFrame | None, theirs: float) -> Cell:
+def clean_accuracy(records: pd.DataFrame | None, theirs: float) -> Cell:
+    """Share of the clean images that the judge's majority gets right, beside the thesis's."""
     if records is None:
         return Cell(MISSING, f"{theirs:g}")
     right = records.groupby("sample_hash")["clean_majority_correct"].first()
@@ -166,7 +165,7 @@ def _costs(found: Mapping[str, pd.DataFrame], models: Sequence[str]) -> Iterator
     yield Row("Minutes in all", cells({model: f"{records['seconds'].sum() / 60:.1f}" for model, records in found.items()}))
 
 
-def _warnings(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     """Each warning once, with the rows that it concerns."""
     concerned: dict[str, list[str]] = {}
     for name, records in found.items():
@@ -185,7 +184,7 @@ def _blinder(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     for name, records in found.items():
         asked = records["attack"].str.startswith(tuple(f"{attack}-" for attack in BLACK_BOX))
         met[name] = records[records["sample_hash"].isin(records.loc[asked, "sample_hash"])]
-    for warning in _warnings(met):
+    for warning in warnings_of(met):
         if warning.startswith(tuple(f"⚠ weaker than {attack}-" for attack in BLACK_BOX)):
             yield warning
 
@@ -216,128 +215,3 @@ def mcnemar(run: Run, right: Mapping[str, Mapping[str, pd.Series]]) -> Iterator[
         )
         figure = mcnemar_matrix(pairs, [printed.MODELS[model] for model in by_model])
         yield table, NamedFigure("mcnemar", table.name, f"{NORMS[norm]} attacks, p-values after Holm's correction", figure)
-
-
-def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> PaperTable | None:
-    """Table 2.6, of those names that have records; ``missing`` networks are named below."""
-    rows, counts, found = [], set(), {}
-    for name in names:
-        records = records_of(run.out, f"ablation/{name}")
-        if not len(records):
-            continue
-        found[name] = records
-        counts.add(records["sample_hash"].nunique())
-        theirs = printed.ABLATION.get(name)
-        cells = [_clean(records, theirs[0] if theirs else float("nan"))]
-        if not theirs:
-            cells = [Cell(cells[0].ours)]
-        for i, norm in enumerate(NORMS):
-            closest = closest_distances(records[records["norm"] == norm]).to_numpy()
-            reached = closest[np.isfinite(closest)]
-            mean = distance(reached.mean()) if len(reached) else MISSING
-            never = f", {len(closest) - len(reached)} none" if len(reached) < len(closest) else ""
-            cells.append(Cell(f"{mean} / {distance(np.median(closest))}{never}", _pair(theirs, i)))
-        rows.append(Row(name, tuple(cells)))
-    if not rows:
-        return None
-    one = next(iter(found.values()))
-    sizes = {norm: ", ".join(map(epsilon, sorted(one.loc[one["norm"] == norm, "epsilon"].unique()))) for norm in NORMS}
-    notes = [
-        "Natural accuracy in % with 95 % Wilson intervals, and mean / median distance of the closest adversarial of PGD; "
-        f"N = {'–'.join(map(str, sorted(counts)))}; in brackets the thesis, on SVHN. Clean errors count as 0; “none”: images "
-        "without an adversarial at the largest size, infinite in the median, left out of the mean.",
-        f"PGD with {run.budget.ladder} steps from one start at each of the sizes L∞ {sizes['linf']} and "
-        f"L2 {sizes['l2']}; EoT {run.budget.eot}, gradient: {run.budget.gradient}.",
-        *([f"Without weights, and so left out: {', '.join(missing)} (gencls train NAME)."] if missing else []),
-        *_warnings(found),
-    ]
-    title = f"Table 2.6: ablation of the extensions A, D and V on {run.data.name}"
-    columns = ("Model", "Natural accuracy", "PGD-L∞, mean / median", "PGD-L2, mean / median")
-    return PaperTable("table-2.6", title, columns, tuple(rows), tuple(notes))
-
-
-def _pair(theirs: tuple[float, tuple[float, float], tuple[float, float]] | None, norm: int) -> str:
-    return "" if theirs is None else "{:g} / {:g}".format(*theirs[1:][norm])
-
-
-def sweep(
-    run: Run,
-    number: str,
-    setting: str,
-    by_value: Mapping[int, pd.DataFrame],
-    how: str,
-    *,
-    chosen: int,
-) -> tuple[PaperTable, NamedFigure] | None:
-    """One of Tables 2.7 to 2.9 and its plateau: accuracy of E-ABS under PGD-Linf along one setting.
-
-    Args:
-        run: whose budget was spent.
-        number: of the table.
-        setting: what varies.
-        by_value: value -> records.
-        how: the settings that do not vary.
-        chosen: the value that the table of accuracies uses.
-    """
-    theirs, shares = printed.SWEEPS[number], {}
-    by_value = {value: records for value, records in sorted(by_value.items()) if len(records)}
-    for value, records in by_value.items():
-        right = closest_distances(records) > run.profile.linf + TOLERANCE
-        shares[value] = Share(float(right.sum()), len(right))
-    if not shares:
-        return None
-    values = sorted({*shares, *theirs})
-    cells = tuple(
-        Cell(shares[value].text if value in shares else MISSING, f"{theirs[value]:g}" if value in theirs else "")
-        for value in values
-    )
-    total = max(share.total for share in shares.values())
-    table = PaperTable(
-        f"table-{number}",
-        f"Table {number}: {setting}, E-ABS on {run.data.name} under PGD-L∞ (ε = {epsilon(run.profile.linf)})",
-        (setting, *map(str, values)),
-        (Row("Accuracy", cells),),
-        (
-            f"In % with 95 % Wilson intervals, N = {total}; {how}, gradient: {run.budget.gradient}. In brackets the thesis, on "
-            "SVHN at 8/255.",
-            *_warnings({f"{setting} {value}": records for value, records in by_value.items()}),
-        ),
-    )
-    ours = [(share.right / share.total, *wilson(share.right, share.total)) for share in shares.values()]
-    points = [(value, accuracy / 100) for value, accuracy in theirs.items()]
-    figure = plateau(setting, list(shares), ours, points, chosen=chosen, source="thesis, SVHN")
-    return table, NamedFigure("sweeps", table.name, f"Table {number}", figure)
-
-
-def bound_table(run: Run, frames: Iterable[tuple[str, pd.DataFrame]]) -> PaperTable | None:
-    """Eq. 2.7 beside the attacked distance.
-
-    Args:
-        run: whose budget was spent.
-        frames: names of Table 2.6, and what :func:`gencls.defenses.compare_to_bound` made, with the sharper bound.
-    """
-    rows = []
-    for name, frame in frames:
-        low, sharper, found = (frame[column].to_numpy() for column in ("bound", "sharper", "distance"))
-        right = found > 0
-        attacked = np.median(found[right]) if right.any() else float("nan")
-        values = (
-            str(len(frame)),
-            percent(right.mean()),
-            distance(np.median(low[right])) if right.any() else MISSING,
-            distance(np.median(sharper[right])) if right.any() else MISSING,
-            distance(attacked),
-            str(int(frame["violation"].sum())),
-            str(int(frame["sharper_violation"].sum())),
-        )
-        rows.append(Row("E-ABS, point inference" if name == "AD-ABS" else name, tuple(map(Cell, values))))
-    if not rows:
-        return None
-    columns = ("Model", "N", "Clean, %", "Bound", "Sharper bound", "Attacked", "Below the bound", "Below the sharper")
-    notes = (
-        "Median L2 distances over the images that the model gets right: the lower bound of eq. 2.7, corrected "
-        "(docs/bounds.md), its sharper form, and the closest adversarial of DDN, C&W, DeepFool and latent descent.",
-        "The last columns count adversarials below the bounds. Where inference is exact there are none; here the minima are "
-        f"searched, with {run.budget.bound_steps} steps from each of 5 starts, and the defense's own inference is shorter.",
-    )
-    return PaperTable("bounds", "Eq. 2.7: lower bounds beside attacked distances", columns, tuple(rows), notes)

@@ -15,6 +15,7 @@ from gencls.eval import PGD, ThreatModel, evaluate
 from gencls.eval.presets import ThesisBudget
 from recipes import eabs
 from recipes.chapter2 import printed, tables
+from recipes.chapter2.experiments import ABLATION
 from recipes.chapter2.runs import Run
 from recipes.chapter2.settings import BUDGETS, PROFILES, Budget, Profile
 from tests.toys import SigmoidDecoders, small_cnn
@@ -275,7 +276,7 @@ def test_gradient_modes_are_the_ones_asked_for(finished):
 
 def test_extension_v_makes_the_difference_in_the_ablation(finished):
     run, _ = finished
-    drawn = {name: tables.records_of(run.out, f"ablation/{name}")["draws"].max() for name in eabs.ABLATION}
+    drawn = {name: tables.records_of(run.out, f"ablation/{name}")["draws"].max() for name in ABLATION}
     assert {name for name, draws in drawn.items() if draws > 1} == {name for name in drawn if "V" in name}
 
 
@@ -305,6 +306,6 @@ def test_missing_data_are_an_error_in_words(tmp_path):
 def test_every_profile_names_networks_that_can_be_trained(profile):
     from gencls.zoo.training.presets import PRESETS
 
-    for kind in (*printed.MODELS, *(kind for kind, _ in eabs.ABLATION.values())):
+    for kind in (*printed.MODELS, *(kind for kind, _ in ABLATION.values())):
         assert PROFILES[profile].network(kind) in PRESETS
     assert PROFILES[profile].data in zoo.data_names()

@@ -1,0 +1,144 @@
+"""Table 2.6 (ablation), Tables 2.7 to 2.9 (settings of the attacks) and the lower bounds, of what the folders of a run hold."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from gencls.eval import closest_distances
+from gencls.eval.report.columns import MISSING, distance, epsilon, percent
+from gencls.eval.report.figures import NamedFigure
+from gencls.eval.report.paper import Cell, PaperTable, Row
+from gencls.eval.report.paper_figures import plateau
+from gencls.eval.statistics import wilson
+from gencls.eval.threat import TOLERANCE
+from recipes.chapter2 import printed
+from recipes.chapter2.runs import Run
+from recipes.chapter2.tables import NORMS, Share, clean_accuracy, records_of, warnings_of
+
+__all__ = ["ablation_table", "bound_table", "sweep"]
+
+
+def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> PaperTable | None:
+    """Table 2.6, of those names that have records; ``missing`` networks are named below."""
+    rows, counts, found = [], set(), {}
+    for name in names:
+        records = records_of(run.out, f"ablation/{name}")
+        if not len(records):
+            continue
+        found[name] = records
+        counts.add(records["sample_hash"].nunique())
+        theirs = printed.ABLATION.get(name)
+        cells = [clean_accuracy(records, theirs[0] if theirs else float("nan"))]
+        if not theirs:
+            cells = [Cell(cells[0].ours)]
+        for i, norm in enumerate(NORMS):
+            closest = closest_distances(records[records["norm"] == norm]).to_numpy()
+            reached = closest[np.isfinite(closest)]
+            mean = distance(reached.mean()) if len(reached) else MISSING
+            never = f", {len(closest) - len(reached)} none" if len(reached) < len(closest) else ""
+            cells.append(Cell(f"{mean} / {distance(np.median(closest))}{never}", _pair(theirs, i)))
+        rows.append(Row(name, tuple(cells)))
+    if not rows:
+        return None
+    one = next(iter(found.values()))
+    sizes = {norm: ", ".join(map(epsilon, sorted(one.loc[one["norm"] == norm, "epsilon"].unique()))) for norm in NORMS}
+    notes = [
+        "Natural accuracy in % with 95 % Wilson intervals, and mean / median distance of the closest adversarial of PGD; "
+        f"N = {'–'.join(map(str, sorted(counts)))}; in brackets the thesis, on SVHN. Clean errors count as 0; “none”: images "
+        "without an adversarial at the largest size, infinite in the median, left out of the mean.",
+        f"PGD with {run.budget.ladder} steps from one start at each of the sizes L∞ {sizes['linf']} and "
+        f"L2 {sizes['l2']}; EoT {run.budget.eot}, gradient: {run.budget.gradient}.",
+        *([f"Without weights, and so left out: {', '.join(missing)} (gencls train NAME)."] if missing else []),
+        *warnings_of(found),
+    ]
+    title = f"Table 2.6: ablation of the extensions A, D and V on {run.data.name}"
+    columns = ("Model", "Natural accuracy", "PGD-L∞, mean / median", "PGD-L2, mean / median")
+    return PaperTable("table-2.6", title, columns, tuple(rows), tuple(notes))
+
+
+def _pair(theirs: tuple[float, tuple[float, float], tuple[float, float]] | None, norm: int) -> str:
+    return "" if theirs is None else "{:g} / {:g}".format(*theirs[1:][norm])
+
+
+def sweep(
+    run: Run,
+    number: str,
+    setting: str,
+    by_value: Mapping[int, pd.DataFrame],
+    how: str,
+    *,
+    chosen: int,
+) -> tuple[PaperTable, NamedFigure] | None:
+    """One of Tables 2.7 to 2.9 and its plateau: accuracy of E-ABS under PGD-Linf along one setting.
+
+    Args:
+        run: whose budget was spent.
+        number: of the table.
+        setting: what varies.
+        by_value: value -> records.
+        how: the settings that do not vary.
+        chosen: the value that the table of accuracies uses.
+    """
+    theirs, shares = printed.SWEEPS[number], {}
+    by_value = {value: records for value, records in sorted(by_value.items()) if len(records)}
+    for value, records in by_value.items():
+        right = closest_distances(records) > run.profile.linf + TOLERANCE
+        shares[value] = Share(float(right.sum()), len(right))
+    if not shares:
+        return None
+    values = sorted({*shares, *theirs})
+    cells = tuple(
+        Cell(shares[value].text if value in shares else MISSING, f"{theirs[value]:g}" if value in theirs else "")
+        for value in values
+    )
+    total = max(share.total for share in shares.values())
+    table = PaperTable(
+        f"table-{number}",
+        f"Table {number}: {setting}, E-ABS on {run.data.name} under PGD-L∞ (ε = {epsilon(run.profile.linf)})",
+        (setting, *map(str, values)),
+        (Row("Accuracy", cells),),
+        (
+            f"In % with 95 % Wilson intervals, N = {total}; {how}, gradient: {run.budget.gradient}. In brackets the thesis, on "
+            "SVHN at 8/255.",
+            *warnings_of({f"{setting} {value}": records for value, records in by_value.items()}),
+        ),
+    )
+    ours = [(share.right / share.total, *wilson(share.right, share.total)) for share in shares.values()]
+    points = [(value, accuracy / 100) for value, accuracy in theirs.items()]
+    figure = plateau(setting, list(shares), ours, points, chosen=chosen, source="thesis, SVHN")
+    return table, NamedFigure("sweeps", table.name, f"Table {number}", figure)
+
+
+def bound_table(run: Run, frames: Iterable[tuple[str, pd.DataFrame]]) -> PaperTable | None:
+    """Eq. 2.7 beside the attacked distance.
+
+    Args:
+        run: whose budget was spent.
+        frames: names of Table 2.6, and what :func:`gencls.defenses.compare_to_bound` made, with the sharper bound.
+    """
+    rows = []
+    for name, frame in frames:
+        low, sharper, found = (frame[column].to_numpy() for column in ("bound", "sharper", "distance"))
+        right = found > 0
+        attacked = np.median(found[right]) if right.any() else float("nan")
+        values = (
+            str(len(frame)),
+            percent(right.mean()),
+            distance(np.median(low[right])) if right.any() else MISSING,
+            distance(np.median(sharper[right])) if right.any() else MISSING,
+            distance(attacked),
+            str(int(frame["violation"].sum())),
+            str(int(frame["sharper_violation"].sum())),
+        )
+        rows.append(Row("E-ABS, point inference" if name == "AD-ABS" else name, tuple(map(Cell, values))))
+    if not rows:
+        return None
+    columns = ("Model", "N", "Clean, %", "Bound", "Sharper bound", "Attacked", "Below the bound", "Below the sharper")
+    notes = (
+        "Median L2 distances over the images that the model gets right: the lower bound of eq. 2.7, corrected "
+        "(docs/bounds.md), its sharper form, and the closest adversarial of DDN, C&W, DeepFool and latent descent.",
+        "The last columns count adversarials below the bounds. Where inference is exact there are none; here the minima are "
+        f"searched, with {run.budget.bound_steps} steps from each of 5 starts, and the defense's own inference is shorter.",
+    )
+    return PaperTable("bounds", "Eq. 2.7: lower bounds beside attacked distances", columns, tuple(rows), notes)
