@@ -107,7 +107,18 @@ def _blur(*, sigma: float = 1.0, weights: str | Path | None = None) -> Defense:
 
 def _abs(trained: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
     network: nn.Module = _network((ClassDecoders, ClassConditionalAutoencoder), trained, weights)
-    decoders = cast(ClassDecoders, network.decoders if isinstance(network, ClassConditionalAutoencoder) else network)
+    return abs_of(
+        cast(ClassDecoders, network.decoders if isinstance(network, ClassConditionalAutoencoder) else network), **settings
+    )
+
+
+def abs_of(decoders: ClassDecoders, **settings: Any) -> Defense:
+    """ABS of trained decoders.
+
+    Args:
+        decoders: in eval mode.
+        **settings: keyword arguments of :func:`gencls.defenses.ABS`.
+    """
     return ABS(GroupedDecoders.from_decoders(decoders), **settings)
 
 

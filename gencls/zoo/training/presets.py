@@ -98,11 +98,12 @@ class _DataSet:
     linf: float  # radii of the tables
     l2: float
     long: float = 1.0  # epochs, as a multiple: small sets need more passes
+    adversarial: float = 1.0  # those of adversarial training, likewise
 
 
 _DATA_SETS = (
     _DataSet("mnist", "mnist", "mnist", noise=0.2, linf=0.3, l2=1.5),
-    _DataSet("fashion", "fashion-mnist", "fashion-mnist", noise=0.2, linf=0.1, l2=1.5),
+    _DataSet("fashion", "fashion-mnist", "fashion-mnist", noise=0.2, linf=0.1, l2=1.5, adversarial=0.5),
     _DataSet("gtsrb10", "gtsrb10", "supertraffic10", noise=0.01, linf=8 / 255, l2=1.5, long=4.0),
     _DataSet("supertraffic10", "supertraffic10", "supertraffic10", noise=0.01, linf=8 / 255, l2=1.5, long=4.0),
     _DataSet("svhn", "svhn", "svhn", noise=0.01, linf=8 / 255, l2=1.5),
@@ -114,6 +115,7 @@ def _classifiers(data: _DataSet) -> tuple[Preset, ...]:
     common: dict[str, Any] = {"data": data.data, "architecture": data.architecture, "batch_size": 128, "learning_rate": 2e-3}
     small = data.name == "mnist"
     noisy = "cnn-gaussian-mnist" if small else f"cnn-{data.name}"
+    adversarial = data.long * data.adversarial
     from_scratch = "adversarially trained from scratch (thesis: from the plain CNN) with"
     return (
         ClassifierPreset(
@@ -128,17 +130,17 @@ def _classifiers(data: _DataSet) -> tuple[Preset, ...]:
             name=f"adv-linf-{data.name}",
             what=f"CNN of thesis Table 2.1, {from_scratch} Linf PGD",
             perturbation=Adversarial(
-                norm="linf", epsilon=data.linf, steps=7, step_size=round(data.linf / 3, 6), warmup_epochs=3.0 * data.long
+                norm="linf", epsilon=data.linf, steps=7, step_size=round(data.linf / 3, 6), warmup_epochs=3.0 * adversarial
             ),
-            epochs=round(12 * data.long),
+            epochs=round(12 * adversarial),
             dropout=0.0,
             **common,
         ),
         ClassifierPreset(
             name=f"adv-l2-{data.name}",
             what=f"CNN of thesis Table 2.1, {from_scratch} L2 PGD",
-            perturbation=Adversarial(norm="l2", epsilon=data.l2, steps=5, step_size=0.6, warmup_epochs=2.0 * data.long),
-            epochs=round(7 * data.long),
+            perturbation=Adversarial(norm="l2", epsilon=data.l2, steps=5, step_size=0.6, warmup_epochs=2.0 * adversarial),
+            epochs=round(7 * adversarial),
             dropout=0.0,
             **common,
         ),
@@ -161,7 +163,7 @@ def _autoencoders(data: _DataSet) -> tuple[Preset, ...]:
                 "epochs": 15,
                 "batch_size": 128 if data.long == 1 else 32,
                 "learning_rate": 3e-3,
-                "generative_share": 0.75,
+                "generative_share": 0.75 if data.long == 1 else 0.35,
             }
         schedule["epochs"] = round(schedule["epochs"] * data.long)
         what = f"ABS with {extensions} (thesis, section 2.2)" if extensions else "ABS: one VAE per class (thesis, section 2.1)"
