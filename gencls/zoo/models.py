@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
@@ -73,7 +73,7 @@ def _overrides(builder: Callable[..., Defense]) -> list[str]:
     return [*own, *(key for key in inspect.signature(method).parameters if key not in networks)]
 
 
-def _network(kind: type[N] | tuple[type[N], ...], trained: str, weights: str | Path | None) -> N:
+def _network(kind: type[N], trained: str, weights: str | Path | None) -> N:
     path = WEIGHTS / f"{trained}.safetensors" if weights is None else Path(weights)
     if not path.is_file():
         raise GenclsError(
@@ -82,8 +82,7 @@ def _network(kind: type[N] | tuple[type[N], ...], trained: str, weights: str | P
         )
     network, card = restore(path, _ARCHITECTURES)
     if not isinstance(network, kind):
-        kinds = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-        raise GenclsError(f"{path}: expected the weights of a {kinds} for {trained}; got a {card.architecture}")
+        raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
     return network
 
 
@@ -106,10 +105,7 @@ def _blur(*, sigma: float = 1.0, weights: str | Path | None = None) -> Defense:
 
 
 def _abs(trained: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
-    network: nn.Module = _network((ClassDecoders, ClassConditionalAutoencoder), trained, weights)
-    return abs_of(
-        cast(ClassDecoders, network.decoders if isinstance(network, ClassConditionalAutoencoder) else network), **settings
-    )
+    return abs_of(_network(ClassDecoders, trained, weights), **settings)
 
 
 def abs_of(decoders: ClassDecoders, **settings: Any) -> Defense:

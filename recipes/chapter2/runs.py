@@ -13,8 +13,8 @@ from gencls.defenses import EABS
 from gencls.eval import PGD, Attack, Protocol, Study, StudyCell, ThreatModel, predict_cost
 from gencls.eval.study_folder import atomically
 from gencls.zoo.checkpoints import restore
-from gencls.zoo.models import WEIGHTS, eabs_of
-from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders, GroupedDecoders
+from gencls.zoo.models import WEIGHTS
+from gencls.zoo.networks import ClassDecoders, GroupedDecoders
 from recipes.chapter2.printed import MODELS
 from recipes.chapter2.settings import Budget, Profile
 
@@ -169,14 +169,9 @@ class Run:
 
 
 def _variational_abs(path: Path, settings: Mapping[str, Any]) -> Defense:
-    """V-ABS: variational inference with the networks of ABS, of which some weights keep no encoders."""
-    kinds: tuple[Any, ...] = (ClassConditionalAutoencoder, ClassDecoders)
-    network, _ = restore(path, {kind.__name__: kind.from_architecture for kind in kinds})
-    if isinstance(network, ClassConditionalAutoencoder):
-        defense = eabs_of(network, **settings)
-    else:
-        defense = EABS(GroupedDecoders.from_decoders(network), **settings)  # type: ignore[arg-type]
-    return defense.eval().requires_grad_(False)
+    """V-ABS: variational inference with the decoders of ABS; their weights keep no encoders to start from."""
+    decoders, _ = restore(path, {"ClassDecoders": ClassDecoders.from_architecture})
+    return EABS(GroupedDecoders.from_decoders(decoders), **settings).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from gencls.core.rng import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.models import abs_of, eabs_of
-from gencls.zoo.networks import ClassConditionalAutoencoder
+from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders
 from gencls.zoo.training.attack import pgd
 from gencls.zoo.training.perturbations import Adversarial
 
@@ -31,10 +31,9 @@ def measure(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) 
     """Measure a network.
 
     Args:
-        network: a classifier, images to logits (N, K), or an autoencoder, in eval mode.
+        network: a classifier, images to logits (N, K), the decoders of ABS or an autoencoder, in eval mode.
         tests: one or more test sets. Of a classifier: clean accuracy on each of them, and under PGD on a part of the
-            last. Of an autoencoder: clean accuracy of ABS or, with any extension, E-ABS on it, with default settings, on a
-            part of the last.
+            last. Of the others: clean accuracy of ABS or E-ABS with them, with default settings, on a part of the last.
         few: size of this part, with equally many images of each class; at most the size of the last test set.
 
     Returns:
@@ -43,11 +42,12 @@ def measure(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) 
     part = balanced_subset(tests[-1].labels, few, seed=0)
     images, labels = tests[-1].images[part], tests[-1].labels[part]
     where = f"{tests[-1].name} {tests[-1].split}, {len(labels)} images"
-    if isinstance(network, ClassConditionalAutoencoder):
-        extended = network.shared_encoder or network.adversarial
-        defense = eabs_of(network) if extended else abs_of(network.decoders)
+    if isinstance(network, ClassDecoders | ClassConditionalAutoencoder):
+        if isinstance(network, ClassDecoders):
+            kind, defense = "point", abs_of(network)
+        else:
+            kind, defense = "variational", eabs_of(network)
         with seeded(0):
-            kind = "variational" if extended else "point"
             return {f"clean accuracy by {kind} inference, {where}": accuracy(defense, images, labels)}
     figures = {
         f"clean accuracy, {test.name} {test.split}, {len(test)} images": accuracy(network, test.images, test.labels)

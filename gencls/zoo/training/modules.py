@@ -152,8 +152,9 @@ class AutoencoderTraining(NetworkTraining):
 
     @property
     def product(self) -> nn.Module:
-        """The autoencoder; variational inference also starts from its encoder."""
-        return self.network
+        """The autoencoder, whose encoder variational inference also starts from; of plain ABS its decoders."""
+        extended = self.network.shared_encoder or self.network.adversarial
+        return self.network if extended else self.network.decoders
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The discriminators learn at a rate of their own."""

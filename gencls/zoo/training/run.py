@@ -12,12 +12,13 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.rng import seeded
 from gencls.zoo.checkpoints import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
-from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, find_architecture
+from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders, find_architecture
 from gencls.zoo.training.batches import batch_loader
 from gencls.zoo.training.measure import measure
 from gencls.zoo.training.modules import AutoencoderTraining, ClassifierTraining, NetworkTraining
@@ -101,7 +102,7 @@ def train(
     card = Card(
         name=settings.name,
         architecture=type(network).__name__,
-        arguments=_arguments(settings, training_set.num_classes),
+        arguments=_arguments(settings, training_set.num_classes, of=network),
         what=f"{settings.what}. {settings.recipe}",
         trained_on=f"{data} {train_split}, {len(training_set)} images",
         command=command,
@@ -155,10 +156,10 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
     return ClassifierTraining(CNN.from_architecture(**arguments), **shared)
 
 
-def _arguments(settings: Preset, num_classes: int) -> dict[str, Any]:
-    """The constructor's arguments of the trained network; they go on its card."""
+def _arguments(settings: Preset, num_classes: int, *, of: nn.Module | None = None) -> dict[str, Any]:
+    """The constructor's arguments of the network that is trained, or of the part of it that is saved; they go on its card."""
     arguments = {"architecture": settings.architecture, "num_classes": num_classes, "dropout": settings.dropout}
-    if isinstance(settings, AutoencoderPreset):
+    if isinstance(settings, AutoencoderPreset) and not isinstance(of, ClassDecoders):
         return arguments | {"shared_encoder": settings.discriminative, "adversarial": settings.adversarial}
     return arguments
 
