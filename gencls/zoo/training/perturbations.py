@@ -5,11 +5,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gencls.zoo.training.attack import Norm, pgd
 
-__all__ = ["Adversarial", "Augmented", "GaussianNoise", "Perturbation", "Plain"]
+__all__ = ["Adversarial", "GaussianNoise", "Perturbation", "Plain"]
 
 
 class Perturbation(Protocol):
@@ -55,43 +54,6 @@ class GaussianNoise:
         """See :class:`Perturbation`."""
         noisy = images + self.sigma * torch.randn_like(images)
         return noisy.clamp(0.0, 1.0) if self.clip else noisy
-
-
-@dataclass(frozen=True)
-class Augmented:
-    """Each image moved, turned, scaled, and lightened or darkened by chance, then perturbed. Not in the thesis.
-
-    Attributes:
-        perturbation: of the augmented images.
-        shift: largest shift along each axis, in pixels.
-        degrees: largest rotation either way.
-        scale: largest relative change of size.
-        contrast: largest relative change of the distance of all pixels from the image's mean, and of that mean.
-    """
-
-    perturbation: Perturbation
-    shift: float = 2.0
-    degrees: float = 5.0
-    scale: float = 0.1
-    contrast: float = 0.3
-
-    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`Perturbation`; the augmented image is clipped to [0, 1] before it is perturbed."""
-
-        def chance(largest: float, count: int = 1) -> Tensor:
-            return largest * (2.0 * torch.rand(len(images), count, device=images.device) - 1.0)
-
-        angle, size = torch.deg2rad(chance(self.degrees)), 1.0 + chance(self.scale)
-        # affine_grid counts in half images.
-        shift = chance(2.0 * self.shift / images.shape[-1], 2)
-        rows = [torch.cat([size * angle.cos(), -size * angle.sin(), shift[:, :1]], 1)]
-        rows += [torch.cat([size * angle.sin(), size * angle.cos(), shift[:, 1:]], 1)]
-        grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
-        moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        mean = moved.mean(dim=(1, 2, 3), keepdim=True)
-        light, contrast = (1.0 + chance(self.contrast)[..., None, None] for _ in range(2))
-        augmented = (light * mean + contrast * (moved - mean)).clamp(0.0, 1.0)
-        return self.perturbation(network, augmented, labels, epoch=epoch)
 
 
 @dataclass(frozen=True)

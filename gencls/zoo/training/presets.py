@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.training.perturbations import Adversarial, Augmented, GaussianNoise, Perturbation, Plain
+from gencls.zoo.training.perturbations import Adversarial, GaussianNoise, Perturbation, Plain
 
 __all__ = ["PRESETS", "AutoencoderPreset", "ClassifierPreset", "Preset", "preset"]
 
@@ -174,18 +174,13 @@ def _autoencoders(data: _DataSet) -> tuple[Preset, ...]:
                 ", without the noise of the thesis: on 300 MNIST test digits ABS had, after 3 epochs, 87 % with noise 0.2 and "
                 "89 % without"
             )
-        noise: Perturbation = GaussianNoise(sigma=data.noise, clip=False)
-        if plain:
-            noise = Plain()
-        elif data.long > 1:  # a few hundred signs, photographed thirty times each: autoencoders learn them by heart
-            noise = Augmented(noise, shift=1.0, degrees=2.0, scale=0.05, contrast=0.2)
         made.append(
             AutoencoderPreset(
                 name=f"{name}-{data.name}",
                 what=what,
                 data=data.data,
                 architecture=data.architecture,
-                perturbation=noise,
+                perturbation=Plain() if plain else GaussianNoise(sigma=data.noise, clip=False),
                 dropout=0.1 if discriminative else 0.0,
                 adversarial=adversarial,
                 discriminative=discriminative,
