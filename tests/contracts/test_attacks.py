@@ -321,7 +321,11 @@ def distances_on_two_hundred(key):
     return cnn, images, labels, MINIMAL[key].threat.distance(images, run(MINIMAL[key], cnn, images, labels))
 
 
-@every_optimal
+@pytest.mark.parametrize(
+    "key",
+    [pytest.param(key, marks=pytest.mark.slow) if key[0] == "RestartedCarliniWagner" else key for key in OPTIMAL],
+    ids="-".join,
+)
 @pytest.mark.parametrize(
     "scores",
     [

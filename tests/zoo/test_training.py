@@ -82,7 +82,7 @@ def test_the_loss_goes_down(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_steps")
-@pytest.mark.parametrize("name", ["cnn-gaussian-mnist", "abs-mnist", "eabs-mnist"])
+@pytest.mark.parametrize("name", ["cnn-gaussian-mnist", pytest.param("abs-mnist", marks=pytest.mark.slow), "eabs-mnist"])
 def test_resumed_training_ends_with_the_same_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(name, **TINY, epochs=3, out=tmp_path / "whole")
 
