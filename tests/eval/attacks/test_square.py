@@ -38,6 +38,7 @@ def test_linf_reaches_the_optimal_margin_or_breaks_the_image():
         torch.testing.assert_close(found[~broken], best[~broken], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_l2_comes_near_the_optimal_margin():
     """Squares of three pixels and bumps span only part of the directions."""
     model, images, labels = linear_problem((1, 8, 8))
@@ -89,7 +90,7 @@ def test_targeted(cnn, digits):
     assert (cnn(found).argmax(1) == targets).double().mean() > 0.8
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", pytest.param("l2", marks=pytest.mark.slow)])
 def test_noise_on_the_scores_does_not_stop_the_search(norm):
     """Pairs of looks share their draws, so a noisy margin is compared as well as a clean one."""
     model, images, labels = linear_problem((1, 5, 7))
@@ -102,7 +103,7 @@ def test_noise_on_the_scores_does_not_stop_the_search(norm):
     assert ((clean - found) > 0.8 * (clean - sought)).all()
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 1.5)])
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), pytest.param("l2", 1.5, marks=pytest.mark.slow)])
 def test_as_strong_as_pyautoattack_at_equal_queries(norm, epsilon):
     """Over 100 digits two runs of one attack differ by 2 to 4 points; of 200 digits after 500 queries ours is no weaker."""
     from pyautoattack.square import SquareAttack
