@@ -166,7 +166,7 @@ _SMALLER = ("black_box", "ablation", "examples", "sweeps", "bound")
 BUDGETS = {
     "paper": Budget(),
     # Attacked with less, and the defenses infer on their fast path with fewer and larger steps, which come within 0.1 of
-    # the same loss (docs/reproduction/eabs-settings.md); an hour or two per data set on two cores.
+    # the same loss (docs/reproduction/eabs-settings.md).
     "reduced": Budget(
         count=50,
         attacks=ThesisBudget(
