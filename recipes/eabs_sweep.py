@@ -85,8 +85,8 @@ def trainings(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Path]
         yield f"dropout {dropout}, discriminator rate x{rate}", path
 
 
-def main(what: str, *, count: int, attacked: int, epochs: int, seed: int, out: Path) -> None:
-    """Sweep, and print the table.
+def sweep(what: str, *, count: int, attacked: int, epochs: int, seed: int, out: Path) -> pandas.DataFrame:
+    """Sweep; a row per setting.
 
     Args:
         what: "train" or "infer".
@@ -95,8 +95,13 @@ def main(what: str, *, count: int, attacked: int, epochs: int, seed: int, out: P
         epochs: of each training.
         seed: of trainings, draws and attacks.
         out: folder of the trainings.
+
+    Raises:
+        GenclsError: for fewer attacked images than none, or more than there are, and what data and training refuse.
     """
     data = zoo.load_data("mnist-embedded", "test", limit=count)
+    if not 0 <= attacked <= count:
+        raise GenclsError(f"--attacked: expected 0 to {count}, the number of test images, got {attacked}")
     rows = {}
     if what == "train":
         for setting, path in trainings(epochs=epochs, seed=seed, out=out):
@@ -106,11 +111,15 @@ def main(what: str, *, count: int, attacked: int, epochs: int, seed: int, out: P
         for steps, lr, starts in INFERENCES:
             defense = zoo.load("eabs-mnist", steps=steps, lr=lr, starts=starts, fast=True)
             rows[f"{steps} steps of {lr}, {starts} starts"] = measure(defense, data, attacked=attacked, seed=seed)
-    table = pandas.DataFrame(rows).T
+    return pandas.DataFrame(rows).T
+
+
+def markdown(table: pandas.DataFrame) -> str:
+    """The table as it stands in the docs."""
     lines = [f"| setting | {' | '.join(table.columns)} |", "|---" * (1 + len(table.columns)) + "|"]
     for setting, row in table.iterrows():
         lines.append(f"| {setting} | " + " | ".join(f"{value:.3g}" for value in row) + " |")
-    print("\n".join(lines))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
@@ -123,7 +132,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/sweep"), help="folder of the trainings")
     options = vars(parser.parse_args())
     try:
-        main(options.pop("what"), **options)
+        print(markdown(sweep(options.pop("what"), **options)))
     except GenclsError as error:
         print(f"eabs_sweep: error: {error}", file=sys.stderr)
         sys.exit(2)

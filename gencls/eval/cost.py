@@ -14,7 +14,7 @@ from gencls.eval.gradient_modes import NO_GRADIENT, asked_by
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell
 
-__all__ = ["predict_cost", "progress_bar"]
+__all__ = ["duration", "predict_cost", "progress_bar"]
 
 _PROBE = 8
 
@@ -82,10 +82,10 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
         console.print(f"Measuring a first batch to predict the cost of {len(cells)} cells ...")
         costs = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
         total = sum(costs.values())
-        console.print(f"Predicted: about {_duration(total)} at most for {len(cells)} cells of {study.shard_size} samples.")
+        console.print(f"Predicted: about {duration(total)} at most for {len(cells)} cells of {study.shard_size} samples.")
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
         with Progress(TextColumn("{task.description}"), *columns, console=console) as progress:
-            task = progress.add_task("cells", total=len(cells), left=f"{_duration(total)} left")
+            task = progress.add_task("cells", total=len(cells), left=f"{duration(total)} left")
             began, done = time.perf_counter(), 0.0
 
             def finished(cell: StudyCell) -> None:
@@ -93,16 +93,17 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
                 done += costs[cell.key]
                 left = (total - done) * (time.perf_counter() - began) / done if done else total
                 label = f"{cell.defense} / {cell.attack} / {cell.mode}"
-                progress.update(task, advance=1, description=label, left=f"{_duration(left)} left")
+                progress.update(task, advance=1, description=label, left=f"{duration(left)} left")
                 if not console.is_terminal:
-                    console.print(f"finished {label}, {_duration(left)} left")
+                    console.print(f"finished {label}, {duration(left)} left")
 
             yield finished
 
     return bar
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words: "40 s", "12 min", "3.5 h"."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(0.0, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

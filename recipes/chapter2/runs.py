@@ -11,6 +11,7 @@ from gencls import zoo
 from gencls.core import Defense, GenclsError
 from gencls.defenses import EABS
 from gencls.eval import PGD, Attack, Protocol, Study, StudyCell, ThreatModel, predict_cost
+from gencls.eval.cost import duration
 from gencls.eval.study_folder import atomically
 from gencls.zoo.checkpoints import restore
 from gencls.zoo.models import WEIGHTS
@@ -77,8 +78,10 @@ class Run:
         """Check before the first study that the weights of these networks are there.
 
         Raises:
-            GenclsError: naming the commands that make what is missing.
+            GenclsError: naming the commands that make what is missing; for a folder of weights that is not there.
         """
+        if self.weights and not self.weights.is_dir():
+            raise GenclsError(f"--weights: expected a folder, got {self.weights}, which is none")
         missing = [self.profile.network(kind) for kind in kinds if not self.path(kind).is_file()]
         if missing:
             commands = "\n".join(f"    gencls train {name} --data-root DATA --out FOLDER" for name in missing)
@@ -196,9 +199,9 @@ def predict(jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
         study = job.build(job.folder)
         cells = study.missing()
         costs[job.folder] = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
-        print(f"  {job.folder:24} {len(cells):4} cells {_duration(sum(costs[job.folder].values())):>8}", flush=True)
+        print(f"  {job.folder:24} {len(cells):4} cells {duration(sum(costs[job.folder].values())):>8}", flush=True)
     total = sum(sum(cells.values()) for cells in costs.values())
-    print(f"predicted: {_duration(total)} at most for {sum(map(len, costs.values()))} cells", flush=True)
+    print(f"predicted: {duration(total)} at most for {sum(map(len, costs.values()))} cells", flush=True)
     return costs
 
 
@@ -223,14 +226,8 @@ def _told(folder: str, costs: Mapping[str, float]) -> Callable[[Sequence[StudyCe
         def finished(cell: StudyCell) -> None:
             nonlocal left
             left -= costs.get(cell.key, 0.0)
-            print(f"  {folder}: finished {cell.attack} ({cell.mode}), {_duration(left)} left by prediction", flush=True)
+            print(f"  {folder}: finished {cell.attack} ({cell.mode}), {duration(left)} left by prediction", flush=True)
 
         yield finished
 
     return told
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(0.0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

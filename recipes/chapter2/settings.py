@@ -165,8 +165,8 @@ _SMALLER = ("black_box", "ablation", "examples", "sweeps", "bound")
 
 BUDGETS = {
     "paper": Budget(),
-    # Attacked with less, and the defenses infer on their fast path with fewer and larger steps, which come within 0.1 of
-    # the same loss (docs/reproduction/eabs-settings.md).
+    # Attacked with less, and the defenses infer on their fast path with fewer and larger steps: half the cost for a loss of
+    # the true class that is 0.1 to 0.3 higher (docs/reproduction/eabs.md).
     "reduced": Budget(
         count=50,
         attacks=ThesisBudget(

@@ -1,6 +1,6 @@
 """ABS inference: exact and fast path against a loop over the classes, what the fast path decides, attacks with a warm start.
 
-    python tests/benchmarks/bench_abs.py speed|decisions|warm|modes [--digits N] [--threads T] ...
+    python tests/benchmarks/bench_abs.py speed|starts|decisions|warm|modes [--digits N] [--threads T] ...
 
 All variants run interleaved in one process on digits of mnist-embedded and the weights of a model; ratios are formed inside a
 round, and medians over the rounds are printed. One thread: process CPU time; more: wall time.
@@ -124,6 +124,27 @@ class Bench:
             calls = {name: partial(call, images) for name, call in variants.items()}
             self.compare(calls, count, f"batch {count:3}")
 
+    def starts(self) -> None:
+        """The choice of the starts: in float32, and in bf16 with the best four of each class scored again in float32."""
+        exact = self.defense().start
+        decoded, offsets = exact.bank()
+        rough = decoded.bfloat16()
+
+        def again(images: Tensor) -> Tensor:
+            flat = images.flatten(1)
+            scores = [offset - flat.bfloat16() @ bank.T for bank, offset in zip(rough, offsets, strict=True)]
+            best = torch.stack([score.topk(4, dim=1, largest=False).indices for score in scores], dim=1)
+            classes = torch.arange(len(decoded)).view(1, -1, 1)
+            precise = offsets[classes, best] - (decoded[classes, best] * flat[:, None, None]).sum(3)
+            return best.gather(2, precise.argmin(2, keepdim=True)).squeeze(2)
+
+        for count in self.settings.batch:
+            images = self.digits.images[:count]
+            calls = {"float32": partial(exact, images), "bf16, float32": partial(again, images)}
+            self.compare(calls, count, f"batch {count:3}")
+            same = (exact.codes[again(images)] == exact(images)[0]).all(2).double().mean()
+            print(f"batch {count:3}  the same start: {same:.1%} of images and classes")
+
     def modes(self) -> None:
         """A look of an attack in the gradient modes, with a few steps (unrolled ones keep every step)."""
         exact, fast = self.defense(starts=64), self.defense(starts=64, fast=True)
@@ -191,7 +212,7 @@ def gradient(module: nn.Module, images: Tensor) -> Tensor:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["speed"], help="speed, decisions, warm, modes")
+    parser.add_argument("what", nargs="*", default=["speed"], help="speed, starts, decisions, warm, modes")
     parser.add_argument("--model", default="abs-mnist")
     parser.add_argument("--weights", type=Path, default=None)
     parser.add_argument("--digits", type=int, default=100)

@@ -47,7 +47,7 @@ def path():
     return torch.stack([first + 0.1 * t * step for t in range(5)])
 
 
-def close(found, expected):
+def assert_same(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
@@ -62,8 +62,8 @@ def test_each_look_goes_on_from_the_last_one(path):
     (latents,) = defense.start(path[0])
     for number, images in enumerate(path):
         latents = descent(defense, images, latents, 30 if number == 0 else 3)
-        close(found[number], defense.log_joint(images, (latents,)))
-    close(found[0], defense(path[0]))
+        assert_same(found[number], defense.log_joint(images, (latents,)))
+    assert_same(found[0], defense(path[0]))
     assert bool((found[1:] - defense(path[1])).abs().amax() > 1e-3)
 
 
@@ -78,10 +78,10 @@ def test_without_streams_every_look_is_a_first_one(path):
     defense = engine(warm_steps=3)
     warm = defense.surrogate("warm")
     for images in path:
-        close(warm(images), defense(images))
+        assert_same(warm(images), defense(images))
     with keyed(range(2)):  # two rows in each of two: whose is whose is not known
         for images in path:
-            close(warm(images), defense(images))
+            assert_same(warm(images), defense(images))
 
 
 def test_the_gradient_holds_q_fixed(path):
@@ -92,7 +92,7 @@ def test_the_gradient_holds_q_fixed(path):
         leaf = path[1].clone().requires_grad_()
         (found,) = torch.autograd.grad(warm(leaf)[:, 1].sum(), leaf)
     q = defense.resume(path[1], defense.infer(path[0]), 3)
-    close(found, -2 * (path[1] - defense.reconstruct(path[1], q)[:, 1]))
+    assert_same(found, -2 * (path[1] - defense.reconstruct(path[1], q)[:, 1]))
 
 
 @pytest.mark.parametrize("random", [False, True])
@@ -108,7 +108,7 @@ def test_samples_do_not_mix_in_sub_batches(path, random):
             with select(torch.tensor(rows)):
                 scores = surrogate(images)
             for i, row in zip(rows, scores, strict=True):
-                close(row, alone[i][looks[i]])
+                assert_same(row, alone[i][looks[i]])
                 looks[i] += 1
     assert looks == [2, 3, 3, 3]
 
@@ -130,7 +130,7 @@ def test_restarts_and_draws_do_not_mix(path):
     for t in (0, 1):
         for s in (0, 1):
             with keyed(range(2)):
-                close(looks(defense.surrogate("warm"), (t,), range(s, s + 1))[:, :, 0, 0], together[:, :, t, s])
+                assert_same(looks(defense.surrogate("warm"), (t,), range(s, s + 1))[:, :, 0, 0], together[:, :, t, s])
     assert not torch.equal(together[1, :, 0], together[1, :, 1])
 
 
@@ -140,8 +140,8 @@ def test_a_second_look_at_the_same_image_gives_the_same(path):
         for images in path[:3]:
             first = warm(images)
             mixed = torch.cat([images[:2], path[4, 2:]])
-            close(warm(images), first)
-            close(warm(mixed)[:2], first[:2])
+            assert_same(warm(images), first)
+            assert_same(warm(mixed)[:2], first[:2])
 
 
 def variational(**settings):

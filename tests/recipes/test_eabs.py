@@ -256,6 +256,11 @@ def test_missing_weights_name_the_command(tmp_path):
     assert not run.out.exists()
 
 
+def test_a_folder_of_weights_that_is_not_there(tmp_path):
+    with pytest.raises(GenclsError, match="--weights: expected a folder, got .*none, which is none"):
+        eabs.main(toys(tmp_path / "run", weights=tmp_path / "none"), ["2.6"])
+
+
 def test_ablation_leaves_out_what_has_no_weights(tmp_path):
     run = toys(tmp_path / "run", without=("a-abs", "d-abs"))
     eabs.main(run, ["2.6"])

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from gencls.core import GenclsError, seeded
 from gencls.defenses import PlainClassifier
 from gencls.zoo import load, load_data, names
 from gencls.zoo.checkpoints import load_state_dict, read_card
-from gencls.zoo.models import WEIGHTS
+from gencls.zoo.data.image_data import balanced_subset
+from gencls.zoo.models import WEIGHTS, abs_of, eabs_of
 from gencls.zoo.networks import ClassConditionalAutoencoder
 from gencls.zoo.training import PRESETS, presets, train
 from gencls.zoo.training.attack import pgd
@@ -140,6 +142,26 @@ def test_trained_weights_can_be_loaded_and_measured(tmp_path: Path) -> None:
     assert any("linf 0.3" in key and "64 images" in key for key in metrics)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "inference"),
+    [("abs-mnist", "ClassDecoders", "point"), ("eabs-mnist", "ClassConditionalAutoencoder", "variational")],
+)
+def test_trained_autoencoders_are_saved_as_what_infers_and_measured_by_inference(
+    name: str, kind: str, inference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few: dict[str, Any] = {"starts": 20, "steps": 3}
+    for make in (abs_of, eabs_of):
+        monkeypatch.setattr(f"gencls.zoo.training.measure.{make.__name__}", partial(make, **few))
+    path = train(name, **TINY | {"limit": 16}, epochs=1, measured=10, out=tmp_path)
+    card = read_card(path)
+    assert card.architecture == kind
+    test = load_data("mnist-embedded", "test")
+    part = balanced_subset(test.labels, 10, seed=0)
+    with seeded(0):
+        measured = accuracy(load(name, weights=path, **few), test.images[part], test.labels[part])
+    assert card.metrics[f"clean accuracy by {inference} inference, mnist-embedded test, 10 images"] == measured
+
+
 def test_models_that_are_not_there(tmp_path: Path) -> None:
     unknown = "unknown model 'resnet'; expected one of cnn-.*; or, with weights=PATH, one of .*eabs-svhn"
     with pytest.raises(GenclsError, match=unknown):
@@ -163,7 +185,8 @@ def test_committed_models_classify_what_they_are_trained_on(name: str) -> None:
     defense = load(name, **overrides)
     assert not defense.training
     assert not any(parameter.requires_grad for parameter in defense.parameters())
-    assert accuracy(defense, images.images, images.labels) >= 0.7  # 20 images
+    # Of 20 images; ABS and E-ABS have 84 and 88 % on FashionMNIST, and here infer with less.
+    assert accuracy(defense, images.images, images.labels) >= (0.7 if name.endswith("abs-fashion") else 0.8)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

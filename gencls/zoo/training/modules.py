@@ -123,7 +123,7 @@ class AutoencoderTraining(NetworkTraining):
         beta: weight of the prior term.
         gamma: weight of the discriminative loss; 0 leaves it out, and an image is then decoded by its own class only.
         generative_epochs: epochs at the start without the discriminative loss. They are not in the thesis: with one decoder
-            per image such an epoch costs a tenth, and generative quality is what takes the most epochs.
+            per image such an epoch costs a fifth to an eighth, and generative quality is what takes the most epochs.
         discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
         **shared: see :class:`NetworkTraining`.
 

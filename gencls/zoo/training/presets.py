@@ -63,8 +63,8 @@ class AutoencoderPreset(Preset):
         discriminative: extension D, a shared encoder and the discriminative loss.
         beta: weight of the prior term; 1 in the thesis.
         gamma: weight of the discriminative loss where there is one; 10 in the thesis.
-        generative_share: of the epochs, at the start, that go without the discriminative loss and so cost a tenth; 0 in the
-            thesis.
+        generative_share: of the epochs, at the start, that go without the discriminative loss and so cost a fifth to an
+            eighth; 0 in the thesis.
         discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
     """
 

@@ -80,7 +80,7 @@ def train(
     settings = settings if epochs is None else replace(settings, epochs=epochs)
     data = settings.data if data is None else data
     if settings.epochs < 1:
-        raise GenclsError(f"train: expected epochs >= 1, got {epochs}")
+        raise GenclsError(f"train: expected epochs >= 1, got {settings.epochs}")
     if data not in SPLITS:
         raise GenclsError(f"train: expected data to be one of {', '.join(SPLITS)}, got {data!r}")
     folder = Path(out) / settings.name

@@ -1,0 +1,45 @@
+"""The sweep of what the thesis leaves open, on a few digits."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gencls.core import GenclsError
+from gencls.zoo.models import WEIGHTS
+from recipes import eabs_sweep
+
+FEW = {"count": 10, "attacked": 0, "epochs": 4, "seed": 0}
+
+
+def test_a_row_per_inference_setting(monkeypatch, tmp_path):
+    monkeypatch.setattr(eabs_sweep, "INFERENCES", ((2, 0.1, 20), (4, 0.1, 20)))
+    table = eabs_sweep.sweep("infer", **FEW, out=tmp_path)
+    assert list(table.index) == ["2 steps of 0.1, 20 starts", "4 steps of 0.1, 20 starts"]
+    assert (table["clean accuracy"] >= 0.8).all()
+    loss = table["loss of the true class"]
+    assert loss.iloc[1] < loss.iloc[0]
+    assert eabs_sweep.markdown(table).splitlines()[2].startswith("| 2 steps of 0.1, 20 starts | ")
+
+
+def test_every_training_is_done_once_with_its_setting(monkeypatch, tmp_path):
+    trained = []
+
+    def committed(settings, *, out, **_):
+        trained.append((settings.dropout, settings.discriminator_rate, settings.epochs, settings.generative_share))
+        (out / settings.name).mkdir(parents=True)
+        for kind in ("safetensors", "json"):
+            shutil.copy(WEIGHTS / f"eabs-mnist.{kind}", out / settings.name / f"{settings.name}.{kind}")
+
+    monkeypatch.setattr(eabs_sweep, "train", committed)
+    names = [(name, path.is_file()) for name, path in eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path)]
+    assert trained == [(dropout, rate, 4, 0.5) for dropout, rate in eabs_sweep.TRAININGS]
+    assert names[3] == ("dropout 0.1, discriminator rate x0.3", True)
+    assert list(eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path))
+    assert len(trained) == len(eabs_sweep.TRAININGS)
+
+
+@pytest.mark.parametrize("attacked", [-1, 11])
+def test_more_attacked_images_than_there_are(attacked):
+    with pytest.raises(GenclsError, match=f"expected 0 to 10, the number of test images, got {attacked}"):
+        eabs_sweep.sweep("infer", **FEW | {"attacked": attacked}, out=Path("none"))
