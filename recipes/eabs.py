@@ -16,7 +16,9 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,9 +33,9 @@ from recipes.chapter2 import settings_tables, tables
 from recipes.chapter2.experiments import ABLATION, BOUNDED, TABLES
 from recipes.chapter2.figures import example_figures
 from recipes.chapter2.printed import MODELS
-from recipes.chapter2.runs import Run, compute, predict
+from recipes.chapter2.runs import Job, Run, compute, predict
 from recipes.chapter2.settings import BUDGETS, PROFILES
-from recipes.chapter2.tables import ATTACKS, NORMS, PARTS
+from recipes.chapter2.tables import ATTACKS, L2_ONLY, NORMS, PARTS
 
 
 def report(run: Run) -> Path:
@@ -59,7 +61,8 @@ def report(run: Run) -> Path:
         text = "The settings of the attacks should lie where more of them changes nothing."
         sections.append(Section("Tables 2.7 to 2.9", text, [table for table, _ in sweeps], [figure for _, figure in sweeps]))
     written = [(name, run.out / "bound" / name / "bound.csv") for name in BOUNDED]
-    if bounded := settings_tables.bound_table(run, [(name, pandas.read_csv(path)) for name, path in written if path.is_file()]):
+    bounds = [(name, pandas.read_csv(path)) for name, path in written if path.is_file()]
+    if bounded := settings_tables.bound_table(run, bounds, missing):
         sections.append(Section("Lower bounds", tables=[bounded]))
     if not sections:
         raise GenclsError(f"{run.out}: expected at least one finished cell, got none")
@@ -108,13 +111,20 @@ def main(run: Run, names: Sequence[str] = (), *, only_predict: bool = False) -> 
     of_eabs = {"2.7", "2.8", "2.9"}
     names = names or [name for name in TABLES if name not in of_eabs or run.path("eabs").is_file()]
     run.require([*(run.models if {"main", "examples"} & set(names) else ()), *(["eabs"] if of_eabs & set(names) else ())])
-    run.claim()
-    jobs = [job for name in names for job in TABLES[name](run)]
-    costs = predict(jobs)
     if only_predict:
+        with TemporaryDirectory() as folder:  # a folder that is not there yet may become that of another run
+            begun = run if run.out.exists() else replace(run, out=Path(folder))
+            begun.claim()
+            predict(_jobs(begun, names))
         return None
-    compute(jobs, costs)
+    run.claim()
+    jobs = _jobs(run, names)
+    compute(jobs, predict(jobs))
     return report(run)
+
+
+def _jobs(run: Run, names: Sequence[str]) -> list[Job]:
+    return [job for name in names for job in TABLES[name](run)]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -124,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
     made.add_argument("--tables", nargs="+", choices=TABLES, default=(), help="default all; main: Tables 2.2 to 2.5")
     made.add_argument("--models", nargs="+", choices=MODELS, default=tuple(MODELS), help="default all")
-    attacks = [*ATTACKS, *(f"{name}-{norm}" for name in ATTACKS for norm in NORMS)]
+    attacks = [*ATTACKS, *(f"{name}-{norm}" for name in ATTACKS for norm in NORMS if norm == "l2" or name not in L2_ONLY)]
     made.add_argument(
         "--attacks",
         nargs="+",

@@ -141,6 +141,8 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
     def loss(self, target: tuple[Tensor, ...], q: Latents, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """D(x, G_k(z)) + lambda R. Variationally z is a fresh sample of q: an unbiased estimate of the expectation in eq. 2.6.
 
+        All classes of an image share its noise.
+
         Args:
             target: embeddings of the images: N * K rows, each image's repeated K times; with pairs those of their images.
             q: of all images and classes.
@@ -151,7 +153,8 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         """
         if self.variational:
             means, log_stds = self._split(q)
-            latents = tuple(m + s.exp() * torch.randn_like(m) for m, s in zip(means, log_stds, strict=True))
+            # One draw for all classes: what it adds to each loss it then hardly adds to their differences.
+            latents = tuple(m + s.exp() * torch.randn_like(m[:, :1]) for m, s in zip(means, log_stds, strict=True))
             penalty = self.regularizer.expected(means, log_stds, latents)
         else:
             latents = q

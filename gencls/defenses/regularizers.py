@@ -1,6 +1,6 @@
 """What a latent costs: the R of the thesis's Algorithm 2."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +12,7 @@ from gencls.core import Latents
 __all__ = ["DiscriminatorPenalty", "GaussianKL", "Regularizer"]
 
 
-class Regularizer(nn.Module):
+class Regularizer(nn.Module, ABC):
     """R, the price of a latent or of a distribution over latents."""
 
     @abstractmethod

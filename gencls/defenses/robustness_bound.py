@@ -104,8 +104,9 @@ def robustness_bound(
     """The bounds of a classifier by synthesis, per sample.
 
     Both minima, of d_k and of l_k*, are searched from what the classifier itself inferred and from the nearest of random codes;
-    the best code met counts. d_k needs a search of its own: ||x - G_k(z_k*)|| at the z_k* of the *regularised* problem is
-    larger, and the thesis's proof does not cover it. The cost is that of 2 (starts + 1) steps / defense.steps inferences.
+    the best code among the starts and the ends of the stages counts. d_k needs a search of its own: ||x - G_k(z_k*)|| at the
+    z_k* of the *regularised* problem is larger, and the thesis's proof does not cover it. The cost is that of
+    2 (starts + 1) steps / defense.steps inferences.
 
     Args:
         defense: in eval mode, with point inference, the squared L2 distance and a regulariser that is never negative.
@@ -144,7 +145,7 @@ def robustness_bound(
             further = [nearest(some)] if nearest else []
             parts.append(_Search(defense, some, steps, lr).terms(candidates, further, of.to(some.device)))
     distances, losses, error, correct = (torch.cat(found) for found in zip(*parts, strict=True))
-    searched = f"minima are the smallest met, {starts + 1} x {steps} Adam steps, first rate {lr}"
+    searched = f"minima are the smallest of the starts and ends of {starts + 1} x {steps} Adam steps, first rate {lr}"
     return RobustnessBound(
         bound=lower_bound(distances, losses, error, labels.to(losses.device)) * correct,
         sharper=lower_bound(losses.sqrt(), losses, error, labels.to(losses.device)) * correct,

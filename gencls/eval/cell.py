@@ -212,6 +212,7 @@ def run_cell(
 
         def assault(part: Tensor, pieces: int) -> None:
             chosen = worth[part]
+            model.meter.model = asked_by(mode, defense).eval()  # a repeated part does not know what the failed one has seen
             model.eot.chunk = max(1, min(samples, rows) // pieces)
             model.max_rows = max(1, len(part) * model.eot.chunk if pieces > 1 else rows)
             with role("attack", [hashes[i] for i in chosen.tolist()], attack, mode):

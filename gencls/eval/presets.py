@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from gencls.core import GenclsError
 from gencls.eval.attacks import (
     APGD,
@@ -133,7 +135,7 @@ class ThesisBudget:
         ddn_steps: gradient steps of DDN.
         cw_searches: binary searches of C&W.
         cw_steps: gradient steps per search.
-        noise_sizes: standard deviations of the growing noise up to 1, one draw each; their number is not given.
+        noise_sizes: standard deviations of the growing noise from 0.002 to 1, one draw each; their number is not given.
         nes_steps: steps of PGD with estimated gradients.
         nes_pairs: pairs of images per estimated gradient; not given.
         boundary_queries: looks of the Boundary attack.
@@ -165,6 +167,7 @@ def thesis_attacks(
     black_box: bool = True,
     beyond: bool = False,
     synthesis: bool = True,
+    starts: Tensor | None = None,
 ) -> Mapping[str, Attack]:
     """The attacks of the thesis, section 2.3; EoT with 5 draws is a matter of the protocol.
 
@@ -177,6 +180,7 @@ def thesis_attacks(
         black_box: with Boundary (L2) and PGD with estimated gradients, which take long.
         beyond: with what the thesis does not have: multi-targeted PGD, and the latent descent attack (L2).
         synthesis: the defense is a Bayes classifier with reconstructions, as the latent descent attack needs.
+        starts: images (M, C, H, W) in [0, 1] of all classes, from which Boundary starts as in the thesis; None takes noise.
     """
     spent, ball, minimal = budget or ThesisBudget(), ThreatModel(norm, epsilon), ThreatModel(norm)
     found: dict[str, Attack] = {
@@ -189,7 +193,7 @@ def thesis_attacks(
     found["noise"] = GrowingNoise(minimal, sizes=spent.noise_sizes)
     if black_box:
         found["nes"] = NES(ball, steps=spent.nes_steps, samples=spent.nes_pairs)
-        found |= {"boundary": Boundary(minimal, queries=spent.boundary_queries)} if norm == "l2" else {}
+        found |= {"boundary": Boundary(minimal, queries=spent.boundary_queries, starts=starts)} if norm == "l2" else {}
     if beyond:
         found["multi-targeted"] = PGD(ball, steps=spent.pgd_steps, restarts=spent.targets, loss="multi-targeted")
         if norm == "l2" and synthesis:

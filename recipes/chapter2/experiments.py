@@ -41,11 +41,15 @@ def accuracy(run: Run) -> Iterator[Job]:
         defense, attacks = run.load(model, warm=part == "main"), dict[str, Attack]()
         synthesis = isinstance(defense, BayesClassifier)
         for norm, epsilon in run.profile.threats:
-            for name, attack in thesis_attacks(norm, epsilon, budget=spent, beyond=True, synthesis=synthesis).items():
+            found = thesis_attacks(
+                norm, epsilon, budget=spent, beyond=True, synthesis=synthesis, starts=run.data.images[: run.budget.count]
+            )
+            for name, attack in found.items():
                 if part == next((other for other, names in apart.items() if name in names), "main"):
                     attacks[f"{name}-{norm}"] = attack
             if synthesis and part == "main":
-                attacks[f"unrolled-{norm}"] = PGD(ThreatModel(norm, epsilon), steps=run.budget.unrolled_steps)
+                ball = ThreatModel(norm, epsilon)
+                attacks[f"unrolled-{norm}"] = PGD(ball, steps=run.budget.unrolled_steps, restarts=spent.restarts)
         unrolled = {name: "unrolled" for name in attacks if name.startswith("unrolled")}
         count = run.budget.black_box if part == "black-box" else run.budget.count
         return run.study(folder, MODELS[model], defense, attacks, count, gradients=unrolled)

@@ -1,6 +1,6 @@
 """Figures 2.3 to 2.8: adversarial examples of PGD, the closest that were found."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,15 +42,23 @@ def closest_examples(folder: Path, norm: str) -> dict[int, Example]:
     records = read_records(folder)
     shard = read_study(folder)["shard_size"]
     best: dict[int, Example] = {}
+    clean = load_file(folder / SAMPLES)["images"]
     for cell in read_cells(folder):
         rows = records[(records["attack"] == cell.attack) & (records["gradient"] == cell.mode)]
         rows = rows[(rows["norm"] == norm) & (rows["sample"] // shard == cell.shard)]
-        for row, image in zip(rows.itertuples(), read_adversarials(folder, cell), strict=False):
+        if not len(rows):  # a cell of the other norm
+            continue
+        for row, image in zip(rows.itertuples(), read_adversarials(folder, cell), strict=True):
             found = best.setdefault(row.sample, Example(None))
-            size = float(row.distance) if row.clean_majority_correct else 0.0
-            if row.valid and not row.majority_correct and size < found.distance:
-                best[row.sample] = Example(image, size, int(np.bincount(list(row.predictions)).argmax()))
+            if not row.clean_majority_correct:
+                best[row.sample] = Example(clean[row.sample], 0.0, _majority(row.clean_predictions))
+            elif row.valid and not row.majority_correct and float(row.distance) < found.distance:
+                best[row.sample] = Example(image, float(row.distance), _majority(row.predictions))
     return best
+
+
+def _majority(predictions: Iterable[int]) -> int:
+    return int(np.bincount(list(predictions)).argmax())
 
 
 def example_figures(run: Run) -> Iterator[NamedFigure]:

@@ -77,7 +77,7 @@ class Budget:
         warm_steps: PGD on ABS and E-ABS infers with so many steps from where its last look ended (gradient mode "warm");
             None: each look infers in full (mode "frozen"). Both differentiate as eq. 2.9 says.
         fast: ABS and E-ABS drop hopeless classes early.
-        unrolled_steps: of PGD through the unrolled inference, from one start.
+        unrolled_steps: of PGD through the unrolled inference, from as many starts as PGD.
         eot: draws per gradient of a stochastic defense.
         judge: draws per decision of a stochastic defense.
         judge_most: the same where the majority is open.
@@ -153,7 +153,7 @@ class Budget:
         early = ", hopeless classes dropped early" if self.fast else ""
         return (
             f"PGD {a.pgd_steps} steps, at most {a.restarts} starts; DDN {a.ddn_steps}; C&W {a.cw_searches} x {a.cw_steps}; "
-            f"DeepFool {a.deepfool_steps}; noise of {a.noise_sizes} sizes; unrolled PGD {self.unrolled_steps} steps, 1 start; "
+            f"DeepFool {a.deepfool_steps}; noise of {a.noise_sizes} sizes; unrolled PGD {self.unrolled_steps} steps; "
             f"multi-targeted PGD at {a.targets} classes; latent descent {a.descent_steps} x {a.descent_rate:g}; PGD with an "
             f"estimated gradient {a.nes_steps} steps of {a.nes_pairs} pairs; Boundary {a.boundary_queries:,} queries; EoT "
             f"{self.eot}; judge {self.judge} to {self.judge_most} draws; gradient of ABS and E-ABS: {self.gradient}; their "
@@ -186,7 +186,7 @@ BUDGETS = {
         ),
         warm_steps=5,
         fast=True,
-        unrolled_steps=10,
+        unrolled_steps=20,
         eot=2,
         judge=4,
         judge_most=8,

@@ -49,6 +49,10 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
         "without an adversarial at the largest size, infinite in the median, left out of the mean.",
         f"PGD with {run.budget.ladder} steps from one start at each of the sizes L∞ {sizes['linf']} and "
         f"L2 {sizes['l2']}; EoT {run.budget.eot}, gradient: {run.budget.gradient}.",
+        "The rows differ in more than their extensions: ABS and A-ABS are trained without dropout, with larger batches and "
+        "another learning rate than D-ABS and E-ABS (on MNIST ABS also without noise), ABS alone keeps its latents within a "
+        "radius of 5, and V-ABS has no encoder's output among its starts, because the weights of ABS keep no encoders. The "
+        "cards have the settings.",
         *([f"Without weights, and so left out: {', '.join(missing)} (gencls train NAME)."] if missing else []),
         *warnings_of(found),
     ]
@@ -92,7 +96,7 @@ def sweep(
         Cell(shares[value].text if value in shares else MISSING, f"{theirs[value]:g}" if value in theirs else "")
         for value in values
     )
-    total = max(share.total for share in shares.values())
+    total = "–".join(str(count) for count in sorted({share.total for share in shares.values()}))
     table = PaperTable(
         f"table-{number}",
         f"Table {number}: {setting}, E-ABS on {run.data.name} under PGD-L∞ (ε = {epsilon(run.profile.linf)})",
@@ -110,12 +114,13 @@ def sweep(
     return table, NamedFigure("sweeps", table.name, f"Table {number}", figure)
 
 
-def bound_table(run: Run, frames: Iterable[tuple[str, pd.DataFrame]]) -> PaperTable | None:
+def bound_table(run: Run, frames: Iterable[tuple[str, pd.DataFrame]], missing: Sequence[str]) -> PaperTable | None:
     """Eq. 2.7 beside the attacked distance.
 
     Args:
         run: whose budget was spent.
         frames: names of Table 2.6, and what :func:`gencls.defenses.compare_to_bound` made, with the sharper bound.
+        missing: networks without weights.
     """
     rows = []
     for name, frame in frames:
@@ -139,6 +144,7 @@ def bound_table(run: Run, frames: Iterable[tuple[str, pd.DataFrame]]) -> PaperTa
         "Median L2 distances over the images that the model gets right: the lower bound of eq. 2.7, corrected "
         "(docs/bounds.md), its sharper form, and the closest adversarial of DDN, C&W, DeepFool and latent descent.",
         "The last columns count adversarials below the bounds. Where inference is exact there are none; here the minima are "
-        f"searched, with {run.budget.bound_steps} steps from each of 5 starts, and the defense's own inference is shorter.",
+        f"searched, with {run.budget.bound_steps} steps from several starts, and the defense's own inference is shorter.",
+        *([f"Without weights: {', '.join(missing)} (gencls train NAME)."] if missing else []),
     )
     return PaperTable("bounds", "Eq. 2.7: lower bounds beside attacked distances", columns, tuple(rows), notes)

@@ -43,6 +43,7 @@ THESIS = ("pgd", "ddn", "cw", "deepfool", "noise")
 """Those whose worst case the thesis prints; the gradient-free ones it only mentions (SVHN)."""
 MINIMAL = ("ddn", "cw", "deepfool", "noise", "latent-descent")
 """They walk along the decision boundary of what they look at, so they look at the defense itself, not at a warm inference."""
+L2_ONLY = ("ddn", "cw", "latent-descent", "boundary")
 BLACK_BOX = ("nes", "boundary")
 """They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
 PARTS = ("main", "minimal", "black-box")
@@ -125,7 +126,8 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
     rows += [Row("What it cost, attacks and judge together"), *_costs(found, models)]
     notes = [
         f"Accuracy in % on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals; in brackets the "
-        "thesis (1,000 images, its own networks and budgets). All: per image the worst attack and gradient counts.",
+        "thesis (1,000 images, its own networks and budgets). All: per image the worst attack and gradient counts. DDN, C&W, "
+        "DeepFool and multi-targeted PGD look at the frozen gradient (eq. 2.9) only, PGD at the unrolled one too.",
         f"Budget: {run.budget.spent}.",
         *dict.fromkeys(f"† {slip}." for slip in printed.SLIPS[number].values()),
         *(
@@ -134,7 +136,7 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
             if (left := unfinished(run.out, *folders[model]))
         ),
         *warnings_of({printed.MODELS[model]: records_of(run.out, *folders[model][:2]) for model in found}),
-        *_blinder({printed.MODELS[model]: records for model, records in found.items()}),
+        *_black_box_warnings(run, {printed.MODELS[model]: (folders[model], records) for model, records in found.items()}),
     ]
     columns = ("", *(printed.MODELS[model] for model in models))
     title = f"Table {number}: accuracy under bounded perturbations, {run.data.name}"
@@ -178,15 +180,16 @@ def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         yield f"⚠ {warning}: {', '.join(dict.fromkeys(rows))}."
 
 
-def _blinder(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """Warnings of attacks with gradients that do worse than gradient-free ones, on the samples that those have met."""
-    met = {}
-    for name, records in found.items():
-        asked = records["attack"].str.startswith(tuple(f"{attack}-" for attack in BLACK_BOX))
-        met[name] = records[records["sample_hash"].isin(records.loc[asked, "sample_hash"])]
-    for warning in warnings_of(met):
-        if warning.startswith(tuple(f"⚠ weaker than {attack}-" for attack in BLACK_BOX)):
-            yield warning
+def _black_box_warnings(run: Run, found: Mapping[str, tuple[Sequence[str], pd.DataFrame]]) -> Iterator[str]:
+    """What is to be said of the gradient-free attacks, and of attacks with gradients that do worse on the same samples."""
+    weaker = tuple(f"⚠ weaker than {attack}-" for attack in BLACK_BOX)
+    alone, met = {}, {}
+    for name, (folders, records) in found.items():
+        alone[name] = records_of(run.out, folders[-1])
+        if len(alone[name]):
+            met[name] = records[records["sample_hash"].isin(alone[name]["sample_hash"])]
+    yield from (warning for warning in warnings_of(alone) if not warning.startswith("⚠ weaker than"))
+    yield from (warning for warning in warnings_of(met) if warning.startswith(weaker))
 
 
 def mcnemar(run: Run, right: Mapping[str, Mapping[str, pd.Series]]) -> Iterator[tuple[PaperTable, NamedFigure]]:

@@ -31,7 +31,7 @@ from gencls.eval import (
 from gencls.perceptual import L2, SquaredL2
 from tests.toys import LinearGaussian, SigmoidDecoders
 
-SEARCHED = "exact inference; minima are the smallest met, {} x 300 Adam steps, first rate 0.05"
+SEARCHED = "exact inference; minima are the smallest of the starts and ends of {} x 300 Adam steps, first rate 0.05"
 MINIMAL, LINF = ThreatModel("l2"), ThreatModel("linf")
 
 

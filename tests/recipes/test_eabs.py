@@ -212,7 +212,7 @@ def test_latent_descent_and_unrolling_are_for_classifiers_by_synthesis(finished)
     run, _ = finished
     found = cells(run, "table-2.2")
     for row in ("PGD, unrolled gradient", "Latent descent"):
-        assert [cell == "–" for cell in found[row]] == [True, True, True, True, False]
+        assert [found[row][column] == "–" for column in (0, 4)] == [True, False]
 
 
 def test_a_second_call_computes_nothing(finished, capsys):
@@ -246,7 +246,7 @@ def test_only_predicting_computes_nothing(tmp_path, capsys):
     run = toys(tmp_path / "run", models=("cnn",))
     assert eabs.main(run, ["main"], only_predict=True) is None
     assert "predicted:" in capsys.readouterr().out
-    assert not list(run.out.rglob("*.parquet"))
+    assert not run.out.exists()
 
 
 def test_missing_weights_name_the_command(tmp_path):

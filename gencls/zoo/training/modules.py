@@ -1,7 +1,7 @@
 """Lightning modules: a classifier and class-conditional autoencoders."""
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning
@@ -17,7 +17,7 @@ from gencls.zoo.training.perturbations import Perturbation
 __all__ = ["AutoencoderTraining", "ClassifierTraining", "NetworkTraining", "divergence", "squared_error"]
 
 
-class NetworkTraining(lightning.LightningModule):
+class NetworkTraining(lightning.LightningModule, ABC):
     """What all trainings share: Adam, a learning rate that falls to zero along a cosine, and one random stream per step.
 
     Each step begins with a seed of its own, so that a training that was stopped and resumed ends with the same weights
