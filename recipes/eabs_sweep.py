@@ -30,11 +30,12 @@ TRAININGS = ((0.1, 1.0), (0.0, 1.0), (0.3, 1.0), (0.1, 0.3), (0.1, 3.0))
 """(dropout, rate of the discriminator as a multiple of the autoencoder's); the first one is the preset's."""
 
 INFERENCES = (
-    *product((10, 20, 50, 100), (0.05,), (8000,)),
-    *product((10, 20, 50), (0.1,), (2000,)),
-    *product((20,), (0.1,), (100, 8000)),
+    *product((10, 20, 50, 100), (0.05,), (8000,), (1.0,)),
+    *product((10, 20, 50), (0.1,), (2000,), (1.0,)),
+    *product((20,), (0.1,), (100, 8000), (1.0,)),
+    *product((50,), (0.05,), (8000,), (0.1, 0.01)),
 )
-"""(steps of Adam, their size, random starts)."""
+"""(steps of Adam, their size, random starts, standard deviation around these); the thesis starts with unit variance."""
 
 ATTACK_STEPS = 10
 
@@ -108,9 +109,10 @@ def sweep(what: str, *, count: int, attacked: int, epochs: int, seed: int, out: 
             defense = zoo.load("eabs-mnist", weights=path, steps=20, lr=0.1, starts=2000, fast=True)
             rows[setting] = measure(defense, data, attacked=attacked, seed=seed)
     else:
-        for steps, lr, starts in INFERENCES:
-            defense = zoo.load("eabs-mnist", steps=steps, lr=lr, starts=starts, fast=True)
-            rows[f"{steps} steps of {lr}, {starts} starts"] = measure(defense, data, attacked=attacked, seed=seed)
+        for steps, lr, starts, std in INFERENCES:
+            defense = zoo.load("eabs-mnist", steps=steps, lr=lr, starts=starts, start_std=std, fast=True)
+            setting = f"{steps} steps of {lr}, {starts} starts" + ("" if std == 1 else f" of std {std}")
+            rows[setting] = measure(defense, data, attacked=attacked, seed=seed)
     return pandas.DataFrame(rows).T
 
 

@@ -13,9 +13,9 @@ FEW = {"count": 10, "attacked": 0, "epochs": 4, "seed": 0}
 
 
 def test_a_row_per_inference_setting(monkeypatch, tmp_path):
-    monkeypatch.setattr(eabs_sweep, "INFERENCES", ((2, 0.1, 20), (4, 0.1, 20)))
+    monkeypatch.setattr(eabs_sweep, "INFERENCES", ((2, 0.1, 20, 1.0), (4, 0.1, 20, 0.1)))
     table = eabs_sweep.sweep("infer", **FEW, out=tmp_path)
-    assert list(table.index) == ["2 steps of 0.1, 20 starts", "4 steps of 0.1, 20 starts"]
+    assert list(table.index) == ["2 steps of 0.1, 20 starts", "4 steps of 0.1, 20 starts of std 0.1"]
     assert (table["clean accuracy"] >= 0.8).all()
     loss = table["loss of the true class"]
     assert loss.iloc[1] < loss.iloc[0]

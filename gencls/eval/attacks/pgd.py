@@ -15,7 +15,7 @@ from gencls.eval.threat import ThreatModel
 __all__ = ["PGD"]
 
 _FILL = {"cpu": 32, "cuda": 2048}
-"""Rows below which a device is not full (small images; docs/performance.md): then the next restart joins the batch."""
+"""Rows of small images below which a device is not full: then the next restart joins the batch."""
 
 SURE_DRAWS = 64
 """Draws that must all be wrong, look after look, before a stochastic defense counts as broken: its accuracy is then < 5 %."""
