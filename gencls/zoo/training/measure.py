@@ -12,6 +12,7 @@ from gencls.zoo.models import abs_of, eabs_of
 from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders
 from gencls.zoo.training.attack import pgd
 from gencls.zoo.training.perturbations import Adversarial
+from gencls.zoo.training.presets import radii
 
 __all__ = ["accuracy", "adversarial_accuracy", "measure"]
 
@@ -19,11 +20,10 @@ _CHUNK = 500
 
 
 def _attacks(data: str) -> tuple[Adversarial, ...]:
-    """PGD at the radii of the thesis's table of a data set (Tables 2.2 to 2.5)."""
-    linf = {"mnist": 0.3, "mnist-embedded": 0.3, "fashion-mnist": 0.1}.get(data, 8 / 255)
+    linf, l2 = radii(data)
     return (
         Adversarial(norm="linf", epsilon=linf, steps=40, step_size=round(linf / 15, 6), warmup_epochs=0),
-        Adversarial(norm="l2", epsilon=1.5, steps=40, step_size=0.1, warmup_epochs=0),
+        Adversarial(norm="l2", epsilon=l2, steps=40, step_size=round(l2 / 15, 6), warmup_epochs=0),
     )
 
 

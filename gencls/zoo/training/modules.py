@@ -83,11 +83,16 @@ class ClassifierTraining(NetworkTraining):
 
     Args:
         network: images to logits (N, K).
-        **shared: see :class:`NetworkTraining`.
+        perturbation: see :class:`NetworkTraining`; the others likewise.
+        learning_rate: there.
+        seed: there.
+        description: there.
     """
 
-    def __init__(self, network: CNN, **shared: Any) -> None:
-        super().__init__(**shared)
+    def __init__(
+        self, network: CNN, *, perturbation: Perturbation, learning_rate: float, seed: int, description: str = ""
+    ) -> None:
+        super().__init__(perturbation=perturbation, learning_rate=learning_rate, seed=seed, description=description)
         self.network = network
 
     @property
@@ -125,7 +130,10 @@ class AutoencoderTraining(NetworkTraining):
         generative_epochs: epochs at the start without the discriminative loss. They are not in the thesis: with one decoder
             per image such an epoch costs a fifth to an eighth, and generative quality is what takes the most epochs.
         discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
-        **shared: see :class:`NetworkTraining`.
+        perturbation: see :class:`NetworkTraining`; the others likewise.
+        learning_rate: there.
+        seed: there.
+        description: there.
 
     Raises:
         GenclsError: for gamma > 0 without a shared encoder: the prior term would not cancel in eq. 2.4.
@@ -135,13 +143,16 @@ class AutoencoderTraining(NetworkTraining):
         self,
         network: ClassConditionalAutoencoder,
         *,
+        perturbation: Perturbation,
+        learning_rate: float,
+        seed: int,
+        description: str = "",
         beta: float = 1.0,
         gamma: float = 0.0,
         generative_epochs: float = 0.0,
         discriminator_rate: float = 1.0,
-        **shared: Any,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(perturbation=perturbation, learning_rate=learning_rate, seed=seed, description=description)
         if gamma > 0 and not network.shared_encoder:
             raise GenclsError(f"a discriminative loss: expected one encoder for all classes, got {len(network.encoders)}")
         self.network = network

@@ -8,7 +8,7 @@ from typing import Any
 from gencls.core.errors import GenclsError
 from gencls.zoo.training.perturbations import Adversarial, GaussianNoise, Perturbation, Plain
 
-__all__ = ["PRESETS", "AutoencoderPreset", "ClassifierPreset", "Preset", "preset"]
+__all__ = ["PRESETS", "AutoencoderPreset", "ClassifierPreset", "Preset", "preset", "radii"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,11 @@ _DATA_SETS = (
     _DataSet("supertraffic10", "supertraffic10", "supertraffic10", noise=0.01, linf=8 / 255, l2=1.5, long=4.0),
     _DataSet("svhn", "svhn", "svhn", noise=0.01, linf=8 / 255, l2=1.5),
 )
+
+
+def radii(data: str) -> tuple[float, float]:
+    """The Linf and L2 radii of the thesis's table of a data set (Tables 2.2 to 2.5); the embedded digits are MNIST's."""
+    return next((of.linf, of.l2) for of in _DATA_SETS if of.data == data.removesuffix("-embedded"))
 
 
 def _classifiers(data: _DataSet) -> tuple[Preset, ...]:
