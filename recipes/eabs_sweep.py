@@ -3,7 +3,7 @@
     python recipes/eabs_sweep.py train     # 5 trainings on the 4,000 embedded training digits, minutes each on a CPU core
     python recipes/eabs_sweep.py infer     # inference settings on the committed weights
 
-Both print a Markdown table of measurements on embedded test digits; docs/reproduction/eabs-settings.md holds them. Robust
+Both print a Markdown table of measurements on embedded test digits; docs/reproduction/eabs-settings.md has what was run. Robust
 accuracy is that of a short attack, good for comparing settings and for nothing else.
 """
 
