@@ -4,6 +4,7 @@ A sample counts as right where the majority of the judge's draws is, on every ad
 of attacks with a budget and those of minimal-norm attacks that lie within. Rows, worst cases and paired tests count alike.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,9 +176,19 @@ def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             for warning in filter(None, str(row.warnings).split("; ")):
                 where = f"{name} / {row.attack}" + ("" if row.gradient in ("none", "exact") else f" ({row.gradient})")
                 if row.attack != WORST_CASE:
-                    concerned.setdefault(warning, []).append(where)
+                    said, size = _apart(warning)
+                    concerned.setdefault(said, []).append(where + size)
     for warning, rows in concerned.items():
         yield f"⚠ {warning}: {', '.join(dict.fromkeys(rows))}."
+
+
+def _apart(warning: str) -> tuple[str, str]:
+    """A warning without its number, so that rows share it, and the number in brackets."""
+    for pattern in (r"()(\d+ of \d+) (majorities .*)", r"(the attack's own claim) is (\S+ points) (from .*)"):
+        if match := re.fullmatch(pattern, warning):
+            before, number, after = match.groups()
+            return f"{before} differs {after}" if before else after, f" ({number})"
+    return warning, ""
 
 
 def _black_box_warnings(run: Run, found: Mapping[str, tuple[Sequence[str], pd.DataFrame]]) -> Iterator[str]:
