@@ -62,7 +62,8 @@ def report(run: Run) -> Path:
         sections.append(Section("Tables 2.7 to 2.9", text, [table for table, _ in sweeps], [figure for _, figure in sweeps]))
     written = [(name, run.out / "bound" / name / "bound.csv") for name in BOUNDED]
     bounds = [(name, pandas.read_csv(path)) for name, path in written if path.is_file()]
-    if bounded := settings_tables.bound_table(run, bounds, missing):
+    absent = [run.profile.network(kind) for kind, _ in map(ABLATION.__getitem__, BOUNDED) if not run.path(kind).is_file()]
+    if bounded := settings_tables.bound_table(run, bounds, absent):
         sections.append(Section("Lower bounds", tables=[bounded]))
     if not sections:
         raise GenclsError(f"{run.out}: expected at least one finished cell, got none")
@@ -113,7 +114,7 @@ def main(run: Run, names: Sequence[str] = (), *, only_predict: bool = False) -> 
     run.require([*(run.models if {"main", "examples"} & set(names) else ()), *(["eabs"] if of_eabs & set(names) else ())])
     if only_predict:
         with TemporaryDirectory() as folder:  # a folder that is not there yet may become that of another run
-            begun = run if run.out.exists() else replace(run, out=Path(folder))
+            begun = run if (run.out / "run.json").is_file() else replace(run, out=Path(folder))
             begun.claim()
             predict(_jobs(begun, names))
         return None

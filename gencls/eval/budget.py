@@ -24,7 +24,7 @@ _DEFAULT = 1024.0
 _GPU_SHARE = 0.6
 
 _CPU_ROWS = 1024
-"""More rows in one pass gain nothing on a CPU."""
+"""The most rows in one pass on a CPU, which far fewer keep busy."""
 
 _TRANSIENT = 4.0
 """Peak over what the graph keeps, where one layer is most of it: its gradient, the next one, and the library's copies."""

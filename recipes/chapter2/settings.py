@@ -166,7 +166,7 @@ _SMALLER = ("black_box", "ablation", "examples", "sweeps", "bound")
 BUDGETS = {
     "paper": Budget(),
     # Attacked with less, and the defenses infer on their fast path with fewer and larger steps: half the cost for a loss of
-    # the true class that is 0.1 to 0.3 higher (docs/reproduction/eabs.md).
+    # the true class that is 0.1 higher (E-ABS for MNIST, docs/reproduction/eabs-settings.md).
     "reduced": Budget(
         count=50,
         attacks=ThesisBudget(

@@ -7,7 +7,7 @@ from gencls.core import EoT, GenclsError, TransformedClassifier, Unrolled, branc
 from gencls.defenses import ABS, EABS, AnalysisBySynthesis, GaussianBlur, GaussianKL
 from gencls.defenses.starts import RandomStarts
 from gencls.defenses.warm_start import WarmStart
-from gencls.eval import PGD, GaussianNoiseAttack, ThreatModel, evaluate
+from gencls.eval import PGD, GaussianNoiseAttack, Protocol, ThreatModel, evaluate, run_cell
 from gencls.perceptual import SquaredL2
 from tests.toys import LinearGaussian, SigmoidDecoders, small_cnn
 
@@ -54,6 +54,29 @@ def assert_same(found, expected):
 def walk(surrogate, path, seeds):
     with keyed(seeds):
         return torch.stack([surrogate(images) for images in path])
+
+
+class OutOfMemoryOnce(PGD):
+    """Has looked at its images when memory runs out, the first time."""
+
+    failed: list[bool] = []
+
+    def __call__(self, model, images, labels):
+        found = super().__call__(model, images, labels)
+        if not self.failed:
+            self.failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+
+def test_a_repeated_part_does_not_know_what_the_failed_one_has_seen(path):
+    defense, images = engine(steps=4, warm_steps=1), path[0]
+    labels = defense(images).argmax(1)
+    attack = OutOfMemoryOnce(ThreatModel("l2", 0.2), steps=3)
+    attack.failed.clear()
+    repeated, calm = (run_cell(defense, attack, "warm", images, labels, Protocol()).verdict.images for _ in range(2))
+    assert attack.failed
+    assert torch.equal(repeated, calm)
 
 
 def test_each_look_goes_on_from_the_last_one(path):

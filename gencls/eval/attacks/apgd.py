@@ -56,7 +56,7 @@ class APGD:
                 "APGD: expected steps >= 1, restarts >= 1 and targets >= 1, "
                 f"got {self.steps}, {self.restarts} and {self.targets}"
             )
-        losses = get_args(type(self).__annotations__["loss"])
+        losses = get_args(APGD.__annotations__["loss"])
         if self.loss not in losses:
             raise GenclsError(f"APGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
 

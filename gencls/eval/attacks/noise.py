@@ -69,7 +69,7 @@ class GaussianNoiseAttack:
 class GrowingNoise:
     """Gaussian noise of growing standard deviation, until the decision is wrong.
 
-    Source: the thesis, section 2.3, after Ford et al. 2019, arXiv:1901.10513. The distance is that of the clipped image.
+    Source: the thesis, section 2.3. The distance is that of the clipped image.
 
     The spacing of the deviations is not given there. A geometric one has some within balls of any usual size: 0.002 stays below
     8/255 in Linf, where most noise is three to four deviations large.

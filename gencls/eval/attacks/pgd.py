@@ -60,7 +60,7 @@ class PGD:
                 "PGD: expected steps >= 1, restarts >= 1 and step_size > 0, "
                 f"got {self.steps}, {self.restarts} and {self.step_size}"
             )
-        losses = get_args(type(self).__annotations__["loss"])
+        losses = get_args(PGD.__annotations__["loss"])
         if self.loss not in losses:
             raise GenclsError(f"PGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
 
