@@ -13,16 +13,16 @@ needs_onednn = pytest.mark.skipif(
 )
 
 
-def make(seed: int = 0, channels: int = 2) -> GroupedDecoders:
-    """Four classes, codes of 3, images (channels, 12, 12): whole vectors of 16 pixels, as those of Table 2.1."""
+def make(seed: int = 0, channels: int = 2, stride: int = 2, classes: int = 4) -> GroupedDecoders:
+    """Codes of 3, images (channels, 12, 12) or with stride 1 (channels, 8, 8): whole vectors of 16 pixels, as in Table 2.1."""
     torch.manual_seed(seed)
     decoders = [
         [
             DecoderStage(nn.ConvTranspose2d(3, 16, 5), nn.BatchNorm2d(16).eval(), "relu"),
-            DecoderStage(nn.ConvTranspose2d(16, 8, 4, 2), nn.BatchNorm2d(8).eval(), "elu"),
+            DecoderStage(nn.ConvTranspose2d(16, 8, 4, stride), nn.BatchNorm2d(8).eval(), "elu"),
             DecoderStage(nn.ConvTranspose2d(8, channels, 1), None, "sigmoid"),
         ]
-        for _ in range(4)
+        for _ in range(classes)
     ]
     return GroupedDecoders(decoders)
 
@@ -43,10 +43,11 @@ def both(decode: nn.Module, codes: Tensor, *chosen: Tensor) -> tuple[Tensor, Ten
 
 
 @needs_onednn
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("count", [1, 3, 20])
-def test_chosen_pairs_are_decoded_to_the_same_bits(count: int, channels: int) -> None:
-    generator = make(channels=channels)
+def test_chosen_pairs_are_decoded_to_the_same_bits(count: int, channels: int, stride: int) -> None:
+    generator = make(channels=channels, stride=stride)
     codes, images, labels = pairs(count)
     whole, gradient = both(generator, codes)
     some, partial = both(generator, codes, images, labels)
@@ -58,14 +59,51 @@ def test_chosen_pairs_are_decoded_to_the_same_bits(count: int, channels: int) ->
 
 
 @needs_onednn
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_every_size_of_batch_gives_the_same_bits(channels: int) -> None:
-    generator = make(channels=channels)
-    codes = torch.randn(33, 4, 3)
+@pytest.mark.parametrize("classes", [3, 4])
+def test_every_size_of_batch_gives_the_same_bits(classes: int, channels: int, stride: int) -> None:
+    generator = make(channels=channels, stride=stride, classes=classes)
+    codes = torch.randn(33, classes, 3)
     whole = both(generator, codes)
     for size in (1, 2, 5, 11, 12, 17):
         for found, expected in zip(both(generator, codes[:size]), whole, strict=True):
             assert torch.equal(found, expected[:size])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_two_columns_at_once_are_the_transposed_convolution(channels: int, padding: int) -> None:
+    torch.manual_seed(0)
+    layers = [
+        (
+            nn.ConvTranspose2d(3, 16, 5).double(),
+            nn.ConvTranspose2d(16, 8, 4, 1, padding).double(),
+            nn.ConvTranspose2d(8, channels, 1).double(),
+        )
+        for _ in range(2)
+    ]
+    decoders = [
+        [DecoderStage(first, None, "elu"), DecoderStage(second, None, "elu"), DecoderStage(last, None, "sigmoid")]
+        for first, second, last in layers
+    ]
+    generator = GroupedDecoders(decoders)
+    assert any(type(stage).__name__ == "_ColumnPairs" for stage in generator._weights((0, 1)).stages)
+
+    def plain(codes: Tensor, k: int) -> Tensor:
+        first, second, last = layers[k]
+        elu = nn.functional.elu
+        return torch.sigmoid(last(elu(second(elu(first(codes[:, :, None, None]))))))
+
+    codes = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
+    expected = torch.stack([plain(codes[:, k], k) for k in range(2)], dim=1)
+    found = generator.decode_all((codes,))
+    torch.testing.assert_close(found, expected)
+    alone = generator((codes[:1, 1],), torch.tensor([1]))
+    torch.testing.assert_close(alone, expected[:1, 1])
+    # First and second derivatives, as the unrolled gradient needs them.
+    torch.autograd.gradcheck(lambda z: generator.decode_all((z,)), codes)
+    torch.autograd.gradgradcheck(lambda z: generator.decode_all((z,)).square().mean(), codes)
 
 
 def test_labels_that_change_in_place_are_noticed() -> None:

@@ -1,8 +1,9 @@
 """The K decoders of ABS as one network: grouped transposed convolutions with batch norm folded in."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +18,20 @@ from gencls.zoo.networks.conv_decoder import ConvDecoder
 __all__ = ["DecoderStage", "GroupedDecoders"]
 
 Activation = Literal["relu", "elu", "sigmoid"]
+Size = tuple[int, ...]
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu, "sigmoid": torch.sigmoid}
 _IN_PLACE: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "elu": F.elu_, "sigmoid": torch.sigmoid_}
 
-# From so many images on a CPU is busy enough with one class after the other, which then takes less time.
+# From so many images on a CPU is busy enough with a few classes at a time, which then takes less time.
 _FULL = 12
+# So many selections of classes keep their weights in memory.
+_KEPT = 200
 # Matrix products of fewer rows may take another kernel, which rounds differently.
 _ROWS = 16
+
+
+# Elements that do not fill a last pair of vector registers (AVX-512) are computed one by one, which rounds differently.
+_VECTORS = 32
 
 
 class DecoderStage(NamedTuple):
@@ -76,8 +84,8 @@ class GroupedDecoders(ClassConditionalGenerator):
         self._paddings = [layers[0].conv.padding for layers in rest]
         self._activations = [layers[0].activation for layers in (first, *rest)]
         self._order: _Order | None = None
-        self._ready: dict[int | None, _Weights] = {}
-        self._made_of: Tensor | None = None
+        self._ready: dict[tuple[int, ...], _Weights] = {}
+        self._made_of: list[tuple[Tensor, int]] = []
         for index, layers in enumerate(rest):
             folded = [_fold(stage) for stage in layers]
             self.register_buffer(f"weight_{index}", _channels_last(torch.stack([weight for weight, _ in folded]).to(dtype)))
@@ -103,9 +111,10 @@ class GroupedDecoders(ClassConditionalGenerator):
             Images (N, K, C, H, W) in [0, 1].
         """
         (codes,) = latents
+        classes = tuple(range(self.num_classes))
         if codes.device.type != "cpu" or len(codes) < _FULL:
-            return self._decode(codes.transpose(0, 1))
-        images = [self._decode(part.unsqueeze(0), k) for k, part in enumerate(codes.unbind(1))]
+            return self._decode(codes.transpose(0, 1), classes)
+        images = [self._decode(codes[:, some].transpose(0, 1), classes[some]) for some in _few(self.num_classes)]
         return torch.cat(images, dim=1)
 
     def forward(self, latents: Latents, labels: Tensor) -> Tensor:
@@ -121,39 +130,49 @@ class GroupedDecoders(ClassConditionalGenerator):
         (codes,) = latents
         if self._order is None or not self._order.is_of(labels):  # a descent asks for the same classes at every step
             self._order = _Order(labels, self.num_classes)
-        groups = codes[self._order.rows].split(self._order.counts)
-        images = [self._decode(group.unsqueeze(0), k).squeeze(1) for k, group in enumerate(groups) if len(group)]
+        images = [self._decode(codes[rows], classes).flatten(0, 1) for classes, rows in self._order.parts]
         return torch.cat(images)[self._order.back]
 
     def extra_repr(self) -> str:
         """The layout."""
         return f"strides={self._strides}, paddings={self._paddings}, activations={self._activations}"
 
-    def _decode(self, codes: Tensor, chosen: int | None = None) -> Tensor:
-        """Codes (G, N, d) of all classes, or (1, N, d) of the chosen one, to images (N, G, C, H, W)."""
+    def _decode(self, codes: Tensor, chosen: tuple[int, ...]) -> Tensor:
+        """Codes (G, N, d) of the chosen classes to images (N, G, C, H, W)."""
         head, bias, stages = self._weights(chosen)
         (groups, count, _), (channels, height, width) = codes.shape, self._head_shape
         pixels: Tensor = torch.baddbmm(bias, F.pad(codes, (0, 0, 0, -count % _ROWS)), head)[:, :count]
         # (G, N, h w C) to (N, G C, h, w), which is (N, h, w, G, C) in memory.
         pixels = pixels.view(groups, count, height, width, channels).permute(1, 2, 3, 0, 4)
         maps = pixels.reshape(count, height, width, -1).permute(0, 3, 1, 2)
-        maps = _ACTIVATIONS[self._activations[0]](maps)
+        maps = _activate(self._activations[0], maps)
         for stage, activation in zip(stages, self._activations[1:], strict=True):
-            maps = (_ACTIVATIONS if stage.products else _IN_PLACE)[activation](stage(maps))
+            maps = _activate(activation, stage(maps), in_place=not isinstance(stage, _Pointwise))
         return maps.view(count, groups, -1, *maps.shape[2:]).contiguous()
 
-    def _weights(self, chosen: int | None) -> "_Weights":
-        """Those of all classes or of one, ready for use."""
-        if self._made_of is not self.head_weight:  # the module has been moved or copied
-            self._ready, self._made_of = {}, self.head_weight
+    def _weights(self, chosen: tuple[int, ...]) -> "_Weights":
+        """Those of the chosen classes, ready for use."""
+        made_of = [
+            (tensor, 0 if tensor.is_inference() else tensor._version) for tensor in self._buffers.values() if tensor is not None
+        ]
+        same = len(made_of) == len(self._made_of)
+        for (tensor, version), (old, old_version) in zip(made_of, self._made_of, strict=False):
+            same = same and tensor is old and version == old_version
+        if not same:
+            self._ready, self._made_of = {}, made_of  # the module has been moved or copied, or other weights loaded
         if chosen not in self._ready:
-            classes = slice(None) if chosen is None else slice(chosen, chosen + 1)
-            stages = [
-                _Stage(self.get_buffer(f"weight_{i}")[classes], self.get_buffer(f"bias_{i}")[classes], stride, padding)
-                for i, (stride, padding) in enumerate(zip(self._strides, self._paddings, strict=True))
-            ]
-            self._ready[chosen] = _Weights(self.head_weight[classes], self.head_bias[classes].unsqueeze(1), stages)
+            if len(self._ready) > _KEPT:
+                self._ready.clear()
+            with torch.inference_mode(False):  # or nothing could be differentiated through them later
+                self._ready[chosen] = self._select(list(chosen))
         return self._ready[chosen]
+
+    def _select(self, classes: list[int]) -> "_Weights":
+        layers = [
+            (self.get_buffer(f"weight_{i}")[classes], self.get_buffer(f"bias_{i}")[classes]) for i in range(len(self._strides))
+        ]
+        stages = _stages_of(layers, self._strides, self._paddings, self._head_shape[2])
+        return _Weights(self.head_weight[classes], self.head_bias[classes].unsqueeze(1), stages)
 
 
 class _Weights(NamedTuple):
@@ -164,39 +183,157 @@ class _Weights(NamedTuple):
     stages: "list[_Stage]"
 
 
-class _Stage:
-    """A transposed convolution for G classes: maps (N, G * in, h, w) to (N, G * out, h', w'), all channels last."""
+def _stages_of(
+    layers: Sequence[tuple[Tensor, Tensor]], strides: Sequence[Size], paddings: Sequence[Size], width: int
+) -> "list[_Stage]":
+    """The stages of G classes from weights (G, in, out, k, k) and biases (G, out), for first maps of a width."""
+    pointwise = [
+        weight.shape[3:] == (1, 1) and stride == (1, 1) and padding == (0, 0)
+        for (weight, _), stride, padding in zip(layers, strides, paddings, strict=True)
+    ]
+    stages: list[_Stage] = []
+    for i, (weight, bias) in enumerate(layers):
+        columns = stages[-1].columns if stages else 1
+        width = (width - 1) * strides[i][1] - 2 * paddings[i][1] + weight.shape[4]
+        if pointwise[i]:
+            stages.append(_Pointwise(weight, bias, columns))
+        elif strides[i] == (1, 1) and width % 2 == 0 and pointwise[i + 1 : i + 2] == [True]:
+            stages.append(_ColumnPairs(weight, bias, paddings[i]))
+        else:
+            stages.append(_Transposed(weight, bias, strides[i], paddings[i]))
+    return stages
 
-    def __init__(self, weight: Tensor, bias: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]) -> None:
+
+class _Stage(ABC):
+    """A transposed convolution for G classes: maps (N, G * in, h, w) to (N, G * out, h', w'), all channels last.
+
+    Attributes:
+        columns: so many neighbouring columns of the result lie in its channels: (N, G * columns * out, h', w' / columns).
+    """
+
+    columns = 1
+
+    @abstractmethod
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Apply it."""
+
+
+class _Transposed(_Stage):
+    """As torch does it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, stride: Size, padding: Size) -> None:
         """Take weight (G, in, out, k, k) and bias (G, out)."""
-        self.groups = len(weight)
-        self.weight, self.bias, self.stride, self.padding = weight.flatten(0, 1), bias.flatten(), stride, padding
-        self.products = None
-        if weight.shape[3:] == (1, 1) and stride == (1, 1) and padding == (0, 0):
-            self.products = [(b, w[..., 0, 0]) for b, w in zip(bias, weight, strict=True)]
+        self.groups, self.weight, self.bias, self.stride, self.padding = (
+            len(weight),
+            weight.flatten(0, 1),
+            bias.flatten(),
+            stride,
+            padding,
+        )
 
     def __call__(self, maps: Tensor) -> Tensor:
-        if self.products is None:
-            return F.conv_transpose2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
-        # One matrix product per class: torch's convolution rounds differently in batches of less than 16.
-        count, _, height, width = maps.shape
-        parts = maps.permute(0, 2, 3, 1).reshape(count * height * width, self.groups, -1).unbind(1)
-        mixed = [torch.addmm(bias, part, weight) for part, (bias, weight) in zip(parts, self.products, strict=True)]
-        pixels = mixed[0] if len(mixed) == 1 else torch.stack(mixed, dim=1)
-        return pixels.view(count, height, width, -1).permute(0, 3, 1, 2)
+        return F.conv_transpose2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
+
+
+class _ColumnPairs(_Stage):
+    """With stride 1, a convolution that makes two neighbouring columns at once, with a kernel that is one column wider.
+
+    Few output channels leave most of a CPU's vector registers empty, and convolutions are faster than transposed ones.
+    """
+
+    columns = 2
+
+    def __init__(self, weight: Tensor, bias: Tensor, padding: Size) -> None:
+        """Take weight (G, in, out, k, k) and bias (G, out)."""
+        self.groups = len(weight)
+        self.transposed, self.padding = weight.flatten(0, 1), padding
+        flipped = weight.transpose(1, 2).flip(3, 4)
+        pairs = torch.stack([F.pad(flipped, (column, 1 - column)) for column in range(2)], dim=1)
+        self.weight = pairs.flatten(0, 2).to(memory_format=torch.channels_last)
+        self.bias = bias.unsqueeze(1).expand(-1, 2, -1).flatten()
+        self.around = tuple(size - 1 - pad for size, pad in zip(weight.shape[3:], padding, strict=True))
+        self.doubled = self if self.groups > 1 else _ColumnPairs(weight.repeat(2, 1, 1, 1, 1), bias.repeat(2, 1), padding)
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        if self.groups > 1:
+            return cast(Tensor, _PairedColumns.apply(maps, self))
+        # Twice the work, but with a single group a CPU takes another kernel, which is no faster here and rounds differently.
+        return cast(Tensor, _PairedColumns.apply(maps.repeat(1, 2, 1, 1), self.doubled))[:, : len(self.bias)]
+
+
+class _PairedColumns(torch.autograd.Function):
+    """The stage above; its gradient is the plain convolution that the transposed one has."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, stage: _ColumnPairs) -> Tensor:
+        ctx.stage = stage
+        return F.conv2d(maps, stage.weight, stage.bias, (1, 2), stage.around, groups=stage.groups)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        stage: _ColumnPairs = ctx.stage
+        count, _, height, width = gradient.shape
+        apart = gradient.permute(0, 2, 3, 1).reshape(count, height, width, stage.groups, 2, -1).transpose(3, 4)
+        columns = apart.reshape(count, height, 2 * width, -1).permute(0, 3, 1, 2)
+        return F.conv2d(columns, stage.transposed, None, 1, stage.padding, groups=stage.groups), None
+
+
+class _Pointwise(_Stage):
+    """Matrix products: torch's convolution of 1 x 1 rounds differently in batches of less than 16."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, columns: int) -> None:
+        """Take weight (G, in, out, 1, 1) and bias (G, out), and how many columns lie in the channels of the maps."""
+        self.weight = torch.stack([torch.block_diag(*[one] * columns) for one in weight[..., 0, 0]])
+        self.bias = bias.repeat(1, columns).unsqueeze(1)
+        self.out = weight.shape[2]
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        (count, _, height, width), groups = maps.shape, len(self.weight)
+        rows = maps.permute(0, 2, 3, 1).reshape(count * height * width, groups, -1).transpose(0, 1)
+        pixels = torch.baddbmm(self.bias, rows, self.weight).view(groups, count, height, -1, self.out)
+        return pixels.permute(1, 0, 4, 2, 3).flatten(1, 2)
+
+
+def _activate(name: Activation, maps: Tensor, *, in_place: bool = False) -> Tensor:
+    """Apply an activation, to each element in the same way wherever it lies in the batch."""
+    if name == "relu" or maps.numel() % _VECTORS == 0:
+        return (_IN_PLACE if in_place else _ACTIVATIONS)[name](maps)
+    last = maps.is_contiguous(memory_format=torch.channels_last)
+    flat = (maps.permute(0, 2, 3, 1) if last else maps).flatten()
+    done = _ACTIVATIONS[name](F.pad(flat, (0, -len(flat) % _VECTORS)))[: len(flat)]
+    (count, channels, height, width) = maps.shape
+    return done.view(count, height, width, channels).permute(0, 3, 1, 2) if last else done.view(maps.shape)
 
 
 class _Order:
-    """Rows sorted by class, and back; asking for the counts waits for a GPU, so it is done once."""
+    """Which rows are decoded together, a few classes at a time; asking for counts waits for a GPU, so it is done once."""
 
     def __init__(self, labels: Tensor, num_classes: int) -> None:
         self._labels, self._version = labels, -1 if labels.is_inference() else labels._version
-        self.rows = labels.argsort(stable=True)
-        self.back = self.rows.argsort()
-        self.counts = labels.bincount(minlength=num_classes).tolist()
+        rows = labels.argsort(stable=True).split(labels.bincount(minlength=num_classes).tolist())
+        # Classes with about as many rows stand together, filled up to equally many.
+        present = sorted((k for k in range(num_classes) if len(rows[k])), key=lambda k: len(rows[k]))
+        self.parts: list[tuple[tuple[int, ...], Tensor]] = []
+        """Classes (G,) and their rows (G, M)."""
+        for some in _few(len(present)):
+            classes = present[some]
+            groups = [rows[k] for k in classes]
+            if len(classes) == 1 and len(groups[0]) > 1:
+                classes, groups = classes * 2, [groups[0][first::2] for first in (0, 1)]
+            most = max(map(len, groups))
+            filled = torch.stack([torch.cat([group, group[:1].expand(most - len(group))]) for group in groups])
+            self.parts.append((tuple(classes), filled))
+        decoded = torch.cat([group.T.flatten() for _, group in self.parts])
+        self.back = torch.empty_like(labels).scatter_(0, decoded, torch.arange(len(decoded), device=labels.device))
 
     def is_of(self, labels: Tensor) -> bool:
         return labels is self._labels and not labels.is_inference() and labels._version == self._version
+
+
+def _few(count: int) -> list[slice]:
+    """Two by two, the last ones three where their number is odd: with a single group a CPU takes other, slower kernels."""
+    edges = [*range(0, max(1, count - 1), 2), count]
+    return [slice(first, last) for first, last in zip(edges, edges[1:], strict=False)]
 
 
 def _channels_last(weight: Tensor) -> Tensor:
