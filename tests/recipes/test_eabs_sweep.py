@@ -26,15 +26,15 @@ def test_every_training_is_done_once_with_its_setting(monkeypatch, tmp_path):
     trained = []
 
     def committed(settings, *, out, **_):
-        trained.append((settings.dropout, settings.discriminator_rate, settings.epochs, settings.generative_share))
+        trained.append((settings.dropout, settings.discriminator_rate, settings.classifier_share, settings.epochs))
         (out / settings.name).mkdir(parents=True)
         for kind in ("safetensors", "json"):
             shutil.copy(WEIGHTS / f"eabs-mnist.{kind}", out / settings.name / f"{settings.name}.{kind}")
 
     monkeypatch.setattr(eabs_sweep, "train", committed)
     names = [(name, path.is_file()) for name, path in eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path)]
-    assert trained == [(dropout, rate, 4, 0.5) for dropout, rate in eabs_sweep.TRAININGS]
-    assert names[3] == ("dropout 0.1, discriminator rate x0.3", True)
+    assert trained == [(*setting, 4) for setting in eabs_sweep.TRAININGS]
+    assert names[3] == ("dropout 0.1, discriminator rate x0.01, 20% as a classifier", True)
     assert list(eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path))
     assert len(trained) == len(eabs_sweep.TRAININGS)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from gencls.zoo.training.attack import pgd
 from gencls.zoo.training.batches import ShuffledBatches, batch_loader
 from gencls.zoo.training.measure import accuracy, adversarial_accuracy
 from gencls.zoo.training.modules import AutoencoderTraining, NetworkTraining, divergence, squared_error
-from gencls.zoo.training.perturbations import Adversarial, GaussianNoise, Plain
+from gencls.zoo.training.perturbations import Adversarial, GaussianNoise, Plain, RandomViews
 from gencls.zoo.training.presets import AutoencoderPreset
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -72,9 +73,10 @@ def test_the_loss_goes_down(name: str, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     path = train(name, **TINY, epochs=8, out=tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
-    # The sum of an autoencoder's losses grows where the discriminative loss sets in; its first part falls all the way.
+    # Of eight epochs at most two belong to the encoder as a classifier, which has no error of reconstruction.
     losses = logged(tmp_path / name, "error" if isinstance(PRESETS[name], AutoencoderPreset) else "loss")
-    assert sum(losses[4:]) / 4 < 0.9 * losses[0]  # of eight: batches differ
+    assert len(losses) >= 6
+    assert sum(losses[-4:]) / 4 < 0.9 * losses[0]  # batches differ
     card = read_card(path)
     assert card.command == f"gencls train {name} --data mnist-embedded --epochs 8 --limit 64"
     assert card.trained_on == "mnist-embedded train, 64 images"
@@ -306,6 +308,61 @@ def test_algorithm_1_each_loss_moves_its_own_parameters() -> None:
         torch.testing.assert_close(gradient, of_one_loss, rtol=1e-3, atol=1e-4 * scale)  # float32 sums in another order
 
 
+def test_the_encoder_begins_as_a_classifier() -> None:
+    network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=3, dropout=0.0, shared_encoder=True)
+    module = AutoencoderTraining(network, gamma=1.0, classifier_epochs=2.0, perturbation=Plain(), learning_rate=1e-3, seed=0)
+    module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    images, labels = torch.rand(4, 1, 28, 28), torch.tensor([0, 2, 1, 2])
+    learning = {}
+    for epoch in (1.9, 2.0):
+        module.epochs_passed = lambda batch_index, epoch=epoch: epoch  # type: ignore[method-assign, misc]
+        loss = module.training_step((images, labels), 0)
+        if epoch < 2:
+            expected = nn.functional.cross_entropy(module.head(network.features(images)), labels)
+            torch.testing.assert_close(loss, expected)
+        module.zero_grad()
+        loss.backward()
+        learning[epoch] = {name.split(".")[-2] for name, value in module.named_parameters() if value.grad is not None}
+    parts = {name.split(".")[-2] for name, _ in network.features.named_parameters()}
+    assert learning[1.9] == {*parts, "head"}
+    assert "head" not in learning[2.0]
+    assert {"mean", "log_variance", *parts} < learning[2.0]
+    assert not any("head" in name for name in module.product.state_dict())
+
+
+def test_the_rate_falls_along_a_cosine_for_each_part_of_the_training() -> None:
+    network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=2, dropout=0.0, shared_encoder=True)
+    for epochs, expected in ((0.0, [1.0, 0.75, 0.5, 0.25, 0.0]), (3.0, [1.0, 0.0, 1.0, 0.5, 0.0])):
+        module = AutoencoderTraining(network, classifier_epochs=epochs, perturbation=Plain(), learning_rate=1.0, seed=0)
+        module._trainer = SimpleNamespace(estimated_stepping_batches=120, max_epochs=12)  # type: ignore[assignment]
+        factor = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+        # Steps at which a cosine over all steps, or one over 30 and one over 90, has these values.
+        steps = (0, 40, 60, 80, 120) if epochs == 0 else (0, 29.999, 30, 75, 120)
+        assert [factor(step) for step in steps] == pytest.approx(expected, abs=1e-6)
+
+
+def test_views_move_turn_and_light_images_but_little() -> None:
+    still = RandomViews(sigma=0.0, shift=0.0, degrees=0.0, scale=0.0, light=0.0)
+    images = torch.rand(6, 3, 16, 16)
+    labels = torch.zeros(6, dtype=torch.int64)
+    torch.testing.assert_close(still(nn.Identity(), images, labels, epoch=0.0), images)  # the identity, interpolated
+    lit = replace(still, light=0.2)(nn.Identity(), 0.2 + 0.3 * images, labels, epoch=0.0)  # far from the box: nothing is cut
+    level, new = (0.2 + 0.3 * images).mean(dim=(1, 2, 3)), lit.mean(dim=(1, 2, 3))
+    assert (new / level).log().abs().max() <= 0.2 + 1e-5
+    assert (new / level).log().abs().max() > 0.02
+    contrast = (lit - new.view(-1, 1, 1, 1)) / (0.2 + 0.3 * images - level.view(-1, 1, 1, 1))
+    spread = contrast.flatten(1).median(dim=1, keepdim=True).values
+    assert (contrast.flatten(1) / spread).log().abs().max() < 1e-2  # one factor per image
+    # A single bright pixel moves by no more than the shift.
+    dot = torch.zeros(500, 1, 17, 17)
+    dot[:, :, 8, 8] = 1.0
+    moved = replace(still, shift=2.0)(nn.Identity(), dot, torch.zeros(500, dtype=torch.int64), epoch=0.0)[:, 0]
+    place = torch.arange(17.0) - 8
+    for weights in (moved.sum(1), moved.sum(2)):
+        shifts = (weights * place).sum(1) / weights.sum(1)
+        assert 1.9 < float(shifts.abs().max()) <= 2.0 + 1e-4
+
+
 def test_discriminators_learn_at_a_rate_of_their_own() -> None:
     network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=2, dropout=0.0, adversarial=True)
     module = AutoencoderTraining(network, discriminator_rate=0.5, perturbation=Plain(), learning_rate=1e-3, seed=0)
@@ -321,6 +378,8 @@ def test_a_discriminative_loss_needs_a_shared_encoder() -> None:
     network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=2)
     with pytest.raises(GenclsError, match="a discriminative loss: expected one encoder for all classes, got 2"):
         AutoencoderTraining(network, gamma=1.0, perturbation=Plain(), learning_rate=1e-3, seed=0)
+    with pytest.raises(GenclsError, match="classifier epochs: expected one encoder for all classes, got 2"):
+        AutoencoderTraining(network, classifier_epochs=1.0, perturbation=Plain(), learning_rate=1e-3, seed=0)
 
 
 def test_batches_cover_the_data_in_an_order_of_their_own_per_epoch() -> None:

@@ -152,6 +152,11 @@ class ClassConditionalAutoencoder(nn.Module):
         return len(self.encoders) == 1
 
     @property
+    def features(self) -> ConvEncoder:
+        """What the shared encoder computes mean and variance from: images to features (N, out_features)."""
+        return cast(GaussianEncoder, self.encoders[0]).encoder
+
+    @property
     def adversarial(self) -> bool:
         """Whether there are latent discriminators."""
         return len(self.discriminators) > 0

@@ -42,13 +42,22 @@ class NetworkTraining(lightning.LightningModule, ABC):
     def product(self) -> nn.Module:
         """The network that is saved."""
 
+    @property
+    def restart_epochs(self) -> float:
+        """After so many epochs the learning rate has fallen to zero and starts once more."""
+        return 0.0
+
     def configure_optimizers(self) -> Any:
         """Adam with a cosine schedule over all steps."""
         optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.learning_rate)
         total = self.trainer.estimated_stepping_batches
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
-        )
+        restart = total * self.restart_epochs / (self.trainer.max_epochs or 1)
+
+        def factor(step: int) -> float:
+            share = step / restart if step < restart else (step - restart) / (total - restart)
+            return 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -123,12 +132,15 @@ class AutoencoderTraining(NetworkTraining):
     -beta [log D(z~) + log(1 - D(z))] with z~ from the prior. Algorithm 1 does so after the other update but on the same z, and
     neither loss has gradients of the other's weights: one optimiser step on their sum is the same.
 
+    Before all this the shared encoder may learn as the CNN of Table 2.1, with a linear layer that is dropped afterwards:
+    Algorithm 1 leaves open how parameters are initialised. Else the discriminative loss vanishes on the training images before
+    the encoder has found features that hold on others (docs/reproduction/eabs-settings.md).
+
     Args:
         network: the perturbed image is both what it encodes and what it reconstructs.
         beta: weight of the prior term.
         gamma: weight of the discriminative loss; 0 leaves it out, and an image is then decoded by its own class only.
-        generative_epochs: epochs at the start without the discriminative loss. They are not in the thesis: with one decoder
-            per image such an epoch costs a fifth to an eighth, and generative quality is what takes the most epochs.
+        classifier_epochs: epochs at the start in which only the encoder learns, as a classifier.
         discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
         perturbation: see :class:`NetworkTraining`; the others likewise.
         learning_rate: there.
@@ -136,7 +148,8 @@ class AutoencoderTraining(NetworkTraining):
         description: there.
 
     Raises:
-        GenclsError: for gamma > 0 without a shared encoder: the prior term would not cancel in eq. 2.4.
+        GenclsError: for gamma > 0 without a shared encoder: the prior term would not cancel in eq. 2.4; for classifier_epochs
+            > 0 without one: an encoder of one class has nothing to tell apart.
     """
 
     def __init__(
@@ -149,16 +162,19 @@ class AutoencoderTraining(NetworkTraining):
         description: str = "",
         beta: float = 1.0,
         gamma: float = 0.0,
-        generative_epochs: float = 0.0,
+        classifier_epochs: float = 0.0,
         discriminator_rate: float = 1.0,
     ) -> None:
         super().__init__(perturbation=perturbation, learning_rate=learning_rate, seed=seed, description=description)
-        if gamma > 0 and not network.shared_encoder:
-            raise GenclsError(f"a discriminative loss: expected one encoder for all classes, got {len(network.encoders)}")
+        for what, needed in (("a discriminative loss", gamma > 0), ("classifier epochs", classifier_epochs > 0)):
+            if needed and not network.shared_encoder:
+                raise GenclsError(f"{what}: expected one encoder for all classes, got {len(network.encoders)}")
         self.network = network
+        self.classifier_epochs = classifier_epochs
+        if classifier_epochs > 0:
+            self.head = nn.Linear(network.features.out_features, network.num_classes)
         self.beta = beta
         self.gamma = gamma
-        self.generative_epochs = generative_epochs
         self.discriminator_rate = discriminator_rate
 
     @property
@@ -167,10 +183,15 @@ class AutoencoderTraining(NetworkTraining):
         extended = self.network.shared_encoder or self.network.adversarial
         return self.network if extended else self.network.decoders
 
+    @property
+    def restart_epochs(self) -> float:
+        """The classifier's epochs have a cosine of their own."""
+        return self.classifier_epochs
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The discriminators learn at a rate of their own."""
         learned_apart = {id(parameter) for parameter in self.network.discriminators.parameters()}
-        others = [parameter for parameter in self.network.parameters() if id(parameter) not in learned_apart]
+        others = [parameter for parameter in self.parameters() if id(parameter) not in learned_apart]
         groups: list[dict[str, Any]] = [{"params": others}]
         if learned_apart:
             rate = self.learning_rate * self.discriminator_rate
@@ -185,9 +206,13 @@ class AutoencoderTraining(NetworkTraining):
             images, labels = images[several], labels[several]
         epoch = self.epochs_passed(batch_index)
         images = self.perturbation(self.network, images, labels, epoch=epoch)
+        if epoch < self.classifier_epochs:
+            loss = F.cross_entropy(self.head(self.network.features(images)), labels)
+            self.log_dict({"loss": loss}, prog_bar=True, batch_size=len(labels))
+            return loss
         mean, log_variance, others = self._encode(images, labels)
         latents = _sample(mean, log_variance)
-        if self.gamma > 0 and epoch >= self.generative_epochs:
+        if self.gamma > 0:
             errors = squared_error(images.unsqueeze(1), self.network.decode_all(latents))
             error = errors.gather(1, labels.unsqueeze(1)).squeeze(1)
             discriminative = F.cross_entropy(errors.neg(), labels)

@@ -149,7 +149,7 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
             ClassConditionalAutoencoder.from_architecture(**arguments),
             beta=settings.beta,
             gamma=settings.gamma if settings.discriminative else 0.0,
-            generative_epochs=settings.generative_share * settings.epochs,
+            classifier_epochs=settings.classifier_share * settings.epochs,
             discriminator_rate=settings.discriminator_rate,
             **shared,
         )
