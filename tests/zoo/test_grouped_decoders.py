@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.zoo.networks import DecoderStage, GroupedDecoders
+from gencls.zoo.networks.decoder_layers import ColumnPairs
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="the convolutions of other machines may round by batch"
@@ -88,7 +89,7 @@ def test_two_columns_at_once_are_the_transposed_convolution(channels: int, paddi
         for first, second, last in layers
     ]
     generator = GroupedDecoders(decoders)
-    assert any(type(stage).__name__ == "_ColumnPairs" for stage in generator._weights((0, 1)).stages)
+    assert any(isinstance(layer, ColumnPairs) for layer in generator._weights((0, 1)).layers)
 
     def plain(codes: Tensor, k: int) -> Tensor:
         first, second, last = layers[k]

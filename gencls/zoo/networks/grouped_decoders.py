@@ -1,9 +1,8 @@
 """The K decoders of ABS as one network: grouped transposed convolutions with batch norm folded in."""
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Self, cast
+from collections.abc import Sequence
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +13,9 @@ from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator, Latents
 from gencls.zoo.networks.class_conditional_autoencoder import ClassDecoders
 from gencls.zoo.networks.conv_decoder import ConvDecoder
+from gencls.zoo.networks.decoder_layers import Activation, Layer, Pointwise, activate, channels_last, layers_of
 
 __all__ = ["DecoderStage", "GroupedDecoders"]
-
-Activation = Literal["relu", "elu", "sigmoid"]
-Size = tuple[int, ...]
-_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu, "sigmoid": torch.sigmoid}
-_IN_PLACE: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "elu": F.elu_, "sigmoid": torch.sigmoid_}
 
 # From so many images on a CPU is busy enough with a few classes at a time, which then takes less time.
 _FULL = 12
@@ -28,10 +23,6 @@ _FULL = 12
 _KEPT = 200
 # Matrix products of fewer rows may take another kernel, which rounds differently.
 _ROWS = 16
-
-
-# Elements that do not fill a last pair of vector registers (AVX-512) are computed one by one, which rounds differently.
-_VECTORS = 32
 
 
 class DecoderStage(NamedTuple):
@@ -88,7 +79,7 @@ class GroupedDecoders(ClassConditionalGenerator):
         self._made_of: list[tuple[Tensor, int]] = []
         for index, layers in enumerate(rest):
             folded = [_fold(stage) for stage in layers]
-            self.register_buffer(f"weight_{index}", _channels_last(torch.stack([weight for weight, _ in folded]).to(dtype)))
+            self.register_buffer(f"weight_{index}", channels_last(torch.stack([weight for weight, _ in folded]).to(dtype)))
             self.register_buffer(f"bias_{index}", torch.stack([bias for _, bias in folded]).to(dtype))
 
     @classmethod
@@ -139,15 +130,15 @@ class GroupedDecoders(ClassConditionalGenerator):
 
     def _decode(self, codes: Tensor, chosen: tuple[int, ...]) -> Tensor:
         """Codes (G, N, d) of the chosen classes to images (N, G, C, H, W)."""
-        head, bias, stages = self._weights(chosen)
+        head, bias, layers = self._weights(chosen)
         (groups, count, _), (channels, height, width) = codes.shape, self._head_shape
         pixels: Tensor = torch.baddbmm(bias, F.pad(codes, (0, 0, 0, -count % _ROWS)), head)[:, :count]
         # (G, N, h w C) to (N, G C, h, w), which is (N, h, w, G, C) in memory.
         pixels = pixels.view(groups, count, height, width, channels).permute(1, 2, 3, 0, 4)
         maps = pixels.reshape(count, height, width, -1).permute(0, 3, 1, 2)
-        maps = _activate(self._activations[0], maps)
-        for stage, activation in zip(stages, self._activations[1:], strict=True):
-            maps = _activate(activation, stage(maps), in_place=not isinstance(stage, _Pointwise))
+        maps = activate(self._activations[0], maps)
+        for layer, activation in zip(layers, self._activations[1:], strict=True):
+            maps = activate(activation, layer(maps), in_place=not isinstance(layer, Pointwise))
         return maps.view(count, groups, -1, *maps.shape[2:]).contiguous()
 
     def _weights(self, chosen: tuple[int, ...]) -> "_Weights":
@@ -168,141 +159,19 @@ class GroupedDecoders(ClassConditionalGenerator):
         return self._ready[chosen]
 
     def _select(self, classes: list[int]) -> "_Weights":
-        layers = [
+        chosen = [
             (self.get_buffer(f"weight_{i}")[classes], self.get_buffer(f"bias_{i}")[classes]) for i in range(len(self._strides))
         ]
-        stages = _stages_of(layers, self._strides, self._paddings, self._head_shape[2])
-        return _Weights(self.head_weight[classes], self.head_bias[classes].unsqueeze(1), stages)
+        layers = layers_of(chosen, self._strides, self._paddings, width=self._head_shape[2])
+        return _Weights(self.head_weight[classes], self.head_bias[classes].unsqueeze(1), layers)
 
 
 class _Weights(NamedTuple):
-    """Of G classes: (G, d, h w C) and (G, 1, h w C) for the first maps, then the stages."""
+    """Of G classes: (G, d, h w C) and (G, 1, h w C) for the first maps, then the layers."""
 
     head: Tensor
     bias: Tensor
-    stages: "list[_Stage]"
-
-
-def _stages_of(
-    layers: Sequence[tuple[Tensor, Tensor]], strides: Sequence[Size], paddings: Sequence[Size], width: int
-) -> "list[_Stage]":
-    """The stages of G classes from weights (G, in, out, k, k) and biases (G, out), for first maps of a width."""
-    pointwise = [
-        weight.shape[3:] == (1, 1) and stride == (1, 1) and padding == (0, 0)
-        for (weight, _), stride, padding in zip(layers, strides, paddings, strict=True)
-    ]
-    stages: list[_Stage] = []
-    for i, (weight, bias) in enumerate(layers):
-        columns = stages[-1].columns if stages else 1
-        width = (width - 1) * strides[i][1] - 2 * paddings[i][1] + weight.shape[4]
-        if pointwise[i]:
-            stages.append(_Pointwise(weight, bias, columns))
-        elif strides[i] == (1, 1) and width % 2 == 0 and pointwise[i + 1 : i + 2] == [True]:
-            stages.append(_ColumnPairs(weight, bias, paddings[i]))
-        else:
-            stages.append(_Transposed(weight, bias, strides[i], paddings[i]))
-    return stages
-
-
-class _Stage(ABC):
-    """A transposed convolution for G classes: maps (N, G * in, h, w) to (N, G * out, h', w'), all channels last.
-
-    Attributes:
-        columns: so many neighbouring columns of the result lie in its channels: (N, G * columns * out, h', w' / columns).
-    """
-
-    columns = 1
-
-    @abstractmethod
-    def __call__(self, maps: Tensor) -> Tensor:
-        """Apply it."""
-
-
-class _Transposed(_Stage):
-    """As torch does it."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, stride: Size, padding: Size) -> None:
-        """Take weight (G, in, out, k, k) and bias (G, out)."""
-        self.groups, self.weight, self.bias, self.stride, self.padding = (
-            len(weight),
-            weight.flatten(0, 1),
-            bias.flatten(),
-            stride,
-            padding,
-        )
-
-    def __call__(self, maps: Tensor) -> Tensor:
-        return F.conv_transpose2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
-
-
-class _ColumnPairs(_Stage):
-    """With stride 1, a convolution that makes two neighbouring columns at once, with a kernel that is one column wider.
-
-    Few output channels leave most of a CPU's vector registers empty, and convolutions are faster than transposed ones.
-    """
-
-    columns = 2
-
-    def __init__(self, weight: Tensor, bias: Tensor, padding: Size) -> None:
-        """Take weight (G, in, out, k, k) and bias (G, out)."""
-        self.groups = len(weight)
-        self.transposed, self.padding = weight.flatten(0, 1), padding
-        flipped = weight.transpose(1, 2).flip(3, 4)
-        pairs = torch.stack([F.pad(flipped, (column, 1 - column)) for column in range(2)], dim=1)
-        self.weight = pairs.flatten(0, 2).to(memory_format=torch.channels_last)
-        self.bias = bias.unsqueeze(1).expand(-1, 2, -1).flatten()
-        self.around = tuple(size - 1 - pad for size, pad in zip(weight.shape[3:], padding, strict=True))
-        self.doubled = self if self.groups > 1 else _ColumnPairs(weight.repeat(2, 1, 1, 1, 1), bias.repeat(2, 1), padding)
-
-    def __call__(self, maps: Tensor) -> Tensor:
-        if self.groups > 1:
-            return cast(Tensor, _PairedColumns.apply(maps, self))
-        # Twice the work, but with a single group a CPU takes another kernel, which is no faster here and rounds differently.
-        return cast(Tensor, _PairedColumns.apply(maps.repeat(1, 2, 1, 1), self.doubled))[:, : len(self.bias)]
-
-
-class _PairedColumns(torch.autograd.Function):
-    """The stage above; its gradient is the plain convolution that the transposed one has."""
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor, stage: _ColumnPairs) -> Tensor:
-        ctx.stage = stage
-        return F.conv2d(maps, stage.weight, stage.bias, (1, 2), stage.around, groups=stage.groups)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        stage: _ColumnPairs = ctx.stage
-        count, _, height, width = gradient.shape
-        apart = gradient.permute(0, 2, 3, 1).reshape(count, height, width, stage.groups, 2, -1).transpose(3, 4)
-        columns = apart.reshape(count, height, 2 * width, -1).permute(0, 3, 1, 2)
-        return F.conv2d(columns, stage.transposed, None, 1, stage.padding, groups=stage.groups), None
-
-
-class _Pointwise(_Stage):
-    """Matrix products: torch's convolution of 1 x 1 rounds differently in batches of less than 16."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, columns: int) -> None:
-        """Take weight (G, in, out, 1, 1) and bias (G, out), and how many columns lie in the channels of the maps."""
-        self.weight = torch.stack([torch.block_diag(*[one] * columns) for one in weight[..., 0, 0]])
-        self.bias = bias.repeat(1, columns).unsqueeze(1)
-        self.out = weight.shape[2]
-
-    def __call__(self, maps: Tensor) -> Tensor:
-        (count, _, height, width), groups = maps.shape, len(self.weight)
-        rows = maps.permute(0, 2, 3, 1).reshape(count * height * width, groups, -1).transpose(0, 1)
-        pixels = torch.baddbmm(self.bias, rows, self.weight).view(groups, count, height, -1, self.out)
-        return pixels.permute(1, 0, 4, 2, 3).flatten(1, 2)
-
-
-def _activate(name: Activation, maps: Tensor, *, in_place: bool = False) -> Tensor:
-    """Apply an activation, to each element in the same way wherever it lies in the batch."""
-    if name == "relu" or maps.numel() % _VECTORS == 0:
-        return (_IN_PLACE if in_place else _ACTIVATIONS)[name](maps)
-    last = maps.is_contiguous(memory_format=torch.channels_last)
-    flat = (maps.permute(0, 2, 3, 1) if last else maps).flatten()
-    done = _ACTIVATIONS[name](F.pad(flat, (0, -len(flat) % _VECTORS)))[: len(flat)]
-    (count, channels, height, width) = maps.shape
-    return done.view(count, height, width, channels).permute(0, 3, 1, 2) if last else done.view(maps.shape)
+    layers: list[Layer]
 
 
 class _Order:
@@ -334,11 +203,6 @@ def _few(count: int) -> list[slice]:
     """Two by two, the last ones three where their number is odd: with a single group a CPU takes other, slower kernels."""
     edges = [*range(0, max(1, count - 1), 2), count]
     return [slice(first, last) for first, last in zip(edges, edges[1:], strict=False)]
-
-
-def _channels_last(weight: Tensor) -> Tensor:
-    """The same weight (G, in, out, k, k), in memory (G, in, k, k, out)."""
-    return weight.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
 def _stages(decoder: ConvDecoder) -> list[DecoderStage]:
