@@ -79,8 +79,11 @@ class NetworkTraining(lightning.LightningModule, ABC):
             raise GenclsError(f"expected to resume a run of {self.description!r}; got one of {found!r}")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Begin the random stream of this step."""
+        """Begin the random stream of this step; where the rate starts once more, Adam forgets the gradients of another loss."""
         torch.manual_seed(stream_seed(self.seed, "step", self.global_step))
+        since = self.epochs_passed(batch_idx) - self.restart_epochs
+        if self.restart_epochs > 0 and 0 <= since < 1 / self.trainer.num_training_batches:
+            self.optimizers(use_pl_optimizer=False).state.clear()  # type: ignore[union-attr]
 
     def epochs_passed(self, batch_index: int) -> float:
         """Epochs since the start, with the fraction of the current one."""
