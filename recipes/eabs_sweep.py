@@ -1,6 +1,6 @@
 """What the thesis leaves open of E-ABS, swept once: dropout, the discriminator's rate, how the encoder begins, inference.
 
-    python recipes/eabs_sweep.py train     # 6 trainings on the 4,000 embedded training digits, minutes each on a CPU core
+    python recipes/eabs_sweep.py train     # 7 trainings on the 4,000 embedded training digits, minutes each on a CPU core
     python recipes/eabs_sweep.py infer     # inference settings on the committed weights
 
 Both print a Markdown table of measurements on embedded test digits; docs/reproduction/eabs-settings.md has what was run. Robust
@@ -26,9 +26,17 @@ from gencls.zoo.data import ImageData
 from gencls.zoo.training import train
 from gencls.zoo.training.presets import AutoencoderPreset, preset
 
-TRAININGS = ((0.1, 0.1, 0.2), (0.0, 0.1, 0.2), (0.3, 0.1, 0.2), (0.1, 0.01, 0.2), (0.1, 1.0, 0.2), (0.1, 0.1, 0.0))
+TRAININGS = (
+    (0.1, 1.0, 0.0, 0.5),
+    (0.0, 1.0, 0.0, 0.5),
+    (0.3, 1.0, 0.0, 0.5),
+    (0.1, 0.1, 0.0, 0.5),
+    (0.1, 3.0, 0.0, 0.5),
+    (0.1, 1.0, 0.2, 0.5),
+    (0.1, 1.0, 0.2, 0.0),
+)
 """(dropout, rate of the discriminator as a multiple of the autoencoder's, share of the epochs in which the encoder begins as a
-classifier); the first one is near the preset's."""
+classifier, and of those after them without the discriminative loss); the first one is near the preset's, which has 0.75."""
 
 INFERENCES = (
     *product((10, 20, 50, 100), (0.05,), (8000,), (1.0,)),
@@ -77,14 +85,18 @@ def trainings(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Path]
         out: where they go.
     """
     standard = replace(cast(AutoencoderPreset, preset("eabs-mnist")), epochs=epochs)
-    for dropout, rate, share in TRAININGS:
-        name = f"eabs-mnist-dropout{dropout}-rate{rate}-classifier{share}"
+    for dropout, rate, classifier, generative in TRAININGS:
+        name = f"eabs-mnist-dropout{dropout}-rate{rate}-classifier{classifier}-generative{generative}"
         path = out / name / f"{name}.safetensors"
         if not path.is_file():
-            settings = replace(standard, name=name, dropout=dropout, discriminator_rate=rate, classifier_share=share)
+            shares = {"classifier_share": classifier, "generative_share": generative}
+            settings = replace(standard, name=name, dropout=dropout, discriminator_rate=rate, **shares)
             unfinished = (out / name / "last.ckpt").is_file()
             train(settings, data="mnist-embedded", measured=10, seed=seed, out=out, resume=unfinished, progress=False)
-        yield f"dropout {dropout}, discriminator rate x{rate}, {share:.0%} as a classifier", path
+        yield (
+            f"dropout {dropout}, discriminator rate x{rate}, {classifier:.0%} as a classifier, {generative:.0%} generative",
+            path,
+        )
 
 
 def sweep(what: str, *, count: int, attacked: int, epochs: int, seed: int, out: Path) -> pandas.DataFrame:

@@ -26,7 +26,8 @@ def test_every_training_is_done_once_with_its_setting(monkeypatch, tmp_path):
     trained = []
 
     def committed(settings, *, out, **_):
-        trained.append((settings.dropout, settings.discriminator_rate, settings.classifier_share, settings.epochs))
+        shares = settings.classifier_share, settings.generative_share
+        trained.append((settings.dropout, settings.discriminator_rate, *shares, settings.epochs))
         (out / settings.name).mkdir(parents=True)
         for kind in ("safetensors", "json"):
             shutil.copy(WEIGHTS / f"eabs-mnist.{kind}", out / settings.name / f"{settings.name}.{kind}")
@@ -34,7 +35,7 @@ def test_every_training_is_done_once_with_its_setting(monkeypatch, tmp_path):
     monkeypatch.setattr(eabs_sweep, "train", committed)
     names = [(name, path.is_file()) for name, path in eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path)]
     assert trained == [(*setting, 4) for setting in eabs_sweep.TRAININGS]
-    assert names[3] == ("dropout 0.1, discriminator rate x0.01, 20% as a classifier", True)
+    assert names[3] == ("dropout 0.1, discriminator rate x0.1, 0% as a classifier, 50% generative", True)
     assert list(eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path))
     assert len(trained) == len(eabs_sweep.TRAININGS)
 

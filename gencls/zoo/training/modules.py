@@ -144,6 +144,8 @@ class AutoencoderTraining(NetworkTraining):
         beta: weight of the prior term.
         gamma: weight of the discriminative loss; 0 leaves it out, and an image is then decoded by its own class only.
         classifier_epochs: epochs at the start in which only the encoder learns, as a classifier.
+        generative_epochs: epochs after them without the discriminative loss. They are not in the thesis: with one decoder
+            per image such an epoch costs a fifth to an eighth, and generative quality is what takes the most epochs.
         discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
         perturbation: see :class:`NetworkTraining`; the others likewise.
         learning_rate: there.
@@ -166,6 +168,7 @@ class AutoencoderTraining(NetworkTraining):
         beta: float = 1.0,
         gamma: float = 0.0,
         classifier_epochs: float = 0.0,
+        generative_epochs: float = 0.0,
         discriminator_rate: float = 1.0,
     ) -> None:
         super().__init__(perturbation=perturbation, learning_rate=learning_rate, seed=seed, description=description)
@@ -174,6 +177,7 @@ class AutoencoderTraining(NetworkTraining):
                 raise GenclsError(f"{what}: expected one encoder for all classes, got {len(network.encoders)}")
         self.network = network
         self.classifier_epochs = classifier_epochs
+        self.generative_epochs = generative_epochs
         if classifier_epochs > 0:
             self.head = nn.Linear(network.features.out_features, network.num_classes)
         self.beta = beta
@@ -215,7 +219,7 @@ class AutoencoderTraining(NetworkTraining):
             return loss
         mean, log_variance, others = self._encode(images, labels)
         latents = _sample(mean, log_variance)
-        if self.gamma > 0:
+        if self.gamma > 0 and epoch >= self.classifier_epochs + self.generative_epochs:
             errors = squared_error(images.unsqueeze(1), self.network.decode_all(latents))
             error = errors.gather(1, labels.unsqueeze(1)).squeeze(1)
             discriminative = F.cross_entropy(errors.neg(), labels)

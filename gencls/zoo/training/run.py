@@ -150,6 +150,7 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
             beta=settings.beta,
             gamma=settings.gamma if settings.discriminative else 0.0,
             classifier_epochs=settings.classifier_share * settings.epochs,
+            generative_epochs=settings.generative_share * settings.epochs,
             discriminator_rate=settings.discriminator_rate,
             **shared,
         )
