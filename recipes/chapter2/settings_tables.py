@@ -49,10 +49,9 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
         "without an adversarial at the largest size, infinite in the median, left out of the mean.",
         f"PGD with {run.budget.ladder} steps from one start at each of the sizes L∞ {sizes['linf']} and "
         f"L2 {sizes['l2']}; EoT {run.budget.eot}, gradient: {run.budget.gradient}.",
-        "The rows differ in more than their extensions: ABS and A-ABS are trained without dropout, with another learning "
-        "rate, other batches and another number of epochs than D-ABS and E-ABS, whose encoder begins as a classifier (on MNIST "
-        "ABS also without noise); ABS alone keeps its latents within a radius of 5, and V-ABS has no encoder's output "
-        "among its starts, because the weights of ABS keep no encoders. The cards have the settings.",
+        "The rows differ in more than their extensions: in dropout, learning rate, batches, epochs and how the encoder begins, "
+        "as their cards say; ABS alone keeps its latents within a radius of 5, and V-ABS has no encoder's output among its "
+        "starts, because the weights of ABS keep no encoders.",
         *([f"Without weights, and so left out: {', '.join(missing)} (gencls train NAME)."] if missing else []),
         *warnings_of(found),
     ]

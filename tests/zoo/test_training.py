@@ -330,6 +330,36 @@ def test_the_encoder_begins_as_a_classifier() -> None:
     assert not any("head" in name for name in module.product.state_dict())
 
 
+@pytest.mark.usefixtures("small_steps")
+def test_adam_begins_anew_with_the_joint_training_and_resumes_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(presets.PRESETS["eabs-mnist"], classifier_share=1 / 3, generative_share=0.0)
+    known: list[int] = []
+    original = NetworkTraining.on_train_batch_start
+
+    def counted(self: NetworkTraining, batch: Any, batch_idx: int) -> None:
+        original(self, batch, batch_idx)
+        known.append(len(self.optimizers(use_pl_optimizer=False).state))  # type: ignore[union-attr]
+        if stop and len(known) == 5:
+            raise InterruptedError
+
+    stop = False
+    monkeypatch.setattr(NetworkTraining, "on_train_batch_start", counted)
+    whole = train(settings, **TINY, epochs=3, out=tmp_path / "whole")
+    assert [step for step, count in enumerate(known) if count == 0] == [0, 4]  # four steps an epoch
+    stop, known = True, []
+    with pytest.raises(InterruptedError):  # in the first step of the joint training
+        train(settings, **TINY, epochs=3, out=tmp_path / "stopped")
+    stop = False
+    resumed = train(settings, **TINY, epochs=3, out=tmp_path / "stopped", resume=True)
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_shares_of_the_epochs() -> None:
+    for shares in ({"classifier_share": 1.0}, {"classifier_share": -0.1}, {"classifier_share": 0.6, "generative_share": 0.5}):
+        with pytest.raises(GenclsError, match="expected shares of the epochs"):
+            replace(PRESETS["eabs-mnist"], **shares)  # type: ignore[arg-type]
+
+
 def test_the_rate_falls_along_a_cosine_for_each_part_of_the_training() -> None:
     network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=2, dropout=0.0, shared_encoder=True)
     for epochs, expected in ((0.0, [1.0, 0.75, 0.5, 0.25, 0.0]), (3.0, [1.0, 0.0, 1.0, 0.5, 0.0])):
@@ -353,6 +383,16 @@ def test_views_move_turn_and_light_images_but_little() -> None:
     contrast = (lit - new.view(-1, 1, 1, 1)) / (0.2 + 0.3 * images - level.view(-1, 1, 1, 1))
     spread = contrast.flatten(1).median(dim=1, keepdim=True).values
     assert (contrast.flatten(1) / spread).log().abs().max() < 1e-2  # one factor per image
+    assert spread.log().abs().max() <= 0.2 + 1e-2
+    assert spread.log().abs().max() > 0.02
+    # A pixel 6 right of the centre, turned by up to 30 degrees, stays at its distance; 30 degrees are 3 pixels.
+    beside = torch.zeros(500, 1, 17, 17)
+    beside[:, :, 8, 14] = 1.0
+    turned = replace(still, degrees=30.0)(nn.Identity(), beside, torch.zeros(500, dtype=torch.int64), epoch=0.0)[:, 0]
+    line = torch.arange(17.0) - 8
+    x, y = ((turned.sum(axis) * line).sum(1) / turned.sum((1, 2)) for axis in (1, 2))
+    assert (x.square() + y.square()).sqrt().sub(6).abs().max() < 0.3
+    assert 2.7 < float(y.abs().max()) <= 3.2
     # A single bright pixel moves by no more than the shift.
     dot = torch.zeros(500, 1, 17, 17)
     dot[:, :, 8, 8] = 1.0

@@ -120,7 +120,8 @@ class GroupedDecoders(ClassConditionalGenerator):
         """
         (codes,) = latents
         if self._order is None or not self._order.is_of(labels):  # a descent asks for the same classes at every step
-            self._order = _Order(labels, self.num_classes)
+            with torch.inference_mode(False):  # its indices may be asked for in a backward pass later
+                self._order = _Order(labels.clone() if labels.is_inference() else labels, self.num_classes)
         images = [self._decode(codes[rows], classes).flatten(0, 1) for classes, rows in self._order.parts]
         return torch.cat(images)[self._order.back]
 
@@ -152,7 +153,7 @@ class GroupedDecoders(ClassConditionalGenerator):
         if not same:
             self._ready, self._made_of = {}, made_of  # the module has been moved or copied, or other weights loaded
         if chosen not in self._ready:
-            if len(self._ready) > _KEPT:
+            if len(self._ready) >= _KEPT:
                 self._ready.clear()
             with torch.inference_mode(False):  # or nothing could be differentiated through them later
                 self._ready[chosen] = self._select(list(chosen))

@@ -51,7 +51,7 @@ class NetworkTraining(lightning.LightningModule, ABC):
         """Adam with a cosine schedule over all steps."""
         optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.learning_rate)
         total = self.trainer.estimated_stepping_batches
-        restart = total * self.restart_epochs / (self.trainer.max_epochs or 1)
+        restart = self._restart_step(total / (self.trainer.max_epochs or 1))
 
         def factor(step: int) -> float:
             share = step / restart if step < restart else (step - restart) / (total - restart)
@@ -81,9 +81,12 @@ class NetworkTraining(lightning.LightningModule, ABC):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Begin the random stream of this step; where the rate starts once more, Adam forgets the gradients of another loss."""
         torch.manual_seed(stream_seed(self.seed, "step", self.global_step))
-        since = self.epochs_passed(batch_idx) - self.restart_epochs
-        if self.restart_epochs > 0 and 0 <= since < 1 / self.trainer.num_training_batches:
+        if self.restart_epochs > 0 and self.global_step == self._restart_step(self.trainer.num_training_batches):
             self.optimizers(use_pl_optimizer=False).state.clear()  # type: ignore[union-attr]
+
+    def _restart_step(self, steps_per_epoch: float) -> int:
+        """The first step after ``restart_epochs``; rounded before, because a share of the epochs is no exact number."""
+        return math.ceil(round(self.restart_epochs * steps_per_epoch, 6))
 
     def epochs_passed(self, batch_index: int) -> float:
         """Epochs since the start, with the fraction of the current one."""
@@ -136,8 +139,7 @@ class AutoencoderTraining(NetworkTraining):
     neither loss has gradients of the other's weights: one optimiser step on their sum is the same.
 
     Before all this the shared encoder may learn as the CNN of Table 2.1, with a linear layer that is dropped afterwards:
-    Algorithm 1 leaves open how parameters are initialised. Else the discriminative loss vanishes on the training images before
-    the encoder has found features that hold on others (docs/reproduction/eabs-settings.md).
+    Algorithm 1 leaves open how parameters are initialised. docs/reproduction/eabs-settings.md has what is known of its effect.
 
     Args:
         network: the perturbed image is both what it encodes and what it reconstructs.

@@ -77,6 +77,14 @@ class AutoencoderPreset(Preset):
     generative_share: float = 0.0
     discriminator_rate: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Check the shares."""
+        shares = self.classifier_share, self.generative_share
+        if min(shares) < 0 or sum(shares) > 1 or self.classifier_share == 1:
+            raise GenclsError(
+                f"{self.name}: expected shares of the epochs, classifier_share < 1, together at most 1, got {shares}"
+            )
+
     @property
     def recipe(self) -> str:
         """All settings in one sentence, for the card."""
@@ -172,7 +180,6 @@ def _autoencoders(data: _DataSet) -> tuple[Preset, ...]:
         if discriminative and signs:
             schedule = {"epochs": 50, "batch_size": 64, "learning_rate": 1.5e-3, "classifier_share": 1 / 5}
         elif discriminative:
-            # On FashionMNIST eight epochs with the discriminative loss throughout were worse than 15 of which a quarter has it.
             schedule = {"epochs": 15, "batch_size": 128, "learning_rate": 3e-3, "generative_share": 0.75}
         perturbation: Perturbation = RandomViews(sigma=data.noise) if signs else GaussianNoise(sigma=data.noise, clip=False)
         what = f"ABS with {extensions} (thesis, section 2.2)" if extensions else "ABS: one VAE per class (thesis, section 2.1)"
