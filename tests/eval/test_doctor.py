@@ -7,7 +7,7 @@ from torch import nn
 from torch.autograd import grad as borrowed
 
 from gencls import zoo
-from gencls.core import BPDA, Defense, GenclsError
+from gencls.core import BPDA, Defense, GenclsError, seeded
 from gencls.defenses import AnalysisBySynthesis, GaussianKL, PlainClassifier
 from gencls.eval import PGD, Protocol, ThreatModel, run_cell
 from gencls.eval.doctor import EFFORTS, Check, Diagnosis, Effort, diagnose
@@ -37,6 +37,11 @@ class Masked(Defense):
 
     def forward(self, images):
         return self.how(self.network, images)
+
+
+def max_pooling():
+    with seeded(0):  # made while tests are collected: unseeded it would be another network in each run
+        return PlainClassifier(nn.Sequential(nn.MaxPool2d(2, stride=1), nn.Flatten(), nn.Linear(49, 4)), 4).eval()
 
 
 def quantised(images, levels=6):
@@ -111,7 +116,7 @@ def test_a_masked_defense_is_flagged_by_the_right_check(how, settings, right, co
         Masked(lambda network, images: network(images) - 100),
         Masked(lambda network, images: network(noisy(images)), stochastic=True),
         NoisyLogits(small_cnn(), sigma=0.2),
-        PlainClassifier(nn.Sequential(nn.MaxPool2d(2, stride=1), nn.Flatten(), nn.Linear(49, 4)), 4).eval(),
+        max_pooling(),
     ],
     ids=["network", "shifted", "noise with EoT", "noisy scores", "max-pooling"],
 )
