@@ -100,11 +100,16 @@ def test_two_columns_at_once_are_the_transposed_convolution(channels: int, paddi
     expected = torch.stack([plain(codes[:, k], k) for k in range(2)], dim=1)
     found = generator.decode_all((codes,))
     torch.testing.assert_close(found, expected)
-    alone = generator((codes[:1, 1],), torch.tensor([1]))
-    torch.testing.assert_close(alone, expected[:1, 1])
-    # First and second derivatives, as the unrolled gradient needs them.
-    torch.autograd.gradcheck(lambda z: generator.decode_all((z,)), codes)
-    torch.autograd.gradgradcheck(lambda z: generator.decode_all((z,)).square().mean(), codes)
+    one, label = codes[:1, 1].detach().requires_grad_(), torch.tensor([1])
+    torch.testing.assert_close(generator((one,), label), expected[:1, 1])
+    # First and second derivatives, as the unrolled gradient needs them; a single class takes a path of its own.
+    for decode, leaf in ((lambda z: generator.decode_all((z,)), codes), (lambda z: generator((z,), label), one)):
+        torch.autograd.gradcheck(decode, leaf)
+        torch.autograd.gradgradcheck(lambda z, decode=decode: decode(z).square().mean(), leaf)
+    # The same through torch.func, one image at a time.
+    loss = lambda z: generator.decode_all((z[None],)).square().sum()  # noqa: E731
+    (gradient,) = torch.autograd.grad(expected.square().sum(), codes)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(codes.detach()), gradient)
 
 
 def test_labels_that_change_in_place_are_noticed() -> None:
@@ -135,6 +140,8 @@ def test_other_weights_and_precisions_are_noticed(count: int) -> None:
     expected = other.decode_all((codes,))
     generator.decode_all((codes,))  # before, so that what is kept between calls is of the old weights
     twin = copy.deepcopy(generator)
+    assert generator._ready
+    assert not twin._ready
     generator.load_state_dict(other.state_dict())
     assert torch.equal(generator.decode_all((codes,)), expected)
     assert not torch.equal(twin.decode_all((codes,)), expected)

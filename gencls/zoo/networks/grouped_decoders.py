@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,10 @@ class GroupedDecoders(ClassConditionalGenerator):
                 self._order = _Order(labels.clone() if labels.is_inference() else labels, self.num_classes)
         images = [self._decode(codes[rows], classes).flatten(0, 1) for classes, rows in self._order.parts]
         return torch.cat(images)[self._order.back]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files hold the weights alone, not what was made of them."""
+        return {**self.__dict__, "_order": None, "_ready": {}, "_made_of": []}
 
     def extra_repr(self) -> str:
         """The layout."""
