@@ -4,13 +4,15 @@
 
 The thesis reports 90.4 % for E-ABS on MNIST under L2 attacks of size 1.5, we find less. If Foolbox's attacks on raw scores
 claimed about 90 % of our network too, the difference would be one of attacks; docs/reproduction/eabs.md has what came out.
-Both kinds of attack look at the frozen gradient (eq. 2.9) with as many draws; clean errors count as broken. They differ in more
-than calibration: Foolbox's PGD makes constant steps of epsilon / 40, ours fall from epsilon along a cosine.
+Both kinds of attack look at the frozen gradient (eq. 2.9) with as many draws; clean errors count as broken. They differ in
+calibration, and in that Foolbox's PGD makes constant steps of epsilon / 40, where ours fall from epsilon along a cosine. In the
+second row neither differs: Foolbox sees calibrated scores, ours makes Foolbox's steps.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 if not __package__:  # run as a file
@@ -24,6 +26,7 @@ from gencls import zoo
 from gencls.core import Defense, GenclsError, seeded
 from gencls.eval import DDN, PGD, Attack, DeepFool, ThreatModel, closest_distances, evaluate
 from gencls.eval.adapters import as_foolbox
+from gencls.eval.statistics import wilson
 from gencls.eval.threat import TOLERANCE
 from recipes.eabs_sweep import markdown
 
@@ -32,29 +35,37 @@ STEPS = {"PGD": 40, "DeepFool": 20, "DDN": 30}
 """As in the reduced budget of recipes/eabs.py."""
 
 
-def foolbox_attacks() -> Mapping[str, Callable[..., tuple[Tensor, Tensor, Tensor]]]:
-    """The thesis's L2 attacks of Foolbox, with its defaults."""
+@dataclass(frozen=True)
+class Pair:
+    """The same attack of both.
+
+    Attributes:
+        foolbox: model, images, labels and epsilon -> perturbed images, clipped ones and what is broken.
+        ours: as an attack of gencls.
+        calibrated: the scores that Foolbox sees.
+    """
+
+    foolbox: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    ours: Attack
+    calibrated: bool = False
+
+
+def pairs() -> Mapping[str, Pair]:
+    """The thesis's L2 attacks of Foolbox, with its defaults, beside ours."""
     from foolbox.attacks import DDNAttack, L2DeepFoolAttack, L2ProjectedGradientDescentAttack
 
+    smallest, ball = ThreatModel("l2"), ThreatModel("l2", EPSILON)
+    pgd, steps = L2ProjectedGradientDescentAttack(steps=STEPS["PGD"]), STEPS["PGD"]
     return {
-        "PGD": L2ProjectedGradientDescentAttack(steps=STEPS["PGD"]),
-        "DeepFool": L2DeepFoolAttack(steps=STEPS["DeepFool"]),
-        "DDN": DDNAttack(steps=STEPS["DDN"]),
-    }
-
-
-def our_attacks() -> Mapping[str, Attack]:
-    """The same attacks of gencls."""
-    smallest = ThreatModel("l2")
-    return {
-        "PGD": PGD(ThreatModel("l2", EPSILON), steps=STEPS["PGD"]),
-        "DeepFool": DeepFool(smallest, steps=STEPS["DeepFool"]),
-        "DDN": DDN(smallest, steps=STEPS["DDN"]),
+        "PGD": Pair(pgd, PGD(ball, steps=steps)),
+        "PGD, calibrated, steps of ε / 40": Pair(pgd, PGD(ball, steps=steps, step_size=EPSILON / 40), calibrated=True),
+        "DeepFool": Pair(L2DeepFoolAttack(steps=STEPS["DeepFool"]), DeepFool(smallest, steps=STEPS["DeepFool"])),
+        "DDN": Pair(DDNAttack(steps=STEPS["DDN"]), DDN(smallest, steps=STEPS["DDN"])),
     }
 
 
 def compare(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int = 4, seed: int = 0) -> pandas.DataFrame:
-    """A row per attack: accuracy in % as Foolbox claims it, as verified, and verified under our attack.
+    """A row per attack: accuracy as Foolbox claims it, as verified, and verified under our attack.
 
     Args:
         defense: E-ABS.
@@ -62,11 +73,14 @@ def compare(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int
         draws: scores that are averaged at each look.
         judge: fresh draws per decision; the majority counts.
         seed: of all of them.
+
+    Returns:
+        In %, with 95 % Wilson intervals.
     """
-    model = as_foolbox(defense, samples=draws, mode="frozen", calibrated=False)
+    attacks = pairs()
     records = evaluate(
         defense,
-        our_attacks(),
+        {name: pair.ours for name, pair in attacks.items()},
         [(data.images, data.labels)],
         eot_samples=draws,
         judge_draws=judge,
@@ -75,17 +89,20 @@ def compare(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int
         seed=seed,
     ).records
     rows = {}
-    for name, attack in foolbox_attacks().items():
+    for name, pair in attacks.items():
+        model = as_foolbox(defense, samples=draws, mode="frozen", calibrated=pair.calibrated)
         with seeded(seed):
-            _, adversarials, broken = attack(model, data.images, data.labels, epsilons=EPSILON)
+            _, adversarials, broken = pair.foolbox(model, data.images, data.labels, epsilons=EPSILON)
             votes = sum(_right(defense, adversarials, data.labels).float() for _ in range(judge)) / judge
         verified = closest_distances(records[records["attack"] == name]) > EPSILON + TOLERANCE
-        rows[name] = {
-            "Foolbox claims": 100 * float((~broken).float().mean()),
-            "Foolbox, verified": 100 * float((votes > 0.5).float().mean()),
-            "gencls, verified": 100 * float(verified.mean()),
-        }
+        robust = {"Foolbox claims": ~broken, "Foolbox, verified": votes > 0.5, "gencls, verified": verified}
+        rows[name] = {what: _percent(int(which.sum()), len(which)) for what, which in robust.items()}
     return pandas.DataFrame(rows).T
+
+
+def _percent(count: int, of: int) -> str:
+    low, high = wilson(count, of)
+    return f"{100 * count / of:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _right(defense: Defense, images: Tensor, labels: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def markdown(table: pandas.DataFrame) -> str:
     """The table as it stands in the docs."""
     lines = [f"| setting | {' | '.join(table.columns)} |", "|---" * (1 + len(table.columns)) + "|"]
     for setting, row in table.iterrows():
-        lines.append(f"| {setting} | " + " | ".join(f"{value:.3g}" for value in row) + " |")
+        lines.append(f"| {setting} | " + " | ".join(v if isinstance(v, str) else f"{v:.3g}" for v in row) + " |")
     return "\n".join(lines)
 
 
