@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--starts", type=int, default=8000)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--warm-steps", type=int, default=5)
+    parser.add_argument("--warm-steps", type=int, default=3)
     parser.add_argument("--attack-steps", type=int, default=20)
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--ways", nargs="+", default=[], help="warm: some of exact, warm, fast and 'fast, warm'")

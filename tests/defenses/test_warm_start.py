@@ -6,7 +6,7 @@ import torch
 from gencls.core import EoT, GenclsError, TransformedClassifier, Unrolled, branch, draws, keyed, select
 from gencls.defenses import ABS, EABS, AnalysisBySynthesis, GaussianBlur, GaussianKL
 from gencls.defenses.starts import RandomStarts
-from gencls.defenses.warm_start import WarmStart
+from gencls.defenses.warm_start import WHOLE_EVERY, WarmStart
 from gencls.eval import PGD, GaussianNoiseAttack, Protocol, ThreatModel, evaluate, run_cell
 from gencls.perceptual import SquaredL2
 from tests.toys import LinearGaussian, SigmoidDecoders, small_cnn
@@ -14,9 +14,9 @@ from tests.toys import LinearGaussian, SigmoidDecoders, small_cnn
 WEIGHT, LR = 0.7, 0.1
 
 
-def engine(*, steps=30, optimizer="gradient", **settings):
-    """On the session's linear toy, float64: gradient descent is an affine iteration."""
-    generator, regularizer = LinearGaussian(num_classes=3, image_shape=(1, 3, 4), latent_size=4), GaussianKL()
+def engine(*, steps=30, optimizer="gradient", classes=3, **settings):
+    """On the session's linear toy, float64: gradient descent is an affine iteration. With one class no decision changes."""
+    generator, regularizer = LinearGaussian(num_classes=classes, image_shape=(1, 3, 4), latent_size=4), GaussianKL()
     return AnalysisBySynthesis(
         generator,
         start=RandomStarts(generator, regularizer, WEIGHT, count=8, seed=1),
@@ -80,7 +80,7 @@ def test_a_repeated_part_does_not_know_what_the_failed_one_has_seen(path):
 
 
 def test_each_look_goes_on_from_the_last_one(path):
-    defense = engine(warm_steps=3)
+    defense = engine(warm_steps=3, classes=1)
     found = walk(defense.surrogate("warm"), path, range(4))
     (latents,) = defense.start(path[0])
     for number, images in enumerate(path):
@@ -90,11 +90,35 @@ def test_each_look_goes_on_from_the_last_one(path):
     assert bool((found[1:] - defense(path[1])).abs().amax() > 1e-3)
 
 
+def test_another_decision_is_one_of_whole_inference():
+    defense = engine(steps=30, warm_steps=1)
+    codes = torch.randn(12, 3, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    with torch.no_grad():
+        first, second = defense.generator.decode_all((codes,))[:, :2].unbind(1)
+    path = torch.stack([torch.lerp(first, second, t) for t in torch.linspace(0, 1, 9, dtype=torch.float64)])
+    found = walk(defense.surrogate("warm"), path, range(12))
+    (latents,) = defense.infer(path[0])
+    decisions, changes, refuted = defense(path[0]).argmax(1), 0, 0
+    assert_same(found[0], defense(path[0]))
+    for images, scores in zip(path[1:], found[1:], strict=True):
+        latents = descent(defense, images, latents, 1)
+        other = defense.log_joint(images, (latents,)).argmax(1) != decisions
+        latents[other] = defense.infer(images)[0][other]
+        assert_same(scores, defense.log_joint(images, (latents,)))
+        changes, refuted = changes + int(other.sum()), refuted + int((scores.argmax(1) == decisions)[other].sum())
+        decisions = scores.argmax(1)
+    assert changes > refuted > 0
+
+
 def test_where_the_image_hardly_moves_the_looks_are_one_long_descent(path):
-    defense = engine(steps=2, warm_steps=4)
-    near = torch.stack([path[0] + 1e-9 * number for number in range(11)])
+    defense = engine(steps=2, warm_steps=4, classes=1)
+    near = torch.stack([path[0] + 1e-9 * number for number in range(2 * WHOLE_EVERY + 1)])
     found = walk(defense.surrogate("warm"), near, range(4))
-    torch.testing.assert_close(found[10], engine(steps=42)(path[0]), rtol=0, atol=1e-6)
+    for looks in (1, 5, WHOLE_EVERY - 1):
+        for look in (looks, WHOLE_EVERY + looks):
+            torch.testing.assert_close(found[look], engine(steps=2 + 4 * looks, classes=1)(path[0]), rtol=0, atol=1e-6)
+    for look in (WHOLE_EVERY, 2 * WHOLE_EVERY):
+        assert_same(found[look], defense(near[look]))
 
 
 def test_without_streams_every_look_is_a_first_one(path):
@@ -108,14 +132,14 @@ def test_without_streams_every_look_is_a_first_one(path):
 
 
 def test_the_gradient_holds_q_fixed(path):
-    defense = engine(warm_steps=3)
+    defense = engine(warm_steps=3, classes=1)
     warm = defense.surrogate("warm")
     with keyed(range(4)):
         warm(path[0])
         leaf = path[1].clone().requires_grad_()
-        (found,) = torch.autograd.grad(warm(leaf)[:, 1].sum(), leaf)
+        (found,) = torch.autograd.grad(warm(leaf).sum(), leaf)
     q = defense.resume(path[1], defense.infer(path[0]), 3)
-    assert_same(found, -2 * (path[1] - defense.reconstruct(path[1], q)[:, 1]))
+    assert_same(found, -2 * (path[1] - defense.reconstruct(path[1], q)[:, 0]))
 
 
 @pytest.mark.parametrize("random", [False, True])
