@@ -107,7 +107,7 @@ def plateau(
 
     ticks = sorted({*values, *(value for value, _ in theirs)})
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 2.8), layout="constrained")
+        figure = Figure(figsize=(4.2, 3.0), layout="constrained")
         axis = figure.subplots()
     if chosen in ticks:
         axis.axvline(ticks.index(chosen), color="#e3e6ea", linewidth=6)
@@ -120,5 +120,5 @@ def plateau(
         axis.plot([ticks.index(value) for value, _ in theirs], printed, "s--", color=_THEIRS, markersize=4, label=source)
     axis.set(xticks=range(len(ticks)), xticklabels=[f"{tick:g}" for tick in ticks], xlabel=setting, ylabel="accuracy in %")
     axis.set_ylim(-3, 103)
-    axis.legend(loc="best")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
