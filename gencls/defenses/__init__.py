@@ -5,7 +5,8 @@ from gencls.defenses.abs import ABS, ClassFactors, SignLosingBall
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, DiscriminatorPenalty, GaussianKL, Regularizer
 from gencls.defenses.binarize import Binarize
 from gencls.defenses.eabs import EABS
-from gencls.defenses.gaussian import GaussianBlur, GaussianNoise
+from gencls.defenses.gaussian import FixedLengthNoise, GaussianBlur, GaussianNoise
+from gencls.defenses.mlvgm import PAPER_TASKS, MLVGMPurification, PaperTask, alpha_schedule, paper_blur
 from gencls.defenses.plain import PlainClassifier
 from gencls.defenses.robustness_bound import RobustnessBound, compare_to_bound, lower_bound, robustness_bound
 from gencls.defenses.starts import EncoderStart, RandomStarts
@@ -13,22 +14,28 @@ from gencls.defenses.starts import EncoderStart, RandomStarts
 __all__ = [
     "ABS",
     "EABS",
+    "PAPER_TASKS",
     "AnalysisBySynthesis",
     "Ball",
     "Binarize",
     "ClassFactors",
     "DiscriminatorPenalty",
     "EncoderStart",
+    "FixedLengthNoise",
     "GaussianBlur",
     "GaussianKL",
     "GaussianNoise",
+    "MLVGMPurification",
+    "PaperTask",
     "PlainClassifier",
     "RandomStarts",
     "Regularizer",
     "RobustnessBound",
     "SignLosingBall",
     "TransformedClassifier",
+    "alpha_schedule",
     "compare_to_bound",
     "lower_bound",
+    "paper_blur",
     "robustness_bound",
 ]
