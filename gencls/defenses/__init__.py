@@ -6,8 +6,10 @@ from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, Dis
 from gencls.defenses.binarize import Binarize
 from gencls.defenses.eabs import EABS
 from gencls.defenses.gaussian import FixedLengthNoise, GaussianBlur, GaussianNoise
+from gencls.defenses.learned_alphas import AlphaSearch, AlphaTrial, learn_alphas
 from gencls.defenses.mlvgm import PAPER_TASKS, MLVGMPurification, PaperTask, alpha_schedule, paper_blur
 from gencls.defenses.plain import PlainClassifier
+from gencls.defenses.purified_accuracy import PurifiedAccuracy, fgsm_examples
 from gencls.defenses.robustness_bound import RobustnessBound, compare_to_bound, lower_bound, robustness_bound
 from gencls.defenses.starts import EncoderStart, RandomStarts
 
@@ -15,6 +17,8 @@ __all__ = [
     "ABS",
     "EABS",
     "PAPER_TASKS",
+    "AlphaSearch",
+    "AlphaTrial",
     "AnalysisBySynthesis",
     "Ball",
     "Binarize",
@@ -28,6 +32,7 @@ __all__ = [
     "MLVGMPurification",
     "PaperTask",
     "PlainClassifier",
+    "PurifiedAccuracy",
     "RandomStarts",
     "Regularizer",
     "RobustnessBound",
@@ -35,6 +40,8 @@ __all__ = [
     "TransformedClassifier",
     "alpha_schedule",
     "compare_to_bound",
+    "fgsm_examples",
+    "learn_alphas",
     "lower_bound",
     "paper_blur",
     "robustness_bound",

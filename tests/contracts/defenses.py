@@ -104,18 +104,23 @@ DEFENSES = {
 }
 
 NOT_DEFENSES = {
+    "AlphaSearch",
+    "AlphaTrial",
     "Ball",
     "DiscriminatorPenalty",
     "EncoderStart",
     "GaussianKL",
     "PAPER_TASKS",
     "PaperTask",
+    "PurifiedAccuracy",
     "RandomStarts",
     "Regularizer",
     "RobustnessBound",
     "SignLosingBall",
     "alpha_schedule",
     "compare_to_bound",
+    "fgsm_examples",
+    "learn_alphas",
     "lower_bound",
     "paper_blur",
     "robustness_bound",
