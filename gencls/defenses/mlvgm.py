@@ -183,15 +183,13 @@ class MLVGMPurification(Transform):
         return (1 - alpha) * encoded + alpha * sampled
 
     def with_alphas(self, alphas: Schedule | Sequence[float] | Tensor) -> "MLVGMPurification":
-        """The same defense with other alphas, before ``highest``; it shares the model."""
-        made = MLVGMPurification(self.model, alphas, highest=self.highest, limit=self.limit, blur=self.blur, noise=self.noise)
-        return made.train(self.training)
+        """The same defense with other alphas, before ``highest``; it shares the model, which keeps its mode."""
+        return MLVGMPurification(self.model, alphas, highest=self.highest, limit=self.limit, blur=self.blur, noise=self.noise)
 
     def base(self) -> "MLVGMPurification":
         """The paper's "base model": plain autoencoding, alphas 0 and no preprocessing (section 3); it shares the model."""
         nothing = (0.0,) * len(self.alphas)
-        made = MLVGMPurification(self.model, nothing, highest=self.highest, limit=self.limit)
-        return made.train(self.training)
+        return MLVGMPurification(self.model, nothing, highest=self.highest, limit=self.limit)
 
     def extra_repr(self) -> str:
         """The settings."""

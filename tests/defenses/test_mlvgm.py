@@ -165,7 +165,14 @@ def test_other_alphas_share_the_rest():
     assert other.alphas == alpha_schedule("cosine", 3)
     assert set(base.alphas) == {0}
     assert not base.stochastic
-    assert not other.training
+
+
+def test_other_alphas_leave_the_model_in_its_mode():
+    model = EncodesOnce().eval()
+    first = MLVGMPurification(model, "linear")  # itself not yet in eval mode
+    first.with_alphas("cosine")
+    first.base()
+    assert not model.training
 
 
 TASKS = {"gender": (18, 256), "identities": (24, 64), "cars": (16, 128)}
