@@ -116,7 +116,7 @@ def learn_alphas(
         variance: value -> variance of its measurement. With it the process does not guess the noise, improvement counts from
             the highest mean of the process, and the best trial is the one with the highest mean. For an accuracy over n images
             that is p (1 - p) / n, see ``PurifiedAccuracy.variance``. None fits one noise level, as the public code does.
-        warm: start each fit from the last one's hyperparameters; by default each fit is from scratch, which measured better.
+        warm: start each fit from the last one's hyperparameters; by default each fit is from scratch.
         restarts: of the maximisation of the acquisition function.
         raw_samples: points among which its starts are chosen.
         seed: of the maximisation's starts.
