@@ -111,8 +111,8 @@ def learn_alphas(
         steps: measurements after the starting points.
         starts: starting points; None takes the paper's: linear, cosine, 1/2, 1 - linear, 1 - cosine.
         acquisition: "ei", expected improvement, as the paper has it, or its logarithm, "log-ei": the same maximum, but with a
-            gradient where expected improvement is flat (Ament et al. 2023, arXiv:2310.20708). Better and cheaper in our
-            measurements.
+            gradient where expected improvement is flat (Ament et al. 2023, arXiv:2310.20708). Its choices
+            were better in our measurements.
         variance: value -> variance of its measurement. With it the process does not guess the noise, improvement counts from
             the highest mean of the process, and the best trial is the one with the highest mean. For an accuracy over n images
             that is p (1 - p) / n, see ``PurifiedAccuracy.variance``. None fits one noise level, as the public code does.
