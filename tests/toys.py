@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gencls.core import ClassConditionalGenerator, Defense, seeded
+from gencls.core import ClassConditionalGenerator, Defense, MultiLatentModel, seeded
 
 
 class LinearGaussian(ClassConditionalGenerator):
@@ -42,6 +42,47 @@ class SigmoidDecoders(ClassConditionalGenerator):
 
     def forward(self, latents, labels):
         return torch.bmm(latents[0].unsqueeze(1), self.weight[labels]).sigmoid().view(-1, *self.image_shape)
+
+
+class MeanRowsPixels(MultiLatentModel):
+    """Three levels, linear and Gaussian, for images of any size: mean of a channel, means of its rows, pixels.
+
+    The encoder gives orthogonal parts of x - 1/2 that add up to it, so mixing by alphas has the Jacobian
+    sum_i (1 - a_i) P_i with the projections P_i; sampled codes are N(0, sigma^2).
+    """
+
+    num_levels = 3
+
+    def __init__(self, sigma=0.1, *, clamp=True):
+        super().__init__()
+        self.sigma = sigma
+        self.clamp = clamp
+        self.encoded = 0  # images
+
+    def codes(self, images):
+        self.encoded += len(images)
+        rows = images.mean(dim=3, keepdim=True)
+        mean = rows.mean(dim=2, keepdim=True)
+        return mean - 0.5, rows - mean, images - rows
+
+    def autoencode(self, images, mix):
+        codes = self.codes(images)
+        image = 0.5 + sum(mix(level, code, self.sigma * torch.randn_like(code)) for level, code in enumerate(codes))
+        return image.clamp(0, 1) if self.clamp else image
+
+
+class EncodesOnce(MeanRowsPixels):
+    """The same with a separate encoder."""
+
+    def autoencode(self, images, mix):
+        return self.decode_mixed(self.encode_once(images), mix)
+
+    def encode_once(self, images):
+        return self.codes(images)
+
+    def decode_mixed(self, encoded, mix):
+        image = 0.5 + sum(mix(level, code, self.sigma * torch.randn_like(code)) for level, code in enumerate(encoded))
+        return image.clamp(0, 1) if self.clamp else image
 
 
 class NoisyLogits(Defense):

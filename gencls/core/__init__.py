@@ -5,7 +5,7 @@ Notation of the whole package: N images, K classes, L latent levels, S draws. Im
 """
 
 from gencls.core.checks import check_images, check_labels
-from gencls.core.defense import BayesClassifier, Defense, Transform, TransformedClassifier
+from gencls.core.defense import BayesClassifier, Defense, Transform, TransformedClassifier, forward_draws, repeat_rows
 from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
@@ -33,8 +33,10 @@ __all__ = [
     "check_images",
     "check_labels",
     "draws",
+    "forward_draws",
     "keyed",
     "minimize",
+    "repeat_rows",
     "repeated",
     "seeded",
     "select",

@@ -2,16 +2,38 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["BayesClassifier", "Defense", "Transform", "TransformedClassifier"]
+__all__ = ["BayesClassifier", "Defense", "Transform", "TransformedClassifier", "forward_draws", "repeat_rows"]
 
 Q = TypeVar("Q")
+
+
+def repeat_rows(rows: Tensor, count: int) -> Tensor:
+    """As ``repeat_interleave``, (N, ...) -> (N * count, ...), whose backward pass is slower than the sum over an expansion."""
+    return rows.unsqueeze(1).expand(-1, count, *rows.shape[1:]).flatten(0, 1)
+
+
+@runtime_checkable
+class _DrawsTogether(Protocol):
+    def forward_draws(self, images: Tensor, count: int) -> Tensor: ...
+
+
+def forward_draws(model: nn.Module, images: Tensor, count: int) -> Tensor:
+    """``count`` draws of a model for each image: (N, C, H, W) -> (N * count, ...), those of an image in consecutive rows.
+
+    A module that has a method ``forward_draws(images, count)`` decides itself what it does once per image and what once per
+    draw; any other is given each image ``count`` times.
+    """
+    if isinstance(model, _DrawsTogether):
+        return model.forward_draws(images, count)
+    result: Tensor = model(repeat_rows(images, count))
+    return result
 
 
 class _Differentiable(nn.Module, ABC):
@@ -27,6 +49,14 @@ class _Differentiable(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Apply the module to images (N, C, H, W) in [0, 1]."""
+
+    def forward_draws(self, images: Tensor, count: int) -> Tensor:
+        """The same as ``forward`` on every image ``count`` times: (N, C, H, W) -> (N * count, ...).
+
+        :class:`~gencls.core.EoT` asks for this. Where what comes before the first random number is costly, a module overrides
+        it: it does that part once per image and passes the result through :func:`repeat_rows`.
+        """
+        return self(repeat_rows(images, count))
 
     def surrogates(self) -> Mapping[str, nn.Module]:
         """The gradient modes: name -> module that an attacker differentiates in place of this one; the first is the default.
@@ -86,6 +116,11 @@ class TransformedClassifier(Defense):
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the transformed images."""
         scores: Tensor = self.classifier(self.transform(images))
+        return scores
+
+    def forward_draws(self, images: Tensor, count: int) -> Tensor:
+        """Scores (N * count, K): the transform decides what it does once per image."""
+        scores: Tensor = self.classifier(self.transform.forward_draws(images, count))
         return scores
 
     def surrogates(self) -> Mapping[str, nn.Module]:

@@ -41,6 +41,33 @@ class MultiLatentModel(nn.Module, ABC):
             always its third gives samples that do not depend on the images.
         """
 
+    def encode_once(self, images: Tensor) -> Latents:
+        """The part of :meth:`autoencode` that depends on the images alone: no random number, no mixed code.
+
+        A purifier that needs S draws of an image calls it once and repeats the rows of the result. A model overrides it
+        together with :meth:`decode_mixed`; by default nothing is done once per image.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+
+        Returns:
+            Tensors (N, ...): the codes of a StyleGAN2 encoder, the features of NVAE's bottom-up pass; here the images.
+        """
+        return (images,)
+
+    def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
+        """Sample, mix and decode: ``decode_mixed(encode_once(images), mix)`` is ``autoencode(images, mix)``.
+
+        Args:
+            encoded: from :meth:`encode_once`, rows repeated or chosen at will.
+            mix: see :meth:`autoencode`.
+
+        Returns:
+            Images, one per row of ``encoded``.
+        """
+        (images,) = encoded
+        return self.autoencode(images, mix)
+
 
 class ClassConditionalGenerator(nn.Module, ABC):
     """p(x | z, k) and p(z) for K classes: the K decoders of ABS and a conditional GAN alike."""

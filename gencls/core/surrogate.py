@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core.defense import BayesClassifier
+from gencls.core.defense import BayesClassifier, forward_draws
 from gencls.core.errors import GenclsError
 from gencls.core.rng import draws, repeatable
 
@@ -38,7 +38,8 @@ class BPDA(nn.Module):
 class EoT(nn.Module):
     """Expectation over transformation: the mean over S draws of a stochastic model, sample by sample.
 
-    The draws are rows of the batch, S consecutive rows per sample, so a draw costs what a row costs. Under
+    The draws are rows of the batch, S consecutive rows per sample, so a draw costs what a row costs, or less where a defense
+    does some of the work once per image (:func:`gencls.core.forward_draws`). Under
     :func:`gencls.core.keyed` each (sample, draw) has its own random stream, and the result does not depend on ``chunk``.
 
     Source: Athalye et al., "Synthesizing robust adversarial examples", 2018, arXiv:1707.07397.
@@ -85,9 +86,7 @@ class EoT(nn.Module):
 
     def _draw(self, images: Tensor, numbers: range) -> Tensor:
         with draws(numbers):
-            # As repeat_interleave, whose backward pass is slower than the sum over an expanded dimension.
-            rows = images.unsqueeze(1).expand(-1, len(numbers), *images.shape[1:]).flatten(0, 1)
-            scores: Tensor = self.model(rows)
+            scores = forward_draws(self.model, images, len(numbers))
         return scores.view(images.shape[0], len(numbers), -1)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -5,30 +5,44 @@ from gencls.defenses.abs import ABS, ClassFactors, SignLosingBall
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, DiscriminatorPenalty, GaussianKL, Regularizer
 from gencls.defenses.binarize import Binarize
 from gencls.defenses.eabs import EABS
-from gencls.defenses.gaussian import GaussianBlur, GaussianNoise
+from gencls.defenses.gaussian import FixedLengthNoise, GaussianBlur, GaussianNoise
+from gencls.defenses.learned_alphas import AlphaSearch, AlphaTrial, learn_alphas
+from gencls.defenses.mlvgm import PAPER_TASKS, MLVGMPurification, PaperTask, alpha_schedule, paper_blur
 from gencls.defenses.plain import PlainClassifier
+from gencls.defenses.purified_accuracy import PurifiedAccuracy, fgsm_examples
 from gencls.defenses.robustness_bound import RobustnessBound, compare_to_bound, lower_bound, robustness_bound
 from gencls.defenses.starts import EncoderStart, RandomStarts
 
 __all__ = [
     "ABS",
     "EABS",
+    "PAPER_TASKS",
+    "AlphaSearch",
+    "AlphaTrial",
     "AnalysisBySynthesis",
     "Ball",
     "Binarize",
     "ClassFactors",
     "DiscriminatorPenalty",
     "EncoderStart",
+    "FixedLengthNoise",
     "GaussianBlur",
     "GaussianKL",
     "GaussianNoise",
+    "MLVGMPurification",
+    "PaperTask",
     "PlainClassifier",
+    "PurifiedAccuracy",
     "RandomStarts",
     "Regularizer",
     "RobustnessBound",
     "SignLosingBall",
     "TransformedClassifier",
+    "alpha_schedule",
     "compare_to_bound",
+    "fgsm_examples",
+    "learn_alphas",
     "lower_bound",
+    "paper_blur",
     "robustness_bound",
 ]

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from gencls.core import GenclsError, Transform
 
-__all__ = ["GaussianBlur", "GaussianNoise"]
+__all__ = ["FixedLengthNoise", "GaussianBlur", "GaussianNoise"]
 
 
 class GaussianNoise(Transform):
@@ -35,6 +35,39 @@ class GaussianNoise(Transform):
     def extra_repr(self) -> str:
         """The settings."""
         return f"sigma={self.sigma}"
+
+
+class FixedLengthNoise(Transform):
+    """x + length * n / ||n||_2 with n ~ N(0, I) of the image's shape, fresh for every forward and sample, clamped to [0, 1].
+
+    Before the clamp the noise has exactly this length, afterwards at most.
+
+    Source: preprocessing of the MLVGM paper (supplement, appendix D; Serez et al., WACV 2025), with lengths 4, 2 and 4.
+    """
+
+    stochastic = True
+
+    def __init__(self, length: float) -> None:
+        """Take the L2 ``length`` > 0 in [0, 1] pixel units.
+
+        Raises:
+            GenclsError: for a length that is not positive and finite.
+        """
+        super().__init__()
+        if not 0 < length < torch.inf:
+            raise GenclsError(f"FixedLengthNoise: expected a finite L2 length > 0 in [0, 1] pixel units, got {length}")
+        self.length = length
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Noisy images, same shape, in [0, 1]."""
+        noise = torch.randn_like(images)
+        norms: Tensor = noise.flatten(1).double().norm(dim=1)  # in float32 the norm of a large image comes out short
+        scale = (self.length / norms).to(images.dtype).view(-1, 1, 1, 1)
+        return (images + scale * noise).clamp(0.0, 1.0)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"length={self.length}"
 
 
 class GaussianBlur(Transform):

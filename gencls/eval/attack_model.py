@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import EoT, GenclsError, repeated
+from gencls.core import EoT, GenclsError, forward_draws, repeated
 from gencls.core.surrogate import Reduce
 
 __all__ = ["AttackModel", "Calibrated", "Loss", "Metered", "Response", "calibrate", "frozen", "margin", "score_gap"]
@@ -82,9 +82,13 @@ class Metered(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's scores."""
-        rows = images.shape[0]
+        return self.forward_draws(images, 1)
+
+    def forward_draws(self, images: Tensor, count: int) -> Tensor:
+        """The model's scores of ``count`` draws per image, see :func:`gencls.core.forward_draws`."""
+        rows = images.shape[0] * count
         self.forwards += rows
-        scores: Tensor = self.model(images)
+        scores = forward_draws(self.model, images, count)
         if scores.requires_grad:
             scores.register_hook(lambda _: self._count(rows))
         return scores

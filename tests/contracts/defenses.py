@@ -14,14 +14,16 @@ from gencls.defenses import (
     Ball,
     Binarize,
     ClassFactors,
+    FixedLengthNoise,
     GaussianBlur,
     GaussianKL,
     GaussianNoise,
+    MLVGMPurification,
     PlainClassifier,
     RandomStarts,
 )
 from gencls.perceptual import L2
-from tests.toys import SigmoidDecoders, small_cnn
+from tests.toys import EncodesOnce, SigmoidDecoders, small_cnn
 
 SHAPE = (1, 8, 8)
 CLASSES = 4
@@ -83,6 +85,8 @@ DEFENSES = {
     "TransformedClassifier": lambda seed: behind(HalfContrast(), seed),
     "GaussianNoise": lambda seed: behind(GaussianNoise(0.1), seed),
     "GaussianBlur": lambda seed: behind(GaussianBlur(0.8), seed),
+    "FixedLengthNoise": lambda seed: behind(FixedLengthNoise(0.5), seed),
+    "MLVGMPurification": lambda seed: behind(MLVGMPurification(EncodesOnce(), "cosine", blur=GaussianBlur(0.5)), seed),
     "Binarize": lambda seed: behind(Binarize(), seed),
     "AnalysisBySynthesis": engine,
     "ABS": lambda seed: ABS(SigmoidDecoders(CLASSES, SHAPE, seed=seed), starts=64, steps=5, seed=seed),
@@ -100,16 +104,25 @@ DEFENSES = {
 }
 
 NOT_DEFENSES = {
+    "AlphaSearch",
+    "AlphaTrial",
     "Ball",
     "DiscriminatorPenalty",
     "EncoderStart",
     "GaussianKL",
+    "PAPER_TASKS",
+    "PaperTask",
+    "PurifiedAccuracy",
     "RandomStarts",
     "Regularizer",
     "RobustnessBound",
     "SignLosingBall",
+    "alpha_schedule",
     "compare_to_bound",
+    "fgsm_examples",
+    "learn_alphas",
     "lower_bound",
+    "paper_blur",
     "robustness_bound",
 }
 """Public parts of defenses."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gencls.defenses
-from gencls.core import BayesClassifier, Defense, keyed, seeded
+from gencls.core import BayesClassifier, Defense, draws, forward_draws, keyed, seeded
 from tests.contracts.defenses import CLASSES, DEFENSES, NOT_DEFENSES, SHAPE
 from tests.toys import scores_under_lightning
 
@@ -56,6 +56,14 @@ def test_samples_do_not_depend_on_their_batch(defense, images):
     for i in range(len(images)):
         with keyed([100 + i]):
             close(defense(images[i : i + 1])[0], together[i])
+
+
+def test_several_draws_of_an_image_are_those_of_a_repeated_image(defense, images):
+    for module in defense.surrogates().values():
+        with keyed(range(7)), draws(range(3)):
+            expected = module(images.repeat_interleave(3, dim=0))
+        with keyed(range(7)), draws(range(3)):
+            close(forward_draws(module, images, 3), expected)
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])

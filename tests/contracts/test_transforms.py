@@ -2,10 +2,19 @@ import pytest
 import torch
 
 import gencls.defenses
-from gencls.core import Transform, keyed
-from gencls.defenses import Binarize, GaussianBlur, GaussianNoise
+from gencls.core import Transform, draws, keyed
+from gencls.defenses import Binarize, FixedLengthNoise, GaussianBlur, GaussianNoise, MLVGMPurification
+from tests.toys import EncodesOnce
 
-TRANSFORMS = {"GaussianNoise": lambda: GaussianNoise(0.3), "GaussianBlur": lambda: GaussianBlur(1.0), "Binarize": Binarize}
+TRANSFORMS = {
+    "GaussianNoise": lambda: GaussianNoise(0.3),
+    "FixedLengthNoise": lambda: FixedLengthNoise(2.0),
+    "GaussianBlur": lambda: GaussianBlur(1.0),
+    "Binarize": Binarize,
+    "MLVGMPurification": lambda: MLVGMPurification(
+        EncodesOnce(), "linear", blur=GaussianBlur(0.5), noise=FixedLengthNoise(1.0)
+    ),
+}
 
 
 @pytest.fixture(params=TRANSFORMS)
@@ -39,6 +48,15 @@ def test_samples_do_not_depend_on_their_batch(transform):
     for i in range(5):
         with keyed([i]):
             torch.testing.assert_close(transform(images[i : i + 1])[0], together[i], rtol=0, atol=1e-6)
+
+
+def test_several_draws_of_an_image_are_those_of_a_repeated_image(transform):
+    images = torch.rand(3, 1, 9, 9)
+    with keyed(range(3)), draws(range(4)):
+        expected = transform(images.repeat_interleave(4, dim=0))
+    with keyed(range(3)), draws(range(4)):
+        found = transform.forward_draws(images, 4)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_stochastic_is_true_to_two_forwards(transform):

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from gencls.core import GenclsError
 from tests.golden.abs_mnist import ABS_MNIST
+from tests.golden.mlvgm_purification import MLVGM_PURIFICATION
 from tests.golden.vectors import ROOT, entries, folders
 
-FAMILIES = {"abs_mnist": ABS_MNIST}
+FAMILIES = {"abs_mnist": ABS_MNIST, "mlvgm_purification": MLVGM_PURIFICATION}
 
 VECTORS = {vectors.name: vectors for folder in folders(ROOT) if folder.name in FAMILIES for vectors in entries(folder)}
 ARRAYS = [

@@ -23,14 +23,15 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Vectors:
-    """One entry of an index.json."""
+    """One entry of an index.json, or one network of an entry whose arrays are named ``network.array``."""
 
     folder: Path
     entry: Mapping[str, Any]
+    network: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.folder.name}/{self.entry['file']}"
+        return f"{self.folder.name}/{self.entry['file']}" + (f":{self.network}" if self.network else "")
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -39,12 +40,16 @@ class Vectors:
     @cached_property
     def names(self) -> list[str]:
         with np.load(self.folder / self.entry["file"]) as arrays:
-            return list(arrays)
+            return [name.removeprefix(self._prefix) for name in arrays if name.startswith(self._prefix)]
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.network}." if self.network else ""
 
     @cached_property
     def arrays(self) -> dict[str, Tensor]:
         with np.load(self.folder / self.entry["file"]) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays}
+            return {name: torch.from_numpy(arrays[self._prefix + name]) for name in self.names}
 
     @cached_property
     def manifest(self) -> list[tuple[str, list[int], str]]:
@@ -89,4 +94,16 @@ def folders(root: Path) -> list[Path]:
 
 
 def entries(folder: Path) -> list[Vectors]:
-    return [Vectors(folder, entry) for entry in json.loads((folder / "index.json").read_text())]
+    return [vectors for entry in json.loads((folder / "index.json").read_text()) for vectors in _networks(folder, entry)]
+
+
+def _networks(folder: Path, entry: Mapping[str, Any]) -> list[Vectors]:
+    """One for each manifest: an entry has one, or several by the name of the network, then perhaps several gains."""
+    if isinstance(entry["manifest"], str):
+        return [Vectors(folder, entry)]
+    gain = entry.get("gain", 1.0)
+    gains = gain if isinstance(gain, dict) else dict.fromkeys(entry["manifest"], gain)
+    return [
+        Vectors(folder, {**entry, "manifest": manifest, "gain": gains[network]}, network)
+        for network, manifest in entry["manifest"].items()
+    ]

@@ -6,6 +6,7 @@ from gencls.zoo.networks.cnn import CNN
 from gencls.zoo.networks.conv_decoder import ConvDecoder
 from gencls.zoo.networks.conv_encoder import ConvEncoder
 from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
+from gencls.zoo.networks.headed_classifier import HeadedClassifier, headed_classifier
 from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.official_abs import official_abs_decoders
 
@@ -21,7 +22,9 @@ __all__ = [
     "DecoderStage",
     "GaussianEncoder",
     "GroupedDecoders",
+    "HeadedClassifier",
     "LatentDiscriminator",
     "find_architecture",
+    "headed_classifier",
     "official_abs_decoders",
 ]

@@ -1,0 +1,277 @@
+"""Alphas of MLVGM purification learned by Bayesian optimisation (Serez et al., WACV 2025, sections 3 and 4).
+
+Five fixed starting points, then 95 steps: fit a Gaussian process to what was measured, measure next where its expected
+improvement over the best so far is largest. What is measured is a function of alphas, see
+:class:`gencls.defenses.purified_accuracy.PurifiedAccuracy`.
+"""
+
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from gencls.core import GenclsError, seeded, stream_seed
+from gencls.defenses.mlvgm import alpha_schedule
+
+__all__ = ["AlphaSearch", "AlphaTrial", "learn_alphas"]
+
+Acquisition = Literal["log-ei", "ei"]
+Variance = Callable[[float], float]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class AlphaTrial:
+    """One measurement.
+
+    Attributes:
+        alphas: in [0, 1], before any ``highest``.
+        value: of the objective.
+        objective_seconds: wall time of the objective.
+        optimiser_seconds: wall time of choosing these alphas; 0 for starting points.
+    """
+
+    alphas: tuple[float, ...]
+    value: float
+    objective_seconds: float
+    optimiser_seconds: float
+
+
+@dataclass(frozen=True)
+class AlphaSearch:
+    """The measurements so far; its text is a line of progress.
+
+    Attributes:
+        trials: in the order in which they were made.
+        total: how many there will be.
+        chosen: index of the best trial: the highest value, or for a noise-aware search the highest mean of the process, which
+            does not fall for a lucky draw.
+    """
+
+    trials: tuple[AlphaTrial, ...]
+    total: int
+    chosen: int
+
+    @property
+    def best(self) -> AlphaTrial:
+        """The best trial. Its value is optimistic, being the luckiest of many; measure it again with other draws."""
+        return self.trials[self.chosen]
+
+    @property
+    def optimiser_share(self) -> float:
+        """Fraction of the wall time that went into choosing where to measure."""
+        own = sum(trial.optimiser_seconds for trial in self.trials)
+        return own / max(own + sum(trial.objective_seconds for trial in self.trials), 1e-9)
+
+    def __str__(self) -> str:
+        last = self.trials[-1]
+        recent = [trial.objective_seconds + trial.optimiser_seconds for trial in self.trials[-5:]]
+        left = (self.total - len(self.trials)) * sum(recent) / len(recent)
+        return (
+            f"{len(self.trials)} of {self.total}: {last.value:.4f}; best {self.best.value:.4f} (number {self.chosen + 1}); "
+            f"optimiser {100 * self.optimiser_share:.1f} % of the time; about {left:.0f} s left"
+        )
+
+
+def learn_alphas(
+    objective: Callable[[Tensor], float],
+    num_levels: int,
+    *,
+    steps: int = 95,
+    starts: Sequence[Sequence[float]] | None = None,
+    acquisition: Acquisition = "log-ei",
+    variance: Variance | None = None,
+    warm: bool = False,
+    restarts: int = 8,
+    raw_samples: int = 32,
+    seed: int = 0,
+    path: str | Path | None = None,
+    key: str = "",
+    report: Callable[[AlphaSearch], object] | None = None,
+) -> AlphaSearch:
+    """Look for the alphas that maximise an objective.
+
+    The Gaussian process is botorch's ``SingleTaskGP`` in float64 on the CPU, with its priors and standardised values (the
+    public code, of 2024, had the defaults of its day: other priors, values as they are). With the same objective, seed and
+    settings the sequence is the same, interrupted or not.
+
+    Args:
+        objective: alphas (N,), float64 in [0, 1], -> a finite number.
+        num_levels: N.
+        steps: measurements after the starting points.
+        starts: starting points; None takes the paper's: linear, cosine, 1/2, 1 - linear, 1 - cosine.
+        acquisition: "ei", expected improvement, as the paper has it, or its logarithm, "log-ei": the same maximum, but with a
+            gradient where expected improvement is flat (Ament et al. 2023, arXiv:2310.20708). Its choices
+            were better in our measurements.
+        variance: value -> variance of its measurement. With it the process does not guess the noise, improvement counts from
+            the highest mean of the process, and the best trial is the one with the highest mean. For an accuracy over n images
+            that is p (1 - p) / n, see ``PurifiedAccuracy.variance``. None fits one noise level, as the public code does.
+        warm: start each fit from the last one's hyperparameters; by default each fit is from scratch.
+        restarts: of the maximisation of the acquisition function.
+        raw_samples: points among which its starts are chosen.
+        seed: of the maximisation's starts.
+        path: a JSON file. What is in it is not measured again; it is written, whole or not at all, after each measurement.
+        key: what is measured, to recognise the file of another objective; ``PurifiedAccuracy.key()`` is one.
+        report: called after each measurement, for instance ``print``.
+
+    Raises:
+        GenclsError: for settings out of range, a value that is not finite, or a file of something else or of other settings.
+    """
+    numbers = {"num_levels": num_levels, "steps + 1": steps + 1, "restarts": restarts, "raw_samples": raw_samples}
+    if acquisition not in get_args(Acquisition) or min(numbers.values()) < 1:
+        raise GenclsError(
+            f"learn_alphas: expected acquisition 'log-ei' or 'ei' and numbers >= 1, got {acquisition!r} and {numbers}"
+        )
+    first = [tuple(map(float, start)) for start in starts] if starts is not None else _paper_starts(num_levels)
+    if not first or any(len(start) != num_levels or not all(0 <= alpha <= 1 for alpha in start) for start in first):
+        raise GenclsError(f"learn_alphas: expected starts of {num_levels} numbers in [0, 1], got {first}")
+    settings = {
+        "num_levels": num_levels,
+        "starts": [list(start) for start in first],
+        "acquisition": acquisition,
+        "noise": "fitted" if variance is None else "known",
+        "warm": warm,
+        "restarts": restarts,
+        "raw_samples": raw_samples,
+        "seed": seed,
+        "objective": key,
+    }
+    total = len(first) + steps
+    trials, fitted = _read(Path(path), settings) if path is not None and Path(path).exists() else ([], None)
+    trials = trials[:total]
+    process = _Process(acquisition, variance, restarts, raw_samples, seed, fitted if warm else None, warm)
+    for number in range(len(trials), total):
+        began = time.perf_counter()
+        start = number < len(first)
+        alphas = first[number] if start else process.propose(trials)
+        chosen_at = time.perf_counter()
+        value = float(objective(torch.tensor(alphas, dtype=torch.float64)))
+        if not math.isfinite(value):
+            raise GenclsError(f"learn_alphas: expected a finite value of the objective, got {value} at {list(alphas)}")
+        spent = 0.0 if start else chosen_at - began
+        trials.append(AlphaTrial(alphas, value, time.perf_counter() - chosen_at, spent))
+        if path is not None:
+            _write(Path(path), settings, trials, process.fitted)
+        if report is not None:
+            report(AlphaSearch(tuple(trials), total, _highest(trials)))
+    return AlphaSearch(tuple(trials), total, _highest(trials) if variance is None else process.best(trials))
+
+
+def _paper_starts(num_levels: int) -> list[tuple[float, ...]]:
+    return [
+        alpha_schedule("linear", num_levels),
+        alpha_schedule("cosine", num_levels),
+        alpha_schedule("uniform", num_levels),
+        alpha_schedule("reversed-linear", num_levels),
+        alpha_schedule("reversed-cosine", num_levels),
+    ]
+
+
+def _highest(trials: Sequence[AlphaTrial]) -> int:
+    return max(range(len(trials)), key=lambda index: trials[index].value)
+
+
+@dataclass
+class _Process:
+    """The Gaussian process and where it wants to be measured next."""
+
+    acquisition: Acquisition
+    variance: Variance | None
+    restarts: int
+    raw_samples: int
+    seed: int
+    fitted: dict[str, Any] | None
+    warm: bool
+
+    def propose(self, trials: Sequence[AlphaTrial]) -> tuple[float, ...]:
+        """The alphas with the largest expected improvement."""
+        with _step(self.seed, len(trials)):
+            from botorch.acquisition.analytic import ExpectedImprovement, LogExpectedImprovement
+            from botorch.optim.optimize import optimize_acqf
+
+            model, points, values = self._fit(trials)
+            best = values.max() if self.variance is None else self._means(model, points).max()
+            improvement = LogExpectedImprovement if self.acquisition == "log-ei" else ExpectedImprovement
+            bounds = torch.stack([torch.zeros_like(points[0]), torch.ones_like(points[0])])
+            found, _ = optimize_acqf(
+                improvement(model, best_f=best), bounds, q=1, num_restarts=self.restarts, raw_samples=self.raw_samples
+            )
+        return tuple(found.squeeze(0).clamp(0, 1).tolist())
+
+    def best(self, trials: Sequence[AlphaTrial]) -> int:
+        """Index of the trial with the highest mean of the process."""
+        with _step(self.seed, len(trials)):
+            model, points, _ = self._fit(trials)
+            return int(self._means(model, points).argmax())
+
+    def _fit(self, trials: Sequence[AlphaTrial]) -> tuple[Any, Tensor, Tensor]:
+        from botorch.fit import fit_gpytorch_mll
+        from botorch.models import SingleTaskGP
+        from botorch.models.transforms.outcome import Standardize
+        from gpytorch.mlls import ExactMarginalLogLikelihood
+
+        points = torch.tensor([trial.alphas for trial in trials], dtype=torch.float64)
+        values = torch.tensor([[trial.value] for trial in trials], dtype=torch.float64)
+        known = None if self.variance is None else values.clone().apply_(self.variance)
+        model = SingleTaskGP(points, values, known, outcome_transform=Standardize(m=1))
+        if self.fitted is not None:
+            model.load_state_dict({name: torch.tensor(v, dtype=torch.float64) for name, v in self.fitted.items()}, strict=False)
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        if self.warm:
+            self.fitted = {name: parameter.tolist() for name, parameter in model.named_parameters()}
+        return model, points, values
+
+    @staticmethod
+    def _means(model: Any, points: Tensor) -> Tensor:
+        with torch.no_grad():
+            means: Tensor = model.posterior(points).mean
+        return means
+
+
+@contextmanager
+def _step(seed: int, number: int) -> Iterator[None]:
+    """The random stream of a step, without botorch's remarks on fits and on flat acquisition functions."""
+    with warnings.catch_warnings(), seeded(stream_seed(seed, "alphas", number)):
+        warnings.simplefilter("ignore", FutureWarning)  # its dependencies use what torch calls deprecated when imported
+        from botorch.exceptions.warnings import BotorchWarning
+
+        warnings.simplefilter("ignore", BotorchWarning)
+        yield
+
+
+def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], dict[str, Any] | None]:
+    try:
+        content = json.loads(path.read_text())
+        found, fitted = content["settings"], content["fitted"]
+        trials = [AlphaTrial(**{**trial, "alphas": tuple(trial["alphas"])}) for trial in content["trials"]]
+        known = content["format"] == _FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GenclsError(f"{path}: expected the file of a search for alphas, got something else: {error!r}") from None
+    if not known:
+        raise GenclsError(f"{path}: expected a search for alphas of format {_FORMAT}, got {content['format']!r}; update gencls")
+    different = [name for name, value in settings.items() if found.get(name) != value]
+    if different:
+        name = different[0]
+        raise GenclsError(
+            f"{path}: expected a search with {name} = {settings[name]!r}, got one with {found.get(name)!r}; "
+            f"take another file, or the settings of this one"
+        )
+    return trials, fitted
+
+
+def _write(path: Path, settings: Mapping[str, Any], trials: Sequence[AlphaTrial], fitted: Mapping[str, Any] | None) -> None:
+    content = {"format": _FORMAT, "settings": settings, "trials": [asdict(trial) for trial in trials], "fitted": fitted}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(content, indent=1, allow_nan=False))
+    os.replace(part, path)

@@ -1,0 +1,182 @@
+"""What the alphas of MLVGM purification are learned on: accuracy on adversarial images of plain autoencoding (section 3)."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gencls.core import (
+    GenclsError,
+    Latents,
+    TransformedClassifier,
+    check_images,
+    check_labels,
+    draws,
+    keyed,
+    repeat_rows,
+    stream_seed,
+)
+from gencls.defenses.mlvgm import MLVGMPurification
+
+__all__ = ["PurifiedAccuracy", "fgsm_examples"]
+
+
+def fgsm_examples(
+    purification: MLVGMPurification,
+    classifier: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    keep: Literal["successful", "all"] = "successful",
+    batch_size: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """One gradient step against the paper's base model, plain autoencoding and classifier: x + eps sign(g) / ||sign(g)||_2.
+
+    Args:
+        purification: of which only the model is used: alphas are 0, and there is no preprocessing.
+        classifier: images (N, C, H, W) in [0, 1] -> logits (N, K); in eval mode.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        epsilon: L2 length of the step in [0, 1] pixel units, > 0; 4, 2 and 4 in the paper's tasks.
+        keep: "successful" returns only images that the base model gets wrong after the step, as in the public code; "all" is
+            what the paper writes.
+        batch_size: images per pass.
+
+    Returns:
+        Adversarial images in [0, 1] as floats (the public code rounds them down to 8 bits), and their labels.
+
+    Raises:
+        GenclsError: for images or labels of the wrong kind, settings out of range, or where no image is left.
+    """
+    check_images(images)
+    check_labels(labels, num_classes=None, count=len(images))
+    if not epsilon > 0 or keep not in get_args(Literal["successful", "all"]) or batch_size < 1:
+        raise GenclsError(
+            f"fgsm_examples: expected epsilon > 0, keep 'successful' or 'all' and batch_size >= 1, "
+            f"got {epsilon}, {keep!r} and {batch_size}"
+        )
+    base = nn.Sequential(purification.base(), classifier)
+    found, wrong = [], []
+    for part, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        part = part.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            loss = functional.cross_entropy(base(part), truth, reduction="sum")
+            sign = torch.autograd.grad(loss, part)[0].sign()
+        step = epsilon * functional.normalize(sign.flatten(1), dim=1).view_as(sign)
+        with torch.no_grad():
+            found.append((part + step).clamp(0.0, 1.0))
+            wrong.append(base(found[-1]).argmax(dim=1) != truth)
+    kept = torch.cat(wrong) if keep == "successful" else torch.ones_like(labels, dtype=torch.bool)
+    if not bool(kept.any()):
+        raise GenclsError(
+            f"fgsm_examples: expected an epsilon at which the attack succeeds, got {epsilon}, at which it never does"
+        )
+    return torch.cat(found)[kept], labels[kept]
+
+
+class PurifiedAccuracy:
+    """Alphas -> accuracy of purification and classifier on fixed images, over the mean logits of several draws.
+
+    Each call draws the same numbers for an image (common random numbers), so differences between alphas are not differences of
+    luck. Without preprocessing noise what the encoder makes of the images is kept between calls, as far as memory allows.
+    """
+
+    def __init__(
+        self,
+        purification: MLVGMPurification,
+        classifier: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        samples: int = 32,
+        batch_size: int = 8,
+        common_draws: bool = True,
+        seed: int = 0,
+        keep_bytes: int = 2**31,
+    ) -> None:
+        """Take what is measured.
+
+        Args:
+            purification: whose alphas are replaced; the paper's has no preprocessing.
+            classifier: images (N, C, H, W) in [0, 1] -> logits (N, K); in eval mode.
+            images: adversarial, (N, C, H, W) in [0, 1], for instance of :func:`fgsm_examples`.
+            labels: int64 (N,).
+            samples: draws S per image, 32 in the public code.
+            batch_size: images per pass, which has S times as many rows.
+            common_draws: whether all alphas meet the same draws; if not, the draws follow from the alphas, so that a
+                measurement can still be repeated.
+            seed: of the draws.
+            keep_bytes: of encoded images that are kept, at most.
+
+        Raises:
+            GenclsError: for images or labels of the wrong kind, or numbers below 1.
+        """
+        check_images(images)
+        check_labels(labels, num_classes=None, count=len(images))
+        if samples < 1 or batch_size < 1:
+            raise GenclsError(f"PurifiedAccuracy: expected samples >= 1 and batch_size >= 1, got {samples} and {batch_size}")
+        self.purification = purification
+        self.classifier = classifier
+        self.images = images
+        self.labels = labels
+        self.samples = samples
+        self.batch_size = batch_size
+        self.common_draws = common_draws
+        self.seed = seed
+        self.keep_bytes = keep_bytes
+        self._kept: dict[int, Latents] = {}
+
+    @torch.no_grad()
+    def __call__(self, alphas: Sequence[float] | Tensor) -> float:
+        """Measure.
+
+        Args:
+            alphas: in [0, 1], before the purification's ``highest``.
+
+        Returns:
+            The accuracy in [0, 1].
+        """
+        purification = self.purification.with_alphas(alphas)
+        which = () if self.common_draws else purification.alphas
+        right = 0
+        for first in range(0, len(self.images), self.batch_size):
+            labels = self.labels[first : first + self.batch_size]
+            seeds = [stream_seed(self.seed, "purified", first + i, *which) for i in range(len(labels))]
+            with keyed(seeds), draws(range(self.samples)):
+                scores = self.classifier(purification.resample(self._encoded(first)))
+            mean = scores.unflatten(0, (len(labels), self.samples)).mean(dim=1)
+            right += int((mean.argmax(dim=1) == labels).sum())
+        return right / len(self.images)
+
+    def _encoded(self, first: int) -> Latents:
+        """The rows of a batch, S per image."""
+        images = self.images[first : first + self.batch_size]
+        if self.purification.noise is not None:
+            return self.purification.encode(images, self.samples)
+        encoded = self._kept.get(first)
+        if encoded is None:
+            encoded = self.purification.encode(images)
+            sizes = [part.numel() * part.element_size() for kept in (*self._kept.values(), encoded) for part in kept]
+            if sum(sizes) <= self.keep_bytes:
+                self._kept[first] = encoded
+        return tuple(repeat_rows(part, self.samples) for part in encoded)
+
+    def variance(self, accuracy: float) -> float:
+        """Of a measured accuracy, as if the n images were drawn: p (1 - p) / n, p with a success and a failure more."""
+        count = len(self.images)
+        p = (accuracy * count + 1) / (count + 2)
+        return p * (1 - p) / count
+
+    def key(self) -> str:
+        """A name of what is measured: a digest of images, labels, settings and weights."""
+        digest = blake2b(digest_size=12)
+        settings = (self.purification, self.classifier, self.samples, self.common_draws, self.seed)
+        digest.update(repr(settings).encode())
+        weights = TransformedClassifier(self.purification, self.classifier, 1).state_dict()
+        for tensor in (self.images, self.labels, *weights.values()):
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
