@@ -12,9 +12,10 @@ from torch import Tensor
 
 from gencls.core import GenclsError
 from tests.golden.abs_mnist import ABS_MNIST
+from tests.golden.stylegan import E4E, STYLE_TRANSFORMER, STYLEGAN2
 from tests.golden.vectors import ROOT, entries, folders
 
-FAMILIES = {"abs_mnist": ABS_MNIST}
+FAMILIES = {"abs_mnist": ABS_MNIST, "e4e": E4E, "style_transformer": STYLE_TRANSFORMER, "stylegan2": STYLEGAN2}
 
 VECTORS = {vectors.name: vectors for folder in folders(ROOT) if folder.name in FAMILIES for vectors in entries(folder)}
 ARRAYS = [
