@@ -26,19 +26,19 @@ from tests.golden.vectors import Family, Vectors
 
 
 def stylegan2(vectors: Vectors) -> dict[str, Tensor]:
-    config, arrays = vectors.config, vectors.arrays
+    config = settings(vectors, "size", "style_dim", "n_mlp", "channel_multiplier")
     network = loaded(vectors, lambda path: load_stylegan2(path, size=config["size"]), "g_ema", {})
-    arguments = {"style_dim": config["style_dim"], "mapping_layers": config["n_mlp"]}
-    same_layout(network, published_channels(config["size"], multiplier=config["channel_multiplier"]), **arguments)
-    codes, others = network.mapping(arrays["z"]), network.mapping(arrays["z_mean"])
+    with torch.device("meta"):
+        channels = published_channels(config["size"], multiplier=config["channel_multiplier"])
+        ours = StyleGAN2(channels, style_dim=config["style_dim"], mapping_layers=config["n_mlp"])
+    assert shapes(network) == shapes(ours)  # the sizes that are read off the weights are those of the configuration
+    return from_normal(network, vectors) | from_codes(network, vectors)
+
+
+def from_normal(network: StyleGAN2, vectors: Vectors) -> dict[str, Tensor]:
+    codes, others = network.mapping(vectors.arrays["z"]), network.mapping(vectors.arrays["z_mean"])
     mean = others.mean(0, keepdim=True)
     found = {"w": codes, "mean_latent": mean, "image_from_z": network(codes)}
-    with recorded(network, vectors, {}) as seen:
-        found["image_from_w_plus"] = network(arrays["w_plus"])
-    no_noise = [
-        torch.zeros(1, 1, 2 ** ((number + 5) // 2), 2 ** ((number + 5) // 2)) for number in range(network.num_levels - 1)
-    ]
-    found["image_w_plus_zero_noise"] = network(arrays["w_plus"], no_noise)
     for name in vectors.names:
         if match := re.fullmatch(r"image_truncated_(\d+)p(\d+)", name):
             found["w_truncated"] = torch.lerp(mean, codes, float(f"{match[1]}.{match[2]}"))
@@ -46,13 +46,21 @@ def stylegan2(vectors: Vectors) -> dict[str, Tensor]:
         if match := re.fullmatch(r"image_mixed_z_and_z_mean_inject(\d+)", name):
             first = (torch.arange(network.num_levels) < int(match[1]))[:, None]
             found[name] = network(torch.where(first, codes[:, None], others[: len(codes), None]))
-    return found | seen
+    return found
+
+
+def from_codes(network: StyleGAN2, vectors: Vectors) -> dict[str, Tensor]:
+    codes = vectors.arrays["w_plus"]
+    with recorded(network, vectors, {}) as seen:
+        image = network(codes)
+    sides = [2 ** ((number + 5) // 2) for number in range(network.num_levels - 1)]
+    silent = network(codes, [torch.zeros(1, 1, side, side) for side in sides])
+    return {"image_from_w_plus": image, "image_w_plus_zero_noise": silent, **seen}
 
 
 def e4e(vectors: Vectors) -> dict[str, Tensor]:
-    options = {"encoder_type": "Encoder4Editing", **settings(vectors)}
+    options = {"encoder_type": "Encoder4Editing", **settings(vectors, "stylegan_size", "start_from_latent_avg")}
     model = loaded(vectors, lambda path: load_e4e(path, image_size=size_of_images(vectors)), "state_dict", options)
-    assert model.generator.size == options["stylegan_size"]
     if "alphas" in vectors.names:
         return purified(model, vectors)
     found = reconstructed(model, vectors, {})
@@ -61,11 +69,11 @@ def e4e(vectors: Vectors) -> dict[str, Tensor]:
 
 
 def style_transformer(vectors: Vectors) -> dict[str, Tensor]:
-    options = {key: value for key, value in settings(vectors).items() if key != "n_latent"}
+    options = settings(vectors, "output_size", "n_latent", "input_nc", "learn_in_w", "start_from_latent_avg")
+    size, levels = size_of_images(vectors), options.pop("n_latent")
     model = loaded(
-        vectors, lambda path: load_style_transformer(path, image_size=size_of_images(vectors)), "state_dict", options
+        vectors, lambda path: load_style_transformer(path, num_levels=levels, image_size=size), "state_dict", options
     )
-    assert (model.generator.size, model.num_levels) == (options["output_size"], vectors.config["n_latent"])
     if "alphas" in vectors.names:
         return purified(model, vectors)
     queries = model.generator.mapping(model.encoder.z)
@@ -74,9 +82,15 @@ def style_transformer(vectors: Vectors) -> dict[str, Tensor]:
     return reconstructed(model, vectors, outputs_of, queries) | {"query": queries.expand(count, -1, -1)}
 
 
-def settings(vectors: Vectors) -> dict[str, Any]:
-    """What the configuration says of the checkpoint."""
-    return {key: value for key, value in vectors.config.items() if key != "procedure"}
+def settings(vectors: Vectors, *known: str) -> dict[str, Any]:
+    """What the configuration says of the network."""
+    found = {key: value for key, value in vectors.config.items() if key != "procedure"}  # the arrays tell the procedure
+    assert not set(found) - set(known), f"settings without a meaning here: {set(found) - set(known)}"
+    return found
+
+
+def shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in network.state_dict().items()}
 
 
 def size_of_images(vectors: Vectors) -> int:
@@ -98,13 +112,6 @@ def with_filters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Filters are fixed by the architecture, so that nothing fills them."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     return {key: torch.outer(taps, taps) / 16 if key.endswith(".kernel") else value for key, value in state.items()}
-
-
-def same_layout(network: StyleGAN2, channels: tuple[int, ...], **arguments: int) -> None:
-    """The sizes that are read off the weights are those of the configuration."""
-    with torch.device("meta"):
-        ours = StyleGAN2(channels, **arguments)
-    assert [(k, v.shape) for k, v in network.state_dict().items()] == [(k, v.shape) for k, v in ours.state_dict().items()]
 
 
 @contextmanager

@@ -61,12 +61,9 @@ def test_upfirdn2d(up, pad, shape):
     assert gradcheck(lambda m, k: upfirdn2d(m, k, up=up, pad=pad), (small, kernel.requires_grad_()))
 
 
-@pytest.mark.parametrize("upsample", [False, True])
+@pytest.mark.parametrize(("kernel", "upsample"), [(1, False), (3, False), (3, True)])
 @pytest.mark.parametrize("demodulate", [False, True])
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_modulated_convolution(kernel, demodulate, upsample):
-    if upsample and kernel == 1:
-        pytest.skip("the blur is that of a 3 x 3 kernel")
+def test_modulated_convolution(kernel, upsample, demodulate):
     layer = ModulatedConv2d(3, 2, kernel, 5, demodulate=demodulate, upsample=upsample).double()
     maps, code = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
     expected = naive_modulated(maps.numpy(), code.numpy(), layer)
@@ -133,6 +130,12 @@ def test_noise_is_fixed_unless_given():
 def test_codes_of_another_shape(shape):
     with pytest.raises(GenclsError, match=r"expected codes of shape \(N, 6, 64\), got \("):
         generator()(torch.randn(shape))
+
+
+@pytest.mark.parametrize("size", [0, 2, 48])
+def test_sizes_that_no_doubling_reaches(size):
+    with pytest.raises(GenclsError, match=f"expected a size of 4, 8, 16, ... pixels, got {size}"):
+        published_channels(size)
 
 
 def test_too_few_noise_tensors():

@@ -15,7 +15,13 @@ _TINY = 1e-8
 
 
 def published_channels(size: int, *, multiplier: int = 2) -> tuple[int, ...]:
-    """Channels at 4, 8, ..., ``size`` pixels in the published networks: 512 up to 32, then 2^14 multiplier / pixels."""
+    """Channels at 4, 8, ..., ``size`` pixels in the published networks: 512 up to 32, then 2^14 multiplier / pixels.
+
+    Raises:
+        GenclsError: for a size that is no power of two, or below 4.
+    """
+    if size < 4 or size.bit_count() != 1:
+        raise GenclsError(f"StyleGAN2: expected a size of 4, 8, 16, ... pixels, got {size}")
     pixels = [2**n for n in range(2, size.bit_length())]
     return tuple(512 if side <= 32 else 2**14 * multiplier // side for side in pixels)
 
@@ -144,7 +150,7 @@ class ModulatedConv2d(nn.Module):
         kernel: k, odd.
         style_dim: D, numbers in a code.
         demodulate: scale by d.
-        upsample: double height and width, by a transposed convolution and a blur.
+        upsample: double height and width, by a transposed convolution and a blur; for k = 3.
     """
 
     def __init__(
@@ -184,10 +190,12 @@ def upfirdn2d(maps: Tensor, kernel: Tensor, *, up: int = 1, pad: tuple[int, int]
         (N, C, up * H + sum(pad) - h + 1, up * W + sum(pad) - w + 1).
     """
     count, channels, height, width = maps.shape
-    maps = maps.reshape(-1, 1, height, 1, width, 1)
-    maps = F.pad(maps, (0, up - 1, 0, 0, 0, up - 1)).reshape(-1, 1, height * up, width * up)
-    maps = F.conv2d(F.pad(maps, pad * 2), kernel.flip(0, 1)[None, None])
-    return maps.view(count, channels, *maps.shape[2:])
+    if up > 1:
+        maps = F.pad(maps.reshape(count, channels, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1))
+        maps = maps.reshape(count, channels, height * up, width * up)
+    # One group per channel: gradients take a tenth of the time of images of one channel each.
+    weight = kernel.flip(0, 1).expand(channels, 1, *kernel.shape)
+    return F.conv2d(F.pad(maps, pad * 2), weight, groups=channels)
 
 
 class _Resample(nn.Module):
