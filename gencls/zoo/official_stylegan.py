@@ -169,7 +169,7 @@ def _average(path: str | Path, content: Mapping[str, Any], generator: StyleGAN2,
     average = content.get("latent_avg")
     if not isinstance(average, Tensor):
         raise GenclsError(f"{path}: expected the average code as a tensor under 'latent_avg'; got {type(average).__name__}")
-    return average.float()
+    return average.clone().float()  # not tied to the file
 
 
 def _of_levels(path: str | Path, model: Autoencoder, num_levels: int | None) -> Autoencoder:
