@@ -6,10 +6,11 @@ arrays with manifest, seed, gain and configuration.
 
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,22 @@ class Vectors:
     @cached_property
     def state(self) -> State:
         """The weights that the arrays were made with."""
-        spec = importlib.util.spec_from_file_location("golden_fill", self.folder.parent / "fill.py")
-        fill = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(fill)
-        assert fill.self_check(), "this numpy draws other numbers than the golden files were made with"
-        empty = {key: torch.zeros(shape, dtype=getattr(torch, dtype)) for key, shape, dtype in self.manifest}
-        return fill.fill_(empty, self.entry["seed"], self.entry.get("gain", 1.0))
+        return filled(self.folder / self.entry["manifest"], self.entry["seed"], self.entry.get("gain", 1.0))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights have."""
+        return sum(math.prod(shape) for _, shape, _ in self.manifest)
+
+
+@lru_cache(maxsize=2)  # for files of arrays that share large weights
+def filled(manifest: Path, seed: int, gain: float) -> State:
+    spec = importlib.util.spec_from_file_location("golden_fill", manifest.parents[1] / "fill.py")
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    assert fill.self_check(), "this numpy draws other numbers than the golden files were made with"
+    rows = json.loads(manifest.read_text())
+    return fill.fill_({key: torch.zeros(shape, dtype=getattr(torch, dtype)) for key, shape, dtype in rows}, seed, gain)
 
 
 @dataclass(frozen=True)

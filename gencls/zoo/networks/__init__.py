@@ -5,10 +5,14 @@ from gencls.zoo.networks.class_conditional_autoencoder import ClassConditionalAu
 from gencls.zoo.networks.cnn import CNN
 from gencls.zoo.networks.conv_decoder import ConvDecoder
 from gencls.zoo.networks.conv_encoder import ConvEncoder
+from gencls.zoo.networks.e4e import E4EEncoder
 from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
 from gencls.zoo.networks.headed_classifier import HeadedClassifier, headed_classifier
 from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.official_abs import official_abs_decoders
+from gencls.zoo.networks.style_autoencoders import E4EAutoencoder, StyleTransformerAutoencoder
+from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
+from gencls.zoo.networks.stylegan2 import StyleGAN2
 
 __all__ = [
     "CNN",
@@ -20,10 +24,15 @@ __all__ = [
     "ConvEncoder",
     "ConvLayer",
     "DecoderStage",
+    "E4EAutoencoder",
+    "E4EEncoder",
     "GaussianEncoder",
     "GroupedDecoders",
     "HeadedClassifier",
     "LatentDiscriminator",
+    "StyleGAN2",
+    "StyleTransformerAutoencoder",
+    "StyleTransformerEncoder",
     "find_architecture",
     "headed_classifier",
     "official_abs_decoders",

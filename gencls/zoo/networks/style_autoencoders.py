@@ -1,0 +1,193 @@
+"""StyleGAN2 with an encoder as a multi-latent model: the generators of faces and cars in the MLVGM paper."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gencls.core.errors import GenclsError
+from gencls.core.generator import Latents, Mix, MultiLatentModel
+from gencls.zoo.networks.e4e import E4EEncoder
+from gencls.zoo.networks.feature_pyramid import FeaturePyramid
+from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
+from gencls.zoo.networks.stylegan2 import StyleGAN2
+
+__all__ = ["E4EAutoencoder", "StyleAutoencoder", "StyleTransformerAutoencoder"]
+
+
+class StyleAutoencoder(MultiLatentModel):
+    """One code of D numbers per level of a StyleGAN2; subclasses say how images become codes and how they are framed.
+
+    The encoded codes are those of the encoder plus the average code. The sampled ones are the generator's mapping of normal
+    numbers, drawn independently for each level and image; without truncation.
+
+    Source: "Pre-trained Multiple Latent Variable Generative Models are good defenders against adversarial attacks"; public code
+    SerezD/gen_adversarial. Deviation: the public code hands values below 0 and above 1 on to the classifier; images here are in
+    [0, 1], as of all multi-latent models.
+
+    Args:
+        encoder: with as many levels as the generator.
+        generator: with L levels; its fixed noise is used.
+        latent_avg: the average code, (L, D), (1, D) or (D,).
+        image_size: H = W of the images.
+        noise_std: of the normal numbers; the mapping network makes little of it, since it normalises them first.
+
+    Raises:
+        GenclsError: for parts that do not fit each other.
+    """
+
+    def __init__(
+        self, encoder: FeaturePyramid, generator: StyleGAN2, latent_avg: Tensor, *, image_size: int, noise_std: float
+    ) -> None:
+        super().__init__()
+        levels, numbers = size = generator.num_levels, generator.style_dim
+        if (encoder.num_levels, encoder.style_dim) != size:
+            raise GenclsError(
+                f"{type(self).__name__}: expected an encoder of {levels} levels and {numbers} numbers per code, as the "
+                f"generator of {generator.size} pixels has; got {encoder.num_levels} levels and {encoder.style_dim} numbers"
+            )
+        if latent_avg.shape not in ((levels, numbers), (1, numbers), (numbers,)):
+            raise GenclsError(
+                f"{type(self).__name__}: expected an average code of shape {size}, (1, {numbers}) or ({numbers},), "
+                f"got {tuple(latent_avg.shape)}"
+            )
+        self.encoder: FeaturePyramid = encoder
+        self.generator = generator
+        self.num_levels = levels
+        self.image_shape = (3, image_size, image_size)
+        self.noise_std = noise_std
+        self.latent_avg: Tensor
+        self.register_buffer("latent_avg", latent_avg.reshape(-1, numbers))
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1] to codes (N, L, D), relative to the average code."""
+
+    @abstractmethod
+    def frame(self, images: Tensor) -> Tensor:
+        """What the generator makes, (N, 3, size, size), to the form of the images; most values in [-1, 1], before and after."""
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal draws (N, L, D): the one place where codes get their randomness."""
+        return torch.randn_like(like)
+
+    def encode_once(self, images: Tensor) -> Latents:
+        """The part of :meth:`autoencode` that depends on the images alone: the encoded codes (N, L, D)."""
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not images.is_floating_point():
+            raise GenclsError(
+                f"{type(self).__name__}: expected floating-point images of shape (N, {', '.join(map(str, self.image_shape))}), "
+                f"got {images.dtype} of shape {tuple(images.shape)}"
+            )
+        return (self.encode(2 * images - 1) + self.latent_avg,)
+
+    def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
+        """Sample, mix and decode the encoded codes."""
+        (codes,) = encoded
+        sampled = self.generator.mapping(self.noise_std * self.noise(codes))
+        pairs = zip(codes.unbind(1), sampled.unbind(1), strict=True)
+        mixed = torch.stack([mix(level, *pair) for level, pair in enumerate(pairs)], dim=1)
+        return self.frame(self.generator(mixed)).add(1).div(2).clamp(0, 1)
+
+    def autoencode(self, images: Tensor, mix: Mix) -> Tensor:
+        """Encode, mix and decode.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            mix: called once per level, in order, with the encoded and the sampled code (N, D).
+
+        Returns:
+            Images (N, 3, H, W) in [0, 1].
+
+        Raises:
+            GenclsError: for images of another shape.
+        """
+        return self.decode_mixed(self.encode_once(images), mix)
+
+
+class E4EAutoencoder(StyleAutoencoder):
+    """Encoder4editing and StyleGAN2: faces of 256 pixels and 18 levels in the paper.
+
+    The generator's images, of 1024 pixels there, are averaged to the size of the images.
+
+    Args:
+        encoder: see :class:`StyleAutoencoder`.
+        generator: see :class:`StyleAutoencoder`.
+        latent_avg: see :class:`StyleAutoencoder`.
+        image_size: H = W of the images, at most 256.
+        noise_std: see :class:`StyleAutoencoder`.
+
+    Raises:
+        GenclsError: for parts that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        encoder: E4EEncoder,
+        generator: StyleGAN2,
+        latent_avg: Tensor,
+        *,
+        image_size: int = 256,
+        noise_std: float = 1.0,
+    ) -> None:
+        super().__init__(encoder, generator, latent_avg, image_size=image_size, noise_std=noise_std)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """See :meth:`StyleAutoencoder.encode`."""
+        codes: Tensor = self.encoder(images)
+        return codes
+
+    def frame(self, images: Tensor) -> Tensor:
+        """See :meth:`StyleAutoencoder.frame`."""
+        return F.adaptive_avg_pool2d(images, self.image_shape[1:])
+
+
+class StyleTransformerAutoencoder(StyleAutoencoder):
+    """Style Transformer and StyleGAN2: cars of 128 pixels and 16 levels in the paper.
+
+    Images are squares with black bars above and below. They are enlarged to the canvas, whose upper and lower eighth the
+    encoder does not see. The generator's images, of 512 pixels in the paper, are averaged to the canvas, get black bars in the
+    same places, and are reduced to the size of the images. Both changes of size are bilinear and do not smooth.
+
+    Args:
+        encoder: see :class:`StyleAutoencoder`.
+        generator: see :class:`StyleAutoencoder`.
+        latent_avg: see :class:`StyleAutoencoder`.
+        image_size: H = W of the images.
+        canvas: H = W of what the encoder sees, with the bars; a multiple of 8.
+        noise_std: see :class:`StyleAutoencoder`.
+
+    Raises:
+        GenclsError: for parts that do not fit each other.
+    """
+
+    encoder: StyleTransformerEncoder
+
+    def __init__(
+        self,
+        encoder: StyleTransformerEncoder,
+        generator: StyleGAN2,
+        latent_avg: Tensor,
+        *,
+        image_size: int = 128,
+        canvas: int = 256,
+        noise_std: float = 0.8,
+    ) -> None:
+        super().__init__(encoder, generator, latent_avg, image_size=image_size, noise_std=noise_std)
+        self.canvas = canvas
+        self.bar = canvas // 8
+
+    def encode(self, images: Tensor) -> Tensor:
+        """See :meth:`StyleAutoencoder.encode`."""
+        images = _resized(images, self.canvas)[:, :, self.bar : self.canvas - self.bar]
+        codes: Tensor = self.encoder(images, self.generator.mapping(self.encoder.z))
+        return codes
+
+    def frame(self, images: Tensor) -> Tensor:
+        """See :meth:`StyleAutoencoder.frame`."""
+        seen = F.adaptive_avg_pool2d(images, self.canvas)[:, :, self.bar : self.canvas - self.bar]
+        return _resized(F.pad(seen, (0, 0, self.bar, self.bar), value=-1.0), self.image_shape[-1])
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
