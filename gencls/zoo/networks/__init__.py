@@ -7,10 +7,13 @@ from gencls.zoo.networks.conv_decoder import ConvDecoder
 from gencls.zoo.networks.conv_encoder import ConvEncoder
 from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
 from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
+from gencls.zoo.networks.logistic_mixture import LogisticMixture
+from gencls.zoo.networks.nvae import NVAE, adaptive_groups
 from gencls.zoo.networks.official_abs import official_abs_decoders
 
 __all__ = [
     "CNN",
+    "NVAE",
     "TABLE_2_1",
     "Architecture",
     "ClassConditionalAutoencoder",
@@ -22,6 +25,8 @@ __all__ = [
     "GaussianEncoder",
     "GroupedDecoders",
     "LatentDiscriminator",
+    "LogisticMixture",
+    "adaptive_groups",
     "find_architecture",
     "official_abs_decoders",
 ]
