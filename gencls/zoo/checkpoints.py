@@ -5,7 +5,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -216,20 +216,43 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
             else than tensors by name.
     """
     path = Path(path)
-    content = _read(path)
     if path.suffix == SAFETENSORS:
-        return _parse_safetensors(path, content)
+        return _parse_safetensors(path, _read(path))
+    values = load_torch_file(path)
+    if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
+        values = values["state_dict"]
+    return tensors_by_name(path, values)
+
+
+def load_torch_file(path: str | Path, *, allowed: Sequence[type] = ()) -> Any:
+    """Read all that a file of `torch.save` holds, never running code that is in it.
+
+    Args:
+        path: The file (`TORCH_SUFFIXES`).
+        allowed: Classes without behaviour of their own, of which the file may hold instances beside tensors and plain values.
+
+    Raises:
+        GenclsError: The file is missing, empty, truncated, an HTML page, of an unknown kind, or holds code or other objects.
+    """
+    path = Path(path)
+    size = _check_file(path)
     if path.suffix not in TORCH_SUFFIXES:
         known = ", ".join((SAFETENSORS, *TORCH_SUFFIXES))
         raise GenclsError(f"{path}: expected a file name that ends with one of {known}; got {path.suffix or 'no ending'}")
     try:
-        with warnings.catch_warnings():  # about pickle protocols, before an error that says the same
-            warnings.simplefilter("ignore")
-            values = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
+            warnings.simplefilter("ignore")  # about pickle protocols, before an error that says the same
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail anywhere in the readers of zip, tar and pickle
-        raise GenclsError(_refusal(path, len(content), error)) from None
-    if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
-        values = values["state_dict"]
+        raise GenclsError(_refusal(path, size, error)) from None
+
+
+def tensors_by_name(path: str | Path, values: object) -> dict[str, Tensor]:
+    """A state dict out of a file, half precision turned into float32.
+
+    Raises:
+        GenclsError: It is anything else.
+    """
     if not isinstance(values, Mapping):
         raise GenclsError(f"{path}: expected tensors by name; got a {type(values).__name__}")
     for key, value in values.items():
@@ -240,20 +263,27 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> bytes:
     """Content of a file that is there and is not a well-known impostor."""
+    _check_file(path)
+    return path.read_bytes()
+
+
+def _check_file(path: Path) -> int:
+    """Size of a file that is there and is not a well-known impostor."""
     if not path.is_file():
         raise GenclsError(f"{path}: expected a weights file; got no such file")
-    content = path.read_bytes()
-    if not content:
+    size = path.stat().st_size
+    if not size:
         raise GenclsError(f"{path}: expected a weights file; got an empty file")
-    start = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    with path.open("rb") as file:
+        start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype", b"<!--", b"<html", b"<head", b"<?xml")):
         raise GenclsError(
-            f"{path}: expected a weights file; got an HTML page of {len(content)} bytes. The server answered the "
+            f"{path}: expected a weights file; got an HTML page of {size} bytes. The server answered the "
             f"download with a page (a login, a confirmation or an error): open the address in a browser and fetch the file"
         )
     if start.startswith(b"version https://git-lfs"):
         raise GenclsError(f"{path}: expected a weights file; got a Git LFS pointer. Fetch the file with git lfs pull")
-    return content
+    return size
 
 
 def _parse_safetensors(path: Path, content: bytes) -> dict[str, Tensor]:
