@@ -7,7 +7,7 @@ arrays with manifest, seed, gain and configuration.
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,7 +75,7 @@ class Family:
         optional: ends of keys that may be missing.
     """
 
-    inputs: frozenset[str]
+    inputs: Container[str]
     outputs: Callable[[Vectors], Mapping[str, Tensor]]
     left_out: Mapping[str, str]
     tolerance: Callable[[str, Tensor], float]
