@@ -54,7 +54,7 @@ def load_nvae(path: str | Path, *, temperature: float = 0.6, reestimated: bool =
         raise GenclsError(f"{path}: {error}") from None
     if any(bool(mask.any()) for name, mask in network.named_buffers() if name.endswith("layers.4.mask")):
         raise GenclsError(f"{path}: expected flows that are constant shifts, as published; got other masks")
-    if image_size not in (None, *network.image_shape[1:]):
+    if image_size is not None and network.image_shape[1:] != (image_size, image_size):
         raise GenclsError(f"{path}: expected a network for images of {image_size} pixels; got one for {network.image_shape}")
     return network
 

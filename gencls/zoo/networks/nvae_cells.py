@@ -10,7 +10,7 @@ _RESIDUAL_WEIGHT = 0.1
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm with the momentum of the public codes (NVAE, section 3.3)."""
+    """Batch norm with the momentum of the public codes (NVAE, section 3.1)."""
     return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.05)
 
 
@@ -28,10 +28,15 @@ class WeightNormConv2d(nn.Module):
         self.bias = start.bias
         self.parametrizations = nn.ModuleDict({"weight": _NormAndDirection(start.weight.detach())})
 
+    @property
+    def weight(self) -> Tensor:
+        """G v / ||v||, (C_out, C_in, kernel, kernel)."""
+        out: Tensor = self.parametrizations["weight"]()
+        return out
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
-        weight: Tensor = self.parametrizations["weight"]()
-        out: Tensor = functional.conv2d(images, weight, self.bias, self.stride, self.padding)
+        out: Tensor = functional.conv2d(images, self.weight, self.bias, self.stride, self.padding)
         return out
 
 
@@ -42,7 +47,8 @@ class _NormAndDirection(nn.Module):
         self.original1 = nn.Parameter(weight)
 
     def forward(self) -> Tensor:
-        return self.original1 * (self.original0 / torch.linalg.vector_norm(self.original1, dim=(1, 2, 3), keepdim=True))
+        norm: Tensor = torch.linalg.vector_norm(self.original1, dim=(1, 2, 3), keepdim=True)
+        return self.original1 * (self.original0 / norm)
 
 
 class SqueezeExcitation(nn.Module):
@@ -173,7 +179,7 @@ class ConstantFlow(nn.Module):
 
 
 class _MaskedConv2d(nn.Conv2d):
-    """Never run. Its mask keeps the weights of the positions before the centre, in reading order, and of the centre if asked."""
+    """Never run. The mask keeps the positions before the centre, in reading order, and the centre if asked."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, groups: int, centre: bool, flipped: bool) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups)
