@@ -9,6 +9,7 @@ from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
 from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.logistic_mixture import LogisticMixture
 from gencls.zoo.networks.nvae import NVAE, adaptive_groups
+from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
 from gencls.zoo.networks.official_abs import official_abs_decoders
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "GroupedDecoders",
     "LatentDiscriminator",
     "LogisticMixture",
+    "NVlabsNVAE",
     "adaptive_groups",
     "find_architecture",
     "official_abs_decoders",

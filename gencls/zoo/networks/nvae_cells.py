@@ -4,14 +4,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ConstantFlow", "DecoderCell", "EncoderCell", "WeightNormConv2d", "batch_norm"]
+__all__ = ["ConstantFlow", "DecoderCell", "EncoderCell", "WeightNormConv2d", "batch_norm", "filter_norms"]
 
 _RESIDUAL_WEIGHT = 0.1
+
+USUAL_NORM = 3**-0.5
+"""Of the filters that ``nn.Conv2d`` starts with, in the mean: n uniform numbers within 1 / sqrt(n)."""
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     """Batch norm with the momentum of the public codes (NVAE, section 3.1)."""
     return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.05)
+
+
+def filter_norms(weight: Tensor) -> Tensor:
+    """(C_out, 1, 1, 1): the L2 norm of the weights of each output channel."""
+    out: Tensor = torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True)
+    return out
 
 
 class WeightNormConv2d(nn.Module):
@@ -28,27 +37,25 @@ class WeightNormConv2d(nn.Module):
         self.bias = start.bias
         self.parametrizations = nn.ModuleDict({"weight": _NormAndDirection(start.weight.detach())})
 
-    @property
-    def weight(self) -> Tensor:
-        """G v / ||v||, (C_out, C_in, kernel, kernel)."""
+    def effective_weight(self) -> Tensor:
+        """The weight of the convolution, (C_out, C_in, kernel, kernel)."""
         out: Tensor = self.parametrizations["weight"]()
         return out
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
-        out: Tensor = functional.conv2d(images, self.weight, self.bias, self.stride, self.padding)
+        out: Tensor = functional.conv2d(images, self.effective_weight(), self.bias, self.stride, self.padding)
         return out
 
 
 class _NormAndDirection(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.original0 = nn.Parameter(torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True))
+        self.original0 = nn.Parameter(torch.full((len(weight), 1, 1, 1), USUAL_NORM))
         self.original1 = nn.Parameter(weight)
 
     def forward(self) -> Tensor:
-        norm: Tensor = torch.linalg.vector_norm(self.original1, dim=(1, 2, 3), keepdim=True)
-        return self.original1 * (self.original0 / norm)
+        return self.original1 * (self.original0 / filter_norms(self.original1))
 
 
 class SqueezeExcitation(nn.Module):

@@ -1,19 +1,22 @@
 """What keeps the training of a deep hierarchical VAE stable: penalties on its weights."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gencls.zoo.networks.nvae_cells import WeightNormConv2d
+from gencls.zoo.networks.nvae_nvlabs_cells import NormedConv2d
+
 __all__ = ["SpectralPenalty", "batch_norm_penalty"]
+
+_CONVOLUTIONS = (nn.Conv2d, NormedConv2d, WeightNormConv2d)
 
 
 def batch_norm_penalty(network: nn.Module) -> Tensor:
     """Sum over the batch norms of the largest absolute scale.
 
-    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898), section 3.1, which regularises "the norm of
-    scaling parameters"; that it is the largest one is from its public code.
+    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898), section 3.1, which regularises the norm of the
+    scales; that it is the largest one is from its public code.
 
     Returns:
         A number without dimensions; NVAE adds it times 0.01 to the loss.
@@ -30,12 +33,12 @@ class SpectralPenalty:
     Source: NVAE, section 3.2 "Spectral Regularization".
 
     Args:
-        network: its modules with a ``weight`` of four dimensions count, weight norm applied.
+        network: made of torch's convolutions and those of NVAE's cells, whose weight norm and masks are applied.
         first_steps: power iterations before the first call.
     """
 
     def __init__(self, network: nn.Module, *, first_steps: int = 10) -> None:
-        self._layers = [module for module in network.modules() if _has_filters(module)]
+        self._layers = [module for module in network.modules() if isinstance(module, _CONVOLUTIONS)]
         self._left = [torch.randn_like(matrix[:, 0]) for matrix in self._matrices()]
         with torch.no_grad():
             for _ in range(first_steps):
@@ -56,9 +59,5 @@ class SpectralPenalty:
         return torch.stack(values).sum()
 
     def _matrices(self) -> list[Tensor]:
-        return [cast(Tensor, layer.weight).flatten(1) for layer in self._layers]
-
-
-def _has_filters(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim == 4
+        weights = (layer.weight if isinstance(layer, nn.Conv2d) else layer.effective_weight() for layer in self._layers)
+        return [weight.flatten(1) for weight in weights]
