@@ -12,10 +12,11 @@ from torch import Tensor
 
 from gencls.core import GenclsError
 from tests.golden.abs_mnist import ABS_MNIST
+from tests.golden.nvae_nvlabs import NVAE_NVLABS
 from tests.golden.nvae_serez import NVAE_SEREZ
 from tests.golden.vectors import ROOT, entries, folders
 
-FAMILIES = {"abs_mnist": ABS_MNIST, "nvae_serez": NVAE_SEREZ}
+FAMILIES = {"abs_mnist": ABS_MNIST, "nvae_nvlabs": NVAE_NVLABS, "nvae_serez": NVAE_SEREZ}
 
 VECTORS = {vectors.name: vectors for folder in folders(ROOT) if folder.name in FAMILIES for vectors in entries(folder)}
 ARRAYS = [

@@ -8,22 +8,33 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from gencls.core import GenclsError, keyed, seeded
-from gencls.zoo.networks import NVAE, LogisticMixture, adaptive_groups
+from gencls.zoo.networks import NVAE, LogisticMixture, NVlabsNVAE, adaptive_groups
 from gencls.zoo.networks.hierarchical_vae import DiagonalGaussian
 from gencls.zoo.networks.nvae_cells import WeightNormConv2d
+from gencls.zoo.networks.nvae_nvlabs_cells import AutoregressiveFlow, NormedConv2d
 from gencls.zoo.networks.nvae_regularizers import SpectralPenalty, batch_norm_penalty
 
 SETTINGS = {
     "rgb": {"image_shape": (3, 16, 16), "groups": (2, 2), "blocks": 1},
     "gray, adaptive, flows": {"image_shape": (1, 16, 8), "groups": adaptive_groups(3, 3), "blocks": 0, "flows": 2},
     "one level": {"image_shape": (2, 4, 4), "groups": (1,), "blocks": 1, "block_cells": 1},
+    "NVlabs": {"image_shape": (3, 16, 16), "groups": (1, 2), "cells": (1, 2), "channels": (4, 8), "flows": 2},
+    "NVlabs, absolute": {
+        "image_shape": (1, 8, 8),
+        "groups": (2,),
+        "blocks": 0,
+        "flows": 0,
+        "residual": False,
+        "squeeze": False,
+    },
 }
 
 
 def build(name, **others):
-    settings = {"cells": 1, "latent_channels": 2, "channels": 4, "mixtures": 2, "temperature": 0.6, **SETTINGS[name], **others}
+    kind, both = (NVlabsNVAE, lambda number: (number, number)) if "NVlabs" in name else (NVAE, int)
+    settings = {"cells": both(1), "latent_channels": 2, "channels": both(4), "mixtures": 2, "temperature": 0.6}
     with seeded(0):
-        network = NVAE(**settings)
+        network = kind(**{**settings, **SETTINGS[name], **others})
         for part in network.modules():  # as after training, and scales of the codes that are not all near 1
             if isinstance(part, torch.nn.BatchNorm2d):
                 torch.nn.init.uniform_(part.running_var, 0.5, 2.0)
@@ -114,12 +125,12 @@ def test_levels_are_coarse_to_fine_with_the_declared_shapes(network, images):
     assert seen == [(level, shape, shape) for level, shape in enumerate(network.latent_shapes)]
     sides = [shape[1] for shape in network.latent_shapes]
     assert sides == sorted(sides)
-    assert len(network.kl_balance) == network.num_levels
 
 
 def test_the_encoder_runs_once(network, images):
     calls = []
-    hook = network.preprocessing_block.register_forward_hook(lambda *_: calls.append(1))
+    first = next(module for module in network.modules() if isinstance(module, WeightNormConv2d | NormedConv2d))
+    hook = first.register_forward_hook(lambda *_: calls.append(1))
     network.autoencode(images, half)
     network(images)
     hook.remove()
@@ -165,10 +176,8 @@ def test_kl_terms_are_those_of_torch(network, images):
     for level in range(network.num_levels):
         p, q = (Normal(g.mean, g.scale) for g in gaussians[2 * level : 2 * level + 2])
         code = q.loc + q.scale * drawn[level]
-        if "nf_cells" in dict(network.named_children()):
-            expected = q.log_prob(code) - p.log_prob(network.flow(level, code))
-        else:
-            expected = kl_divergence(q, p)
+        moved = network.flow(level, code)
+        expected = kl_divergence(q, p) if moved is code else q.log_prob(code) - p.log_prob(moved)
         torch.testing.assert_close(kl[:, level], expected.flatten(1).sum(1), rtol=1e-4, atol=1e-3)
 
 
@@ -218,7 +227,8 @@ def test_one_step_of_training_lowers_the_bound_and_the_penalties():
 
 def test_the_spectral_penalty_is_the_sum_of_the_largest_singular_values():
     network = build("rgb")
-    weights = [module.weight for module in network.modules() if isinstance(module, torch.nn.Conv2d | WeightNormConv2d)]
+    weights = [module.effective_weight() for module in network.modules() if isinstance(module, WeightNormConv2d)]
+    weights += [module.weight for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
     expected = sum(torch.linalg.matrix_norm(weight.flatten(1), ord=2) for weight in weights)
     penalty = SpectralPenalty(network, first_steps=200)()
     torch.testing.assert_close(penalty, expected, rtol=1e-3, atol=0)
@@ -236,6 +246,24 @@ def test_copies_and_pickles_give_the_same(network, images):
     expected = network.autoencode(images, encoded)
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert torch.equal(other.autoencode(images, encoded), expected)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_flows_see_only_what_comes_before(mirrored):
+    """The Jacobian is triangular with ones on the diagonal, in the order of (row, column, channel)."""
+    flow = AutoregressiveFlow(2, mirrored=mirrored).double()
+    codes = torch.randn(1, 2, 4, 4, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(flow, codes)[0, :, :, :, 0].permute(1, 2, 0, 4, 5, 3).reshape(32, 32)
+    if mirrored:  # the positions, not the channels
+        jacobian = jacobian.view(16, 2, 16, 2).flip(0, 2).reshape(32, 32)
+    assert torch.equal(jacobian.diagonal(), torch.ones(32, dtype=torch.float64))
+    assert not jacobian.triu(1).any()
+    assert jacobian.tril(-1).count_nonzero() > 100
+
+
+def test_weights_of_kl_terms_are_published_ones():
+    assert build("rgb").kl_balance.tolist() == [1, 1, 4, 4]
+    assert build("rgb", groups=(1, 2)).kl_balance.tolist() == [1, 1, 8]  # of the finest scale's groups, as published
 
 
 def test_adaptive_groups_have_the_fewest_at_the_coarsest_scale():
@@ -259,23 +287,31 @@ def test_images_of_another_shape(wrong, message):
             call(wrong(images))
 
 
+@pytest.mark.parametrize("name", ["rgb", "NVlabs"])
 @pytest.mark.parametrize(
     "wrong",
     [
         {"groups": ()},
         {"groups": (2, 0)},
-        {"cells": 0},
         {"mixtures": 0},
         {"flows": -1},
         {"image_shape": (3, 16, 18)},
         {"image_shape": (0, 16, 16)},
         {"blocks": -1},
-        {"block_cells": 0},
     ],
 )
-def test_sizes_that_no_network_has(wrong):
-    with pytest.raises(GenclsError, match="NVAE: expected"):
-        build("rgb", **wrong)
+def test_sizes_that_no_network_has(name, wrong):
+    with pytest.raises(GenclsError, match="NVAE: expected numbers >= 1"):
+        build(name, **wrong)
+
+
+def test_towers_of_nothing():
+    for wrong in ({"cells": 0}, {"block_cells": 0}):
+        with pytest.raises(GenclsError, match="NVAE: expected numbers >= 1"):
+            build("rgb", **wrong)
+    for wrong in ({"cells": (1, 0)}, {"block_cells": (0, 1)}, {"groups": (1,)}):
+        with pytest.raises(GenclsError, match="NVlabsNVAE: expected numbers >= 1"):
+            build("NVlabs", **wrong)
 
 
 def test_negative_temperature():

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gencls.core import GenclsError, seeded
-from gencls.zoo.networks import NVAE, adaptive_groups
-from gencls.zoo.official_nvae import load_nvae, nvae_from_state
+from gencls.zoo.networks import NVAE, NVlabsNVAE, adaptive_groups
+from gencls.zoo.official_nvae import load_nvae, load_nvlabs_nvae, nvae_from_state, nvlabs_nvae_from_state, unused_nvlabs_keys
 
 SIZES = {
     "plain": {"image_shape": (3, 16, 16), "groups": (2, 1), "channels": 4, "cells": 1, "latent_channels": 2, "mixtures": 2},
@@ -147,3 +147,76 @@ def test_code_in_the_file_is_not_run(file):
     torch.save({**content, "configuration": argparse.Namespace(resolution=16)}, file)
     with pytest.raises(GenclsError, match=r"got a pickle with code or other objects \(argparse.Namespace\)"):
         load_nvae(file)
+
+
+NVLABS_SIZES = {
+    "plain": {"image_shape": (3, 8, 8), "groups": (1, 2), "channels": (4, 4), "cells": (1, 1), "flows": 0},
+    "two flows": {
+        "image_shape": (1, 16, 32),
+        "groups": (2, 3, 1),
+        "channels": (4, 2),
+        "cells": (1, 2),
+        "block_cells": (1, 3),
+        "flows": 2,
+    },
+    "one scale": {"image_shape": (3, 8, 8), "groups": (3,), "channels": (4, 4), "cells": (1, 1), "blocks": 0, "squeeze": False},
+}
+
+
+@pytest.fixture(params=NVLABS_SIZES)
+def nvlabs(request):
+    with seeded(0):
+        return NVlabsNVAE(latent_channels=2, mixtures=2, **NVLABS_SIZES[request.param]).eval()
+
+
+def test_sizes_of_the_other_layout(nvlabs):
+    network = nvlabs_nvae_from_state(nvlabs.state_dict(), temperature=0.3)
+    images = torch.rand(2, *nvlabs.image_shape)
+    assert torch.equal(network.autoencode(images, **ENCODED), nvlabs.autoencode(images, **ENCODED))
+    assert network.latent_shapes == nvlabs.latent_shapes
+    assert (network.temperature, network.upper_edge) == (0.3, 0.99)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_whether_posteriors_are_residual_is_in_the_arguments(nvlabs, residual, tmp_path):
+    content = {"state_dict": nvlabs.state_dict(), "args": argparse.Namespace(res_dist=residual), "epoch": 3}
+    torch.save(content, tmp_path / "checkpoint.pt")
+    assert load_nvlabs_nvae(tmp_path / "checkpoint.pt").residual == residual
+    assert load_nvlabs_nvae(tmp_path / "checkpoint.pt", residual=not residual).residual != residual
+    del content["args"]
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(GenclsError, match="expected res_dist in the args of the file, or the argument residual; got neither"):
+        load_nvlabs_nvae(tmp_path / "checkpoint.pt")
+
+
+def test_repeated_weights_are_not_used(nvlabs):
+    state = nvlabs.state_dict()
+    key = (
+        "dec_tower.1._ops.0.conv.2.conv.0"
+        if "dec_tower.1._ops.0.conv.0.bn.weight" in state
+        else "dec_tower.2._ops.0.conv.2.conv.0"
+    )
+    alias = f"{key}.weight_normalized"
+    state[alias] = torch.zeros(())
+    assert unused_nvlabs_keys(state) == (alias,)
+    nvlabs_nvae_from_state(state)
+    del state[f"{key}.weight"]
+    with pytest.raises(GenclsError, match=f"missing: {key}.weight; surplus: {alias}"):
+        nvlabs_nvae_from_state(state)
+
+
+def test_bad_files_of_the_other_layout(nvlabs, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"state_dict": nvlabs.state_dict()}, path)
+    with pytest.raises(GenclsError, match="expected a network for images of 64 pixels; got one for"):
+        load_nvlabs_nvae(path, residual=True, image_size=64)
+    for content in ([1], {"weights": 2}):
+        torch.save(content, path)
+        with pytest.raises(GenclsError, match="expected weights under 'state_dict'; got ('weights'|none)"):
+            load_nvlabs_nvae(path)
+    for key in ("stem.weight", "prior_ftr0", "enc_tower.1.conv.weight", "image_conditional.1.bias"):
+        with pytest.raises(GenclsError, match=key):
+            nvlabs_nvae_from_state({other: value for other, value in nvlabs.state_dict().items() if other != key})
+    for state in ({}, NVAE(**SIZES["plain"]).state_dict()):
+        with pytest.raises(GenclsError, match="expected stem.weight of rank 4; got nothing"):
+            nvlabs_nvae_from_state(state)
