@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, get_origin
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -225,7 +226,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_torch_file(path: str | Path, *, allowed: Sequence[type] = ()) -> Any:
-    """Read all that a file of `torch.save` holds, never running code that is in it.
+    """Read all that a file of `torch.save` holds, never running code that is in it; tensors stay tied to the file.
 
     Args:
         path: The file (`TORCH_SUFFIXES`).
@@ -242,13 +243,14 @@ def load_torch_file(path: str | Path, *, allowed: Sequence[type] = ()) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
             warnings.simplefilter("ignore")  # about pickle protocols, before an error that says the same
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # A file may hold several networks of gigabytes: what is not used is not read.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except Exception as error:  # a damaged file can fail anywhere in the readers of zip, tar and pickle
         raise GenclsError(_refusal(path, size, error)) from None
 
 
 def tensors_by_name(path: str | Path, values: object) -> dict[str, Tensor]:
-    """A state dict out of a file, half precision turned into float32.
+    """A state dict out of a file, copied, half precision turned into float32.
 
     Raises:
         GenclsError: It is anything else.
@@ -294,8 +296,8 @@ def _parse_safetensors(path: Path, content: bytes) -> dict[str, Tensor]:
 
 
 def _single(tensor: Tensor) -> Tensor:
-    """Half precision as float32; others unchanged."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    """A copy; half precision as float32."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.clone()
 
 
 def _refusal(path: Path, size: int, error: Exception) -> str:
