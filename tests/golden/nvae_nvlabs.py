@@ -15,8 +15,6 @@ from gencls.zoo.official_nvae import load_nvlabs_nvae, nvlabs_nvae_from_state, u
 from tests.golden.nvae import Inputs, encoded_only, given_draws, prefixed, prior_samples, recorded, tolerance
 from tests.golden.vectors import Family, Vectors
 
-WITHOUT_FLOWS_IN_BETWEEN = ("logits_posterior_mean", "mixture_mean_posterior_mean")
-
 
 def outputs(vectors: Vectors) -> dict[str, Tensor]:
     network = through_a_file(vectors)
@@ -78,8 +76,7 @@ def forward(network: NVlabsNVAE, vectors: Vectors, images: Tensor) -> dict[str, 
     for level in range(network.num_levels):
         code = seen[f"z{level}_q_mu"] + seen[f"z{level}_q_sigma"] * vectors.arrays[f"eps.forward.{level}"]
         log_q += log_density(seen, f"z{level}_q", code)
-        with torch.no_grad():
-            log_p += log_density(seen, f"z{level}_p", network.flow(level, code))
+        log_p += log_density(seen, f"z{level}_p", network.flow(level, code))
     return {
         "forward_logits": seen.pop("logits"),
         "forward_kl_all": kl,
