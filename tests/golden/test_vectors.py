@@ -13,6 +13,8 @@ from torch import Tensor
 from gencls.core import GenclsError
 from tests.golden.abs_mnist import ABS_MNIST
 from tests.golden.mlvgm_purification import MLVGM_PURIFICATION
+from tests.golden.nvae_nvlabs import NVAE_NVLABS
+from tests.golden.nvae_serez import NVAE_SEREZ
 from tests.golden.stylegan import E4E, STYLE_TRANSFORMER, STYLEGAN2
 from tests.golden.vectors import ROOT, entries, folders
 
@@ -20,6 +22,8 @@ FAMILIES = {
     "abs_mnist": ABS_MNIST,
     "e4e": E4E,
     "mlvgm_purification": MLVGM_PURIFICATION,
+    "nvae_nvlabs": NVAE_NVLABS,
+    "nvae_serez": NVAE_SEREZ,
     "style_transformer": STYLE_TRANSFORMER,
     "stylegan2": STYLEGAN2,
 }

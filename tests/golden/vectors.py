@@ -8,7 +8,7 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -91,7 +91,7 @@ class Family:
         optional: ends of keys that may be missing.
     """
 
-    inputs: frozenset[str]
+    inputs: Container[str]
     outputs: Callable[[Vectors], Mapping[str, Tensor]]
     left_out: Mapping[str, str]
     tolerance: Callable[[str, Tensor], float]

@@ -9,6 +9,9 @@ from gencls.zoo.networks.e4e import E4EEncoder
 from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
 from gencls.zoo.networks.headed_classifier import HeadedClassifier, headed_classifier
 from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
+from gencls.zoo.networks.logistic_mixture import LogisticMixture
+from gencls.zoo.networks.nvae import NVAE, adaptive_groups
+from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
 from gencls.zoo.networks.official_abs import official_abs_decoders
 from gencls.zoo.networks.style_autoencoders import E4EAutoencoder, StyleTransformerAutoencoder
 from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
@@ -16,6 +19,7 @@ from gencls.zoo.networks.stylegan2 import StyleGAN2
 
 __all__ = [
     "CNN",
+    "NVAE",
     "TABLE_2_1",
     "Architecture",
     "ClassConditionalAutoencoder",
@@ -33,6 +37,9 @@ __all__ = [
     "StyleGAN2",
     "StyleTransformerAutoencoder",
     "StyleTransformerEncoder",
+    "LogisticMixture",
+    "NVlabsNVAE",
+    "adaptive_groups",
     "find_architecture",
     "headed_classifier",
     "official_abs_decoders",

@@ -1,0 +1,213 @@
+"""What hierarchical VAEs share: levels of codes, each with a prior and a posterior that depend on the codes above."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gencls.core.errors import GenclsError
+from gencls.core.generator import Mix, MultiLatentModel
+from gencls.zoo.networks.logistic_mixture import LogisticMixture
+
+__all__ = ["Choose", "DiagonalGaussian", "HierarchicalVAE", "HierarchicalVAEOutput"]
+
+
+class DiagonalGaussian:
+    """N(mean, scale^2), independent in each element, with the soft clamp c(a) = 5 tanh(a / 5) of both parameters.
+
+    mean = c(mu), scale = exp(c(log sigma)) + floor.
+
+    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898); the clamp is from its public code.
+
+    Args:
+        mu: (N, ...), before the clamp.
+        log_sigma: (N, ...), before the clamp.
+        floor: least scale.
+    """
+
+    def __init__(self, mu: Tensor, log_sigma: Tensor, *, floor: float = 0.0) -> None:
+        self.mu, self.log_sigma, self.floor = mu, log_sigma, floor
+        self.mean = _soft_clamp(mu)
+        self.scale = _soft_clamp(log_sigma).exp() + floor
+
+    def residual(self, mu: Tensor, log_sigma: Tensor) -> "DiagonalGaussian":
+        """N(mu_p + mu, ...): relative to this one, added before the clamp (NVAE, section 3.2)."""
+        return DiagonalGaussian(self.mu + mu, self.log_sigma + log_sigma, floor=self.floor)
+
+    def at(self, noise: Tensor, *, temperature: float = 1.0) -> Tensor:
+        """The draw mean + temperature * scale * noise."""
+        return self.mean + temperature * self.scale * noise
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """Log density of each image's code, summed: (N,)."""
+        standard = (codes - self.mean) / self.scale
+        return -(0.5 * standard.square() + self.scale.log() + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+    def kl(self, other: "DiagonalGaussian") -> Tensor:
+        """KL(self || other), summed over each image's code: (N,)."""
+        ratio = self.scale / other.scale
+        shift = (self.mean - other.mean) / other.scale
+        return (0.5 * (shift.square() + ratio.square()) - 0.5 - ratio.log()).flatten(1).sum(1)
+
+
+Choose = Callable[[int, Tensor, DiagonalGaussian], Tensor]
+"""(level, the decoder's state above it, prior) -> the code that is used at this level."""
+
+
+class HierarchicalVAEOutput(NamedTuple):
+    """What training needs: minimise kl.sum(1) - reconstruction.log_prob(images).sum((1, 2))."""
+
+    reconstruction: LogisticMixture
+    """p(x | z) for a draw z of the posterior."""
+    kl: Tensor
+    """(N, L): KL(q(z_i | x, z_<i) || p(z_i | z_<i)); with flows log q - log p of the draw."""
+
+
+class HierarchicalVAE(MultiLatentModel):
+    """p(x, z) = p(x | z) prod_i p(z_i | z_<i) with the posterior q(z | x) = prod_i q(z_i | x, z_<i).
+
+    The encoder is run once per image; then one pass from the coarsest level to the finest computes at each level the prior and
+    the posterior from the decoder's state, takes a code, and adds it to the state. Subclasses give the steps of that pass.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        latent_shapes: (L_i, H_i, W_i) of the code at each level, coarse to fine.
+        temperature: scales the standard deviation of all draws from the prior.
+
+    Raises:
+        GenclsError: for a temperature that is negative.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], latent_shapes: Sequence[tuple[int, int, int]], *, temperature: float
+    ) -> None:
+        super().__init__()
+        if not temperature >= 0:
+            raise GenclsError(f"{type(self).__name__}: expected temperature >= 0, got {temperature}")
+        self.image_shape = image_shape
+        self.latent_shapes = tuple(latent_shapes)
+        self.num_levels = len(self.latent_shapes)
+        self.temperature = temperature
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Sequence[Tensor]:
+        """The encoder's bottom-up pass: images (N, C, H, W) in [0, 1] to one feature map per level, coarse to fine."""
+
+    @abstractmethod
+    def start(self, count: int) -> Tensor:
+        """The decoder's state above the first level, the same for ``count`` images."""
+
+    @abstractmethod
+    def descend(self, level: int, state: Tensor) -> Tensor:
+        """The decoder's cells between the code of the level before and this one; at level 0 there are none."""
+
+    @abstractmethod
+    def prior(self, level: int, state: Tensor) -> DiagonalGaussian:
+        """p(z_i | z_<i)."""
+
+    @abstractmethod
+    def posterior(self, level: int, feature: Tensor, state: Tensor, prior: DiagonalGaussian) -> DiagonalGaussian:
+        """q(z_i | x, z_<i)."""
+
+    @abstractmethod
+    def flow(self, level: int, codes: Tensor) -> Tensor:
+        """The normalizing flow of a level, of unit Jacobian, for codes that an image had a part in; or the codes themselves."""
+
+    @abstractmethod
+    def combine(self, level: int, state: Tensor, codes: Tensor) -> Tensor:
+        """Add the code of a level to the decoder's state."""
+
+    @abstractmethod
+    def output(self, state: Tensor) -> LogisticMixture:
+        """p(x | z) from the decoder's last state."""
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal draws (N, ...): the one place where codes get their randomness, in the order of the levels."""
+        return torch.randn_like(like)
+
+    def top_down(self, count: int, choose: Choose) -> LogisticMixture:
+        """The pass from the coarsest level to the finest.
+
+        Args:
+            count: the number N of images.
+            choose: called once per level, in order, for the code (N, L_i, H_i, W_i).
+
+        Returns:
+            p(x | z) of the chosen codes.
+        """
+        state = self.start(count)
+        for level in range(self.num_levels):
+            state = self.descend(level, state)
+            state = self.combine(level, state, choose(level, state, self.prior(level, state)))
+        return self.output(state)
+
+    def forward(self, images: Tensor) -> HierarchicalVAEOutput:
+        """Draw the codes from the posterior, as in training.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+
+        Raises:
+            GenclsError: for images of another shape.
+        """
+        self._check(images)
+        features = self.features(images)
+        kl: list[Tensor] = []
+
+        def choose(level: int, state: Tensor, prior: DiagonalGaussian) -> Tensor:
+            posterior = self.posterior(level, features[level], state, prior)
+            drawn = posterior.at(self.noise(posterior.mean))
+            codes = self.flow(level, drawn)
+            # Without a flow there is a closed form; with one the prior is that of the code behind it.
+            kl.append(posterior.kl(prior) if codes is drawn else posterior.log_prob(drawn) - prior.log_prob(codes))
+            return codes
+
+        reconstruction = self.top_down(len(images), choose)
+        return HierarchicalVAEOutput(reconstruction, torch.stack(kl, dim=1))
+
+    def autoencode(self, images: Tensor, mix: Mix) -> Tensor:
+        """Encode, mix and decode, level by level: both codes of a level depend on the mixed codes of the levels above.
+
+        The encoded code is the mean of the posterior, the sampled one a draw from the prior at :attr:`temperature`; the flow
+        acts on the mixed code. Source: the purification code SerezD/gen_adversarial; the paper's Algorithm 1 samples all codes
+        first.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            mix: called once per level, in order, with the encoded and the sampled code (N, L_i, H_i, W_i).
+
+        Returns:
+            The mean of p(x | z), (N, C, H, W) in [0, 1].
+
+        Raises:
+            GenclsError: for images of another shape.
+        """
+        self._check(images)
+        features = self.features(images)
+
+        def choose(level: int, state: Tensor, prior: DiagonalGaussian) -> Tensor:
+            encoded = self.posterior(level, features[level], state, prior).mean
+            return self.flow(level, mix(level, encoded, self._draw(level, state, prior)))
+
+        return self.top_down(len(images), choose).mean()
+
+    def sample(self, count: int) -> LogisticMixture:
+        """p(x | z) for ``count`` draws of the codes from the prior at :attr:`temperature`; no flow acts on them."""
+        return self.top_down(count, self._draw)
+
+    def _draw(self, level: int, state: Tensor, prior: DiagonalGaussian) -> Tensor:
+        return prior.at(self.noise(prior.mean), temperature=self.temperature)
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not images.is_floating_point():
+            raise GenclsError(
+                f"{type(self).__name__}: expected floating-point images of shape (N, {', '.join(map(str, self.image_shape))}), "
+                f"got {images.dtype} of shape {tuple(images.shape)}"
+            )
+
+
+def _soft_clamp(values: Tensor) -> Tensor:
+    return 5 * torch.tanh(values / 5)

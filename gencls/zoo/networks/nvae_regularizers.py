@@ -1,0 +1,63 @@
+"""What keeps the training of a deep hierarchical VAE stable: penalties on its weights."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gencls.zoo.networks.nvae_cells import WeightNormConv2d
+from gencls.zoo.networks.nvae_nvlabs_cells import NormedConv2d
+
+__all__ = ["SpectralPenalty", "batch_norm_penalty"]
+
+_CONVOLUTIONS = (nn.Conv2d, NormedConv2d, WeightNormConv2d)
+
+
+def batch_norm_penalty(network: nn.Module) -> Tensor:
+    """Sum over the batch norms of the largest absolute scale.
+
+    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898), section 3.1, which regularises the norm of the
+    scales; that it is the largest one is from its public code.
+
+    Returns:
+        A number without dimensions; NVAE adds it times 0.01 to the loss.
+    """
+    scales = [module.weight.abs().max() for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return torch.stack(scales).sum()
+
+
+class SpectralPenalty:
+    """Sum over the convolutions of the largest singular value of the weight, a matrix with one row per output channel.
+
+    The values are estimated by power iteration, which goes on from call to call while the weights change little.
+
+    Source: NVAE, section 3.2 "Spectral Regularization".
+
+    Args:
+        network: made of torch's convolutions and those of NVAE's cells, whose weight norm and masks are applied.
+        first_steps: power iterations before the first call.
+    """
+
+    def __init__(self, network: nn.Module, *, first_steps: int = 10) -> None:
+        self._layers = [module for module in network.modules() if isinstance(module, _CONVOLUTIONS)]
+        self._left = [torch.randn_like(matrix[:, 0]) for matrix in self._matrices()]
+        with torch.no_grad():
+            for _ in range(first_steps):
+                self()
+
+    def __call__(self) -> Tensor:
+        """One step of the iteration, then the sum, differentiable in the weights.
+
+        Returns:
+            A number without dimensions; NVAE adds it times 0.01 to the loss.
+        """
+        values: list[Tensor] = []
+        for index, matrix in enumerate(self._matrices()):
+            with torch.no_grad():
+                right = functional.normalize(matrix.T @ self._left[index], dim=0)
+                self._left[index] = functional.normalize(matrix @ right, dim=0)
+            values.append(self._left[index] @ matrix @ right)
+        return torch.stack(values).sum()
+
+    def _matrices(self) -> list[Tensor]:
+        weights = (layer.weight if isinstance(layer, nn.Conv2d) else layer.effective_weight() for layer in self._layers)
+        return [weight.flatten(1) for weight in weights]

@@ -1,0 +1,229 @@
+"""Published NVAE checkpoints: a file to a network, its sizes read off the weights."""
+
+import re
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from gencls.core.errors import GenclsError
+from gencls.zoo.checkpoints import load_torch_file, tensors_by_name
+from gencls.zoo.networks.logistic_mixture import mixture_channels
+from gencls.zoo.networks.nvae import NVAE
+from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
+
+__all__ = ["load_nvae", "load_nvlabs_nvae", "nvae_from_state", "nvlabs_nvae_from_state", "unused_nvlabs_keys"]
+
+State = Mapping[str, Tensor]
+Network = TypeVar("Network", NVAE, NVlabsNVAE)
+
+_UPPER_EDGE = 0.99  # of the published likelihood, see LogisticMixture
+_REESTIMATED = "state_dict_temp="
+_ALIAS = ".weight_normalized"
+
+
+def load_nvae(path: str | Path, *, temperature: float = 0.6, reestimated: bool = True, image_size: int | None = None) -> NVAE:
+    """Read a checkpoint of GitHub SerezD/NVAE-from-scratch.
+
+    Such a file holds the trained weights as ``state_dict`` and, as ``state_dict_temp=0.6``, ..., the same weights with batch
+    norm statistics estimated again on samples of that temperature.
+
+    Args:
+        path: the file.
+        temperature: of the network's draws from the prior; the MLVGM paper's code has 0.6.
+        reestimated: take the statistics that belong to the temperature; False takes those of the training.
+        image_size: H = W that the network is to have; None takes any.
+
+    Returns:
+        The network in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for a file that is missing, damaged or something else; one without weights for this temperature; weights
+            that are not those of an NVAE in this layout, or of another image size.
+    """
+    content = load_torch_file(path)
+    found = {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
+    found = {key: value for key, value in found.items() if key.startswith("state_dict")}
+    wanted = [key for key in found if (_temperature(key) == temperature if reestimated else key == "state_dict")]
+    if not wanted:
+        name = f"{_REESTIMATED}{temperature}" if reestimated else "state_dict"
+        raise GenclsError(f"{path}: expected weights under {name!r}; got {', '.join(map(repr, found)) or 'none'}")
+    network = nvae_from_state(tensors_by_name(path, found[wanted[0]]), temperature=temperature)
+    if any(bool(mask.any()) for name, mask in network.named_buffers() if name.endswith("layers.4.mask")):
+        raise GenclsError(f"{path}: expected flows that are constant shifts, as published; got other masks")
+    return _of_size(network, path, image_size)
+
+
+def load_nvlabs_nvae(
+    path: str | Path, *, temperature: float = 1.0, residual: bool | None = None, image_size: int | None = None
+) -> NVlabsNVAE:
+    """Read a checkpoint of GitHub NVlabs/NVAE (its licence is non-commercial).
+
+    Args:
+        path: the file.
+        temperature: of the network's draws from the prior.
+        residual: whether posteriors are relative to priors, which the weights do not tell; None takes ``res_dist`` of the
+            file's ``args``.
+        image_size: H = W that the network is to have; None takes any.
+
+    Returns:
+        The network in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for a file that is missing, damaged or something else; one without ``args`` if residual is None; weights
+            that are not those of an NVAE in this layout, or of another image size.
+    """
+    content = load_torch_file(path, allowed=[Namespace])
+    content = content if isinstance(content, Mapping) else {}
+    if "state_dict" not in content:
+        raise GenclsError(f"{path}: expected weights under 'state_dict'; got {', '.join(map(repr, content)) or 'none'}")
+    if residual is None:
+        residual = getattr(content.get("args"), "res_dist", None)
+    if residual is None:
+        raise GenclsError(f"{path}: expected res_dist in the args of the file, or the argument residual; got neither")
+    state = tensors_by_name(path, content["state_dict"])
+    return _of_size(nvlabs_nvae_from_state(state, residual=residual, temperature=temperature), path, image_size)
+
+
+def nvae_from_state(state: State, *, temperature: float = 1.0) -> NVAE:
+    """Build the NVAE whose weights these are; the network shares the tensors.
+
+    Args:
+        state: a state dict of GitHub SerezD/NVAE-from-scratch.
+        temperature: of draws from the prior.
+
+    Returns:
+        The network in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
+    """
+    return _build(NVAE, state, _sizes(state), temperature=temperature)
+
+
+def nvlabs_nvae_from_state(state: State, *, residual: bool = True, temperature: float = 1.0) -> NVlabsNVAE:
+    """Build the NVAE whose weights these are; the network shares the tensors.
+
+    Args:
+        state: a state dict of GitHub NVlabs/NVAE; the keys of :func:`unused_nvlabs_keys` may be there or not.
+        residual: whether posteriors are relative to priors, ``res_dist`` there.
+        temperature: of draws from the prior.
+
+    Returns:
+        The network in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
+    """
+    unused = set(unused_nvlabs_keys(state))
+    used = {key: value for key, value in state.items() if key not in unused}
+    return _build(NVlabsNVAE, used, _nvlabs_sizes(used), residual=residual, temperature=temperature)
+
+
+def unused_nvlabs_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """The keys that repeat another one: ``weight_normalized`` beside the same ``weight``."""
+    present = set(keys)
+    return tuple(key for key in present if key.endswith(_ALIAS) and f"{key.removesuffix(_ALIAS)}.weight" in present)
+
+
+def _build(kind: type[Network], state: State, sizes: dict[str, Any], **settings: Any) -> Network:
+    layout = _layout(kind, **sizes)
+    missing, surplus = ([key for key in first if key not in second] for first, second in ((layout, state), (state, layout)))
+    if missing or surplus:
+        names = (", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") for keys in (missing, surplus))
+        missed, left = (name or "none" for name in names)
+        raise GenclsError(f"NVAE checkpoint: expected other keys; missing: {missed}; surplus: {left}")
+    for key, shape in layout.items():
+        if state[key].shape != shape:
+            raise GenclsError(f"NVAE checkpoint: expected {key} of shape {tuple(shape)}; got {tuple(state[key].shape)}")
+    with torch.device("meta"):  # no time for numbers that the weights replace
+        network = kind(**sizes, **settings, upper_edge=_UPPER_EDGE)
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=16)
+def _layout(kind: type[NVAE] | type[NVlabsNVAE], **sizes: Any) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {key: value.shape for key, value in kind(**sizes).state_dict().items()}
+
+
+def _of_size(network: Network, path: str | Path, image_size: int | None) -> Network:
+    if image_size is not None and network.image_shape[1:] != (image_size, image_size):
+        raise GenclsError(f"{path}: expected a network for images of {image_size} pixels; got one for {network.image_shape}")
+    return network
+
+
+def _temperature(key: str) -> float | None:
+    """T of a key ``state_dict_temp=T``."""
+    match = re.fullmatch(rf"{_REESTIMATED}(\d+(?:\.\d+)?)", key)
+    return None if match is None else float(match[1])
+
+
+def _sizes(state: State) -> dict[str, Any]:
+    """Arguments of NVAE, from the names and shapes of its weights."""
+    channels, colours, *_ = _shape(state, "preprocessing_block.init_conv.parametrizations.weight.original1", 4)
+    *_, height, width = _shape(state, "const_prior", 4)
+    scales, blocks = _count(state, r"encoder_tower\.scale_(\d+)\."), _count(state, r"preprocessing_block\.block_(\d+)\.")
+    shrink = 2 ** max(blocks + scales - 1, 0)
+    return {
+        "image_shape": (colours, height * shrink, width * shrink),
+        "groups": tuple(_count(state, rf"encoder_tower\.scale_{scale}\.group_(\d+)\.") for scale in range(scales)),
+        "cells": _count(state, r"encoder_tower\.scale_\d+\.group_\d+\.cell_(\d+)\."),
+        "latent_channels": _shape(state, "enc_sampler.sampler_0:0.bias", 1)[0] // 2,
+        "channels": channels,
+        "blocks": blocks,
+        "block_cells": _count(state, r"preprocessing_block\.block_\d+\.cell_(\d+)\.") if blocks else 1,
+        "mixtures": _shape(state, "to_logits.1.bias", 1)[0] // mixture_channels(1, colours),
+        "flows": _count(state, r"nf_cells\.nf_\d+:\d+\.(\d+)\."),
+    }
+
+
+def _nvlabs_sizes(state: State) -> dict[str, Any]:
+    """Arguments of NVlabsNVAE, from the names and shapes of its weights, whose towers are flat lists."""
+    channels, colours, *_ = _shape(state, "stem.weight", 4)
+    pixels, decoder_channels, *_ = _shape(state, "image_conditional.1.weight", 4)
+    _, height, width = _shape(state, "prior_ftr0", 3)
+    encoder, decoder = _tower(state, "enc_tower"), _tower(state, "dec_tower")
+    before, after = _tower(state, "pre_process"), _tower(state, "post_process")
+    # Between the cells "s" that change the size, each group of the encoder ends with a combiner "c", but for the very last one.
+    groups = [part.count("c") for part in reversed(encoder.split("s"))]
+    groups[0] += 1
+    levels, blocks = sum(groups), before.count("s")
+    shrink = 2 ** (blocks + len(groups) - 1)
+    return {
+        "image_shape": (colours, height * shrink, width * shrink),
+        "groups": tuple(groups),
+        "cells": (encoder.count(".") // levels, decoder.count(".") // max(levels - 1, 1)),
+        "latent_channels": _shape(state, "enc_sampler.0.bias", 1)[0] // 2,
+        "channels": (channels, decoder_channels),
+        "blocks": blocks,
+        "block_cells": (len(before) // blocks, len(after) // blocks) if blocks else (1, 1),
+        "mixtures": pixels // mixture_channels(1, colours),
+        "flows": _count(state, r"nf_cells\.(\d+)\.") // levels,
+        "squeeze": any(".se.se." in key for key in state),
+    }
+
+
+def _tower(state: State, name: str) -> str:
+    """One letter per module: "c" combiner, "s" cell that changes the size, "." other cell."""
+    letters = ["."] * _count(state, rf"{name}\.(\d+)\.")
+    for match in filter(None, map(re.compile(rf"{name}\.(\d+)\.(conv|skip)\.").match, state)):
+        letters[int(match[1])] = match[2][0]
+    return "".join(letters)
+
+
+def _count(state: State, pattern: str) -> int:
+    """One more than the highest number at this place of the keys; 0 without such keys."""
+    return max((int(match[1]) + 1 for match in map(re.compile(pattern).match, state) if match), default=0)
+
+
+def _shape(state: State, key: str, rank: int) -> torch.Size:
+    if key not in state or state[key].ndim != rank:
+        found = f"shape {tuple(state[key].shape)}" if key in state else "nothing"
+        raise GenclsError(f"NVAE checkpoint: expected {key} of rank {rank}; got {found}")
+    return state[key].shape
