@@ -59,26 +59,11 @@ class MeanRowsPixels(MultiLatentModel):
         self.clamp = clamp
         self.encoded = 0  # images
 
-    def codes(self, images):
+    def encode_once(self, images):
         self.encoded += len(images)
         rows = images.mean(dim=3, keepdim=True)
         mean = rows.mean(dim=2, keepdim=True)
         return mean - 0.5, rows - mean, images - rows
-
-    def autoencode(self, images, mix):
-        codes = self.codes(images)
-        image = 0.5 + sum(mix(level, code, self.sigma * torch.randn_like(code)) for level, code in enumerate(codes))
-        return image.clamp(0, 1) if self.clamp else image
-
-
-class EncodesOnce(MeanRowsPixels):
-    """The same with a separate encoder."""
-
-    def autoencode(self, images, mix):
-        return self.decode_mixed(self.encode_once(images), mix)
-
-    def encode_once(self, images):
-        return self.codes(images)
 
     def decode_mixed(self, encoded, mix):
         image = 0.5 + sum(mix(level, code, self.sigma * torch.randn_like(code)) for level, code in enumerate(encoded))

@@ -18,9 +18,9 @@ Mix = Callable[[int, Tensor, Tensor], Tensor]
 class MultiLatentModel(nn.Module, ABC):
     """MLVGM: an autoencoder with L latent levels whose prior can be sampled level by level.
 
-    There is one method and not ``encode``/``decode``, because in a hierarchical VAE both the posterior and the prior of
-    level i depend on the codes that were *mixed* at the levels above; the codes cannot be computed before mixing.
-    A StyleGAN2 with an encoder, whose levels are independent, implements it with a loop.
+    Codes are mixed while they are decoded, because in a hierarchical VAE both the posterior and the prior of level i depend on
+    the codes that were *mixed* at the levels above; the codes cannot be computed before mixing. What can be is
+    :meth:`encode_once`.
 
     Source: "Pre-trained Multiple Latent Variable Generative Models are good defenders against adversarial attacks",
     Appendix A.
@@ -28,7 +28,6 @@ class MultiLatentModel(nn.Module, ABC):
 
     num_levels: int
 
-    @abstractmethod
     def autoencode(self, images: Tensor, mix: Mix) -> Tensor:
         """Encode, mix and decode.
 
@@ -40,33 +39,33 @@ class MultiLatentModel(nn.Module, ABC):
             Images (N, C, H, W) in [0, 1]. ``mix`` returning always its second argument is plain autoencoding; returning
             always its third gives samples that do not depend on the images.
         """
+        return self.decode_mixed(self.encode_once(images), mix)
 
+    @abstractmethod
     def encode_once(self, images: Tensor) -> Latents:
         """The part of :meth:`autoencode` that depends on the images alone: no random number, no mixed code.
 
-        A purifier that needs S draws of an image calls it once and repeats the rows of the result. A model overrides it
-        together with :meth:`decode_mixed`; by default nothing is done once per image.
+        A purifier that needs S draws of an image calls it once and repeats the rows of the result.
 
         Args:
             images: (N, C, H, W) in [0, 1].
 
         Returns:
-            Tensors (N, ...): the codes of a StyleGAN2 encoder, the features of NVAE's bottom-up pass; here the images.
+            Tensors (N, ...): the codes of a StyleGAN2 encoder, the features of NVAE's bottom-up pass; where nothing is to be
+            shared, the images.
         """
-        return (images,)
 
+    @abstractmethod
     def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
-        """Sample, mix and decode: ``decode_mixed(encode_once(images), mix)`` is ``autoencode(images, mix)``.
+        """The rest of :meth:`autoencode`: sample, mix and decode.
 
         Args:
             encoded: from :meth:`encode_once`, rows repeated or chosen at will.
             mix: see :meth:`autoencode`.
 
         Returns:
-            Images, one per row of ``encoded``.
+            Images in [0, 1], one per row of ``encoded``.
         """
-        (images,) = encoded
-        return self.autoencode(images, mix)
 
 
 class ClassConditionalGenerator(nn.Module, ABC):

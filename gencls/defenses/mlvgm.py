@@ -59,7 +59,7 @@ class MLVGMPurification(Transform):
     see the codes already mixed above it, where the algorithm as printed encodes first.
 
     The gradient is exact through all of it. Several draws of an image share what comes before the first random number: the blur
-    and, without noise, the encoder (if the model separates it, see :meth:`gencls.core.MultiLatentModel.encode_once`).
+    and, without noise, the encoder (:meth:`gencls.core.MultiLatentModel.encode_once`).
 
     Attributes:
         alphas: a_0, ..., a_{N-1} as used, after ``highest``.

@@ -31,9 +31,6 @@ class Pyramid(MultiLatentModel):
         self.up = nn.ModuleList([nn.ConvTranspose2d(width, width, 4, 2, 1) for _ in range(self.num_levels)])
         self.image = nn.Conv2d(width, 3, 3, 1, 1)
 
-    def autoencode(self, images: Tensor, mix: Mix) -> Tensor:
-        return self.decode_mixed(self.encode_once(images), mix)
-
     def encode_once(self, images: Tensor) -> Latents:
         codes, features = [], images
         for down, same in zip(self.down, self.same, strict=True):
@@ -49,15 +46,18 @@ class Pyramid(MultiLatentModel):
 
 
 class EncodesEveryDraw(MultiLatentModel):
-    """The same network, whose encoder is not declared separable."""
+    """The same network, nothing of which is shared by the draws of an image."""
 
     def __init__(self, model: MultiLatentModel) -> None:
         super().__init__()
         self.model = model
         self.num_levels = model.num_levels
 
-    def autoencode(self, images: Tensor, mix: Mix) -> Tensor:
-        return self.model.autoencode(images, mix)
+    def encode_once(self, images: Tensor) -> Latents:
+        return (images,)
+
+    def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
+        return self.model.autoencode(*encoded, mix)
 
 
 def classifier() -> nn.Module:

@@ -23,7 +23,7 @@ from gencls.defenses import (
     RandomStarts,
 )
 from gencls.perceptual import L2
-from tests.toys import EncodesOnce, SigmoidDecoders, small_cnn
+from tests.toys import MeanRowsPixels, SigmoidDecoders, small_cnn
 
 SHAPE = (1, 8, 8)
 CLASSES = 4
@@ -86,7 +86,7 @@ DEFENSES = {
     "GaussianNoise": lambda seed: behind(GaussianNoise(0.1), seed),
     "GaussianBlur": lambda seed: behind(GaussianBlur(0.8), seed),
     "FixedLengthNoise": lambda seed: behind(FixedLengthNoise(0.5), seed),
-    "MLVGMPurification": lambda seed: behind(MLVGMPurification(EncodesOnce(), "cosine", blur=GaussianBlur(0.5)), seed),
+    "MLVGMPurification": lambda seed: behind(MLVGMPurification(MeanRowsPixels(), "cosine", blur=GaussianBlur(0.5)), seed),
     "Binarize": lambda seed: behind(Binarize(), seed),
     "AnalysisBySynthesis": engine,
     "ABS": lambda seed: ABS(SigmoidDecoders(CLASSES, SHAPE, seed=seed), starts=64, steps=5, seed=seed),

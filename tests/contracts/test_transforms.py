@@ -4,7 +4,7 @@ import torch
 import gencls.defenses
 from gencls.core import Transform, draws, keyed
 from gencls.defenses import Binarize, FixedLengthNoise, GaussianBlur, GaussianNoise, MLVGMPurification
-from tests.toys import EncodesOnce
+from tests.toys import MeanRowsPixels
 
 TRANSFORMS = {
     "GaussianNoise": lambda: GaussianNoise(0.3),
@@ -12,7 +12,7 @@ TRANSFORMS = {
     "GaussianBlur": lambda: GaussianBlur(1.0),
     "Binarize": Binarize,
     "MLVGMPurification": lambda: MLVGMPurification(
-        EncodesOnce(), "linear", blur=GaussianBlur(0.5), noise=FixedLengthNoise(1.0)
+        MeanRowsPixels(), "linear", blur=GaussianBlur(0.5), noise=FixedLengthNoise(1.0)
     ),
 }
 

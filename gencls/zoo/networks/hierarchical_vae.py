@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.core.generator import Mix, MultiLatentModel
+from gencls.core.generator import Latents, Mix, MultiLatentModel
 from gencls.zoo.networks.logistic_mixture import LogisticMixture
 
 __all__ = ["Choose", "DiagonalGaussian", "HierarchicalVAE", "HierarchicalVAEOutput"]
@@ -168,31 +168,35 @@ class HierarchicalVAE(MultiLatentModel):
         reconstruction = self.top_down(len(images), choose)
         return HierarchicalVAEOutput(reconstruction, torch.stack(kl, dim=1))
 
-    def autoencode(self, images: Tensor, mix: Mix) -> Tensor:
-        """Encode, mix and decode, level by level: both codes of a level depend on the mixed codes of the levels above.
+    def encode_once(self, images: Tensor) -> Latents:
+        """The encoder's feature maps, one (N, C_i, H_i, W_i) per level; the codes depend on mixed ones as well.
+
+        Raises:
+            GenclsError: for images of another shape.
+        """
+        self._check(images)
+        return tuple(self.features(images))
+
+    def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
+        """Mix and decode level by level: both codes of a level depend on the mixed codes of the levels above.
 
         The encoded code is the mean of the posterior, the sampled one a draw from the prior at :attr:`temperature`; the flow
         acts on the mixed code. Source: the purification code SerezD/gen_adversarial; the paper's Algorithm 1 samples all codes
         first.
 
         Args:
-            images: (N, C, H, W) in [0, 1].
+            encoded: the feature maps.
             mix: called once per level, in order, with the encoded and the sampled code (N, L_i, H_i, W_i).
 
         Returns:
             The mean of p(x | z), (N, C, H, W) in [0, 1].
-
-        Raises:
-            GenclsError: for images of another shape.
         """
-        self._check(images)
-        features = self.features(images)
 
         def choose(level: int, state: Tensor, prior: DiagonalGaussian) -> Tensor:
-            encoded = self.posterior(level, features[level], state, prior).mean
-            return self.flow(level, mix(level, encoded, self._draw(level, state, prior)))
+            code = self.posterior(level, encoded[level], state, prior).mean
+            return self.flow(level, mix(level, code, self._draw(level, state, prior)))
 
-        return self.top_down(len(images), choose).mean()
+        return self.top_down(len(encoded[0]), choose).mean()
 
     def sample(self, count: int) -> LogisticMixture:
         """p(x | z) for ``count`` draws of the codes from the prior at :attr:`temperature`; no flow acts on them."""

@@ -73,7 +73,11 @@ class StyleAutoencoder(MultiLatentModel):
         return torch.randn_like(like)
 
     def encode_once(self, images: Tensor) -> Latents:
-        """The part of :meth:`autoencode` that depends on the images alone: the encoded codes (N, L, D)."""
+        """The encoded codes (N, L, D).
+
+        Raises:
+            GenclsError: for images of another shape.
+        """
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not images.is_floating_point():
             raise GenclsError(
                 f"{type(self).__name__}: expected floating-point images of shape (N, {', '.join(map(str, self.image_shape))}), "
@@ -82,27 +86,12 @@ class StyleAutoencoder(MultiLatentModel):
         return (self.encode(2 * images - 1) + self.latent_avg,)
 
     def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
-        """Sample, mix and decode the encoded codes."""
+        """Sample, mix and decode, see :class:`~gencls.core.MultiLatentModel`; the codes of a level are (N, D)."""
         (codes,) = encoded
         sampled = self.generator.mapping(self.noise_std * self.noise(codes))
         pairs = zip(codes.unbind(1), sampled.unbind(1), strict=True)
         mixed = torch.stack([mix(level, *pair) for level, pair in enumerate(pairs)], dim=1)
         return self.frame(self.generator(mixed)).add(1).div(2).clamp(0, 1)
-
-    def autoencode(self, images: Tensor, mix: Mix) -> Tensor:
-        """Encode, mix and decode.
-
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-            mix: called once per level, in order, with the encoded and the sampled code (N, D).
-
-        Returns:
-            Images (N, 3, H, W) in [0, 1].
-
-        Raises:
-            GenclsError: for images of another shape.
-        """
-        return self.decode_mixed(self.encode_once(images), mix)
 
 
 class E4EAutoencoder(StyleAutoencoder):
