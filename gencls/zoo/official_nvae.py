@@ -2,23 +2,18 @@
 
 import re
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
 from gencls.core.errors import GenclsError
-from gencls.zoo.checkpoints import load_torch_file, tensors_by_name
 from gencls.zoo.networks.logistic_mixture import mixture_channels
 from gencls.zoo.networks.nvae import NVAE
 from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
+from gencls.zoo.published import State, Weights, file_content, weights_under
 
 __all__ = ["load_nvae", "load_nvlabs_nvae", "nvae_from_state", "nvlabs_nvae_from_state", "unused_nvlabs_keys"]
 
-State = Mapping[str, Tensor]
 Network = TypeVar("Network", NVAE, NVlabsNVAE)
 
 _UPPER_EDGE = 0.99  # of the published likelihood, see LogisticMixture
@@ -45,14 +40,10 @@ def load_nvae(path: str | Path, *, temperature: float = 0.6, reestimated: bool =
         GenclsError: for a file that is missing, damaged or something else; one without weights for this temperature; weights
             that are not those of an NVAE in this layout, or of another image size.
     """
-    content = load_torch_file(path)
-    found = {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
-    found = {key: value for key, value in found.items() if key.startswith("state_dict")}
-    wanted = [key for key in found if (_temperature(key) == temperature if reestimated else key == "state_dict")]
-    if not wanted:
-        name = f"{_REESTIMATED}{temperature}" if reestimated else "state_dict"
-        raise GenclsError(f"{path}: expected weights under {name!r}; got {', '.join(map(repr, found)) or 'none'}")
-    network = nvae_from_state(tensors_by_name(path, found[wanted[0]]), temperature=temperature)
+    content = file_content(path)
+    name = f"{_REESTIMATED}{temperature}" if reestimated else "state_dict"
+    written = next((key for key in content if reestimated and _temperature(key) == temperature), name)
+    network = nvae_from_state(weights_under(path, content, written), temperature=temperature)
     if any(bool(mask.any()) for name, mask in network.named_buffers() if name.endswith("layers.4.mask")):
         raise GenclsError(f"{path}: expected flows that are constant shifts, as published; got other masks")
     return _of_size(network, path, image_size)
@@ -77,15 +68,12 @@ def load_nvlabs_nvae(
         GenclsError: for a file that is missing, damaged or something else; one without ``args`` if residual is None; weights
             that are not those of an NVAE in this layout, or of another image size.
     """
-    content = load_torch_file(path, allowed=[Namespace])
-    content = content if isinstance(content, Mapping) else {}
-    if "state_dict" not in content:
-        raise GenclsError(f"{path}: expected weights under 'state_dict'; got {', '.join(map(repr, content)) or 'none'}")
+    content = file_content(path, allowed=[Namespace])
+    state = weights_under(path, content, "state_dict")
     if residual is None:
         residual = getattr(content.get("args"), "res_dist", None)
     if residual is None:
         raise GenclsError(f"{path}: expected res_dist in the args of the file, or the argument residual; got neither")
-    state = tensors_by_name(path, content["state_dict"])
     return _of_size(nvlabs_nvae_from_state(state, residual=residual, temperature=temperature), path, image_size)
 
 
@@ -102,7 +90,8 @@ def nvae_from_state(state: State, *, temperature: float = 1.0) -> NVAE:
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
     """
-    return _build(NVAE, state, _sizes(state), temperature=temperature)
+    weights = Weights(NVAE, state)
+    return weights.build(**_sizes(weights), temperature=temperature, upper_edge=_UPPER_EDGE)
 
 
 def nvlabs_nvae_from_state(state: State, *, residual: bool = True, temperature: float = 1.0) -> NVlabsNVAE:
@@ -120,36 +109,14 @@ def nvlabs_nvae_from_state(state: State, *, residual: bool = True, temperature: 
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
     """
     unused = set(unused_nvlabs_keys(state))
-    used = {key: value for key, value in state.items() if key not in unused}
-    return _build(NVlabsNVAE, used, _nvlabs_sizes(used), residual=residual, temperature=temperature)
+    weights = Weights(NVlabsNVAE, {key: value for key, value in state.items() if key not in unused})
+    return weights.build(**_nvlabs_sizes(weights), residual=residual, temperature=temperature, upper_edge=_UPPER_EDGE)
 
 
 def unused_nvlabs_keys(keys: Iterable[str]) -> tuple[str, ...]:
     """The keys that repeat another one: ``weight_normalized`` beside the same ``weight``."""
     present = set(keys)
     return tuple(key for key in present if key.endswith(_ALIAS) and f"{key.removesuffix(_ALIAS)}.weight" in present)
-
-
-def _build(kind: type[Network], state: State, sizes: dict[str, Any], **settings: Any) -> Network:
-    layout = _layout(kind, **sizes)
-    missing, surplus = ([key for key in first if key not in second] for first, second in ((layout, state), (state, layout)))
-    if missing or surplus:
-        names = (", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") for keys in (missing, surplus))
-        missed, left = (name or "none" for name in names)
-        raise GenclsError(f"NVAE checkpoint: expected other keys; missing: {missed}; surplus: {left}")
-    for key, shape in layout.items():
-        if state[key].shape != shape:
-            raise GenclsError(f"NVAE checkpoint: expected {key} of shape {tuple(shape)}; got {tuple(state[key].shape)}")
-    with torch.device("meta"):  # no time for numbers that the weights replace
-        network = kind(**sizes, **settings, upper_edge=_UPPER_EDGE)
-    network.load_state_dict(state, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-@lru_cache(maxsize=16)
-def _layout(kind: type[NVAE] | type[NVlabsNVAE], **sizes: Any) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {key: value.shape for key, value in kind(**sizes).state_dict().items()}
 
 
 def _of_size(network: Network, path: str | Path, image_size: int | None) -> Network:
@@ -164,32 +131,32 @@ def _temperature(key: str) -> float | None:
     return None if match is None else float(match[1])
 
 
-def _sizes(state: State) -> dict[str, Any]:
+def _sizes(weights: Weights[NVAE]) -> dict[str, Any]:
     """Arguments of NVAE, from the names and shapes of its weights."""
-    channels, colours, *_ = _shape(state, "preprocessing_block.init_conv.parametrizations.weight.original1", 4)
-    *_, height, width = _shape(state, "const_prior", 4)
-    scales, blocks = _count(state, r"encoder_tower\.scale_(\d+)\."), _count(state, r"preprocessing_block\.block_(\d+)\.")
+    channels, colours, *_ = weights.shape("preprocessing_block.init_conv.parametrizations.weight.original1", 4)
+    *_, height, width = weights.shape("const_prior", 4)
+    scales, blocks = weights.count(r"encoder_tower\.scale_(\d+)\."), weights.count(r"preprocessing_block\.block_(\d+)\.")
     shrink = 2 ** max(blocks + scales - 1, 0)
     return {
         "image_shape": (colours, height * shrink, width * shrink),
-        "groups": tuple(_count(state, rf"encoder_tower\.scale_{scale}\.group_(\d+)\.") for scale in range(scales)),
-        "cells": _count(state, r"encoder_tower\.scale_\d+\.group_\d+\.cell_(\d+)\."),
-        "latent_channels": _shape(state, "enc_sampler.sampler_0:0.bias", 1)[0] // 2,
+        "groups": tuple(weights.count(rf"encoder_tower\.scale_{scale}\.group_(\d+)\.") for scale in range(scales)),
+        "cells": weights.count(r"encoder_tower\.scale_\d+\.group_\d+\.cell_(\d+)\."),
+        "latent_channels": weights.shape("enc_sampler.sampler_0:0.bias", 1)[0] // 2,
         "channels": channels,
         "blocks": blocks,
-        "block_cells": _count(state, r"preprocessing_block\.block_\d+\.cell_(\d+)\.") if blocks else 1,
-        "mixtures": _shape(state, "to_logits.1.bias", 1)[0] // mixture_channels(1, colours),
-        "flows": _count(state, r"nf_cells\.nf_\d+:\d+\.(\d+)\."),
+        "block_cells": weights.count(r"preprocessing_block\.block_\d+\.cell_(\d+)\.") if blocks else 1,
+        "mixtures": weights.shape("to_logits.1.bias", 1)[0] // mixture_channels(1, colours),
+        "flows": weights.count(r"nf_cells\.nf_\d+:\d+\.(\d+)\."),
     }
 
 
-def _nvlabs_sizes(state: State) -> dict[str, Any]:
+def _nvlabs_sizes(weights: Weights[NVlabsNVAE]) -> dict[str, Any]:
     """Arguments of NVlabsNVAE, from the names and shapes of its weights, whose towers are flat lists."""
-    channels, colours, *_ = _shape(state, "stem.weight", 4)
-    pixels, decoder_channels, *_ = _shape(state, "image_conditional.1.weight", 4)
-    _, height, width = _shape(state, "prior_ftr0", 3)
-    encoder, decoder = _tower(state, "enc_tower"), _tower(state, "dec_tower")
-    before, after = _tower(state, "pre_process"), _tower(state, "post_process")
+    channels, colours, *_ = weights.shape("stem.weight", 4)
+    pixels, decoder_channels, *_ = weights.shape("image_conditional.1.weight", 4)
+    _, height, width = weights.shape("prior_ftr0", 3)
+    encoder, decoder = _tower(weights, "enc_tower"), _tower(weights, "dec_tower")
+    before, after = _tower(weights, "pre_process"), _tower(weights, "post_process")
     # Between the cells "s" that change the size, each group of the encoder ends with a combiner "c", but for the very last one.
     groups = [part.count("c") for part in reversed(encoder.split("s"))]
     groups[0] += 1
@@ -199,31 +166,19 @@ def _nvlabs_sizes(state: State) -> dict[str, Any]:
         "image_shape": (colours, height * shrink, width * shrink),
         "groups": tuple(groups),
         "cells": (encoder.count(".") // levels, decoder.count(".") // max(levels - 1, 1)),
-        "latent_channels": _shape(state, "enc_sampler.0.bias", 1)[0] // 2,
+        "latent_channels": weights.shape("enc_sampler.0.bias", 1)[0] // 2,
         "channels": (channels, decoder_channels),
         "blocks": blocks,
         "block_cells": (len(before) // blocks, len(after) // blocks) if blocks else (1, 1),
         "mixtures": pixels // mixture_channels(1, colours),
-        "flows": _count(state, r"nf_cells\.(\d+)\.") // levels,
-        "squeeze": any(".se.se." in key for key in state),
+        "flows": weights.count(r"nf_cells\.(\d+)\.") // levels,
+        "squeeze": any(".se.se." in key for key in weights.state),
     }
 
 
-def _tower(state: State, name: str) -> str:
+def _tower(weights: Weights[NVlabsNVAE], name: str) -> str:
     """One letter per module: "c" combiner, "s" cell that changes the size, "." other cell."""
-    letters = ["."] * _count(state, rf"{name}\.(\d+)\.")
-    for match in filter(None, map(re.compile(rf"{name}\.(\d+)\.(conv|skip)\.").match, state)):
+    letters = ["."] * weights.count(rf"{name}\.(\d+)\.")
+    for match in filter(None, map(re.compile(rf"{name}\.(\d+)\.(conv|skip)\.").match, weights.state)):
         letters[int(match[1])] = match[2][0]
     return "".join(letters)
-
-
-def _count(state: State, pattern: str) -> int:
-    """One more than the highest number at this place of the keys; 0 without such keys."""
-    return max((int(match[1]) + 1 for match in map(re.compile(pattern).match, state) if match), default=0)
-
-
-def _shape(state: State, key: str, rank: int) -> torch.Size:
-    if key not in state or state[key].ndim != rank:
-        found = f"shape {tuple(state[key].shape)}" if key in state else "nothing"
-        raise GenclsError(f"NVAE checkpoint: expected {key} of rank {rank}; got {found}")
-    return state[key].shape

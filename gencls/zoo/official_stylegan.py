@@ -1,22 +1,20 @@
 """Published checkpoints of StyleGAN2, encoder4editing and the Style Transformer: a file to a network, its sizes read off."""
 
-import re
 from argparse import Namespace
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.checkpoints import load_torch_file, tensors_by_name
 from gencls.zoo.networks.e4e import E4EEncoder
 from gencls.zoo.networks.style_autoencoders import E4EAutoencoder, StyleAutoencoder, StyleTransformerAutoencoder
 from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan2 import StyleGAN2
+from gencls.zoo.published import State, Weights, file_content, weights_under
 
 __all__ = [
     "e4e_from_state",
@@ -27,8 +25,7 @@ __all__ = [
     "stylegan2_from_state",
 ]
 
-State = Mapping[str, Tensor]
-Network = TypeVar("Network", StyleGAN2, E4EEncoder, StyleTransformerEncoder)
+Encoder = TypeVar("Encoder", E4EEncoder, StyleTransformerEncoder)
 Autoencoder = TypeVar("Autoencoder", bound=StyleAutoencoder)
 
 
@@ -46,7 +43,7 @@ def load_stylegan2(path: str | Path, *, size: int | None = None) -> StyleGAN2:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of a StyleGAN2 in this
             layout, or of another size.
     """
-    network = stylegan2_from_state(_weights(path, _content(path), "g_ema"))
+    network = stylegan2_from_state(weights_under(path, file_content(path, allowed=[Namespace]), "g_ema"))
     if size is not None and network.size != size:
         raise GenclsError(f"{path}: expected a generator of {size} pixels; got one of {network.size}")
     return network
@@ -67,8 +64,8 @@ def load_e4e(path: str | Path, *, num_levels: int | None = None, image_size: int
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of such networks; no
             average code; another number of levels than asked for or of another size than ``opts`` say.
     """
-    content = _content(path)
-    networks = e4e_from_state(_weights(path, content, "state_dict"))
+    content = file_content(path, allowed=[Namespace])
+    networks = e4e_from_state(weights_under(path, content, "state_dict"))
     average = _average(path, content, networks[1], "stylegan_size")
     return _of_levels(path, E4EAutoencoder(*networks, average, image_size=image_size), num_levels)
 
@@ -89,8 +86,8 @@ def load_style_transformer(
     Raises:
         GenclsError: as :func:`load_e4e`; for a checkpoint whose ``opts`` say ``learn_in_w``, one code for all levels.
     """
-    content = _content(path)
-    networks = style_transformer_from_state(_weights(path, content, "state_dict"))
+    content = file_content(path, allowed=[Namespace])
+    networks = style_transformer_from_state(weights_under(path, content, "state_dict"))
     average = _average(path, content, networks[1], "output_size")
     return _of_levels(path, StyleTransformerAutoencoder(*networks, average, image_size=image_size), num_levels)
 
@@ -107,13 +104,12 @@ def stylegan2_from_state(state: State) -> StyleGAN2:
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
     """
-    sizes = range(_count(state, r"to_rgbs\.(\d+)\."))
-    return _build(
-        StyleGAN2,
-        state,
-        channels=(_length(state, "input.input", 1), *(_length(state, f"convs.{2 * i}.conv.weight", 1) for i in sizes)),
-        style_dim=_length(state, "style.1.weight", 1),
-        mapping_layers=_count(state, r"style\.(\d+)\.") - 1,
+    weights = Weights(StyleGAN2, state)
+    sizes = range(weights.count(r"to_rgbs\.(\d+)\."))
+    return weights.build(
+        channels=(weights.shape("input.input", 4)[1], *(weights.shape(f"convs.{2 * i}.conv.weight", 5)[1] for i in sizes)),
+        style_dim=weights.shape("style.1.weight", 2)[1],
+        mapping_layers=weights.count(r"style\.(\d+)\.") - 1,
     )
 
 
@@ -123,9 +119,9 @@ def e4e_from_state(state: State) -> tuple[E4EEncoder, StyleGAN2]:
     Raises:
         GenclsError: as :func:`stylegan2_from_state`.
     """
-    weights, generator = _parts(state)
-    levels = _count(weights, r"styles\.(\d+)\.")
-    return _build(E4EEncoder, weights, num_levels=levels, **_stages(weights)), stylegan2_from_state(generator)
+    weights, generator = _parts(E4EEncoder, state)
+    levels = weights.count(r"styles\.(\d+)\.")
+    return weights.build(num_levels=levels, **_stages(weights)), stylegan2_from_state(generator)
 
 
 def style_transformer_from_state(state: State) -> tuple[StyleTransformerEncoder, StyleGAN2]:
@@ -136,21 +132,9 @@ def style_transformer_from_state(state: State) -> tuple[StyleTransformerEncoder,
     Raises:
         GenclsError: as :func:`stylegan2_from_state`.
     """
-    weights, generator = _parts(state)
-    hidden = _length(weights, "transformerlayer_coarse.linear1.weight", 0)
-    encoder = _build(StyleTransformerEncoder, weights, num_levels=_length(weights, "z", 1), hidden=hidden, **_stages(weights))
-    return encoder, stylegan2_from_state(generator)
-
-
-def _content(path: str | Path) -> Mapping[str, Any]:
-    content = load_torch_file(path, allowed=[Namespace])
-    return content if isinstance(content, Mapping) else {}
-
-
-def _weights(path: str | Path, content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    if name not in content:
-        raise GenclsError(f"{path}: expected weights under {name!r}; got {', '.join(map(repr, content)) or 'none'}")
-    return tensors_by_name(path, content[name])
+    weights, generator = _parts(StyleTransformerEncoder, state)
+    levels, hidden = weights.shape("z", 3)[1], weights.shape("transformerlayer_coarse.linear1.weight", 2)[0]
+    return weights.build(num_levels=levels, hidden=hidden, **_stages(weights)), stylegan2_from_state(generator)
 
 
 def _average(path: str | Path, content: Mapping[str, Any], generator: StyleGAN2, size_option: str) -> Tensor:
@@ -181,53 +165,20 @@ def _of_levels(path: str | Path, model: Autoencoder, num_levels: int | None) -> 
     return model.eval()
 
 
-def _parts(state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _parts(kind: type[Encoder], state: State) -> tuple[Weights[Encoder], dict[str, Tensor]]:
     """Encoder and generator, without the prefix that torch.nn.DataParallel adds."""
     parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "decoder": {}}
     for key, tensor in state.items():
         part, _, rest = key.partition(".")
         if part not in parts:
-            raise GenclsError(f"checkpoint: expected keys encoder. ... and decoder. ... only; got {key}")
+            raise GenclsError(f"{kind.__name__} checkpoint: expected keys encoder. ... and decoder. ... only; got {key}")
         parts[part][rest.removeprefix("module.")] = tensor
-    return parts["encoder"], parts["decoder"]
+    return Weights(kind, parts["encoder"]), parts["decoder"]
 
 
-def _stages(state: State) -> dict[str, tuple[int, ...]]:
+def _stages(weights: Weights[Any]) -> dict[str, tuple[int, ...]]:
     """Widths and numbers of units of a backbone, whose units are one list; each stage has a width of its own."""
-    widths = (_length(state, f"body.{i}.res_layer.1.weight", 0) for i in range(_count(state, r"body\.(\d+)\.")))
+    units = range(weights.count(r"body\.(\d+)\."))
+    widths = (weights.shape(f"body.{i}.res_layer.1.weight", 4)[0] for i in units)
     stages = [(width, len(list(same))) for width, same in groupby(widths)]
     return {"widths": tuple(width for width, _ in stages), "units": tuple(count for _, count in stages)}
-
-
-def _build(kind: Callable[..., Network], state: State, **sizes: Any) -> Network:
-    layout, name = _layout(kind, **sizes), kind.__name__
-    missing, surplus = ([key for key in first if key not in second] for first, second in ((layout, state), (state, layout)))
-    if missing or surplus:
-        parts = (", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") for keys in (missing, surplus))
-        missed, left = (part or "none" for part in parts)
-        raise GenclsError(f"{name} checkpoint: expected other keys; missing: {missed}; surplus: {left}")
-    for key, shape in layout.items():
-        if state[key].shape != shape:
-            raise GenclsError(f"{name} checkpoint: expected {key} of shape {tuple(shape)}; got {tuple(state[key].shape)}")
-    with torch.device("meta"):  # no time for numbers that the weights replace
-        network = kind(**sizes)
-    network.load_state_dict(state, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-@lru_cache(maxsize=16)
-def _layout(kind: Callable[..., nn.Module], **sizes: Any) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {key: value.shape for key, value in kind(**sizes).state_dict().items()}
-
-
-def _count(state: State, pattern: str) -> int:
-    """One more than the highest number at this place of the keys; 0 without such keys."""
-    return max((int(match[1]) + 1 for match in map(re.compile(pattern).match, state) if match), default=0)
-
-
-def _length(state: State, key: str, dimension: int) -> int:
-    if key not in state or state[key].ndim <= dimension:
-        found = f"shape {tuple(state[key].shape)}" if key in state else f"{', '.join(list(state)[:3]) or 'no keys'}, ..."
-        raise GenclsError(f"checkpoint: expected {key} of rank {dimension + 1} or more; got {found}")
-    return state[key].shape[dimension]
