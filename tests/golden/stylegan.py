@@ -99,19 +99,13 @@ def size_of_images(vectors: Vectors) -> int:
 
 def loaded(vectors: Vectors, load: Callable[[Path], Any], name: str, options: Mapping[str, Any]) -> Any:
     """As one reads a published checkpoint."""
-    content = {name: with_filters(vectors.state), "opts": dict(options)}
+    content = {name: dict(vectors.state), "opts": dict(options)}
     if "latent_avg" in vectors.arrays:
         content["latent_avg"] = vectors.arrays["latent_avg"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.pt"
         torch.save(content, path)
         return load(path)
-
-
-def with_filters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Filters are fixed by the architecture, so that nothing fills them."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    return {key: torch.outer(taps, taps) / 16 if key.endswith(".kernel") else value for key, value in state.items()}
 
 
 @contextmanager
@@ -202,7 +196,12 @@ def family(inputs: set[str], outputs: Callable[[Vectors], dict[str, Tensor]], lo
         with torch.no_grad():
             return outputs(vectors)
 
-    return Family(frozenset(inputs), without_gradients, {}, tolerance, load, unused=lambda state: ())
+    return Family(frozenset(inputs), without_gradients, {}, tolerance, load, unused=lambda state: (), initial=filters)
+
+
+def filters(key: str, zeros: Tensor) -> Tensor:
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    return torch.outer(taps, taps) / 16 if key.endswith(".kernel") else zeros
 
 
 STYLEGAN2 = family({"z", "z_mean", "w_plus"}, stylegan2, stylegan2_from_state)

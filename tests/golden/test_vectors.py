@@ -28,7 +28,8 @@ FAMILIES = {
     "stylegan2": STYLEGAN2,
 }
 
-VECTORS = {vectors.name: vectors for folder in folders(ROOT) if folder.name in FAMILIES for vectors in entries(folder)}
+FOLDERS = [folder for folder in folders(ROOT) if folder.name in FAMILIES]
+VECTORS = {vectors.name: vectors for folder in FOLDERS for vectors in entries(folder, FAMILIES[folder.name])}
 LARGE = 300_000_000  # so many numbers take more than five seconds to be drawn, written, read and used
 
 ARRAYS = [

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,12 @@ from torch import Tensor
 
 ROOT = Path(os.environ.get("GENCLS_GOLDEN") or Path(__file__).parents[3] / "shared" / "golden")
 State = Mapping[str, Tensor]
+Initial = Callable[[str, Tensor], Tensor]
+"""(key, zeros of its shape) -> what stands there before the weights are filled in; fill.py keeps what no weight replaces."""
+
+
+def nothing_fixed(key: str, zeros: Tensor) -> Tensor:
+    return zeros
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Vectors:
     folder: Path
     entry: Mapping[str, Any]
     network: str = ""
+    initial: Initial = nothing_fixed
 
     @property
     def name(self) -> str:
@@ -59,7 +66,7 @@ class Vectors:
     @cached_property
     def state(self) -> State:
         """The weights that the arrays were made with."""
-        return filled(self.folder / self.entry["manifest"], self.entry["seed"], self.entry.get("gain", 1.0))
+        return filled(self.folder / self.entry["manifest"], self.entry["seed"], self.entry.get("gain", 1.0), self.initial)
 
     @property
     def parameters(self) -> int:
@@ -68,13 +75,14 @@ class Vectors:
 
 
 @lru_cache(maxsize=2)  # for files of arrays that share large weights
-def filled(manifest: Path, seed: int, gain: float) -> State:
+def filled(manifest: Path, seed: int, gain: float, initial: Initial) -> State:
     spec = importlib.util.spec_from_file_location("golden_fill", manifest.parents[1] / "fill.py")
     fill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fill)
     assert fill.self_check(), "this numpy draws other numbers than the golden files were made with"
     rows = json.loads(manifest.read_text())
-    return fill.fill_({key: torch.zeros(shape, dtype=getattr(torch, dtype)) for key, shape, dtype in rows}, seed, gain)
+    zeros = {key: torch.zeros(shape, dtype=getattr(torch, dtype)) for key, shape, dtype in rows}
+    return fill.fill_({key: initial(key, tensor) for key, tensor in zeros.items()}, seed, gain)
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class Family:
         load: our loader, state -> network; it raises GenclsError for a state that does not fit.
         unused: our loader's account of the keys that it does not use; it raises GenclsError for unknown keys.
         optional: ends of keys that may be missing.
+        initial: gives the tensors that the architecture fixes, as filters and masks are.
     """
 
     inputs: Container[str]
@@ -98,14 +107,16 @@ class Family:
     load: Callable[[State], object]
     unused: Callable[[State], tuple[str, ...]]
     optional: tuple[str, ...] = ()
+    initial: Initial = nothing_fixed
 
 
 def folders(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.glob("*/index.json"))
 
 
-def entries(folder: Path) -> list[Vectors]:
-    return [vectors for entry in json.loads((folder / "index.json").read_text()) for vectors in _networks(folder, entry)]
+def entries(folder: Path, family: Family) -> list[Vectors]:
+    index = json.loads((folder / "index.json").read_text())
+    return [replace(vectors, initial=family.initial) for entry in index for vectors in _networks(folder, entry)]
 
 
 def _networks(folder: Path, entry: Mapping[str, Any]) -> list[Vectors]:
