@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["check_images", "check_labels"]
+__all__ = ["check_image_shape", "check_images", "check_labels"]
 
 
 def check_images(images: Tensor, *, channels: int | None = None, name: str = "images") -> None:
@@ -39,6 +39,24 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
     low, high = float(images.min()), float(images.max())
     if low < 0.0 or high > 1.0:
         raise GenclsError(f"{name}: expected values in [0, 1], got values in [{low:.4g}, {high:.4g}]")
+
+
+def check_image_shape(images: Tensor, shape: tuple[int, ...], *, name: str) -> None:
+    """Check that images fit a network that is made for one shape; values are not looked at.
+
+    Args:
+        images: expected to be floating point, (N, *shape).
+        shape: (C, H, W).
+        name: of the network, for the message.
+
+    Raises:
+        GenclsError: they are not.
+    """
+    if images.ndim != 4 or tuple(images.shape[1:]) != shape or not images.is_floating_point():
+        raise GenclsError(
+            f"{name}: expected floating-point images of shape (N, {', '.join(map(str, shape))}), "
+            f"got {images.dtype} of shape {tuple(images.shape)}"
+        )
 
 
 def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None = None) -> None:

@@ -59,16 +59,6 @@ def test_alphas_0_are_plain_autoencoding(images):
     assert not purification.stochastic
 
 
-def test_alphas_1_do_not_depend_on_the_image(images):
-    purification = MLVGMPurification(MeanRowsPixels(), (1, 1, 1))
-    with keyed(range(3)):
-        found = purification(images)
-    others = torch.rand_like(images)
-    with keyed(range(3)):
-        assert torch.equal(purification(others), found)
-    assert purification.stochastic
-
-
 def test_mean_and_spread_of_mixed_images(images):
     """x^ = 1/2 + sum_i (1 - a_i) P_i (x - 1/2) + sum_i a_i sigma n_i."""
     alphas, sigma, count = (0.2, 0.5, 0.9), 0.1, 20_000

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents, Mix, MultiLatentModel
 from gencls.zoo.networks.logistic_mixture import LogisticMixture
@@ -153,8 +154,7 @@ class HierarchicalVAE(MultiLatentModel):
         Raises:
             GenclsError: for images of another shape.
         """
-        self._check(images)
-        features = self.features(images)
+        features = self.encode_once(images)
         kl: list[Tensor] = []
 
         def choose(level: int, state: Tensor, prior: DiagonalGaussian) -> Tensor:
@@ -174,7 +174,7 @@ class HierarchicalVAE(MultiLatentModel):
         Raises:
             GenclsError: for images of another shape.
         """
-        self._check(images)
+        check_image_shape(images, self.image_shape, name=type(self).__name__)
         return tuple(self.features(images))
 
     def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
@@ -204,13 +204,6 @@ class HierarchicalVAE(MultiLatentModel):
 
     def _draw(self, level: int, state: Tensor, prior: DiagonalGaussian) -> Tensor:
         return prior.at(self.noise(prior.mean), temperature=self.temperature)
-
-    def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not images.is_floating_point():
-            raise GenclsError(
-                f"{type(self).__name__}: expected floating-point images of shape (N, {', '.join(map(str, self.image_shape))}), "
-                f"got {images.dtype} of shape {tuple(images.shape)}"
-            )
 
 
 def _soft_clamp(values: Tensor) -> Tensor:

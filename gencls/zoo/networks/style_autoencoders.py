@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents, Mix, MultiLatentModel
 from gencls.zoo.networks.e4e import E4EEncoder
@@ -78,11 +79,7 @@ class StyleAutoencoder(MultiLatentModel):
         Raises:
             GenclsError: for images of another shape.
         """
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not images.is_floating_point():
-            raise GenclsError(
-                f"{type(self).__name__}: expected floating-point images of shape (N, {', '.join(map(str, self.image_shape))}), "
-                f"got {images.dtype} of shape {tuple(images.shape)}"
-            )
+        check_image_shape(images, self.image_shape, name=type(self).__name__)
         return (self.encode(2 * images - 1) + self.latent_avg,)
 
     def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
