@@ -1,9 +1,10 @@
-"""What an EoT gradient through a purifier costs when an image is encoded once, and when each draw is encoded anew.
+"""What an EoT gradient through a purifier costs when an image is encoded once, when each draw is, and what its passes cost.
 
     python tests/benchmarks/bench_mlvgm.py [ROUNDS]
 
-Convolutional encoder and style-like decoder of equal depth at 64 x 64 pixels, EoT with 32 draws, forward and backward.
-Process CPU time, interleaved; the medians are the figures to quote, the ratio is formed within each round.
+Convolutional encoder and style-like decoder of equal depth at 64 x 64 pixels, and a small NVAE of six levels at 32 x 32; EoT
+with 32 draws, forward and backward, keyed streams. Beside them the bare passes of "once", without streams. Process CPU time,
+interleaved; the medians are the figures to quote, ratios are formed within each round.
 """
 
 import sys
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from gencls.core import EoT, Latents, Mix, MultiLatentModel, TransformedClassifier, keyed
 from gencls.defenses import FixedLengthNoise, MLVGMPurification
+from gencls.zoo.networks import NVAE
 
 DRAWS = 32
 
@@ -74,28 +76,58 @@ def gradient(eot: EoT, images: Tensor) -> tuple[float, Tensor]:
     return time.process_time() - began, found
 
 
+def bare_passes(model: MultiLatentModel, network: nn.Module, images: Tensor, *, once: bool) -> float:
+    """CPU seconds of the passes that a gradient contains, each by itself; the encoder's once per image or once per draw."""
+    purified = images.repeat_interleave(DRAWS, dim=0).requires_grad_()
+    rows = [part.detach().requires_grad_() for part in model.encode_once(purified)]
+    images = images.clone().requires_grad_() if once else purified
+    began = time.process_time()
+    encoded = model.encode_once(images)
+    torch.autograd.grad(encoded, images, [torch.ones_like(part) for part in encoded])
+    decoded = model.decode_mixed(tuple(rows), lambda level, code, sampled: code)
+    torch.autograd.grad(decoded, rows, torch.ones_like(decoded))
+    scores = network(purified)
+    torch.autograd.grad(scores, purified, torch.ones_like(scores))
+    return time.process_time() - began
+
+
 def main(rounds: int) -> None:
     """Interleave the variants."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model, network = Pyramid().eval().requires_grad_(False), classifier().eval().requires_grad_(False)
-    for noise in (None, FixedLengthNoise(2.0)):
-        variants = {
-            name: EoT(TransformedClassifier(MLVGMPurification(part, "linear", highest=0.7, noise=noise), network, 10), DRAWS)
-            for name, part in (("every draw", EncodesEveryDraw(model)), ("once", model))
-        }
-        for count in (1, 4):
-            images = torch.rand(count, 3, 64, 64)
-            found = {name: gradient(eot, images)[1] for name, eot in variants.items()}  # warm-up
-            difference = float((found["once"] - found["every draw"]).abs().max() / found["every draw"].abs().max())
-            seconds: dict[str, list[float]] = {name: [] for name in variants}
-            for _ in range(rounds):
-                for name, eot in variants.items():
-                    seconds[name].append(gradient(eot, images)[0])
-            ratio = median(once / every for once, every in zip(seconds["once"], seconds["every draw"], strict=True))
-            times = ", ".join(f"{name} {1000 * median(taken) / count / DRAWS:.2f}" for name, taken in seconds.items())
-            kind = "no noise" if noise is None else "noise before the encoder"
-            print(f"{count} images, {kind}: ms per draw: {times}; ratio {ratio:.2f}; relative difference {difference:.0e}")
+    network = classifier().eval().requires_grad_(False)
+    nvae = NVAE((3, 32, 32), groups=(2, 4), cells=1, latent_channels=8, channels=16, mixtures=5)
+    for title, model, size in (("convolutions", Pyramid(), 64), ("NVAE", nvae, 32)):
+        model = model.eval().requires_grad_(False)
+        for noise in (None, FixedLengthNoise(2.0)):
+            variants = {
+                name: EoT(
+                    TransformedClassifier(MLVGMPurification(part, "linear", highest=0.7, noise=noise), network, 10), DRAWS
+                )
+                for name, part in (("every draw", EncodesEveryDraw(model)), ("once", model))
+            }
+            for count in (1, 4):
+                images = torch.rand(count, 3, size, size)
+                found = {name: gradient(eot, images)[1] for name, eot in variants.items()}  # warm-up
+                bare_passes(model, network, images, once=noise is None)
+                difference = float((found["once"] - found["every draw"]).abs().max() / found["every draw"].abs().max())
+                seconds: dict[str, list[float]] = {name: [] for name in (*variants, "bare passes")}
+                for _ in range(rounds):
+                    for name, eot in variants.items():
+                        seconds[name].append(gradient(eot, images)[0])
+                    seconds["bare passes"].append(bare_passes(model, network, images, once=noise is None))
+                times = ", ".join(f"{name} {1000 * median(taken) / count / DRAWS:.2f}" for name, taken in seconds.items())
+                kind = "no noise" if noise is None else "noise before the encoder"
+                print(
+                    f"{title}, {count} images, {kind}: ms per draw: {times}; once / every draw "
+                    f"{ratio(seconds['once'], seconds['every draw']):.2f}, once / bare "
+                    f"{ratio(seconds['once'], seconds['bare passes']):.2f}; relative difference {difference:.0e}",
+                    flush=True,
+                )
+
+
+def ratio(first: list[float], second: list[float]) -> float:
+    return median(one / other for one, other in zip(first, second, strict=True))
 
 
 if __name__ == "__main__":
