@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from gencls.eval import closest_distances
@@ -10,7 +11,7 @@ from gencls.eval.report.columns import MISSING, distance, epsilon, percent
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import Cell, PaperTable, Row
 from gencls.eval.report.paper_figures import plateau
-from gencls.eval.statistics import wilson
+from gencls.eval.statistics import bootstrap_band, wilson
 from gencls.eval.threat import TOLERANCE
 from recipes.chapter2 import printed
 from recipes.chapter2.runs import Run
@@ -35,7 +36,7 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
         for i, norm in enumerate(NORMS):
             closest = closest_distances(records[records["norm"] == norm]).to_numpy()
             reached = closest[np.isfinite(closest)]
-            mean = distance(reached.mean()) if len(reached) else MISSING
+            mean = _mean(closest) if len(reached) else MISSING
             never = f", {len(closest) - len(reached)} none" if len(reached) < len(closest) else ""
             cells.append(Cell(f"{mean} / {distance(np.median(closest))}{never}", _pair(theirs, i)))
         rows.append(Row(name, tuple(cells)))
@@ -44,7 +45,8 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
     one = next(iter(found.values()))
     sizes = {norm: ", ".join(map(epsilon, sorted(one.loc[one["norm"] == norm, "epsilon"].unique()))) for norm in NORMS}
     notes = [
-        "Natural accuracy in % with 95 % Wilson intervals, and mean / median distance of the closest adversarial of PGD; "
+        "Natural accuracy in % with 95 % Wilson intervals, and mean (95 % bootstrap interval) / median distance of the closest "
+        "adversarial of PGD; "
         f"N = {'–'.join(map(str, sorted(counts)))}; in brackets the thesis, on SVHN. Clean errors count as 0; “none”: images "
         "without an adversarial at the largest size, infinite in the median, left out of the mean.",
         f"PGD with {run.budget.ladder} steps from one start at each of the sizes L∞ {sizes['linf']} and "
@@ -58,6 +60,14 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
     title = f"Table 2.6: ablation of the extensions A, D and V on {run.data.name}"
     columns = ("Model", "Natural accuracy", "PGD-L∞, mean / median", "PGD-L2, mean / median")
     return PaperTable("table-2.6", title, columns, tuple(rows), tuple(notes))
+
+
+def _mean(closest: npt.NDArray[np.float64]) -> str:
+    """Of the finite distances, with its interval."""
+    low, high = bootstrap_band(
+        closest, lambda rows: np.nanmean(np.where(np.isfinite(rows), rows, np.nan), axis=1, keepdims=True)
+    )
+    return f"{distance(closest[np.isfinite(closest)].mean())} [{distance(low[0])}, {distance(high[0])}]"
 
 
 def _pair(theirs: tuple[float, tuple[float, float], tuple[float, float]] | None, norm: int) -> str:

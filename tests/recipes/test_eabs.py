@@ -1,17 +1,19 @@
 """The recipe of E-ABS: the thesis's numbers as typed in, and the whole of it on toys."""
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from gencls import zoo
 from gencls.core import GenclsError
 from gencls.defenses import ABS, EABS, PlainClassifier
-from gencls.eval import PGD, ThreatModel, evaluate
+from gencls.eval import PGD, ThreatModel, closest_distances, evaluate
 from gencls.eval.presets import ThesisBudget
 from recipes import eabs
 from recipes.chapter2 import printed, tables
@@ -283,6 +285,14 @@ def test_extension_v_makes_the_difference_in_the_ablation(finished):
     run, _ = finished
     drawn = {name: tables.records_of(run.out, f"ablation/{name}")["draws"].max() for name in ABLATION}
     assert {name for name, draws in drawn.items() if draws > 1} == {name for name in drawn if "V" in name}
+
+
+def test_means_of_the_ablation_lie_in_their_intervals(finished):
+    run, _ = finished
+    closest = closest_distances(tables.records_of(run.out, "ablation/ABS").query("norm == 'l2'"))
+    mean, low, high = map(float, re.match(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", cells(run, "table-2.6")["ABS"][2]).groups())
+    assert mean == pytest.approx(closest[np.isfinite(closest)].mean(), rel=0.01)
+    assert closest.min() <= low <= mean <= high <= closest[np.isfinite(closest)].max() * 1.01
 
 
 def test_bounds_stand_beside_attacked_distances(finished):
