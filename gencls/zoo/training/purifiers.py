@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Transform
+from gencls.core import GenclsError, Transform
 from gencls.core.rng import seeded
 from gencls.defenses import AVAEPurification, NDVAEPurification
 from gencls.zoo.data import ImageData
@@ -32,7 +32,7 @@ def purifier_training(settings: PurifierPreset, **shared: Any) -> NetworkTrainin
         **shared: see :class:`~gencls.zoo.training.modules.NetworkTraining`.
 
     Raises:
-        TypeError: for a preset of an unknown kind.
+        GenclsError: for a preset of an unknown kind.
     """
     if isinstance(settings, AVAEPreset):
         critic = AVAECritic(settings.shape[0], settings.channels)
@@ -45,7 +45,7 @@ def purifier_training(settings: PurifierPreset, **shared: Any) -> NetworkTrainin
             warm_up_share=settings.warm_up_share,
             **shared,
         )
-    raise TypeError(f"{settings.name}: a preset of an unknown kind: {type(settings).__name__}")
+    raise GenclsError(f"{settings.name}: expected a preset of a known kind, got a {type(settings).__name__}")
 
 
 def measure_purifier(network: nn.Module, settings: PurifierPreset, test: ImageData, *, few: int = 1000) -> dict[str, float]:
@@ -59,6 +59,9 @@ def measure_purifier(network: nn.Module, settings: PurifierPreset, test: ImageDa
 
     Returns:
         By a description of the measurement: mean squared errors of purified images, and accuracies of the classifier.
+
+    Raises:
+        GenclsError: for a network of an unknown kind.
     """
     transform: Transform
     if isinstance(network, AVAE):
@@ -66,7 +69,7 @@ def measure_purifier(network: nn.Module, settings: PurifierPreset, test: ImageDa
     elif isinstance(network, NDVAE) and isinstance(settings, NDVAEPreset):
         transform = NDVAEPurification(network, sigma=settings.sigma)
     else:
-        raise TypeError(f"{settings.name}: a network of an unknown kind: {type(network).__name__}")
+        raise GenclsError(f"{settings.name}: expected an AVAE, or an NDVAE and its preset, got a {type(network).__name__}")
     classifier = load(settings.classifier)
     attack = FastGradient(norm="l2", epsilons=(settings.length,))
     part = balanced_subset(test.labels, few, seed=0)

@@ -173,7 +173,7 @@ def _arguments(settings: Preset, num_classes: int, *, of: nn.Module | None = Non
     if isinstance(settings, PurifierPreset):
         return settings.arguments
     if not isinstance(settings, TablePreset):
-        raise TypeError(f"{settings.name}: a preset of an unknown kind: {type(settings).__name__}")
+        raise GenclsError(f"{settings.name}: expected a preset of a known kind, got a {type(settings).__name__}")
     arguments = {"architecture": settings.architecture, "num_classes": num_classes, "dropout": settings.dropout}
     if isinstance(settings, AutoencoderPreset) and not isinstance(of, ClassDecoders):
         return arguments | {"shared_encoder": settings.discriminative, "adversarial": settings.adversarial}
