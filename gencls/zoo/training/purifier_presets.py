@@ -118,7 +118,7 @@ class NDVAEPreset(PurifierPreset):
 PURIFIER_PRESETS: tuple[PurifierPreset, ...] = (
     AVAEPreset(
         name="a-vae-fashion",
-        what="A-VAE in small (Zhou et al., ECCV 2020), with a squared error in its loss that the published code leaves out",
+        what="A-VAE in small (Zhou et al., ECCV 2020), without a reconstruction error in its loss, as in the published code",
         data="fashion-mnist",
         shape=(1, 28, 28),
         classifier="cnn-fashion",
@@ -130,7 +130,7 @@ PURIFIER_PRESETS: tuple[PurifierPreset, ...] = (
         channels=(64, 32, 16, 8),
         latent_channels=64,
         style_dim=64,
-        reconstruction=10.0,
+        reconstruction=0.0,
     ),
     NDVAEPreset(
         name="nd-vae-fashion",
@@ -140,11 +140,11 @@ PURIFIER_PRESETS: tuple[PurifierPreset, ...] = (
         classifier="cnn-fashion",
         length=1.5,
         perturbation=FastGradient(norm="l2", epsilons=(1.5,)),
-        epochs=1,
+        epochs=3,
         batch_size=32,
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         groups=(2, 2),
-        channels=8,
+        channels=4,
         latent_channels=16,
         cells=1,
         mixtures=3,

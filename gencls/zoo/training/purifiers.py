@@ -80,7 +80,7 @@ def measure_purifier(network: nn.Module, settings: PurifierPreset, test: ImageDa
         for kind, inputs in (("clean", images), (f"FGSM L2 {settings.length}", attacked)):
             with torch.no_grad():
                 purified = torch.cat([transform(batch) for batch in inputs.split(_CHUNK)])
-                rows = {"as they are": inputs, "purified": purified}
+                rows = {"as they are": inputs, f"purified ({transform.extra_repr()})": purified}
                 for state, shown in rows.items():
                     what = f"{test.name} {test.split}, {len(labels)} {kind} images {state}"
                     right = sum(int((classifier(a).argmax(1) == b).sum()) for a, b in _pairs(shown, labels))
