@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal, kl_divergence
 
@@ -291,3 +292,12 @@ def test_a_run_is_saved_loaded_and_resumed(name: str, tmp_path: Path, monkeypatc
     monkeypatch.setattr(NetworkTraining, "on_train_batch_start", original)
     resumed = train(settings, **TINY, epochs=2, out=tmp_path / "stopped", resume=True)
     assert resumed.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "tag"), [("a-vae-fashion", "error"), ("nd-vae-fashion", "loss")])
+def test_what_is_learned_goes_down(name: str, tag: str, tmp_path: Path) -> None:
+    train(small(name), **TINY, epochs=8, out=tmp_path)
+    events = EventAccumulator(str(tmp_path / name / "tensorboard"))
+    events.Reload()
+    values = [event.value for event in events.Scalars(tag)]
+    assert sum(values[-3:]) / 3 < 0.9 * values[0]
