@@ -70,6 +70,39 @@ class MeanRowsPixels(MultiLatentModel):
         return image.clamp(0, 1) if self.clamp else image
 
 
+class NoisyRows(nn.Module):
+    """Row means plus pixel noise, for images of any size, as the network of A-VAE and of ND-VAE."""
+
+    def __init__(self, sigma=0.1):
+        super().__init__()
+        self.sigma = sigma
+
+    def encode(self, images):
+        return (0.5 * images + 0.5 * images.mean(dim=3, keepdim=True),)
+
+    def noise(self, encoded):
+        return (torch.randn_like(encoded[0]),)
+
+    def decode(self, encoded, noise, *, temperature):
+        return (encoded[0] + temperature * self.sigma * noise[0]).clamp(0, 1)
+
+    def forward(self, images):
+        encoded = self.encode(images)
+        return self.decode(encoded, self.noise(encoded), temperature=1.0)
+
+
+class SigmoidGenerator(nn.Module):
+    """Sigmoid of a linear map, latents (M, 3) to images (M, 1, 8, 8); the weights are parameters."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 64, generator=torch.Generator().manual_seed(seed)))
+
+    def forward(self, latents):
+        # One sum per pixel, whose rounding does not depend on the number of latents, as that of a matrix product does.
+        return (latents.unsqueeze(2) * self.weight).sum(1).sigmoid().view(-1, 1, 8, 8)
+
+
 class NoisyLogits(Defense):
     """A classifier with Gaussian noise on its scores."""
 

@@ -1,13 +1,16 @@
 """Defenses: one method of one paper = one file. Networks come in through constructors."""
 
 from gencls.core import TransformedClassifier
+from gencls.defenses.a_vae import AVAEPurification, RandomAutoencoder
 from gencls.defenses.abs import ABS, ClassFactors, SignLosingBall
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, DiscriminatorPenalty, GaussianKL, Regularizer
 from gencls.defenses.binarize import Binarize
+from gencls.defenses.defense_gan import DefenseGAN
 from gencls.defenses.eabs import EABS
 from gencls.defenses.gaussian import FixedLengthNoise, GaussianBlur, GaussianNoise
 from gencls.defenses.learned_alphas import AlphaSearch, AlphaTrial, learn_alphas
 from gencls.defenses.mlvgm import PAPER_TASKS, MLVGMPurification, PaperTask, alpha_schedule, paper_blur
+from gencls.defenses.nd_vae import NDVAEPurification
 from gencls.defenses.plain import PlainClassifier
 from gencls.defenses.purified_accuracy import PurifiedAccuracy, fgsm_examples
 from gencls.defenses.robustness_bound import RobustnessBound, compare_to_bound, lower_bound, robustness_bound
@@ -17,12 +20,14 @@ __all__ = [
     "ABS",
     "EABS",
     "PAPER_TASKS",
+    "AVAEPurification",
     "AlphaSearch",
     "AlphaTrial",
     "AnalysisBySynthesis",
     "Ball",
     "Binarize",
     "ClassFactors",
+    "DefenseGAN",
     "DiscriminatorPenalty",
     "EncoderStart",
     "FixedLengthNoise",
@@ -30,9 +35,11 @@ __all__ = [
     "GaussianKL",
     "GaussianNoise",
     "MLVGMPurification",
+    "NDVAEPurification",
     "PaperTask",
     "PlainClassifier",
     "PurifiedAccuracy",
+    "RandomAutoencoder",
     "RandomStarts",
     "Regularizer",
     "RobustnessBound",

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from gencls.core import Defense, GenclsError, Transform, TransformedClassifier
-from gencls.defenses import ABS, EABS, GaussianBlur, GaussianNoise, PlainClassifier
+from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo.checkpoints import restore
-from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders, GroupedDecoders
+from gencls.zoo.networks import AVAE, CNN, NDVAE, ClassConditionalAutoencoder, ClassDecoders, GroupedDecoders
 from gencls.zoo.official_abs import official_abs
 
 __all__ = ["WEIGHTS", "load", "names"]
@@ -32,16 +32,18 @@ def load(name: str, **overrides: Any) -> Defense:
     """Build a defense from trained weights.
 
     Names are ``METHOD-DATA``: ``cnn`` is trained plainly (MNIST) or with the noise of the thesis (the others), ``adv-linf`` and
-    ``adv-l2`` adversarially; ``abs`` is analysis by synthesis, ``eabs`` its extension, ``a-abs`` and ``d-abs`` lie between
-    (thesis, Table 2.6). ``cnn-gaussian-mnist`` is trained with noise; ``cnn-noise-mnist`` puts noise in front of it,
-    ``cnn-blur-mnist`` Gaussian blur in front of ``cnn-mnist``.
+    ``adv-l2`` adversarially, ``trades`` by TRADES; ``abs`` is analysis by synthesis, ``eabs`` its extension, ``a-abs`` and
+    ``d-abs`` lie between (thesis, Table 2.6). ``cnn-gaussian-mnist`` is trained with noise; ``cnn-noise-mnist`` puts noise in
+    front of it, ``cnn-blur-mnist`` Gaussian blur in front of ``cnn-mnist``. ``a-vae`` and ``nd-vae`` purify in front of
+    ``cnn``.
 
     Args:
         name: one of :func:`names`, or of the trainings of ``gencls names`` together with ``weights``.
         **overrides: ``weights`` for every name (path of a file that ``gencls train`` made; for the published networks, their
-            folder); ``sigma`` for noise (in [0, 1] pixel units) and blur (in pixels); for ABS the keyword arguments of
-            :func:`gencls.defenses.ABS`, for the published networks those of :func:`gencls.zoo.official_abs.official_abs`; for
-            the other autoencoders those of :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
+            folder); ``sigma`` for noise (in [0, 1] pixel units; that of ND-VAE included) and blur (in pixels);
+            ``realisations`` and ``temperature`` for A-VAE; for ABS the keyword arguments of :func:`gencls.defenses.ABS`, for
+            the published networks those of :func:`gencls.zoo.official_abs.official_abs`; for the other autoencoders those of
+            :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
 
     Returns:
         The defense in eval mode, its parameters frozen.
@@ -104,6 +106,22 @@ def _blur(*, sigma: float = 1.0, weights: str | Path | None = None) -> Defense:
     return _behind("cnn-mnist", GaussianBlur(sigma), weights)
 
 
+def _avae(
+    trained: str,
+    classifier: str,
+    *,
+    weights: str | Path | None = None,
+    realisations: int = 128,
+    temperature: float = 1.0,
+) -> Defense:
+    network = _network(AVAE, trained, weights)
+    return _behind(classifier, AVAEPurification(network, realisations=realisations, temperature=temperature), None)
+
+
+def _ndvae(trained: str, classifier: str, *, weights: str | Path | None = None, sigma: float = 0.1) -> Defense:
+    return _behind(classifier, NDVAEPurification(_network(NDVAE, trained, weights), sigma=sigma), None)
+
+
 def _abs(trained: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
     return abs_of(_network(ClassDecoders, trained, weights), **settings)
 
@@ -147,13 +165,15 @@ def eabs_of(network: ClassConditionalAutoencoder, **settings: Any) -> Defense:
 # Constructors by the names that cards use.
 _ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
+        "AVAE": AVAE,
         "CNN": CNN.from_architecture,
+        "NDVAE": NDVAE,
         "ClassDecoders": ClassDecoders.from_architecture,
         "ClassConditionalAutoencoder": ClassConditionalAutoencoder.from_architecture,
     }
 )
 
-_CLASSIFIERS = ("cnn", "adv-linf", "adv-l2")
+_CLASSIFIERS = ("cnn", "adv-linf", "adv-l2", "trades")
 _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
 _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
@@ -166,6 +186,8 @@ _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
         "official-abs-mnist": partial(_official, "plain"),
         "official-abs-binary-mnist": partial(_official, "binary"),
         **{f"{kind}-{data}": partial(_eabs, f"{kind}-{data}") for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
+        "a-vae-fashion": partial(_avae, "a-vae-fashion", "cnn-fashion"),
+        "nd-vae-fashion": partial(_ndvae, "nd-vae-fashion", "cnn-fashion"),
     }
 )
 

@@ -11,19 +11,22 @@ from gencls.defenses import (
     ABS,
     EABS,
     AnalysisBySynthesis,
+    AVAEPurification,
     Ball,
     Binarize,
     ClassFactors,
+    DefenseGAN,
     FixedLengthNoise,
     GaussianBlur,
     GaussianKL,
     GaussianNoise,
     MLVGMPurification,
+    NDVAEPurification,
     PlainClassifier,
     RandomStarts,
 )
 from gencls.perceptual import L2
-from tests.toys import MeanRowsPixels, SigmoidDecoders, small_cnn
+from tests.toys import MeanRowsPixels, NoisyRows, SigmoidDecoders, SigmoidGenerator, small_cnn
 
 SHAPE = (1, 8, 8)
 CLASSES = 4
@@ -87,6 +90,11 @@ DEFENSES = {
     "GaussianBlur": lambda seed: behind(GaussianBlur(0.8), seed),
     "FixedLengthNoise": lambda seed: behind(FixedLengthNoise(0.5), seed),
     "MLVGMPurification": lambda seed: behind(MLVGMPurification(MeanRowsPixels(), "cosine", blur=GaussianBlur(0.5)), seed),
+    "AVAEPurification": lambda seed: behind(AVAEPurification(NoisyRows(), realisations=5, per_pass=2), seed),
+    "NDVAEPurification": lambda seed: behind(NDVAEPurification(NoisyRows(), sigma=0.05), seed),
+    "DefenseGAN": lambda seed: behind(
+        DefenseGAN(SigmoidGenerator(seed), (3,), restarts=2, steps=4, lr=0.01, optimizer="gradient", max_rows=12), seed
+    ),
     "Binarize": lambda seed: behind(Binarize(), seed),
     "AnalysisBySynthesis": engine,
     "ABS": lambda seed: ABS(SigmoidDecoders(CLASSES, SHAPE, seed=seed), starts=64, steps=5, seed=seed),
@@ -113,6 +121,7 @@ NOT_DEFENSES = {
     "PAPER_TASKS",
     "PaperTask",
     "PurifiedAccuracy",
+    "RandomAutoencoder",
     "RandomStarts",
     "Regularizer",
     "RobustnessBound",

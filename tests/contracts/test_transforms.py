@@ -3,8 +3,17 @@ import torch
 
 import gencls.defenses
 from gencls.core import Transform, draws, keyed
-from gencls.defenses import Binarize, FixedLengthNoise, GaussianBlur, GaussianNoise, MLVGMPurification
-from tests.toys import MeanRowsPixels
+from gencls.defenses import (
+    AVAEPurification,
+    Binarize,
+    DefenseGAN,
+    FixedLengthNoise,
+    GaussianBlur,
+    GaussianNoise,
+    MLVGMPurification,
+    NDVAEPurification,
+)
+from tests.toys import MeanRowsPixels, NoisyRows, SigmoidGenerator
 
 TRANSFORMS = {
     "GaussianNoise": lambda: GaussianNoise(0.3),
@@ -14,12 +23,25 @@ TRANSFORMS = {
     "MLVGMPurification": lambda: MLVGMPurification(
         MeanRowsPixels(), "linear", blur=GaussianBlur(0.5), noise=FixedLengthNoise(1.0)
     ),
+    "AVAEPurification": lambda: AVAEPurification(NoisyRows(), realisations=5, per_pass=2),
+    "NDVAEPurification": lambda: NDVAEPurification(NoisyRows(), sigma=0.1),
+    "DefenseGAN": lambda: DefenseGAN(SigmoidGenerator(), (3,), restarts=2, steps=3, max_rows=5),
 }
+
+FIXED = {"DefenseGAN": (1, 8, 8)}
+"""Shape of the images of transforms that take no other; the generator decides."""
 
 
 @pytest.fixture(params=TRANSFORMS)
 def transform(request):
     return TRANSFORMS[request.param]().eval()
+
+
+@pytest.fixture
+def shaped(request, transform):
+    """The shape of a batch that the transform takes, for a shape that it need not take."""
+    fixed = FIXED.get(request.node.callspec.params["transform"])
+    return lambda *shape: shape if fixed is None else (shape[0], *fixed)
 
 
 def test_every_public_transform_is_in_the_table():
@@ -30,7 +52,8 @@ def test_every_public_transform_is_in_the_table():
 
 @pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 3, 7, 11), (64, 1, 28, 28)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_shape_dtype_and_range(transform, shape, dtype):
+def test_shape_dtype_and_range(transform, shaped, shape, dtype):
+    shape, transform = shaped(*shape), transform.to(dtype)
     for images in (torch.rand(shape, dtype=dtype), torch.zeros(shape, dtype=dtype), torch.ones(shape, dtype=dtype)):
         before = images.clone()
         found = transform(images)
@@ -41,8 +64,8 @@ def test_shape_dtype_and_range(transform, shape, dtype):
         assert torch.equal(images, before)
 
 
-def test_samples_do_not_depend_on_their_batch(transform):
-    images = torch.rand(5, 3, 9, 9)
+def test_samples_do_not_depend_on_their_batch(transform, shaped):
+    images = torch.rand(shaped(5, 3, 9, 9))
     with keyed(range(5)):
         together = transform(images)
     for i in range(5):
@@ -50,8 +73,8 @@ def test_samples_do_not_depend_on_their_batch(transform):
             torch.testing.assert_close(transform(images[i : i + 1])[0], together[i], rtol=0, atol=1e-6)
 
 
-def test_several_draws_of_an_image_are_those_of_a_repeated_image(transform):
-    images = torch.rand(3, 1, 9, 9)
+def test_several_draws_of_an_image_are_those_of_a_repeated_image(transform, shaped):
+    images = torch.rand(shaped(3, 1, 9, 9))
     with keyed(range(3)), draws(range(4)):
         expected = transform(images.repeat_interleave(4, dim=0))
     with keyed(range(3)), draws(range(4)):

@@ -1,5 +1,6 @@
 """Network architectures, sized from arguments; no weights and no paths."""
 
+from gencls.zoo.networks.a_vae import AVAE, AVAECritic
 from gencls.zoo.networks.architectures import TABLE_2_1, Architecture, ConvLayer, find_architecture
 from gencls.zoo.networks.class_conditional_autoencoder import ClassConditionalAutoencoder, ClassDecoders, GaussianEncoder
 from gencls.zoo.networks.cnn import CNN
@@ -10,17 +11,22 @@ from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
 from gencls.zoo.networks.headed_classifier import HeadedClassifier, headed_classifier
 from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.logistic_mixture import LogisticMixture
+from gencls.zoo.networks.nd_vae import NDVAE
 from gencls.zoo.networks.nvae import NVAE, adaptive_groups
 from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
 from gencls.zoo.networks.official_abs import official_abs_decoders
 from gencls.zoo.networks.style_autoencoders import E4EAutoencoder, StyleTransformerAutoencoder
+from gencls.zoo.networks.style_latents import StyleLatents
 from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan2 import StyleGAN2
 
 __all__ = [
+    "AVAE",
     "CNN",
+    "NDVAE",
     "NVAE",
     "TABLE_2_1",
+    "AVAECritic",
     "Architecture",
     "ClassConditionalAutoencoder",
     "ClassDecoders",
@@ -35,6 +41,7 @@ __all__ = [
     "HeadedClassifier",
     "LatentDiscriminator",
     "StyleGAN2",
+    "StyleLatents",
     "StyleTransformerAutoencoder",
     "StyleTransformerEncoder",
     "LogisticMixture",

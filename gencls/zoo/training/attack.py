@@ -1,12 +1,13 @@
 """Projected gradient descent as adversarial training needs it."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Norm", "pgd"]
+__all__ = ["Norm", "ascend", "pgd"]
 
 Norm = Literal["linf", "l2"]
 
@@ -34,12 +35,47 @@ def pgd(
     Returns:
         Adversarial images (N, C, H, W) in [0, 1], within the ball, detached.
     """
-    adversarial = (images + _random_in_ball(images, norm, epsilon)).clamp(0.0, 1.0)
+    start = (images + _random_in_ball(images, norm, epsilon)).clamp(0.0, 1.0)
+    return ascend(
+        lambda adversarial: F.cross_entropy(network(adversarial), labels, reduction="sum"),
+        images,
+        start,
+        norm=norm,
+        epsilon=epsilon,
+        steps=steps,
+        step_size=step_size,
+    )
+
+
+def ascend(
+    objective: Callable[[Tensor], Tensor],
+    images: Tensor,
+    start: Tensor,
+    *,
+    norm: Norm,
+    epsilon: float,
+    steps: int,
+    step_size: float,
+) -> Tensor:
+    """Steepest ascent within a ball around images and within [0, 1].
+
+    Args:
+        objective: (N, C, H, W) to the sum of what each image gains.
+        images: (N, C, H, W) in [0, 1], the centres.
+        start: (N, C, H, W).
+        norm: of the ball; the others as of :func:`pgd`.
+        epsilon: there.
+        steps: there.
+        step_size: there.
+
+    Returns:
+        The last iterate (N, C, H, W), detached; without steps the start.
+    """
+    adversarial = start
     with torch.enable_grad():
         for _ in range(steps):
             adversarial = adversarial.detach().requires_grad_()
-            loss = F.cross_entropy(network(adversarial), labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, adversarial)
+            (gradient,) = torch.autograd.grad(objective(adversarial), adversarial)
             moved = adversarial.detach() + step_size * _steepest(gradient, norm)
             # The box contains the images, so clamping last brings a point nearer to them and never out of the ball.
             adversarial = (images + _project(moved - images, norm, epsilon)).clamp(0.0, 1.0)

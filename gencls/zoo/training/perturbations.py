@@ -8,9 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gencls.zoo.training.attack import Norm, pgd
+from gencls.core.errors import GenclsError
+from gencls.zoo.training.attack import Norm, ascend, pgd
 
-__all__ = ["Adversarial", "GaussianNoise", "Perturbation", "Plain", "RandomViews"]
+__all__ = [
+    "Adversarial",
+    "FastGradient",
+    "GaussianNoise",
+    "KLAdversarial",
+    "Perturbation",
+    "Plain",
+    "RandomViews",
+    "prediction_divergence",
+]
 
 
 class Perturbation(Protocol):
@@ -134,3 +144,91 @@ class Adversarial:
         )
         network.train()
         return adversarial
+
+
+@dataclass(frozen=True)
+class KLAdversarial:
+    """Images near by whose predictions differ most from those of the images: the inner maximisation of TRADES.
+
+        max KL[p(. | x) || p(. | x')]  over  ||x' - x|| <= epsilon,
+
+    by projected steepest ascent from x + N(0, start_std^2). Labels have no part in it. Attacks are made in eval mode.
+
+    Source: TRADES (Zhang et al. 2019, arXiv:1901.08573), Algorithm 1; the start is its public code's, and so is a step of
+    2 epsilon / steps for L2 balls.
+
+    Attributes:
+        norm: of the threat model.
+        epsilon: radius, in [0, 1] pixel units.
+        steps: of the ascent.
+        step_size: length of a step in the norm of the ball, in [0, 1] pixel units.
+        start_std: in [0, 1] pixel units, > 0: at the image itself the gradient of the divergence is zero.
+    """
+
+    norm: Norm
+    epsilon: float
+    steps: int
+    step_size: float
+    start_std: float = 0.001
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if min(self.epsilon, self.step_size) <= 0 or self.steps < 1 or self.start_std <= 0:
+            raise GenclsError(
+                f"KLAdversarial: expected epsilon, step_size and start_std > 0 and steps >= 1, got {self.epsilon}, "
+                f"{self.step_size}, {self.start_std} and {self.steps}"
+            )
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
+        """See :class:`Perturbation`."""
+        training = network.training
+        network.eval()
+        with torch.no_grad():
+            predicted = network(images)
+        adversarial = ascend(
+            lambda moved: prediction_divergence(predicted, network(moved)).sum(),
+            images,
+            images + self.start_std * torch.randn_like(images),
+            norm=self.norm,
+            epsilon=self.epsilon,
+            steps=self.steps,
+            step_size=self.step_size,
+        )
+        network.train(training)
+        return adversarial
+
+
+@dataclass(frozen=True)
+class FastGradient:
+    """One step along the sign of the gradient of the cross-entropy (Goodfellow et al. 2015, arXiv:1412.6572).
+
+    Attributes:
+        norm: "linf" moves each pixel by epsilon; "l2" scales the signs to the L2 length epsilon (the MLVGM paper's code).
+        epsilons: sizes in [0, 1] pixel units, of which one is drawn for each image. ND-VAE's code has 0.25, 0.3, 0.35 and 0.4
+            (Linf) for MNIST and FashionMNIST, the MLVGM paper's code 4, 2 and 4 (L2) for its tasks.
+    """
+
+    norm: Norm
+    epsilons: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not self.epsilons or min(self.epsilons) <= 0:
+            raise GenclsError(f"FastGradient: expected at least one epsilon, all > 0, got {self.epsilons}")
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
+        """See :class:`Perturbation`; the network is taken in the mode that it is in."""
+        with torch.enable_grad():
+            point = images.detach().clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(F.cross_entropy(network(point), labels, reduction="sum"), point)
+        sign = gradient.sign()
+        if self.norm == "l2":
+            sign = F.normalize(sign.flatten(1), dim=1).view_as(sign)
+        sizes = torch.tensor(self.epsilons, device=images.device, dtype=images.dtype)
+        drawn = sizes[torch.randint(len(sizes), (len(images),), device=images.device)]
+        return (images + drawn.view(-1, 1, 1, 1) * sign).clamp(0.0, 1.0)
+
+
+def prediction_divergence(predicted: Tensor, others: Tensor) -> Tensor:
+    """KL[softmax(predicted) || softmax(others)] of logits (N, K): (N,)."""
+    return F.kl_div(others.log_softmax(1), predicted.log_softmax(1), reduction="none", log_target=True).sum(1)

@@ -6,39 +6,41 @@ from types import MappingProxyType
 from typing import Any
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.training.perturbations import Adversarial, GaussianNoise, Perturbation, Plain, RandomViews
+from gencls.zoo.networks import find_architecture
+from gencls.zoo.training.perturbations import (
+    Adversarial,
+    GaussianNoise,
+    KLAdversarial,
+    Perturbation,
+    Plain,
+    RandomViews,
+)
+from gencls.zoo.training.purifier_presets import PURIFIER_PRESETS
+from gencls.zoo.training.settings import Preset
 
-__all__ = ["PRESETS", "AutoencoderPreset", "ClassifierPreset", "Preset", "preset", "radii"]
+__all__ = ["PRESETS", "AutoencoderPreset", "ClassifierPreset", "Preset", "TablePreset", "TradesPreset", "preset", "radii"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A training: everything but the seed.
+class TablePreset(Preset):
+    """Training of a network of thesis Table 2.1.
 
     The thesis trains for 500 epochs (200 more for adversarial training) with batches of 512. The presets are cut to
     minutes on one CPU core: fewer epochs, smaller batches and a learning rate that falls to zero along a cosine.
 
     Attributes:
-        name: of the weights.
-        what: one sentence for the card.
-        data: the data set, unless another is asked for.
-        perturbation: of the training images.
-        epochs: passes over the training set.
-        batch_size: images per step.
-        learning_rate: of Adam, at the start.
         dropout: rate; not given in the thesis.
         architecture: column of Table 2.1.
     """
 
-    name: str
-    what: str
-    data: str
-    perturbation: Perturbation
-    epochs: int
-    batch_size: int
-    learning_rate: float
     dropout: float
     architecture: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the network takes."""
+        column = find_architecture(self.architecture)
+        return column.in_channels, column.image_size, column.image_size
 
     @property
     def recipe(self) -> str:
@@ -50,12 +52,28 @@ class Preset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierPreset(Preset):
+class ClassifierPreset(TablePreset):
     """Training of a CNN."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderPreset(Preset):
+class TradesPreset(ClassifierPreset):
+    """Training of a CNN by TRADES.
+
+    Attributes:
+        beta: weight of the divergence between the predictions for an image and for one near it.
+    """
+
+    beta: float
+
+    @property
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
+        return f"{super().recipe}, beta {self.beta}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderPreset(TablePreset):
     """Training of class-conditional autoencoders (Algorithm 1): ABS, E-ABS and what lies between (Table 2.6).
 
     Attributes:
@@ -129,7 +147,7 @@ def radii(data: str) -> tuple[float, float]:
 
 
 def _classifiers(data: _DataSet) -> tuple[Preset, ...]:
-    """CNN, Adv-Linf and Adv-L2. The thesis tunes the last two to E-ABS's clean accuracy."""
+    """CNN, Adv-Linf and Adv-L2, of which the thesis tunes the last two to E-ABS's clean accuracy; and TRADES."""
     common: dict[str, Any] = {"data": data.data, "architecture": data.architecture, "batch_size": 128, "learning_rate": 2e-3}
     small = data.name == "mnist"
     noisy = "cnn-gaussian-mnist" if small else f"cnn-{data.name}"
@@ -158,6 +176,15 @@ def _classifiers(data: _DataSet) -> tuple[Preset, ...]:
             name=f"adv-l2-{data.name}",
             what=f"CNN of thesis Table 2.1, {from_scratch} L2 PGD",
             perturbation=Adversarial(norm="l2", epsilon=data.l2, steps=5, step_size=0.6, warmup_epochs=2.0 * adversarial),
+            epochs=round(7 * adversarial),
+            dropout=0.0,
+            **common,
+        ),
+        TradesPreset(
+            name=f"trades-{data.name}",
+            what="CNN of thesis Table 2.1, trained by TRADES from scratch (MLVGM paper: fine-tuned) on the L2 ball",
+            perturbation=KLAdversarial(norm="l2", epsilon=data.l2, steps=5, step_size=round(2 * data.l2 / 5, 6)),
+            beta=3.0,
             epochs=round(7 * adversarial),
             dropout=0.0,
             **common,
@@ -219,6 +246,7 @@ _ALL: tuple[Preset, ...] = (
         dropout=0.1,
     ),
     *(item for data in _DATA_SETS for item in (*_classifiers(data), *_autoencoders(data))),
+    *PURIFIER_PRESETS,
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({item.name: item for item in _ALL})

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,14 @@ from gencls.core.errors import GenclsError
 from gencls.core.rng import seeded
 from gencls.zoo.checkpoints import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
-from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders, find_architecture
+from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders
 from gencls.zoo.training.batches import batch_loader
 from gencls.zoo.training.measure import measure
 from gencls.zoo.training.modules import AutoencoderTraining, ClassifierTraining, NetworkTraining
-from gencls.zoo.training.presets import AutoencoderPreset, Preset, preset
+from gencls.zoo.training.presets import AutoencoderPreset, Preset, TablePreset, TradesPreset, preset
+from gencls.zoo.training.purifier_presets import PurifierPreset
+from gencls.zoo.training.purifiers import measure_purifier, purifier_training
+from gencls.zoo.training.trades import TradesTraining
 
 __all__ = ["SPLITS", "train"]
 
@@ -90,7 +93,7 @@ def train(
     tests = [load_data(data, test_split, root=data_root)]
     if data == "mnist":
         tests.append(load_data("mnist-embedded", "test"))
-    _check_shape(training_set, settings.architecture)
+    _check_shape(training_set, settings.image_shape)
     command = _command(settings, data=data, epochs=epochs, limit=limit, seed=seed)
 
     with seeded(seed):
@@ -108,7 +111,7 @@ def train(
         command=command,
         metrics={
             "training seconds": round(timer.time_elapsed("train"), 1),
-            **measure(network, tests, few=min(measured, limit or measured)),
+            **_measured(network, settings, tests, few=min(measured, limit or measured)),
         },
         licence="Apache-2.0",
         seed=seed,
@@ -116,6 +119,12 @@ def train(
     path = folder / f"{settings.name}.safetensors"
     save_checkpoint(network, path, card, half=True)
     return path
+
+
+def _measured(network: nn.Module, settings: Preset, tests: Sequence[ImageData], *, few: int) -> dict[str, float]:
+    if isinstance(settings, PurifierPreset):
+        return measure_purifier(network, settings, tests[-1], few=few)
+    return measure(network, tests, few=few)
 
 
 def _checkpoint_to_start_from(folder: Path, *, resume: bool) -> Path | None:
@@ -129,21 +138,21 @@ def _checkpoint_to_start_from(folder: Path, *, resume: bool) -> Path | None:
     return checkpoint if resume else None
 
 
-def _check_shape(data: ImageData, architecture: str) -> None:
-    expected = find_architecture(architecture)
-    shape = (expected.in_channels, expected.image_size, expected.image_size)
+def _check_shape(data: ImageData, shape: tuple[int, int, int]) -> None:
     if tuple(data.images.shape[1:]) != shape:
         raise GenclsError(f"train: expected images of shape {shape}, got {tuple(data.images.shape[1:])} from {data.name}")
 
 
 def _module(settings: Preset, num_classes: int, seed: int, command: str) -> NetworkTraining:
-    arguments = _arguments(settings, num_classes)
     shared: dict[str, Any] = {
         "perturbation": settings.perturbation,
         "learning_rate": settings.learning_rate,
         "seed": seed,
         "description": f"{command}: {settings.recipe}",
     }
+    if isinstance(settings, PurifierPreset):
+        return purifier_training(settings, **shared)
+    arguments = _arguments(settings, num_classes)
     if isinstance(settings, AutoencoderPreset):
         return AutoencoderTraining(
             ClassConditionalAutoencoder.from_architecture(**arguments),
@@ -154,11 +163,17 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
             discriminator_rate=settings.discriminator_rate,
             **shared,
         )
+    if isinstance(settings, TradesPreset):
+        return TradesTraining(CNN.from_architecture(**arguments), beta=settings.beta, **shared)
     return ClassifierTraining(CNN.from_architecture(**arguments), **shared)
 
 
 def _arguments(settings: Preset, num_classes: int, *, of: nn.Module | None = None) -> dict[str, Any]:
     """The constructor's arguments of the network that is trained, or of the part of it that is saved; they go on its card."""
+    if isinstance(settings, PurifierPreset):
+        return settings.arguments
+    if not isinstance(settings, TablePreset):
+        raise GenclsError(f"{settings.name}: expected a preset of a known kind, got a {type(settings).__name__}")
     arguments = {"architecture": settings.architecture, "num_classes": num_classes, "dropout": settings.dropout}
     if isinstance(settings, AutoencoderPreset) and not isinstance(of, ClassDecoders):
         return arguments | {"shared_encoder": settings.discriminative, "adversarial": settings.adversarial}

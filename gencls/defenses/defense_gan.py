@@ -1,0 +1,188 @@
+"""Defense-GAN: an image is replaced by the nearest one that a generator can make.
+
+Source: Samangouei, Kabkab, Chellappa, "Defense-GAN: Protecting Classifiers Against Adversarial Attacks Using Generative
+Models", ICLR 2018, arXiv:1805.06605.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import BPDA, GenclsError, Transform, minimize, repeat_rows
+from gencls.core.inference import Optimizer
+
+__all__ = ["DefenseGAN"]
+
+
+class DefenseGAN(Transform):
+    """G(z*) with z* = argmin_z ||G(z) - x||_2^2: L steps of descent from each of R random latents, of which the best counts.
+
+    Two gradient modes. "bpda" takes the identity for the gradient of the projection, as Athalye et al. (2018, arXiv:1802.00420,
+    section 5.4.2) do. "unrolled" differentiates through the L steps from the best start; it is exact but where two starts are
+    equally good, and costs a little more than one more restart.
+
+    The paper descends by gradient steps and does not say how long they are. By default they are Adam's here, whose length does
+    not depend on the scale of the generator.
+    """
+
+    stochastic = True
+
+    def __init__(
+        self,
+        generator: Callable[[Tensor], Tensor],
+        latent_shape: Sequence[int],
+        *,
+        sample: Callable[[int], Tensor] | None = None,
+        restarts: int = 10,
+        steps: int = 200,
+        lr: float = 0.1,
+        optimizer: Optimizer = "adam",
+        max_rows: int = 2048,
+    ) -> None:
+        """Take the generator.
+
+        Args:
+            generator: G, latents (M, *latent_shape) -> images (M, C, H, W); values beyond [0, 1] are clipped at the end. A
+                module is frozen.
+            latent_shape: of one latent.
+            sample: count -> random latents (count, *latent_shape) to start from; None draws standard normal ones.
+            restarts: R >= 1; 10 in the paper.
+            steps: L >= 1; 200 in the paper.
+            lr: step size, > 0.
+            optimizer: "adam" or "gradient".
+            max_rows: so many latents are decoded at once, and a graph holds as many in all its steps together; both are at
+                least one image's. >= 1.
+
+        Raises:
+            GenclsError: for numbers out of range, an unknown optimizer or a latent shape without numbers.
+        """
+        super().__init__()
+        if min(restarts, steps, max_rows) < 1 or not lr > 0 or optimizer not in get_args(Optimizer):
+            raise GenclsError(
+                f"DefenseGAN: expected restarts, steps and max_rows >= 1, lr > 0 and optimizer among "
+                f"{', '.join(get_args(Optimizer))}, got {restarts}, {steps}, {max_rows}, {lr} and {optimizer!r}"
+            )
+        if not latent_shape or min(latent_shape) < 1:
+            raise GenclsError(f"DefenseGAN: expected a latent_shape of numbers >= 1, got {tuple(latent_shape)}")
+        self.generator = generator.requires_grad_(False) if isinstance(generator, nn.Module) else generator
+        self.latent_shape = tuple(latent_shape)
+        self.sample = sample
+        self.restarts, self.steps, self.lr, self.max_rows = restarts, steps, lr, max_rows
+        self.optimizer: Optimizer = optimizer
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The nearest images that the generator makes, (N, C, H, W) in [0, 1], without a gradient.
+
+        Raises:
+            GenclsError: for images of another shape than the generator's, or latents of ``sample`` of another shape.
+        """
+        return self.infer(images)[0]
+
+    def infer(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project images (N, C, H, W).
+
+        Returns:
+            G(z*) clipped to [0, 1], z* (N, *latent_shape), and the start (N, *latent_shape) that led there; detached.
+        """
+        with torch.inference_mode(False):
+            images = images.detach().clone()
+            with torch.no_grad():
+                starts = self._starts(images)
+            per_pass = max(1, self.max_rows // self.restarts)
+            parts = [self._best(*part) for part in zip(images.split(per_pass), starts.split(per_pass), strict=True)]
+            found, latents, best = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+            return found, latents, best
+
+    def descend(self, images: Tensor, starts: Tensor) -> Tensor:
+        """L steps from starts (M, *latent_shape), one per image: unrolled where the images require grad, else detached."""
+
+        def objective(latents: tuple[Tensor, ...]) -> Tensor:
+            return self._distance(latents[0], images)
+
+        with torch.enable_grad():
+            (latents,) = minimize(
+                objective, (starts,), steps=self.steps, lr=self.lr, optimizer=self.optimizer, unroll=images.requires_grad
+            )
+        return latents
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """``bpda`` and ``unrolled``; the transform itself has no gradient."""
+        return {"bpda": BPDA(self, nn.Identity()), "unrolled": _Unrolled(self)}
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"restarts={self.restarts}, steps={self.steps}, lr={self.lr}, optimizer={self.optimizer!r}"
+
+    def _starts(self, images: Tensor) -> Tensor:
+        """(N, R, *latent_shape), those of an image in consecutive rows of one draw."""
+        count = len(images) * self.restarts
+        if self.sample is None:
+            drawn = torch.randn(count, *self.latent_shape, device=images.device, dtype=images.dtype)
+        else:
+            drawn = self.sample(count).to(images)
+        if drawn.shape != (count, *self.latent_shape):
+            raise GenclsError(
+                f"DefenseGAN: expected sample({count}) to give latents of shape {(count, *self.latent_shape)}, "
+                f"got {tuple(drawn.shape)}"
+            )
+        return drawn.view(len(images), self.restarts, *self.latent_shape)
+
+    def _best(self, images: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`infer`, from starts (N, R, *latent_shape)."""
+        targets = repeat_rows(images, self.restarts)
+        latents = self.descend(targets, starts.flatten(0, 1))
+        with torch.no_grad():
+            best = self._distance(latents, targets).view(len(images), self.restarts).argmin(1)
+            rows = torch.arange(len(images), device=images.device)
+            chosen = latents.view_as(starts)[rows, best]
+            return self.generator(chosen).clamp(0.0, 1.0), chosen, starts[rows, best]
+
+    def _distance(self, latents: Tensor, images: Tensor) -> Tensor:
+        """||G(z) - x||^2, (M,)."""
+        made = self.generator(latents)
+        if made.shape != images.shape:
+            raise GenclsError(
+                f"DefenseGAN: expected images of the generator's shape {tuple(made.shape[1:])}, got {tuple(images.shape[1:])}"
+            )
+        squares: Tensor = (made - images).square()
+        return squares.flatten(1).sum(1)
+
+
+class _Unrolled(nn.Module):
+    """The projection with the gradient through its steps."""
+
+    def __init__(self, defense: DefenseGAN) -> None:
+        super().__init__()
+        self.defense = defense
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return self.defense(images)
+        projected: Tensor = _Projection.apply(self.defense, images)
+        return projected
+
+
+class _Projection(torch.autograd.Function):
+    """No graph is kept: the backward pass builds those of the best starts, for a few images at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, defense: DefenseGAN, images: Tensor) -> Tensor:
+        found, _, starts = defense.infer(images)
+        ctx.defense = defense
+        ctx.save_for_backward(images, starts)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
+        defense: DefenseGAN = ctx.defense
+        per_graph = max(1, defense.max_rows // defense.steps)
+        gradients = []
+        parts = (tensor.split(per_graph) for tensor in (*ctx.saved_tensors, grad_outputs[0]))
+        for images, starts, gradient in zip(*parts, strict=True):
+            images = images.detach().requires_grad_()
+            with torch.enable_grad():
+                found = defense.generator(defense.descend(images, starts)).clamp(0.0, 1.0)
+            gradients.append(torch.autograd.grad(found, images, gradient)[0])
+        return None, torch.cat(gradients)
