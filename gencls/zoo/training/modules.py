@@ -49,7 +49,7 @@ class NetworkTraining(lightning.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """Adam with a cosine schedule over all steps."""
-        optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.learning_rate)
+        optimizer = self.new_optimizer()
         total = self.trainer.estimated_stepping_batches
         restart = self._restart_step(total / (self.trainer.max_epochs or 1))
 
@@ -60,9 +60,20 @@ class NetworkTraining(lightning.LightningModule, ABC):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.parameter_groups(), lr=self.learning_rate)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What Adam learns, and at which rates."""
+        """What the optimiser learns, and at which rates."""
         return [{"params": list(self.parameters())}]
+
+    def finish(self, images: Tensor) -> None:  # noqa: B027 (most trainings have nothing to do)
+        """What remains to be done with the network after the last step.
+
+        Args:
+            images: of the training set, (N, C, H, W) in [0, 1].
+        """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the settings."""

@@ -6,39 +6,34 @@ from types import MappingProxyType
 from typing import Any
 
 from gencls.core.errors import GenclsError
+from gencls.zoo.networks import find_architecture
+from gencls.zoo.training.generator_presets import GENERATOR_PRESETS
 from gencls.zoo.training.perturbations import Adversarial, GaussianNoise, Perturbation, Plain, RandomViews
+from gencls.zoo.training.settings import Preset
 
-__all__ = ["PRESETS", "AutoencoderPreset", "ClassifierPreset", "Preset", "preset", "radii"]
+__all__ = ["PRESETS", "AutoencoderPreset", "ClassifierPreset", "Preset", "TablePreset", "preset", "radii"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A training: everything but the seed.
+class TablePreset(Preset):
+    """Training of a network of thesis Table 2.1.
 
     The thesis trains for 500 epochs (200 more for adversarial training) with batches of 512. The presets are cut to
     minutes on one CPU core: fewer epochs, smaller batches and a learning rate that falls to zero along a cosine.
 
     Attributes:
-        name: of the weights.
-        what: one sentence for the card.
-        data: the data set, unless another is asked for.
-        perturbation: of the training images.
-        epochs: passes over the training set.
-        batch_size: images per step.
-        learning_rate: of Adam, at the start.
         dropout: rate; not given in the thesis.
         architecture: column of Table 2.1.
     """
 
-    name: str
-    what: str
-    data: str
-    perturbation: Perturbation
-    epochs: int
-    batch_size: int
-    learning_rate: float
     dropout: float
     architecture: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the network takes."""
+        column = find_architecture(self.architecture)
+        return column.in_channels, column.image_size, column.image_size
 
     @property
     def recipe(self) -> str:
@@ -50,12 +45,12 @@ class Preset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierPreset(Preset):
+class ClassifierPreset(TablePreset):
     """Training of a CNN."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderPreset(Preset):
+class AutoencoderPreset(TablePreset):
     """Training of class-conditional autoencoders (Algorithm 1): ABS, E-ABS and what lies between (Table 2.6).
 
     Attributes:
@@ -219,6 +214,7 @@ _ALL: tuple[Preset, ...] = (
         dropout=0.1,
     ),
     *(item for data in _DATA_SETS for item in (*_classifiers(data), *_autoencoders(data))),
+    *GENERATOR_PRESETS,
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({item.name: item for item in _ALL})

@@ -18,11 +18,13 @@ from gencls.core.errors import GenclsError
 from gencls.core.rng import seeded
 from gencls.zoo.checkpoints import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
-from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders, find_architecture
+from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders
 from gencls.zoo.training.batches import batch_loader
+from gencls.zoo.training.generator_presets import GeneratorPreset
+from gencls.zoo.training.generators import generator_training
 from gencls.zoo.training.measure import measure
 from gencls.zoo.training.modules import AutoencoderTraining, ClassifierTraining, NetworkTraining
-from gencls.zoo.training.presets import AutoencoderPreset, Preset, preset
+from gencls.zoo.training.presets import AutoencoderPreset, Preset, TablePreset, preset
 
 __all__ = ["SPLITS", "train"]
 
@@ -90,13 +92,14 @@ def train(
     tests = [load_data(data, test_split, root=data_root)]
     if data == "mnist":
         tests.append(load_data("mnist-embedded", "test"))
-    _check_shape(training_set, settings.architecture)
+    _check_shape(training_set, settings.image_shape)
     command = _command(settings, data=data, epochs=epochs, limit=limit, seed=seed)
 
     with seeded(seed):
         module = _module(settings, training_set.num_classes, seed, command)
         timer = Timer()
         _fit(module, training_set, settings, folder, timer, start=start, progress=progress)
+        module.finish(training_set.images)
     # What is measured is what is stored: rounded to half precision.
     network = module.product.half().float().eval().requires_grad_(False)
     card = Card(
@@ -129,21 +132,21 @@ def _checkpoint_to_start_from(folder: Path, *, resume: bool) -> Path | None:
     return checkpoint if resume else None
 
 
-def _check_shape(data: ImageData, architecture: str) -> None:
-    expected = find_architecture(architecture)
-    shape = (expected.in_channels, expected.image_size, expected.image_size)
+def _check_shape(data: ImageData, shape: tuple[int, int, int]) -> None:
     if tuple(data.images.shape[1:]) != shape:
         raise GenclsError(f"train: expected images of shape {shape}, got {tuple(data.images.shape[1:])} from {data.name}")
 
 
 def _module(settings: Preset, num_classes: int, seed: int, command: str) -> NetworkTraining:
-    arguments = _arguments(settings, num_classes)
     shared: dict[str, Any] = {
         "perturbation": settings.perturbation,
         "learning_rate": settings.learning_rate,
         "seed": seed,
         "description": f"{command}: {settings.recipe}",
     }
+    if isinstance(settings, GeneratorPreset):
+        return generator_training(settings, **shared)
+    arguments = _arguments(settings, num_classes)
     if isinstance(settings, AutoencoderPreset):
         return AutoencoderTraining(
             ClassConditionalAutoencoder.from_architecture(**arguments),
@@ -159,6 +162,10 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
 
 def _arguments(settings: Preset, num_classes: int, *, of: nn.Module | None = None) -> dict[str, Any]:
     """The constructor's arguments of the network that is trained, or of the part of it that is saved; they go on its card."""
+    if isinstance(settings, GeneratorPreset):
+        return settings.arguments
+    if not isinstance(settings, TablePreset):
+        raise GenclsError(f"{settings.name}: expected a preset of a known kind, got a {type(settings).__name__}")
     arguments = {"architecture": settings.architecture, "num_classes": num_classes, "dropout": settings.dropout}
     if isinstance(settings, AutoencoderPreset) and not isinstance(of, ClassDecoders):
         return arguments | {"shared_encoder": settings.discriminative, "adversarial": settings.adversarial}

@@ -1,0 +1,41 @@
+"""What every training has."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from gencls.zoo.training.perturbations import Perturbation
+
+__all__ = ["Preset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset(ABC):
+    """A training: everything but the seed.
+
+    Attributes:
+        name: of the weights.
+        what: one sentence for the card.
+        data: the data set, unless another is asked for.
+        perturbation: of the training images.
+        epochs: passes over the training set.
+        batch_size: images per step.
+        learning_rate: of the optimiser, at the start.
+    """
+
+    name: str
+    what: str
+    data: str
+    perturbation: Perturbation
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the network takes."""
+
+    @property
+    @abstractmethod
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
