@@ -12,7 +12,7 @@ from torch import nn
 from gencls.core import Defense, GenclsError, Transform, TransformedClassifier
 from gencls.defenses import ABS, EABS, GaussianBlur, GaussianNoise, PlainClassifier
 from gencls.zoo.checkpoints import restore
-from gencls.zoo.networks import CNN, NVAE, ClassConditionalAutoencoder, ClassDecoders, GroupedDecoders
+from gencls.zoo.networks import CNN, NVAE, ClassConditionalAutoencoder, ClassDecoders, GroupedDecoders, SmallStyleAutoencoder
 from gencls.zoo.official_abs import official_abs
 
 __all__ = ["WEIGHTS", "load", "names", "trained_network"]
@@ -161,6 +161,7 @@ _ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "ClassDecoders": ClassDecoders.from_architecture,
         "ClassConditionalAutoencoder": ClassConditionalAutoencoder.from_architecture,
         "NVAE": NVAE,
+        "SmallStyleAutoencoder": SmallStyleAutoencoder.of_sizes,
     }
 )
 

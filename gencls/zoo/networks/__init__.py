@@ -13,9 +13,11 @@ from gencls.zoo.networks.logistic_mixture import LogisticMixture
 from gencls.zoo.networks.nvae import NVAE, adaptive_groups
 from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
 from gencls.zoo.networks.official_abs import official_abs_decoders
+from gencls.zoo.networks.small_style_autoencoder import SmallStyleAutoencoder, SmallStyleEncoder
 from gencls.zoo.networks.style_autoencoders import E4EAutoencoder, StyleTransformerAutoencoder
 from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan2 import StyleGAN2
+from gencls.zoo.networks.stylegan2_discriminator import StyleGAN2Discriminator
 
 __all__ = [
     "CNN",
@@ -34,7 +36,10 @@ __all__ = [
     "GroupedDecoders",
     "HeadedClassifier",
     "LatentDiscriminator",
+    "SmallStyleAutoencoder",
+    "SmallStyleEncoder",
     "StyleGAN2",
+    "StyleGAN2Discriminator",
     "StyleTransformerAutoencoder",
     "StyleTransformerEncoder",
     "LogisticMixture",

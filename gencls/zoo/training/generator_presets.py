@@ -7,7 +7,7 @@ from typing import Any
 from gencls.zoo.training.perturbations import Plain
 from gencls.zoo.training.settings import Preset
 
-__all__ = ["GENERATOR_PRESETS", "GeneratorPreset", "NVAEPreset"]
+__all__ = ["GENERATOR_PRESETS", "GeneratorPreset", "NVAEPreset", "StylePreset"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,62 @@ class NVAEPreset(GeneratorPreset):
         )
 
 
-_NVAE: dict[str, Any] = {"data": "fashion-mnist", "perturbation": Plain(), "shape": (1, 28, 28)}
+@dataclass(frozen=True, kw_only=True)
+class StylePreset(GeneratorPreset):
+    """Training of a StyleGAN2 and of an encoder for it: :class:`gencls.zoo.networks.SmallStyleAutoencoder`.
+
+    Attributes:
+        channels: of generator and discriminator at 4, 8, 16, ... pixels.
+        style_dim: numbers in a code.
+        mapping_layers: of the generator.
+        encoder_widths: of the encoder.
+        encoder_share: of the epochs, at the end, in which the encoder learns and the generator stays as it is.
+        gamma: weight of R1.
+        path_weight: of the path-length regularisation; 0 leaves it out.
+        half_life: of the generator's moving average, in images.
+        closeness: weight of the distance of codes from the average code, for the encoder.
+        evenness: weight of the distance of the levels' codes from each other, for the encoder.
+    """
+
+    channels: tuple[int, ...]
+    style_dim: int
+    mapping_layers: int
+    encoder_widths: tuple[int, int, int]
+    encoder_share: float
+    gamma: float = 0.05
+    path_weight: float = 0.0
+    half_life: float = 10_000
+    closeness: float = 1e-3
+    evenness: float = 2e-4
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the network's constructor."""
+        return {
+            "image_shape": self.shape,
+            "channels": self.channels,
+            "style_dim": self.style_dim,
+            "mapping_layers": self.mapping_layers,
+            "encoder_widths": self.encoder_widths,
+        }
+
+    @property
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
+        path = f"path-length regularisation {self.path_weight}" if self.path_weight else "no path-length regularisation"
+        return (
+            f"{self.epochs} epochs of batches of {self.batch_size}, Adam from learning rate {self.learning_rate} along a "
+            f"cosine to 0: {1 - self.encoder_share:.0%} of them for the generator, with style mixing, R1 with gamma "
+            f"{self.gamma} every 16 steps, {path}, moving average of half-life {self.half_life:.0f} images; then along a "
+            f"second cosine for the encoder, on the squared error, {self.closeness} times the distance of codes from their average and "
+            f"{self.evenness} times that between levels, without LPIPS, identity loss and discriminator of codes; "
+            f"images: {self.perturbation}"
+        )
+
+
+_STYLE = "StyleGAN2 of 32 pixels for images of 28, with a small residual encoder in the place of e4e's"
+
+_FASHION: dict[str, Any] = {"data": "fashion-mnist", "perturbation": Plain(), "shape": (1, 28, 28)}
 
 GENERATOR_PRESETS: tuple[Preset, ...] = (
     NVAEPreset(
@@ -97,7 +152,7 @@ GENERATOR_PRESETS: tuple[Preset, ...] = (
         epochs=3,
         batch_size=32,
         learning_rate=1e-2,
-        **_NVAE,
+        **_FASHION,
     ),
     NVAEPreset(
         name="nvae-large-fashion",
@@ -111,6 +166,33 @@ GENERATOR_PRESETS: tuple[Preset, ...] = (
         batch_size=128,
         learning_rate=1e-2,
         statistics_passes=500,
-        **_NVAE,
+        **_FASHION,
+    ),
+    StylePreset(
+        name="stylegan2-fashion",
+        what=f"{_STYLE}, sized for one CPU core",
+        channels=(64, 64, 32, 16),
+        style_dim=64,
+        mapping_layers=4,
+        encoder_widths=(24, 48, 96),
+        epochs=3,
+        encoder_share=1 / 3,
+        batch_size=32,
+        learning_rate=2e-3,
+        **_FASHION,
+    ),
+    StylePreset(
+        name="stylegan2-large-fashion",
+        what=f"{_STYLE}, sized for a GPU",
+        channels=(256, 256, 128, 64),
+        style_dim=256,
+        mapping_layers=8,
+        encoder_widths=(64, 128, 256),
+        epochs=150,
+        encoder_share=1 / 3,
+        batch_size=64,
+        learning_rate=2e-3,
+        path_weight=2.0,
+        **_FASHION,
     ),
 )

@@ -3,10 +3,11 @@
 from typing import Any
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks import NVAE
-from gencls.zoo.training.generator_presets import GeneratorPreset, NVAEPreset
+from gencls.zoo.networks import NVAE, SmallStyleAutoencoder, StyleGAN2Discriminator
+from gencls.zoo.training.generator_presets import GeneratorPreset, NVAEPreset, StylePreset
 from gencls.zoo.training.hierarchical import HierarchicalVAETraining
 from gencls.zoo.training.modules import NetworkTraining
+from gencls.zoo.training.style import StyleTraining
 
 __all__ = ["generator_training"]
 
@@ -27,6 +28,19 @@ def generator_training(settings: GeneratorPreset, **shared: Any) -> NetworkTrain
             warm_up_share=settings.warm_up_share,
             regularization=settings.regularization,
             statistics_passes=settings.statistics_passes,
+            **shared,
+        )
+    if isinstance(settings, StylePreset):
+        return StyleTraining(
+            SmallStyleAutoencoder.of_sizes(**settings.arguments),
+            StyleGAN2Discriminator(settings.channels, colours=settings.shape[0]),
+            epochs=settings.epochs,
+            encoder_share=settings.encoder_share,
+            gamma=settings.gamma,
+            path_weight=settings.path_weight,
+            half_life=settings.half_life,
+            closeness=settings.closeness,
+            evenness=settings.evenness,
             **shared,
         )
     raise GenclsError(f"{settings.name}: expected a preset of a generator, got a {type(settings).__name__}")

@@ -199,7 +199,9 @@ def _fit(
             enable_model_summary=False,
         )
         # The loops of convolutions over channels-last tensors are a fifth faster in training on a CPU.
-        module.to(memory_format=torch.channels_last)
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         trainer.fit(module, batches, ckpt_path=start, weights_only=True)
         module.cpu().to(memory_format=torch.contiguous_format)
 
