@@ -334,8 +334,9 @@ def test_the_losses_of_the_encoder() -> None:
     module = style_training(closeness=0.5, evenness=0.25)
     images = 2 * torch.rand(4, 1, 14, 14) - 1
     module.eval()
-    figures = module._encoding(images)
-    offsets = module.network.encode(images)
+    with torch.no_grad():
+        figures = module._encoding(images)
+        offsets = module.network.encode(images)
     torch.testing.assert_close(figures["closeness"], 0.5 * offsets.square().sum() / offsets.numel())
     between = sum((offsets[:, level] - offsets[:, 0]).square().mean() for level in range(1, 6))
     torch.testing.assert_close(figures["evenness"], 0.25 * between)

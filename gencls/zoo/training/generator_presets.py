@@ -130,8 +130,8 @@ class StylePreset(GeneratorPreset):
             f"{self.epochs} epochs of batches of {self.batch_size}, Adam from learning rate {self.learning_rate} along a "
             f"cosine to 0: {1 - self.encoder_share:.0%} of them for the generator, with style mixing, R1 with gamma "
             f"{self.gamma} every 16 steps, {path}, moving average of half-life {self.half_life:.0f} images; then along a "
-            f"second cosine for the encoder, on the squared error, {self.closeness} times the distance of codes from their average and "
-            f"{self.evenness} times that between levels, without LPIPS, identity loss and discriminator of codes; "
+            f"second cosine for the encoder, on the squared error, {self.closeness} times the distance of codes from their "
+            f"average and {self.evenness} times that between levels, without LPIPS, identity loss and discriminator of codes; "
             f"images: {self.perturbation}"
         )
 
