@@ -11,13 +11,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, MultiLatentModel, seeded
-from gencls.zoo import load_data, load_generator
+from gencls.core import GenclsError, MultiLatentModel, keyed, seeded
+from gencls.zoo import generator_names, load, load_data, load_generator
 from gencls.zoo.checkpoints import read_card
 from gencls.zoo.networks import NVAE, SmallStyleAutoencoder, SmallStyleEncoder, StyleGAN2, StyleGAN2Discriminator
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.generator_presets import GENERATOR_PRESETS, GeneratorPreset, NVAEPreset, StylePreset
 from gencls.zoo.training.hierarchical import HierarchicalVAETraining, kl_weights, level_sizes, reestimate_batch_norm, warm_up
+from gencls.zoo.training.measure import accuracy
 from gencls.zoo.training.measure_generators import autoencoded, bits_per_dimension, frechet_distance, measure_generator, samples
 from gencls.zoo.training.modules import NetworkTraining
 from gencls.zoo.training.perturbations import Plain
@@ -377,3 +378,42 @@ def test_parts_of_a_style_autoencoder_that_do_not_fit() -> None:
         StyleGAN2Discriminator((4, 0, 4))
     with pytest.raises(GenclsError, match=r"expected encoder_share in \(0, 1\]"):
         style_training(encoder_share=0.0)
+
+
+def half(level: int, encoded: Tensor, sampled: Tensor) -> Tensor:
+    return 0.5 * encoded + 0.5 * sampled
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_small_style_autoencoder_is_a_multi_latent_model(channels: int) -> None:
+    sizes: dict[str, Any] = {"channels": (4, 4, 4), "style_dim": 6, "mapping_layers": 1, "encoder_widths": (4, 4, 4)}
+    network = SmallStyleAutoencoder.of_sizes((channels, 14, 14), **sizes).eval()
+    images = torch.rand(3, channels, 14, 14, requires_grad=True)
+    with keyed([1, 2, 3]) as streams:
+        together = network.autoencode(images, half)
+    assert not streams.shared
+    assert together.shape == images.shape
+    (gradient,) = torch.autograd.grad(together.square().sum(), images)
+    assert gradient.flatten(1).norm(dim=1).min() > 0
+    with keyed([2]):
+        torch.testing.assert_close(network.autoencode(images[1:2], half)[0], together[1], rtol=0, atol=1e-5)
+    with seeded(1):
+        first = samples(network, images.detach())
+    with seeded(1):
+        assert torch.equal(first, samples(network, 1 - images.detach()))
+    with pytest.raises(GenclsError, match=rf"expected floating-point images of shape \(N, {channels}, 14, 14\)"):
+        network.autoencode(torch.rand(1, 2, 14, 14), half)
+
+
+@pytest.mark.parametrize("name", generator_names())
+def test_committed_generators_keep_the_class(name: str) -> None:
+    try:
+        test = load_data("fashion-mnist", "test", limit=100)
+    except GenclsError as error:
+        pytest.skip(f"needs fashion-mnist: {error}")
+    network = load_generator(name)
+    assert not network.training
+    classifier = load("cnn-fashion")
+    with seeded(0):
+        assert accuracy(classifier, autoencoded(network, test.images), test.labels) >= 0.8  # 0.85 on 1,000 images
+        assert 0 < float((samples(network, test.images) - test.images).square().mean()) < 0.5

@@ -167,6 +167,6 @@ class HierarchicalVAETraining(NetworkTraining):
         self.log_dict(figures, prog_bar=True, batch_size=len(images))
         return loss
 
-    def finish(self, images: Tensor) -> None:
+    def finish(self) -> None:
         """Estimate the batch norms' statistics on samples."""
         reestimate_batch_norm(self.network, passes=self.statistics_passes, batch_size=100, seed=self.seed)

@@ -68,12 +68,8 @@ class NetworkTraining(lightning.LightningModule, ABC):
         """What the optimiser learns, and at which rates."""
         return [{"params": list(self.parameters())}]
 
-    def finish(self, images: Tensor) -> None:  # noqa: B027 (most trainings have nothing to do)
-        """What remains to be done with the network after the last step.
-
-        Args:
-            images: of the training set, (N, C, H, W) in [0, 1].
-        """
+    def finish(self) -> None:  # noqa: B027 (most trainings have nothing to do)
+        """What remains to be done with the network after the last step."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the settings."""

@@ -99,7 +99,7 @@ def train(
         module = _module(settings, training_set.num_classes, seed, command)
         timer = Timer()
         _fit(module, training_set, settings, folder, timer, start=start, progress=progress)
-        module.finish(training_set.images)
+        module.finish()
     # What is measured is what is stored: rounded to half precision.
     network = module.product.half().float().eval().requires_grad_(False)
     card = Card(
