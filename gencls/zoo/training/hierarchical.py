@@ -12,7 +12,7 @@ from gencls.zoo.networks.nvae_regularizers import SpectralPenalty, batch_norm_pe
 from gencls.zoo.training.modules import NetworkTraining
 from gencls.zoo.training.perturbations import Perturbation
 
-__all__ = ["HierarchicalVAETraining", "kl_weights", "reestimate_batch_norm", "warm_up"]
+__all__ = ["HierarchicalVAETraining", "kl_weights", "level_sizes", "reestimate_batch_norm", "warm_up"]
 
 _FIRST_WEIGHT = 1e-4  # of the KL divergence; never zero, so that the prior has gradients from the first step on
 _LEAST_KL = 0.01  # nats, added before levels are balanced
@@ -21,7 +21,7 @@ _LEAST_KL = 0.01  # nats, added before levels are balanced
 def warm_up(share: float, *, end: float) -> float:
     """The weight of the KL divergence: a line from 0.0001 to 1, which it reaches at the share ``end`` of the steps.
 
-    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898), section 4; the least value is from its public code.
+    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898), as its public code has it.
 
     Args:
         share: of the steps that have been taken, in [0, 1].
@@ -40,7 +40,8 @@ def kl_weights(kl: Tensor, sizes: Tensor, *, weight: float) -> Tensor:
 
     so that levels that say much pay more, and none is switched off early. From weight 1 on they are all 1.
 
-    Source: NVAE, appendix A.
+    Source: NVAE, appendix A, as its public code has it. Where scales have different numbers of levels, s_i is here that of the
+    level's own scale (see :attr:`gencls.zoo.networks.NVAE.kl_balance` for what is published).
 
     Args:
         kl: (N, L) in nats.

@@ -96,6 +96,7 @@ class StyleTraining(NetworkTraining):
     Args:
         network: whose generator becomes the moving average.
         discriminator: of images as large as the generator's.
+        epochs: of the whole training.
         encoder_share: of the epochs, in (0, 1]; with 1 the generator stays as it is.
         gamma: weight of R1.
         penalty_every: steps.
