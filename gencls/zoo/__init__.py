@@ -1,23 +1,25 @@
 """Data sets, networks, training and trained weights: what a study of real defenses on real images is made of.
 
-``load(name)`` gives a trained model or ready-made defense, ``names()`` lists them, ``load_data(name, split)`` gives
-images.
+``load(name)`` gives a trained model or ready-made defense, ``names()`` lists them; ``load_generator(name)`` gives a trained
+generator with several latent levels; ``load_data(name, split)`` gives images.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gencls.zoo.data import ImageData, data_names, load_data, split_names
 
 if TYPE_CHECKING:
+    from gencls.zoo.generators import generator_names, load_generator
     from gencls.zoo.models import load, names
 
-__all__ = ["ImageData", "data_names", "load", "load_data", "names", "split_names"]
+__all__ = ["ImageData", "data_names", "generator_names", "load", "load_data", "load_generator", "names", "split_names"]
+
+# Networks and defenses are imported by whoever asks for a model, not by whoever wants only images.
+_LATER = {"load": "models", "names": "models", "generator_names": "generators", "load_generator": "generators"}
 
 
 def __getattr__(name: str) -> Any:
-    # Networks and defenses are imported by whoever asks for a model, not by whoever wants only images.
-    if name in ("load", "names"):
-        from gencls.zoo import models
-
-        return getattr(models, name)
+    if name in _LATER:
+        return getattr(import_module(f"gencls.zoo.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

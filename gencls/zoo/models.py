@@ -12,10 +12,19 @@ from torch import nn
 from gencls.core import Defense, GenclsError, Transform, TransformedClassifier
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo.checkpoints import restore
-from gencls.zoo.networks import AVAE, CNN, NDVAE, ClassConditionalAutoencoder, ClassDecoders, GroupedDecoders
+from gencls.zoo.networks import (
+    AVAE,
+    CNN,
+    NDVAE,
+    NVAE,
+    ClassConditionalAutoencoder,
+    ClassDecoders,
+    GroupedDecoders,
+    SmallStyleAutoencoder,
+)
 from gencls.zoo.official_abs import official_abs
 
-__all__ = ["WEIGHTS", "load", "names"]
+__all__ = ["WEIGHTS", "load", "names", "trained_network"]
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -75,7 +84,17 @@ def _overrides(builder: Callable[..., Defense]) -> list[str]:
     return [*own, *(key for key in inspect.signature(method).parameters if key not in networks)]
 
 
-def _network(kind: type[N], trained: str, weights: str | Path | None) -> N:
+def trained_network(kind: type[N], trained: str, weights: str | Path | None = None) -> N:
+    """The network of a training, in eval mode, its parameters frozen.
+
+    Args:
+        kind: expected.
+        trained: name of the training.
+        weights: path of a file that ``gencls train`` made; None is the committed one.
+
+    Raises:
+        GenclsError: for weights that are missing (naming the command that makes them), damaged, or of another kind.
+    """
     path = WEIGHTS / f"{trained}.safetensors" if weights is None else Path(weights)
     if not path.is_file():
         raise GenclsError(
@@ -89,12 +108,12 @@ def _network(kind: type[N], trained: str, weights: str | Path | None) -> N:
 
 
 def _classifier(trained: str, *, weights: str | Path | None = None) -> Defense:
-    network = _network(CNN, trained, weights)
+    network = trained_network(CNN, trained, weights)
     return PlainClassifier(network, network.num_classes)
 
 
 def _behind(trained: str, transform: Transform, weights: str | Path | None) -> Defense:
-    network = _network(CNN, trained, weights)
+    network = trained_network(CNN, trained, weights)
     return TransformedClassifier(transform, network, network.num_classes)
 
 
@@ -114,16 +133,16 @@ def _avae(
     realisations: int = 128,
     temperature: float = 1.0,
 ) -> Defense:
-    network = _network(AVAE, trained, weights)
+    network = trained_network(AVAE, trained, weights)
     return _behind(classifier, AVAEPurification(network, realisations=realisations, temperature=temperature), None)
 
 
 def _ndvae(trained: str, classifier: str, *, weights: str | Path | None = None, sigma: float = 0.1) -> Defense:
-    return _behind(classifier, NDVAEPurification(_network(NDVAE, trained, weights), sigma=sigma), None)
+    return _behind(classifier, NDVAEPurification(trained_network(NDVAE, trained, weights), sigma=sigma), None)
 
 
 def _abs(trained: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
-    return abs_of(_network(ClassDecoders, trained, weights), **settings)
+    return abs_of(trained_network(ClassDecoders, trained, weights), **settings)
 
 
 def abs_of(decoders: ClassDecoders, **settings: Any) -> Defense:
@@ -143,7 +162,7 @@ def _official(variant: Literal["plain", "binary"], *, weights: str | Path | None
 
 
 def _eabs(trained: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
-    network = _network(ClassConditionalAutoencoder, trained, weights)
+    network = trained_network(ClassConditionalAutoencoder, trained, weights)
     return eabs_of(network, **settings)
 
 
@@ -170,6 +189,8 @@ _ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "NDVAE": NDVAE,
         "ClassDecoders": ClassDecoders.from_architecture,
         "ClassConditionalAutoencoder": ClassConditionalAutoencoder.from_architecture,
+        "NVAE": NVAE,
+        "SmallStyleAutoencoder": SmallStyleAutoencoder.of_sizes,
     }
 )
 

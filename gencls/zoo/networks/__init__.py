@@ -15,10 +15,12 @@ from gencls.zoo.networks.nd_vae import NDVAE
 from gencls.zoo.networks.nvae import NVAE, adaptive_groups
 from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
 from gencls.zoo.networks.official_abs import official_abs_decoders
+from gencls.zoo.networks.small_style_autoencoder import SmallStyleAutoencoder, SmallStyleEncoder
 from gencls.zoo.networks.style_autoencoders import E4EAutoencoder, StyleTransformerAutoencoder
 from gencls.zoo.networks.style_latents import StyleLatents
 from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan2 import StyleGAN2
+from gencls.zoo.networks.stylegan2_discriminator import StyleGAN2Discriminator
 
 __all__ = [
     "AVAE",
@@ -40,8 +42,11 @@ __all__ = [
     "GroupedDecoders",
     "HeadedClassifier",
     "LatentDiscriminator",
+    "SmallStyleAutoencoder",
+    "SmallStyleEncoder",
     "StyleGAN2",
     "StyleLatents",
+    "StyleGAN2Discriminator",
     "StyleTransformerAutoencoder",
     "StyleTransformerEncoder",
     "LogisticMixture",

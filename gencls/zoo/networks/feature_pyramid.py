@@ -7,12 +7,21 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["FeaturePyramid"]
+__all__ = ["FeaturePyramid", "StyleEncoder"]
 
 _REDUCTION = 16  # of squeeze and excitation
 
 
-class FeaturePyramid(nn.Module):
+class StyleEncoder(nn.Module):
+    """Images to codes of a StyleGAN2, relative to the average code."""
+
+    num_levels: int
+    """L, codes per image."""
+    style_dim: int
+    """D, numbers in a code."""
+
+
+class FeaturePyramid(StyleEncoder):
     """Images to maps of three sizes; the base of two encoders, whose further layers have their keys beside those of this one.
 
     Residual units with squeeze and excitation (IR-SE), in four stages that each halve height and width. The maps c1, c2, c3 of

@@ -25,7 +25,7 @@ def batch_norm_penalty(network: nn.Module) -> Tensor:
     return torch.stack(scales).sum()
 
 
-class SpectralPenalty:
+class SpectralPenalty(nn.Module):
     """Sum over the convolutions of the largest singular value of the weight, a matrix with one row per output channel.
 
     The values are estimated by power iteration, which goes on from call to call while the weights change little.
@@ -33,18 +33,21 @@ class SpectralPenalty:
     Source: NVAE, section 3.2 "Spectral Regularization".
 
     Args:
-        network: made of torch's convolutions and those of NVAE's cells, whose weight norm and masks are applied.
+        network: made of torch's convolutions and those of NVAE's cells, whose weight norm and masks are applied. It is no part
+            of this module, whose state is that of the iteration.
         first_steps: power iterations before the first call.
     """
 
     def __init__(self, network: nn.Module, *, first_steps: int = 10) -> None:
+        super().__init__()
         self._layers = [module for module in network.modules() if isinstance(module, _CONVOLUTIONS)]
-        self._left = [torch.randn_like(matrix[:, 0]) for matrix in self._matrices()]
+        for index, matrix in enumerate(self._matrices()):
+            self.register_buffer(f"left_{index}", torch.randn_like(matrix[:, 0]).detach())
         with torch.no_grad():
             for _ in range(first_steps):
                 self()
 
-    def __call__(self) -> Tensor:
+    def forward(self) -> Tensor:
         """One step of the iteration, then the sum, differentiable in the weights.
 
         Returns:
@@ -52,10 +55,11 @@ class SpectralPenalty:
         """
         values: list[Tensor] = []
         for index, matrix in enumerate(self._matrices()):
+            left = self.get_buffer(f"left_{index}")
             with torch.no_grad():
-                right = functional.normalize(matrix.T @ self._left[index], dim=0)
-                self._left[index] = functional.normalize(matrix @ right, dim=0)
-            values.append(self._left[index] @ matrix @ right)
+                right = functional.normalize(matrix.T @ left, dim=0)
+                left.copy_(functional.normalize(matrix @ right, dim=0))
+            values.append(left.clone() @ matrix @ right)
         return torch.stack(values).sum()
 
     def _matrices(self) -> list[Tensor]:

@@ -10,7 +10,7 @@ from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents, Mix, MultiLatentModel
 from gencls.zoo.networks.e4e import E4EEncoder
-from gencls.zoo.networks.feature_pyramid import FeaturePyramid
+from gencls.zoo.networks.feature_pyramid import StyleEncoder
 from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan2 import StyleGAN2
 
@@ -39,7 +39,7 @@ class StyleAutoencoder(MultiLatentModel):
     """
 
     def __init__(
-        self, encoder: FeaturePyramid, generator: StyleGAN2, latent_avg: Tensor, *, image_size: int, noise_std: float
+        self, encoder: StyleEncoder, generator: StyleGAN2, latent_avg: Tensor, *, image_size: int, noise_std: float
     ) -> None:
         super().__init__()
         levels, numbers = size = generator.num_levels, generator.style_dim
@@ -53,21 +53,21 @@ class StyleAutoencoder(MultiLatentModel):
                 f"{type(self).__name__}: expected an average code of shape {size}, (1, {numbers}) or ({numbers},), "
                 f"got {tuple(latent_avg.shape)}"
             )
-        self.encoder: FeaturePyramid = encoder
+        self.encoder = encoder
         self.generator = generator
         self.num_levels = levels
-        self.image_shape = (3, image_size, image_size)
+        self.image_shape = (generator.colours, image_size, image_size)
         self.noise_std = noise_std
         self.latent_avg: Tensor
         self.register_buffer("latent_avg", latent_avg.reshape(-1, numbers))
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] to codes (N, L, D), relative to the average code."""
+        """Images (N, C, H, W) in [-1, 1] to codes (N, L, D), relative to the average code."""
 
     @abstractmethod
     def frame(self, images: Tensor) -> Tensor:
-        """What the generator makes, (N, 3, size, size), to the form of the images; most values in [-1, 1], before and after."""
+        """What the generator makes, (N, C, size, size), to the form of the images; most values in [-1, 1], before and after."""
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal draws (N, L, D): the one place where codes get their randomness."""

@@ -42,6 +42,7 @@ class StyleGAN2(nn.Module):
         channels: at 4, 8, 16, ... pixels, see :func:`published_channels`.
         style_dim: D, numbers in a code.
         mapping_layers: of the network that makes codes of normal numbers.
+        colours: C, channels of the images; 3 in the published networks.
 
     Raises:
         GenclsError: for a number below 1, or no channels at all.
@@ -52,13 +53,14 @@ class StyleGAN2(nn.Module):
     num_levels: int
     """L, codes per image: 2 log2(size) - 2."""
 
-    def __init__(self, channels: Sequence[int], *, style_dim: int = 512, mapping_layers: int = 8) -> None:
+    def __init__(self, channels: Sequence[int], *, style_dim: int = 512, mapping_layers: int = 8, colours: int = 3) -> None:
         super().__init__()
-        if min(*channels, len(channels), style_dim, mapping_layers) < 1:
+        if min(*channels, len(channels), style_dim, mapping_layers, colours) < 1:
             raise GenclsError(
-                f"StyleGAN2: expected channels, style_dim and mapping_layers of at least 1, got {tuple(channels)}, {style_dim} "
-                f"and {mapping_layers}"
+                "StyleGAN2: expected channels, style_dim, mapping_layers and colours of at least 1, got "
+                f"{tuple(channels)}, {style_dim}, {mapping_layers} and {colours}"
             )
+        self.colours = colours
         self.style_dim = style_dim
         self.size = 2 ** (len(channels) + 1)
         self.num_levels = 2 * len(channels)
@@ -66,13 +68,13 @@ class StyleGAN2(nn.Module):
         self.style = nn.Sequential(_PixelNorm(), *layers)
         self.input = _Constant(channels[0])
         self.conv1 = _StyledConv(channels[0], channels[0], style_dim)
-        self.to_rgb1 = _ToRGB(channels[0], style_dim, first=True)
+        self.to_rgb1 = _ToRGB(channels[0], style_dim, colours, first=True)
         self.convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
         self.noises.register_buffer("noise_0", torch.randn(1, 1, 4, 4))
         for index, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
             self.convs.append(_StyledConv(before, after, style_dim, upsample=True))
             self.convs.append(_StyledConv(after, after, style_dim))
-            self.to_rgbs.append(_ToRGB(after, style_dim))
+            self.to_rgbs.append(_ToRGB(after, style_dim, colours))
             for number in (2 * index + 1, 2 * index + 2):
                 self.noises.register_buffer(f"noise_{number}", torch.randn(1, 1, 8 * 2**index, 8 * 2**index))
 
@@ -90,7 +92,7 @@ class StyleGAN2(nn.Module):
                 16, 16, ... pixels; None takes the network's fixed ones.
 
         Returns:
-            Images (N, 3, size, size), most values in [-1, 1], but not clamped.
+            Images (N, C, size, size), most values in [-1, 1], but not clamped.
 
         Raises:
             GenclsError: for codes of another shape or another number of noise tensors.
@@ -244,12 +246,12 @@ class _Activation(nn.Module):
 
 
 class _ToRGB(nn.Module):
-    """Maps to three colours, added to those of the size before."""
+    """Maps to colours, added to those of the size before."""
 
-    def __init__(self, inputs: int, style_dim: int, *, first: bool = False) -> None:
+    def __init__(self, inputs: int, style_dim: int, colours: int, *, first: bool = False) -> None:
         super().__init__()
-        self.conv = ModulatedConv2d(inputs, 3, 1, style_dim, demodulate=False)
-        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.conv = ModulatedConv2d(inputs, colours, 1, style_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, colours, 1, 1))
         self.upsample = None if first else _Resample(up=2, pad=(2, 1))
 
     def forward(self, maps: Tensor, code: Tensor, image: Tensor | None = None) -> Tensor:

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gencls.core import MultiLatentModel
 from gencls.core.rng import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.models import abs_of, eabs_of
 from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders
 from gencls.zoo.training.attack import pgd
+from gencls.zoo.training.measure_generators import measure_generator
 from gencls.zoo.training.perturbations import Adversarial
 from gencls.zoo.training.presets import radii
 
@@ -31,14 +33,18 @@ def measure(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) 
     """Measure a network.
 
     Args:
-        network: a classifier, images to logits (N, K), the decoders of ABS or an autoencoder, in eval mode.
+        network: a classifier, images to logits (N, K), the decoders of ABS, an autoencoder, or a generator with several latent
+            levels, in eval mode.
         tests: one or more test sets. Of a classifier: clean accuracy on each of them, and under PGD on a part of the
-            last. Of the others: clean accuracy of ABS or E-ABS with them, with default settings, on a part of the last.
+            last. Of a generator see :func:`measure_generator`. Of the others: clean accuracy of ABS or E-ABS with them, with
+            default settings, on a part of the last.
         few: size of this part, with equally many images of each class; at most the size of the last test set.
 
     Returns:
         Shares in [0, 1] by a description of the measurement.
     """
+    if isinstance(network, MultiLatentModel):
+        return measure_generator(network, tests[-1], few=few)
     part = balanced_subset(tests[-1].labels, few, seed=0)
     images, labels = tests[-1].images[part], tests[-1].labels[part]
     where = f"{tests[-1].name} {tests[-1].split}, {len(labels)} images"

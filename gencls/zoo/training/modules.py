@@ -68,6 +68,9 @@ class NetworkTraining(lightning.LightningModule, ABC):
         """What the optimiser learns, and at which rates."""
         return [{"params": list(self.parameters())}]
 
+    def finish(self) -> None:  # noqa: B027 (most trainings have nothing to do)
+        """What remains to be done with the network after the last step."""
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the settings."""
         checkpoint["description"] = self.description

@@ -7,6 +7,7 @@ from typing import Any
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import find_architecture
+from gencls.zoo.training.generator_presets import GENERATOR_PRESETS
 from gencls.zoo.training.perturbations import (
     Adversarial,
     GaussianNoise,
@@ -247,6 +248,7 @@ _ALL: tuple[Preset, ...] = (
     ),
     *(item for data in _DATA_SETS for item in (*_classifiers(data), *_autoencoders(data))),
     *PURIFIER_PRESETS,
+    *GENERATOR_PRESETS,
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({item.name: item for item in _ALL})

@@ -1,0 +1,36 @@
+"""Trained generators with several latent levels, by name."""
+
+from pathlib import Path
+
+from gencls.core import GenclsError, MultiLatentModel
+from gencls.zoo.models import WEIGHTS, trained_network
+from gencls.zoo.training.generator_presets import GENERATOR_PRESETS
+
+__all__ = ["generator_names", "load_generator"]
+
+
+def generator_names() -> tuple[str, ...]:
+    """The names that :func:`load_generator` builds from committed weights; other trainings' names need ``weights``."""
+    return tuple(item.name for item in GENERATOR_PRESETS if (WEIGHTS / f"{item.name}.safetensors").is_file())
+
+
+def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLatentModel:
+    """A generator of our own, for instance for :class:`gencls.defenses.MLVGMPurification`.
+
+    Published checkpoints have readers of their own: :mod:`gencls.zoo.official_nvae` and :mod:`gencls.zoo.official_stylegan`.
+
+    Args:
+        name: one of :func:`generator_names`, or with ``weights`` of any training of a generator.
+        weights: path of a file that ``gencls train`` made; None is the committed one.
+
+    Returns:
+        The generator in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for an unknown name (listing the known ones), weights that are missing (naming the command that makes
+            them), damaged, or of something else.
+    """
+    known = [item.name for item in GENERATOR_PRESETS]
+    if name not in known:
+        raise GenclsError(f"unknown generator {name!r}; expected one of {', '.join(known)}")
+    return trained_network(MultiLatentModel, name, weights)  # type: ignore[type-abstract]
