@@ -206,8 +206,11 @@ class Shifted(MultiLatentModel):
 
     num_levels = 1
 
-    def autoencode(self, images: Tensor, mix: Any) -> Tensor:
-        used: Tensor = mix(0, images, torch.full_like(images, 0.25))
+    def encode_once(self, images: Tensor) -> tuple[Tensor, ...]:
+        return (images,)
+
+    def decode_mixed(self, encoded: tuple[Tensor, ...], mix: Any) -> Tensor:
+        used: Tensor = mix(0, encoded[0], torch.full_like(encoded[0], 0.25))
         return used
 
 
