@@ -137,8 +137,8 @@ class StylePreset(GeneratorPreset):
             f"cosine to 0: {1 - self.encoder_share:.0%} of them for the generator, with style mixing, R1 with gamma "
             f"{self.gamma} every 16 steps, {path}, moving average of half-life {self.half_life:.0f} images; then along a "
             f"second cosine for the encoder{joint}, on the squared error, {self.closeness} times the distance of codes from "
-            f"their average and {self.evenness} times that between levels, without LPIPS, identity loss and discriminator of codes; "
-            f"images: {self.perturbation}"
+            f"their average and {self.evenness} times that between levels, without LPIPS, identity loss and discriminator of "
+            f"codes; images: {self.perturbation}"
         )
 
 
