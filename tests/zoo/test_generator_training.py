@@ -334,6 +334,23 @@ def test_each_adversarial_loss_moves_its_own_weights_and_the_encoder_moves_alone
     torch.testing.assert_close(module.network.latent_avg[0], mean, rtol=0, atol=0.02)  # of 10,000 codes
 
 
+def test_the_generator_may_go_on_learning_with_the_encoder() -> None:
+    images, labels = torch.rand(4, 1, 14, 14), torch.zeros(4, dtype=torch.int64)
+    for weight, expected in ((0.0, {"network"}), (20.0, {"network", "learner", "discriminator"})):
+        module = style_training(joint_weight=weight)
+        module.epochs_passed = lambda batch_index: 1.0  # type: ignore[method-assign]
+        module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+        before = [value.clone() for value in module.network.generator.parameters()]
+        module.training_step((images, labels), 0).backward()
+        assert learning(module) == expected
+        with torch.no_grad():
+            for value in module.learner.parameters():
+                value.add_(1.0)
+        module.on_train_batch_end(None, (images, labels), 0)
+        moved = [not torch.equal(a, b) for a, b in zip(before, module.network.generator.parameters(), strict=True)]
+        assert all(moved) if weight else not any(moved)
+
+
 def test_the_losses_of_the_encoder() -> None:
     module = style_training(closeness=0.5, evenness=0.25)
     images = 2 * torch.rand(4, 1, 14, 14) - 1

@@ -98,6 +98,8 @@ class StylePreset(GeneratorPreset):
         half_life: of the generator's moving average, in images.
         closeness: weight of the distance of codes from the average code, for the encoder.
         evenness: weight of the distance of the levels' codes from each other, for the encoder.
+        joint_weight: of the squared error for the generator, which goes on learning in the encoder's epochs; with 0, as in
+            e4e, it does not change in them.
     """
 
     channels: tuple[int, ...]
@@ -110,6 +112,7 @@ class StylePreset(GeneratorPreset):
     half_life: float = 10_000
     closeness: float = 1e-3
     evenness: float = 2e-4
+    joint_weight: float = 0.0
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -126,13 +129,16 @@ class StylePreset(GeneratorPreset):
     def recipe(self) -> str:
         """All settings in one sentence, for the card."""
         path = f"path-length regularisation {self.path_weight}" if self.path_weight else "no path-length regularisation"
+        joint = ""
+        if self.joint_weight:
+            joint = f" while the generator goes on, with {self.joint_weight} times the squared error besides"
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, Adam from learning rate {self.learning_rate} along a "
             f"cosine to 0: {1 - self.encoder_share:.0%} of them for the generator, with style mixing, R1 with gamma "
             f"{self.gamma} every 16 steps, {path}, moving average of half-life {self.half_life:.0f} images; then along a "
-            f"second cosine for the encoder, on the squared error, {self.closeness} times the distance of codes from their "
-            f"average and {self.evenness} times that between levels, without LPIPS, identity loss and discriminator of codes; "
-            f"images: {self.perturbation}"
+            f"second cosine for the encoder{joint}, on the squared error, {self.closeness} times the distance of codes from "
+            f"their average and {self.evenness} times that between levels, without LPIPS, identity loss and discriminator of "
+            f"codes; images: {self.perturbation}"
         )
 
 

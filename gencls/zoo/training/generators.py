@@ -41,6 +41,7 @@ def generator_training(settings: GeneratorPreset, **shared: Any) -> NetworkTrain
             half_life=settings.half_life,
             closeness=settings.closeness,
             evenness=settings.evenness,
+            joint_weight=settings.joint_weight,
             **shared,
         )
     raise GenclsError(f"{settings.name}: expected a preset of a generator, got a {type(settings).__name__}")

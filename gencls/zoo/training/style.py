@@ -90,6 +90,8 @@ class StyleTraining(NetworkTraining):
 
     the squared error, the distance from the average code and that between the levels' codes (e4e, section 4.1). e4e's LPIPS and
     face-identity losses are left out: they need networks that cannot be had without a download; its discriminator of codes too.
+    The generator does not change meanwhile, as in e4e; or, with ``joint_weight`` c > 0, it goes on with its adversarial
+    training and descends on c times the squared error besides.
 
     Sources: StyleGAN2 (Karras et al. 2020, arXiv:1912.04958); e4e (Tov et al. 2021, arXiv:2102.02766).
 
@@ -105,6 +107,7 @@ class StyleTraining(NetworkTraining):
         encoder_rate: learning rate of the encoder as a multiple of the others'.
         closeness: a.
         evenness: b.
+        joint_weight: c.
         perturbation: see :class:`NetworkTraining`; the others likewise.
         learning_rate: there.
         seed: there.
@@ -132,9 +135,10 @@ class StyleTraining(NetworkTraining):
         encoder_rate: float = 1.0,
         closeness: float = 0.0,
         evenness: float = 0.0,
+        joint_weight: float = 0.0,
     ) -> None:
         super().__init__(perturbation=perturbation, learning_rate=learning_rate, seed=seed, description=description)
-        weights = (gamma, path_weight, closeness, evenness)
+        weights = (gamma, path_weight, closeness, evenness, joint_weight)
         if not 0 < encoder_share <= 1 or min(weights) < 0 or penalty_every < 1 or half_life <= 0:
             raise GenclsError(
                 "training of a StyleGAN2: expected encoder_share in (0, 1], weights >= 0, penalty_every >= 1 and half_life > "
@@ -152,6 +156,7 @@ class StyleTraining(NetworkTraining):
         self.encoder_rate = encoder_rate
         self.closeness = closeness
         self.evenness = evenness
+        self.joint_weight = joint_weight
         self.register_buffer("averaged", torch.tensor(False))
         self.register_buffer("mean_length", torch.zeros(()))
 
@@ -180,9 +185,14 @@ class StyleTraining(NetworkTraining):
         images, labels = batch
         epoch = self.epochs_passed(batch_index)
         images = 2 * self.perturbation(self.network, images, labels, epoch=epoch) - 1
-        figures = self._adversarial(images) if epoch < self.adversarial_epochs else self._encoding(images)
+        figures = self._adversarial(images) if self._generator_learns(epoch) else {}
+        if epoch >= self.adversarial_epochs:
+            figures |= self._encoding(images)
         self.log_dict(figures, prog_bar=True, batch_size=len(images))
         return torch.stack(list(figures.values())).sum()
+
+    def _generator_learns(self, epoch: float) -> bool:
+        return epoch < self.adversarial_epochs or self.joint_weight > 0
 
     def _adversarial(self, images: Tensor) -> dict[str, Tensor]:
         """Both losses and the regularisers of this step, weighted."""
@@ -213,15 +223,17 @@ class StyleTraining(NetworkTraining):
 
     def _encoding(self, images: Tensor) -> dict[str, Tensor]:
         """The squared error and the regularisers, weighted."""
-        generator = self.network.generator
+        generator = self.learner if self.joint_weight else self.network.generator
         if not self.averaged:
             with torch.no_grad():
-                mean = generator.mapping(images.new_empty(_AVERAGED, generator.style_dim).normal_()).mean(0, keepdim=True)
+                mean = self.network.generator.mapping(images.new_empty(_AVERAGED, generator.style_dim).normal_()).mean(
+                    0, keepdim=True
+                )
             self.network.latent_avg.copy_(mean)
             self.averaged.fill_(True)
         offsets = self.network.encode(images)
         made = self.network.frame(generator(offsets + self.network.latent_avg))
-        figures = {"error": (images - made).square().mean()}
+        figures = {"error": (self.joint_weight or 1.0) * (images - made).square().mean()}
         if self.closeness:
             figures["closeness"] = self.closeness * offsets.square().mean()
         if self.evenness:
@@ -230,5 +242,5 @@ class StyleTraining(NetworkTraining):
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Move the average of the generator."""
-        if self.epochs_passed(batch_idx) < self.adversarial_epochs:
+        if self._generator_learns(self.epochs_passed(batch_idx)):
             move_average(self.network.generator, self.learner, decay=0.5 ** (len(batch[0]) / self.half_life))
