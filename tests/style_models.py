@@ -3,7 +3,14 @@
 import torch
 
 from gencls.core import seeded
-from gencls.zoo.networks import E4EAutoencoder, E4EEncoder, StyleGAN2, StyleTransformerAutoencoder, StyleTransformerEncoder
+from gencls.zoo.networks import (
+    E4EAutoencoder,
+    E4EEncoder,
+    SmallStyleAutoencoder,
+    StyleGAN2,
+    StyleTransformerAutoencoder,
+    StyleTransformerEncoder,
+)
 
 LEVELS, SIZE = 6, 16
 BACKBONE = {"widths": (16, 32, 48, 64), "units": (1, 2, 1, 1)}
@@ -39,4 +46,11 @@ def style_transformer(seed=0, **settings):
         return StyleTransformerAutoencoder(encoder, generator(seed), torch.randn(1, 64), **settings).eval()
 
 
-MODELS = {"e4e": e4e, "style_transformer": style_transformer}
+def small(seed=0):
+    """Grey images (1, 14, 14)."""
+    sizes = {"channels": (12, 10, 8), "style_dim": 16, "mapping_layers": 2, "encoder_widths": (6, 6, 6)}
+    with seeded(seed):
+        return stir(SmallStyleAutoencoder.of_sizes((1, 14, 14), **sizes))
+
+
+MODELS = {"e4e": e4e, "style_transformer": style_transformer, "small": small}
