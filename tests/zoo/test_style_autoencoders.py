@@ -31,7 +31,8 @@ def in_range(values):
     return (values + 1).div(2).clamp(0, 1)
 
 
-def test_encoded_codes_only_is_plain_autoencoding(model, images):
+def test_encoded_codes_only_is_plain_autoencoding(model):
+    images = torch.rand(3, *model.image_shape)
     codes = model.encode(2 * images - 1) + model.latent_avg
     expected = in_range(model.frame(model.generator(codes)))
     found = model.autoencode(images, encoded_only)
@@ -40,14 +41,14 @@ def test_encoded_codes_only_is_plain_autoencoding(model, images):
     assert not torch.equal(found[0], found[1])
 
 
-def test_samples_are_those_of_the_mapping_of_independent_draws(model, images):
-    codes = {}
+def test_samples_are_those_of_the_mapping_of_independent_draws(model):
+    images, codes, levels = torch.rand(3, *model.image_shape), {}, model.num_levels
     with seeded(2):
         model.autoencode(images, lambda level, encoded, sampled: codes.setdefault(level, sampled))
     with seeded(2):
-        expected = model.generator.mapping(model.noise_std * torch.randn(3, LEVELS, 64))
-    torch.testing.assert_close(torch.stack([codes[level] for level in range(LEVELS)], dim=1), expected)
-    assert len({tuple(row) for row in expected.flatten(0, 1).tolist()}) == 3 * LEVELS
+        expected = model.generator.mapping(model.noise_std * torch.randn(3, levels, model.generator.style_dim))
+    torch.testing.assert_close(torch.stack([codes[level] for level in range(levels)], dim=1), expected)
+    assert len({tuple(row) for row in expected.flatten(0, 1).tolist()}) == 3 * levels
 
 
 def test_state_dict_has_the_average_code(model):
