@@ -64,10 +64,14 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
 
 def _mean(closest: npt.NDArray[np.float64]) -> str:
     """Of the finite distances, with its interval."""
-    low, high = bootstrap_band(
-        closest, lambda rows: np.nanmean(np.where(np.isfinite(rows), rows, np.nan), axis=1, keepdims=True)
-    )
-    return f"{distance(closest[np.isfinite(closest)].mean())} [{distance(low[0])}, {distance(high[0])}]"
+
+    def means(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        finite = np.isfinite(rows)
+        count = np.where(finite.any(axis=1), finite.sum(axis=1), np.nan)  # a resample may have none
+        return (np.where(finite, rows, 0).sum(axis=1) / count)[:, None]
+
+    low, high = bootstrap_band(closest, means)
+    return f"{distance(means(closest[None])[0, 0])} [{distance(low[0])}, {distance(high[0])}]"
 
 
 def _pair(theirs: tuple[float, tuple[float, float], tuple[float, float]] | None, norm: int) -> str:
