@@ -4,9 +4,9 @@
 
 The thesis reports 90.4 % for E-ABS on MNIST under L2 attacks of size 1.5, we find less. If Foolbox's attacks on raw scores
 claimed about 90 % of our network too, the difference would be one of attacks; docs/reproduction/eabs.md has what came out.
-Both kinds of attack look at the frozen gradient (eq. 2.9) with as many draws; clean errors count as broken. They differ in
-calibration, and in that Foolbox's PGD makes constant steps of epsilon / 40, where ours fall from epsilon along a cosine. In the
-second row neither differs: Foolbox sees calibrated scores, ours makes Foolbox's steps.
+Both kinds of attack look at the frozen gradient (eq. 2.9) with as many draws; in our column clean errors count as broken.
+They differ in calibration, and in that Foolbox's PGD makes constant steps of epsilon / 40, where ours fall from epsilon along
+a cosine. In the second row neither differs: Foolbox sees calibrated scores, ours makes Foolbox's steps.
 """
 
 import argparse

@@ -32,10 +32,11 @@ class WarmStart(nn.Module):
     """The classifier with the frozen gradient (eq. 2.9), whose inference is short after the first look at a sample.
 
     The first look at a sample infers in full, and so does every tenth. Each other one begins at the q that the look before
-    found for this sample, in this draw and restart, and makes a few steps, so its losses are upper bounds that only approach
-    those of the classifier. Where its decision is not that of the look before, it infers in full as well: what is taken for an
-    adversarial then is one, unless another draw decides otherwise. The module is a surrogate for attacks; the classifier itself
-    has the last word.
+    found for this sample, in this draw and restart, and makes a few steps: its losses are upper bounds on the minima, and
+    may lie above or below those of the classifier's own inference. Where its decision is not that of the look before, it
+    infers in full as well: of point inference without EoT, what is taken for an adversarial then is one. Of variational
+    inference another draw may decide otherwise. The module is a surrogate for attacks; the classifier itself has the last
+    word.
 
     Which row is which sample is known from the random streams (:func:`gencls.core.keyed`), through draws, restarts and
     sub-batches; without them every look is a first one. A repeated look at the same image begins where its first one began, so
@@ -67,7 +68,7 @@ class WarmStart(nn.Module):
         whole = [i for i in range(len(rows)) if i not in found or found[i].decision != known[i].decision]
         found |= self._select(images, dict.fromkeys(whole))
         for i, (key, begin) in enumerate(zip(rows, begins, strict=True)):
-            self._seen[key] = images[i], begin, found[i]
+            self._seen[key] = images[i].clone(), begin, found[i]  # a view would keep its whole batch
         return _stack([found[i].q for i in range(len(rows))])
 
     def _begins(self, images: Tensor, rows: list[_Key]) -> "list[_Found | None]":
@@ -89,7 +90,7 @@ class WarmStart(nn.Module):
             with torch.no_grad():
                 decisions = self.defense.log_joint(part, q).argmax(dim=1).tolist()
         ages = [0 if begin is None else begin.age + 1 for begin in begins.values()]
-        return {i: _Found(tuple(level[j] for level in q), decisions[j], ages[j]) for j, i in enumerate(begins)}
+        return {i: _Found(tuple(level[j].clone() for level in q), decisions[j], ages[j]) for j, i in enumerate(begins)}
 
     def extra_repr(self) -> str:
         """The setting."""
