@@ -156,3 +156,17 @@ def test_images_are_contiguous() -> None:
     # Sums over pixels round by the order in memory.
     for count in (2, 20):
         assert make().decode_all((torch.randn(count, 4, 3),)).is_contiguous()
+
+
+def test_decoders_of_a_single_stage() -> None:
+    torch.manual_seed(0)
+    convs = [nn.ConvTranspose2d(3, 1, 5) for _ in range(2)]
+    generator = GroupedDecoders([[DecoderStage(conv, None, "sigmoid")] for conv in convs])
+    codes = torch.randn(2, 2, 3)
+    expected = torch.stack([torch.sigmoid(conv(codes[:, k, :, None, None])) for k, conv in enumerate(convs)], dim=1)
+    torch.testing.assert_close(generator.decode_all((codes,)), expected)
+
+
+def test_pairs_of_columns_are_for_cpus() -> None:
+    assert any(isinstance(layer, ColumnPairs) for layer in make(stride=1)._weights((0, 1)).layers)
+    assert not any(isinstance(layer, ColumnPairs) for layer in make(stride=1).to("meta")._weights((0, 1)).layers)

@@ -127,7 +127,6 @@ def layers_of(
     weights: Sequence[tuple[Tensor, Tensor]], strides: Sequence[Size], paddings: Sequence[Size], *, width: int
 ) -> list[Layer]:
     """The layers of G classes from weights (G, in, out, k, k) and biases (G, out), for first maps of a width."""
-    on_cpu = weights[0][0].device.type == "cpu"
     pointwise = [
         weight.shape[3:] == (1, 1) and stride == (1, 1) and padding == (0, 0)
         for (weight, _), stride, padding in zip(weights, strides, paddings, strict=True)
@@ -138,7 +137,7 @@ def layers_of(
         width = (width - 1) * strides[i][1] - 2 * paddings[i][1] + weight.shape[4]
         if pointwise[i]:
             layers.append(Pointwise(weight, bias, columns))
-        elif on_cpu and strides[i] == (1, 1) and width % 2 == 0 and pointwise[i + 1 : i + 2] == [True]:
+        elif weight.device.type == "cpu" and strides[i] == (1, 1) and width % 2 == 0 and pointwise[i + 1 : i + 2] == [True]:
             layers.append(ColumnPairs(weight, bias, paddings[i]))
         else:
             layers.append(Transposed(weight, bias, strides[i], paddings[i]))
