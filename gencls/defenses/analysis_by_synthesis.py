@@ -30,7 +30,7 @@ from gencls.core.inference import Optimizer
 from gencls.core.memory import saved_bytes
 from gencls.defenses.elimination import Contest, Elimination
 from gencls.defenses.regularizers import DiscriminatorPenalty, GaussianKL, Regularizer
-from gencls.defenses.warm_start import WarmStart
+from gencls.defenses.warm_start import WHOLE_EVERY, WarmStart
 
 __all__ = ["AnalysisBySynthesis", "Ball", "DiscriminatorPenalty", "GaussianKL", "Regularizer"]
 
@@ -198,7 +198,11 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         """The settings."""
         settings = f"steps={self.steps}, lr={self.lr}, weight={self.weight}, optimizer={self.optimizer!r}"
         settings += f", variational, start_std={self.start_std}, samples={self.samples}" if self.variational else ""
-        return settings + ("" if self.elimination is None else f", elimination={self.elimination.rounds}")
+        settings += "" if self.elimination is None else f", elimination={self.elimination.rounds}"
+        # What an attacker sees belongs to the fingerprint of the defense.
+        return settings + (
+            "" if self.warm_steps is None else f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks"
+        )
 
     def _in_parts(self, images: Tensor, q: Latents | None, steps: int) -> Latents:
         """Descend for as many images at once as fit; from the start if there is no q."""

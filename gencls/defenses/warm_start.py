@@ -31,16 +31,17 @@ class _Found(NamedTuple):
 class WarmStart(nn.Module):
     """The classifier with the frozen gradient (eq. 2.9), whose inference is short after the first look at a sample.
 
-    The first look at a sample infers in full, and so does every tenth. Each other one begins at the q that the look before
-    found for this sample, in this draw and restart, and makes a few steps: its losses are upper bounds on the minima, and
-    may lie above or below those of the classifier's own inference. Where its decision is not that of the look before, it
-    infers in full as well: of point inference without EoT, what is taken for an adversarial then is one. Of variational
-    inference another draw may decide otherwise. The module is a surrogate for attacks; the classifier itself has the last
+    The first look at a sample infers in full, and so does every tenth at a new image. Each other one begins at the q that
+    the look before found for this sample, in this draw and restart, and makes a few steps: its losses are upper bounds on
+    the minima, and may lie above or below those of the classifier's own inference. Where its decision is not that of the
+    look before, it infers in full as well, so that a decision that changes is one of whole inference; of variational
+    inference, another draw may decide otherwise. The module is a surrogate for attacks; the classifier itself has the last
     word.
 
     Which row is which sample is known from the random streams (:func:`gencls.core.keyed`), through draws, restarts and
-    sub-batches; without them every look is a first one. A repeated look at the same image begins where its first one began, so
-    that a backward pass that asks again, with the same draws, gets the same scores.
+    sub-batches; without them every look is a first one. A repeated look at the same image begins where its first one began,
+    so that a backward pass that asks again, with the same draws, gets the same scores; it has to come before the sample's
+    next image.
     """
 
     def __init__(self, defense: "AnalysisBySynthesis", steps: int) -> None:
@@ -55,21 +56,17 @@ class WarmStart(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> scores (N, K), differentiable with q fixed."""
         rows = present_rows()
-        with torch.inference_mode(False), torch.enable_grad():
-            plain = images.detach().clone()
-            q = self._infer(plain, rows) if rows is not None and len(rows) == len(images) else self.defense.infer(plain)
-        return self.defense.log_joint(images, q)
-
-    def _infer(self, images: Tensor, rows: list[_Key]) -> Latents:
-        begins = self._begins(images, rows)
+        if rows is None or len(rows) != len(images):
+            return self.defense.log_joint(images, self._infer(images, None))
+        begins = self._begins(images.detach(), rows)
         known = {i: begin for i, begin in enumerate(begins) if begin is not None and begin.age < WHOLE_EVERY - 1}
-        found = self._select(images, known)
+        looks = self._look(images, known)
         # A short inference is not believed that the decision has changed.
-        whole = [i for i in range(len(rows)) if i not in found or found[i].decision != known[i].decision]
-        found |= self._select(images, dict.fromkeys(whole))
+        whole = [i for i in range(len(rows)) if i not in looks or looks[i][1].decision != known[i].decision]
+        looks |= self._look(images, dict.fromkeys(whole))
         for i, (key, begin) in enumerate(zip(rows, begins, strict=True)):
-            self._seen[key] = images[i].clone(), begin, found[i]  # a view would keep its whole batch
-        return _stack([found[i].q for i in range(len(rows))])
+            self._seen[key] = images[i].detach().clone(), begin, looks[i][1]  # a view would keep its whole batch
+        return torch.stack([looks[i][0] for i in range(len(rows))])
 
     def _begins(self, images: Tensor, rows: list[_Key]) -> "list[_Found | None]":
         """Where each row's inference begins; None: at the start."""
@@ -78,19 +75,25 @@ class WarmStart(nn.Module):
         same = (before == images).flatten(1).all(dim=1).tolist()
         return [None if entry is None else entry[1] if again else entry[2] for entry, again in zip(seen, same, strict=True)]
 
-    def _select(self, images: Tensor, begins: "Mapping[int, _Found | None]") -> "dict[int, _Found]":
-        """Infer for some of the rows, each with its own random stream: in short from where each begins, or in full."""
+    def _look(self, images: Tensor, begins: "Mapping[int, _Found | None]") -> "dict[int, tuple[Tensor, _Found]]":
+        """Scores (K,) of some of the rows, each with its own random stream: inferred from where each begins, or in full."""
         if not begins:
             return {}
         index = torch.tensor(list(begins))
         known = [begin.q for begin in begins.values() if begin is not None]
         with select(index):
             part = images[index.to(images.device)]
-            q = self.defense.resume(part, _stack(known), self.steps) if known else self.defense.infer(part)
-            with torch.no_grad():
-                decisions = self.defense.log_joint(part, q).argmax(dim=1).tolist()
+            q = self._infer(part, _stack(known) if known else None)
+            scores = self.defense.log_joint(part, q)  # once: the decision is that of the scores that the attacker sees
+        decisions = scores.argmax(dim=1).tolist()
         ages = [0 if begin is None else begin.age + 1 for begin in begins.values()]
-        return {i: _Found(tuple(level[j].clone() for level in q), decisions[j], ages[j]) for j, i in enumerate(begins)}
+        found = (_Found(tuple(level[j].clone() for level in q), decisions[j], ages[j]) for j in range(len(begins)))
+        return {i: (scores[j], one) for j, (i, one) in enumerate(zip(begins, found, strict=True))}
+
+    def _infer(self, images: Tensor, begin: Latents | None) -> Latents:
+        with torch.inference_mode(False), torch.enable_grad():
+            plain = images.detach().clone()
+            return self.defense.infer(plain) if begin is None else self.defense.resume(plain, begin, self.steps)
 
     def extra_repr(self) -> str:
         """The setting."""

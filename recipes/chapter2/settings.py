@@ -143,7 +143,9 @@ class Budget:
     @property
     def gradient(self) -> str:
         """How ABS and E-ABS are differentiated, in words."""
-        return "eq. 2.9" if self.warm_steps is None else f"eq. 2.9, for PGD with {self.warm_steps} warm inner steps a look"
+        if self.warm_steps is None:
+            return "eq. 2.9"
+        return f"eq. 2.9, for PGD with {self.warm_steps} warm inner steps a look, in full at every tenth and new decisions"
 
     @property
     def spent(self) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gencls.core import EoT, GenclsError, TransformedClassifier, Unrolled, branch, draws, keyed, select
+from gencls.core.rng import repeatable
 from gencls.defenses import ABS, EABS, AnalysisBySynthesis, GaussianBlur, GaussianKL
 from gencls.defenses.starts import RandomStarts
 from gencls.defenses.warm_start import WHOLE_EVERY, WarmStart
@@ -90,24 +91,43 @@ def test_each_look_goes_on_from_the_last_one(path):
     assert bool((found[1:] - defense(path[1])).abs().amax() > 1e-3)
 
 
+def between_classes(defense, count):
+    """So many steps from images of class 0 to images of class 1, for 12 samples."""
+    codes = torch.randn(12, 3, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    first, second = defense.generator.decode_all((codes,)).detach()[:, :2].unbind(1)
+    return torch.stack([torch.lerp(first, second, t) for t in torch.linspace(0, 1, count, dtype=torch.float64)])
+
+
 def test_another_decision_is_one_of_whole_inference():
     defense = engine(steps=30, warm_steps=1)
-    codes = torch.randn(12, 3, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    with torch.no_grad():
-        first, second = defense.generator.decode_all((codes,))[:, :2].unbind(1)
-    path = torch.stack([torch.lerp(first, second, t) for t in torch.linspace(0, 1, 9, dtype=torch.float64)])
+    path = between_classes(defense, 3 * WHOLE_EVERY)
     found = walk(defense.surrogate("warm"), path, range(12))
     (latents,) = defense.infer(path[0])
-    decisions, changes, refuted = defense(path[0]).argmax(1), 0, 0
+    decisions, age, changes, refuted = defense(path[0]).argmax(1), torch.zeros(12, dtype=torch.long), 0, 0
     assert_same(found[0], defense(path[0]))
     for images, scores in zip(path[1:], found[1:], strict=True):
-        latents = descent(defense, images, latents, 1)
-        other = defense.log_joint(images, (latents,)).argmax(1) != decisions
-        latents[other] = defense.infer(images)[0][other]
+        latents, age = descent(defense, images, latents, 1), age + 1
+        other = (age < WHOLE_EVERY) & (defense.log_joint(images, (latents,)).argmax(1) != decisions)
+        whole = other | (age == WHOLE_EVERY)
+        latents[whole], age[whole] = defense.infer(images)[0][whole], 0
         assert_same(scores, defense.log_joint(images, (latents,)))
         changes, refuted = changes + int(other.sum()), refuted + int((scores.argmax(1) == decisions)[other].sum())
         decisions = scores.argmax(1)
     assert changes > refuted > 0
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_a_look_that_a_backward_pass_repeats_gives_the_same(random):
+    defense = engine(steps=30, warm_steps=1, variational=random)
+    warm, decisions = defense.surrogate("warm"), []
+    with keyed(range(12)):
+        for images in between_classes(defense, 2 * WHOLE_EVERY + 1):
+            again = repeatable()
+            first = warm(images)
+            with again():
+                assert torch.equal(warm(images), first)
+            decisions.append(first.argmax(1))
+    assert bool((torch.stack(decisions).diff(dim=0) != 0).any())
 
 
 def test_where_the_image_hardly_moves_the_looks_are_one_long_descent(path):
@@ -193,6 +213,27 @@ def test_a_second_look_at_the_same_image_gives_the_same(path):
 
 def variational(**settings):
     return EABS(SigmoidDecoders(), starts=16, steps=4, warm_steps=2, **settings).eval()
+
+
+def test_a_decision_that_changes_is_seen_in_the_scores(digits, monkeypatch):
+    warm, whole, changes = variational().surrogate("warm"), [], 0
+    infer = warm._infer
+
+    def counted(images, begin):
+        whole.extend([] if begin is not None else [tuple(image.flatten().tolist()) for image in images])
+        return infer(images, begin)
+
+    monkeypatch.setattr(warm, "_infer", counted)
+    with keyed(range(6)):
+        before = warm(digits[0][:6]).argmax(1)
+        for step in range(1, WHOLE_EVERY):
+            images = (digits[0][:6] + 0.03 * step).clamp(0, 1)
+            whole.clear()
+            after = warm(images).argmax(1)
+            for image, changed in zip(images, after != before, strict=True):
+                assert not changed or tuple(image.flatten().tolist()) in whole
+            changes, before = changes + int((after != before).sum()), after
+    assert changes > 0
 
 
 def test_chunks_of_draws_change_nothing(digits):
