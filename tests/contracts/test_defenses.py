@@ -27,7 +27,7 @@ def scores(defense, images):
         return defense(images)
 
 
-def close(found, expected):
+def assert_close(found, expected):
     torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -55,7 +55,7 @@ def test_samples_do_not_depend_on_their_batch(defense, images):
     together = scores(defense, images)
     for i in range(len(images)):
         with keyed([100 + i]):
-            close(defense(images[i : i + 1])[0], together[i])
+            assert_close(defense(images[i : i + 1])[0], together[i])
 
 
 def test_several_draws_of_an_image_are_those_of_a_repeated_image(defense, images):
@@ -63,7 +63,7 @@ def test_several_draws_of_an_image_are_those_of_a_repeated_image(defense, images
         with keyed(range(7)), draws(range(3)):
             expected = module(images.repeat_interleave(3, dim=0))
         with keyed(range(7)), draws(range(3)):
-            close(forward_draws(module, images, 3), expected)
+            assert_close(forward_draws(module, images, 3), expected)
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
@@ -72,14 +72,14 @@ def test_works_without_gradients(defense, images, context):
     with context():
         found = scores(defense, images)
         assert not found.requires_grad
-        close(found, expected.detach())
+        assert_close(found, expected.detach())
 
 
 def test_works_under_lightnings_test(defense, images):
     found = scores_under_lightning(defense, images)
     assert found.shape == (7, CLASSES)
     if not defense.stochastic:
-        close(found, defense(images).detach())
+        assert_close(found, defense(images).detach())
 
 
 def test_no_gradients_on_parameters_from_inference(defense, images):
@@ -132,8 +132,8 @@ def test_surrogate_gradients_are_finite_and_not_zero(defense, images):
 def test_surrogate_values_are_those_of_the_defense(defense, images):
     expected = scores(defense, images)
     for module in defense.surrogates().values():
-        close(scores(module, images), expected)
-        close(scores(module, images.clone().requires_grad_()), expected)
+        assert_close(scores(module, images), expected)
+        assert_close(scores(module, images.clone().requires_grad_()), expected)
 
 
 def test_exact_gradients_agree_with_finite_differences(defense, images):

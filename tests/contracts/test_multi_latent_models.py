@@ -54,7 +54,7 @@ def autoencode(model, images, mix, first=100):
     return found
 
 
-def close(found, expected):
+def assert_close(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
 
 
@@ -109,7 +109,7 @@ def test_sampled_codes_alone_do_not_depend_on_the_images(model, images):
 def test_images_do_not_depend_on_their_batch(model, images):
     together = autoencode(model, images, half)
     for i in range(COUNT):
-        close(autoencode(model, images[i : i + 1], half, first=100 + i), together[i : i + 1])
+        assert_close(autoencode(model, images[i : i + 1], half, first=100 + i), together[i : i + 1])
 
 
 def test_what_is_encoded_once_draws_nothing_and_serves_any_rows(model, images):
@@ -118,11 +118,11 @@ def test_what_is_encoded_once_draws_nothing_and_serves_any_rows(model, images):
     assert torch.equal(torch.get_rng_state(), state)
     assert {len(part) for part in encoded} == {COUNT}
     with keyed(range(100, 100 + COUNT)):
-        close(model.decode_mixed(encoded, half), autoencode(model, images, half))
+        assert_close(model.decode_mixed(encoded, half), autoencode(model, images, half))
     rows = torch.tensor([2, 0, 0, 1, 2])
     with keyed(range(5)):
         found = model.decode_mixed(tuple(part[rows] for part in encoded), half)
-    close(found, autoencode(model, images[rows], half, first=0))
+    assert_close(found, autoencode(model, images[rows], half, first=0))
     assert not torch.equal(found[1], found[2])
 
 
@@ -177,7 +177,7 @@ def test_images_that_do_not_fit(model, images):
 def test_purification_with_alphas_0_is_autoencoding(model, images):
     purification = MLVGMPurification(model, [0.0] * model.num_levels)
     assert not purification.stochastic
-    close(purification(images), model.autoencode(images, encoded_only))
+    assert_close(purification(images), model.autoencode(images, encoded_only))
 
 
 def test_purification_with_alphas_1_does_not_depend_on_the_image(model, images):
@@ -198,6 +198,6 @@ def test_several_draws_of_an_image_are_those_of_a_repeated_image(model, images):
         with keyed(range(COUNT)), draws(range(4)):
             purified = several(attacked)
         found.append((purified, *torch.autograd.grad(purified.square().sum(), attacked)))
-    close(found[0][0], found[1][0])
+    assert_close(found[0][0], found[1][0])
     scale = found[1][1].abs().max()
-    close(found[0][1] / scale, found[1][1] / scale)
+    assert_close(found[0][1] / scale, found[1][1] / scale)

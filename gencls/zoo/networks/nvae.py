@@ -10,6 +10,7 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.networks.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
 from gencls.zoo.networks.logistic_mixture import LogisticMixture, mixture_channels
 from gencls.zoo.networks.nvae_cells import ConstantFlow, DecoderCell, EncoderCell, WeightNormConv2d
+from gencls.zoo.networks.nvae_combiners import Add, Concatenate
 
 __all__ = ["NVAE", "adaptive_groups"]
 
@@ -94,7 +95,9 @@ class NVAE(HierarchicalVAE):
             (f"scale_{scale}", _encoder_scale(width[scale], groups[scale], cells, down=scale > 0)) for scale in range(scales)
         )
         self.encoder_0 = nn.Sequential(nn.ELU(), WeightNormConv2d(width[0], width[0], 1), nn.ELU())
-        self.encoder_combiners = _named((f"combiner_{n}", _Add(w)) for n, w in zip(names[1:], widths[1:], strict=True))
+        self.encoder_combiners = _named(
+            (f"combiner_{n}", Add(WeightNormConv2d(w, w, 1))) for n, w in zip(names[1:], widths[1:], strict=True)
+        )
         self.enc_sampler = _named((f"sampler_{n}", WeightNormConv2d(w, deltas, 3)) for n, w in zip(names, widths, strict=True))
         self.dec_sampler = _named(
             (f"sampler_{n}", nn.Sequential(nn.ELU(), WeightNormConv2d(w, deltas, 1)))
@@ -107,7 +110,8 @@ class NVAE(HierarchicalVAE):
             for s in range(scales)
         )
         self.decoder_combiners = _named(
-            (f"combiner_{n}", _Concatenate(w, latent_channels)) for n, w in zip(names, widths, strict=True)
+            (f"combiner_{n}", Concatenate(WeightNormConv2d(w + latent_channels, w, 1)))
+            for n, w in zip(names, widths, strict=True)
         )
         self.postprocessing_block = nn.Sequential(
             OrderedDict((f"block_{b}", _up_block(channels * 2 ** (blocks - b), block_cells)) for b in range(blocks))
@@ -177,30 +181,6 @@ class NVAE(HierarchicalVAE):
     def _at(self, name: str, level: int) -> nn.Module:
         scale, group = self.levels[level]
         return self.get_submodule(f"{name}_{scale}:{group}")
-
-
-class _Add(nn.Module):
-    """Feature of the encoder + conv(state of the decoder)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = WeightNormConv2d(channels, channels, 1)
-
-    def forward(self, feature: Tensor, state: Tensor) -> Tensor:
-        out: Tensor = feature + self.conv(state)
-        return out
-
-
-class _Concatenate(nn.Module):
-    """conv([state of the decoder, code])."""
-
-    def __init__(self, channels: int, latent_channels: int) -> None:
-        super().__init__()
-        self.conv = WeightNormConv2d(channels + latent_channels, channels, 1)
-
-    def forward(self, state: Tensor, codes: Tensor) -> Tensor:
-        out: Tensor = self.conv(torch.cat([state, codes], dim=1))
-        return out
 
 
 def _named(modules: Iterable[tuple[str, nn.Module]]) -> nn.ModuleDict:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
 from gencls.zoo.networks.logistic_mixture import LogisticMixture, mixture_channels
+from gencls.zoo.networks.nvae_combiners import Add, Concatenate
 from gencls.zoo.networks.nvae_nvlabs_cells import AutoregressiveFlow, NormedConv2d, ResidualCell
 
 __all__ = ["NVlabsNVAE"]
@@ -100,7 +101,7 @@ class NVlabsNVAE(HierarchicalVAE):
             self.enc_tower.extend(encoder_cell(encoder_width[level]) for _ in range(cells[0]))
             if level > 0:
                 self._adder_at[level] = len(self.enc_tower)
-                self.enc_tower.append(_Add(decoder_width[level], encoder_width[level]))
+                self.enc_tower.append(Add(NormedConv2d(decoder_width[level], encoder_width[level], 1)))
                 if scale_of[level - 1] != scale_of[level]:
                     self.enc_tower.append(encoder_cell(encoder_width[level], down=True))
         self.enc0 = nn.Sequential(nn.ELU(), NormedConv2d(encoder_width[0], encoder_width[0], 1), nn.ELU())
@@ -115,7 +116,7 @@ class NVlabsNVAE(HierarchicalVAE):
                     self.dec_tower.append(decoder_cell(decoder_width[level - 1], up=True))
                 self.dec_tower.extend(decoder_cell(decoder_width[level]) for _ in range(cells[1]))
             self._combiner_at.append(len(self.dec_tower))
-            self.dec_tower.append(_Concatenate(decoder_width[level], latent_channels))
+            self.dec_tower.append(Concatenate(NormedConv2d(decoder_width[level] + latent_channels, decoder_width[level], 1)))
         self.post_process = nn.Sequential(
             *(
                 decoder_cell(channels[1] * 2 ** (b if c == 0 else b - 1), expansion=3, up=c == 0)
@@ -130,7 +131,7 @@ class NVlabsNVAE(HierarchicalVAE):
         state = self.pre_process(self.stem(2 * images - 1))
         found: list[Tensor] = []
         for module in self.enc_tower:
-            if isinstance(module, _Add):
+            if isinstance(module, Add):
                 found.append(state)
             else:
                 state = module(state)
@@ -176,30 +177,6 @@ class NVlabsNVAE(HierarchicalVAE):
         channels = self.image_conditional(self.post_process(state))
         colours = self.image_shape[0]
         return LogisticMixture.from_channels(channels, colours=colours, order="colour", upper_edge=self.upper_edge)
-
-
-class _Add(nn.Module):
-    """Feature of the encoder + conv(state of the decoder)."""
-
-    def __init__(self, state_channels: int, channels: int) -> None:
-        super().__init__()
-        self.conv = NormedConv2d(state_channels, channels, 1)
-
-    def forward(self, feature: Tensor, state: Tensor) -> Tensor:
-        out: Tensor = feature + self.conv(state)
-        return out
-
-
-class _Concatenate(nn.Module):
-    """conv([state of the decoder, code])."""
-
-    def __init__(self, channels: int, latent_channels: int) -> None:
-        super().__init__()
-        self.conv = NormedConv2d(channels + latent_channels, channels, 1)
-
-    def forward(self, state: Tensor, codes: Tensor) -> Tensor:
-        out: Tensor = self.conv(torch.cat([state, codes], dim=1))
-        return out
 
 
 def _flow_pair(channels: int) -> nn.Sequential:

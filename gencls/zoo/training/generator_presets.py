@@ -1,34 +1,16 @@
 """The trainings of generators with several latent levels."""
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 from gencls.zoo.training.perturbations import Plain
-from gencls.zoo.training.settings import Preset
+from gencls.zoo.training.settings import NetworkPreset, Preset
 
 __all__ = ["GENERATOR_PRESETS", "GeneratorPreset", "NVAEPreset", "StylePreset"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeneratorPreset(Preset):
-    """Training of a :class:`gencls.core.MultiLatentModel`.
-
-    Attributes:
-        shape: (C, H, W) of the images.
-    """
-
-    shape: tuple[int, int, int]
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the network takes."""
-        return self.shape
-
-    @property
-    @abstractmethod
-    def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor."""
+class GeneratorPreset(NetworkPreset):
+    """Training of a :class:`gencls.core.MultiLatentModel`."""
 
 
 @dataclass(frozen=True, kw_only=True)

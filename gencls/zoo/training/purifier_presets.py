@@ -1,38 +1,25 @@
 """The trainings of autoencoders that purify: the methods that the MLVGM paper compares with."""
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 from gencls.zoo.training.perturbations import FastGradient, Plain
-from gencls.zoo.training.settings import Preset
+from gencls.zoo.training.settings import NetworkPreset
 
 __all__ = ["PURIFIER_PRESETS", "AVAEPreset", "NDVAEPreset", "PurifierPreset"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PurifierPreset(Preset):
+class PurifierPreset(NetworkPreset):
     """Training of an autoencoder that purifies.
 
     Attributes:
-        shape: (C, H, W) of the images.
         classifier: name of the classifier that is to be defended.
         length: L2 length of the gradient step of the measurements, in [0, 1] pixel units.
     """
 
-    shape: tuple[int, int, int]
     classifier: str
     length: float
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the network takes."""
-        return self.shape
-
-    @property
-    @abstractmethod
-    def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor."""
 
 
 @dataclass(frozen=True, kw_only=True)

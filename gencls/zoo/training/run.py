@@ -27,6 +27,7 @@ from gencls.zoo.training.modules import AutoencoderTraining, ClassifierTraining,
 from gencls.zoo.training.presets import AutoencoderPreset, Preset, TablePreset, TradesPreset, preset
 from gencls.zoo.training.purifier_presets import PurifierPreset
 from gencls.zoo.training.purifiers import measure_purifier, purifier_training
+from gencls.zoo.training.settings import NetworkPreset
 from gencls.zoo.training.trades import TradesTraining
 
 __all__ = ["SPLITS", "train"]
@@ -175,7 +176,7 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
 
 def _arguments(settings: Preset, num_classes: int, *, of: nn.Module | None = None) -> dict[str, Any]:
     """The constructor's arguments of the network that is trained, or of the part of it that is saved; they go on its card."""
-    if isinstance(settings, (PurifierPreset, GeneratorPreset)):
+    if isinstance(settings, NetworkPreset):
         return settings.arguments
     if not isinstance(settings, TablePreset):
         raise GenclsError(f"{settings.name}: expected a preset of a known kind, got a {type(settings).__name__}")

@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from gencls.zoo.training.perturbations import Perturbation
 
-__all__ = ["Preset"]
+__all__ = ["NetworkPreset", "Preset"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +40,24 @@ class Preset(ABC):
     @abstractmethod
     def recipe(self) -> str:
         """All settings in one sentence, for the card."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPreset(Preset):
+    """A training that names the sizes of its network itself; others take them from the thesis's tables.
+
+    Attributes:
+        shape: (C, H, W) of the images.
+    """
+
+    shape: tuple[int, int, int]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the network takes."""
+        return self.shape
+
+    @property
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Of the network's constructor."""
