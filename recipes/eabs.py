@@ -33,9 +33,11 @@ from recipes.chapter2 import settings_tables, tables
 from recipes.chapter2.experiments import ABLATION, BOUNDED, TABLES
 from recipes.chapter2.figures import example_figures
 from recipes.chapter2.printed import MODELS
-from recipes.chapter2.runs import Job, Run, compute, predict
+from recipes.chapter2.runs import Run
 from recipes.chapter2.settings import BUDGETS, PROFILES
 from recipes.chapter2.tables import ATTACKS, L2_ONLY, NORMS, PARTS
+from recipes.jobs import Job, compute, predict
+from recipes.records import records_of
 
 
 def report(run: Run) -> Path:
@@ -79,10 +81,10 @@ def report(run: Run) -> Path:
 def _sweeps(run: Run) -> Iterator[tuple[PaperTable, NamedFigure]]:
     """Tables 2.7 to 2.9 with their figures, of what there is."""
     budget = run.budget
-    by_draws = {draws: tables.records_of(run.out, f"eot/{draws}") for draws in budget.eot_runs}
+    by_draws = {draws: records_of(run.out, f"eot/{draws}") for draws in budget.eot_runs}
     by_starts, by_steps = (
         {int(value): rows for value, rows in records.groupby("attack")} if len(records) else {}
-        for records in (tables.records_of(run.out, folder) for folder in ("starts", "steps"))
+        for records in (records_of(run.out, folder) for folder in ("starts", "steps"))
     )
     pgd, restarts = f"PGD with {budget.sweep_steps} steps", f"{budget.sweep_starts} starts"
     found = (

@@ -207,8 +207,8 @@ _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
         "official-abs-mnist": partial(_official, "plain"),
         "official-abs-binary-mnist": partial(_official, "binary"),
         **{f"{kind}-{data}": partial(_eabs, f"{kind}-{data}") for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
-        "a-vae-fashion": partial(_avae, "a-vae-fashion", "cnn-fashion"),
-        "nd-vae-fashion": partial(_ndvae, "nd-vae-fashion", "cnn-fashion"),
+        **{f"a-vae-{data}": partial(_avae, f"a-vae-{data}", f"cnn-{data}") for data in ("mnist", "fashion")},
+        **{f"nd-vae-{data}": partial(_ndvae, f"nd-vae-{data}", f"cnn-{data}") for data in ("mnist", "fashion")},
     }
 )
 

@@ -1,8 +1,7 @@
 """One call of the recipe: its defenses, its studies, what they cost, and how they are computed."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 from gencls import zoo
 from gencls.core import Defense, GenclsError
 from gencls.defenses import EABS
-from gencls.eval import PGD, Attack, Protocol, Study, StudyCell, ThreatModel, predict_cost
-from gencls.eval.cost import duration
+from gencls.eval import PGD, Attack, Protocol, Study, StudyCell, ThreatModel
 from gencls.eval.study_folder import atomically
 from gencls.zoo.checkpoints import restore
 from gencls.zoo.models import WEIGHTS
@@ -19,7 +17,7 @@ from gencls.zoo.networks import ClassDecoders, GroupedDecoders
 from recipes.chapter2.printed import MODELS
 from recipes.chapter2.settings import Budget, Profile
 
-__all__ = ["Job", "PartialStudy", "Run", "compute", "predict"]
+__all__ = ["PartialStudy", "Run"]
 
 
 class PartialStudy(Study):
@@ -175,59 +173,3 @@ def _variational_abs(path: Path, settings: Mapping[str, Any]) -> Defense:
     """V-ABS: variational inference with the decoders of ABS; their weights keep no encoders to start from."""
     decoders, _ = restore(path, {"ClassDecoders": ClassDecoders.from_architecture})
     return EABS(GroupedDecoders.from_decoders(decoders), **settings).eval().requires_grad_(False)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One study of an experiment, built when its turn comes: the banks of starts of all defenses at once would fill the memory.
-
-    Attributes:
-        folder: within that of the run; the first part names the experiment.
-        build: the study in this folder.
-        then: what follows once all of it is computed.
-    """
-
-    folder: str
-    build: Callable[[str], PartialStudy]
-    then: Callable[[PartialStudy], None] | None = None
-
-
-def predict(jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
-    """Print what is left to compute and what it will cost at most; folder -> cell -> seconds."""
-    costs = {}
-    for job in jobs:
-        study = job.build(job.folder)
-        cells = study.missing()
-        costs[job.folder] = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
-        print(f"  {job.folder:24} {len(cells):4} cells {duration(sum(costs[job.folder].values())):>8}", flush=True)
-    total = sum(sum(cells.values()) for cells in costs.values())
-    print(f"predicted: {duration(total)} at most for {sum(map(len, costs.values()))} cells", flush=True)
-    return costs
-
-
-def compute(jobs: Sequence[Job], costs: Mapping[str, Mapping[str, float]]) -> None:
-    """Compute what is missing of every study."""
-    for job in jobs:
-        if not costs[job.folder] and not job.then:
-            continue
-        study = job.build(job.folder)
-        study.run(progress=_told(job.folder, costs[job.folder]))
-        if job.then and not study.missing():
-            job.then(study)
-
-
-def _told(folder: str, costs: Mapping[str, float]) -> Callable[[Sequence[StudyCell]], Any]:
-    """A line for each finished cell."""
-
-    @contextmanager
-    def told(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:
-        left = sum(costs.get(cell.key, 0.0) for cell in cells)
-
-        def finished(cell: StudyCell) -> None:
-            nonlocal left
-            left -= costs.get(cell.key, 0.0)
-            print(f"  {folder}: finished {cell.attack} ({cell.mode}), {duration(left)} left by prediction", flush=True)
-
-        yield finished
-
-    return told

@@ -15,7 +15,8 @@ from gencls.eval.statistics import bootstrap_band, wilson
 from gencls.eval.threat import TOLERANCE
 from recipes.chapter2 import printed
 from recipes.chapter2.runs import Run
-from recipes.chapter2.tables import NORMS, Share, clean_accuracy, records_of, warnings_of
+from recipes.chapter2.tables import NORMS, clean_accuracy
+from recipes.records import Share, records_of, warnings_of
 
 __all__ = ["ablation_table", "bound_table", "sweep"]
 

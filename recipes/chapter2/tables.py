@@ -4,27 +4,23 @@ A sample counts as right where the majority of the judge's draws is, on every ad
 of attacks with a budget and those of minimal-norm attacks that lie within. Rows, worst cases and paired tests count alike.
 """
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from gencls.core import GenclsError
-from gencls.eval import closest_distances, read_records, read_study, summarize
-from gencls.eval.records import WORST_CASE
-from gencls.eval.report.columns import MISSING, count, epsilon, percent, probability
+from gencls.eval import closest_distances
+from gencls.eval.report.columns import MISSING, count, epsilon, probability
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.matrix import ALPHA, better, mcnemar_matrix
 from gencls.eval.report.paper import Cell, PaperTable, Row
-from gencls.eval.statistics import pairwise_mcnemar, wilson
-from gencls.eval.study_folder import read_cells
+from gencls.eval.statistics import pairwise_mcnemar
 from gencls.eval.threat import TOLERANCE
 from recipes.chapter2 import printed
 from recipes.chapter2.runs import Run
+from recipes.records import Share, records_of, unfinished, warnings_of
 
-__all__ = ["Share", "accuracy_table", "clean_accuracy", "mcnemar", "records_of", "warnings_of"]
+__all__ = ["accuracy_table", "clean_accuracy", "mcnemar"]
 
 NORMS = {"linf": "L∞", "l2": "L2"}
 ATTACKS = {
@@ -49,39 +45,6 @@ BLACK_BOX = ("nes", "boundary")
 """They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
 PARTS = ("main", "minimal", "black-box")
 """Folders of the table of accuracies: the attacks with a budget and gradients, and those two."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many of some samples are right."""
-
-    right: float
-    total: int
-
-    @property
-    def text(self) -> str:
-        """Percent with a 95 % Wilson interval."""
-        low, high = wilson(self.right, self.total)
-        return f"{percent(self.right / self.total)} [{percent(low)}, {percent(high)}]"
-
-
-def records_of(out: Path, *folders: str) -> pd.DataFrame:
-    """The records of studies of one defense together; empty where nothing is finished."""
-    frames = []
-    for folder in folders:
-        if (out / folder / "study.json").is_file() and read_cells(out / folder):
-            frames.append(read_records(out / folder))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
-def unfinished(out: Path, *folders: str) -> list[str]:
-    """Attacks with cells that are not finished."""
-    left = []
-    for folder in folders:
-        if (out / folder / "study.json").is_file():
-            done = {cell.key for cell in read_cells(out / folder)}
-            left += [cell["attack"] for cell in read_study(out / folder)["cells"] if cell["key"] not in done]
-    return list(dict.fromkeys(left))
 
 
 def left_right(records: pd.DataFrame, norm: str, size: float, attacks: Collection[str]) -> pd.Series:
@@ -166,29 +129,6 @@ def _costs(found: Mapping[str, pd.DataFrame], models: Sequence[str]) -> Iterator
             f"{kind.capitalize()} per image", cells({model: count(round(sums[kind])) for model, sums in per_image.items()})
         )
     yield Row("Minutes in all", cells({model: f"{records['seconds'].sum() / 60:.1f}" for model, records in found.items()}))
-
-
-def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """Each warning once, with the rows that it concerns."""
-    concerned: dict[str, list[str]] = {}
-    for name, records in found.items():
-        for row in summarize(records).itertuples() if len(records) else ():
-            for warning in filter(None, str(row.warnings).split("; ")):
-                where = f"{name} / {row.attack}" + ("" if row.gradient in ("none", "exact") else f" ({row.gradient})")
-                if row.attack != WORST_CASE:
-                    said, size = _apart(warning)
-                    concerned.setdefault(said, []).append(where + size)
-    for warning, rows in concerned.items():
-        yield f"⚠ {warning}: {', '.join(dict.fromkeys(rows))}."
-
-
-def _apart(warning: str) -> tuple[str, str]:
-    """A warning without its number, so that rows share it, and the number in brackets."""
-    for pattern in (r"()(\d+ of \d+) (majorities .*)", r"(the attack's own claim) is (\S+ points) (from .*)"):
-        if match := re.fullmatch(pattern, warning):
-            before, number, after = match.groups()
-            return f"{before} differs {after}" if before else after, f" ({number})"
-    return warning, ""
 
 
 def _black_box_warnings(run: Run, found: Mapping[str, tuple[Sequence[str], pd.DataFrame]]) -> Iterator[str]:

@@ -16,10 +16,11 @@ from gencls.defenses import ABS, EABS, PlainClassifier
 from gencls.eval import PGD, ThreatModel, closest_distances, evaluate
 from gencls.eval.presets import ThesisBudget
 from recipes import eabs
-from recipes.chapter2 import printed, tables
+from recipes.chapter2 import printed
 from recipes.chapter2.experiments import ABLATION
 from recipes.chapter2.runs import Run
 from recipes.chapter2.settings import BUDGETS, PROFILES, Budget, Profile
+from recipes.records import records_of
 from tests.toys import SigmoidDecoders, small_cnn
 
 ROOT = Path(__file__).parents[2]
@@ -273,23 +274,23 @@ def test_ablation_leaves_out_what_has_no_weights(tmp_path):
 
 def test_gradient_modes_are_the_ones_asked_for(finished):
     run, _ = finished
-    modes = tables.records_of(run.out, "main/eabs").groupby("attack")["gradient"].unique()
+    modes = records_of(run.out, "main/eabs").groupby("attack")["gradient"].unique()
     assert {mode for attack, found in modes.items() for mode in found if attack.startswith("unrolled")} == {"unrolled"}
     assert {mode for attack, found in modes.items() for mode in found if not attack.startswith("unrolled")} == {"warm"}
-    assert set(tables.records_of(run.out, "minimal/eabs")["gradient"]) == {"frozen", "none"}
-    assert set(tables.records_of(run.out, "black-box/eabs")["gradient"]) == {"none"}
+    assert set(records_of(run.out, "minimal/eabs")["gradient"]) == {"frozen", "none"}
+    assert set(records_of(run.out, "black-box/eabs")["gradient"]) == {"none"}
     assert run.study("x", "E-ABS", run.load("eabs"), {"pgd": PGD(ThreatModel("l2", 1.0))}, 2).cells()[0].mode == "warm"
 
 
 def test_extension_v_makes_the_difference_in_the_ablation(finished):
     run, _ = finished
-    drawn = {name: tables.records_of(run.out, f"ablation/{name}")["draws"].max() for name in ABLATION}
+    drawn = {name: records_of(run.out, f"ablation/{name}")["draws"].max() for name in ABLATION}
     assert {name for name, draws in drawn.items() if draws > 1} == {name for name in drawn if "V" in name}
 
 
 def test_means_of_the_ablation_lie_in_their_intervals(finished):
     run, _ = finished
-    closest = closest_distances(tables.records_of(run.out, "ablation/ABS").query("norm == 'l2'"))
+    closest = closest_distances(records_of(run.out, "ablation/ABS").query("norm == 'l2'"))
     mean, low, high = map(float, re.match(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", cells(run, "table-2.6")["ABS"][2]).groups())
     assert mean == pytest.approx(closest[np.isfinite(closest)].mean(), rel=0.01)
     assert closest.min() <= low <= mean <= high <= closest[np.isfinite(closest)].max() * 1.01

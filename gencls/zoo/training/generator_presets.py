@@ -1,6 +1,6 @@
 """The trainings of generators with several latent levels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gencls.zoo.training.perturbations import Plain
@@ -128,20 +128,23 @@ _STYLE = "StyleGAN2 of 32 pixels for images of 28, with a small residual encoder
 
 _FASHION: dict[str, Any] = {"data": "fashion-mnist", "perturbation": Plain(), "shape": (1, 28, 28)}
 
+_NVAE = NVAEPreset(
+    name="nvae-fashion",
+    what="NVAE of two scales (7 and 14 pixels) for images of 28 pixels, sized for one CPU core",
+    groups=(5, 4),
+    latent_channels=4,
+    channels=12,
+    cells=1,
+    mixtures=3,
+    epochs=3,
+    batch_size=32,
+    learning_rate=1e-2,
+    **_FASHION,
+)
+
 GENERATOR_PRESETS: tuple[Preset, ...] = (
-    NVAEPreset(
-        name="nvae-fashion",
-        what="NVAE of two scales (7 and 14 pixels) for images of 28 pixels, sized for one CPU core",
-        groups=(5, 4),
-        latent_channels=4,
-        channels=12,
-        cells=1,
-        mixtures=3,
-        epochs=3,
-        batch_size=32,
-        learning_rate=1e-2,
-        **_FASHION,
-    ),
+    _NVAE,
+    replace(_NVAE, name="nvae-mnist", data="mnist", epochs=2),
     NVAEPreset(
         name="nvae-large-fashion",
         what="NVAE of two scales (7 and 14 pixels) for images of 28 pixels, sized for a GPU",
@@ -162,11 +165,12 @@ GENERATOR_PRESETS: tuple[Preset, ...] = (
         channels=(64, 64, 32, 16),
         style_dim=64,
         mapping_layers=4,
-        encoder_widths=(24, 48, 96),
-        epochs=3,
-        encoder_share=1 / 3,
+        encoder_widths=(32, 64, 128),
+        epochs=6,
+        encoder_share=1 / 2,
         batch_size=32,
         learning_rate=2e-3,
+        joint_weight=20.0,
         **_FASHION,
     ),
     StylePreset(

@@ -1,6 +1,6 @@
 """The trainings of autoencoders that purify: the methods that the MLVGM paper compares with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gencls.zoo.training.perturbations import FastGradient, Plain
@@ -102,7 +102,7 @@ class NDVAEPreset(PurifierPreset):
         )
 
 
-PURIFIER_PRESETS: tuple[PurifierPreset, ...] = (
+_FASHION: tuple[PurifierPreset, ...] = (
     AVAEPreset(
         name="a-vae-fashion",
         what="A-VAE in small (Zhou et al., ECCV 2020), without a reconstruction error in its loss, as in the published code",
@@ -137,4 +137,9 @@ PURIFIER_PRESETS: tuple[PurifierPreset, ...] = (
         mixtures=3,
         sigma=0.1,
     ),
+)
+
+PURIFIER_PRESETS: tuple[PurifierPreset, ...] = (
+    *_FASHION,
+    *(replace(of, name=of.name.replace("fashion", "mnist"), data="mnist", classifier="cnn-mnist") for of in _FASHION),
 )

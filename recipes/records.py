@@ -1,0 +1,72 @@
+"""What the studies of a recipe have recorded, in the words of its tables."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from gencls.eval import read_records, read_study, summarize
+from gencls.eval.records import WORST_CASE
+from gencls.eval.report.columns import percent
+from gencls.eval.statistics import wilson
+from gencls.eval.study_folder import read_cells
+
+__all__ = ["Share", "records_of", "unfinished", "warnings_of"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of some samples are right."""
+
+    right: float
+    total: int
+
+    @property
+    def text(self) -> str:
+        """Percent with a 95 % Wilson interval."""
+        low, high = wilson(self.right, self.total)
+        return f"{percent(self.right / self.total)} [{percent(low)}, {percent(high)}]"
+
+
+def records_of(out: Path, *folders: str) -> pd.DataFrame:
+    """The records of studies of one defense together; empty where nothing is finished."""
+    frames = []
+    for folder in folders:
+        if (out / folder / "study.json").is_file() and read_cells(out / folder):
+            frames.append(read_records(out / folder))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def unfinished(out: Path, *folders: str) -> list[str]:
+    """Attacks with cells that are not finished."""
+    left = []
+    for folder in folders:
+        if (out / folder / "study.json").is_file():
+            done = {cell.key for cell in read_cells(out / folder)}
+            left += [cell["attack"] for cell in read_study(out / folder)["cells"] if cell["key"] not in done]
+    return list(dict.fromkeys(left))
+
+
+def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Each warning once, with the rows that it concerns."""
+    concerned: dict[str, list[str]] = {}
+    for name, records in found.items():
+        for row in summarize(records).itertuples() if len(records) else ():
+            for warning in filter(None, str(row.warnings).split("; ")):
+                where = f"{name} / {row.attack}" + ("" if row.gradient in ("none", "exact") else f" ({row.gradient})")
+                if row.attack != WORST_CASE:
+                    said, size = _apart(warning)
+                    concerned.setdefault(said, []).append(where + size)
+    for warning, rows in concerned.items():
+        yield f"⚠ {warning}: {', '.join(dict.fromkeys(rows))}."
+
+
+def _apart(warning: str) -> tuple[str, str]:
+    """A warning without its number, so that rows share it, and the number in brackets."""
+    for pattern in (r"()(\d+ of \d+) (majorities .*)", r"(the attack's own claim) is (\S+ points) (from .*)"):
+        if match := re.fullmatch(pattern, warning):
+            before, number, after = match.groups()
+            return f"{before} differs {after}" if before else after, f" ({number})"
+    return warning, ""
