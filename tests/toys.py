@@ -57,13 +57,17 @@ class MeanRowsPixels(MultiLatentModel):
         super().__init__()
         self.sigma = sigma
         self.clamp = clamp
-        self.encoded = 0  # images
+        self._encoded = 0  # images, counted: private, as fingerprints leave it out
 
     def encode_once(self, images):
-        self.encoded += len(images)
+        self._encoded += len(images)
         rows = images.mean(dim=3, keepdim=True)
         mean = rows.mean(dim=2, keepdim=True)
         return mean - 0.5, rows - mean, images - rows
+
+    @property
+    def encoded(self):
+        return self._encoded
 
     def decode_mixed(self, encoded, mix):
         image = 0.5 + sum(mix(level, code, self.sigma * torch.randn_like(code)) for level, code in enumerate(encoded))

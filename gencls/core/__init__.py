@@ -8,6 +8,7 @@ from gencls.core.checks import check_images, check_labels
 from gencls.core.defense import BayesClassifier, Defense, Transform, TransformedClassifier, forward_draws, repeat_rows
 from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
+from gencls.core.fingerprint import fingerprint
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.inference import minimize
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, seeded, select, stream_seed
@@ -33,6 +34,7 @@ __all__ = [
     "check_images",
     "check_labels",
     "draws",
+    "fingerprint",
     "forward_draws",
     "keyed",
     "minimize",

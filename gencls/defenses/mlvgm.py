@@ -14,7 +14,7 @@ from typing import Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError, Latents, MultiLatentModel, Transform, repeat_rows
+from gencls.core import GenclsError, Latents, MultiLatentModel, Transform, keyed, repeat_rows
 from gencls.defenses.gaussian import FixedLengthNoise, GaussianBlur
 
 __all__ = ["PAPER_TASKS", "MLVGMPurification", "PaperTask", "alpha_schedule", "paper_blur"]
@@ -175,7 +175,10 @@ class MLVGMPurification(Transform):
 
     def resample(self, encoded: Latents) -> Tensor:
         """Lines 3 to 8: sample, mix and decode what :meth:`encode` gave, (M, ...) -> images (M, C, H, W) in [0, 1]."""
-        return self.model.decode_mixed(encoded, self.mix)
+        if self.stochastic:
+            return self.model.decode_mixed(encoded, self.mix)
+        with keyed([0]):  # sampled codes have weight 0: nobody else's streams move for them
+            return self.model.decode_mixed(encoded, self.mix)
 
     def mix(self, level: int, encoded: Tensor, sampled: Tensor) -> Tensor:
         """Line 5, eq. 2: (1 - a_i) encoded + a_i sampled."""

@@ -15,6 +15,7 @@ from gencls.core import (
     check_images,
     check_labels,
     draws,
+    fingerprint,
     keyed,
     repeat_rows,
     stream_seed,
@@ -172,11 +173,11 @@ class PurifiedAccuracy:
         return p * (1 - p) / count
 
     def key(self) -> str:
-        """A name of what is measured: a digest of images, labels, settings and weights."""
+        """A name of what is measured: a digest of images, labels, settings and weights, but for the alphas."""
+        neutral = self.purification.with_alphas((0.0,) * self.purification.model.num_levels)
         digest = blake2b(digest_size=12)
-        settings = (self.purification, self.classifier, self.samples, self.common_draws, self.seed)
-        digest.update(repr(settings).encode())
-        weights = TransformedClassifier(self.purification, self.classifier, 1).state_dict()
-        for tensor in (self.images, self.labels, *weights.values()):
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(fingerprint(TransformedClassifier(neutral, self.classifier, 1)).encode())
+        digest.update(repr((self.samples, self.common_draws, self.seed)).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

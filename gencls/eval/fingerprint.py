@@ -1,15 +1,12 @@
-"""Content keys: what a result belongs to."""
+"""Content keys of samples, and where a module lies."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 
-__all__ = ["device_of", "fingerprint", "sample_hashes"]
+__all__ = ["device_of", "sample_hashes"]
 
 
 def sample_hashes(images: Tensor, labels: Tensor, seen: Counter[str] | None = None) -> list[str]:
@@ -33,49 +30,3 @@ def sample_hashes(images: Tensor, labels: Tensor, seen: Counter[str] | None = No
 def device_of(module: nn.Module) -> torch.device | None:
     """Where a module's parameters or buffers lie; None for a module without any."""
     return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), None)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A key of a module: classes, ``extra_repr``, public attributes, parameters and buffers of all its parts.
-
-    Attributes count if they are numbers, strings, tensors, arrays, functions, or containers or dataclasses of these. What is
-    stored in other objects or in private attributes is not seen: a module that keeps settings there names them in
-    ``extra_repr``.
-    """
-    digest = hashlib.sha256()
-    for name, part in module.named_modules():
-        kind = f"{type(part).__module__}.{type(part).__qualname__}"
-        digest.update(f"\n{name}: {kind}({part.extra_repr()}) {_plain(vars(part))}".encode())
-        for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
-            digest.update(f"\n  {key} {_plain(tensor)}".encode())
-    return digest.hexdigest()[:24]
-
-
-def _plain(value: Any) -> str:
-    """A text that changes with the value, equal in every process; empty for objects that are not understood."""
-    if value is None or isinstance(value, (bool, int, float, str, torch.Size, torch.dtype)):
-        return repr(value)
-    if isinstance(value, Tensor):
-        return _plain(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()) + str((value.dtype, value.shape))
-    if isinstance(value, (numpy.ndarray, numpy.generic)):
-        return hashlib.sha256(value.tobytes()).hexdigest() + str((value.dtype, value.shape))
-    if isinstance(value, Mapping):
-        items = sorted((str(k), _plain(v)) for k, v in value.items() if not str(k).startswith("_") and k != "training")
-        return "{" + ", ".join(f"{k}={v}" for k, v in items if v) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_plain, value)) + "]"
-    if hasattr(value, "__dataclass_fields__"):
-        return type(value).__qualname__ + _plain(vars(value))
-    if hasattr(value, "__qualname__"):  # a function or a class
-        code = getattr(value, "__code__", None)
-        body = "" if code is None else hashlib.sha256(code.co_code + _constants(code)).hexdigest()
-        return f"{value.__module__}.{value.__qualname__} {body}"
-    return ""
-
-
-def _constants(code: Any) -> bytes:
-    """Constants and names of a function's code; of functions within it the same, since their repr holds an address."""
-    return b"".join(
-        _constants(item) + item.co_code if hasattr(item, "co_code") else repr(item).encode()
-        for item in (*code.co_consts, code.co_names)
-    )

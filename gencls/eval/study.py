@@ -21,10 +21,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gencls import __version__
-from gencls.core import GenclsError, check_images, check_labels
+from gencls.core import GenclsError, check_images, check_labels, fingerprint
 from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, check_defense, gradient_modes, run_cell
-from gencls.eval.fingerprint import fingerprint, sample_hashes
+from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
 from gencls.eval.study_folder import (
     CELLS,

@@ -119,7 +119,7 @@ def test_eot_encodes_as_rarely_as_it_can_and_finds_the_same(noise, chunk, images
     defense = TransformedClassifier(purification, small_cnn().double(), 4)
 
     def look(scores_of):
-        purification.model.encoded = 0
+        purification.model._encoded = 0
         x = images.clone().requires_grad_()
         with keyed(range(3)):
             scores = scores_of(x)

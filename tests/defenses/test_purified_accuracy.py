@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gencls.core import EoT, GenclsError, TransformedClassifier, keyed, stream_seed
-from gencls.defenses import FixedLengthNoise, MLVGMPurification, PurifiedAccuracy, fgsm_examples, learn_alphas
+from gencls.defenses import FixedLengthNoise, GaussianBlur, MLVGMPurification, PurifiedAccuracy, fgsm_examples, learn_alphas
 from tests.toys import Linear, MeanRowsPixels
 
 
@@ -104,10 +104,11 @@ def test_variance_is_that_of_a_proportion(images, classifier):
 def test_key_is_that_of_what_is_measured(images, classifier):
     labels = torch.zeros(20, dtype=torch.int64)
 
-    def key(images=images, labels=labels, classifier=classifier, alphas="linear", **settings):
-        return PurifiedAccuracy(MLVGMPurification(MeanRowsPixels(), alphas), classifier, images, labels, **settings).key()
+    def key(images=images, labels=labels, classifier=classifier, alphas="linear", sigma=0.1, parts=None, **settings):
+        purified = MLVGMPurification(MeanRowsPixels(sigma), alphas, **(parts or {}))
+        return PurifiedAccuracy(purified, classifier, images, labels, **settings).key()
 
-    assert key() == key(keep_bytes=1, batch_size=2)
+    assert key() == key(keep_bytes=1, batch_size=2) == key(alphas="cosine")
     others = [
         key(images=images + 0.01),
         key(labels=labels + 1),
@@ -115,8 +116,21 @@ def test_key_is_that_of_what_is_measured(images, classifier):
         key(samples=3),
         key(seed=1),
         key(common_draws=False),
+        key(sigma=0.2),
+        key(parts={"highest": 0.7}),
+        key(parts={"highest": 0.7, "limit": "clip"}),
+        key(parts={"noise": FixedLengthNoise(1.0)}),
+        key(parts={"noise": FixedLengthNoise(2.0)}),
+        key(parts={"blur": GaussianBlur(1.0)}),
     ]
-    assert len({key(), *others}) == 7
+    assert len({key(), *others}) == 1 + len(others)
+
+
+def test_measuring_does_not_change_the_key(images, classifier):
+    accuracy = PurifiedAccuracy(purification(), classifier, images, torch.zeros(20, dtype=torch.int64))
+    before = accuracy.key()
+    accuracy((0.5, 0.5, 0.5))
+    assert accuracy.key() == before
 
 
 def test_learning_recovers_what_an_attack_broke(images):

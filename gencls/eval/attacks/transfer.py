@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from gencls.core import Defense, GenclsError
+from gencls.core import Defense, GenclsError, fingerprint
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks.base import Attack, prepare
-from gencls.eval.fingerprint import device_of, fingerprint
+from gencls.eval.fingerprint import device_of
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["Transfer"]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.eval.report.figures import STYLE
+from gencls.eval.curves import SuccessCurve
+from gencls.eval.report.figures import PALETTE, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Tile", "plateau", "tile_grid"]
+__all__ = ["Tile", "plateau", "success_panels", "tile_grid"]
 
 _GOOD, _BAD, _NEUTRAL, _LINE, _THEIRS = "#1b6e3c", "#b3261e", "#3b4252", "#0072b2", "#8a93a0"
 _SIDE, _GAP, _CAPTION, _HEAD, _BLOCK, _MARGIN = 0.78, 0.08, 0.17, 0.24, 0.16, 0.1  # inches
@@ -121,4 +123,57 @@ def plateau(
     axis.set(xticks=range(len(ticks)), xticklabels=[f"{tick:g}" for tick in ticks], xlabel=setting, ylabel="accuracy in %")
     axis.set_ylim(-3, 103)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def success_panels(
+    panels: Mapping[str, Mapping[str, SuccessCurve]], *, limit: float, size: str = "L2 size", dotted: Sequence[str] = ()
+) -> Figure:
+    """Success rates of attackers against the size of the perturbation, one panel per attack, one line per defense.
+
+    Args:
+        panels: Attack -> defense -> curve; a defense has the same colour in all panels.
+        limit: The largest size shown.
+        size: What the axis measures.
+        dotted: Defenses that are drawn dotted.
+
+    Raises:
+        GenclsError: No curve.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    if not names:
+        raise GenclsError(f"expected at least one curve, got none in {len(panels)} panels")
+    looks: dict[str, dict[str, Any]] = {
+        name: {"color": PALETTE[i % len(PALETTE)], "linestyle": ":" if name in dotted else "-", "linewidth": 1.5}
+        for i, name in enumerate(names)
+    }
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    legend = 0.2 * -(-len(names) // 3) + 0.1
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.1 * columns + 0.4, 2.3 * rows + legend), layout="constrained")
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axis, (attack, curves) in zip(axes.flat, panels.items(), strict=False):
+            for name, curve in curves.items():
+                sizes, rates = np.append(curve.epsilon, limit), np.append(curve.rate, curve.rate[-1])
+                axis.plot(sizes, 100 * rates, drawstyle="steps-post", **looks[name])
+            axis.set_title(attack, fontsize=9)
+            axis.grid(color="#e3e6ea", linewidth=0.8)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
+        axes.flat[0].set(xlim=(0, limit), ylim=(-2, 102))
+        for axis in axes[:, 0]:
+            axis.set_ylabel("success rate in %")
+        for axis in axes[-1]:
+            axis.set_xlabel(size)
+        figure.legend(
+            handles=[Line2D([], [], label=name, **look) for name, look in looks.items()],
+            loc="outside lower center",
+            ncols=min(3, len(names)),
+            frameon=False,
+        )
     return figure

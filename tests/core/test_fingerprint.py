@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from gencls.core import fingerprint
 from gencls.defenses import ABS
-from gencls.eval.fingerprint import fingerprint
 from gencls.zoo.networks import GroupedDecoders
 from gencls.zoo.networks.grouped_decoders import DecoderStage
 from tests.toys import SigmoidDecoders, small_cnn

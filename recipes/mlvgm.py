@@ -1,0 +1,140 @@
+"""MLVGM purification (Serez et al., WACV 2025): its figures and tables, ours beside the paper's.
+
+    python recipes/mlvgm.py --profile smoke                              # real digits, everything once, minutes on two cores
+    python recipes/mlvgm.py --profile fashion --data-root DATA --parts learn random       # a part; further ones join it
+    python recipes/mlvgm.py --profile fashion --data-root DATA --budget paper --device cuda    # the paper's budgets and N
+
+A generator with several latent levels purifies in front of a classifier. Alphas are learned and compared with linear and
+cosine ones, the best are combined with noise and blur, and the best of all meets no defense, TRADES, A-VAE and ND-VAE;
+DeepFool, C&W and AutoAttack see all of it, through EoT. Where the paper and its public code disagree, ``--as`` says whose
+word counts. The paper's budgets are GPU work: ``--budget reduced`` attacks with less, which every table says. The folder of
+the run holds the page, the tables as Markdown and one study per defense; killed, the same command goes on.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gencls import zoo
+from gencls.core import GenclsError
+from gencls.eval.report.paper import Section, write_paper
+from recipes.purification import analyses, experiments, figures, tables
+from recipes.purification.runs import ALPHAS, Run
+from recipes.purification.settings import BUDGETS, PROFILES
+
+
+def report(run: Run) -> Path:
+    """Write the page, its tables and figures, of what the folder of the run holds."""
+    random = analyses.random_alphas(run)
+    drawn = list(figures.every_figure(run, random))
+
+    def of(section: str, *names: str) -> list[figures.NamedFigure]:
+        return [figure for figure in drawn if figure.section == section and (not names or figure.name in names)]
+
+    preprocessed, compared = experiments.preprocessed(run), experiments.compared(run)
+    sections = [
+        Section("Codes", figures=of("codes")),
+        Section("Alphas", tables=[tables.alphas_table(run, random)], figures=of("alphas")),
+        Section(
+            "Alphas under attack",
+            tables=[tables.success_table(run, "success-alphas", "Figures 3 to 5 (c) and 17 to 19 in numbers", ALPHAS)],
+            figures=of("attacks", "figure-3c"),
+        ),
+    ]
+    if preprocessed:
+        table = tables.success_table(run, "success-preprocessing", "Figures 11 to 13 in numbers", preprocessed)
+        sections.append(Section("Preprocessing", tables=[table], figures=of("attacks", "figure-11")))
+    table = tables.success_table(run, "success-comparison", "Figures 6 to 8 and 17 to 19 in numbers", compared)
+    sections += [
+        Section("Comparison", tables=[table], figures=of("attacks", "figure-6")),
+        Section("Purified images", figures=of("examples")),
+        Section("What is optimised, and how it is attacked", tables=[tables.parameters_table(run), tables.attacks_table(run)]),
+    ]
+    if examined := tables.doctor_table(run):
+        sections.append(Section("Diagnosis", tables=[examined]))
+    facts = {
+        "Data": f"{run.data.name}, {run.data.split}",
+        "Generator and classifier": f"{run.profile.generator}, {run.profile.classifier}",
+        "Budget": run.budget.spent(run.profile),
+        "As": f"the {run.as_}, where paper and public code disagree",
+        "Best configuration": experiments.chosen(run) or "not known yet",
+        "Seed": str(run.seed),
+        "Command": run.command,
+    }
+    return write_paper(run.out, f"MLVGM purification on {run.data.name}", facts, sections)
+
+
+def main(run: Run, parts: Sequence[str] = ()) -> Path:
+    """Compute what is missing, or what was chosen of it, and write the page.
+
+    Args:
+        run: profile, budget, data and folder.
+        parts: of :data:`recipes.purification.experiments.PARTS`; empty for all.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        GenclsError: for missing weights, a folder that holds another run, or a part that needs another one first.
+    """
+    run.require()
+    run.claim()
+    experiments.run_parts(run, parts or experiments.PARTS)
+    return report(run)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--profile", choices=PROFILES, default="smoke", help="the task (default smoke)")
+    made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
+    made.add_argument("--as", dest="as_", choices=("paper", "code"), default="code", help="whose word counts (default code)")
+    made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
+    made.add_argument("--n", type=int, help="attacked images; default as the budget says")
+    made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
+    made.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")
+    made.add_argument("--weights", type=Path, help="folder of weights made by gencls train, beside the committed ones")
+    made.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
+    made.add_argument("--out", type=Path, help="folder of the run (default runs/mlvgm/PROFILE-BUDGET-AS)")
+    return made
+
+
+def plan(chosen: argparse.Namespace, command: str) -> Run:
+    """The run that a command line asks for.
+
+    Raises:
+        GenclsError: for data that are not there.
+    """
+    profile = PROFILES[chosen.profile]
+    name = chosen.budget or ("smoke" if chosen.profile == "smoke" else "reduced")
+    budget = BUDGETS[name] if chosen.n is None else BUDGETS[name].of(chosen.n)
+    largest = max(budget.count, budget.clean, 200)
+    return Run(
+        profile=profile,
+        budget=budget,
+        out=chosen.out or Path("runs/mlvgm") / f"{chosen.profile}-{name}-{chosen.as_}",
+        data=zoo.load_data(profile.data, profile.splits[1], root=chosen.data_root, limit=largest, seed=chosen.seed),
+        root=chosen.data_root,
+        seed=chosen.seed,
+        as_=chosen.as_,
+        weights=chosen.weights,
+        device=chosen.device,
+        command=command,
+    )
+
+
+if __name__ == "__main__":
+    arguments = parser().parse_args()
+    try:
+        run = plan(arguments, shlex.join(["python", "recipes/mlvgm.py", *sys.argv[1:]]))
+        chosen_parts = experiments.PARTS if arguments.parts is None else arguments.parts
+        page = main(run, chosen_parts) if chosen_parts else report(run)
+    except GenclsError as error:
+        print(f"mlvgm: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print("report:", page.resolve())

@@ -1,0 +1,218 @@
+"""What section 4 and supplement B measure of alphas: their search, random ones, and which codes carry the class."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gencls.core import Defense, GenclsError, MultiLatentModel, draws, fingerprint, forward_draws, keyed, stream_seed
+from gencls.defenses import AlphaSearch, learn_alphas
+from gencls.eval.study_folder import atomically
+from recipes.purification.runs import Run, slug
+
+__all__ = [
+    "CLASS_ALPHA",
+    "class_levels",
+    "clean_accuracy",
+    "known_clean_accuracy",
+    "learn",
+    "measure_random_alphas",
+    "mixed_codes",
+    "monotonicity",
+    "random_alphas",
+    "replaced_codes",
+]
+
+CLASS_ALPHA = 0.1
+"""Alphas below keep a "class code": in supplement B those of 0 to 0.068 are named, and the next ones lie above 0.2."""
+
+_ROWS = 256
+
+
+def learn(run: Run, *, report: Callable[[AlphaSearch], object] = print) -> AlphaSearch:
+    """Search for alphas (section 3), or go on with a search; the best ones go to ``learned.json``.
+
+    The best are those with the highest mean of the Gaussian process, which does not fall for a lucky measurement.
+    """
+    accuracy = run.accuracy
+    search = learn_alphas(
+        accuracy,
+        run.generator.num_levels,
+        steps=run.budget.search,
+        variance=accuracy.variance,
+        seed=run.seed,
+        path=run.out / "search.json",
+        key=accuracy.key(),
+        report=report,
+    )
+    content = {
+        "alphas": search.best.alphas,
+        "value": search.best.value,
+        "measurements": len(search.trials),
+        "images": len(accuracy.images),
+        "optimiser_share": round(search.optimiser_share, 4),
+        "seconds": round(sum(trial.objective_seconds + trial.optimiser_seconds for trial in search.trials), 1),
+    }
+    atomically(run.out / "learned.json", lambda part: part.write_text(json.dumps(content, indent=1)))
+    return search
+
+
+def monotonicity(alphas: Sequence[float], *, printed: bool = True) -> float:
+    """Spearman's rank correlation of alphas with their levels: how far they rise from coarse to fine.
+
+    Eq. 6 as printed is 1 - sum (i - R_i)^2 / (N (N^2 - 1)), R_i the rank of alpha_i from 0; Spearman's coefficient has 6 times
+    the sum and lies in [-1, 1], where the printed one lies in [2/3, 1]. Each is an increasing linear function of the other,
+    so Pearson's coefficient with anything is the same. Equal alphas share the mean of their ranks.
+
+    Args:
+        alphas: N >= 2 of them, coarse to fine.
+        printed: eq. 6, without the factor.
+    """
+    from scipy.stats import rankdata
+
+    count = len(alphas)
+    squares = float(np.square(np.arange(count) - (rankdata(alphas) - 1)).sum())
+    return 1 - (1 if printed else 6) * squares / (count * (count**2 - 1))
+
+
+def measure_random_alphas(run: Run) -> None:
+    """Measure uniform random alphas on the images of the search (figures 3 to 5 a), or go on with it."""
+    accuracy, every = run.random_accuracy, _random(run)
+    path = _random_path(run)
+    known = json.loads(path.read_text()) if path.is_file() else {"key": accuracy.key(), "accuracies": []}
+    if known["key"] != accuracy.key():
+        raise GenclsError(f"{path}: expected accuracies of this generator, classifier and images, got others; delete the file")
+    found = known["accuracies"]
+    for number, alphas in enumerate(every[len(found) :], start=len(found) + 1):
+        found.append(accuracy(alphas))
+        if number % 16 == 0 or number == len(every):
+            content = json.dumps({"key": known["key"], "accuracies": found})
+            atomically(path, lambda part, content=content: part.write_text(content))
+            print(f"  {number} of {len(every)}", flush=True)
+
+
+def random_alphas(run: Run) -> pd.DataFrame | None:
+    """What was measured, a row per alphas: ``alphas``, ``accuracy``, ``printed`` (eq. 6) and ``spearman``; None without any."""
+    if not _random_path(run).is_file():
+        return None
+    found = json.loads(_random_path(run).read_text())["accuracies"]
+    rows = _random(run)[: len(found)].tolist()
+    return pd.DataFrame(
+        {
+            "alphas": rows,
+            "accuracy": found,
+            "printed": [monotonicity(row) for row in rows],
+            "spearman": [monotonicity(row, printed=False) for row in rows],
+        }
+    )
+
+
+def _random_path(run: Run) -> Path:
+    return run.out / "random-alphas.json"
+
+
+def _random(run: Run) -> Tensor:
+    generator = torch.Generator().manual_seed(stream_seed(run.seed, "random alphas"))
+    return torch.rand(run.budget.random, run.generator.num_levels, generator=generator, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class CleanAccuracy:
+    """Accuracy on clean images.
+
+    Attributes:
+        mean: over the mean scores of all draws, the paper's ensemble.
+        single: of one draw, the mean over draws.
+        count: of images.
+        draws: of each.
+    """
+
+    mean: float
+    single: float
+    count: int
+    draws: int
+
+
+def clean_accuracy(run: Run, name: str) -> CleanAccuracy:
+    """Measure a defense on the run's clean test images, once: the file's name knows its weights and settings."""
+    defense, labels = run.defense(name), run.data.labels[: run.budget.clean]
+    number = run.budget.eot if defense.stochastic else 1
+    path = _clean_path(run, name, defense)
+    if not path.is_file():
+        scores = _scores(defense, run.data.images[: len(labels)].to(run.device), number, run.seed).cpu()
+        mean = float((scores.mean(dim=1).argmax(dim=1) == labels).double().mean())
+        single = float((scores.argmax(dim=2) == labels[:, None]).double().mean())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"mean": mean, "single": single, "count": len(labels), "draws": number})
+        atomically(path, lambda part: part.write_text(content))
+    return CleanAccuracy(**json.loads(path.read_text()))
+
+
+def known_clean_accuracy(run: Run, name: str) -> CleanAccuracy | None:
+    """The same, or None while it is not measured."""
+    if name.startswith("learned") and run.learned is None:
+        return None
+    path = _clean_path(run, name, run.defense(name))
+    return CleanAccuracy(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def _clean_path(run: Run, name: str, defense: Defense) -> Path:
+    return run.out / "clean" / f"{slug(name)}-{fingerprint(defense)}-{run.budget.clean}-{run.budget.eot}.json"
+
+
+@torch.no_grad()
+def _scores(defense: Defense, images: Tensor, number: int, seed: int) -> Tensor:
+    """(N, S, K)."""
+    found, size = [], max(1, _ROWS // number)
+    for first in range(0, len(images), size):
+        batch = images[first : first + size]
+        with keyed([stream_seed(seed, "clean", first + i) for i in range(len(batch))]), draws(range(number)):
+            found.append(forward_draws(defense, batch, number).unflatten(0, (len(batch), number)))
+    return torch.cat(found)
+
+
+def class_levels(alphas: Sequence[float]) -> tuple[int, ...]:
+    """Levels whose codes are kept, alphas below :data:`CLASS_ALPHA`; without any, the third with the lowest alphas."""
+    kept = tuple(i for i, alpha in enumerate(alphas) if alpha < CLASS_ALPHA)
+    lowest = sorted(range(len(alphas)), key=lambda i: alphas[i])[: max(1, len(alphas) // 3)]
+    return kept if 0 < len(kept) < len(alphas) else tuple(sorted(lowest))
+
+
+@torch.no_grad()
+def mixed_codes(model: MultiLatentModel, first: Tensor, second: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Figures 9 and 10: class codes of one image with detail codes of another, both ways.
+
+    Args:
+        model: the generator.
+        first: images A (N, C, H, W) in [0, 1].
+        second: images B, as many.
+        levels: of the class codes.
+
+    Returns:
+        Class codes of A with details of B, and class codes of B with details of A, (N, C, H, W) each.
+    """
+
+    def mix(level: int, encoded: Tensor, sampled: Tensor) -> Tensor:
+        return encoded if level in levels else encoded.roll(len(first), dims=0)
+
+    one, other = model.autoencode(torch.cat([first, second]), mix).split(len(first))
+    return one, other
+
+
+@torch.no_grad()
+def replaced_codes(model: MultiLatentModel, images: Tensor, *, seed: int = 0) -> list[Tensor]:
+    """Figure 1 (c): the autoencoded images, then level by level those with the code of that level sampled anew."""
+
+    def replaced(which: int) -> Tensor:
+        def mix(level: int, encoded: Tensor, sampled: Tensor) -> Tensor:
+            return sampled if level == which else encoded
+
+        with keyed([stream_seed(seed, "replaced", i) for i in range(len(images))]):
+            return model.autoencode(images, mix)
+
+    return [replaced(level) for level in range(-1, model.num_levels)]

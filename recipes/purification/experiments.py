@@ -1,0 +1,139 @@
+"""Section 4 and the supplement as stages, each of which may need those before it; nothing is computed twice."""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from gencls.core import GenclsError, fingerprint
+from gencls.eval import Study, closest_distances, diagnose, success_rate_curve
+from gencls.eval.study_folder import atomically
+from recipes.jobs import Job, compute, predict
+from recipes.purification import analyses
+from recipes.purification.runs import ALPHAS, PREPROCESSING, STANDALONE, Run, slug
+from recipes.records import records_of, unfinished
+
+__all__ = ["PARTS", "best", "compared", "configurations", "preprocessed", "records", "run_parts"]
+
+PARTS = ("learn", "random", "alphas", "preprocessing", "comparison", "clean", "doctor")
+"""In their order; "random" and "learn" need nothing, "preprocessing" and what follows need the best alphas."""
+
+
+def folder_of(name: str) -> str:
+    """The study of a defense, within the folder of the run."""
+    return f"attacks/{slug(name)}"
+
+
+def records(run: Run, name: str):  # type: ignore[no-untyped-def]
+    """What is recorded of a defense, a frame; empty while nothing is."""
+    return records_of(run.out, folder_of(name))
+
+
+def configurations(run: Run, alphas: str) -> tuple[str, ...]:
+    """Alphas with each preprocessing."""
+    return tuple(f"{alphas}{after}" for after in PREPROCESSING.values())
+
+
+def best(run: Run, names: Sequence[str]) -> str | None:
+    """The configuration with the lowest success rate, averaged over sizes from 0 to the largest, all attacks together.
+
+    None while one of them is not finished.
+    """
+    scores = {}
+    for name in names:
+        rows = records(run, name)
+        if not len(rows) or unfinished(run.out, folder_of(name)):
+            return None
+        curve = success_rate_curve(closest_distances(rows), np.linspace(0, run.profile.sizes[-1], 101).tolist(), resamples=1)
+        scores[name] = float(curve.rate.mean())
+    return min(scores, key=scores.__getitem__)
+
+
+def preprocessed(run: Run) -> tuple[str, ...]:
+    """The names of figures 11 to 13, as far as they are known: the best alphas with each preprocessing, and that alone."""
+    alphas = best(run, ALPHAS)
+    return (*configurations(run, alphas), *STANDALONE) if alphas else ()
+
+
+def chosen(run: Run) -> str | None:
+    """The best alphas with their best preprocessing; None while something is not finished."""
+    alphas = best(run, ALPHAS)
+    return best(run, configurations(run, alphas)) if alphas else None
+
+
+def compared(run: Run) -> tuple[str, ...]:
+    """The names of figures 6 to 8: the baselines and, once it is known, our best configuration."""
+    ours = chosen(run)
+    return (*run.baselines, *([ours] if ours else ()))
+
+
+def every(run: Run) -> tuple[str, ...]:
+    """All defenses that are known by now."""
+    return tuple(dict.fromkeys((*ALPHAS, *preprocessed(run), *compared(run))))
+
+
+def run_parts(run: Run, parts: Sequence[str]) -> None:
+    """Compute what is missing of some parts, in their order.
+
+    Raises:
+        GenclsError: for a part that needs what is not computed yet.
+    """
+    for part in (part for part in PARTS if part in parts):
+        print(f"{part}:", flush=True)
+        if part == "learn":
+            analyses.learn(run)
+        elif part == "random":
+            analyses.measure_random_alphas(run)
+        elif part == "clean":
+            for name in every(run):
+                print(f"  {name}: {100 * analyses.clean_accuracy(run, name).mean:.1f} %", flush=True)
+        elif part == "doctor":
+            for name in every(run) if run.budget.doctor else ():
+                print(f"  {name}: {examine(run, name)['verdict']}", flush=True)
+        else:
+            names = {"alphas": ALPHAS, "preprocessing": preprocessed(run), "comparison": run.baselines}[part]
+            if not names:
+                raise GenclsError(
+                    f"{run.out}: expected finished attacks on all alphas before {part}; run the part 'alphas' first"
+                )
+            jobs = list(_jobs(run, names))
+            compute(jobs, predict(jobs))
+
+
+def _jobs(run: Run, names: Sequence[str]) -> Iterator[Job]:
+    def study(folder: str, *, name: str) -> Study:
+        return run.study(folder, name)
+
+    for name in names:
+        yield Job(folder_of(name), partial(study, name=name))
+
+
+def examine(run: Run, name: str) -> dict:  # type: ignore[type-arg]
+    """What the doctor says of a defense: ``verdict`` and ``checks``; once, as the file's name knows weights and settings."""
+    defense = run.defense(name)
+    path = run.out / "doctor" / f"{slug(name)}-{fingerprint(defense)}.json"
+    if not path.is_file():
+        count = max(run.budget.count, 20)
+        diagnosis = diagnose(
+            defense,
+            run.data.images[:count].to(run.device),
+            run.data.labels[:count].to(run.device),
+            epsilon=run.profile.sizes[len(run.profile.sizes) // 2],
+            norm="l2",
+            transfer_from=None if name == "no defense" else run.classifier,
+            eot_samples=run.budget.eot,
+            seed=run.seed,
+            budget=run.budget.doctor,
+        )
+        content = json.dumps({"verdict": diagnosis.verdict, "text": diagnosis.text(name), **diagnosis.to_json()}, indent=1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomically(path, lambda part: part.write_text(content))
+    found: dict = json.loads(path.read_text())  # type: ignore[type-arg]
+    return found
+
+
+def examined(run: Run, name: str) -> dict | None:  # type: ignore[type-arg]
+    """The same, or None while the doctor has not been asked."""
+    path = run.out / "doctor" / f"{slug(name)}-{fingerprint(run.defense(name))}.json"
+    return json.loads(path.read_text()) if path.is_file() else None

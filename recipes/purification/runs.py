@@ -1,0 +1,245 @@
+"""One call of the recipe: its generator, classifier and defenses, and the folder of what it has found."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from gencls import zoo
+from gencls.core import Defense, GenclsError, MultiLatentModel, TransformedClassifier
+from gencls.defenses import (
+    AVAEPurification,
+    FixedLengthNoise,
+    GaussianBlur,
+    MLVGMPurification,
+    PurifiedAccuracy,
+    fgsm_examples,
+    paper_blur,
+)
+from gencls.eval import Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
+from gencls.eval.study_folder import atomically
+from gencls.zoo.models import WEIGHTS
+from recipes.purification.settings import Budget, Profile
+
+__all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run", "slug"]
+
+ALPHAS = ("learned", "linear", "cosine")
+"""Figures 3 to 5 (c)."""
+PREPROCESSING = {"": "", "noise": " + noise", "blur": " + blur"}
+"""Key -> what follows the name of the alphas: figures 11 to 13."""
+STANDALONE = ("noise", "blur")
+"""Preprocessing alone, the dotted lines of these figures."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every experiment needs.
+
+    Attributes:
+        profile: the task.
+        budget: what is spent.
+        out: folder of all that is found.
+        data: test images; the first ``budget.count`` are attacked.
+        root: folder of the data sets.
+        seed: of all random streams.
+        as_: whose word counts where the paper and its public code disagree.
+        weights: folder of further weights, the --out of `gencls train`.
+        device: where the defenses are.
+        command: that repeats the run.
+    """
+
+    profile: Profile
+    budget: Budget
+    out: Path
+    data: zoo.ImageData
+    root: Path | None = None
+    seed: int = 0
+    as_: Literal["paper", "code"] = "code"
+    weights: Path | None = None
+    device: str = "cpu"
+    command: str = ""
+
+    def path(self, name: str) -> Path:
+        """Where the weights of a training lie, or should: as `gencls train --out` leaves them, or committed."""
+        given = (self.weights / name, self.weights) if self.weights else ()
+        places: list[Path] = [folder / f"{name}.safetensors" for folder in (*given, WEIGHTS)]
+        return next((path for path in places if path.is_file()), places[-1])
+
+    def require(self) -> None:
+        """Check before the first measurement that all weights are there.
+
+        Raises:
+            GenclsError: naming the commands that make what is missing.
+        """
+        needed = (self.profile.generator, self.profile.classifier, *self.profile.baselines.values())
+        missing = [name for name in needed if not self.path(name).is_file()]
+        if missing:
+            commands = "\n".join(f"    gencls train {name} --data-root DATA --out FOLDER" for name in missing)
+            raise GenclsError(
+                f"expected the weights of {', '.join(missing)}, got no such files. Make them with\n{commands}\n"
+                "and pass --weights FOLDER"
+            )
+
+    def claim(self) -> None:
+        """Make the folder of the run, or check that it is this run's.
+
+        Raises:
+            GenclsError: if it holds a run with other settings.
+        """
+        path = self.out / "run.json"
+        settings = {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed, "as": self.as_}
+        text = json.dumps(settings, indent=2)
+        if path.is_file() and path.read_text() != text:
+            raise GenclsError(f"{self.out}: expected a folder for this run, got one of other settings; take another --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        atomically(path, lambda part: part.write_text(text))
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """What stands beside ours in figures 6 to 8."""
+        return ("no defense", *self.profile.baselines)
+
+    @cached_property
+    def generator(self) -> MultiLatentModel:
+        """The generator of the profile."""
+        name = self.profile.generator
+        return zoo.load_generator(name, weights=self.path(name)).to(self.device)
+
+    @cached_property
+    def classifier(self) -> Defense:
+        """The classifier that is protected."""
+        name = self.profile.classifier
+        return zoo.load(name, weights=self.path(name)).to(self.device)
+
+    @cached_property
+    def accuracy(self) -> PurifiedAccuracy:
+        """What alphas are learned on: FGSM images of the base model, from the training images."""
+        return self._accuracy(self.budget.learned_on, self.budget.samples)
+
+    @cached_property
+    def random_accuracy(self) -> PurifiedAccuracy:
+        """The same for the study of random alphas."""
+        return self._accuracy(self.budget.random_images, self.budget.random_samples)
+
+    def _accuracy(self, count: int, samples: int) -> PurifiedAccuracy:
+        drawn = zoo.load_data(
+            self.profile.data, self.profile.splits[0], root=self.root, limit=self.budget.drawn, seed=self.seed
+        )
+        images, labels = fgsm_examples(
+            self.purification("linear"),
+            self.classifier,
+            drawn.images.to(self.device),
+            drawn.labels.to(self.device),
+            epsilon=self.profile.fgsm,
+            keep="successful" if self.as_ == "code" else "all",
+        )
+        return PurifiedAccuracy(
+            self.purification("linear"), self.classifier, images[:count], labels[:count], samples=samples, seed=self.seed
+        )
+
+    @property
+    def learned(self) -> tuple[float, ...] | None:
+        """The alphas that the search has found, before ``highest``; None while there are none."""
+        path = self.out / "learned.json"
+        return tuple(json.loads(path.read_text())["alphas"]) if path.is_file() else None
+
+    def purification(self, alphas: str, preprocessing: str = "") -> MLVGMPurification:
+        """Ours.
+
+        Args:
+            alphas: of :data:`ALPHAS`.
+            preprocessing: "noise", "blur" or "".
+
+        Raises:
+            GenclsError: for learned alphas that are not learned yet.
+        """
+        if alphas == "learned" and self.learned is None:
+            raise GenclsError(f"{self.out}: expected learned alphas, got none yet; run the part 'learn' first")
+        return MLVGMPurification(
+            self.generator,
+            self.learned if alphas == "learned" else alphas,  # type: ignore[arg-type]
+            highest=self.profile.highest,
+            limit="scale" if self.as_ == "code" else "clip",
+            noise=self._noise if preprocessing == "noise" else None,
+            blur=self._blur if preprocessing == "blur" else None,
+        )
+
+    @property
+    def _noise(self) -> FixedLengthNoise:
+        return FixedLengthNoise(self.profile.noise)
+
+    @property
+    def _blur(self) -> GaussianBlur:
+        return paper_blur(self.profile.resolution, as_=self.as_)
+
+    def defense(self, name: str) -> Defense:
+        """A defense by its name in the figures: "linear", "linear + noise", "noise", "no defense", "TRADES" and so on."""
+        if name == "no defense":
+            return self.classifier
+        if name in self.profile.baselines:
+            zoo_name = self.profile.baselines[name]
+            made = zoo.load(zoo_name, weights=self.path(zoo_name)).to(self.device)
+            if name == "A-VAE" and isinstance(made, TransformedClassifier) and isinstance(made.transform, AVAEPurification):
+                as_: Literal["a-vae", "mlvgm"] = "mlvgm" if self.as_ == "code" else "a-vae"
+                return self._behind(AVAEPurification.of_paper(made.transform.network, as_=as_))
+            return made
+        if name in STANDALONE:
+            return self._behind(self._noise if name == "noise" else self._blur)
+        alphas, _, preprocessing = name.partition(" + ")
+        return self._behind(self.purification(alphas, preprocessing))
+
+    def _behind(self, transform: nn.Module) -> Defense:
+        return TransformedClassifier(transform, self.classifier, self.data.num_classes).eval()  # type: ignore[arg-type]
+
+    def attacks(self, defense: Defense) -> Mapping[str, Attack]:
+        """DeepFool, C&W and AutoAttack with the budget's steps (section 4, tables 2 and 3 of the supplement)."""
+        profile, budget, minimal = self.profile, self.budget, ThreatModel("l2")
+        version: Literal["rand", "standard"] = "rand" if defense.stochastic else "standard"
+        return {
+            "deepfool": DeepFool(
+                minimal,
+                steps=budget.deepfool,
+                overshoot=profile.overshoot,
+                candidates=min(profile.candidates, self.data.num_classes),
+            ),
+            "cw": RestartedCarliniWagner(
+                minimal,
+                restarts=budget.cw_restarts,
+                steps=budget.cw_steps,
+                learning_rate=profile.rate * budget.cw_rate,
+                confidence=profile.confidence,
+                regularisation=profile.constant,
+                start_norm=profile.start_norm,
+                window=profile.window,
+            ),
+            **{
+                f"autoattack-{size:g}": AutoAttack(
+                    ThreatModel("l2", size), version, steps=budget.autoattack, queries=budget.queries
+                )
+                for size in budget.attacked(profile)
+            },
+        }
+
+    def study(self, folder: str, name: str) -> Study:
+        """The study of one defense."""
+        defense, count = self.defense(name), self.budget.count
+        return Study(
+            self.out / folder,
+            defenses={name: defense},
+            attacks=self.attacks(defense),
+            images=self.data.images[:count],
+            labels=self.data.labels[:count],
+            protocol=Protocol(eot_samples=self.budget.eot, judge_draws=self.budget.judge, most_draws=self.budget.judge_most),
+            seeds=(self.seed,),
+            shard_size=10,
+            about={"data": f"{self.data.name}, {self.data.split}", "command": self.command},
+        )
+
+
+def slug(name: str) -> str:
+    """A name as part of a path."""
+    return name.lower().replace(" + ", "-").replace(" ", "-")

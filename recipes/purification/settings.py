@@ -1,0 +1,184 @@
+"""The tasks (profiles) and how much is spent on them (budgets)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from gencls.core import GenclsError
+
+__all__ = ["BUDGETS", "PROFILES", "Budget", "Profile"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A task of section 4: images, generator, classifier, and what is compared.
+
+    Attributes:
+        data: name of the data set.
+        splits: of it: on the first one alphas are learned, the last one is attacked.
+        generator: name of a training of a generator, or of a published checkpoint of :data:`PUBLISHED`.
+        classifier: name of the defense that is protected.
+        baselines: zoo names of the trained baselines: "TRADES", "A-VAE", "ND-VAE".
+        highest: alphas reach up to it.
+        fgsm: L2 length of the FGSM step of the images on which alphas are learned.
+        noise: L2 length of the preprocessing noise.
+        resolution: height and width of the images.
+        sizes: L2 sizes at which AutoAttack attacks and success rates are read off.
+        overshoot: of DeepFool.
+        candidates: classes that DeepFool looks at.
+        rate: learning rate of C&W.
+        confidence: of C&W.
+        constant: the first c of C&W.
+        window: of C&W's early stop.
+        figures: numbers of the paper's figures: analysis, comparison, preprocessing, AutoAttack.
+        pearson: Pearson's coefficient of the paper's figure 3 to 5 (a), of its task.
+    """
+
+    data: str
+    splits: tuple[str, str] = ("train", "test")
+    generator: str
+    classifier: str
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    highest: float = 0.7
+    fgsm: float = 1.5
+    noise: float = 1.0
+    resolution: int = 28
+    sizes: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    overshoot: float = 0.02
+    candidates: int = 4
+    rate: float = 5e-3
+    confidence: float = 0.05
+    constant: float = 16.0
+    window: int = 16
+
+    @property
+    def start_norm(self) -> float:
+        """L2 length of the FGSM step with which C&W starts: 2^(log2 S - 5) for S pixels, as in the public code."""
+        return self.resolution / 32
+
+
+def _ours(name: str, data: str) -> Profile:
+    """Our generators for 28 x 28 images; attacks as on the paper's identities, which are nearest in size."""
+    baselines = {"TRADES": f"trades-{name}", "A-VAE": f"a-vae-{name}", "ND-VAE": f"nd-vae-{name}"}
+    return Profile(data=data, generator=f"nvae-{name}", classifier=f"cnn-{name}", baselines=baselines)
+
+
+PROFILES: Mapping[str, Profile] = {
+    "smoke": _ours("mnist", "mnist-embedded"),
+    "fashion": _ours("fashion", "fashion-mnist"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """All numbers that decide how long a run takes; the defaults are the paper's and its public code's.
+
+    Attributes:
+        count: N attacked images.
+        eot: draws per gradient.
+        judge: draws per decision.
+        judge_most: the same where the majority is open.
+        deepfool: steps of DeepFool.
+        cw_restarts: of C&W.
+        cw_steps: of each.
+        cw_rate: learning rate of C&W, as a multiple of the profile's: fewer steps have to be longer.
+        autoattack: steps of AutoAttack's parts.
+        queries: of its Square, against deterministic defenses.
+        sizes: of the profile's sizes, every how manieth AutoAttack attacks, counted from the largest.
+        learned_on: FGSM images on which alphas are measured.
+        drawn: training images of which they are made.
+        search: steps of the Bayesian optimisation.
+        samples: draws per image of each measurement.
+        random: alphas of the correlation study.
+        random_images: FGSM images on which these are measured.
+        random_samples: draws per image there.
+        clean: test images of the clean accuracies.
+        doctor: seconds for the examination of each defense, roughly; 0 for none.
+    """
+
+    count: int = 100
+    eot: int = 32
+    judge: int = 32
+    judge_most: int = 256
+    deepfool: int = 128
+    cw_restarts: int = 8
+    cw_steps: int = 1024
+    cw_rate: float = 1.0
+    autoattack: int = 64
+    queries: int = 5000
+    sizes: int = 1
+    learned_on: int = 1024
+    drawn: int = 8192
+    search: int = 95
+    samples: int = 32
+    random: int = 512
+    random_images: int = 1024
+    random_samples: int = 32
+    clean: int = 1000
+    doctor: float = 240.0
+
+    def of(self, count: int) -> "Budget":
+        """The same with ``count`` attacked images.
+
+        Raises:
+            GenclsError: for no images.
+        """
+        if count < 1:
+            raise GenclsError(f"expected at least one image, got {count}")
+        return replace(self, count=count)
+
+    def spent(self, profile: Profile) -> str:
+        """The attacks in one sentence."""
+        return (
+            f"DeepFool {self.deepfool} steps, {profile.candidates} classes; C&W {self.cw_restarts} x {self.cw_steps} steps at "
+            f"rate {profile.rate * self.cw_rate:g}; AutoAttack {self.autoattack} steps at {len(self.attacked(profile))} sizes, "
+            f'"rand" on random defenses; EoT {self.eot}; judge {self.judge} to {self.judge_most} draws'
+        )
+
+    def attacked(self, profile: Profile) -> tuple[float, ...]:
+        """The sizes of AutoAttack."""
+        return tuple(reversed(tuple(reversed(profile.sizes))[:: self.sizes]))
+
+
+BUDGETS: Mapping[str, Budget] = {
+    "paper": Budget(),
+    # An EoT gradient of the NVAE takes 0.16 s of a core: about two minutes an image and five configurations.
+    "reduced": Budget(
+        count=30,
+        judge_most=128,
+        deepfool=10,
+        cw_restarts=1,
+        cw_steps=48,
+        cw_rate=6.0,
+        autoattack=8,
+        queries=500,
+        sizes=2,
+        learned_on=128,
+        drawn=2048,
+        random_images=64,
+        random_samples=8,
+        doctor=90.0,
+    ),
+    # Everything once.
+    "smoke": Budget(
+        count=4,
+        eot=8,
+        judge=8,
+        judge_most=16,
+        deepfool=4,
+        cw_restarts=1,
+        cw_steps=8,
+        cw_rate=12.0,
+        autoattack=3,
+        queries=50,
+        sizes=4,
+        learned_on=32,
+        drawn=256,
+        search=7,
+        samples=8,
+        random=32,
+        random_images=32,
+        random_samples=4,
+        clean=100,
+        doctor=0.0,
+    ),
+}

@@ -1,0 +1,229 @@
+"""The recipe of MLVGM purification: its formulas, its settings beside the paper's, and the whole of it with little."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from gencls import zoo
+from gencls.core import GenclsError, MultiLatentModel
+from gencls.defenses import AVAEPurification
+from gencls.eval import mlvgm_attacks
+from recipes import mlvgm
+from recipes.purification import analyses, experiments, tables
+from recipes.purification.runs import ALPHAS, Run, slug
+from recipes.purification.settings import BUDGETS, PROFILES, Budget
+
+LITTLE = Budget(
+    count=2,
+    eot=2,
+    judge=8,
+    judge_most=8,
+    deepfool=2,
+    cw_restarts=1,
+    cw_steps=2,
+    cw_rate=12.0,
+    autoattack=2,
+    queries=4,
+    sizes=4,
+    learned_on=4,
+    drawn=64,
+    search=1,
+    samples=2,
+    random=3,
+    random_images=4,
+    random_samples=2,
+    clean=6,
+    doctor=0.0,
+)
+
+
+class Bits(MultiLatentModel):
+    """Three levels, each one channel of the image; samples are ones."""
+
+    num_levels = 3
+
+    def encode_once(self, images):
+        return (images,)
+
+    def decode_mixed(self, encoded, mix):
+        (images,) = encoded
+        return torch.cat([mix(i, images[:, i : i + 1], torch.ones_like(images[:, :1])) for i in range(3)], dim=1)
+
+
+# --- formulas
+
+
+def test_monotonicity_is_eq_6_and_with_the_factor_spearmans():
+    alphas = torch.rand(20, 9, dtype=torch.float64).tolist()
+    for row in alphas:
+        assert analyses.monotonicity(row, printed=False) == pytest.approx(spearmanr(range(9), row).statistic, abs=1e-12)
+    # By hand: N = 4, ranks 0 2 1 3, squares 0 + 1 + 1 + 0, 4 * 15 = 60.
+    assert analyses.monotonicity([0.1, 0.5, 0.4, 0.9]) == pytest.approx(1 - 2 / 60)
+    assert analyses.monotonicity([0.1, 0.2, 0.3]) == 1.0
+    # Falling, N = 3: squares 4 + 0 + 4 of 24; the coefficient itself is -1.
+    assert analyses.monotonicity([0.3, 0.2, 0.1]) == pytest.approx(1 - 8 / 24)
+    assert analyses.monotonicity([0.3, 0.2, 0.1], printed=False) == pytest.approx(-1.0)
+
+
+def test_class_levels_are_those_that_supplement_b_names():
+    from gencls.defenses.mlvgm import PAPER_TASKS
+
+    assert analyses.class_levels(PAPER_TASKS["gender"].learned) == (2, 5, 6)
+    assert analyses.class_levels(PAPER_TASKS["cars"].learned) == (1, 2, 4, 5, 9, 13)
+    assert analyses.class_levels((0.5, 0.2, 0.6, 0.9, 0.3, 0.7)) == (1, 4)  # none is low: the third with the lowest
+
+
+def test_class_codes_stay_and_details_are_those_of_the_other_image():
+    first, second = torch.rand(2, 2, 3, 4, 4).unbind()
+    one, other = analyses.mixed_codes(Bits(), first, second, levels=[1])
+    torch.testing.assert_close(one, torch.stack([second[:, 0], first[:, 1], second[:, 2]], dim=1))
+    torch.testing.assert_close(other, torch.stack([first[:, 0], second[:, 1], first[:, 2]], dim=1))
+
+
+def test_replaced_codes_change_one_level_each():
+    images = 0.5 * torch.rand(2, 3, 4, 4)
+    coded, *replaced = analyses.replaced_codes(Bits(), images)
+    torch.testing.assert_close(coded, images)
+    for level, found in enumerate(replaced):
+        changed = (found != images).flatten(2).any(dim=2)
+        assert changed.tolist() == [[i == level for i in range(3)]] * 2
+
+
+# --- settings
+
+
+def test_paper_budget_is_the_papers():
+    """Section 4 and tables 2 and 3 of the supplement; FACTS of the public code."""
+    budget = BUDGETS["paper"]
+    assert (budget.count, budget.eot, budget.learned_on, budget.search, budget.random) == (100, 32, 1024, 95, 512)
+    published = mlvgm_attacks("identities")["cw"]
+    assert (budget.cw_restarts, budget.cw_steps, budget.cw_rate) == (published.restarts, published.steps, 1.0)
+    assert PROFILES["fashion"].rate == published.learning_rate
+    assert PROFILES["fashion"].confidence == published.confidence
+    # 64 pixels there, of which the code makes 2^(6 - 5) = 2.
+    assert replace(PROFILES["fashion"], resolution=64).start_norm == published.start_norm
+
+
+def test_autoattack_keeps_the_largest_sizes():
+    profile = replace(PROFILES["fashion"], sizes=(1.0, 2.0, 3.0, 4.0, 5.0))
+    assert replace(LITTLE, sizes=2).attacked(profile) == (1.0, 3.0, 5.0)
+    assert replace(LITTLE, sizes=4).attacked(profile) == (1.0, 5.0)
+    assert replace(LITTLE, sizes=1).attacked(profile) == profile.sizes
+
+
+def test_the_tables_of_attacks_print_the_supplement():
+    for k, task in enumerate(("gender", "identities", "cars")):
+        attacks = mlvgm_attacks(task)
+        printed = {name: values[k] for name, values in tables._PRINTED_ATTACKS.items()}
+        assert printed["DeepFool: steps"] == attacks["deepfool"].steps
+        assert printed["DeepFool: classes"] == attacks["deepfool"].candidates
+        assert printed["DeepFool: overshoot"] == attacks["deepfool"].overshoot
+        assert printed["C&W: first constant"] == attacks["cw"].regularisation
+        assert printed["C&W: learning rate"] == attacks["cw"].learning_rate
+
+
+# --- the whole
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    data = zoo.load_data("mnist-embedded", "test", limit=60)
+    return Run(profile=PROFILES["smoke"], budget=LITTLE, out=tmp_path_factory.mktemp("mlvgm"), data=data, command="as told")
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return mlvgm.main(run)
+
+
+def test_every_figure_and_table_is_written(run, page):
+    figures = {path.stem for path in (run.out / "figures").glob("*.png")}
+    numbers = ("1c", "3a", "3b", "3c", "6", "9", "11", "14")
+    assert figures == {f"figure-{number}" for number in numbers}
+    assert {path.stem for path in (run.out / "tables").glob("*.md")} == {
+        "alphas",
+        "success-alphas",
+        "success-preprocessing",
+        "success-comparison",
+        "table-1",
+        "table-2-3",
+    }
+    text = page.read_text()
+    assert "as told" in text
+    assert "not finished" not in text
+
+
+def test_a_second_call_computes_nothing(run, page, monkeypatch):
+    before = page.read_bytes()
+    monkeypatch.setattr(experiments, "compute", lambda jobs, costs: pytest.fail("computes") if any(costs.values()) else None)
+    monkeypatch.setattr(analyses, "_scores", lambda *args: pytest.fail("measures"))
+    assert mlvgm.main(run).read_bytes() == before
+
+
+def test_the_best_configuration_has_the_lowest_success_rate(run, page, monkeypatch):
+    assert experiments.chosen(run) in experiments.configurations(run, experiments.best(run, ALPHAS))
+    distances = {"learned": [0.5, 0.5], "linear": [0.5, 1.5], "cosine": [0.0, 9.0]}
+
+    def found(run, name):
+        return pd.DataFrame({"name": [name]})
+
+    monkeypatch.setattr(experiments, "records", found)
+    monkeypatch.setattr(experiments, "closest_distances", lambda rows: distances[rows["name"][0]])
+    # Mean success over sizes up to 2: 3/4, 1/2, and 1/2 from the clean error on.
+    assert experiments.best(run, ("learned", "linear")) == "linear"
+    distances["cosine"] = [9.0, 9.0]
+    assert experiments.best(run, ALPHAS) == "cosine"
+
+
+def test_success_rates_in_the_table_are_those_of_the_records(run, page):
+    records = experiments.records(run, "no defense")
+    broken = records.assign(
+        broken=~records["clean_majority_correct"]
+        | (records["valid"] & ~records["majority_correct"] & (records["distance"] <= 2 + 1e-6))
+    )
+    rate = broken.groupby("sample_hash")["broken"].any().mean()
+    table = tables.success_table(run, "t", "", ("no defense",))
+    assert table.rows[0].cells[len(run.profile.sizes)].ours.startswith(f"{100 * rate:.0f} [")
+
+
+def test_as_paper_and_as_code_differ_where_they_should(run):
+    other = replace(run, as_="paper")
+    assert (run.purification("linear").limit, other.purification("linear").limit) == ("scale", "clip")
+    draws = [each.defense("A-VAE").transform for each in (run, other)]
+    assert all(isinstance(transform, AVAEPurification) for transform in draws)
+    assert [(transform.realisations, transform.temperature) for transform in draws] == [(1, 0.6), (128, 1.0)]
+
+
+# --- errors
+
+
+def test_missing_weights_name_the_commands(run):
+    lost = replace(run, profile=replace(run.profile, generator="nvae-large-fashion", baselines={"TRADES": "trades-svhn"}))
+    with pytest.raises(GenclsError, match=r"weights of nvae-large-fashion, trades-svhn, got no such.*\n.*train nvae-large-f"):
+        lost.require()
+
+
+def test_another_run_does_not_take_the_folder(run, page):
+    with pytest.raises(GenclsError, match="got one of other settings"):
+        replace(run, seed=1).claim()
+
+
+def test_parts_say_what_they_need(run, tmp_path):
+    empty = replace(run, out=tmp_path)
+    with pytest.raises(GenclsError, match="finished attacks on all alphas before preprocessing"):
+        experiments.run_parts(empty, ["preprocessing"])
+    with pytest.raises(GenclsError, match="expected learned alphas, got none yet"):
+        experiments.run_parts(empty, ["alphas"])
+
+
+def test_random_alphas_of_other_weights_are_not_mixed(run, page):
+    changed = replace(run, profile=replace(run.profile, highest=0.5))
+    with pytest.raises(GenclsError, match="expected accuracies of this generator"):
+        analyses.measure_random_alphas(changed)
+
+
+def test_slugs():
+    assert [slug(name) for name in ("learned + noise", "no defense", "A-VAE")] == ["learned-noise", "no-defense", "a-vae"]
