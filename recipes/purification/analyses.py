@@ -26,6 +26,7 @@ __all__ = [
     "monotonicity",
     "random_alphas",
     "replaced_codes",
+    "whose_class",
 ]
 
 CLASS_ALPHA = 0.1
@@ -202,6 +203,25 @@ def mixed_codes(model: MultiLatentModel, first: Tensor, second: Tensor, levels: 
 
     one, other = model.autoencode(torch.cat([first, second]), mix).split(len(first))
     return one, other
+
+
+@torch.no_grad()
+def whose_class(run: Run, levels: Sequence[int], *, count: int = 200) -> tuple[float, float]:
+    """How often the classifier finds in a mixed image the class of the image that gave the class codes, and of the other one.
+
+    Args:
+        run: whose first test images are paired, each with the next one of another class.
+        levels: of the class codes.
+        count: of images, at most.
+    """
+    images, labels = run.data.images[:count].to(run.device), run.data.labels[:count]
+    partner = [next(j for j in (*range(i + 1, len(labels)), *range(i)) if labels[j] != labels[i]) for i in range(len(labels))]
+    found = [
+        run.classifier(mixed_codes(run.generator, images[i : i + _ROWS // 8], images[partner[i : i + _ROWS // 8]], levels)[0])
+        for i in range(0, len(labels), _ROWS // 8)
+    ]
+    said = torch.cat(found).argmax(dim=1).cpu()
+    return float((said == labels).double().mean()), float((said == labels[partner]).double().mean())
 
 
 @torch.no_grad()

@@ -97,6 +97,15 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
             Row("the optimiser's share of the time", (Cell(percent(search["optimiser_share"])), Cell())),
             Row("Spearman of the learned alphas, eq. 6", (Cell(f"{analyses.monotonicity(search['alphas']):.3f}"), Cell())),
         ]
+        levels = analyses.class_levels(search["alphas"])
+        kept, other = analyses.whose_class(run, levels)
+        rows.append(
+            Row(
+                "mixed images with the class of the class codes, of the details",
+                (Cell(f"{percent(kept)}, {percent(other)}"), Cell()),
+            )
+        )
+        notes.append(f"Class codes: levels {', '.join(map(str, levels))}; images are mixed as in figures 9 and 10.")
         notes.append("Learned alphas: " + " ".join(f"{alpha:.3f}" for alpha in search["alphas"]) + ".")
     if random is not None:
         coefficient, p_value = pearson(random)
