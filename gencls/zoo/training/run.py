@@ -51,6 +51,8 @@ SPLITS = {
 }
 """The training and the test split of each data set that can be trained on."""
 
+_RESEARCH_ONLY = ("celeba", "stanford-cars")  # beginnings of names of data sets
+
 
 def train(
     name: str | Preset,
@@ -129,12 +131,17 @@ def train(
             "training seconds": round(timer.time_elapsed("train"), 1),
             **_measured(network, settings, tests, few=min(measured, limit or measured, len(tests[-1]))),
         },
-        licence="Apache-2.0",
+        licence=_licence(data),
         seed=seed,
     )
     path = folder / f"{settings.name}.safetensors"
     save_checkpoint(network, path, card, half=True)
     return path
+
+
+def _licence(data: str) -> str:
+    """Of weights: the makers of some data sets ask that what is derived from them is used for research only."""
+    return "Apache-2.0" + ", data for non-commercial research only" * data.startswith(_RESEARCH_ONLY)
 
 
 def _starting_from(settings: Preset, pretrained: Path) -> Preset:
