@@ -267,7 +267,7 @@ _ALL: tuple[Preset, ...] = (
     ),
     *(item for data in _DATA_SETS for item in (*_classifiers(data), *_autoencoders(data))),
     _small_photo_cnn("gender", "celeba-10k-gender", "photo-64", epochs=30, dropout=0.1),
-    _small_photo_cnn("identities", "celeba-100-identities", "photo-64", epochs=120, dropout=0.3),
+    _small_photo_cnn("identities", "celeba-100-identities", "photo-64", epochs=40, dropout=0.3),
     _small_photo_cnn("cars", "stanford-cars-4", "photo-128", epochs=30, dropout=0.3),
     *HEADED_PRESETS,
     *PURIFIER_PRESETS,
