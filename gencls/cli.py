@@ -92,6 +92,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=int, help="passes over the training set; default: the preset's")
     train.add_argument("--limit", type=int, help="train and test on at most this many images")
     train.add_argument("--seed", type=int, default=0, help="of initial weights, order and noise (default 0)")
+    train.add_argument(
+        "--pretrained",
+        type=Path,
+        metavar="FILE",
+        help="torchvision's ImageNet weights to start a torchvision network from; default: random ones",
+    )
     train.add_argument("--out", type=Path, default=Path("runs"), help="parent of the run's folder (default runs)")
     train.add_argument("--resume", action="store_true", help="go on from the last finished epoch")
     _data_root(train)

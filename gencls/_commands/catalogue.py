@@ -37,9 +37,9 @@ def run_data(options: argparse.Namespace) -> None:
             except GenclsError:
                 if options.name:
                     raise
-                print(f"{name:16}{split:16}not available")
+                print(f"{name:24}{split:16}not available")
             else:
-                print(f"{name:16}{split:16}found, {data.num_classes} classes")
+                print(f"{name:24}{split:16}found, {data.num_classes} classes")
     if options.name is None:
         print("`gencls data NAME` says where a set is looked for and what is wrong with it")
 

@@ -17,6 +17,7 @@ def run_train(options: argparse.Namespace) -> None:
         epochs=options.epochs,
         limit=options.limit,
         seed=options.seed,
+        pretrained=options.pretrained,
         out=options.out,
         resume=options.resume,
         progress=sys.stderr.isatty(),

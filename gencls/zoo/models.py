@@ -20,6 +20,7 @@ from gencls.zoo.networks import (
     ClassConditionalAutoencoder,
     ClassDecoders,
     GroupedDecoders,
+    HeadedClassifier,
     SmallStyleAutoencoder,
 )
 from gencls.zoo.official_abs import official_abs
@@ -112,6 +113,11 @@ def _classifier(trained: str, *, weights: str | Path | None = None) -> Defense:
     return PlainClassifier(network, network.num_classes)
 
 
+def _headed(trained: str, *, weights: str | Path | None = None) -> Defense:
+    network = trained_network(HeadedClassifier, trained, weights)
+    return PlainClassifier(network, network.num_classes)
+
+
 def _behind(trained: str, transform: Transform, weights: str | Path | None) -> Defense:
     network = trained_network(CNN, trained, weights)
     return TransformedClassifier(transform, network, network.num_classes)
@@ -186,6 +192,7 @@ _ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
         "AVAE": AVAE,
         "CNN": CNN.from_architecture,
+        "HeadedClassifier": HeadedClassifier,
         "NDVAE": NDVAE,
         "ClassDecoders": ClassDecoders.from_architecture,
         "ClassConditionalAutoencoder": ClassConditionalAutoencoder.from_architecture,
@@ -209,6 +216,8 @@ _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
         **{f"{kind}-{data}": partial(_eabs, f"{kind}-{data}") for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
         **{f"a-vae-{data}": partial(_avae, f"a-vae-{data}", f"cnn-{data}") for data in ("mnist", "fashion")},
         **{f"nd-vae-{data}": partial(_ndvae, f"nd-vae-{data}", f"cnn-{data}") for data in ("mnist", "fashion")},
+        **{name: partial(_classifier, name) for name in ("cnn-gender", "cnn-identities", "cnn-cars")},
+        **{name: partial(_headed, name) for name in ("resnet50-gender", "vgg11-identities", "resnext50-cars")},
     }
 )
 

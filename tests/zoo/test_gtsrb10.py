@@ -11,6 +11,7 @@ from PIL import Image
 from gencls.core import GenclsError, check_images
 from gencls.zoo import load_data
 from gencls.zoo.data import gtsrb10
+from gencls.zoo.data.known_files import KnownFile
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 REAL_DATA_ROOT = os.environ.get("GENCLS_DATA")
@@ -42,7 +43,7 @@ def fake(root: Path, monkeypatch: pytest.MonkeyPatch, labels: list[int], tracks:
     files = []
     for name, content in (("train.webp", pixels.getvalue()), ("train-labels.npz", table.getvalue())):
         (root / "GTSRB" / name).write_bytes(content)
-        files.append(gtsrb10.SheetFile(name, len(content), sha256(content).hexdigest()))
+        files.append(KnownFile(f"GTSRB/{name}", len(content), sha256(content).hexdigest()))
     monkeypatch.setitem(gtsrb10.GTSRB10_FILES, "train", (files[0], files[1]))
     return tiles
 

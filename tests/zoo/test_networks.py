@@ -9,7 +9,7 @@ from torch import nn
 from gencls.core import GenclsError, seeded
 from gencls.zoo.networks import (
     CNN,
-    TABLE_2_1,
+    PHOTOS,
     ClassConditionalAutoencoder,
     ClassDecoders,
     ConvDecoder,
@@ -22,7 +22,7 @@ from gencls.zoo.networks import (
     official_abs_decoders,
 )
 
-COLUMNS = ("mnist", "supertraffic10", "svhn")
+COLUMNS = ("mnist", "supertraffic10", "svhn", *PHOTOS)
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def tiny_decoders(num_classes: int = 3) -> ClassDecoders:
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_the_columns_of_the_table_fit_their_images(column: str) -> None:
-    table = TABLE_2_1[column]
+    table = find_architecture(column)
     images = torch.rand(2, table.in_channels, table.image_size, table.image_size)
     assert CNN.from_architecture(column).eval()(images).shape == (2, 10)
     latents = torch.randn(2, 10, table.latent_dim)
@@ -134,7 +134,7 @@ def test_autoencoders_of_parts_that_do_not_fit() -> None:
 def test_grouped_decoders_equal_the_loop(column: str) -> None:
     decoders = with_statistics(ClassDecoders.from_architecture(column))
     grouped = GroupedDecoders.from_decoders(decoders)
-    latents = torch.randn(5, 10, TABLE_2_1[column].latent_dim)
+    latents = torch.randn(5, 10, find_architecture(column).latent_dim)
     expected = decoders(latents)
     torch.testing.assert_close(grouped.decode_all((latents,)), expected, rtol=0, atol=1e-5)
     labels = torch.arange(10).repeat(5)

@@ -178,7 +178,8 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_committed_models_classify_what_they_are_trained_on(name: str) -> None:
-    data = {"mnist": "mnist-embedded", "fashion": "fashion-mnist"}.get(kind := name.rpartition("-")[2], kind)
+    sets = {"mnist": "mnist-embedded", "fashion": "fashion-mnist", "gender": "celeba-10k-gender"}
+    data = sets.get(kind := name.rpartition("-")[2], kind)
     try:
         images = load_data(data, "test", limit=20, root=None if data == "fashion-mnist" else DATA_ROOT)
     except GenclsError as error:

@@ -7,16 +7,14 @@ classes with most of them.
 """
 
 import io
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from gencls.core.errors import GenclsError
 from gencls.zoo.data.image_data import ImageSource, permutation, resize_and_crop
+from gencls.zoo.data.known_files import KnownFile, needed_root, read_known
 
 GTSRB10_SPLITS = ("train", "test", "train-tracks", "validation")
 
@@ -76,23 +74,18 @@ _VALIDATION_SEED = 0
 _VALIDATION_SHARE = 0.1
 
 
-@dataclass(frozen=True)
-class SheetFile:
-    """One file of the set: its name, size in bytes and SHA-256."""
-
-    name: str
-    size: int
-    sha256: str
-
-
 GTSRB10_FILES = {
     "train": (
-        SheetFile("gtsrb10-32-train.webp", 9_940_068, "649f98d3cb694e54edabc40eaceda43d2cb2153a08d6ce754e50f41474ee42e9"),
-        SheetFile("gtsrb10-32-train-labels.npz", 12_462, "1db8151d926c8ec0c6035286c3acfc62c8bd55e064cbaeb47776a296a68d9857"),
+        KnownFile("GTSRB/gtsrb10-32-train.webp", 9_940_068, "649f98d3cb694e54edabc40eaceda43d2cb2153a08d6ce754e50f41474ee42e9"),
+        KnownFile(
+            "GTSRB/gtsrb10-32-train-labels.npz", 12_462, "1db8151d926c8ec0c6035286c3acfc62c8bd55e064cbaeb47776a296a68d9857"
+        ),
     ),
     "test": (
-        SheetFile("gtsrb10-32-test.webp", 4_331_772, "3d6dd3b276fa7af36aa5a540717d4d6c5e02e58b47f1855c8f4bc51fcd60dbf5"),
-        SheetFile("gtsrb10-32-test-labels.npz", 9_178, "d764698bdc0e98fa13e545678bd792769cbc551c3bda87cd38249812baf3c4b3"),
+        KnownFile("GTSRB/gtsrb10-32-test.webp", 4_331_772, "3d6dd3b276fa7af36aa5a540717d4d6c5e02e58b47f1855c8f4bc51fcd60dbf5"),
+        KnownFile(
+            "GTSRB/gtsrb10-32-test-labels.npz", 9_178, "d764698bdc0e98fa13e545678bd792769cbc551c3bda87cd38249812baf3c4b3"
+        ),
     ),
 }
 
@@ -107,11 +100,10 @@ def open_gtsrb10(split: str, root: Path | None) -> ImageSource:
     Raises:
         GenclsError: A file is missing or not the original.
     """
-    if root is None:
-        raise GenclsError("gtsrb10 is read from a data root: pass root= or set GENCLS_DATA; got neither")
+    root = needed_root("gtsrb10", root)
     sheet_file, labels_file = GTSRB10_FILES["test" if split == "test" else "train"]
     # Both are known byte by byte, so nothing about their content is left to check.
-    sheet, table = (_read(root, file) for file in (sheet_file, labels_file))
+    sheet, table = (read_known("gtsrb10", root, file) for file in (sheet_file, labels_file))
     with np.load(io.BytesIO(table)) as columns:
         labels, tracks = columns["y"].astype(np.int64), columns["track"].astype(np.int64)
     indices = np.arange(len(labels))
@@ -144,19 +136,6 @@ def held_out_tracks(labels: npt.NDArray[np.int64], tracks: npt.NDArray[np.int64]
         chosen = known[permutation(len(known), _VALIDATION_SEED)[:count]]
         held_out |= (labels == label) & np.isin(tracks, chosen)
     return held_out
-
-
-def _read(root: Path, file: SheetFile) -> bytes:
-    path = root / "GTSRB" / file.name
-    if not path.is_file():
-        raise GenclsError(f"gtsrb10: expected GTSRB/{file.name} under the data root {root}; got no such file")
-    content = path.read_bytes()
-    if len(content) != file.size:
-        raise GenclsError(f"{path}: expected {file.size} bytes; got {len(content)}")
-    digest = sha256(content).hexdigest()
-    if digest != file.sha256:
-        raise GenclsError(f"{path}: expected SHA-256 {file.sha256}; got {digest}")
-    return content
 
 
 def _tiles(sheet: bytes, count: int) -> npt.NDArray[np.uint8]:

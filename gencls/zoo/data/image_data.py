@@ -98,6 +98,20 @@ def permutation(count: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.RandomState(seed).permutation(count).astype(np.int64)
 
 
+def shuffled_classes(labels: npt.NDArray[np.int64], seed: int) -> list[npt.NDArray[np.int64]]:
+    """Positions of each class in random order, the classes ascending: for splits that take a part of each.
+
+    Args:
+        labels: (N,) int64.
+        seed: 0 to 2**32 - 1.
+
+    Raises:
+        GenclsError: The seed is out of range.
+    """
+    order = permutation(len(labels), seed)
+    return [order[labels[order] == label] for label in np.unique(labels)]
+
+
 def resize_and_crop(images: Tensor, size: int | None) -> Tensor:
     """Scale the shorter side to `size` (bilinear, antialiased) and cut out the centre square; None changes nothing.
 

@@ -1,23 +1,41 @@
 """`load_data`: every data set of the package by its name."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from gencls.core.errors import GenclsError
+from gencls.zoo.data.celeba_10k_gender import CELEBA_10K_GENDER_SPLITS, open_celeba_10k_gender
+from gencls.zoo.data.celeba_100_identities import CELEBA_100_IDENTITIES_SPLITS, open_celeba_100_identities
+from gencls.zoo.data.celeba_hq_gender import CELEBA_HQ_GENDER_SPLITS, open_celeba_hq_gender
+from gencls.zoo.data.celeba_identities import CELEBA_IDENTITIES_SPLITS, open_celeba_identities
 from gencls.zoo.data.gtsrb10 import GTSRB10_SPLITS, open_gtsrb10
 from gencls.zoo.data.idx import open_embedded, open_idx
-from gencls.zoo.data.image_data import ImageData, balanced_subset
+from gencls.zoo.data.image_data import ImageData, ImageSource, balanced_subset
+from gencls.zoo.data.stanford_cars_4 import STANFORD_CARS_4_SPLITS, open_stanford_cars_4
+from gencls.zoo.data.stanford_cars_types import STANFORD_CARS_TYPES_SPLITS, open_stanford_cars_types
 from gencls.zoo.data.supertraffic import SUPERTRAFFIC_SPLITS, open_supertraffic10
 from gencls.zoo.data.torchvision_sets import TORCHVISION_SPLITS, open_torchvision
+
+_PROCEDURES: dict[str, tuple[tuple[str, ...], Callable[[str, Path | None], ImageSource]]] = {
+    "gtsrb10": (GTSRB10_SPLITS, open_gtsrb10),
+    "supertraffic10": (SUPERTRAFFIC_SPLITS, open_supertraffic10),
+    "celeba-hq-gender": (CELEBA_HQ_GENDER_SPLITS, open_celeba_hq_gender),
+    "celeba-identities": (CELEBA_IDENTITIES_SPLITS, open_celeba_identities),
+    "stanford-cars-types": (STANFORD_CARS_TYPES_SPLITS, open_stanford_cars_types),
+    "celeba-10k-gender": (CELEBA_10K_GENDER_SPLITS, open_celeba_10k_gender),
+    "celeba-100-identities": (CELEBA_100_IDENTITIES_SPLITS, open_celeba_100_identities),
+    "stanford-cars-4": (STANFORD_CARS_4_SPLITS, open_stanford_cars_4),
+}
+"""Sets that are made from files by a procedure of their own: splits, and what opens one."""
 
 _SPLITS: dict[str, tuple[str, ...]] = {
     "mnist-embedded": ("train", "test"),
     "mnist": ("train", "train-disjoint", "test"),
     "fashion-mnist": ("train", "test"),
-    "gtsrb10": GTSRB10_SPLITS,
-    "supertraffic10": SUPERTRAFFIC_SPLITS,
+    **{name: splits for name, (splits, _) in _PROCEDURES.items()},
     **TORCHVISION_SPLITS,
 }
 
@@ -54,6 +72,7 @@ def load_data(
     belong to MNIST's training set, therefore ``mnist`` has beside ``train`` (60,000) and ``test`` (10,000) the split
     ``train-disjoint`` (59,000), which leaves out the 1,000 digits of ``mnist-embedded``'s test split: for training what
     is tested on them. ``gtsrb10`` also splits ``train`` by physical sign, into ``train-tracks`` and ``validation``.
+    docs/data.md says where the files of each set come from and how it is made of them.
 
     Args:
         name: One of `data_names()`.
@@ -61,8 +80,9 @@ def load_data(
         root: Folder of the data sets; default is the environment variable ``GENCLS_DATA``. MNIST and FashionMNIST are
             looked for in ``MNIST/raw`` (``FashionMNIST/raw``), ``raw`` and the folder itself, compressed or not,
             FashionMNIST also where Debian's package dataset-fashion-mnist puts it; the files of gtsrb10 in ``GTSRB``;
-            the unpacked downloads of supertraffic10 in ``GTSRB``, ``DFG`` and ``BelgiumTSC``; the others as torchvision
-            does.
+            the unpacked downloads of supertraffic10 in ``GTSRB``, ``DFG`` and ``BelgiumTSC``; those of celeba-hq-gender in
+            ``CelebA_HQ_face_gender_dataset``; the archives of the small sets of faces and cars in ``CelebA`` and
+            ``StanfordCars``; the others as torchvision does.
         limit: Take only so many images, the classes as equally frequent as possible, in random order; the images of a
             smaller limit are the first ones of a larger limit. None takes all, in the order of the files.
         seed: Chooses the images that `limit` takes, 0 to 2**32 - 1.
@@ -84,10 +104,8 @@ def load_data(
     place = _data_root(root)
     if name == "mnist-embedded":
         source = open_embedded(split)
-    elif name == "gtsrb10":
-        source = open_gtsrb10(split, place)
-    elif name == "supertraffic10":
-        source = open_supertraffic10(split, place)
+    elif name in _PROCEDURES:
+        source = _PROCEDURES[name][1](split, place)
     elif name in TORCHVISION_SPLITS:
         source = open_torchvision(name, split, place, download=download)
     else:

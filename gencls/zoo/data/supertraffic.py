@@ -22,6 +22,7 @@ from torch import Tensor
 from gencls.core.errors import GenclsError
 from gencls.zoo.data.gtsrb10 import GTSRB_CLASSES
 from gencls.zoo.data.image_data import ImageSource, resize_and_crop
+from gencls.zoo.data.known_files import needed_root
 
 SUPERTRAFFIC_SPLITS = ("train", "test")
 
@@ -138,8 +139,7 @@ def open_supertraffic10(split: str, root: Path | None) -> ImageSource:
     Raises:
         GenclsError: A file is missing, an annotation or a picture is damaged, or fewer than ten classes have images.
     """
-    if root is None:
-        raise GenclsError("supertraffic10 is read from a data root: pass root= or set GENCLS_DATA; got neither")
+    root = needed_root("supertraffic10", root)
     train = _signs("train", root)
     numbers = largest_classes(train)
     kept = [sign for sign in (train if split == "train" else _signs(split, root)) if sign.number in numbers]

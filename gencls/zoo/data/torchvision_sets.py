@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.data.image_data import ImageSource, resize_and_crop
+from gencls.zoo.data.known_files import needed_root
 
 TORCHVISION_SPLITS = {
     "cifar10": ("train", "test"),
@@ -43,26 +44,46 @@ def open_torchvision(name: str, split: str, root: Path | None, *, download: bool
     Raises:
         GenclsError: Files are missing, damaged, or could not be downloaded.
     """
-    if root is None:
-        raise GenclsError(f"{name} is read from a data root: pass root= or set GENCLS_DATA; got neither")
-    needed = _needed(name, split)
-    missing = [path for path, _ in needed if not (root / path).exists()]
-    if missing and not download:
-        raise GenclsError(
-            f"{name}: expected {', '.join(missing)} under the data root {root}; got no such file or folder. {_advice(name)}"
-        )
-    try:
-        opened = _OPENERS[name](root, split, bool(missing))
-    except Exception as error:  # the formats' readers (pickle, scipy, csv, PIL) share no error class
-        if missing:
-            raise GenclsError(f"{name} could not be downloaded into {root}: {error}") from error
-        raise GenclsError(_diagnosis(name, root, needed, error)) from error
+    opened = _opened(name, split, needed_root(name, root), download=download)
     return ImageSource(
         labels=torch.as_tensor(opened.labels, dtype=torch.int64),
         class_names=opened.class_names,
         read=lambda positions, size: _read(name, split, opened.dataset, positions, size),
         indices=torch.arange(len(opened.labels)),
     )
+
+
+def stanford_cars_photos(name: str, root: Path) -> list[tuple[Path, str]]:
+    """Path and class name of every photo of Stanford Cars, those of "cars_train" first.
+
+    Args:
+        name: Of the data set that is made of them, for errors.
+        root: The data root.
+
+    Raises:
+        GenclsError: Files are missing or damaged.
+    """
+    photos: list[tuple[Path, str]] = []
+    for split in TORCHVISION_SPLITS["stanford-cars"]:
+        opened = _opened("stanford-cars", split, root, download=False, told_as=name)
+        photos += [(Path(path), opened.class_names[label]) for path, label in opened.dataset._samples]
+    return photos
+
+
+def _opened(name: str, split: str, root: Path, *, download: bool, told_as: str | None = None) -> _Opened:
+    """One split; errors name it `told_as`."""
+    needed, told_as = _needed(name, split), told_as or name
+    missing = [path for path, _ in needed if not (root / path).exists()]
+    if missing and not download:
+        raise GenclsError(
+            f"{told_as}: expected {', '.join(missing)} under the data root {root}; got no such file or folder. {_advice(name)}"
+        )
+    try:
+        return _OPENERS[name](root, split, bool(missing))
+    except Exception as error:  # the formats' readers (pickle, scipy, csv, PIL) share no error class
+        if missing:
+            raise GenclsError(f"{told_as} could not be downloaded into {root}: {error}") from error
+        raise GenclsError(_diagnosis(told_as, root, needed, error)) from error
 
 
 def _read(name: str, split: str, dataset: Any, positions: Tensor, size: int | None) -> Tensor:
@@ -115,7 +136,7 @@ def _needed(name: str, split: str) -> list[tuple[str, str | None]]:
 
 def _advice(name: str) -> str:
     if name == "stanford-cars":
-        return "The set's origin is gone: put a copy of it there by hand"
+        return "The set's origin is gone: put a copy of it there by hand, see https://github.com/pytorch/vision/issues/7545"
     return "Put the set there as torchvision lays it out, or allow the download with download=True"
 
 

@@ -1,7 +1,7 @@
 """Network architectures, sized from arguments; no weights and no paths."""
 
 from gencls.zoo.networks.a_vae import AVAE, AVAECritic
-from gencls.zoo.networks.architectures import TABLE_2_1, Architecture, ConvLayer, find_architecture
+from gencls.zoo.networks.architectures import PHOTOS, TABLE_2_1, Architecture, ConvLayer, find_architecture
 from gencls.zoo.networks.class_conditional_autoencoder import ClassConditionalAutoencoder, ClassDecoders, GaussianEncoder
 from gencls.zoo.networks.cnn import CNN
 from gencls.zoo.networks.conv_decoder import ConvDecoder
@@ -27,6 +27,7 @@ __all__ = [
     "CNN",
     "NDVAE",
     "NVAE",
+    "PHOTOS",
     "TABLE_2_1",
     "AVAECritic",
     "Architecture",

@@ -1,4 +1,4 @@
-"""Layer tables of the E-ABS paper: every network of one data set is sized from one table."""
+"""Layer tables of the E-ABS paper, and two of ours for larger photos: all networks of one data set are sized from one table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["TABLE_2_1", "Architecture", "ConvLayer", "find_architecture"]
+__all__ = ["PHOTOS", "TABLE_2_1", "Architecture", "ConvLayer", "find_architecture"]
 
 
 class ConvLayer(NamedTuple):
@@ -76,15 +76,38 @@ TABLE_2_1: Mapping[str, Architecture] = MappingProxyType(
 """Thesis "Generative classifiers", Table 2.1, by data set."""
 
 
+_PHOTO_DECODER = _layers((96, 4, 1, 0), (64, 4, 2, 1), (32, 4, 2, 1), (16, 4, 2, 1), (16, 4, 2, 1), (3, 1, 1, 0))
+_PHOTO_64 = Architecture(
+    in_channels=3,
+    image_size=64,
+    latent_dim=40,
+    encoder=_layers((16, 5, 2, 2), (32, 5, 2, 2), (64, 5, 2, 2), (96, 5, 2, 2), (128, 4, 1, 0)),
+    decoder=_PHOTO_DECODER,
+    discriminator=(512, 256),
+)
+_PHOTO_128 = Architecture(
+    in_channels=3,
+    image_size=128,
+    latent_dim=40,
+    encoder=_layers((16, 5, 2, 2), (32, 5, 2, 2), (64, 5, 2, 2), (96, 5, 2, 2), (96, 5, 2, 2), (128, 4, 1, 0)),
+    decoder=(*_PHOTO_DECODER[:-1], *_layers((8, 4, 2, 1), (3, 1, 1, 0))),
+    discriminator=(512, 256),
+)
+
+PHOTOS: Mapping[str, Architecture] = MappingProxyType({"photo-64": _PHOTO_64, "photo-128": _PHOTO_128})
+"""For photos of 64 and 128 pixels, which the thesis does not have: its table goes on by one layer per halving."""
+
+
 def find_architecture(name: str) -> Architecture:
-    """Look up a column of Table 2.1.
+    """Look up a column of Table 2.1, or of ours.
 
     Args:
-        name: one of the keys of ``TABLE_2_1``.
+        name: one of the keys of ``TABLE_2_1`` or ``PHOTOS``.
 
     Raises:
         GenclsError: for an unknown name, listing the known ones.
     """
-    if name not in TABLE_2_1:
-        raise GenclsError(f"unknown architecture {name!r}; expected one of {', '.join(TABLE_2_1)}")
-    return TABLE_2_1[name]
+    known = {**TABLE_2_1, **PHOTOS}
+    if name not in known:
+        raise GenclsError(f"unknown architecture {name!r}; expected one of {', '.join(known)}")
+    return known[name]

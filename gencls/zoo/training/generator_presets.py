@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gencls.zoo.training.perturbations import Plain
+from gencls.zoo.training.photo_views import FLIPS
 from gencls.zoo.training.settings import NetworkPreset, Preset
 
 __all__ = ["GENERATOR_PRESETS", "GeneratorPreset", "NVAEPreset", "StylePreset"]
@@ -126,6 +127,10 @@ class StylePreset(GeneratorPreset):
 
 _STYLE = "StyleGAN2 of 32 pixels for images of 28, with a small residual encoder in the place of e4e's"
 
+# The NVAEs have as many levels as the MLVGM paper's generators: 24 for identities, 16 for cars.
+_FACES: dict[str, Any] = {"data": "celeba-10k-gender", "perturbation": FLIPS, "shape": (3, 64, 64)}
+_CARS: dict[str, Any] = {"data": "stanford-cars-4", "perturbation": FLIPS, "shape": (3, 128, 128)}
+
 _FASHION: dict[str, Any] = {"data": "fashion-mnist", "perturbation": Plain(), "shape": (1, 28, 28)}
 
 _NVAE = NVAEPreset(
@@ -186,5 +191,48 @@ GENERATOR_PRESETS: tuple[Preset, ...] = (
         learning_rate=2e-3,
         path_weight=2.0,
         **_FASHION,
+    ),
+    NVAEPreset(
+        name="nvae-faces",
+        what="NVAE of three scales (8, 16 and 32 pixels) for faces of 64 pixels, sized for a GPU",
+        groups=(8, 8, 8),
+        latent_channels=16,
+        channels=32,
+        cells=1,
+        mixtures=10,
+        epochs=200,
+        batch_size=64,
+        learning_rate=1e-2,
+        statistics_passes=500,
+        **_FACES,
+    ),
+    NVAEPreset(
+        name="nvae-cars",
+        what="NVAE of four scales (8, 16, 32 and 64 pixels) for cars of 128 pixels, sized for a GPU",
+        groups=(4, 4, 4, 4),
+        latent_channels=16,
+        channels=24,
+        cells=1,
+        mixtures=10,
+        epochs=400,
+        batch_size=32,
+        learning_rate=1e-2,
+        statistics_passes=500,
+        **_CARS,
+    ),
+    StylePreset(
+        name="stylegan2-cars",
+        what="StyleGAN2 of 128 pixels for cars, with a small residual encoder in the place of the Style Transformer, sized for "
+        "a GPU",
+        channels=(256, 256, 256, 128, 64, 32),
+        style_dim=256,
+        mapping_layers=8,
+        encoder_widths=(64, 128, 256),
+        epochs=800,
+        encoder_share=1 / 4,
+        batch_size=32,
+        learning_rate=2e-3,
+        path_weight=2.0,
+        **_CARS,
     ),
 )

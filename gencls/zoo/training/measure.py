@@ -19,10 +19,14 @@ from gencls.zoo.training.presets import radii
 __all__ = ["accuracy", "adversarial_accuracy", "measure"]
 
 _CHUNK = 500
+_NUMBERS = 2**24  # in the images of a chunk, at most
 
 
 def _attacks(data: str) -> tuple[Adversarial, ...]:
-    linf, l2 = radii(data)
+    known = radii(data)
+    if known is None:
+        return ()
+    linf, l2 = known
     return (
         Adversarial(norm="linf", epsilon=linf, steps=40, step_size=round(linf / 15, 6), warmup_epochs=0),
         Adversarial(norm="l2", epsilon=l2, steps=40, step_size=round(l2 / 15, 6), warmup_epochs=0),
@@ -36,8 +40,8 @@ def measure(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) 
         network: a classifier, images to logits (N, K), the decoders of ABS, an autoencoder, or a generator with several latent
             levels, in eval mode.
         tests: one or more test sets. Of a classifier: clean accuracy on each of them, and under PGD on a part of the
-            last. Of a generator see :func:`measure_generator`. Of the others: clean accuracy of ABS or E-ABS with them, with
-            default settings, on a part of the last.
+            last if the thesis has radii for it. Of a generator see :func:`measure_generator`. Of the others: clean accuracy of
+            ABS or E-ABS with them, with default settings, on a part of the last.
         few: size of this part, with equally many images of each class; at most the size of the last test set.
 
     Returns:
@@ -65,6 +69,10 @@ def measure(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) 
     return figures
 
 
+def _chunk(images: Tensor) -> int:
+    return min(_CHUNK, max(1, _NUMBERS // images[0].numel()))
+
+
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of images that the model classifies as labelled.
 
@@ -76,7 +84,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     with torch.no_grad():
         correct = [
             (model(batch).argmax(1) == expected).sum()
-            for batch, expected in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True)
+            for batch, expected in zip(images.split(_chunk(images)), labels.split(_chunk(images)), strict=True)
         ]
     return int(torch.stack(correct).sum()) / len(labels)
 
@@ -102,6 +110,6 @@ def adversarial_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attac
                 steps=attack.steps,
                 step_size=attack.step_size,
             )
-            for batch, expected in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True)
+            for batch, expected in zip(images.split(_chunk(images)), labels.split(_chunk(images)), strict=True)
         ]
     return accuracy(model, torch.cat(adversarial), labels)

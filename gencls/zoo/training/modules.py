@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 from gencls.core.rng import stream_seed
-from gencls.zoo.networks import CNN, ClassConditionalAutoencoder
+from gencls.zoo.networks import ClassConditionalAutoencoder
 from gencls.zoo.training.perturbations import Perturbation
 
 __all__ = ["AutoencoderTraining", "ClassifierTraining", "NetworkTraining", "divergence", "squared_error"]
@@ -112,7 +112,7 @@ class ClassifierTraining(NetworkTraining):
     """
 
     def __init__(
-        self, network: CNN, *, perturbation: Perturbation, learning_rate: float, seed: int, description: str = ""
+        self, network: nn.Module, *, perturbation: Perturbation, learning_rate: float, seed: int, description: str = ""
     ) -> None:
         super().__init__(perturbation=perturbation, learning_rate=learning_rate, seed=seed, description=description)
         self.network = network

@@ -8,6 +8,7 @@ from typing import Any
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import find_architecture
 from gencls.zoo.training.generator_presets import GENERATOR_PRESETS
+from gencls.zoo.training.headed_presets import HEADED_PRESETS
 from gencls.zoo.training.perturbations import (
     Adversarial,
     GaussianNoise,
@@ -16,6 +17,7 @@ from gencls.zoo.training.perturbations import (
     Plain,
     RandomViews,
 )
+from gencls.zoo.training.photo_views import PhotoViews
 from gencls.zoo.training.purifier_presets import PURIFIER_PRESETS
 from gencls.zoo.training.settings import Preset
 
@@ -142,9 +144,12 @@ _DATA_SETS = (
 )
 
 
-def radii(data: str) -> tuple[float, float]:
-    """The Linf and L2 radii of the thesis's table of a data set (Tables 2.2 to 2.5); the embedded digits are MNIST's."""
-    return next((of.linf, of.l2) for of in _DATA_SETS if of.data == data.removesuffix("-embedded"))
+def radii(data: str) -> tuple[float, float] | None:
+    """The Linf and L2 radii of the thesis's table of a data set (Tables 2.2 to 2.5), if there is one.
+
+    The embedded digits are MNIST's.
+    """
+    return next(((of.linf, of.l2) for of in _DATA_SETS if of.data == data.removesuffix("-embedded")), None)
 
 
 def _classifiers(data: _DataSet) -> tuple[Preset, ...]:
@@ -234,6 +239,20 @@ def _autoencoders(data: _DataSet) -> tuple[Preset, ...]:
     return tuple(made)
 
 
+def _small_photo_cnn(task: str, data: str, architecture: str, *, epochs: int, dropout: float) -> Preset:
+    return ClassifierPreset(
+        name=f"cnn-{task}",
+        what=f"CNN in the manner of thesis Table 2.1 for a small set of the MLVGM paper's task {task}, sized for one CPU core",
+        data=data,
+        architecture=architecture,
+        perturbation=PhotoViews(),
+        epochs=epochs,
+        batch_size=64,
+        learning_rate=2e-3,
+        dropout=dropout,
+    )
+
+
 _ALL: tuple[Preset, ...] = (
     ClassifierPreset(
         name="cnn-mnist",
@@ -247,6 +266,10 @@ _ALL: tuple[Preset, ...] = (
         dropout=0.1,
     ),
     *(item for data in _DATA_SETS for item in (*_classifiers(data), *_autoencoders(data))),
+    _small_photo_cnn("gender", "celeba-10k-gender", "photo-64", epochs=30, dropout=0.1),
+    _small_photo_cnn("identities", "celeba-100-identities", "photo-64", epochs=40, dropout=0.3),
+    _small_photo_cnn("cars", "stanford-cars-4", "photo-128", epochs=30, dropout=0.3),
+    *HEADED_PRESETS,
     *PURIFIER_PRESETS,
     *GENERATOR_PRESETS,
 )

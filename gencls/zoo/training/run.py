@@ -22,6 +22,8 @@ from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders
 from gencls.zoo.training.batches import batch_loader
 from gencls.zoo.training.generator_presets import GeneratorPreset
 from gencls.zoo.training.generators import generator_training
+from gencls.zoo.training.headed import headed_training
+from gencls.zoo.training.headed_presets import HeadedPreset
 from gencls.zoo.training.measure import measure
 from gencls.zoo.training.modules import AutoencoderTraining, ClassifierTraining, NetworkTraining
 from gencls.zoo.training.presets import AutoencoderPreset, Preset, TablePreset, TradesPreset, preset
@@ -40,8 +42,16 @@ SPLITS = {
     "gtsrb10": ("train", "test"),
     "supertraffic10": ("train", "test"),
     "svhn": ("train", "test"),
+    "celeba-hq-gender": ("train", "test"),
+    "celeba-identities": ("train", "test"),
+    "stanford-cars-types": ("train", "test"),
+    "celeba-10k-gender": ("train", "test"),
+    "celeba-100-identities": ("train", "test"),
+    "stanford-cars-4": ("train", "test"),
 }
 """The training and the test split of each data set that can be trained on."""
+
+_RESEARCH_ONLY = ("celeba", "stanford-cars")  # beginnings of names of data sets
 
 
 def train(
@@ -53,6 +63,7 @@ def train(
     limit: int | None = None,
     measured: int = 1000,
     seed: int = 0,
+    pretrained: str | Path | None = None,
     out: str | Path = "runs",
     resume: bool = False,
     progress: bool = True,
@@ -71,6 +82,8 @@ def train(
         limit: train on so many images, and measure what is slow on no more than that; None takes all.
         measured: test images of the slow measurements: attacks, and inference by optimisation.
         seed: of initial weights, order, noise and attacks.
+        pretrained: torchvision's weights to start a torchvision network from, as it names the file, see
+            :func:`gencls.zoo.training.headed.start_from`; None starts from random ones. The card says which.
         out: parent of the run's folder.
         resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped.
         progress: whether to show a progress bar.
@@ -80,10 +93,12 @@ def train(
 
     Raises:
         GenclsError: for an unknown preset or data set, images of another shape than the network's, fewer than one
-            epoch, a folder that holds a run already (unless ``resume``), no run to resume, or one with other settings.
+            epoch, a folder that holds a run already (unless ``resume``), no run to resume, one with other settings, or
+            ``pretrained`` weights that are damaged, of another network, or for a training that takes none.
     """
     settings = preset(name) if isinstance(name, str) else name
     settings = settings if epochs is None else replace(settings, epochs=epochs)
+    settings = settings if pretrained is None else _starting_from(settings, Path(pretrained))
     data = settings.data if data is None else data
     if settings.epochs < 1:
         raise GenclsError(f"train: expected epochs >= 1, got {settings.epochs}")
@@ -103,7 +118,6 @@ def train(
         module = _module(settings, training_set.num_classes, seed, command)
         timer = Timer()
         _fit(module, training_set, settings, folder, timer, start=start, progress=progress)
-        module.finish()
     # What is measured is what is stored: rounded to half precision.
     network = module.product.half().float().eval().requires_grad_(False)
     card = Card(
@@ -115,14 +129,27 @@ def train(
         command=command,
         metrics={
             "training seconds": round(timer.time_elapsed("train"), 1),
-            **_measured(network, settings, tests, few=min(measured, limit or measured)),
+            **_measured(network, settings, tests, few=min(measured, limit or measured, len(tests[-1]))),
         },
-        licence="Apache-2.0",
+        licence=_licence(data),
         seed=seed,
     )
     path = folder / f"{settings.name}.safetensors"
     save_checkpoint(network, path, card, half=True)
     return path
+
+
+def _licence(data: str) -> str:
+    """Of weights: the makers of some data sets ask that what is derived from them is used for research only."""
+    return "Apache-2.0" + ", data for non-commercial research only" * data.startswith(_RESEARCH_ONLY)
+
+
+def _starting_from(settings: Preset, pretrained: Path) -> Preset:
+    if not isinstance(settings, HeadedPreset):
+        raise GenclsError(
+            f"train: expected pretrained weights for a torchvision network only, got {pretrained} for {settings.name}"
+        )
+    return replace(settings, pretrained=pretrained)
 
 
 def _measured(network: nn.Module, settings: Preset, tests: Sequence[ImageData], *, few: int) -> dict[str, float]:
@@ -158,6 +185,8 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
         return purifier_training(settings, **shared)
     if isinstance(settings, GeneratorPreset):
         return generator_training(settings, **shared)
+    if isinstance(settings, HeadedPreset):
+        return headed_training(settings, num_classes, **shared)
     arguments = _arguments(settings, num_classes)
     if isinstance(settings, AutoencoderPreset):
         return AutoencoderTraining(
@@ -176,6 +205,8 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
 
 def _arguments(settings: Preset, num_classes: int, *, of: nn.Module | None = None) -> dict[str, Any]:
     """The constructor's arguments of the network that is trained, or of the part of it that is saved; they go on its card."""
+    if isinstance(settings, HeadedPreset):
+        return settings.arguments | {"num_classes": num_classes}
     if isinstance(settings, NetworkPreset):
         return settings.arguments
     if not isinstance(settings, TablePreset):
@@ -217,7 +248,10 @@ def _fit(
             if tensor.ndim == 4:
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         trainer.fit(module, batches, ckpt_path=start, weights_only=True)
-        module.cpu().to(memory_format=torch.contiguous_format)
+        # Lightning has brought the module to the CPU.
+        module.to(memory_format=torch.contiguous_format).to(trainer.strategy.root_device)
+        module.finish()
+        module.cpu()
 
 
 @contextmanager
@@ -242,4 +276,6 @@ def _command(settings: Preset, *, data: str, epochs: int | None, limit: int | No
     options += [f"--epochs {epochs}"] if epochs is not None else []
     options += [f"--limit {limit}"] if limit is not None else []
     options += [f"--seed {seed}"] if seed else []
+    if isinstance(settings, HeadedPreset) and settings.pretrained is not None:
+        options += [f"--pretrained {settings.pretrained.name}"]
     return " ".join(["gencls", "train", settings.name, *options])

@@ -1,0 +1,53 @@
+"""Files of a data set that are known byte by byte, and archives of them."""
+
+import io
+import tarfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from gencls.core.errors import GenclsError
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """One file of a set: its path under the data root, size in bytes and SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+def needed_root(name: str, root: Path | None) -> Path:
+    """The data root of a set that cannot do without one.
+
+    Raises:
+        GenclsError: There is none.
+    """
+    if root is None:
+        raise GenclsError(f"{name} is read from a data root: pass root= or set GENCLS_DATA; got neither")
+    return root
+
+
+def read_known(name: str, root: Path, file: KnownFile) -> bytes:
+    """Content of a file of the data set `name`.
+
+    Raises:
+        GenclsError: The file is missing or not the original.
+    """
+    path = root / file.path
+    if not path.is_file():
+        raise GenclsError(f"{name}: expected {file.path} under the data root {root}; got no such file. See docs/data.md")
+    content = path.read_bytes()
+    if len(content) != file.size:
+        raise GenclsError(f"{path}: expected {file.size} bytes; got {len(content)}")
+    digest = sha256(content).hexdigest()
+    if digest != file.sha256:
+        raise GenclsError(f"{path}: expected SHA-256 {file.sha256}; got {digest}")
+    return content
+
+
+def unpacked(archive: bytes) -> dict[str, bytes]:
+    """Content of each file of a tar archive by its name there, in the order of the archive; nothing is written."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return {member.name: file.read() for member in tar if (file := tar.extractfile(member)) is not None}

@@ -1,0 +1,93 @@
+"""Photos of files, prepared one by one and put into one tensor."""
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gencls.core.errors import GenclsError
+from gencls.zoo.data.image_data import resize_and_crop
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Prepare = Callable[["Image"], "Image"]
+"""An RGB photo to one of the size of the set; raises OSError for a photo that it is not made for."""
+
+
+def read_pictures(name: str, files: Sequence[Path | bytes], prepare: Prepare, side: int, *, size: int | None = None) -> Tensor:
+    """Decode photos and prepare them.
+
+    Args:
+        name: Of the data set, for errors.
+        files: Paths, or contents of files.
+        prepare: What is done to each, in RGB; gives side x side pixels.
+        side: Of the prepared photos, in pixels.
+        size: Scale them to so many pixels afterwards.
+
+    Returns:
+        (n, 3, side, side) uint8, or of side `size`.
+
+    Raises:
+        GenclsError: A photo is missing, damaged or not of the kind that `prepare` takes.
+    """
+    from PIL import Image
+
+    pixels = np.empty((len(files), side, side, 3), dtype=np.uint8)
+    for target, file in zip(pixels, files, strict=True):
+        try:
+            with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as picture:
+                target[:] = np.asarray(prepare(picture.convert("RGB")))
+        except OSError as error:
+            place = "in the archive" if isinstance(file, bytes) else file
+            raise GenclsError(f"{name}: the picture {place} cannot be read: {error}") from error
+    return resize_and_crop(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), size)
+
+
+def scaled(box: tuple[int, int, int, int], side: int, *, of: tuple[int, int]) -> Prepare:
+    """Cut out a box (left, upper, right, lower) of photos of width and height `of`, and scale it to side x side pixels.
+
+    Pillow's bilinear filter widens with the reduction, so that nothing is aliased.
+    """
+
+    def prepare(picture: "Image") -> "Image":
+        from PIL.Image import Resampling
+
+        if picture.size != of:
+            raise OSError(f"expected {of[0]}x{of[1]} pixels (width x height), got {picture.size[0]}x{picture.size[1]}")
+        return picture.crop(box).resize((side, side), Resampling.BILINEAR)
+
+    return prepare
+
+
+def squared(side: int) -> Prepare:
+    """Add black bars at top and bottom (of a photo that is higher than wide: left and right), and scale to side x side."""
+
+    def prepare(picture: "Image") -> "Image":
+        from PIL import Image
+
+        width, height = picture.size
+        longest = max(width, height)
+        square = Image.new("RGB", (longest, longest))
+        square.paste(picture, ((longest - width) // 2, (longest - height) // 2))
+        return square.resize((side, side), Image.Resampling.BILINEAR)
+
+    return prepare
+
+
+def whole(side: int) -> Prepare:
+    """Scale square photos to side x side pixels."""
+
+    def prepare(picture: "Image") -> "Image":
+        from PIL.Image import Resampling
+
+        width, height = picture.size
+        if width != height:
+            raise OSError(f"expected a square picture, got {width}x{height} pixels (width x height)")
+        return picture.resize((side, side), Resampling.BILINEAR)
+
+    return prepare
