@@ -91,33 +91,40 @@ def main(run: Run, parts: Sequence[str] = ()) -> Path:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--profile", choices=PROFILES, default="smoke", help="the task (default smoke)")
+    made.add_argument(
+        "--profile",
+        choices=[*PROFILES, "paper"],
+        default="smoke",
+        help="the task (default smoke); paper: its three tasks in turn",
+    )
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
     made.add_argument("--as", dest="as_", choices=("paper", "code"), default="code", help="whose word counts (default code)")
     made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
     made.add_argument("--n", type=int, help="attacked images; default as the budget says")
     made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
     made.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")
-    made.add_argument("--weights", type=Path, help="folder of weights made by gencls train, beside the committed ones")
+    made.add_argument(
+        "--weights", type=Path, help="folder of weights made by gencls train, and of gender.pt, identities.pt, cars.pt"
+    )
     made.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
-    made.add_argument("--out", type=Path, help="folder of the run (default runs/mlvgm/PROFILE-BUDGET-AS)")
+    made.add_argument("--out", type=Path, help="parent of the runs' folders (default runs/mlvgm)")
     return made
 
 
-def plan(chosen: argparse.Namespace, command: str) -> Run:
-    """The run that a command line asks for.
+def plan(chosen: argparse.Namespace, task: str, command: str) -> Run:
+    """The run of one task that a command line asks for.
 
     Raises:
         GenclsError: for data that are not there.
     """
-    profile = PROFILES[chosen.profile]
-    name = chosen.budget or ("smoke" if chosen.profile == "smoke" else "reduced")
+    profile = PROFILES[task]
+    name = chosen.budget or ("smoke" if task == "smoke" else "paper" if chosen.profile == "paper" else "reduced")
     budget = BUDGETS[name] if chosen.n is None else BUDGETS[name].of(chosen.n)
     largest = max(budget.count, budget.clean, 200)
     return Run(
         profile=profile,
         budget=budget,
-        out=chosen.out or Path("runs/mlvgm") / f"{chosen.profile}-{name}-{chosen.as_}",
+        out=(chosen.out or Path("runs/mlvgm")) / f"{task}-{name}-{chosen.as_}",
         data=zoo.load_data(profile.data, profile.splits[1], root=chosen.data_root, limit=largest, seed=chosen.seed),
         root=chosen.data_root,
         seed=chosen.seed,
@@ -131,10 +138,14 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
 if __name__ == "__main__":
     arguments = parser().parse_args()
     try:
-        run = plan(arguments, shlex.join(["python", "recipes/mlvgm.py", *sys.argv[1:]]))
         chosen_parts = experiments.PARTS if arguments.parts is None else arguments.parts
-        page = main(run, chosen_parts) if chosen_parts else report(run)
+        tasks = (
+            [name for name in PROFILES if name.startswith("paper-")] if arguments.profile == "paper" else [arguments.profile]
+        )
+        for name in tasks:
+            run = plan(arguments, name, shlex.join(["python", "recipes/mlvgm.py", *sys.argv[1:]]))
+            page = main(run, chosen_parts) if chosen_parts else report(run)
+            print("report:", page.resolve())
     except GenclsError as error:
         print(f"mlvgm: error: {error}", file=sys.stderr)
         sys.exit(2)
-    print("report:", page.resolve())

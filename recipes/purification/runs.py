@@ -21,6 +21,7 @@ from gencls.defenses import (
     fgsm_examples,
     paper_blur,
 )
+from gencls.defenses.mlvgm import PAPER_TASKS
 from gencls.eval import Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
 from gencls.eval.study_folder import atomically
 from gencls.zoo.models import WEIGHTS
@@ -76,7 +77,13 @@ class Run:
         Raises:
             GenclsError: naming the commands that make what is missing.
         """
-        needed = (self.profile.generator, self.profile.classifier, *self.profile.baselines.values())
+        if self.profile.task and not self.checkpoint.is_file():
+            raise GenclsError(
+                f"expected the published checkpoint of {self.profile.generator} at {self.checkpoint}, got no such file; "
+                "docs/weights.md says where it comes from; pass its folder with --weights"
+            )
+        ours = () if self.profile.task else (self.profile.generator,)
+        needed = (*ours, self.profile.classifier, *self.profile.baselines.values())
         missing = [name for name in needed if not self.path(name).is_file()]
         if missing:
             commands = "\n".join(f"    gencls train {name} --data-root DATA --out FOLDER" for name in missing)
@@ -108,9 +115,27 @@ class Run:
     def generator(self) -> MultiLatentModel:
         """The generator of the profile."""
         name = self.profile.generator
+        if self.profile.task:
+            return self._published().to(self.device)
         model = zoo.load_generator(name, weights=self.path(name)).to(self.device)
         # On a CPU gradients through our NVAE take 0.7 times as long (docs/performance.md).
         return model.to(memory_format=torch.channels_last) if self.device == "cpu" else model
+
+    def _published(self) -> MultiLatentModel:
+        from gencls.zoo.official_nvae import load_nvae
+        from gencls.zoo.official_stylegan import load_e4e, load_style_transformer
+
+        path, levels = self.checkpoint, len(PAPER_TASKS[self.profile.task].learned)
+        if self.profile.task == "gender":
+            return load_e4e(path, num_levels=levels, image_size=self.profile.resolution)
+        if self.profile.task == "cars":
+            return load_style_transformer(path, num_levels=levels, image_size=self.profile.resolution)
+        return load_nvae(path, image_size=self.profile.resolution)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the published checkpoint of the task lies, or should."""
+        return (self.weights or Path()) / f"{self.profile.task}.pt"
 
     @cached_property
     def classifier(self) -> Defense:
@@ -146,9 +171,11 @@ class Run:
 
     @property
     def learned(self) -> tuple[float, ...] | None:
-        """The alphas that the search has found, before ``highest``; None while there are none."""
+        """The alphas that the search has found, before ``highest``, else the published ones; None while there are none."""
         path = self.out / "learned.json"
-        return tuple(json.loads(path.read_text())["alphas"]) if path.is_file() else None
+        if path.is_file():
+            return tuple(json.loads(path.read_text())["alphas"])
+        return PAPER_TASKS[self.profile.task].learned if self.profile.task else None
 
     def purification(self, alphas: str, preprocessing: str = "") -> MLVGMPurification:
         """Ours.

@@ -30,6 +30,7 @@ class Profile:
         confidence: of C&W.
         constant: the first c of C&W.
         window: of C&W's early stop.
+        task: of the paper, with published checkpoints; "" for generators of our own.
     """
 
     data: str
@@ -48,6 +49,7 @@ class Profile:
     confidence: float = 0.05
     constant: float = 16.0
     window: int = 16
+    task: str = ""
 
     @property
     def start_norm(self) -> float:
@@ -66,10 +68,39 @@ def _ours(name: str, data: str, **changed: Any) -> Profile:
     return Profile(data=data, generator=f"nvae-{name}", classifier=f"cnn-{name}", **own)
 
 
+# Tables 2 and 3 of the supplement, preprocessing of its appendix D.
+_GENDER: dict[str, Any] = {
+    **{"resolution": 256, "highest": 1.0, "fgsm": 4.0, "noise": 4.0, "sizes": (0.5, 1.0, 2.0, 4.0)},
+    **{"candidates": 2, "overshoot": 0.01, "rate": 1e-3, "confidence": 0.01, "constant": 64.0, "window": 32},
+}
+_IDS: dict[str, Any] = {"resolution": 64, "fgsm": 2.0, "noise": 2.0, "sizes": (0.5, 1.0, 2.0, 3.0), "candidates": 8}
+_CARS: dict[str, Any] = {
+    **{"resolution": 128, "fgsm": 4.0, "noise": 4.0, "sizes": (0.5, 1.0, 2.0, 4.0)},
+    **{"rate": 2e-3, "confidence": 0.02, "constant": 24.0},
+}
+
+
+def _small(task: dict[str, Any]) -> dict[str, Any]:
+    """At 64 pixels: lengths of steps and noise are those of the identities, for their number of pixels."""
+    return {**task, "resolution": 64, "fgsm": 2.0, "noise": 2.0}
+
+
 PROFILES: Mapping[str, Profile] = {
     # Digits take larger perturbations than garments.
     "smoke": _ours("mnist", "mnist-embedded", fgsm=3.0, noise=2.0, sizes=(1.0, 1.5, 2.0, 3.0)),
     "fashion": _ours("fashion", "fashion-mnist"),
+    # The paper's tasks in small, with generators of our own; nvae-faces has seen the same persons' training photos.
+    "faces": Profile(data="celeba-10k-gender", generator="nvae-faces", classifier="cnn-gender", **_small(_GENDER)),
+    "identities": Profile(data="celeba-100-identities", generator="nvae-faces", classifier="cnn-identities", **_small(_IDS)),
+    "cars": Profile(data="stanford-cars-4", generator="nvae-cars", classifier="cnn-cars", **_CARS),
+    # The tasks themselves; the generators are published checkpoints.
+    "paper-gender": Profile(data="celeba-hq-gender", generator="e4e", classifier="resnet50-gender", task="gender", **_GENDER),
+    "paper-identities": Profile(
+        data="celeba-identities", generator="NVAE", classifier="vgg11-identities", task="identities", **_IDS
+    ),
+    "paper-cars": Profile(
+        data="stanford-cars-types", generator="Style Transformer", classifier="resnext50-cars", task="cars", **_CARS
+    ),
 }
 
 
