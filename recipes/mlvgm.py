@@ -22,6 +22,7 @@ if not __package__:  # run as a file
 
 from gencls import zoo
 from gencls.core import GenclsError
+from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import Section, write_paper
 from recipes.purification import analyses, experiments, figures, tables
 from recipes.purification.runs import ALPHAS, Run
@@ -33,7 +34,7 @@ def report(run: Run) -> Path:
     random = analyses.random_alphas(run)
     drawn = list(figures.every_figure(run, random))
 
-    def of(section: str, *names: str) -> list[figures.NamedFigure]:
+    def of(section: str, *names: str) -> list[NamedFigure]:
         return [figure for figure in drawn if figure.section == section and (not names or figure.name in names)]
 
     preprocessed, compared = experiments.preprocessed(run), experiments.compared(run)

@@ -88,13 +88,11 @@ def measure_random_alphas(run: Run) -> None:
     known = json.loads(path.read_text()) if path.is_file() else {"key": accuracy.key(), "accuracies": []}
     if known["key"] != accuracy.key():
         raise GenclsError(f"{path}: expected accuracies of this generator, classifier and images, got others; delete the file")
-    found = known["accuracies"]
-    for number, alphas in enumerate(every[len(found) :], start=len(found) + 1):
-        found.append(accuracy(alphas))
-        if number % 16 == 0 or number == len(every):
-            content = json.dumps({"key": known["key"], "accuracies": found})
-            atomically(path, lambda part, content=content: part.write_text(content))
-            print(f"  {number} of {len(every)}", flush=True)
+    for number in range(len(known["accuracies"]), len(every)):
+        known["accuracies"].append(accuracy(every[number]))
+        if (number + 1) % 16 == 0 or number + 1 == len(every):
+            atomically(path, lambda part: part.write_text(json.dumps(known)))
+            print(f"  {number + 1} of {len(every)}", flush=True)
 
 
 def random_alphas(run: Run) -> pd.DataFrame | None:

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from gencls.core import GenclsError, fingerprint
 from gencls.eval import Study, closest_distances, diagnose, success_rate_curve
@@ -14,7 +16,7 @@ from recipes.purification import analyses
 from recipes.purification.runs import ALPHAS, PREPROCESSING, STANDALONE, Run, slug
 from recipes.records import records_of, unfinished
 
-__all__ = ["PARTS", "best", "compared", "configurations", "preprocessed", "records", "run_parts"]
+__all__ = ["PARTS", "best", "chosen", "compared", "configurations", "preprocessed", "records", "run_parts"]
 
 PARTS = ("learn", "random", "alphas", "preprocessing", "comparison", "clean", "doctor")
 """In their order; "random" and "learn" need nothing, "preprocessing" and what follows need the best alphas."""
@@ -25,8 +27,8 @@ def folder_of(name: str) -> str:
     return f"attacks/{slug(name)}"
 
 
-def records(run: Run, name: str):  # type: ignore[no-untyped-def]
-    """What is recorded of a defense, a frame; empty while nothing is."""
+def records(run: Run, name: str) -> pd.DataFrame:
+    """What is recorded of a defense; empty while nothing is."""
     return records_of(run.out, folder_of(name))
 
 
@@ -109,7 +111,7 @@ def _jobs(run: Run, names: Sequence[str]) -> Iterator[Job]:
         yield Job(folder_of(name), partial(study, name=name))
 
 
-def examine(run: Run, name: str) -> dict:  # type: ignore[type-arg]
+def examine(run: Run, name: str) -> dict[str, Any]:
     """What the doctor says of a defense: ``verdict`` and ``checks``; once, as the file's name knows weights and settings."""
     defense = run.defense(name)
     path = run.out / "doctor" / f"{slug(name)}-{fingerprint(defense)}.json"
@@ -129,11 +131,11 @@ def examine(run: Run, name: str) -> dict:  # type: ignore[type-arg]
         content = json.dumps({"verdict": diagnosis.verdict, "text": diagnosis.text(name), **diagnosis.to_json()}, indent=1)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomically(path, lambda part: part.write_text(content))
-    found: dict = json.loads(path.read_text())  # type: ignore[type-arg]
+    found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
-def examined(run: Run, name: str) -> dict | None:  # type: ignore[type-arg]
+def examined(run: Run, name: str) -> dict[str, Any] | None:
     """The same, or None while the doctor has not been asked."""
     path = run.out / "doctor" / f"{slug(name)}-{fingerprint(run.defense(name))}.json"
     return json.loads(path.read_text()) if path.is_file() else None

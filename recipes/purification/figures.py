@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gencls.core import TransformedClassifier, draws, forward_draws, keyed, stream_seed
+from gencls.core import draws, forward_draws, keyed, stream_seed
 from gencls.defenses import alpha_schedule, fgsm_examples
 from gencls.eval import closest_distances, success_rate_curve
 from gencls.eval.curves import SuccessCurve
@@ -61,7 +61,7 @@ def every_figure(run: Run, random: pd.DataFrame | None) -> Iterator[NamedFigure]
             yield NamedFigure("alphas", "figure-3a", "Figures 3 to 5 (a): monotonicity and accuracy", _scatter(random))
         yield NamedFigure("alphas", "figure-3b", "Figures 3 to 5 (b): alphas of the levels", _levels(run))
         if run.learned is not None:
-            yield _mixed(run)
+            yield _mixed(run, analyses.class_levels(run.learned))
             yield _purified(run)
     limit = run.profile.sizes[-1]
     ours = experiments.chosen(run)
@@ -122,11 +122,8 @@ def _decided(run: Run, images: Tensor) -> list[str]:
         return [run.data.class_names[k] for k in run.classifier(images).argmax(dim=1).tolist()]
 
 
-def _mixed(run: Run) -> NamedFigure:
+def _mixed(run: Run, levels: Sequence[int]) -> NamedFigure:
     """Pairs of different classes, with what the classifier says of each image."""
-    if run.learned is None:
-        raise AssertionError("the caller asks for learned alphas first")
-    levels = analyses.class_levels(run.learned)
     labels, pairs = run.data.labels.tolist(), list[tuple[int, int]]()
     for i in range(len(labels)):
         used = {k for pair in pairs for k in pair}
@@ -156,12 +153,11 @@ def _purified(run: Run) -> NamedFigure:
         known = run.classifier(images).argmax(dim=1) == labels
     chosen = torch.nonzero(fooled & known).flatten().tolist()
     columns = {"clean": images, "adversarial": adversarial}
-    for name in (ours, *(name for name in ("ND-VAE", "A-VAE") if name in run.profile.baselines)):
-        defense = run.defense(name)
-        if not isinstance(defense, TransformedClassifier):
-            raise AssertionError(f"{name} is a transform in front of a classifier")
-        with torch.no_grad(), keyed([stream_seed(run.seed, "shown", i) for i in range(count)]), draws(range(1)):
-            columns[name] = forward_draws(defense.transform, adversarial, 1)
+    for name in (ours, "ND-VAE", "A-VAE"):
+        transform = run.transform(name) if name == ours or name in run.profile.baselines else None
+        if transform is not None:
+            with torch.no_grad(), keyed([stream_seed(run.seed, "shown", i) for i in range(count)]), draws(range(1)):
+                columns[name] = forward_draws(transform, adversarial, 1)
     words = {name: _decided(run, column) for name, column in columns.items()}
     truth = [run.data.class_names[k] for k in labels.tolist()]
     right = [i for i in chosen if words[ours][i] == truth[i]][:_CASES]

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
 
 from gencls import zoo
-from gencls.core import Defense, GenclsError, MultiLatentModel, TransformedClassifier
+from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier
 from gencls.defenses import (
     AVAEPurification,
     FixedLengthNoise,
@@ -208,22 +207,27 @@ class Run:
 
     def defense(self, name: str) -> Defense:
         """A defense by its name in the figures: "linear", "linear + noise", "noise", "no defense", "TRADES" and so on."""
-        if name == "no defense":
-            return self.classifier
-        if name in self.profile.baselines:
-            zoo_name = self.profile.baselines[name]
-            made = zoo.load(zoo_name, weights=self.path(zoo_name)).to(self.device)
-            if name == "A-VAE" and isinstance(made, TransformedClassifier) and isinstance(made.transform, AVAEPurification):
-                as_: Literal["a-vae", "mlvgm"] = "mlvgm" if self.as_ == "code" else "a-vae"
-                return self._behind(AVAEPurification.of_paper(made.transform.network, as_=as_))
-            return made
-        if name in STANDALONE:
-            return self._behind(self._noise if name == "noise" else self._blur)
-        alphas, _, preprocessing = name.partition(" + ")
-        return self._behind(self.purification(alphas, preprocessing))
+        transform = self.transform(name)
+        if transform is not None:
+            return TransformedClassifier(transform, self.classifier, self.data.num_classes).eval()
+        return self._baseline(name) if name in self.profile.baselines else self.classifier
 
-    def _behind(self, transform: nn.Module) -> Defense:
-        return TransformedClassifier(transform, self.classifier, self.data.num_classes).eval()  # type: ignore[arg-type]
+    def transform(self, name: str) -> Transform | None:
+        """What stands in front of the classifier; None for defenses without."""
+        if name in self.profile.baselines:
+            made = self._baseline(name)
+            transform = made.transform if isinstance(made, TransformedClassifier) else None
+            if isinstance(transform, AVAEPurification):
+                return AVAEPurification.of_paper(transform.network, as_="mlvgm" if self.as_ == "code" else "a-vae")
+            return transform
+        if name in STANDALONE:
+            return self._noise if name == "noise" else self._blur
+        alphas, _, preprocessing = name.partition(" + ")
+        return None if name == "no defense" else self.purification(alphas, preprocessing)
+
+    def _baseline(self, name: str) -> Defense:
+        zoo_name = self.profile.baselines[name]
+        return zoo.load(zoo_name, weights=self.path(zoo_name)).to(self.device)
 
     def attacks(self, defense: Defense) -> Mapping[str, Attack]:
         """DeepFool, C&W and AutoAttack with the budget's steps (section 4, tables 2 and 3 of the supplement)."""

@@ -1,12 +1,12 @@
 """The tables: what has to be optimised, the attacks' settings, success rates, clean accuracies, the doctor's findings."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from torch import nn
 
-from gencls.core import TransformedClassifier
 from gencls.eval import closest_distances
 from gencls.eval.report.columns import MISSING, percent
 from gencls.eval.report.paper import Cell, PaperTable, Row
@@ -43,8 +43,7 @@ def parameters_table(run: Run) -> PaperTable:
     counts: dict[str, int] = {}
     for name in ("TRADES", "A-VAE", "ND-VAE"):
         if name in run.profile.baselines:
-            defense = run.defense(name)
-            counts[name] = _count(defense.transform if isinstance(defense, TransformedClassifier) else defense)
+            counts[name] = _count(run.transform(name) or run.defense(name))
     counts |= {"ours with BO": run.generator.num_levels, "ours without BO": 0}
     rows = [Row(name, (Cell(f"{n:,}"), Cell(_magnitude(n)), Cell(_PRINTED_PARAMETERS[name]))) for name, n in counts.items()]
     return PaperTable(
@@ -84,8 +83,6 @@ def attacks_table(run: Run) -> PaperTable:
 
 def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
     """What figures 3 to 5 (a, b) say in numbers: the search, and the correlation of monotonicity and accuracy."""
-    import json
-
     rows, notes = [], []
     path = run.out / "learned.json"
     if path.is_file():

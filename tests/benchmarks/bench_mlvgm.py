@@ -1,6 +1,7 @@
 """What an EoT gradient through a purifier costs when an image is encoded once, when each draw is, and what its passes cost.
 
     python tests/benchmarks/bench_mlvgm.py [ROUNDS]
+    python tests/benchmarks/bench_mlvgm.py order [ROUNDS]    the NVAE for FashionMNIST with weights in either order in memory
 
 Convolutional encoder and style-like decoder of equal depth at 64 x 64 pixels, and a small NVAE of six levels at 32 x 32; EoT
 with 32 draws, forward and backward, keyed streams. Beside them the bare passes of "once", without streams. Process CPU time,
@@ -14,6 +15,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from gencls import zoo
 from gencls.core import EoT, Latents, Mix, MultiLatentModel, TransformedClassifier, keyed
 from gencls.defenses import FixedLengthNoise, MLVGMPurification
 from gencls.zoo.networks import NVAE
@@ -126,9 +128,37 @@ def main(rounds: int) -> None:
                 )
 
 
+def order(rounds: int) -> None:
+    """Weights with channels first, as loaded, and last."""
+    torch.set_num_threads(1)
+    network = zoo.load("cnn-fashion")
+    variants = {}
+    for name in ("channels first", "channels last"):
+        model = zoo.load_generator("nvae-fashion")
+        if name == "channels last":
+            model = model.to(memory_format=torch.channels_last)
+        variants[name] = EoT(TransformedClassifier(MLVGMPurification(model, "linear", highest=0.7), network, 10), DRAWS)
+    for count in (1, 4):
+        images = torch.rand(count, 1, 28, 28)
+        first, last = (gradient(eot, images)[1] for eot in variants.values())  # warm-up
+        seconds: dict[str, list[float]] = {name: [] for name in variants}
+        for _ in range(rounds):
+            for name, eot in variants.items():
+                seconds[name].append(gradient(eot, images)[0])
+        times = ", ".join(f"{name} {1000 * median(taken) / count / DRAWS:.2f}" for name, taken in seconds.items())
+        print(
+            f"{count} images: ms per draw: {times}; last / first {ratio(*reversed(seconds.values())):.2f}; relative "
+            f"difference {float((first - last).abs().max() / first.abs().max()):.0e}",
+            flush=True,
+        )
+
+
 def ratio(first: list[float], second: list[float]) -> float:
     return median(one / other for one, other in zip(first, second, strict=True))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    arguments = sys.argv[1:]
+    chosen = order if arguments[:1] == ["order"] else main
+    numbers = arguments[1:] if chosen is order else arguments
+    chosen(int(numbers[0]) if numbers else 7)
