@@ -8,9 +8,10 @@ import torch
 from matplotlib.figure import Figure
 
 from gencls.core import GenclsError
+from gencls.eval.curves import success_rate_curve
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import Cell, PaperTable, Row, Section, write_paper
-from gencls.eval.report.paper_figures import Tile, plateau, tile_grid
+from gencls.eval.report.paper_figures import Tile, plateau, success_panels, tile_grid
 
 TABLE = PaperTable(
     "table-1",
@@ -133,3 +134,19 @@ def test_plateau_draws_both_in_one_order():
     assert lines["ours, 95 % interval"] == [[0, 90], [1, 40]]
     assert lines["they"] == [[1, 60], [2, 50]]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "10", "50"]
+
+
+def test_success_panels_draw_each_curve_to_the_limit_in_one_colour():
+    first, second = (success_rate_curve(distances, resamples=1) for distances in ([0.0, 1.0], [0.5, float("inf")]))
+    figure = success_panels({"DeepFool": {"ours": first, "blur": second}, "C&W": {"blur": second}}, limit=2, dotted=["blur"])
+    assert isinstance(figure, Figure)
+    panels = {axis.get_title(): axis.lines for axis in figure.axes}
+    assert list(panels) == ["DeepFool", "C&W"]
+    ours, blur = panels["DeepFool"]
+    assert ours.get_xydata().tolist() == [[0, 50], [1, 100], [2, 100]]
+    assert blur.get_xydata().tolist() == [[0, 0], [0.5, 50], [2, 50]]
+    assert ours.get_drawstyle() == "steps-post"
+    assert blur.get_color() == panels["C&W"][0].get_color() != ours.get_color()
+    assert (ours.get_linestyle(), blur.get_linestyle()) == ("-", ":")
+    with pytest.raises(GenclsError, match="expected at least one curve"):
+        success_panels({"DeepFool": {}}, limit=1)
