@@ -207,6 +207,7 @@ _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
     {
         "cnn-gaussian-mnist": partial(_classifier, "cnn-gaussian-mnist"),
+        "cnn-plain-fashion": partial(_classifier, "cnn-plain-fashion"),
         "cnn-noise-mnist": _noise,
         "cnn-blur-mnist": _blur,
         **{name: partial(_classifier, name) for data in _DATA for name in (f"{kind}-{data}" for kind in _CLASSIFIERS)},

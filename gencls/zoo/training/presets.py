@@ -1,7 +1,7 @@
 """The trainings that make the weights of the zoo, by name: ``METHOD-DATA``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -253,6 +253,8 @@ def _small_photo_cnn(task: str, data: str, architecture: str, *, epochs: int, dr
     )
 
 
+_FASHION_CNN = next(item for data in _DATA_SETS for item in _classifiers(data) if item.name == "cnn-fashion")
+
 _ALL: tuple[Preset, ...] = (
     ClassifierPreset(
         name="cnn-mnist",
@@ -264,6 +266,9 @@ _ALL: tuple[Preset, ...] = (
         batch_size=128,
         learning_rate=2e-3,
         dropout=0.1,
+    ),
+    replace(
+        _FASHION_CNN, name="cnn-plain-fashion", what="CNN of thesis Table 2.1, trained plainly", perturbation=Plain(), epochs=5
     ),
     *(item for data in _DATA_SETS for item in (*_classifiers(data), *_autoencoders(data))),
     _small_photo_cnn("gender", "celeba-10k-gender", "photo-64", epochs=30, dropout=0.1),
