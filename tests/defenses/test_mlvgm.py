@@ -11,6 +11,7 @@ from gencls.defenses import (
     PAPER_TASKS,
     FixedLengthNoise,
     GaussianBlur,
+    GaussianNoise,
     MLVGMPurification,
     alpha_schedule,
     paper_blur,
@@ -213,6 +214,13 @@ ERRORS = {
     "expected 3 alphas, one per level of the model, got 2": lambda: MLVGMPurification(MeanRowsPixels(), (0.1, 0.2)),
     "expected alphas in [0, 1], got alphas[1] = 1.5": lambda: MLVGMPurification(MeanRowsPixels(), (0, 1.5, 1)),
     "expected alphas in [0, 1], got alphas[0] = nan": lambda: MLVGMPurification(MeanRowsPixels(), (math.nan, 1, 1)),
+    "expected a list of numbers, got numbers of shape (1, 3)": lambda: MLVGMPurification(MeanRowsPixels(), [[0.1] * 3]),
+    "expected a list of numbers, got numbers of shape (3, 1)": lambda: MLVGMPurification(MeanRowsPixels(), torch.zeros(3, 1)),
+    "expected the name of a schedule or a list of numbers, got [0.1, 'a', 0.1]": lambda: MLVGMPurification(
+        MeanRowsPixels(), [0.1, "a", 0.1]
+    ),
+    "or a list of numbers, got [0.1, None, 0.1]": lambda: MLVGMPurification(MeanRowsPixels(), [0.1, None, 0.1]),
+    "or a list of numbers, got [0.1, [0.2], 0.1]": lambda: MLVGMPurification(MeanRowsPixels(), [0.1, [0.2], 0.1]),
     "expected a name among linear, cosine, uniform": lambda: MLVGMPurification(MeanRowsPixels(), "learned"),
     "at least 1 level, got 'linear' and 0": lambda: alpha_schedule("linear", 0),
     "expected highest in [0, 1] and limit among scale, clip": lambda: MLVGMPurification(
@@ -225,6 +233,8 @@ ERRORS = {
     "got 'code' and 'denoise'": lambda: MLVGMPurification.of_paper(levels(18), "gender", preprocessing="denoise"),
     "expected a finite L2 length > 0": lambda: FixedLengthNoise(0.0),
     "expected resolution >= 16": lambda: paper_blur(8),
+    "GaussianBlur: expected a finite sigma > 0 and radius >= 1, got sigma=inf": lambda: GaussianBlur(math.inf),
+    "GaussianNoise: expected a finite sigma > 0 in [0, 1] pixel units, got inf": lambda: GaussianNoise(math.inf),
 }
 
 

@@ -187,9 +187,11 @@ def test_the_latent_is_drawn_from_the_posterior_and_the_image_framed() -> None:
 
 
 def test_a_vae_refuses_sizes_that_do_not_fit() -> None:
-    for wrong in ({"image_shape": (1, 16, 16)}, {"image_shape": (1, 28, 33)}, {"pool": 4}, {"pool": 3}, {"latent_channels": 3}):
+    shapes: tuple[tuple[int, ...], ...] = ((), (28, 28), (1, 16, 16), (1, 28, 33))
+    others: tuple[dict[str, Any], ...] = ({"pool": 4}, {"pool": 3}, {"latent_channels": 3})
+    for wrong in (*({"image_shape": shape} for shape in shapes), *others):
         with pytest.raises(GenclsError, match="AVAE: expected numbers >= 1, an even latent_channels, H and W above 16"):
-            AVAE(**{"image_shape": (1, 28, 28), **wrong})  # type: ignore[arg-type]
+            AVAE(**{"image_shape": (1, 28, 28), **wrong})
     with pytest.raises(GenclsError, match="expected .* of shape \\(N, 1, 28, 28\\), got .* \\(2, 1, 32, 32\\)"):
         AVAE((1, 28, 28))(torch.rand(2, 1, 32, 32))
     with pytest.raises(GenclsError, match="A-VAE: expected weights >= 0, got -1"):
@@ -230,8 +232,10 @@ def test_nd_vae_pads_what_cannot_be_halved() -> None:
     assert made.shape == (2, 1, 29, 28)
     assert made.min() >= 0
     assert made.max() <= 1
-    with pytest.raises(GenclsError, match="NDVAE: expected images of shape \\(N, 1, 29, 28\\), got \\(2, 1, 28, 28\\)"):
+    with pytest.raises(GenclsError, match="NDVAE: expected .* of shape \\(N, 1, 29, 28\\), got .* \\(2, 1, 28, 28\\)"):
         network(torch.rand(2, 1, 28, 28))
+    with pytest.raises(GenclsError, match="NDVAE: expected floating-point images of shape .*, got torch.uint8 of shape"):
+        network(torch.zeros(2, 1, 29, 28, dtype=torch.uint8))
     with pytest.raises(GenclsError, match="NDVAE: expected image_shape \\(C, H, W\\) of numbers >= 1, got \\(28, 28\\)"):
         NDVAE((28, 28))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, MultiLatentModel, keyed, seeded
 from gencls.zoo import generator_names, load, load_data, load_generator
 from gencls.zoo.checkpoints import read_card
+from gencls.zoo.models import WEIGHTS
 from gencls.zoo.networks import NVAE, SmallStyleAutoencoder, SmallStyleEncoder, StyleGAN2, StyleGAN2Discriminator
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.generator_presets import GENERATOR_PRESETS, GeneratorPreset, NVAEPreset, StylePreset
@@ -249,6 +250,8 @@ def test_frechet_distance_of_gaussians() -> None:
 def test_unknown_generators_and_wrong_settings() -> None:
     with pytest.raises(GenclsError, match="unknown generator 'biggan'; expected one of nvae-fashion"):
         load_generator("biggan")
+    with pytest.raises(GenclsError, match="expected the weights of a SmallStyleAutoencoder for stylegan2-fashion; got a NVAE"):
+        load_generator("stylegan2-fashion", weights=WEIGHTS / "nvae-fashion.safetensors")
     with pytest.raises(GenclsError, match="Make them with: gencls train nvae-fashion"):
         load_generator("nvae-fashion", weights="/nowhere.safetensors")
     network = NVAE((1, 8, 8), groups=(1, 1), cells=1, latent_channels=1, channels=4, block_cells=1, mixtures=2)

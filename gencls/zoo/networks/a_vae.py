@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents
 
@@ -52,10 +53,9 @@ class AVAE(nn.Module):
         pool: int = 2,
     ) -> None:
         super().__init__()
-        colours, *sides = image_shape
         side = 2 ** (len(channels) + 1)
-        fits = len(sides) == 2 and all(side // 2 < length <= side for length in sides)
-        numbers = min(colours, *channels, latent_channels, style_dim, style_layers, pool)
+        fits = len(image_shape) == 3 and all(side // 2 < length <= side for length in image_shape[1:])
+        numbers = min(*image_shape, *channels, latent_channels, style_dim, style_layers, pool)
         if not fits or numbers < 1 or latent_channels % 2 or pool.bit_count() != 1 or side // pool < 16:
             raise GenclsError(
                 f"AVAE: expected numbers >= 1, an even latent_channels, H and W above {side // 2} and at most {side} for "
@@ -63,7 +63,8 @@ class AVAE(nn.Module):
                 f"{tuple(image_shape)}, channels {tuple(channels)}, latent_channels {latent_channels}, style_dim {style_dim}, "
                 f"style_layers {style_layers} and pool {pool}"
             )
-        self.image_shape = (colours, sides[0], sides[1])
+        colours, height, width = image_shape
+        self.image_shape = (colours, height, width)
         self.side, self.pool = side, pool
         halvings = (side // pool // 4).bit_length() - 1
         widths = [max(1, 2 * latent_channels // 2**i) for i in reversed(range(halvings))]  # ..., latent, 2 latent
@@ -86,11 +87,7 @@ class AVAE(nn.Module):
         Raises:
             GenclsError: for images of another shape.
         """
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not images.is_floating_point():
-            raise GenclsError(
-                f"AVAE: expected floating-point images of shape (N, {', '.join(map(str, self.image_shape))}), got "
-                f"{images.dtype} of shape {tuple(images.shape)}"
-            )
+        check_image_shape(images, self.image_shape, name="AVAE")
         maps = F.avg_pool2d(self.framed(images), self.pool)
         skip = maps = self.encoder[0](maps)
         for block in list(self.encoder)[1:]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.hierarchical_vae import HierarchicalVAEOutput
 from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
@@ -78,12 +79,9 @@ class NDVAE(nn.Module):
             images: (N, C, H, W) in [0, 1].
 
         Raises:
-            GenclsError: for images of another shape.
+            GenclsError: for images of another shape or type.
         """
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            raise GenclsError(
-                f"NDVAE: expected images of shape (N, {', '.join(map(str, self.image_shape))}), got {tuple(images.shape)}"
-            )
+        check_image_shape(images, self.image_shape, name="NDVAE")
         output: HierarchicalVAEOutput = self.vae(self.framed(images))
         return output
 
