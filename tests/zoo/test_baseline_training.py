@@ -19,7 +19,7 @@ from gencls.zoo.data import ImageData
 from gencls.zoo.networks import AVAE, CNN, NDVAE, AVAECritic
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.a_vae import AVAETraining, gradient_penalty
-from gencls.zoo.training.nd_vae import NDVAETraining, kl_weight
+from gencls.zoo.training.nd_vae import NDVAETraining
 from gencls.zoo.training.perturbations import FastGradient, KLAdversarial, Plain, prediction_divergence
 from gencls.zoo.training.purifier_presets import AVAEPreset, NDVAEPreset
 from gencls.zoo.training.purifiers import measure_purifier
@@ -148,7 +148,7 @@ def test_the_losses_of_a_vae() -> None:
     module = small_avae(drift=0.1, penalty=3.0)
     network, critic = module.network, module.critic
     images = torch.rand(3, 1, 28, 28)
-    real, fake = network.framed(images), torch.randn(3, 1, 32, 32)
+    real, fake = network.padded(images), torch.randn(3, 1, 32, 32)
     with seeded(1):
         found = module.critic_losses(real, fake)
     with seeded(1):
@@ -168,13 +168,13 @@ def test_the_losses_of_a_vae() -> None:
     torch.testing.assert_close(losses["error"], (made - real).square().mean())
 
 
-def test_the_latent_is_drawn_from_the_posterior_and_the_image_framed() -> None:
+def test_the_latent_is_drawn_from_the_posterior_and_the_image_padded() -> None:
     network = small_avae().network
     images = torch.rand(2, 1, 28, 28)
-    framed = network.framed(images)
-    assert framed.shape == (2, 1, 32, 32)
-    assert (framed[:, :, :2] == -1).all()
-    torch.testing.assert_close(network.unframed(framed), images)
+    padded = network.padded(images)
+    assert padded.shape == (2, 1, 32, 32)
+    assert (padded[:, :, :2] == -1).all()
+    torch.testing.assert_close(network.cropped(padded), images)
     skip, mean, log_variance = network.encode(images)
     assert mean.shape == log_variance.shape == (2, 4, 4, 4)
     noise = network.noise((skip, mean, log_variance))
@@ -241,8 +241,11 @@ def test_nd_vae_pads_what_cannot_be_halved() -> None:
         NDVAE((28, 28))
 
 
-def test_the_weight_of_the_divergence_rises() -> None:
-    assert [kl_weight(share, 0.3) for share in (0.0, 0.15, 0.3, 1.0)] == [1e-4, 0.5, 1.0, 1.0]
+def test_the_classifier_that_nd_vae_defends_is_copied() -> None:
+    classifier = Margins(torch.randn(1, 28, 28)).eval()
+    module = NDVAETraining(NDVAE((1, 28, 28), groups=(1, 1), channels=2), classifier, **SHARED)
+    module._classifier[0].double()  # as a move to another device
+    assert classifier.weight.dtype == torch.float32
 
 
 def test_bad_settings() -> None:

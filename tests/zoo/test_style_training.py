@@ -16,8 +16,9 @@ from gencls.zoo.networks import SmallStyleAutoencoder, SmallStyleEncoder, StyleG
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.generator_presets import StylePreset
 from gencls.zoo.training.measure_generators import autoencoded, measure_generator, samples
+from gencls.zoo.training.moving_average import move_average
 from gencls.zoo.training.perturbations import Plain
-from gencls.zoo.training.style import StyleTraining, gradient_penalty, mixed_codes, move_average, path_lengths
+from gencls.zoo.training.style import StyleTraining, mixed_codes, path_lengths, r1_penalty
 from tests.trainings import logged, resumed
 
 TINY: dict[str, Any] = {"data": "mnist-embedded", "limit": 128, "progress": False, "measured": 20}
@@ -75,9 +76,9 @@ class LinearCritic(nn.Module):
         return (images * self.weight).flatten(1).sum(1) + 3.0
 
 
-def test_gradient_penalty_of_a_linear_discriminator_is_the_square_of_its_weights() -> None:
+def test_r1_penalty_of_a_linear_discriminator_is_the_square_of_its_weights() -> None:
     critic = LinearCritic(torch.randn(1, 4, 4))
-    penalty = gradient_penalty(critic, torch.rand(5, 1, 4, 4))
+    penalty = r1_penalty(critic, torch.rand(5, 1, 4, 4))
     torch.testing.assert_close(penalty, critic.weight.square().sum())
     (gradient,) = torch.autograd.grad(penalty, critic.weight)
     torch.testing.assert_close(gradient, 2 * critic.weight)
@@ -179,10 +180,10 @@ def test_the_losses_of_the_encoder() -> None:
 def test_small_images_get_a_margin_that_is_cut_off_again() -> None:
     network = style_training().network
     images = torch.rand(3, 1, 14, 14)
-    framed = network.framed(images)
-    assert framed.shape == (3, 1, 16, 16)
-    assert torch.equal(network.frame(framed), images)
-    assert float(framed.sum() - images.sum()) == pytest.approx(-3 * (16**2 - 14**2), rel=1e-5)
+    padded = network.padded(images)
+    assert padded.shape == (3, 1, 16, 16)
+    assert torch.equal(network.frame(padded), images)
+    assert float(padded.sum() - images.sum()) == pytest.approx(-3 * (16**2 - 14**2), rel=1e-5)
 
 
 def test_the_discriminator_sees_the_spread_of_a_group() -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents
+from gencls.zoo.networks.margins import central_margins, crop, pad
 
 __all__ = ["AVAE", "AVAECritic"]
 
@@ -66,6 +67,7 @@ class AVAE(nn.Module):
         colours, height, width = image_shape
         self.image_shape = (colours, height, width)
         self.side, self.pool = side, pool
+        self._margins = central_margins((height, width), (side, side))
         halvings = (side // pool // 4).bit_length() - 1
         widths = [max(1, 2 * latent_channels // 2**i) for i in reversed(range(halvings))]  # ..., latent, 2 latent
         self.encoder = nn.ModuleList(_Down(b, a) for b, a in zip([colours, *widths], widths, strict=False))
@@ -88,7 +90,7 @@ class AVAE(nn.Module):
             GenclsError: for images of another shape.
         """
         check_image_shape(images, self.image_shape, name="AVAE")
-        maps = F.avg_pool2d(self.framed(images), self.pool)
+        maps = F.avg_pool2d(self.padded(images), self.pool)
         skip = maps = self.encoder[0](maps)
         for block in list(self.encoder)[1:]:
             maps = block(maps)
@@ -120,28 +122,20 @@ class AVAE(nn.Module):
 
     def decode(self, encoded: Latents, noise: Latents, *, temperature: float = 1.0) -> Tensor:
         """A realisation of each image, (N, C, H, W) in [0, 1]."""
-        return self.unframed(self.realise(encoded, noise, temperature=temperature)).clamp(0.0, 1.0)
+        return self.cropped(self.realise(encoded, noise, temperature=temperature)).clamp(0.0, 1.0)
 
     def forward(self, images: Tensor) -> Tensor:
         """One realisation of each image (N, C, H, W) in [0, 1]."""
         encoded = self.encode(images)
         return self.decode(encoded, self.noise(encoded))
 
-    def framed(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] to (N, C, side, side) in [-1, 1], padded with -1."""
-        left, right, top, bottom = self._margins()
-        return F.pad(2 * images - 1, (left, right, top, bottom), value=-1.0)
+    def padded(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to (N, C, side, side) in [-1, 1], with margins of -1."""
+        return pad(2 * images - 1, self._margins, value=-1.0)
 
-    def unframed(self, images: Tensor) -> Tensor:
-        """The inverse of :meth:`framed`."""
-        left, _, top, _ = self._margins()
-        _, height, width = self.image_shape
-        return (images[:, :, top : top + height, left : left + width] + 1) / 2
-
-    def _margins(self) -> tuple[int, int, int, int]:
-        _, height, width = self.image_shape
-        across, down = self.side - width, self.side - height
-        return across // 2, across - across // 2, down // 2, down - down // 2
+    def cropped(self, images: Tensor) -> Tensor:
+        """The inverse of :meth:`padded`."""
+        return (crop(images, self._margins) + 1) / 2
 
 
 class AVAECritic(nn.Module):
