@@ -50,16 +50,16 @@ class AVAEPurification(Transform):
         Args:
             network: the autoencoder.
             realisations: S >= 1; 128 in the published code.
-            temperature: factor of the posterior's standard deviation, >= 0.
+            temperature: factor of the posterior's standard deviation, >= 0 and finite.
             per_pass: realisations of an image that are made at once, >= 1; other numbers draw other ones.
 
         Raises:
             GenclsError: for numbers out of range.
         """
         super().__init__()
-        if min(realisations, per_pass) < 1 or not temperature >= 0:
+        if min(realisations, per_pass) < 1 or not 0 <= temperature < torch.inf:
             raise GenclsError(
-                f"AVAEPurification: expected realisations and per_pass >= 1 and temperature >= 0, got {realisations}, "
+                f"AVAEPurification: expected realisations and per_pass >= 1 and a finite temperature >= 0, got {realisations}, "
                 f"{per_pass} and {temperature}"
             )
         self.network = network

@@ -134,7 +134,8 @@ class DefenseGAN(Transform):
         targets = repeat_rows(images, self.restarts)
         latents = self.descend(targets, starts.flatten(0, 1))
         with torch.no_grad():
-            best = self._distance(latents, targets).view(len(images), self.restarts).argmin(1)
+            distances = self._distance(latents, targets).view(len(images), self.restarts)
+            best = distances.nan_to_num(torch.inf, posinf=torch.inf).argmin(1)  # a start that diverges is never the best
             rows = torch.arange(len(images), device=images.device)
             chosen = latents.view_as(starts)[rows, best]
             return self.generator(chosen).clamp(0.0, 1.0), chosen, starts[rows, best]

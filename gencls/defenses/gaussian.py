@@ -21,11 +21,11 @@ class GaussianNoise(Transform):
         """Take the standard deviation ``sigma`` > 0 in [0, 1] pixel units.
 
         Raises:
-            GenclsError: for a sigma that is not positive.
+            GenclsError: for a sigma that is not positive and finite.
         """
         super().__init__()
-        if not sigma > 0:
-            raise GenclsError(f"GaussianNoise: expected sigma > 0 in [0, 1] pixel units, got {sigma}")
+        if not 0 < sigma < torch.inf:
+            raise GenclsError(f"GaussianNoise: expected a finite sigma > 0 in [0, 1] pixel units, got {sigma}")
         self.sigma = sigma
 
     def forward(self, images: Tensor) -> Tensor:
@@ -86,11 +86,11 @@ class GaussianBlur(Transform):
             radius: the kernel has 2 * radius + 1 taps; None takes 3 * sigma rounded up, beyond which the weights are < 1 %.
 
         Raises:
-            GenclsError: for a sigma that is not positive or a radius below 1.
+            GenclsError: for a sigma that is not positive and finite, or a radius below 1.
         """
         super().__init__()
-        if not sigma > 0 or (radius is not None and radius < 1):
-            raise GenclsError(f"GaussianBlur: expected sigma > 0 and radius >= 1, got sigma={sigma}, radius={radius}")
+        if not 0 < sigma < torch.inf or (radius is not None and radius < 1):
+            raise GenclsError(f"GaussianBlur: expected a finite sigma > 0 and radius >= 1, got sigma={sigma}, radius={radius}")
         self.sigma = sigma
         self.radius = radius if radius is not None else int(-(-3 * sigma // 1))
         taps = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)

@@ -54,8 +54,8 @@ class AlphaSearch:
     Attributes:
         trials: in the order in which they were made.
         total: how many there will be.
-        chosen: index of the best trial: the highest value, or for a noise-aware search the highest mean of the process, which
-            does not fall for a lucky draw.
+        chosen: index of the best trial: the highest value, or in the result of a noise-aware search the highest mean of the
+            process, which does not fall for a lucky draw. Progress shows the highest value.
     """
 
     trials: tuple[AlphaTrial, ...]
@@ -122,7 +122,7 @@ def learn_alphas(
         seed: of the maximisation's starts.
         path: a JSON file. What is in it is not measured again; it is written, whole or not at all, after each measurement.
         key: what is measured, to recognise the file of another objective; ``PurifiedAccuracy.key()`` is one.
-        report: called after each measurement, for instance ``print``.
+        report: called after each measurement, for instance ``print``; the best trial is there always the highest value.
 
     Raises:
         GenclsError: for settings out of range, a value that is not finite, or a file of something else or of other settings.
@@ -132,7 +132,10 @@ def learn_alphas(
         raise GenclsError(
             f"learn_alphas: expected acquisition 'log-ei' or 'ei' and numbers >= 1, got {acquisition!r} and {numbers}"
         )
-    first = [tuple(map(float, start)) for start in starts] if starts is not None else _paper_starts(num_levels)
+    try:
+        first = [tuple(map(float, start)) for start in starts] if starts is not None else _paper_starts(num_levels)
+    except (TypeError, ValueError):
+        raise GenclsError(f"learn_alphas: expected starts of {num_levels} numbers each, got {starts!r}") from None
     if not first or any(len(start) != num_levels or not all(0 <= alpha <= 1 for alpha in start) for start in first):
         raise GenclsError(f"learn_alphas: expected starts of {num_levels} numbers in [0, 1], got {first}")
     settings = {
@@ -140,6 +143,7 @@ def learn_alphas(
         "starts": [list(start) for start in first],
         "acquisition": acquisition,
         "noise": "fitted" if variance is None else "known",
+        "variance": None if variance is None else [float(variance(value)) for value in (0.0, 0.5, 1.0)],
         "warm": warm,
         "restarts": restarts,
         "raw_samples": raw_samples,
@@ -252,13 +256,13 @@ def _step(seed: int, number: int) -> Iterator[None]:
 def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], dict[str, Any] | None]:
     try:
         content = json.loads(path.read_text())
-        found, fitted = content["settings"], content["fitted"]
-        trials = [AlphaTrial(**{**trial, "alphas": tuple(trial["alphas"])}) for trial in content["trials"]]
         known = content["format"] == _FORMAT
+        found, fitted, trials = _parts(content) if known else ({}, None, [])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GenclsError(f"{path}: expected the file of a search for alphas, got something else: {error!r}") from None
     if not known:
         raise GenclsError(f"{path}: expected a search for alphas of format {_FORMAT}, got {content['format']!r}; update gencls")
+    found.setdefault("variance", settings["variance"])  # older files do not say
     different = [name for name, value in settings.items() if found.get(name) != value]
     if different:
         name = different[0]
@@ -267,6 +271,17 @@ def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], di
             f"take another file, or the settings of this one"
         )
     return trials, fitted
+
+
+def _parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None, list[AlphaTrial]]:
+    """Settings, hyperparameters and trials, or a KeyError, TypeError or ValueError."""
+    found = dict(content["settings"])
+    trials = [AlphaTrial(**{**trial, "alphas": tuple(trial["alphas"])}) for trial in content["trials"]]
+    for trial in trials:
+        inside = all(0 <= alpha <= 1 for alpha in trial.alphas)
+        if len(trial.alphas) != found["num_levels"] or not inside or not math.isfinite(trial.value):
+            raise ValueError(f"a trial of {found['num_levels']} alphas in [0, 1] and a finite value was expected: {trial}")
+    return found, content["fitted"], trials
 
 
 def _write(path: Path, settings: Mapping[str, Any], trials: Sequence[AlphaTrial], fitted: Mapping[str, Any] | None) -> None:

@@ -88,7 +88,8 @@ class MLVGMPurification(Transform):
             noise: added to the image.
 
         Raises:
-            GenclsError: for another number of alphas than the model has levels, or values out of range.
+            GenclsError: for alphas that are no list of numbers, another number of them than the model has levels, or values
+                out of range.
         """
         super().__init__()
         levels = model.num_levels
@@ -200,7 +201,13 @@ class MLVGMPurification(Transform):
 
 
 def _numbers(alphas: Sequence[float] | Tensor) -> tuple[float, ...]:
-    return tuple(torch.as_tensor(alphas, dtype=torch.float64).reshape(-1).tolist())
+    try:
+        given = torch.as_tensor(alphas, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise GenclsError(f"MLVGMPurification: expected the name of a schedule or a list of numbers, got {alphas!r}") from None
+    if given.ndim > 1:
+        raise GenclsError(f"MLVGMPurification: expected a list of numbers, got numbers of shape {tuple(given.shape)}")
+    return tuple(given.reshape(-1).tolist())
 
 
 def paper_blur(resolution: int, *, as_: Source = "code") -> GaussianBlur:

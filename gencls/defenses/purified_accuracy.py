@@ -12,6 +12,7 @@ from gencls.core import (
     GenclsError,
     Latents,
     TransformedClassifier,
+    check_eval_mode,
     check_images,
     check_labels,
     draws,
@@ -38,7 +39,7 @@ def fgsm_examples(
     """One gradient step against the paper's base model, plain autoencoding and classifier: x + eps sign(g) / ||sign(g)||_2.
 
     Args:
-        purification: of which only the model is used: alphas are 0, and there is no preprocessing.
+        purification: of which only the model, in eval mode, is used: alphas are 0, and there is no preprocessing.
         classifier: images (N, C, H, W) in [0, 1] -> logits (N, K); in eval mode.
         images: (N, C, H, W) in [0, 1].
         labels: int64 (N,).
@@ -51,7 +52,8 @@ def fgsm_examples(
         Adversarial images in [0, 1] as floats (the public code rounds them down to 8 bits), and their labels.
 
     Raises:
-        GenclsError: for images or labels of the wrong kind, settings out of range, or where no image is left.
+        GenclsError: for images or labels of the wrong kind, settings out of range, parts in training mode, or where no image
+            is left.
     """
     check_images(images)
     check_labels(labels, num_classes=None, count=len(images))
@@ -60,6 +62,7 @@ def fgsm_examples(
             f"fgsm_examples: expected epsilon > 0, keep 'successful' or 'all' and batch_size >= 1, "
             f"got {epsilon}, {keep!r} and {batch_size}"
         )
+    _check_parts(purification, classifier, name="fgsm_examples")
     base = nn.Sequential(purification.base(), classifier)
     found, wrong = [], []
     for part, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
@@ -77,6 +80,11 @@ def fgsm_examples(
             f"fgsm_examples: expected an epsilon at which the attack succeeds, got {epsilon}, at which it never does"
         )
     return torch.cat(found)[kept], labels[kept]
+
+
+def _check_parts(purification: MLVGMPurification, classifier: nn.Module, *, name: str) -> None:
+    check_eval_mode(purification.model, name=name, what="the purification's model")
+    check_eval_mode(classifier, name=name, what="a classifier")
 
 
 class PurifiedAccuracy:
@@ -102,7 +110,7 @@ class PurifiedAccuracy:
         """Take what is measured.
 
         Args:
-            purification: whose alphas are replaced; the paper's has no preprocessing.
+            purification: whose alphas are replaced; the paper's has no preprocessing. Its model is in eval mode.
             classifier: images (N, C, H, W) in [0, 1] -> logits (N, K); in eval mode.
             images: adversarial, (N, C, H, W) in [0, 1], for instance of :func:`fgsm_examples`.
             labels: int64 (N,).
@@ -114,12 +122,13 @@ class PurifiedAccuracy:
             keep_bytes: of encoded images that are kept, at most.
 
         Raises:
-            GenclsError: for images or labels of the wrong kind, or numbers below 1.
+            GenclsError: for images or labels of the wrong kind, numbers below 1, or parts in training mode.
         """
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
         if samples < 1 or batch_size < 1:
             raise GenclsError(f"PurifiedAccuracy: expected samples >= 1 and batch_size >= 1, got {samples} and {batch_size}")
+        _check_parts(purification, classifier, name="PurifiedAccuracy")
         self.purification = purification
         self.classifier = classifier
         self.images = images

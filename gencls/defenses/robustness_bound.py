@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError, Latents, check_images, check_labels, minimize, seeded
+from gencls.core import GenclsError, Latents, check_eval_mode, check_images, check_labels, minimize, seeded
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis
 from gencls.perceptual import SquaredL2
 
@@ -206,8 +206,7 @@ def _check_defense(defense: AnalysisBySynthesis) -> None:
             "robustness_bound: expected point inference, of which the bound is, got inference of distributions; build the "
             "defense from the same parts with variational=False"
         )
-    if defense.training:
-        raise GenclsError("robustness_bound: expected a defense in eval mode, got training mode; call .eval() first")
+    check_eval_mode(defense, name="robustness_bound")
 
 
 class _NearestCodes:

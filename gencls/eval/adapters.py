@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Defense, EoT, GenclsError
+from gencls.core import Defense, EoT, GenclsError, check_eval_mode
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.cell import Protocol
 from gencls.eval.fingerprint import device_of
@@ -83,8 +83,7 @@ def as_module(
             f"adapter: expected a Defense, got {type(defense).__name__}; "
             "gencls.defenses.PlainClassifier(network, num_classes) makes one of a network"
         )
-    if defense.training:
-        raise GenclsError(f"{type(defense).__name__}: expected a defense in eval mode, got training mode; call .eval() first")
+    check_eval_mode(defense, name=type(defense).__name__)
     if reduce not in ("logits", "probs"):
         raise GenclsError(f"adapter: expected reduce to be 'logits' or 'probs', got {reduce!r}")
     if samples is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels, keyed, seeded, stream_seed
+from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, keyed, seeded, stream_seed
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
@@ -274,8 +274,7 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
         GenclsError: for training mode, images of another shape, scores that are not (1, K), or labels beyond K.
     """
     name = type(defense).__name__
-    if defense.training:
-        raise GenclsError(f"{name}: expected a defense in eval mode, got training mode; call .eval() first")
+    check_eval_mode(defense, name=name)
     with torch.no_grad(), seeded(0):
         scores: object = scores_of(defense, image.to(device_of(defense) or image.device))
     if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:

@@ -1,12 +1,19 @@
 """Trained generators with several latent levels, by name."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from gencls.core import GenclsError, MultiLatentModel
 from gencls.zoo.models import WEIGHTS, trained_network
-from gencls.zoo.training.generator_presets import GENERATOR_PRESETS
+from gencls.zoo.networks import NVAE, SmallStyleAutoencoder
+from gencls.zoo.training.generator_presets import GENERATOR_PRESETS, NVAEPreset, StylePreset
+from gencls.zoo.training.settings import Preset
 
 __all__ = ["generator_names", "load_generator"]
+
+
+_KINDS: Mapping[type[Preset], type[MultiLatentModel]] = MappingProxyType({NVAEPreset: NVAE, StylePreset: SmallStyleAutoencoder})
 
 
 def generator_names() -> tuple[str, ...]:
@@ -30,7 +37,7 @@ def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLate
         GenclsError: for an unknown name (listing the known ones), weights that are missing (naming the command that makes
             them), damaged, or of something else.
     """
-    known = [item.name for item in GENERATOR_PRESETS]
-    if name not in known:
-        raise GenclsError(f"unknown generator {name!r}; expected one of {', '.join(known)}")
-    return trained_network(MultiLatentModel, name, weights)  # type: ignore[type-abstract]
+    kinds = {item.name: _KINDS[type(item)] for item in GENERATOR_PRESETS}
+    if name not in kinds:
+        raise GenclsError(f"unknown generator {name!r}; expected one of {', '.join(kinds)}")
+    return trained_network(kinds[name], name, weights)

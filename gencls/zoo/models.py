@@ -45,7 +45,7 @@ def load(name: str, **overrides: Any) -> Defense:
     ``adv-l2`` adversarially, ``trades`` by TRADES; ``abs`` is analysis by synthesis, ``eabs`` its extension, ``a-abs`` and
     ``d-abs`` lie between (thesis, Table 2.6). ``cnn-gaussian-mnist`` is trained with noise; ``cnn-noise-mnist`` puts noise in
     front of it, ``cnn-blur-mnist`` Gaussian blur in front of ``cnn-mnist``. ``a-vae`` and ``nd-vae`` purify in front of
-    ``cnn``.
+    ``cnn-mnist`` and ``cnn-plain-fashion``.
 
     Args:
         name: one of :func:`names`, or of the trainings of ``gencls names`` together with ``weights``.
@@ -204,6 +204,9 @@ _ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
 _CLASSIFIERS = ("cnn", "adv-linf", "adv-l2", "trades")
 _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
+# What purifiers stand in front of: as in their papers, a classifier that is trained plainly.
+_PLAIN = (("cnn", "mnist"), ("cnn-plain", "fashion"))
+
 _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
     {
         "cnn-gaussian-mnist": partial(_classifier, "cnn-gaussian-mnist"),
@@ -215,8 +218,8 @@ _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
         "official-abs-mnist": partial(_official, "plain"),
         "official-abs-binary-mnist": partial(_official, "binary"),
         **{f"{kind}-{data}": partial(_eabs, f"{kind}-{data}") for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
-        **{f"a-vae-{data}": partial(_avae, f"a-vae-{data}", f"cnn-{data}") for data in ("mnist", "fashion")},
-        **{f"nd-vae-{data}": partial(_ndvae, f"nd-vae-{data}", f"cnn-{data}") for data in ("mnist", "fashion")},
+        **{f"a-vae-{data}": partial(_avae, f"a-vae-{data}", f"{plain}-{data}") for plain, data in _PLAIN},
+        **{f"nd-vae-{data}": partial(_ndvae, f"nd-vae-{data}", f"{plain}-{data}") for plain, data in _PLAIN},
         **{name: partial(_classifier, name) for name in ("cnn-gender", "cnn-identities", "cnn-cars")},
         **{name: partial(_headed, name) for name in ("resnet50-gender", "vgg11-identities", "resnext50-cars")},
     }

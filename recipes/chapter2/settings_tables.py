@@ -65,22 +65,28 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
 
 
 def _paired(found: Mapping[str, pd.DataFrame]) -> list[str]:
-    """How much farther away the adversarials of ADV-ABS lie than those of each other row, image by image."""
+    """How much farther away the adversarials of ADV-ABS lie than those of each other row, image by image; a note per norm."""
     best, notes = "ADV-ABS", []
-    for norm in NORMS:
+    for norm, label in NORMS.items():
         rows = {name: records[records["norm"] == norm] for name, records in found.items()}
-        top = max((records["epsilon"].max() for records in rows.values()), default=np.nan)
-        closest = {name: closest_distances(records).clip(upper=top) for name, records in rows.items()}
+        rows = {name: records for name, records in rows.items() if len(records)}
+        if best not in rows:
+            continue
+        largest = max(records["epsilon"].max() for records in rows.values())
+        closest = {name: closest_distances(records).clip(upper=largest) for name, records in rows.items()}
+        ours = closest.pop(best)
         parts = []
-        for name, others in closest.items() if best in closest else ():
-            if name != best and set(others.index) == set(closest[best].index):
-                ahead = (closest[best] - others.loc[closest[best].index]).to_numpy()
-                low, high = bootstrap_band(ahead, lambda drawn: drawn.mean(axis=1, keepdims=True))
-                parts.append(f"{name} {ahead.mean():.3g} [{low[0]:.3g}, {high[0]:.3g}]")
+        for name, others in closest.items():
+            if set(others.index) != set(ours.index):
+                continue
+            ahead = (ours - others.loc[ours.index]).to_numpy()
+            low, high = bootstrap_band(ahead, lambda drawn: drawn.mean(axis=1, keepdims=True))
+            parts.append(f"{name} {ahead.mean():.3g} [{low[0]:.3g}, {high[0]:.3g}]")
         if parts:
             notes.append(
-                f"Mean distance of {best} minus that of another row, the same images, those that nothing broke at the largest "
-                f"size (paired bootstrap, 95 %, uncorrected), {norm}: {', '.join(parts)}."
+                f"{label}: how much farther away than those of another row the closest adversarials of {best} lie, in the mean "
+                "over the same images (paired bootstrap, 95 %, uncorrected), where an image that nothing broke counts with the "
+                f"largest size: {', '.join(parts)}."
             )
     return notes
 

@@ -40,7 +40,7 @@ def configurations(run: Run, alphas: str) -> tuple[str, ...]:
 def best(run: Run, names: Sequence[str]) -> str | None:
     """The configuration with the lowest success rate, averaged over sizes from 0 to the largest, all attacks together.
 
-    None while one of them is not finished.
+    It must keep the profile's least clean accuracy, if any of them does. None while one of them is not finished.
     """
     scores = {}
     for name in names:
@@ -49,7 +49,13 @@ def best(run: Run, names: Sequence[str]) -> str | None:
             return None
         curve = success_rate_curve(closest_distances(rows), np.linspace(0, run.profile.sizes[-1], 101).tolist(), resamples=1)
         scores[name] = float(curve.rate.mean())
-    return min(scores, key=scores.__getitem__)
+    kept = [name for name in names if _keeps(run, name)]
+    return min(kept or scores, key=scores.__getitem__)
+
+
+def _keeps(run: Run, name: str) -> bool:
+    least = run.profile.least_clean
+    return not least or analyses.clean_accuracy(run, name).mean >= least
 
 
 def preprocessed(run: Run) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class Profile:
         confidence: of C&W.
         constant: the first c of C&W.
         window: of C&W's early stop.
+        least_clean: clean accuracy that the best configuration has to keep, in [0, 1].
         task: of the paper, with published checkpoints; "" for generators of our own.
     """
 
@@ -49,6 +50,7 @@ class Profile:
     confidence: float = 0.05
     constant: float = 16.0
     window: int = 16
+    least_clean: float = 0.0
     task: str = ""
 
     @property
@@ -60,12 +62,12 @@ class Profile:
 def _ours(name: str, data: str, **changed: Any) -> Profile:
     """Our generators for 28 x 28 images; attacks as on the paper's identities, which are nearest in size.
 
-    With linear alphas up to 1 the classifier knows 85 to 86 % of the purified images of FashionMNIST, up to 0.85 two points
-    more (200 images), and FGSM images lose as much.
+    Alphas reach up to 1: with linear ones the classifier of FashionMNIST still knows 89 % of the purified images (200 images,
+    91 % without). It is trained plainly, as the paper's are.
     """
     baselines = {"TRADES": f"trades-{name}", "A-VAE": f"a-vae-{name}", "ND-VAE": f"nd-vae-{name}"}
-    own: dict[str, Any] = {"baselines": baselines, "highest": 0.85, **changed}
-    return Profile(data=data, generator=f"nvae-{name}", classifier=f"cnn-{name}", **own)
+    own: dict[str, Any] = {"baselines": baselines, "highest": 1.0, "least_clean": 0.85, **changed}
+    return Profile(data=data, generator=f"nvae-{name}", **own)
 
 
 # Tables 2 and 3 of the supplement, preprocessing of its appendix D.
@@ -87,8 +89,8 @@ def _small(task: dict[str, Any]) -> dict[str, Any]:
 
 PROFILES: Mapping[str, Profile] = {
     # Digits take larger perturbations than garments.
-    "smoke": _ours("mnist", "mnist-embedded", fgsm=3.0, noise=2.0, sizes=(1.0, 1.5, 2.0, 3.0)),
-    "fashion": _ours("fashion", "fashion-mnist"),
+    "smoke": _ours("mnist", "mnist-embedded", classifier="cnn-mnist", fgsm=3.0, noise=2.0, sizes=(1.0, 1.5, 2.0, 3.0)),
+    "fashion": _ours("fashion", "fashion-mnist", classifier="cnn-plain-fashion", fgsm=1.0),
     # The paper's tasks in small, with generators of our own; nvae-faces has seen the same persons' training photos.
     "faces": Profile(data="celeba-10k-gender", generator="nvae-faces", classifier="cnn-gender", **_small(_GENDER)),
     "identities": Profile(data="celeba-100-identities", generator="nvae-faces", classifier="cnn-identities", **_small(_IDS)),

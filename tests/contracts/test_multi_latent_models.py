@@ -94,7 +94,7 @@ def test_every_level_counts(model, images):
         assert not torch.equal(other, plain)
 
 
-def test_encoded_codes_alone_need_no_draws(model, images):
+def test_encoded_codes_alone_do_not_depend_on_the_draws(model, images):
     first = model.autoencode(images, encoded_only)
     assert torch.equal(model.autoencode(images, encoded_only), first)
     assert not torch.equal(model.autoencode(images.flip(0), encoded_only), first)

@@ -1,5 +1,7 @@
 """A-VAE's purification: the nearest of many realisations, found by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -59,8 +61,10 @@ def test_what_the_papers_do():
 
 
 def test_bad_settings():
-    with pytest.raises(GenclsError, match="expected realisations and per_pass >= 1 and temperature >= 0, got 0, 16 and 1.0"):
+    with pytest.raises(GenclsError, match="expected realisations and per_pass >= 1 and a finite temperature >= 0, got 0, 16"):
         AVAEPurification(NoisyRows(), realisations=0)
+    with pytest.raises(GenclsError, match="got 128, 16 and inf"):
+        AVAEPurification(NoisyRows(), temperature=math.inf)
     with pytest.raises(GenclsError, match="got 128, 16 and -1"):
         AVAEPurification(NoisyRows(), temperature=-1)
 

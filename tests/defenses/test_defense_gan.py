@@ -99,6 +99,26 @@ def test_the_best_restart_counts():
     assert latents.item() == pytest.approx(torch.tensor(1 / 3).atanh().item(), abs=1e-5)
 
 
+def test_a_restart_that_diverges_is_never_the_best():
+    """G(z) = z^2: from 30 the steps become longer and longer, up to infinity less infinity."""
+    starts = torch.tensor([[30.0], [0.6]], dtype=torch.float64)
+    defense = DefenseGAN(
+        lambda latents: latents.square().view(-1, 1, 1, 1),
+        (1,),
+        sample=lambda count: starts,
+        restarts=2,
+        steps=60,
+        lr=0.1,
+        optimizer="gradient",
+    )
+    image = torch.full((1, 1, 1, 1), 0.25, dtype=torch.float64)
+    assert defense.descend(image, starts[:1]).isnan()
+    found, latents, start = defense.infer(image)
+    assert start.item() == 0.6
+    assert latents.item() == pytest.approx(0.5, abs=1e-3)
+    torch.testing.assert_close(found, image, rtol=0, atol=1e-3)
+
+
 def test_the_number_of_rows_at_once_does_not_matter(images):
     found = []
     for rows in (1, 7, 1000):

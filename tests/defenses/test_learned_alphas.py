@@ -78,6 +78,16 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(settings, surv
     assert [entry.name for entry in path.parent.iterdir()] == ["alphas.json"]
 
 
+def test_a_file_that_does_not_say_the_variance_is_taken_with_any(tmp_path):
+    path = saved(tmp_path, variance=lambda value: 0.1)
+    content = json.loads(path.read_text())
+    del content["settings"]["variance"]
+    path.write_text(json.dumps(content))
+    calls = []
+    learn_alphas(lambda alphas: calls.append(1) or 0.0, 4, steps=0, path=path, variance=lambda value: 0.2)
+    assert not calls
+
+
 def test_another_seed_is_another_sequence():
     first, second = (learn_alphas(quadratic, 4, steps=1, seed=seed) for seed in (0, 1))
     assert sequence(first)[:5] == sequence(second)[:5]
@@ -116,9 +126,11 @@ def foreign(folder, text):
     return path
 
 
-def newer(folder):
+def changed(folder, change):
     path = saved(folder)
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
     return path
 
 
@@ -135,10 +147,32 @@ ERRORS = {
         quadratic, 4, path=saved(folder, key="a"), key="b"
     ),
     "expected a search with warm = True": lambda folder: learn_alphas(quadratic, 4, path=saved(folder), warm=True),
-    "of format 1, got 2": lambda folder: learn_alphas(quadratic, 4, path=newer(folder)),
-    "expected the file of a search for alphas, got something else: KeyError('settings')": lambda folder: learn_alphas(
+    "of format 1, got 2; update gencls": lambda folder: learn_alphas(
+        quadratic, 4, path=foreign(folder, '{"format": 2, "runs": []}')
+    ),
+    "expected a search with variance = [0.2, 0.2, 0.2], got one with [0.1, 0.1, 0.1]": lambda folder: learn_alphas(
+        quadratic, 4, path=saved(folder, variance=lambda value: 0.1), variance=lambda value: 0.2
+    ),
+    "expected the file of a search for alphas, got something else: KeyError('format')": lambda folder: learn_alphas(
         quadratic, 4, path=foreign(folder, "{}")
     ),
+    "got something else: KeyError('settings')": lambda folder: learn_alphas(
+        quadratic, 4, path=foreign(folder, '{"format": 1}')
+    ),
+    "got something else: KeyError('num_levels')": lambda folder: learn_alphas(
+        quadratic, 4, path=changed(folder, lambda content: content.update(settings=[]))
+    ),
+    "got something else: TypeError": lambda folder: learn_alphas(
+        quadratic, 4, path=changed(folder, lambda content: content.update(settings=None))
+    ),
+    "got something else: ValueError('a trial of 4 alphas": lambda folder: learn_alphas(
+        quadratic, 4, path=changed(folder, lambda content: content["trials"][2]["alphas"].pop())
+    ),
+    "alphas=(0.5, 0.5, 0.5, 1.5)": lambda folder: learn_alphas(
+        quadratic, 4, path=changed(folder, lambda content: content["trials"][2].update(alphas=[0.5, 0.5, 0.5, 1.5]))
+    ),
+    "expected starts of 3 numbers each, got [0.5, 0.5, 0.5]": lambda _: learn_alphas(quadratic, 3, starts=[0.5, 0.5, 0.5]),
+    "expected starts of 3 numbers each, got 'linear'": lambda _: learn_alphas(quadratic, 3, starts="linear"),
     "got something else: JSONDecodeError": lambda folder: learn_alphas(quadratic, 4, path=foreign(folder, '{"settings": {')),
 }
 

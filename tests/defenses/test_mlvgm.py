@@ -11,6 +11,7 @@ from gencls.defenses import (
     PAPER_TASKS,
     FixedLengthNoise,
     GaussianBlur,
+    GaussianNoise,
     MLVGMPurification,
     alpha_schedule,
     paper_blur,
@@ -163,6 +164,21 @@ def test_other_alphas_leave_the_model_in_its_mode():
     assert not model.training
 
 
+# As the public code lists them.
+LEARNED = {
+    "gender": (
+        *(0.492, 0.728, 0.058, 0.331, 0.246, 0.059, 0.068, 0.526, 0.646),
+        *(0.816, 0.548, 0.692, 0.309, 0.610, 0.729, 0.348, 0.728, 0.697),
+    ),
+    "identities": (
+        *(0, 0, 0.001, 0.136, 0.131, 0.206, 0.179, 0.305, 0.347, 0.349, 0.465, 0.528),
+        *(0.551, 0.606, 0.681, 0.676, 0.834, 0.800, 0.938, 0.911, 1, 1, 1, 1),
+    ),
+    "cars": (1, 0, 0, 0.737, 0, 0, 0.834, 1, 0.261, 0, 0.205, 1, 0.908, 0, 0.268, 1),
+}
+HIGHEST = {"gender": 1.0, "identities": 0.7, "cars": 0.7}
+# Levels whose codes are kept, as supplement B names them.
+CLASS_CODES = {"gender": {2, 5, 6}, "cars": {1, 2, 4, 5, 9, 13}}
 TASKS = {"gender": (18, 256), "identities": (24, 64), "cars": (16, 128)}
 
 
@@ -173,7 +189,9 @@ def test_learned_alphas_of_the_paper(task):
     assert len(paper.learned) == count
     assert paper.resolution == resolution
     purification = MLVGMPurification.of_paper(levels(count), task)
-    assert purification.alphas == pytest.approx([alpha * paper.highest for alpha in paper.learned])
+    assert purification.alphas == pytest.approx([HIGHEST[task] * alpha for alpha in LEARNED[task]])
+    if task in CLASS_CODES:
+        assert {level for level, alpha in enumerate(paper.learned) if alpha < 0.1} == CLASS_CODES[task]
 
 
 # task, alphas, preprocessing, source -> radius of the blur, length of the noise, highest alpha of the schedule
@@ -213,6 +231,13 @@ ERRORS = {
     "expected 3 alphas, one per level of the model, got 2": lambda: MLVGMPurification(MeanRowsPixels(), (0.1, 0.2)),
     "expected alphas in [0, 1], got alphas[1] = 1.5": lambda: MLVGMPurification(MeanRowsPixels(), (0, 1.5, 1)),
     "expected alphas in [0, 1], got alphas[0] = nan": lambda: MLVGMPurification(MeanRowsPixels(), (math.nan, 1, 1)),
+    "expected a list of numbers, got numbers of shape (1, 3)": lambda: MLVGMPurification(MeanRowsPixels(), [[0.1] * 3]),
+    "expected a list of numbers, got numbers of shape (3, 1)": lambda: MLVGMPurification(MeanRowsPixels(), torch.zeros(3, 1)),
+    "expected the name of a schedule or a list of numbers, got [0.1, 'a', 0.1]": lambda: MLVGMPurification(
+        MeanRowsPixels(), [0.1, "a", 0.1]
+    ),
+    "or a list of numbers, got [0.1, None, 0.1]": lambda: MLVGMPurification(MeanRowsPixels(), [0.1, None, 0.1]),
+    "or a list of numbers, got [0.1, [0.2], 0.1]": lambda: MLVGMPurification(MeanRowsPixels(), [0.1, [0.2], 0.1]),
     "expected a name among linear, cosine, uniform": lambda: MLVGMPurification(MeanRowsPixels(), "learned"),
     "at least 1 level, got 'linear' and 0": lambda: alpha_schedule("linear", 0),
     "expected highest in [0, 1] and limit among scale, clip": lambda: MLVGMPurification(
@@ -225,6 +250,8 @@ ERRORS = {
     "got 'code' and 'denoise'": lambda: MLVGMPurification.of_paper(levels(18), "gender", preprocessing="denoise"),
     "expected a finite L2 length > 0": lambda: FixedLengthNoise(0.0),
     "expected resolution >= 16": lambda: paper_blur(8),
+    "GaussianBlur: expected a finite sigma > 0 and radius >= 1, got sigma=inf": lambda: GaussianBlur(math.inf),
+    "GaussianNoise: expected a finite sigma > 0 in [0, 1] pixel units, got inf": lambda: GaussianNoise(math.inf),
 }
 
 

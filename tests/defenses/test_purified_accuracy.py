@@ -51,7 +51,7 @@ def test_fgsm_keeps_what_succeeds(images, classifier):
 
 def test_fgsm_ignores_preprocessing_and_alphas(images, classifier):
     labels = classifier(images).argmax(1)
-    noisy = MLVGMPurification(MeanRowsPixels(), "uniform", noise=FixedLengthNoise(3.0))
+    noisy = MLVGMPurification(MeanRowsPixels(), "uniform", noise=FixedLengthNoise(3.0)).eval()
     found, _ = fgsm_examples(noisy, classifier, images, labels, epsilon=1.0, keep="all")
     assert torch.equal(found, fgsm_examples(purification(), classifier, images, labels, epsilon=1.0, keep="all")[0])
 
@@ -105,14 +105,14 @@ def test_key_is_that_of_what_is_measured(images, classifier):
     labels = torch.zeros(20, dtype=torch.int64)
 
     def key(images=images, labels=labels, classifier=classifier, alphas="linear", sigma=0.1, parts=None, **settings):
-        purified = MLVGMPurification(MeanRowsPixels(sigma), alphas, **(parts or {}))
+        purified = MLVGMPurification(MeanRowsPixels(sigma), alphas, **(parts or {})).eval()
         return PurifiedAccuracy(purified, classifier, images, labels, **settings).key()
 
     assert key() == key(keep_bytes=1, batch_size=2) == key(alphas="cosine")
     others = [
         key(images=images + 0.01),
         key(labels=labels + 1),
-        key(classifier=Linear(classifier.weight + 1, classifier.offset)),
+        key(classifier=Linear(classifier.weight + 1, classifier.offset).eval()),
         key(samples=3),
         key(seed=1),
         key(common_draws=False),
@@ -137,7 +137,7 @@ def test_learning_recovers_what_an_attack_broke(images):
     """Dark and bright images, told by their mean and by an arbitrary pattern: without the pixels the mean decides again."""
     bright = images + torch.tensor([-0.15, 0.15]).repeat(10).view(-1, 1, 1, 1)
     difference = (1 + 3 * torch.randn(64)) / 64
-    network = Linear(torch.stack([-difference, difference]), 0.5 * torch.stack([difference, -difference]).sum(1))
+    network = Linear(torch.stack([-difference, difference]), 0.5 * torch.stack([difference, -difference]).sum(1)).eval()
     labels = torch.arange(20) % 2
     right = network(bright).argmax(1) == labels
     adversarial, truth = fgsm_examples(purification(), network, bright[right], labels[right], epsilon=1.0)
@@ -160,6 +160,19 @@ def test_learning_recovers_what_an_attack_broke(images):
 def test_errors_of_the_attack(settings, message, images, classifier):
     with pytest.raises(GenclsError, match=re.escape(message)):
         fgsm_examples(purification(), classifier, images, classifier(images).argmax(1), **settings)
+
+
+@pytest.mark.parametrize("part", ["the purification's model", "a classifier"])
+def test_parts_in_training_mode_are_refused(part, images, classifier):
+    """A part of a part is enough: batch norm within a network."""
+    parts = {"the purification's model": MeanRowsPixels().eval(), "a classifier": torch.nn.Sequential(classifier).eval()}
+    parts[part].add_module("norm", torch.nn.BatchNorm2d(1))
+    model, network = parts.values()
+    labels = torch.zeros(20, dtype=torch.int64)
+    with pytest.raises(GenclsError, match=f"fgsm_examples: expected {part} in eval mode, got training mode"):
+        fgsm_examples(MLVGMPurification(model, "linear"), network, images, labels, epsilon=1.0)
+    with pytest.raises(GenclsError, match=f"PurifiedAccuracy: expected {part} in eval mode, got training mode"):
+        PurifiedAccuracy(MLVGMPurification(model, "linear"), network, images, labels)
 
 
 def test_errors_of_the_accuracy(images, classifier):

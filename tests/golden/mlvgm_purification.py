@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from gencls.zoo.networks import headed_classifier
+from gencls.zoo.official_mlvgm import headed_classifier_from_state
 from tests.golden.vectors import Family, Vectors
 
 
 def outputs(vectors: Vectors) -> dict[str, Tensor]:
-    classifier = headed_classifier(vectors.state)
+    classifier = headed_classifier_from_state(vectors.state)
     assert classifier.num_classes == vectors.config["classes"][vectors.network]
     images = vectors.arrays["image"] / 2 + 0.5  # the arrays are normalised, which our classifier does itself
     return {"logits": classifier(images).detach()}
@@ -19,6 +19,6 @@ MLVGM_PURIFICATION = Family(
     left_out={},
     # Convolutions of other backends differ by 1e-6 of the largest value.
     tolerance=lambda name, expected: 1e-4 * max(1.0, float(expected.abs().max())),
-    load=headed_classifier,
+    load=headed_classifier_from_state,
     unused=lambda state: (),
 )

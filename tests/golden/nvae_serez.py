@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ NOT_OF_THE_NETWORK = ("resolution", "procedure", "temperature")
 
 def outputs(vectors: Vectors) -> dict[str, Tensor]:
     network = through_a_file(vectors)
-    found = {"temperature": torch.tensor(network.temperature), "kl_alpha": network.kl_balance[None]}
+    found = {"temperature": torch.tensor(network.temperature), "kl_alpha": kl_balance(network.groups)[None]}
     images = vectors.arrays["image"]
     with torch.no_grad():
         if any(name.startswith(("det.", "reconstruct_")) for name in vectors.names):
@@ -29,6 +30,16 @@ def outputs(vectors: Vectors) -> dict[str, Tensor]:
             found |= purified(network, vectors, images)
         found |= prior_samples(network, network.to_logits, vectors)
     return found
+
+
+def kl_balance(groups: Sequence[int]) -> Tensor:
+    """(L,): weights of the KL terms in early training as published, the least 1; our training has other ones.
+
+    4^i / n_i for scale i, where n_i counts the groups of the scale that is i-th from the *finest*; with different numbers of
+    groups the weights are therefore not those of their levels.
+    """
+    weights = [4.0**i / count for i, count in enumerate(reversed(groups)) for _ in range(count)]
+    return torch.tensor(weights) / min(weights)
 
 
 def through_a_file(vectors: Vectors) -> NVAE:

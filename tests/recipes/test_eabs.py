@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -16,11 +17,12 @@ from gencls.defenses import ABS, EABS, PlainClassifier
 from gencls.eval import PGD, ThreatModel, closest_distances, evaluate
 from gencls.eval.presets import ThesisBudget
 from recipes import eabs
-from recipes.chapter2 import printed
+from recipes.chapter2 import printed, settings_tables
 from recipes.chapter2.experiments import ABLATION
 from recipes.chapter2.runs import Run
 from recipes.chapter2.settings import BUDGETS, PROFILES, Budget, Profile
 from recipes.records import records_of
+from tests.eval.test_summary import broken, record
 from tests.toys import SigmoidDecoders, small_cnn
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +77,39 @@ def test_fewer_images_change_nothing_but_counts():
     assert BUDGETS["reduced"].of(500).black_box == BUDGETS["reduced"].black_box
     with pytest.raises(GenclsError, match="at least one image, got 0"):
         few.of(0)
+
+
+# --- pairs of Table 2.6
+
+
+def paired(**distances):
+    """What is said of L2 records of PGD at the sizes 1 and 2; None is an image that nothing broke."""
+    frames = {}
+    for name, by_image in distances.items():
+        rows = [
+            record(image, epsilon=size) if distance is None else broken(image, distance, epsilon=size)
+            for image, distance in by_image.items()
+            for size in (1.0, 2.0)
+        ]
+        frames[name.replace("_", "-")] = pd.DataFrame(rows)
+    return settings_tables._paired(frames)
+
+
+def test_distances_are_compared_image_by_image():
+    notes = paired(ADV_ABS={"a": 0.5, "b": 1.5, "c": None}, A_ABS={"c": 1.75, "a": 0.25, "b": 1.25}, ABS={"a": 0.5, "b": 1.5})
+    (note,) = notes  # there are no records under Linf
+    assert note.startswith("L2: how much farther away than those of another row the closest adversarials of ADV-ABS lie")
+    assert note.endswith("counts with the largest size: A-ABS 0.25 [0.25, 0.25].")  # ABS was measured on other images
+
+
+def test_an_interval_lies_around_the_mean():
+    (note,) = paired(ADV_ABS={"a": 0.5, "b": 1.5, "c": 1.0, "d": 0.5}, V_ABS={"a": 1.0, "b": 1.0, "c": 0.5, "d": 0.5})
+    mean, low, high = map(float, re.search(r"V-ABS (\S+) \[(\S+), (\S+)\]\.$", note).groups())
+    assert low < mean == 0.125 < high
+
+
+def test_without_adv_abs_nothing_is_compared():
+    assert paired(A_ABS={"a": 0.5}, ABS={"a": 0.4}) == []
 
 
 # --- the whole on toys

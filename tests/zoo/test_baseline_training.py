@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal, kl_divergence
 
@@ -16,14 +15,16 @@ from gencls.core import GenclsError, TransformedClassifier, seeded
 from gencls.defenses import PlainClassifier
 from gencls.zoo import load
 from gencls.zoo.checkpoints import read_card
+from gencls.zoo.data import ImageData
 from gencls.zoo.networks import AVAE, CNN, NDVAE, AVAECritic
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.a_vae import AVAETraining, gradient_penalty
-from gencls.zoo.training.modules import NetworkTraining
-from gencls.zoo.training.nd_vae import NDVAETraining, kl_weight
+from gencls.zoo.training.nd_vae import NDVAETraining
 from gencls.zoo.training.perturbations import FastGradient, KLAdversarial, Plain, prediction_divergence
 from gencls.zoo.training.purifier_presets import AVAEPreset, NDVAEPreset
+from gencls.zoo.training.purifiers import measure_purifier
 from gencls.zoo.training.trades import TradesTraining
+from tests.trainings import logged, resumed
 
 SHARED: dict[str, Any] = {"perturbation": Plain(), "learning_rate": 1e-3, "seed": 0}
 TINY: dict[str, Any] = {"data": "mnist-embedded", "limit": 48, "measured": 20, "progress": False}
@@ -147,7 +148,7 @@ def test_the_losses_of_a_vae() -> None:
     module = small_avae(drift=0.1, penalty=3.0)
     network, critic = module.network, module.critic
     images = torch.rand(3, 1, 28, 28)
-    real, fake = network.framed(images), torch.randn(3, 1, 32, 32)
+    real, fake = network.padded(images), torch.randn(3, 1, 32, 32)
     with seeded(1):
         found = module.critic_losses(real, fake)
     with seeded(1):
@@ -167,13 +168,13 @@ def test_the_losses_of_a_vae() -> None:
     torch.testing.assert_close(losses["error"], (made - real).square().mean())
 
 
-def test_the_latent_is_drawn_from_the_posterior_and_the_image_framed() -> None:
+def test_the_latent_is_drawn_from_the_posterior_and_the_image_padded() -> None:
     network = small_avae().network
     images = torch.rand(2, 1, 28, 28)
-    framed = network.framed(images)
-    assert framed.shape == (2, 1, 32, 32)
-    assert (framed[:, :, :2] == -1).all()
-    torch.testing.assert_close(network.unframed(framed), images)
+    padded = network.padded(images)
+    assert padded.shape == (2, 1, 32, 32)
+    assert (padded[:, :, :2] == -1).all()
+    torch.testing.assert_close(network.cropped(padded), images)
     skip, mean, log_variance = network.encode(images)
     assert mean.shape == log_variance.shape == (2, 4, 4, 4)
     noise = network.noise((skip, mean, log_variance))
@@ -187,9 +188,11 @@ def test_the_latent_is_drawn_from_the_posterior_and_the_image_framed() -> None:
 
 
 def test_a_vae_refuses_sizes_that_do_not_fit() -> None:
-    for wrong in ({"image_shape": (1, 16, 16)}, {"image_shape": (1, 28, 33)}, {"pool": 4}, {"pool": 3}, {"latent_channels": 3}):
+    shapes: tuple[tuple[int, ...], ...] = ((), (28, 28), (1, 16, 16), (1, 28, 33))
+    others: tuple[dict[str, Any], ...] = ({"pool": 4}, {"pool": 3}, {"latent_channels": 3})
+    for wrong in (*({"image_shape": shape} for shape in shapes), *others):
         with pytest.raises(GenclsError, match="AVAE: expected numbers >= 1, an even latent_channels, H and W above 16"):
-            AVAE(**{"image_shape": (1, 28, 28), **wrong})  # type: ignore[arg-type]
+            AVAE(**{"image_shape": (1, 28, 28), **wrong})
     with pytest.raises(GenclsError, match="expected .* of shape \\(N, 1, 28, 28\\), got .* \\(2, 1, 32, 32\\)"):
         AVAE((1, 28, 28))(torch.rand(2, 1, 32, 32))
     with pytest.raises(GenclsError, match="A-VAE: expected weights >= 0, got -1"):
@@ -230,14 +233,19 @@ def test_nd_vae_pads_what_cannot_be_halved() -> None:
     assert made.shape == (2, 1, 29, 28)
     assert made.min() >= 0
     assert made.max() <= 1
-    with pytest.raises(GenclsError, match="NDVAE: expected images of shape \\(N, 1, 29, 28\\), got \\(2, 1, 28, 28\\)"):
+    with pytest.raises(GenclsError, match="NDVAE: expected .* of shape \\(N, 1, 29, 28\\), got .* \\(2, 1, 28, 28\\)"):
         network(torch.rand(2, 1, 28, 28))
+    with pytest.raises(GenclsError, match="NDVAE: expected floating-point images of shape .*, got torch.uint8 of shape"):
+        network(torch.zeros(2, 1, 29, 28, dtype=torch.uint8))
     with pytest.raises(GenclsError, match="NDVAE: expected image_shape \\(C, H, W\\) of numbers >= 1, got \\(28, 28\\)"):
         NDVAE((28, 28))
 
 
-def test_the_weight_of_the_divergence_rises() -> None:
-    assert [kl_weight(share, 0.3) for share in (0.0, 0.15, 0.3, 1.0)] == [1e-4, 0.5, 1.0, 1.0]
+def test_the_classifier_that_nd_vae_defends_is_copied() -> None:
+    classifier = Margins(torch.randn(1, 28, 28)).eval()
+    module = NDVAETraining(NDVAE((1, 28, 28), groups=(1, 1), channels=2), classifier, **SHARED)
+    module._classifier[0].double()  # as a move to another device
+    assert classifier.weight.dtype == torch.float32
 
 
 def test_bad_settings() -> None:
@@ -249,6 +257,36 @@ def test_bad_settings() -> None:
         FastGradient(norm="l2", epsilons=())
     with pytest.raises(GenclsError, match="ND-VAE: expected sigma >= 0 and warm_up_share in \\(0, 1\\], got 0.1 and 0"):
         small_ndvae(warm_up_share=0)
+
+
+class Same(NDVAE):
+    """Reconstructs nothing: the images as they are."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+def test_measurements_of_a_purifier_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient step of L2 length 0.4 moves each of 64 pixels by 0.05, towards the other side of a linear classifier."""
+    weight = torch.randn(1, 8, 8).sign()
+    classifier = Margins(weight).eval()
+    images = 0.5 + torch.linspace(-0.1, 0.1, 40).view(-1, 1, 1, 1) * weight  # half of them nearer than 0.05
+    labels = classifier(images).argmax(1)
+    for wrong in (slice(0, 3), slice(37, 40)):  # far from the border
+        labels[wrong] = 1 - labels[wrong]
+    test = ImageData("mnist-embedded", "test", images, labels, ("left", "right"), torch.arange(40))
+    monkeypatch.setattr("gencls.zoo.training.purifiers.load", lambda name: classifier)
+    settings = PRESETS["nd-vae-fashion"]
+    assert isinstance(settings, NDVAEPreset)
+    found = measure_purifier(Same((1, 8, 8), channels=2), replace(settings, sigma=0.0, length=0.4), test, few=40)
+    expected = {}
+    for kind, right, error in (("clean", 34, 0.0), ("FGSM L2 0.4", 14, 0.0025)):
+        for state in ("as they are", "purified (sigma=0.0)"):
+            what = f"mnist-embedded test, 40 {kind} images {state}"
+            expected[f"accuracy of cnn-fashion, {what}"] = right / 40
+            if (kind, state) != ("clean", "as they are"):
+                expected[f"mean squared error to clean images, {what}"] = error
+    assert found == pytest.approx(expected)
 
 
 # Runs
@@ -265,7 +303,7 @@ def small(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["trades-fashion", "a-vae-fashion", "nd-vae-fashion"])
-def test_a_run_is_saved_loaded_and_resumed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_saved_loaded_and_resumed(name: str, tmp_path: Path) -> None:
     settings = small(name)
     whole = train(settings, **TINY, epochs=2, out=tmp_path / "whole")
     card = read_card(whole)
@@ -275,29 +313,12 @@ def test_a_run_is_saved_loaded_and_resumed(name: str, tmp_path: Path, monkeypatc
     assert defense(torch.rand(2, 1, 28, 28)).shape == (2, 10)
     if not name.startswith("trades"):
         assert any("20 FGSM L2 1.5 images purified" in key for key in card.metrics)
-
-    steps = 0
-    original = NetworkTraining.on_train_batch_start
-
-    def interrupted(self: NetworkTraining, *args: Any) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == 5:  # in the second epoch
-            raise InterruptedError
-        original(self, *args)
-
-    monkeypatch.setattr(NetworkTraining, "on_train_batch_start", interrupted)
-    with pytest.raises(InterruptedError):
-        train(settings, **TINY, epochs=2, out=tmp_path / "stopped")
-    monkeypatch.setattr(NetworkTraining, "on_train_batch_start", original)
-    resumed = train(settings, **TINY, epochs=2, out=tmp_path / "stopped", resume=True)
-    assert resumed.read_bytes() == whole.read_bytes()
+    found = resumed(settings, **TINY, epochs=2, at=5, out=tmp_path / "stopped")  # in the second epoch
+    assert found.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize(("name", "tag"), [("a-vae-fashion", "error"), ("nd-vae-fashion", "loss")])
 def test_what_is_learned_goes_down(name: str, tag: str, tmp_path: Path) -> None:
     train(small(name), **TINY, epochs=8, out=tmp_path)
-    events = EventAccumulator(str(tmp_path / name / "tensorboard"))
-    events.Reload()
-    values = [event.value for event in events.Scalars(tag)]
+    values = logged(tmp_path / name, tag)
     assert sum(values[-3:]) / 3 < 0.9 * values[0]

@@ -1,6 +1,7 @@
 """How stacked decoders are evaluated: bits, and what is kept between calls."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -150,6 +151,18 @@ def test_other_weights_and_precisions_are_noticed(count: int) -> None:
     double = generator.double().decode_all((codes.double(),))
     assert double.dtype == torch.float64
     torch.testing.assert_close(double.float(), expected, rtol=0, atol=1e-5)
+
+
+def test_copies_and_files_hold_the_weights_alone() -> None:
+    generator = make()
+    codes, labels = torch.randn(5, 3), torch.tensor([0, 3, 1, 1, 2])
+    expected = generator((codes,), labels)
+    generator.decode_all((torch.randn(20, 4, 3),))
+    kept = ("_order", "_ready", "_made_of")
+    assert all(getattr(generator, name) for name in kept)
+    for twin in (copy.deepcopy(generator), pickle.loads(pickle.dumps(generator))):
+        assert not any(getattr(twin, name) for name in kept)
+        assert torch.equal(twin((codes,), labels), expected)
 
 
 def test_images_are_contiguous() -> None:

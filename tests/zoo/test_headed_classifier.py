@@ -8,8 +8,9 @@ from torch import nn
 from torchvision import models
 
 from gencls.core import GenclsError
-from gencls.zoo.networks import HeadedClassifier, headed_classifier
+from gencls.zoo.networks import HeadedClassifier
 from gencls.zoo.networks.headed_classifier import BACKBONES
+from gencls.zoo.official_mlvgm import headed_classifier_from_state, load_headed_classifier
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
@@ -38,13 +39,15 @@ def test_it_is_torchvisions_network_with_another_head(network):
     torch.testing.assert_close(classifier(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_loader_finds_out_what_it_is(network):
+def test_the_loader_finds_out_what_it_is(network, tmp_path):
     backbone, classifier = network
-    found = headed_classifier(classifier.state_dict())
+    path = tmp_path / "classifier.pt"
+    torch.save({"state_dict": classifier.state_dict()}, path)
+    found = load_headed_classifier(path)
     assert (found.num_classes, found.training) == (7, False)
     images = torch.rand(2, 3, 40, 56)
     assert torch.equal(found(images), classifier(images))
-    assert all(parameter.requires_grad for parameter in found.parameters())
+    assert not any(parameter.requires_grad for parameter in found.parameters())
 
 
 def without(key):
@@ -58,12 +61,12 @@ def with_(key, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: {}, "expected a matrix model.fc.3.weight or model.classifier.3.weight; got nothing"),
-        (without("model.{part}.3.weight"), "expected a matrix model.fc.3.weight or model.classifier.3.weight; got model."),
-        (without("model.{part}.1.running_var"), "missing: model.{part}.1.running_var; unknown: none"),
-        (with_("model.extra", torch.zeros(1)), "missing: none; unknown: model.extra"),
-        (with_("model.{part}.1.bias", torch.zeros(3)), "expected model.{part}.1.bias of shape (16,) for {backbone}, got (3,)"),
-        (with_("model.{part}.1.bias", torch.zeros(16, dtype=torch.int64)), "expected floating point weights for {backbone}"),
+        (lambda state: {}, "expected model.layer1.0.conv2.weight of rank 4; got no keys"),
+        (without("model.{part}.3.weight"), "expected model.{part}.3.weight of rank 2; got keys model."),
+        (without("model.{part}.1.running_var"), "other keys; missing: model.{part}.1.running_var; surplus: none"),
+        (with_("model.extra", torch.zeros(1)), "other keys; missing: none; surplus: model.extra"),
+        (with_("model.{part}.1.bias", torch.zeros(3)), "expected model.{part}.1.bias of shape (16,); got (3,)"),
+        (with_("model.{part}.1.bias", torch.zeros(16, dtype=torch.int64)), "expected model.{part}.1.bias of floating point"),
     ],
 )
 def test_states_that_do_not_fit(network, change, message):
@@ -72,7 +75,7 @@ def test_states_that_do_not_fit(network, change, message):
     generic = {key.replace(f".{names['part']}.", ".{part}."): value for key, value in classifier.state_dict().items()}
     state = {key.replace("{part}", names["part"]): value for key, value in change(generic).items()}
     with pytest.raises(GenclsError, match=re.escape(message.format(**names))):
-        headed_classifier(state)
+        headed_classifier_from_state(state)
 
 
 @pytest.mark.parametrize(("backbone", "settings"), [("resnet18", {}), ("resnet50", {"hidden": 0})])

@@ -190,11 +190,6 @@ def test_flows_see_only_what_comes_before(mirrored):
     assert jacobian.tril(-1).count_nonzero() > 100
 
 
-def test_weights_of_kl_terms_are_published_ones():
-    assert build("rgb").kl_balance.tolist() == [1, 1, 4, 4]
-    assert build("rgb", groups=(1, 2)).kl_balance.tolist() == [1, 1, 8]  # of the finest scale's groups, as published
-
-
 def test_adaptive_groups_have_the_fewest_at_the_coarsest_scale():
     assert adaptive_groups(3, 20) == (5, 10, 20)
     assert adaptive_groups(3, 8, least=4) == (4, 4, 8)

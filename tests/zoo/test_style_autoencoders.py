@@ -121,6 +121,17 @@ def test_parts_that_do_not_fit():
             E4EAutoencoder(encoder, generator(), torch.zeros(shape))
 
 
+def test_sizes_out_of_range():
+    for size in (0, -3):
+        with pytest.raises(GenclsError, match=f"StyleTransformerAutoencoder: expected image_size >= 1, got {size}"):
+            style_transformer(image_size=size)
+    for canvas in (20, 0, -8):
+        with pytest.raises(GenclsError, match=f"expected a canvas that is a multiple of 8, got {canvas}"):
+            style_transformer(canvas=canvas)
+    with pytest.raises(GenclsError, match="expected image_size <= 256, got 257"):
+        e4e(image_size=257)
+
+
 @pytest.mark.parametrize("sizes", [{"widths": (16, 32, 48)}, {"widths": (8, 16, 32, 64)}, {"units": (1, 1, 0, 1)}])
 @pytest.mark.parametrize("kind", [E4EEncoder, StyleTransformerEncoder])
 def test_backbones_of_other_forms(kind, sizes):

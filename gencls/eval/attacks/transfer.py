@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from gencls.core import Defense, GenclsError, fingerprint
+from gencls.core import Defense, GenclsError, check_eval_mode, fingerprint
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks.base import Attack, prepare
 from gencls.eval.fingerprint import device_of
@@ -39,8 +39,7 @@ class Transfer:
                 "Transfer: expected a source (torch.nn.Module) and an attack, "
                 f"got {type(self.source).__name__} and {type(self.attack).__name__}"
             )
-        if self.source.training:
-            raise GenclsError("Transfer: expected a source in eval mode, got training mode; call .eval() first")
+        check_eval_mode(self.source, name="Transfer", what="a source")
         object.__setattr__(self, "_key", fingerprint(self.source))  # a repr is asked for often, and reads every weight
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from gencls.zoo.networks.conv_decoder import ConvDecoder
 from gencls.zoo.networks.conv_encoder import ConvEncoder
 from gencls.zoo.networks.e4e import E4EEncoder
 from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
-from gencls.zoo.networks.headed_classifier import HeadedClassifier, headed_classifier
+from gencls.zoo.networks.headed_classifier import HeadedClassifier
 from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.logistic_mixture import LogisticMixture
 from gencls.zoo.networks.nd_vae import NDVAE
@@ -54,6 +54,5 @@ __all__ = [
     "NVlabsNVAE",
     "adaptive_groups",
     "find_architecture",
-    "headed_classifier",
     "official_abs_decoders",
 ]

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents
+from gencls.zoo.networks.margins import central_margins, crop, pad
 
 __all__ = ["AVAE", "AVAECritic"]
 
@@ -52,10 +54,9 @@ class AVAE(nn.Module):
         pool: int = 2,
     ) -> None:
         super().__init__()
-        colours, *sides = image_shape
         side = 2 ** (len(channels) + 1)
-        fits = len(sides) == 2 and all(side // 2 < length <= side for length in sides)
-        numbers = min(colours, *channels, latent_channels, style_dim, style_layers, pool)
+        fits = len(image_shape) == 3 and all(side // 2 < length <= side for length in image_shape[1:])
+        numbers = min(*image_shape, *channels, latent_channels, style_dim, style_layers, pool)
         if not fits or numbers < 1 or latent_channels % 2 or pool.bit_count() != 1 or side // pool < 16:
             raise GenclsError(
                 f"AVAE: expected numbers >= 1, an even latent_channels, H and W above {side // 2} and at most {side} for "
@@ -63,8 +64,10 @@ class AVAE(nn.Module):
                 f"{tuple(image_shape)}, channels {tuple(channels)}, latent_channels {latent_channels}, style_dim {style_dim}, "
                 f"style_layers {style_layers} and pool {pool}"
             )
-        self.image_shape = (colours, sides[0], sides[1])
+        colours, height, width = image_shape
+        self.image_shape = (colours, height, width)
         self.side, self.pool = side, pool
+        self._margins = central_margins((height, width), (side, side))
         halvings = (side // pool // 4).bit_length() - 1
         widths = [max(1, 2 * latent_channels // 2**i) for i in reversed(range(halvings))]  # ..., latent, 2 latent
         self.encoder = nn.ModuleList(_Down(b, a) for b, a in zip([colours, *widths], widths, strict=False))
@@ -86,12 +89,8 @@ class AVAE(nn.Module):
         Raises:
             GenclsError: for images of another shape.
         """
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape or not images.is_floating_point():
-            raise GenclsError(
-                f"AVAE: expected floating-point images of shape (N, {', '.join(map(str, self.image_shape))}), got "
-                f"{images.dtype} of shape {tuple(images.shape)}"
-            )
-        maps = F.avg_pool2d(self.framed(images), self.pool)
+        check_image_shape(images, self.image_shape, name="AVAE")
+        maps = F.avg_pool2d(self.padded(images), self.pool)
         skip = maps = self.encoder[0](maps)
         for block in list(self.encoder)[1:]:
             maps = block(maps)
@@ -123,28 +122,20 @@ class AVAE(nn.Module):
 
     def decode(self, encoded: Latents, noise: Latents, *, temperature: float = 1.0) -> Tensor:
         """A realisation of each image, (N, C, H, W) in [0, 1]."""
-        return self.unframed(self.realise(encoded, noise, temperature=temperature)).clamp(0.0, 1.0)
+        return self.cropped(self.realise(encoded, noise, temperature=temperature)).clamp(0.0, 1.0)
 
     def forward(self, images: Tensor) -> Tensor:
         """One realisation of each image (N, C, H, W) in [0, 1]."""
         encoded = self.encode(images)
         return self.decode(encoded, self.noise(encoded))
 
-    def framed(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] to (N, C, side, side) in [-1, 1], padded with -1."""
-        left, right, top, bottom = self._margins()
-        return F.pad(2 * images - 1, (left, right, top, bottom), value=-1.0)
+    def padded(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to (N, C, side, side) in [-1, 1], with margins of -1."""
+        return pad(2 * images - 1, self._margins, value=-1.0)
 
-    def unframed(self, images: Tensor) -> Tensor:
-        """The inverse of :meth:`framed`."""
-        left, _, top, _ = self._margins()
-        _, height, width = self.image_shape
-        return (images[:, :, top : top + height, left : left + width] + 1) / 2
-
-    def _margins(self) -> tuple[int, int, int, int]:
-        _, height, width = self.image_shape
-        across, down = self.side - width, self.side - height
-        return across // 2, across - across // 2, down // 2, down - down // 2
+    def cropped(self, images: Tensor) -> Tensor:
+        """The inverse of :meth:`padded`."""
+        return (crop(images, self._margins) + 1) / 2
 
 
 class AVAECritic(nn.Module):

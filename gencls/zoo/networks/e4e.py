@@ -9,10 +9,11 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.networks.feature_pyramid import FeaturePyramid
 from gencls.zoo.networks.stylegan2 import EqualizedLinear
 
-__all__ = ["E4EEncoder"]
+__all__ = ["LARGEST", "E4EEncoder"]
 
 _COARSE, _MIDDLE = 3, 7  # the first levels that see finer maps
-_LARGEST = 256
+LARGEST = 256
+"""Pixels of height and width that the heads halve to one."""
 
 
 class E4EEncoder(FeaturePyramid):
@@ -53,9 +54,9 @@ class E4EEncoder(FeaturePyramid):
         Raises:
             GenclsError: for larger images, whose maps the heads would not halve to one pixel.
         """
-        if max(images.shape[-2:]) > _LARGEST:
+        if max(images.shape[-2:]) > LARGEST:
             height, width = images.shape[-2:]
-            raise GenclsError(f"e4e: expected images of at most {_LARGEST} x {_LARGEST} pixels, got {height} x {width}")
+            raise GenclsError(f"e4e: expected images of at most {LARGEST} x {LARGEST} pixels, got {height} x {width}")
         coarse, middle, fine = self.pyramid(images)
         first = self.styles[0](coarse)
         codes = [first]

@@ -1,15 +1,13 @@
 """The classifiers of the MLVGM paper: torchvision networks with a head of two layers."""
 
 from collections.abc import Mapping
-from functools import cache
 from types import MappingProxyType
 
-import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["BACKBONES", "HeadedClassifier", "headed_classifier"]
+__all__ = ["BACKBONES", "HeadedClassifier"]
 
 BACKBONES: Mapping[str, str] = MappingProxyType({"resnet50": "fc", "vgg11_bn": "classifier", "resnext50_32x4d": "fc"})
 """torchvision's name of a network -> the part of it that the head replaces."""
@@ -66,51 +64,3 @@ class HeadedClassifier(nn.Module):
         """
         logits: Tensor = self.model((images - 0.5) / 0.5)
         return logits
-
-
-def headed_classifier(state: Mapping[str, Tensor]) -> HeadedClassifier:
-    """Build the classifier that a checkpoint is of: backbone, number of classes and width of the head are those of the weights.
-
-    Args:
-        state: as :func:`gencls.zoo.checkpoints.load_state_dict` reads it. Its tensors become the network's, without a copy.
-
-    Returns:
-        The classifier in eval mode.
-
-    Raises:
-        GenclsError: for a state without such a head, or with a key that is missing, unknown, or of another shape.
-    """
-    name = next((name for name in set(BACKBONES.values()) if f"model.{name}.3.weight" in state), None)
-    head = None if name is None else state[f"model.{name}.3.weight"]
-    if head is None or head.ndim != 2:
-        found = ", ".join(list(state)[:3]) or "nothing"
-        raise GenclsError(
-            f"headed classifier: expected a matrix model.fc.3.weight or model.classifier.3.weight; got {found}, ..."
-        )
-    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    sizes = tuple(head.shape)
-    layouts = {backbone: _layout(backbone, *sizes) for backbone, part in BACKBONES.items() if part == name}
-    backbone = max(layouts, key=lambda candidate: len(layouts[candidate].items() & shapes.items()))
-    layout = layouts[backbone]
-    missing, unknown = sorted(layout.keys() - shapes), sorted(shapes.keys() - layout)
-    if missing or unknown:
-        some = (", ".join(keys[:3]) or "none" for keys in (missing, unknown))
-        raise GenclsError("headed classifier: expected the keys of {}; missing: {}; unknown: {}".format(backbone, *some))
-    for key, shape in layout.items():
-        if shapes[key] != shape:
-            raise GenclsError(f"headed classifier: expected {key} of shape {shape} for {backbone}, got {shapes[key]}")
-    with torch.device("meta"):
-        classifier = HeadedClassifier(backbone, sizes[0], hidden=sizes[1])
-    try:
-        classifier.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise GenclsError(f"headed classifier: expected floating point weights for {backbone}: {error}") from None
-    return classifier.eval()
-
-
-@cache
-def _layout(backbone: str, num_classes: int, hidden: int) -> Mapping[str, tuple[int, ...]]:
-    """Shapes by key; nothing is allocated."""
-    with torch.device("meta"):
-        network = HeadedClassifier(backbone, num_classes, hidden=hidden)
-    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.hierarchical_vae import HierarchicalVAEOutput
+from gencls.zoo.networks.margins import central_margins, crop, pad
 from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
 
 __all__ = ["NDVAE"]
@@ -54,7 +55,7 @@ class NDVAE(nn.Module):
         multiple = 2 ** (blocks + len(groups) - 1)
         self.image_shape = (colours, height, width)
         down, across = -height % multiple, -width % multiple
-        self.margins = (across // 2, across - across // 2, down // 2, down - down // 2)
+        self.margins = central_margins((height, width), (height + down, width + across))
         self.vae = NVlabsNVAE(
             (colours, height + down, width + across),
             groups=groups,
@@ -67,29 +68,23 @@ class NDVAE(nn.Module):
             flows=0,
         )
 
-    def framed(self, images: Tensor) -> Tensor:
+    def padded(self, images: Tensor) -> Tensor:
         """Images padded with zeros to the size that the network works at."""
-        return F.pad(images, self.margins)
+        return pad(images, self.margins, value=0.0)
 
     def reconstruct(self, images: Tensor) -> HierarchicalVAEOutput:
-        """Distribution of the pixels of :meth:`framed` images given a draw of the latents, and the KL terms (N, L).
+        """Distribution of the pixels of :meth:`padded` images given a draw of the latents, and the KL terms (N, L).
 
         Args:
             images: (N, C, H, W) in [0, 1].
 
         Raises:
-            GenclsError: for images of another shape.
+            GenclsError: for images of another shape or type.
         """
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            raise GenclsError(
-                f"NDVAE: expected images of shape (N, {', '.join(map(str, self.image_shape))}), got {tuple(images.shape)}"
-            )
-        output: HierarchicalVAEOutput = self.vae(self.framed(images))
+        check_image_shape(images, self.image_shape, name="NDVAE")
+        output: HierarchicalVAEOutput = self.vae(self.padded(images))
         return output
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to the means of their pixels given a draw of the latents."""
-        left, _, top, _ = self.margins
-        _, height, width = self.image_shape
-        mean = self.reconstruct(images).reconstruction.mean()
-        return mean[:, :, top : top + height, left : left + width]
+        return crop(self.reconstruct(images).reconstruction.mean(), self.margins)

@@ -118,16 +118,6 @@ class NVAE(HierarchicalVAE):
         )
         self.to_logits = nn.Sequential(nn.ELU(), WeightNormConv2d(channels, mixture_channels(mixtures, colours), 3))
 
-    @property
-    def kl_balance(self) -> Tensor:
-        """(L,): weights of the KL terms for the balancing of early training, the least 1.
-
-        As published: 4^i / n_i for scale i, where n_i counts the groups of the scale that is i-th from the *finest*; with
-        different numbers of groups the weights are therefore not those of their levels.
-        """
-        weights = [4.0**i / count for i, count in enumerate(reversed(self.groups)) for _ in range(count)]
-        return torch.tensor(weights) / min(weights)
-
     def features(self, images: Tensor) -> list[Tensor]:
         """One feature map (N, C_i, H_i, W_i) per level, see :class:`HierarchicalVAE`."""
         state = self.preprocessing_block(2 * images - 1)

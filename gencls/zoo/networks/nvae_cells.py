@@ -6,15 +6,19 @@ from torch.nn import functional
 
 __all__ = ["ConstantFlow", "DecoderCell", "EncoderCell", "WeightNormConv2d", "batch_norm", "filter_norms"]
 
-_RESIDUAL_WEIGHT = 0.1
+RESIDUAL_WEIGHT = 0.1
+"""Of what a cell adds to its input."""
+
+NORM_EPS, NORM_MOMENTUM = 1e-5, 0.05
+"""Of batch norm, as in the public codes (NVAE, section 3.1)."""
 
 USUAL_NORM = 3**-0.5
 """Of the filters that ``nn.Conv2d`` starts with, in the mean: n uniform numbers within 1 / sqrt(n)."""
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm with the momentum of the public codes (NVAE, section 3.1)."""
-    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.05)
+    """Batch norm with the momentum of the public codes."""
+    return nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
 
 
 def filter_norms(weight: Tensor) -> Tensor:
@@ -97,7 +101,7 @@ class EncoderCell(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape; if down to (N, 2 C, H / 2, W / 2)."""
-        out: Tensor = self.skip_connection(features) + _RESIDUAL_WEIGHT * self.residual(features)
+        out: Tensor = self.skip_connection(features) + RESIDUAL_WEIGHT * self.residual(features)
         return out
 
 
@@ -142,7 +146,7 @@ class DecoderCell(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape; if up to (N, C / 2, 2 H, 2 W)."""
-        out: Tensor = self.skip_connection(features) + _RESIDUAL_WEIGHT * self.residual(features)
+        out: Tensor = self.skip_connection(features) + RESIDUAL_WEIGHT * self.residual(features)
         return out
 
 

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.zoo.networks.nvae_cells import USUAL_NORM, batch_norm, filter_norms
+from gencls.zoo.networks.nvae_cells import NORM_EPS, NORM_MOMENTUM, RESIDUAL_WEIGHT, USUAL_NORM, batch_norm, filter_norms
 
 __all__ = ["AutoregressiveFlow", "NormedConv2d", "ResidualCell"]
 
-_RESIDUAL_WEIGHT = 0.1
 _LEAST_NORM = 1e-5
 
 
@@ -84,7 +83,7 @@ class ResidualCell(nn.Module):
         residual = self._ops(features)
         if self.squeeze:
             residual = self.se(residual)
-        out: Tensor = self.skip(features) + _RESIDUAL_WEIGHT * residual
+        out: Tensor = self.skip(features) + RESIDUAL_WEIGHT * residual
         return out
 
 
@@ -166,7 +165,7 @@ class _SqueezeExcitation(nn.Module):
 
 class _BatchNormSiLU(nn.BatchNorm2d):
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-5, momentum=0.05)
+        super().__init__(channels, eps=NORM_EPS, momentum=NORM_MOMENTUM)
 
     def forward(self, features: Tensor) -> Tensor:
         return functional.silu(super().forward(features))

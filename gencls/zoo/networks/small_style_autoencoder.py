@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.feature_pyramid import StyleEncoder
+from gencls.zoo.networks.margins import crop, pad
 from gencls.zoo.networks.style_autoencoders import StyleAutoencoder
 from gencls.zoo.networks.stylegan2 import EqualizedLinear, StyleGAN2
 
@@ -160,16 +161,15 @@ class SmallStyleAutoencoder(StyleAutoencoder):
         encoder = SmallStyleEncoder(generator.num_levels, style_dim, colours=colours, widths=encoder_widths)
         return cls(encoder, generator, torch.zeros(style_dim), image_size=size)
 
-    def framed(self, images: Tensor) -> Tensor:
+    def padded(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] with the margin, (N, C, size, size)."""
-        return F.pad(images, (self.margin,) * 4, value=-1.0)
+        return pad(images, (self.margin,) * 4, value=-1.0)
 
     def encode(self, images: Tensor) -> Tensor:
         """See :meth:`StyleAutoencoder.encode`."""
-        codes: Tensor = self.encoder(self.framed(images))
+        codes: Tensor = self.encoder(self.padded(images))
         return codes
 
     def frame(self, images: Tensor) -> Tensor:
         """See :meth:`StyleAutoencoder.frame`."""
-        height, width = self.image_shape[1:]
-        return images[..., self.margin : self.margin + height, self.margin : self.margin + width]
+        return crop(images, (self.margin,) * 4)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents, Mix, MultiLatentModel
-from gencls.zoo.networks.e4e import E4EEncoder
+from gencls.zoo.networks.e4e import LARGEST, E4EEncoder
 from gencls.zoo.networks.feature_pyramid import StyleEncoder
 from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan2 import StyleGAN2
@@ -31,11 +31,11 @@ class StyleAutoencoder(MultiLatentModel):
         encoder: with as many levels as the generator.
         generator: with L levels; its fixed noise is used.
         latent_avg: the average code, (L, D), (1, D) or (D,).
-        image_size: H = W of the images.
+        image_size: H = W of the images, >= 1.
         noise_std: of the normal numbers; the mapping network makes little of it, since it normalises them first.
 
     Raises:
-        GenclsError: for parts that do not fit each other.
+        GenclsError: for parts that do not fit each other, or a size out of range.
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class StyleAutoencoder(MultiLatentModel):
                 f"{type(self).__name__}: expected an average code of shape {size}, (1, {numbers}) or ({numbers},), "
                 f"got {tuple(latent_avg.shape)}"
             )
+        if image_size < 1:
+            raise GenclsError(f"{type(self).__name__}: expected image_size >= 1, got {image_size}")
         self.encoder = encoder
         self.generator = generator
         self.num_levels = levels
@@ -104,7 +106,7 @@ class E4EAutoencoder(StyleAutoencoder):
         noise_std: see :class:`StyleAutoencoder`.
 
     Raises:
-        GenclsError: for parts that do not fit each other.
+        GenclsError: for parts that do not fit each other, or a size out of range.
     """
 
     def __init__(
@@ -116,6 +118,8 @@ class E4EAutoencoder(StyleAutoencoder):
         image_size: int = 256,
         noise_std: float = 1.0,
     ) -> None:
+        if image_size > LARGEST:
+            raise GenclsError(f"E4EAutoencoder: expected image_size <= {LARGEST}, got {image_size}")
         super().__init__(encoder, generator, latent_avg, image_size=image_size, noise_std=noise_std)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -144,7 +148,7 @@ class StyleTransformerAutoencoder(StyleAutoencoder):
         noise_std: see :class:`StyleAutoencoder`.
 
     Raises:
-        GenclsError: for parts that do not fit each other.
+        GenclsError: for parts that do not fit each other, or a size out of range.
     """
 
     encoder: StyleTransformerEncoder
@@ -159,6 +163,8 @@ class StyleTransformerAutoencoder(StyleAutoencoder):
         canvas: int = 256,
         noise_std: float = 0.8,
     ) -> None:
+        if canvas < 8 or canvas % 8:
+            raise GenclsError(f"StyleTransformerAutoencoder: expected a canvas that is a multiple of 8, got {canvas}")
         super().__init__(encoder, generator, latent_avg, image_size=image_size, noise_std=noise_std)
         self.canvas = canvas
         self.bar = canvas // 8

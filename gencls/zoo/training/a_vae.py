@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.a_vae import AVAE, AVAECritic
 from gencls.zoo.training.modules import NetworkTraining, divergence
+from gencls.zoo.training.moving_average import move_average
 
 __all__ = ["AVAETraining", "gradient_penalty"]
 
@@ -82,7 +83,7 @@ class AVAETraining(NetworkTraining):
         """One step on images (N, C, H, W) in [0, 1]; labels have no part in it."""
         images, labels = batch
         seen = self.perturbation(self.network, images, labels, epoch=self.epochs_passed(batch_index))
-        real = self.network.framed(images)
+        real = self.network.padded(images)
         optimizers: Any = self.optimizers()
 
         with torch.no_grad():
@@ -99,7 +100,8 @@ class AVAETraining(NetworkTraining):
         self.manual_backward(losses["adversarial"] + losses["prior"] + self.reconstruction * losses["error"])
         optimizers[0].step()
         self.critic.requires_grad_(True)
-        self._average()
+        steps = self.global_step // 2  # there are two optimisers
+        move_average(self.average, self.network, decay=min(_EMA, (1 + steps) / (10 + steps)))
         self.log_dict({**figures, **losses}, prog_bar=True, batch_size=len(labels))
 
     def critic_losses(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -118,13 +120,6 @@ class AVAETraining(NetworkTraining):
         _, mean, log_variance = encoded
         prior = divergence(mean.flatten(1), log_variance.flatten(1)).mean() / mean[0].numel()
         return {"adversarial": -self.critic(fake).mean(), "prior": prior, "error": F.mse_loss(fake, real)}
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        steps = self.global_step // 2  # there are two optimisers
-        decay = min(_EMA, (1 + steps) / (10 + steps))
-        for mine, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            mine.lerp_(new, 1 - decay)
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:

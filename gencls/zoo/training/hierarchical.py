@@ -40,8 +40,8 @@ def kl_weights(kl: Tensor, sizes: Tensor, *, weight: float) -> Tensor:
 
     so that levels that say much pay more, and none is switched off early. From weight 1 on they are all 1.
 
-    Source: NVAE, appendix A, as its public code has it. Where scales have different numbers of levels, s_i is here that of the
-    level's own scale (see :attr:`gencls.zoo.networks.NVAE.kl_balance` for what is published).
+    Source: NVAE, appendix A, as its public code has it. Deviation: where scales have different numbers of levels, s_i is here
+    that of the level's own scale; NVAE-from-scratch counts the levels of the scale that is i-th from the finest.
 
     Args:
         kl: (N, L) in nats.

@@ -14,12 +14,12 @@ from gencls.zoo.models import trained_network
 from gencls.zoo.networks import CNN
 from gencls.zoo.networks.hierarchical_vae import HierarchicalVAE
 
-__all__ = ["autoencoded", "bits_per_dimension", "frechet_distance", "measure_generator", "samples"]
+__all__ = ["CLASSIFIERS", "autoencoded", "bits_per_dimension", "frechet_distance", "measure_generator", "samples"]
 
 _CHUNK = 100
 _MORE = 10  # times as many images for the Frechet distance: covariances of hundreds of features need thousands
 
-_CLASSIFIERS = {"fashion-mnist": "cnn-fashion", "mnist": "cnn-mnist", "mnist-embedded": "cnn-mnist"}
+CLASSIFIERS = {"fashion-mnist": "cnn-fashion", "mnist": "cnn-mnist", "mnist-embedded": "cnn-mnist"}
 """The committed classifier of a data set: it judges reconstructions, and its features those of the Frechet distance."""
 
 
@@ -44,9 +44,9 @@ def measure_generator(network: MultiLatentModel, test: ImageData, *, few: int = 
         figures = {f"mean squared reconstruction error, alphas 0, {where}": float((reconstructions - images).square().mean())}
         if isinstance(network, HierarchicalVAE):
             figures[f"bits per dimension, at most, one draw, {where}"] = bits_per_dimension(network, images)
-        if test.name not in _CLASSIFIERS:
+        if test.name not in CLASSIFIERS:
             return figures
-        name = _CLASSIFIERS[test.name]
+        name = CLASSIFIERS[test.name]
         classifier = trained_network(CNN, name)
         features = classifier.encoder
         for kind, shown in (("images", images), ("reconstructions, alphas 0", reconstructions)):

@@ -1,5 +1,6 @@
 """Training of ND-VAE: attacked and noisy images to clean ones."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -7,9 +8,10 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.nd_vae import NDVAE
+from gencls.zoo.training.hierarchical import warm_up
 from gencls.zoo.training.modules import NetworkTraining
 
-__all__ = ["NDVAETraining", "kl_weight"]
+__all__ = ["NDVAETraining"]
 
 
 class NDVAETraining(NetworkTraining):
@@ -24,9 +26,9 @@ class NDVAETraining(NetworkTraining):
 
     Args:
         network: the VAE.
-        classifier: images to logits (N, K); in eval mode and frozen.
+        classifier: images to logits (N, K); in eval mode and frozen; a copy of it goes where the training goes.
         sigma: of the noise, in [0, 1] pixel units, >= 0.
-        warm_up_share: of the steps in which w rises to 1, in (0, 1].
+        warm_up_share: of the steps in which w rises to 1, in (0, 1]; 0.3 in the published code.
         **shared: see :class:`~gencls.zoo.training.modules.NetworkTraining`.
 
     Raises:
@@ -40,7 +42,7 @@ class NDVAETraining(NetworkTraining):
         if not sigma >= 0 or not 0 < warm_up_share <= 1:
             raise GenclsError(f"ND-VAE: expected sigma >= 0 and warm_up_share in (0, 1], got {sigma} and {warm_up_share}")
         self.network = network
-        self._classifier = (classifier,)  # in a tuple: it is no part of what is trained
+        self._classifier = (deepcopy(classifier),)  # in a tuple: it is no part of what is trained
         self.sigma, self.warm_up_share = sigma, warm_up_share
 
     @property
@@ -58,17 +60,12 @@ class NDVAETraining(NetworkTraining):
         classifier = self._classifier[0].to(images.device)
         attacked = self.perturbation(classifier, images, labels, epoch=self.epochs_passed(batch_index))
         noisy = (attacked + self.sigma * torch.randn_like(images)).clamp(0.0, 1.0)
-        weight = kl_weight(self.epochs_passed(batch_index) / (self.trainer.max_epochs or 1), self.warm_up_share)
+        weight = warm_up(self.epochs_passed(batch_index) / (self.trainer.max_epochs or 1), end=self.warm_up_share)
         output = self.network.reconstruct(noisy)
-        likelihood = output.reconstruction.log_prob(self.network.framed(images)).sum((1, 2)).mean()
+        likelihood = output.reconstruction.log_prob(self.network.padded(images)).sum((1, 2)).mean()
         prior = output.kl.sum(1).mean()
         loss = weight * prior - likelihood
-        error = (output.reconstruction.mean() - self.network.framed(images)).square().mean()
+        error = (output.reconstruction.mean() - self.network.padded(images)).square().mean()
         figures = {"loss": loss, "prior": prior, "likelihood": likelihood, "error": error.detach()}
         self.log_dict(figures, prog_bar=True, batch_size=len(labels))
         return loss
-
-
-def kl_weight(share: float, warm_up_share: float) -> float:
-    """W after a share of the steps: from 1e-4 on linearly to 1 (NVAE; ND-VAE has a warm-up of 30 %)."""
-    return max(1e-4, min(1.0, share / warm_up_share))

@@ -1,10 +1,9 @@
 """From a preset of a purifier to its training, and what its card says."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gencls.core import GenclsError, Transform
 from gencls.core.rng import seeded
@@ -14,6 +13,7 @@ from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.models import load
 from gencls.zoo.networks import AVAE, NDVAE, AVAECritic
 from gencls.zoo.training.a_vae import AVAETraining
+from gencls.zoo.training.measure import accuracy
 from gencls.zoo.training.modules import NetworkTraining
 from gencls.zoo.training.nd_vae import NDVAETraining
 from gencls.zoo.training.perturbations import FastGradient
@@ -75,7 +75,8 @@ def measure_purifier(network: nn.Module, settings: PurifierPreset, test: ImageDa
     part = balanced_subset(test.labels, few, seed=0)
     images, labels = test.images[part], test.labels[part]
     with seeded(0):
-        attacked = torch.cat([attack(classifier, *batch, epoch=0.0) for batch in _pairs(images, labels)])
+        batches = zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True)
+        attacked = torch.cat([attack(classifier, *batch, epoch=0.0) for batch in batches])
         figures: dict[str, float] = {}
         for kind, inputs in (("clean", images), (f"FGSM L2 {settings.length}", attacked)):
             with torch.no_grad():
@@ -83,13 +84,8 @@ def measure_purifier(network: nn.Module, settings: PurifierPreset, test: ImageDa
                 rows = {"as they are": inputs, f"purified ({transform.extra_repr()})": purified}
                 for state, shown in rows.items():
                     what = f"{test.name} {test.split}, {len(labels)} {kind} images {state}"
-                    right = sum(int((classifier(a).argmax(1) == b).sum()) for a, b in _pairs(shown, labels))
-                    figures[f"accuracy of {settings.classifier}, {what}"] = right / len(labels)
+                    figures[f"accuracy of {settings.classifier}, {what}"] = accuracy(classifier, shown, labels)
                     if shown is not images:
                         error = float((shown - images).square().mean())
                         figures[f"mean squared error to clean images, {what}"] = round(error, 6)
     return figures
-
-
-def _pairs(images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    return zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True)

@@ -10,16 +10,17 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import SmallStyleAutoencoder, StyleGAN2, StyleGAN2Discriminator
 from gencls.zoo.training.modules import NetworkTraining
+from gencls.zoo.training.moving_average import move_average
 from gencls.zoo.training.perturbations import Perturbation
 
-__all__ = ["StyleTraining", "gradient_penalty", "mixed_codes", "move_average", "path_lengths"]
+__all__ = ["StyleTraining", "mixed_codes", "path_lengths", "r1_penalty"]
 
 _AVERAGED = 10_000  # codes in the average code
 _MIXING = 0.9  # share of images with two codes
 _LENGTH_DECAY = 0.01  # of the average path length
 
 
-def gradient_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
+def r1_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
     """The mean of ||grad D(x)||^2 over images, differentiable in the weights: R1 (Mescheder et al. 2018, arXiv:1801.04406).
 
     Args:
@@ -43,19 +44,6 @@ def path_lengths(images: Tensor, codes: Tensor) -> Tensor:
     direction = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
     (gradient,) = torch.autograd.grad((images * direction).sum(), codes, create_graph=True)
     return gradient.square().sum(2).mean(1).sqrt()
-
-
-def move_average(average: nn.Module, current: nn.Module, *, decay: float) -> None:
-    """A <- decay * a + (1 - decay) * w for all parameters of two networks of the same kind.
-
-    Args:
-        average: holds a.
-        current: holds w.
-        decay: in [0, 1].
-    """
-    with torch.no_grad():
-        for mean, parameter in zip(average.parameters(), current.parameters(), strict=True):
-            mean.lerp_(parameter, 1 - decay)
 
 
 def mixed_codes(generator: StyleGAN2, count: int, *, like: Tensor) -> Tensor:
@@ -196,7 +184,7 @@ class StyleTraining(NetworkTraining):
 
     def _adversarial(self, images: Tensor) -> dict[str, Tensor]:
         """Both losses and the regularisers of this step, weighted."""
-        real = self.network.framed(images)
+        real = self.network.padded(images)
         codes = mixed_codes(self.learner, len(real), like=real)
         fake = self.learner(codes, self._noise(len(real), like=real))
         self.discriminator.requires_grad_(False)
@@ -205,7 +193,7 @@ class StyleTraining(NetworkTraining):
         judged = F.softplus(self.discriminator(fake.detach())).mean() + F.softplus(-self.discriminator(real)).mean()
         figures["discriminator"] = judged
         if self.global_step % self.penalty_every == 0:
-            figures["r1"] = 0.5 * self.gamma * self.penalty_every * gradient_penalty(self.discriminator, real)
+            figures["r1"] = 0.5 * self.gamma * self.penalty_every * r1_penalty(self.discriminator, real)
         if self.path_weight and self.global_step % 4 == 0:
             figures["path"] = 4 * self.path_weight * self._path_penalty(max(1, len(real) // 2), like=real)
         return figures
