@@ -121,9 +121,9 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
 
 
 def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> PaperTable:
-    """Success rates of all attacks together at the profile's sizes, those of single attacks at the middle one."""
-    sizes = run.profile.sizes
-    middle = sizes[len(sizes) // 2]
+    """Success rates of all attacks together at the profile's sizes, those of single attacks at a size that all of them met."""
+    sizes, attacked = run.profile.sizes, run.budget.attacked(run.profile)
+    middle = attacked[(len(attacked) - 1) // 2]
     rows, missing = list[Row](), list[str]()
     for defense in defenses:
         records = experiments.records(run, defense)
