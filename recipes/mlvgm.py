@@ -15,6 +15,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a file
@@ -101,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
     made.add_argument("--as", dest="as_", choices=("paper", "code"), default="code", help="whose word counts (default code)")
     made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
+    made.add_argument("--classifier", help="that is protected, by name; default as the profile says")
     made.add_argument("--n", type=int, help="attacked images; default as the budget says")
     made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
     made.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")
@@ -119,13 +121,15 @@ def plan(chosen: argparse.Namespace, task: str, command: str) -> Run:
         GenclsError: for data that are not there.
     """
     profile = PROFILES[task]
+    if chosen.classifier:
+        profile = replace(profile, classifier=chosen.classifier)
     name = chosen.budget or ("smoke" if task == "smoke" else "paper" if chosen.profile == "paper" else "reduced")
     budget = BUDGETS[name] if chosen.n is None else BUDGETS[name].of(chosen.n)
     largest = max(budget.count, budget.clean, 200)
     return Run(
         profile=profile,
         budget=budget,
-        out=(chosen.out or Path("runs/mlvgm")) / f"{task}-{name}-{chosen.as_}",
+        out=(chosen.out or Path("runs/mlvgm")) / "-".join(filter(None, (task, name, chosen.as_, chosen.classifier))),
         data=zoo.load_data(profile.data, profile.splits[1], root=chosen.data_root, limit=largest, seed=chosen.seed),
         root=chosen.data_root,
         seed=chosen.seed,

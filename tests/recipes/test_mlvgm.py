@@ -227,3 +227,20 @@ def test_random_alphas_of_other_weights_are_not_mixed(run, page):
 
 def test_slugs():
     assert [slug(name) for name in ("learned + noise", "no defense", "A-VAE")] == ["learned-noise", "no-defense", "a-vae"]
+
+
+def test_command_lines_make_runs(tmp_path):
+    words = ["--classifier", "cnn-gaussian-mnist", "--n", "3", "--as", "paper", "--out", str(tmp_path)]
+    run = mlvgm.plan(mlvgm.parser().parse_args(words), "smoke", "as told")
+    assert (run.profile.classifier, run.budget.count, run.as_) == ("cnn-gaussian-mnist", 3, "paper")
+    assert run.out == tmp_path / "smoke-smoke-paper-cnn-gaussian-mnist"
+    digits = run.data.images[:3]
+    assert torch.equal(run.defense("no defense")(digits), zoo.load("cnn-gaussian-mnist")(digits))
+    with pytest.raises(SystemExit):
+        mlvgm.parser().parse_args(["--profile", "unknown"])
+
+
+def test_published_checkpoints_are_asked_for_by_name(tmp_path, run):
+    task = replace(run, profile=PROFILES["paper-gender"], weights=tmp_path)
+    with pytest.raises(GenclsError, match=r"published checkpoint of e4e at .*gender\.pt, got no such file"):
+        task.require()
