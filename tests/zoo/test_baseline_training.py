@@ -283,7 +283,7 @@ def test_measurements_of_a_purifier_that_changes_nothing(monkeypatch: pytest.Mon
     for kind, right, error in (("clean", 34, 0.0), ("FGSM L2 0.4", 14, 0.0025)):
         for state in ("as they are", "purified (sigma=0.0)"):
             what = f"mnist-embedded test, 40 {kind} images {state}"
-            expected[f"accuracy of cnn-fashion, {what}"] = right / 40
+            expected[f"accuracy of {settings.classifier}, {what}"] = right / 40
             if (kind, state) != ("clean", "as they are"):
                 expected[f"mean squared error to clean images, {what}"] = error
     assert found == pytest.approx(expected)

@@ -27,7 +27,7 @@ from gencls.zoo.training.batches import ShuffledBatches, batch_loader
 from gencls.zoo.training.measure import accuracy, adversarial_accuracy
 from gencls.zoo.training.modules import AutoencoderTraining, NetworkTraining, divergence, squared_error
 from gencls.zoo.training.perturbations import Adversarial, Plain
-from gencls.zoo.training.presets import AutoencoderPreset
+from gencls.zoo.training.presets import AutoencoderPreset, TablePreset
 from tests.trainings import resumed
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -68,8 +68,12 @@ class Linear(nn.Module):
         return torch.stack([margin, -margin], dim=1)
 
 
+# Generators and purifiers have tests of their own.
+_TABLE_OF_MNIST = [name for name, preset in PRESETS.items() if preset.data == "mnist" and isinstance(preset, TablePreset)]
+
+
 @pytest.mark.usefixtures("small_steps")
-@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.data == "mnist"])
+@pytest.mark.parametrize("name", _TABLE_OF_MNIST)
 def test_the_loss_goes_down(name: str, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     path = train(name, **TINY, epochs=8, out=tmp_path)
