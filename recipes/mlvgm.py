@@ -71,12 +71,12 @@ def report(run: Run) -> Path:
     return write_paper(run.out, f"MLVGM purification on {run.data.name}", facts, sections)
 
 
-def main(run: Run, parts: Sequence[str] = ()) -> Path:
+def main(run: Run, parts: Sequence[str] = experiments.PARTS) -> Path:
     """Compute what is missing, or what was chosen of it, and write the page.
 
     Args:
         run: profile, budget, data and folder.
-        parts: of :data:`recipes.purification.experiments.PARTS`; empty for all.
+        parts: of :data:`recipes.purification.experiments.PARTS`; with none only the page is written.
 
     Returns:
         The path of the page.
@@ -86,7 +86,7 @@ def main(run: Run, parts: Sequence[str] = ()) -> Path:
     """
     run.require()
     run.claim()
-    experiments.run_parts(run, parts or experiments.PARTS)
+    experiments.run_parts(run, parts)
     return report(run)
 
 
@@ -149,7 +149,7 @@ if __name__ == "__main__":
         )
         for name in tasks:
             run = plan(arguments, name, shlex.join(["python", "recipes/mlvgm.py", *sys.argv[1:]]))
-            page = main(run, chosen_parts) if chosen_parts else report(run)
+            page = main(run, chosen_parts)
             print("report:", page.resolve())
     except GenclsError as error:
         print(f"mlvgm: error: {error}", file=sys.stderr)

@@ -148,5 +148,7 @@ def test_success_panels_draw_each_curve_to_the_limit_in_one_colour():
     assert ours.get_drawstyle() == "steps-post"
     assert blur.get_color() == panels["C&W"][0].get_color() != ours.get_color()
     assert (ours.get_linestyle(), blur.get_linestyle()) == ("-", ":")
+    (cut,) = success_panels({"DeepFool": {"ours": first}}, limit=0.8).axes[0].lines  # sizes beyond the limit are left out
+    assert cut.get_xydata().tolist() == [[0, 50], [0.8, 50]]
     with pytest.raises(GenclsError, match="expected at least one curve"):
         success_panels({"DeepFool": {}}, limit=1)

@@ -186,7 +186,7 @@ def test_success_rates_in_the_table_are_those_of_the_records(run, page):
     )
     rate = broken.groupby("sample_hash")["broken"].any().mean()
     table = tables.success_table(run, "t", "", ("no defense",))
-    assert table.rows[0].cells[len(run.profile.sizes)].ours.startswith(f"{100 * rate:.0f} [")
+    assert table.rows[0].cells[1 + run.profile.sizes.index(2.0)].ours.startswith(f"{100 * rate:.0f} [")
 
 
 def test_as_paper_and_as_code_differ_where_they_should(run):
@@ -207,8 +207,9 @@ def test_missing_weights_name_the_commands(run):
 
 
 def test_another_run_does_not_take_the_folder(run, page):
-    with pytest.raises(GenclsError, match="got one of other settings"):
-        replace(run, seed=1).claim()
+    for parts in (experiments.PARTS, ()):
+        with pytest.raises(GenclsError, match="got one of other settings"):
+            mlvgm.main(replace(run, seed=1), parts)
 
 
 def test_parts_say_what_they_need(run, tmp_path):

@@ -159,7 +159,8 @@ def success_panels(
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axis, (attack, curves) in zip(axes.flat, panels.items(), strict=False):
             for name, curve in curves.items():
-                sizes, rates = np.append(curve.epsilon, limit), np.append(curve.rate, curve.rate[-1])
+                inside = curve.epsilon <= limit
+                sizes, rates = np.append(curve.epsilon[inside], limit), np.append(curve.rate[inside], curve.rate[inside][-1])
                 axis.plot(sizes, 100 * rates, drawstyle="steps-post", **looks[name])
             axis.set_title(attack, fontsize=9)
             axis.grid(color="#e3e6ea", linewidth=0.8)
