@@ -21,12 +21,11 @@ from pathlib import Path
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gencls import zoo
 from gencls.core import GenclsError
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import Section, write_paper
 from recipes.purification import analyses, experiments, figures, tables
-from recipes.purification.runs import ALPHAS, Run
+from recipes.purification.runs import ALPHAS, Run, load_at_most
 from recipes.purification.settings import BUDGETS, PROFILES
 
 
@@ -125,12 +124,12 @@ def plan(chosen: argparse.Namespace, task: str, command: str) -> Run:
         profile = replace(profile, classifier=chosen.classifier)
     name = chosen.budget or ("smoke" if task == "smoke" else "paper" if chosen.profile == "paper" else "reduced")
     budget = BUDGETS[name] if chosen.n is None else BUDGETS[name].of(chosen.n)
-    largest = max(budget.count, budget.clean, 200)
+    largest = max(budget.count, budget.clean, 200)  # 200: figure 14, mixed codes
     return Run(
         profile=profile,
         budget=budget,
         out=(chosen.out or Path("runs/mlvgm")) / "-".join(filter(None, (task, name, chosen.as_, chosen.classifier))),
-        data=zoo.load_data(profile.data, profile.splits[1], root=chosen.data_root, limit=largest, seed=chosen.seed),
+        data=load_at_most(profile, profile.splits[1], largest, root=chosen.data_root, seed=chosen.seed),
         root=chosen.data_root,
         seed=chosen.seed,
         as_=chosen.as_,
@@ -147,10 +146,12 @@ if __name__ == "__main__":
         tasks = (
             [name for name in PROFILES if name.startswith("paper-")] if arguments.profile == "paper" else [arguments.profile]
         )
-        for name in tasks:
-            run = plan(arguments, name, shlex.join(["python", "recipes/mlvgm.py", *sys.argv[1:]]))
-            page = main(run, chosen_parts)
-            print("report:", page.resolve())
+        command = shlex.join(["python", "recipes/mlvgm.py", *sys.argv[1:]])
+        runs = [plan(arguments, name, command) for name in tasks]
+        for run in runs:  # before the first of them starts
+            run.require()
+        for run in runs:
+            print("report:", main(run, chosen_parts).resolve())
     except GenclsError as error:
         print(f"mlvgm: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -65,7 +65,12 @@ def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 
 def _apart(warning: str) -> tuple[str, str]:
     """A warning without its number, so that rows share it, and the number in brackets."""
-    for pattern in (r"()(\d+ of \d+) (majorities .*)", r"(the attack's own claim) is (\S+ points) (from .*)"):
+    patterns = (
+        r"()(\d+ of \d+) (majorities .*)",
+        r"(the attack's own claim) is (\S+ points) (from .*)",
+        r"()(\d+ %) of the (gradients were exactly zero.*)",
+    )
+    for pattern in patterns:
         if match := re.fullmatch(pattern, warning):
             before, number, after = match.groups()
             return f"{before} differs {after}" if before else after, f" ({number})"

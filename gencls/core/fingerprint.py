@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy
@@ -14,9 +15,9 @@ __all__ = ["fingerprint"]
 def fingerprint(module: nn.Module) -> str:
     """A key of a module: classes, ``extra_repr``, public attributes, parameters and buffers of all its parts.
 
-    Attributes count if they are numbers, strings, tensors, arrays, functions, or containers or dataclasses of these. What is
-    stored in other objects or in private attributes is not seen: a module that keeps settings there names them in
-    ``extra_repr``.
+    Attributes count if they are numbers, strings, tensors, arrays, functions (with their defaults and what they close over; their
+    bytecode differs between versions of Python), or containers or dataclasses of these. What is stored in other objects or in
+    private attributes is not seen: a module that keeps settings there names them in ``extra_repr``.
     """
     digest = hashlib.sha256()
     for name, part in module.named_modules():
@@ -40,13 +41,25 @@ def _plain(value: Any) -> str:
         return "{" + ", ".join(f"{k}={v}" for k, v in items if v) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_plain, value)) + "]"
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(_plain, value))) + "}"
+    if isinstance(value, partial):
+        return f"partial({_plain(value.func)}, {_plain(value.args)}, {_plain(value.keywords)})"
     if hasattr(value, "__dataclass_fields__"):
         return type(value).__qualname__ + _plain(vars(value))
     if hasattr(value, "__qualname__"):  # a function or a class
         code = getattr(value, "__code__", None)
         body = "" if code is None else hashlib.sha256(code.co_code + _constants(code)).hexdigest()
-        return f"{value.__module__}.{value.__qualname__} {body}"
+        return f"{value.__module__}.{value.__qualname__} {body}{_bound(value)}"
     return ""
+
+
+def _bound(function: Any) -> str:
+    """What a function has beside its code: defaults and the variables it closes over; empty without any."""
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    plain = [content for content in cells if not callable(content)]  # a function may close over itself
+    parts = [getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None), plain]
+    return "".join(_plain(part) for part in parts if part)
 
 
 def _constants(code: Any) -> bytes:

@@ -1,21 +1,19 @@
 """One call of the recipe: its defenses, its studies, what they cost, and how they are computed."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gencls import zoo
-from gencls.core import Defense, GenclsError
+from gencls.core import Defense
 from gencls.defenses import EABS
 from gencls.eval import PGD, Attack, Protocol, Study, StudyCell, ThreatModel
-from gencls.eval.study_folder import atomically
 from gencls.zoo.checkpoints import restore
-from gencls.zoo.models import WEIGHTS
 from gencls.zoo.networks import ClassDecoders, GroupedDecoders
 from recipes.chapter2.printed import MODELS
 from recipes.chapter2.settings import Budget, Profile
+from recipes.folders import claim, require_weights, weights_path
 
 __all__ = ["PartialStudy", "Run"]
 
@@ -67,10 +65,7 @@ class Run:
 
     def path(self, kind: str) -> Path:
         """Where the weights of a network lie, or should: as `gencls train --out` leaves them, or committed."""
-        name = self.profile.network(kind)
-        given = (self.weights / name, self.weights) if self.weights else ()
-        places: list[Path] = [folder / f"{name}.safetensors" for folder in (*given, WEIGHTS)]
-        return next((path for path in places if path.is_file()), places[-1])
+        return weights_path(self.profile.network(kind), self.weights)
 
     def require(self, kinds: Sequence[str]) -> None:
         """Check before the first study that the weights of these networks are there.
@@ -78,15 +73,8 @@ class Run:
         Raises:
             GenclsError: naming the commands that make what is missing; for a folder of weights that is not there.
         """
-        if self.weights and not self.weights.is_dir():
-            raise GenclsError(f"--weights: expected a folder, got {self.weights}, which is none")
-        missing = [self.profile.network(kind) for kind in kinds if not self.path(kind).is_file()]
-        if missing:
-            commands = "\n".join(f"    gencls train {name} --data-root DATA --out FOLDER" for name in missing)
-            raise GenclsError(
-                f"expected the weights of {', '.join(missing)}, got no such files. Make them with\n{commands}\n"
-                "and pass --weights FOLDER, or leave models out with --models"
-            )
+        paths = {self.profile.network(kind): self.path(kind) for kind in kinds}
+        require_weights(paths, self.weights, hint=", or leave models out with --models")
 
     def claim(self) -> None:
         """Make the folder of the run, or check that it is this run's: tables join what several calls have computed.
@@ -94,12 +82,7 @@ class Run:
         Raises:
             GenclsError: if it holds a run with another profile, budget or seed.
         """
-        path = self.out / "run.json"
-        settings = json.dumps({"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed}, indent=2)
-        if path.is_file() and path.read_text() != settings:
-            raise GenclsError(f"{self.out}: expected a folder for this run, got one of another profile, budget, N or seed")
-        self.out.mkdir(parents=True, exist_ok=True)
-        atomically(path, lambda part: part.write_text(settings))
+        claim(self.out, {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed})
 
     def load(self, kind: str, *, variational: bool | None = None, warm: bool = True) -> Defense:
         """A defense.

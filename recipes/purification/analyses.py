@@ -35,12 +35,14 @@ CLASS_ALPHA = 0.1
 _ROWS = 256
 
 
-def learn(run: Run, *, report: Callable[[AlphaSearch], object] = print) -> AlphaSearch:
-    """Search for alphas (section 3), or go on with a search; the best ones go to ``learned.json``.
+def learn(run: Run, *, report: Callable[[AlphaSearch], object] = print) -> None:
+    """Search for alphas (section 3), or go on with a search; the best ones go to ``learned.json``, once.
 
     The best are those with the highest mean of the Gaussian process, which does not fall for a lucky measurement.
     """
     accuracy = run.accuracy
+    if run.learned is not None and json.loads((run.out / "learned.json").read_text())["key"] == accuracy.key():
+        return  # a fit on another machine may choose another of equals, and what was attacked would be another defense
     search = learn_alphas(
         accuracy,
         run.generator.num_levels,
@@ -52,6 +54,7 @@ def learn(run: Run, *, report: Callable[[AlphaSearch], object] = print) -> Alpha
         report=report,
     )
     content = {
+        "key": accuracy.key(),
         "alphas": search.best.alphas,
         "value": search.best.value,
         "measurements": len(search.trials),
@@ -60,25 +63,26 @@ def learn(run: Run, *, report: Callable[[AlphaSearch], object] = print) -> Alpha
         "seconds": round(sum(trial.objective_seconds + trial.optimiser_seconds for trial in search.trials), 1),
     }
     atomically(run.out / "learned.json", lambda part: part.write_text(json.dumps(content, indent=1)))
-    return search
 
 
 def monotonicity(alphas: Sequence[float], *, printed: bool = True) -> float:
     """Spearman's rank correlation of alphas with their levels: how far they rise from coarse to fine.
 
-    Eq. 6 as printed is 1 - sum (i - R_i)^2 / (N (N^2 - 1)), R_i the rank of alpha_i from 0; Spearman's coefficient has 6 times
-    the sum and lies in [-1, 1], where the printed one lies in [2/3, 1]. Each is an increasing linear function of the other,
-    so Pearson's coefficient with anything is the same. Equal alphas share the mean of their ranks.
+    Eq. 6 as printed is 1 - sum (i - R_i)^2 / (N (N^2 - 1)), R_i the rank of alpha_i from 0. Without equal alphas Spearman's
+    coefficient has 6 times the sum and lies in [-1, 1], where the printed one lies in [2/3, 1]: each is an increasing linear
+    function of the other, so Pearson's coefficient with anything is the same. Equal alphas share the mean of their ranks; then
+    the coefficient is the correlation of the ranks, and the linear relation no longer holds.
 
     Args:
-        alphas: N >= 2 of them, coarse to fine.
+        alphas: N >= 2 of them, not all equal, coarse to fine.
         printed: eq. 6, without the factor.
     """
     from scipy.stats import rankdata
 
-    count = len(alphas)
-    squares = float(np.square(np.arange(count) - (rankdata(alphas) - 1)).sum())
-    return 1 - (1 if printed else 6) * squares / (count * (count**2 - 1))
+    count, ranks = len(alphas), rankdata(alphas) - 1
+    if not printed:
+        return float(np.corrcoef(np.arange(count), ranks)[0, 1])
+    return 1 - float(np.square(np.arange(count) - ranks).sum()) / (count * (count**2 - 1))
 
 
 def measure_random_alphas(run: Run) -> None:

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gencls.core import draws, forward_draws, keyed, stream_seed
+from gencls.core import Transform, draws, forward_draws, keyed, stream_seed
 from gencls.defenses import alpha_schedule, fgsm_examples
 from gencls.eval import closest_distances, success_rate_curve
 from gencls.eval.curves import SuccessCurve
@@ -26,6 +26,8 @@ WORST = "all attacks"
 
 _PAIRS = 4
 """Of images in the figures of codes."""
+_ROWS = 32
+"""Of a pass."""
 _CASES = 3
 """Of success and of failure in the figure of purified images."""
 
@@ -117,9 +119,21 @@ def _replaced(run: Run) -> NamedFigure:
     return NamedFigure("codes", "figure-1c", "Figure 1 (c): the code of one level sampled anew", tile_grid(rows, heads))
 
 
+@torch.no_grad()
 def _decided(run: Run, images: Tensor) -> list[str]:
-    with torch.no_grad():
-        return [run.data.class_names[k] for k in run.classifier(images).argmax(dim=1).tolist()]
+    decisions = torch.cat([run.classifier(batch).argmax(dim=1) for batch in images.split(_ROWS)])
+    return [run.data.class_names[k] for k in decisions.tolist()]
+
+
+@torch.no_grad()
+def _transformed(run: Run, transform: Transform, images: Tensor) -> Tensor:
+    """One draw of each image."""
+    found = []
+    for first in range(0, len(images), _ROWS):
+        batch = images[first : first + _ROWS]
+        with keyed([stream_seed(run.seed, "shown", first + i) for i in range(len(batch))]), draws(range(1)):
+            found.append(forward_draws(transform, batch, 1))
+    return torch.cat(found)
 
 
 def _mixed(run: Run, levels: Sequence[int]) -> NamedFigure:
@@ -148,18 +162,14 @@ def _purified(run: Run) -> NamedFigure:
     images, labels = run.data.images[:count].to(run.device), run.data.labels[:count].to(run.device)
     purification = run.purification("linear")
     adversarial, _ = fgsm_examples(purification, run.classifier, images, labels, epsilon=run.profile.fgsm, keep="all")
-    with torch.no_grad():
-        fooled = run.classifier(adversarial).argmax(dim=1) != labels
-        known = run.classifier(images).argmax(dim=1) == labels
-    chosen = torch.nonzero(fooled & known).flatten().tolist()
     columns = {"clean": images, "adversarial": adversarial}
     for name in (ours, "ND-VAE", "A-VAE"):
         transform = run.transform(name) if name == ours or name in run.profile.baselines else None
         if transform is not None:
-            with torch.no_grad(), keyed([stream_seed(run.seed, "shown", i) for i in range(count)]), draws(range(1)):
-                columns[name] = forward_draws(transform, adversarial, 1)
+            columns[name] = _transformed(run, transform, adversarial)
     words = {name: _decided(run, column) for name, column in columns.items()}
     truth = [run.data.class_names[k] for k in labels.tolist()]
+    chosen = [i for i in range(count) if words["clean"][i] == truth[i] != words["adversarial"][i]]
     right = [i for i in chosen if words[ours][i] == truth[i]][:_CASES]
     wrong = [i for i in chosen if words[ours][i] != truth[i]][:_CASES]
     rows = [

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from gencls import zoo
-from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier
+from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, fingerprint
 from gencls.defenses import (
     AVAEPurification,
     FixedLengthNoise,
@@ -22,11 +22,11 @@ from gencls.defenses import (
 )
 from gencls.defenses.mlvgm import PAPER_TASKS
 from gencls.eval import Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
-from gencls.eval.study_folder import atomically
-from gencls.zoo.models import WEIGHTS
+from gencls.zoo.data import count_images
+from recipes.folders import claim, require_weights, weights_path
 from recipes.purification.settings import Budget, Profile
 
-__all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run", "slug"]
+__all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run", "load_at_most", "slug"]
 
 ALPHAS = ("learned", "linear", "cosine")
 """Figures 3 to 5 (c)."""
@@ -66,9 +66,7 @@ class Run:
 
     def path(self, name: str) -> Path:
         """Where the weights of a training lie, or should: as `gencls train --out` leaves them, or committed."""
-        given = (self.weights / name, self.weights) if self.weights else ()
-        places: list[Path] = [folder / f"{name}.safetensors" for folder in (*given, WEIGHTS)]
-        return next((path for path in places if path.is_file()), places[-1])
+        return weights_path(name, self.weights)
 
     def require(self) -> None:
         """Check before the first measurement that all weights are there.
@@ -83,27 +81,17 @@ class Run:
             )
         ours = () if self.profile.task else (self.profile.generator,)
         needed = (*ours, self.profile.classifier, *self.profile.baselines.values())
-        missing = [name for name in needed if not self.path(name).is_file()]
-        if missing:
-            commands = "\n".join(f"    gencls train {name} --data-root DATA --out FOLDER" for name in missing)
-            raise GenclsError(
-                f"expected the weights of {', '.join(missing)}, got no such files. Make them with\n{commands}\n"
-                "and pass --weights FOLDER"
-            )
+        require_weights({name: self.path(name) for name in needed}, self.weights)
 
     def claim(self) -> None:
         """Make the folder of the run, or check that it is this run's.
 
         Raises:
-            GenclsError: if it holds a run with other settings.
+            GenclsError: if it holds a run with other settings or weights.
         """
-        path = self.out / "run.json"
+        modules = {"generator": self.generator, **{name: self.defense(name) for name in self.baselines}}
         settings = {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed, "as": self.as_}
-        text = json.dumps(settings, indent=2)
-        if path.is_file() and path.read_text() != text:
-            raise GenclsError(f"{self.out}: expected a folder for this run, got one of other settings; take another --out")
-        self.out.mkdir(parents=True, exist_ok=True)
-        atomically(path, lambda part: part.write_text(text))
+        claim(self.out, {**settings, "weights": {name: fingerprint(module) for name, module in modules.items()}})
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -153,9 +141,7 @@ class Run:
         return self._accuracy(self.budget.random_images, self.budget.random_samples)
 
     def _accuracy(self, count: int, samples: int) -> PurifiedAccuracy:
-        drawn = zoo.load_data(
-            self.profile.data, self.profile.splits[0], root=self.root, limit=self.budget.drawn, seed=self.seed
-        )
+        drawn = load_at_most(self.profile, self.profile.splits[0], self.budget.drawn, root=self.root, seed=self.seed)
         images, labels = fgsm_examples(
             self.purification("linear"),
             self.classifier,
@@ -170,11 +156,19 @@ class Run:
 
     @property
     def learned(self) -> tuple[float, ...] | None:
-        """The alphas that the search has found, before ``highest``, else the published ones; None while there are none."""
+        """The alphas that the search has found, before ``highest``; None while there are none.
+
+        Of the paper's tasks as the public code has them they are those that it found.
+        """
+        if self.published_alphas:
+            return PAPER_TASKS[self.profile.task].learned
         path = self.out / "learned.json"
-        if path.is_file():
-            return tuple(json.loads(path.read_text())["alphas"])
-        return PAPER_TASKS[self.profile.task].learned if self.profile.task else None
+        return tuple(json.loads(path.read_text())["alphas"]) if path.is_file() else None
+
+    @property
+    def published_alphas(self) -> bool:
+        """Whether there is nothing to be learned."""
+        return bool(self.profile.task) and self.as_ == "code"
 
     def purification(self, alphas: str, preprocessing: str = "") -> MLVGMPurification:
         """Ours.
@@ -193,17 +187,18 @@ class Run:
             self.learned if alphas == "learned" else alphas,  # type: ignore[arg-type]
             highest=self.profile.highest,
             limit="scale" if self.as_ == "code" else "clip",
-            noise=self._noise if preprocessing == "noise" else None,
+            noise=self._noise(alphas) if preprocessing == "noise" else None,
             blur=self._blur if preprocessing == "blur" else None,
         )
 
-    @property
-    def _noise(self) -> FixedLengthNoise:
+    def _noise(self, alphas: str = "") -> FixedLengthNoise:
+        if self.published_alphas and alphas == "linear":
+            return FixedLengthNoise(PAPER_TASKS[self.profile.task].code_noise_of_linear)
         return FixedLengthNoise(self.profile.noise)
 
     @property
     def _blur(self) -> GaussianBlur:
-        return paper_blur(self.profile.resolution, as_=self.as_)
+        return paper_blur(self.profile.resolution, as_=self.as_).to(self.device)
 
     def defense(self, name: str) -> Defense:
         """A defense by its name in the figures: "linear", "linear + noise", "noise", "no defense", "TRADES" and so on."""
@@ -221,7 +216,7 @@ class Run:
                 return AVAEPurification.of_paper(transform.network, as_="mlvgm" if self.as_ == "code" else "a-vae")
             return transform
         if name in STANDALONE:
-            return self._noise if name == "noise" else self._blur
+            return self._noise() if name == "noise" else self._blur
         alphas, _, preprocessing = name.partition(" + ")
         return None if name == "no defense" else self.purification(alphas, preprocessing)
 
@@ -236,7 +231,7 @@ class Run:
         return {
             "deepfool": DeepFool(
                 minimal,
-                steps=budget.deepfool,
+                steps=budget.deepfool or profile.deepfool,
                 overshoot=profile.overshoot,
                 candidates=min(profile.candidates, self.data.num_classes),
             ),
@@ -272,6 +267,12 @@ class Run:
             shard_size=10,
             about={"data": f"{self.data.name}, {self.data.split}", "command": self.command},
         )
+
+
+def load_at_most(profile: Profile, split: str, limit: int, *, root: Path | None, seed: int) -> zoo.ImageData:
+    """So many images of a split of the profile's data set, or all of them."""
+    limit = min(limit, count_images(profile.data, split, root=root))
+    return zoo.load_data(profile.data, split, root=root, limit=limit, seed=seed)
 
 
 def slug(name: str) -> str:

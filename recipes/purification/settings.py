@@ -16,7 +16,7 @@ class Profile:
     Attributes:
         data: name of the data set.
         splits: of it: on the first one alphas are learned, the last one is attacked.
-        generator: name of a training of a generator, or of a published checkpoint of :data:`PUBLISHED`.
+        generator: name of a training of a generator; of a task of the paper, what its published checkpoint is.
         classifier: name of the defense that is protected.
         baselines: zoo names of the trained baselines: "TRADES", "A-VAE", "ND-VAE".
         highest: alphas reach up to it.
@@ -24,6 +24,7 @@ class Profile:
         noise: L2 length of the preprocessing noise.
         resolution: height and width of the images.
         sizes: L2 sizes at which AutoAttack attacks and success rates are read off.
+        deepfool: steps of DeepFool in the paper.
         overshoot: of DeepFool.
         candidates: classes that DeepFool looks at.
         rate: learning rate of C&W.
@@ -44,6 +45,7 @@ class Profile:
     noise: float = 1.0
     resolution: int = 28
     sizes: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    deepfool: int = 128
     overshoot: float = 0.02
     candidates: int = 4
     rate: float = 5e-3
@@ -73,12 +75,12 @@ def _ours(name: str, data: str, **changed: Any) -> Profile:
 # Tables 2 and 3 of the supplement, preprocessing of its appendix D.
 _GENDER: dict[str, Any] = {
     **{"resolution": 256, "highest": 1.0, "fgsm": 4.0, "noise": 4.0, "sizes": (0.5, 1.0, 2.0, 4.0)},
-    **{"candidates": 2, "overshoot": 0.01, "rate": 1e-3, "confidence": 0.01, "constant": 64.0, "window": 32},
+    **{"deepfool": 1024, "candidates": 2, "overshoot": 0.01, "rate": 1e-3, "confidence": 0.01, "constant": 64.0, "window": 32},
 }
 _IDS: dict[str, Any] = {"resolution": 64, "fgsm": 2.0, "noise": 2.0, "sizes": (0.5, 1.0, 2.0, 3.0), "candidates": 8}
 _CARS: dict[str, Any] = {
     **{"resolution": 128, "fgsm": 4.0, "noise": 4.0, "sizes": (0.5, 1.0, 2.0, 4.0)},
-    **{"rate": 2e-3, "confidence": 0.02, "constant": 24.0},
+    **{"deepfool": 256, "rate": 2e-3, "confidence": 0.02, "constant": 24.0},
 }
 
 
@@ -91,7 +93,7 @@ PROFILES: Mapping[str, Profile] = {
     # Digits take larger perturbations than garments.
     "smoke": _ours("mnist", "mnist-embedded", classifier="cnn-mnist", fgsm=3.0, noise=2.0, sizes=(1.0, 1.5, 2.0, 3.0)),
     "fashion": _ours("fashion", "fashion-mnist", classifier="cnn-plain-fashion", fgsm=1.0),
-    # The paper's tasks in small, with generators of our own; nvae-faces has seen the same persons' training photos.
+    # The paper's tasks in small, with generators of our own; nvae-faces learns from celeba-10k-gender.
     "faces": Profile(data="celeba-10k-gender", generator="nvae-faces", classifier="cnn-gender", **_small(_GENDER)),
     "identities": Profile(data="celeba-100-identities", generator="nvae-faces", classifier="cnn-identities", **_small(_IDS)),
     "cars": Profile(data="stanford-cars-4", generator="nvae-cars", classifier="cnn-cars", **_CARS),
@@ -115,7 +117,7 @@ class Budget:
         eot: draws per gradient.
         judge: draws per decision.
         judge_most: the same where the majority is open.
-        deepfool: steps of DeepFool.
+        deepfool: steps of DeepFool; None takes the profile's.
         cw_restarts: of C&W.
         cw_steps: of each.
         cw_rate: learning rate of C&W, as a multiple of the profile's: fewer steps have to be longer.
@@ -137,7 +139,7 @@ class Budget:
     eot: int = 32
     judge: int = 32
     judge_most: int = 256
-    deepfool: int = 128
+    deepfool: int | None = None
     cw_restarts: int = 8
     cw_steps: int = 1024
     cw_rate: float = 1.0
@@ -167,9 +169,10 @@ class Budget:
     def spent(self, profile: Profile) -> str:
         """The attacks in one sentence."""
         return (
-            f"DeepFool {self.deepfool} steps, {profile.candidates} classes; C&W {self.cw_restarts} x {self.cw_steps} steps at "
-            f"rate {profile.rate * self.cw_rate:g}; AutoAttack {self.autoattack} steps at {len(self.attacked(profile))} sizes, "
-            f'"rand" on random defenses; EoT {self.eot}; judge {self.judge} to {self.judge_most} draws'
+            f"DeepFool {self.deepfool or profile.deepfool} steps, {profile.candidates} classes; C&W {self.cw_restarts} x "
+            f"{self.cw_steps} steps at rate {profile.rate * self.cw_rate:g}; AutoAttack {self.autoattack} steps at L2 "
+            f'{", ".join(f"{size:g}" for size in self.attacked(profile))}, "rand" on random defenses; EoT {self.eot}; judge '
+            f"{self.judge} to {self.judge_most} draws"
         )
 
     def attacked(self, profile: Profile) -> tuple[float, ...]:

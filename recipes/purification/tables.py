@@ -69,7 +69,7 @@ def attacks_table(run: Run) -> PaperTable:
     ours = {
         "DeepFool: classes": min(profile.candidates, run.data.num_classes),
         "DeepFool: overshoot": profile.overshoot,
-        "DeepFool: steps": budget.deepfool,
+        "DeepFool: steps": budget.deepfool or profile.deepfool,
         "C&W: first constant": profile.constant,
         "C&W: confidence": profile.confidence,
         "C&W: steps": budget.cw_steps,
@@ -92,7 +92,7 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
             Row("FGSM images", (Cell(str(search["images"])), Cell("1024 (code)"))),
             Row("accuracy of the learned alphas there", (Cell(percent(search["value"])), Cell())),
             Row("the optimiser's share of the time", (Cell(percent(search["optimiser_share"])), Cell())),
-            Row("Spearman of the learned alphas, eq. 6", (Cell(f"{analyses.monotonicity(search['alphas']):.3f}"), Cell())),
+            Row("their Spearman index: eq. 6 as printed, with its factor", (Cell(_spearman(search["alphas"])), Cell())),
         ]
         levels = analyses.class_levels(search["alphas"])
         kept, other = analyses.whose_class(run, levels)
@@ -102,6 +102,8 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
                 (Cell(f"{percent(kept)}, {percent(other)}"), Cell()),
             )
         )
+        if run.as_ == "code":
+            notes.append("The base model gets all of these FGSM images wrong: they were chosen so.")
         notes.append(f"Class codes: levels {', '.join(map(str, levels))}; images are mixed as in figures 9 and 10.")
         notes.append("Learned alphas: " + " ".join(f"{alpha:.3f}" for alpha in search["alphas"]) + ".")
     if random is not None:
@@ -110,14 +112,18 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
         rows += [
             Row("random alphas", (Cell(str(len(random))), Cell("512"))),
             Row("Pearson of Spearman's index and accuracy", (Cell(f"{coefficient:.3f} (p = {p_value:.1g})"), Cell(printed))),
-            Row("the best of the random alphas", (Cell(percent(random["accuracy"].max())), Cell())),
-            Row("their mean", (Cell(percent(random["accuracy"].mean())), Cell())),
+            Row("accuracy of the best random alphas", (Cell(percent(random["accuracy"].max())), Cell())),
+            Row("mean accuracy of random alphas", (Cell(percent(random["accuracy"].mean())), Cell())),
         ]
         notes.append(
-            f"Random alphas: {run.budget.random_images} images, {run.budget.random_samples} draws each. Eq. 6 lacks the "
-            "factor 6 of Spearman's coefficient; that changes its scale and not Pearson's coefficient."
+            f"Random alphas: at most {run.budget.random_images} images, {run.budget.random_samples} draws each. Eq. 6 lacks "
+            "the factor 6 of Spearman's coefficient; that changes its scale and not Pearson's coefficient."
         )
     return PaperTable("alphas", "Figures 3 to 5 (a, b) in numbers", ("", "here", "paper"), tuple(rows), tuple(notes))
+
+
+def _spearman(alphas: Sequence[float]) -> str:
+    return ", ".join(f"{analyses.monotonicity(alphas, printed=printed):.3f}" for printed in (True, False))
 
 
 def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> PaperTable:
@@ -135,11 +141,11 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
             Cell(_rate(records[records["attack"].str.startswith(key)], middle)) if len(records) else Cell() for key in ATTACKS
         ]
         cells.append(Cell(_passes(records)))
-        rows.append(Row(defense, tuple(cells)))
+        number = records["sample_hash"].nunique() if len(records) else 0
+        fewer = f", N = {number}" if 0 < number < run.budget.count else ""
+        rows.append(Row(defense + fewer, tuple(cells)))
         if left := unfinished(run.out, experiments.folder_of(defense)):
             missing.append(f"{defense}: not finished: {', '.join(left)}.")
-    counts = [experiments.records(run, defense) for defense in defenses]
-    number = max((frame["sample_hash"].nunique() for frame in counts if len(frame)), default=0)
     columns = (
         "",
         "clean accuracy",
@@ -148,16 +154,31 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
         "passes",
     )
     notes = (
-        f"Success rates in % within an L2 size (the lower the better), of all attacks and of single ones, N = {number}, with "
-        "95 % Wilson intervals; verified by the judge's majority on fresh draws, errors on clean images included (eq. 5).",
+        "Success rates in % within an L2 size (the lower the better), of all attacks and of single ones, "
+        f"N = {run.budget.count}, with 95 % Wilson intervals; verified by the judge's majority on fresh draws, errors on clean "
+        "images included (eq. 5).",
         "Passes per image: forwards + backwards, a draw counts as one.",
         f"Budget: {run.budget.spent(run.profile)}.",
         f"Clean accuracy on {min(run.budget.clean, len(run.data))} test images: of the mean scores of {run.budget.eot} draws, "
         "the paper's ensemble, and of one draw.",
+        "Between the sizes at which AutoAttack attacks its rates, and those of all attacks, are lower bounds.",
+        *_choice(run, defenses),
         *missing,
         *warnings_of({defense: records_of(run.out, experiments.folder_of(defense)) for defense in defenses}),
     )
     return PaperTable(name, title, columns, tuple(rows), notes)
+
+
+def _choice(run: Run, defenses: Sequence[str]) -> Iterator[str]:
+    """How our best configuration was found, where it is in the table."""
+    ours = experiments.chosen(run)
+    if ours in defenses:
+        least = run.profile.least_clean
+        clean = f", among those that keep {100 * least:g} % clean accuracy, if any does" if least else ""
+        yield (
+            f"Best configuration: {ours}. The alphas, then their preprocessing, with the lowest success rate of all attacks, "
+            f"averaged over sizes from 0 to {run.profile.sizes[-1]:g}{clean}; chosen on the attacked images themselves."
+        )
 
 
 def _rate(records: pd.DataFrame, size: float) -> str:

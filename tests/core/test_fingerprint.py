@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy
 import pytest
 import torch
@@ -17,6 +19,24 @@ class Holder(nn.Module):
         self.value = value
 
 
+def scaled(factor):
+    return lambda x: x * factor
+
+
+def defaulted(factor):
+    def function(x, *, by=factor):
+        return x * by
+
+    return function
+
+
+def recursive(x):
+    def inner(x):
+        return inner(x - 1) if x else x
+
+    return inner
+
+
 PAIRS = {
     "number": (1, 2),
     "array scalar": (numpy.float32(0.1), numpy.float32(0.9)),
@@ -26,6 +46,11 @@ PAIRS = {
     "list": ([1, torch.zeros(1)], [1, torch.ones(1)]),
     "function": (functional.relu, torch.tanh),
     "lambda": (lambda x: x + 1, lambda x: x + 2),
+    "closure": (scaled(2), scaled(3)),
+    "default": (defaulted(2), defaulted(3)),
+    "partial": (partial(torch.clamp, min=0), partial(torch.clamp, min=1)),
+    "function that closes over itself": (recursive(1), scaled(1)),
+    "set": ({"a", "b"}, {"a", "c"}),
     "dtype": (torch.float32, torch.float64),
 }
 

@@ -276,7 +276,7 @@ def test_parts_join_and_what_is_missing_is_said(tmp_path):
     assert joined["Clean"][1] == "– (98.5)"
     assert not joined["Clean"][2].startswith("–")
     assert "DeepFool" in joined
-    with pytest.raises(GenclsError, match="one of another profile, budget, N or seed"):
+    with pytest.raises(GenclsError, match="got one of another budget; take another --out"):
         eabs.main(replace(run, budget=TINY.of(3)), ["main"])
 
 

@@ -10,7 +10,9 @@ from scipy.stats import spearmanr
 from gencls import zoo
 from gencls.core import GenclsError, MultiLatentModel
 from gencls.defenses import AVAEPurification
-from gencls.eval import mlvgm_attacks
+from gencls.defenses.mlvgm import PAPER_TASKS
+from gencls.eval import Diagnosis, mlvgm_attacks
+from gencls.eval.doctor.verdict import Check
 from recipes import mlvgm
 from recipes.purification import analyses, experiments, tables
 from recipes.purification.runs import ALPHAS, Run, slug
@@ -60,6 +62,8 @@ def test_monotonicity_is_eq_6_and_with_the_factor_spearmans():
     alphas = torch.rand(20, 9, dtype=torch.float64).tolist()
     for row in alphas:
         assert analyses.monotonicity(row, printed=False) == pytest.approx(spearmanr(range(9), row).statistic, abs=1e-12)
+    tied = [0.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    assert analyses.monotonicity(tied, printed=False) == pytest.approx(spearmanr(range(6), tied).statistic)
     # By hand: N = 4, ranks 0 2 1 3, squares 0 + 1 + 1 + 0, 4 * 15 = 60.
     assert analyses.monotonicity([0.1, 0.5, 0.4, 0.9]) == pytest.approx(1 - 2 / 60)
     assert analyses.monotonicity([0.1, 0.2, 0.3]) == 1.0
@@ -69,8 +73,6 @@ def test_monotonicity_is_eq_6_and_with_the_factor_spearmans():
 
 
 def test_class_levels_are_those_that_supplement_b_names():
-    from gencls.defenses.mlvgm import PAPER_TASKS
-
     assert analyses.class_levels(PAPER_TASKS["gender"].learned) == (2, 5, 6)
     assert analyses.class_levels(PAPER_TASKS["cars"].learned) == (1, 2, 4, 5, 9, 13)
     assert analyses.class_levels((0.5, 0.2, 0.6, 0.9, 0.3, 0.7)) == (1, 4)  # none is low: the third with the lowest
@@ -105,6 +107,14 @@ def test_paper_budget_is_the_papers():
     assert PROFILES["fashion"].confidence == published.confidence
     # 64 pixels there, of which the code makes 2^(6 - 5) = 2.
     assert replace(PROFILES["fashion"], resolution=64).start_norm == published.start_norm
+
+
+@pytest.mark.parametrize("task", ["gender", "identities", "cars"])
+def test_the_papers_tasks_meet_the_papers_attacks(run, task):
+    many = replace(run.data, class_names=("",) * 100)
+    whole = replace(run, profile=PROFILES[f"paper-{task}"], budget=BUDGETS["paper"], data=many)
+    found = whole.attacks(run.defense("no defense"))
+    assert {name: found[name] for name in ("deepfool", "cw")} == mlvgm_attacks(task)
 
 
 def test_autoattack_keeps_the_largest_sizes():
@@ -170,12 +180,54 @@ def test_the_best_configuration_has_the_lowest_success_rate(run, page, monkeypat
     def found(run, name):
         return pd.DataFrame({"name": [name]})
 
+    poor = set()
     monkeypatch.setattr(experiments, "records", found)
+    monkeypatch.setattr(experiments, "_keeps", lambda run, name: name not in poor)
     monkeypatch.setattr(experiments, "closest_distances", lambda rows: distances[rows["name"][0]])
     # Mean success over sizes up to 2: 3/4, 1/2, and 1/2 from the clean error on.
     assert experiments.best(run, ("learned", "linear")) == "linear"
     distances["cosine"] = [9.0, 9.0]
     assert experiments.best(run, ALPHAS) == "cosine"
+    poor |= {"cosine"}
+    assert experiments.best(run, ALPHAS) == "linear"
+    poor |= set(ALPHAS)
+    assert experiments.best(run, ALPHAS) == "cosine"
+
+
+def test_the_least_clean_accuracy_is_that_of_the_profile(run, page, monkeypatch):
+    monkeypatch.setattr(analyses, "clean_accuracy", lambda run, name: analyses.CleanAccuracy(0.84, 0.9, 6, 2))
+    assert not experiments._keeps(run, "linear")
+    assert experiments._keeps(replace(run, profile=replace(run.profile, least_clean=0.84)), "linear")
+
+
+def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
+    verdict = Diagnosis((Check("scores", "ok", "fine"), Check("gradients", "fail", "all are zero")))
+    monkeypatch.setattr(experiments, "diagnose", lambda defense, images, labels, **settings: verdict)
+    patient = replace(run, budget=replace(LITTLE, doctor=1.0))
+    assert tables.doctor_table(patient) is None
+    experiments.run_parts(patient, ["doctor"])
+    monkeypatch.setattr(experiments, "diagnose", lambda *args, **settings: pytest.fail("examines again"))
+    experiments.run_parts(patient, ["doctor"])
+    table = tables.doctor_table(patient)
+    assert [row.head for row in table.rows] == list(experiments.every(patient))
+    assert [cell.ours for cell in table.rows[0].cells] == ["no", "2", "gradients: all are zero"]
+    for path in (run.out / "doctor").iterdir():
+        path.unlink()
+
+
+def test_alphas_are_chosen_once(run, page):
+    path = run.out / "learned.json"
+    before = path.stat().st_mtime_ns
+    analyses.learn(replace(run))
+    assert path.stat().st_mtime_ns == before
+
+
+def test_published_alphas_are_the_codes(tmp_path, run):
+    task = replace(run, profile=PROFILES["paper-cars"], out=tmp_path)
+    assert task.learned == PAPER_TASKS["cars"].learned
+    assert replace(task, as_="paper").learned is None
+    lengths = [which._noise(alphas).length for which in (task, replace(task, as_="paper")) for alphas in ("linear", "learned")]
+    assert lengths == [2.0, 4.0, 4.0, 4.0]
 
 
 def test_success_rates_in_the_table_are_those_of_the_records(run, page):
@@ -208,7 +260,7 @@ def test_missing_weights_name_the_commands(run):
 
 def test_another_run_does_not_take_the_folder(run, page):
     for parts in (experiments.PARTS, ()):
-        with pytest.raises(GenclsError, match="got one of other settings"):
+        with pytest.raises(GenclsError, match="got one of another seed"):
             mlvgm.main(replace(run, seed=1), parts)
 
 

@@ -134,7 +134,8 @@ def test_a_training_starts_from_torchvisions_weights(published: Path) -> None:
 def test_weights_that_are_not_torchvisions(published: Path, tmp_path: Path) -> None:
     network = HeadedClassifier("resnet50", 2, hidden=4)
     with pytest.raises(
-        GenclsError, match=r"expected weights of resnet50 as torchvision names them, resnet50-XXXXXXXX.pth; got"
+        GenclsError,
+        match=r"expected weights of resnet50 .* resnet50- and eight digits of the SHA-256; got",
     ):
         start_from(network, "resnet50", tmp_path / "mine.pth")
     with pytest.raises(GenclsError, match="resnet50-00000000.pth: expected a weights file; got no such file"):

@@ -97,19 +97,9 @@ def load_data(
         GenclsError: Unknown name or split; limit, seed or size out of range; a file is missing, truncated or not the
             original.
     """
-    if split not in split_names(name):
-        raise GenclsError(f"expected a split of {name}, one of {', '.join(split_names(name))}; got {split!r}")
     if size is not None and size < 1:
         raise GenclsError(f"size must be at least 1 pixel; got {size}")
-    place = _data_root(root)
-    if name == "mnist-embedded":
-        source = open_embedded(split)
-    elif name in _PROCEDURES:
-        source = _PROCEDURES[name][1](split, place)
-    elif name in TORCHVISION_SPLITS:
-        source = open_torchvision(name, split, place, download=download)
-    else:
-        source = open_idx(name, split, place, download=download)
+    source = _open(name, split, root, download=download)
     count = len(source.labels)
     positions = torch.arange(count) if limit is None else balanced_subset(source.labels, limit, seed)
     return ImageData(
@@ -120,6 +110,28 @@ def load_data(
         class_names=source.class_names,
         indices=source.indices[positions],
     )
+
+
+def count_images(name: str, split: str, *, root: str | Path | None = None) -> int:
+    """Number of images of a split, the largest ``limit`` of `load_data`; no image is decoded.
+
+    Raises:
+        GenclsError: Unknown name or split; a file is missing, truncated or not the original.
+    """
+    return len(_open(name, split, root, download=False).labels)
+
+
+def _open(name: str, split: str, root: str | Path | None, *, download: bool) -> ImageSource:
+    if split not in split_names(name):
+        raise GenclsError(f"expected a split of {name}, one of {', '.join(split_names(name))}; got {split!r}")
+    place = _data_root(root)
+    if name == "mnist-embedded":
+        return open_embedded(split)
+    if name in _PROCEDURES:
+        return _PROCEDURES[name][1](split, place)
+    if name in TORCHVISION_SPLITS:
+        return open_torchvision(name, split, place, download=download)
+    return open_idx(name, split, place, download=download)
 
 
 def _data_root(root: str | Path | None) -> Path | None:

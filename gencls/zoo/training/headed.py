@@ -68,7 +68,9 @@ def start_from(network: HeadedClassifier, backbone: str, path: Path) -> None:
     """
     named = re.fullmatch(rf"{backbone}-([0-9a-f]{{8}})\.pth", path.name)
     if named is None:
-        raise GenclsError(f"expected weights of {backbone} as torchvision names them, {backbone}-XXXXXXXX.pth; got {path}")
+        raise GenclsError(
+            f"expected weights of {backbone} as torchvision names them, {backbone}- and eight digits of the SHA-256; got {path}"
+        )
     state = load_state_dict(path)
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,65 @@
+"""Where the recipes find weights, and the folders of their runs."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gencls.core import GenclsError
+from gencls.eval.study_folder import atomically
+from gencls.zoo.models import WEIGHTS
+
+__all__ = ["claim", "require_weights", "weights_path"]
+
+
+def weights_path(name: str, weights: Path | None) -> Path:
+    """Where the weights of a training lie, or should: as `gencls train --out` leaves them, or committed.
+
+    Args:
+        name: of the training.
+        weights: folder of further weights.
+    """
+    given = (weights / name, weights) if weights else ()
+    places: list[Path] = [folder / f"{name}.safetensors" for folder in (*given, WEIGHTS)]
+    return next((path for path in places if path.is_file()), places[-1])
+
+
+def require_weights(paths: Mapping[str, Path], weights: Path | None, *, hint: str = "") -> None:
+    """Check that weights are there.
+
+    Args:
+        paths: name of a training -> where its weights should lie.
+        weights: folder of further weights.
+        hint: what else the user can do.
+
+    Raises:
+        GenclsError: naming the commands that make what is missing; for a folder of weights that is not there.
+    """
+    if weights and not weights.is_dir():
+        raise GenclsError(f"--weights: expected a folder, got {weights}, which is none")
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        commands = "\n".join(f"    gencls train {name} --data-root DATA --out FOLDER" for name in missing)
+        raise GenclsError(
+            f"expected the weights of {', '.join(missing)}, got no such files. Make them with\n{commands}\n"
+            f"and pass --weights FOLDER{hint}"
+        )
+
+
+def claim(out: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder of a run, or check that it is this run's: tables join what several calls have computed.
+
+    Args:
+        out: the folder.
+        settings: of the run, by name; anything that JSON can say.
+
+    Raises:
+        GenclsError: if it holds a run with other settings, naming the first of them.
+    """
+    path, text = out / "run.json", json.dumps(settings, indent=2)
+    if path.is_file() and path.read_text() != text:
+        found, wanted = json.loads(path.read_text()), json.loads(text)
+        other = next((name for name in wanted if found.get(name) != wanted[name]), "settings")
+        raise GenclsError(f"{out}: expected a folder for this run, got one of another {other}; take another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    atomically(path, lambda part: part.write_text(text))
