@@ -15,9 +15,9 @@ __all__ = ["fingerprint"]
 def fingerprint(module: nn.Module) -> str:
     """A key of a module: classes, ``extra_repr``, public attributes, parameters and buffers of all its parts.
 
-    Attributes count if they are numbers, strings, tensors, arrays, functions (with their defaults and what they close over; their
-    bytecode differs between versions of Python), or containers or dataclasses of these. What is stored in other objects or in
-    private attributes is not seen: a module that keeps settings there names them in ``extra_repr``.
+    Attributes count if they are numbers, strings, tensors, arrays, functions (with their defaults and what they close over;
+    their bytecode differs between versions of Python), or containers or dataclasses of these. What is stored in other objects
+    or in private attributes is not seen: a module that keeps settings there names them in ``extra_repr``.
     """
     digest = hashlib.sha256()
     for name, part in module.named_modules():
