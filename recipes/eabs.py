@@ -26,7 +26,7 @@ if not __package__:  # run as a file
 import pandas
 
 from gencls import zoo
-from gencls.core import GenclsError
+from gencls.core import GenclsError, find_device
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import PaperTable, Section, write_paper
 from recipes.chapter2 import settings_tables, tables
@@ -174,7 +174,7 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
         models=chosen.models,
         only=chosen.attacks,
         weights=chosen.weights,
-        device=chosen.device,
+        device=str(find_device(chosen.device)),
         command=command,
     )
 

@@ -21,7 +21,7 @@ from pathlib import Path
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, find_device
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import Section, write_paper
 from recipes.purification import analyses, experiments, figures, tables
@@ -117,7 +117,7 @@ def plan(chosen: argparse.Namespace, task: str, command: str) -> Run:
     """The run of one task that a command line asks for.
 
     Raises:
-        GenclsError: for data that are not there.
+        GenclsError: for data or a device that are not there.
     """
     profile = PROFILES[task]
     if chosen.classifier:
@@ -134,7 +134,7 @@ def plan(chosen: argparse.Namespace, task: str, command: str) -> Run:
         seed=chosen.seed,
         as_=chosen.as_,
         weights=chosen.weights,
-        device=chosen.device,
+        device=str(find_device(chosen.device)),
         command=command,
     )
 

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas
-    import torch
     from torch import Tensor, nn
 
     from gencls.core import Defense
     from gencls.eval import Attack
 
-__all__ = ["build_attacks", "build_defense", "find_device", "run_attack"]
+__all__ = ["build_attacks", "build_defense", "run_attack"]
 
 
 def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
     from gencls import zoo
     from gencls._commands.doctor import diagnose_study
-    from gencls.core import GenclsError
+    from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
 
     attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)
@@ -55,23 +54,6 @@ def run_attack(options: argparse.Namespace) -> int:
     _print(study.run(progress=progress_bar(study)))
     print(study.report())
     return 1 if meaningless else 0
-
-
-def find_device(name: str) -> "torch.device":
-    """A device of this machine by name.
-
-    Raises:
-        GenclsError: for a name that torch does not know or a device that is not there.
-    """
-    import torch
-
-    from gencls.core import GenclsError
-
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise GenclsError(f"device: expected one of this machine, such as cpu or cuda; got {name!r}: {reason}") from None
 
 
 def build_attacks(

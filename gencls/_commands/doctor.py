@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gencls._commands.attack import build_defense, find_device
+from gencls._commands.attack import build_defense
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +24,7 @@ _SOURCE = "cnn-mnist"
 def run_doctor(options: argparse.Namespace) -> int:
     """Print the diagnosis of one defense; 1 if a check failed, else 0."""
     from gencls import zoo
+    from gencls.core import find_device
     from gencls.eval.doctor import diagnose
 
     data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["check_eval_mode", "check_image_shape", "check_images", "check_labels"]
+__all__ = ["check_eval_mode", "check_image_shape", "check_images", "check_labels", "find_device"]
 
 
 def check_images(images: Tensor, *, channels: int | None = None, name: str = "images") -> None:
@@ -99,3 +99,16 @@ def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None =
             raise GenclsError(
                 f"labels: expected values in 0..{num_classes - 1} for {num_classes} classes, got values in {low}..{high}"
             )
+
+
+def find_device(name: str) -> torch.device:
+    """A device of this machine by name, such as "cpu" or "cuda:1".
+
+    Raises:
+        GenclsError: for a name that torch does not know or a device that is not there.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise GenclsError(f"device: expected one of this machine, such as cpu or cuda; got {name!r}: {reason}") from None

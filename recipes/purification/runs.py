@@ -23,6 +23,7 @@ from gencls.defenses import (
 from gencls.defenses.mlvgm import PAPER_TASKS
 from gencls.eval import Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
 from gencls.zoo.data import count_images
+from gencls.zoo.training.presets import preset
 from recipes.folders import claim, require_weights, weights_path
 from recipes.purification.settings import Budget, Profile
 
@@ -72,7 +73,7 @@ class Run:
         """Check before the first measurement that all weights are there.
 
         Raises:
-            GenclsError: naming the commands that make what is missing.
+            GenclsError: for a name of no training; naming the commands that make what is missing.
         """
         if self.profile.task and not self.checkpoint.is_file():
             raise GenclsError(
@@ -81,6 +82,8 @@ class Run:
             )
         ours = () if self.profile.task else (self.profile.generator,)
         needed = (*ours, self.profile.classifier, *self.profile.baselines.values())
+        for name in needed:
+            preset(name)
         require_weights({name: self.path(name) for name in needed}, self.weights)
 
     def claim(self) -> None:

@@ -258,6 +258,11 @@ def test_missing_weights_name_the_commands(run):
         lost.require()
 
 
+def test_an_unknown_classifier_is_named(run):
+    with pytest.raises(GenclsError, match="unknown training 'cnn-mnits'; expected one of cnn-mnist"):
+        replace(run, profile=replace(run.profile, classifier="cnn-mnits")).require()
+
+
 def test_another_run_does_not_take_the_folder(run, page):
     for parts in (experiments.PARTS, ()):
         with pytest.raises(GenclsError, match="got one of another seed"):
@@ -289,6 +294,8 @@ def test_command_lines_make_runs(tmp_path):
     assert run.out == tmp_path / "smoke-smoke-paper-cnn-gaussian-mnist"
     digits = run.data.images[:3]
     assert torch.equal(run.defense("no defense")(digits), zoo.load("cnn-gaussian-mnist")(digits))
+    with pytest.raises(GenclsError, match="device: expected one of this machine"):
+        mlvgm.plan(mlvgm.parser().parse_args(["--device", "abacus"]), "smoke", "")
     with pytest.raises(SystemExit):
         mlvgm.parser().parse_args(["--profile", "unknown"])
 
