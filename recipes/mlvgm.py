@@ -102,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--as", dest="as_", choices=("paper", "code"), default="code", help="whose word counts (default code)")
     made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
     made.add_argument("--classifier", help="that is protected, by name; default as the profile says")
+    made.add_argument("--generator", help="that purifies, by name; default as the profile says")
     made.add_argument("--n", type=int, help="attacked images; default as the budget says")
     made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
     made.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")
@@ -120,15 +121,15 @@ def plan(chosen: argparse.Namespace, task: str, command: str) -> Run:
         GenclsError: for data or a device that are not there.
     """
     profile = PROFILES[task]
-    if chosen.classifier:
-        profile = replace(profile, classifier=chosen.classifier)
+    changed = {part: name for part in ("generator", "classifier") if (name := getattr(chosen, part))}
+    profile = replace(profile, **changed)
     name = chosen.budget or ("smoke" if task == "smoke" else "paper" if chosen.profile == "paper" else "reduced")
     budget = BUDGETS[name] if chosen.n is None else BUDGETS[name].of(chosen.n)
     largest = max(budget.count, budget.clean, 200)  # 200: figure 14, mixed codes
     return Run(
         profile=profile,
         budget=budget,
-        out=(chosen.out or Path("runs/mlvgm")) / "-".join(filter(None, (task, name, chosen.as_, chosen.classifier))),
+        out=(chosen.out or Path("runs/mlvgm")) / "-".join((task, name, chosen.as_, *changed.values())),
         data=load_at_most(profile, profile.splits[1], largest, root=chosen.data_root, seed=chosen.seed),
         root=chosen.data_root,
         seed=chosen.seed,

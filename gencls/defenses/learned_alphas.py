@@ -27,7 +27,10 @@ __all__ = ["AlphaSearch", "AlphaTrial", "learn_alphas"]
 Acquisition = Literal["log-ei", "ei"]
 Variance = Callable[[float], float]
 
-_FORMAT = 1
+_FORMAT = 2  # 1: points were measured again and again
+
+_SAME = 1e-3
+"""Points that are as near as this are the same."""
 
 
 @dataclass(frozen=True)
@@ -207,10 +210,31 @@ class _Process:
             best = values.max() if self.variance is None else self._means(model, points).max()
             improvement = LogExpectedImprovement if self.acquisition == "log-ei" else ExpectedImprovement
             bounds = torch.stack([torch.zeros_like(points[0]), torch.ones_like(points[0])])
-            found, _ = optimize_acqf(
-                improvement(model, best_f=best), bounds, q=1, num_restarts=self.restarts, raw_samples=self.raw_samples
+            found, gains = optimize_acqf(
+                improvement(model, best_f=best),
+                bounds,
+                q=1,
+                num_restarts=self.restarts,
+                raw_samples=self.raw_samples,
+                return_best_only=False,
             )
-        return tuple(found.squeeze(0).clamp(0, 1).tolist())
+            found = found.squeeze(1).clamp(0, 1)
+            # A maximum in a corner stays where it is once measured. With common random numbers a second measurement would say
+            # what the first one said.
+            fresh = torch.cdist(found, points).amin(1) > _SAME
+            if not fresh.any():
+                found = self._around(found[gains.argmax()])
+                gains, fresh = improvement(model, best_f=best)(found.unsqueeze(1)), torch.tensor(True)
+            chosen = gains.flatten().where(fresh, -math.inf).argmax()
+        return tuple(found[chosen].tolist())
+
+    def _around(self, point: Tensor) -> Tensor:
+        """Points that differ from one in a coordinate or a few, drawn anew."""
+        count = len(point)
+        drawn = torch.rand(self.raw_samples, count, dtype=point.dtype)
+        anew = torch.rand_like(drawn) < 1 / count
+        anew |= torch.arange(self.raw_samples).unsqueeze(1) % count == torch.arange(count)
+        return torch.where(anew, drawn, point)
 
     def best(self, trials: Sequence[AlphaTrial]) -> int:
         """Index of the trial with the highest mean of the process."""
@@ -261,8 +285,9 @@ def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], di
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GenclsError(f"{path}: expected the file of a search for alphas, got something else: {error!r}") from None
     if not known:
-        raise GenclsError(f"{path}: expected a search for alphas of format {_FORMAT}, got {content['format']!r}; update gencls")
-    found.setdefault("variance", settings["variance"])  # older files do not say
+        raise GenclsError(
+            f"{path}: expected a search for alphas of format {_FORMAT}, got {content['format']!r}, of another version"
+        )
     different = [name for name, value in settings.items() if found.get(name) != value]
     if different:
         name = different[0]

@@ -267,7 +267,7 @@ class Run:
             labels=self.data.labels[:count],
             protocol=Protocol(eot_samples=self.budget.eot, judge_draws=self.budget.judge, most_draws=self.budget.judge_most),
             seeds=(self.seed,),
-            shard_size=10,
+            shard_size=self.budget.together,
             about={"data": f"{self.data.name}, {self.data.split}", "command": self.command},
         )
 

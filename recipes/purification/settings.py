@@ -114,6 +114,7 @@ class Budget:
 
     Attributes:
         count: N attacked images.
+        together: attacked images in one batch; what a crash can lose.
         eot: draws per gradient.
         judge: draws per decision.
         judge_most: the same where the majority is open.
@@ -136,6 +137,7 @@ class Budget:
     """
 
     count: int = 100
+    together: int = 50
     eot: int = 32
     judge: int = 32
     judge_most: int = 256
@@ -185,6 +187,7 @@ BUDGETS: Mapping[str, Budget] = {
     # An EoT gradient of the NVAE takes 0.16 s of a core: about two minutes an image and five configurations.
     "reduced": Budget(
         count=30,
+        together=10,
         judge_most=128,
         deepfool=10,
         cw_restarts=1,
@@ -196,6 +199,21 @@ BUDGETS: Mapping[str, Budget] = {
         learned_on=128,
         drawn=2048,
         random_images=64,
+        random_samples=8,
+        doctor=90.0,
+    ),
+    # Minutes of a large GPU per configuration.
+    "medium": Budget(
+        deepfool=24,
+        cw_restarts=2,
+        cw_steps=80,
+        cw_rate=4.0,
+        autoattack=20,
+        queries=1000,
+        sizes=2,
+        learned_on=128,
+        drawn=4096,
+        random_images=128,
         random_samples=8,
         doctor=90.0,
     ),

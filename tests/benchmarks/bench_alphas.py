@@ -1,7 +1,7 @@
 """The search for alphas: how good the chosen point is, and what choosing costs.
 
     python tests/benchmarks/bench_alphas.py [SEEDS]             a noisy function of 24 numbers
-    python tests/benchmarks/bench_alphas.py fashion [SEEDS]     the NVAE for FashionMNIST, nine alphas, cold and warm fits
+    python tests/benchmarks/bench_alphas.py fashion [SEEDS]     the recipe's profile "fashion", nine alphas, cold and warm fits
 
 The function is 1 minus a weighted distance from a rising profile, measured with a noise of 0.01 and rounded to 1/1024, like an
 accuracy on 1,024 images; five starting points and 60 steps. On FashionMNIST it is the accuracy on 64 FGSM images, 4 draws each,
@@ -11,12 +11,17 @@ and 95 steps; the chosen point is measured again on 256 other images with 16 dra
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gencls import zoo
 from gencls.defenses import AlphaSearch, MLVGMPurification, PurifiedAccuracy, fgsm_examples, learn_alphas
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes
+
+from recipes.purification.settings import PROFILES
 
 LEVELS, STEPS, NOISE = 24, 60, 0.01
 VARIANTS = {
@@ -47,9 +52,11 @@ def function(seed: int) -> tuple[Callable[[Tensor], float], Callable[[Tensor], f
 
 def fashion(seed: int) -> tuple[PurifiedAccuracy, PurifiedAccuracy]:
     """The accuracy on many images, and on a few others."""
-    purification = MLVGMPurification(zoo.load_generator("nvae-fashion"), "linear", highest=0.7).eval()
-    classifier, training = zoo.load("cnn-fashion"), zoo.load_data("fashion-mnist", "train", limit=2048, seed=seed)
-    images, labels = fgsm_examples(purification, classifier, training.images, training.labels, epsilon=1.5)
+    profile = PROFILES["fashion"]
+    generator = zoo.load_generator(profile.generator).to(memory_format=torch.channels_last)
+    purification = MLVGMPurification(generator, "linear", highest=profile.highest).eval()
+    classifier, training = zoo.load(profile.classifier), zoo.load_data(profile.data, "train", limit=2048, seed=seed)
+    images, labels = fgsm_examples(purification, classifier, training.images, training.labels, epsilon=profile.fgsm)
     few = PurifiedAccuracy(purification, classifier, images[:FEW], labels[:FEW], samples=4, seed=seed)
     rest = slice(FEW, FEW + MANY)
     return PurifiedAccuracy(purification, classifier, images[rest], labels[rest], samples=16, seed=seed + 1), few

@@ -2,14 +2,16 @@
 
     python tests/benchmarks/bench_mlvgm.py [ROUNDS]
     python tests/benchmarks/bench_mlvgm.py order [ROUNDS]    the NVAE for FashionMNIST with weights in either order in memory
+    python tests/benchmarks/bench_mlvgm.py gpu [ROUNDS]      it on a GPU: batches of images beside one image at a time
 
 Convolutional encoder and style-like decoder of equal depth at 64 x 64 pixels, and a small NVAE of six levels at 32 x 32; EoT
 with 32 draws, forward and backward, keyed streams. Beside them the bare passes of "once", without streams. Process CPU time,
-interleaved; the medians are the figures to quote, ratios are formed within each round.
+interleaved; the medians are the figures to quote, ratios are formed within each round. On the GPU it is wall time.
 """
 
 import sys
 import time
+from contextlib import nullcontext
 from statistics import median
 
 import torch
@@ -153,12 +155,47 @@ def order(rounds: int) -> None:
         )
 
 
+def gpu(rounds: int) -> None:
+    """Images per second in batches, with keyed streams as in an evaluation and without."""
+    network = zoo.load("cnn-plain-fashion").cuda()
+    model = zoo.load_generator("nvae-fashion").cuda()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+
+    def seconds(eot: EoT, images: Tensor, streams: bool) -> float:
+        images = images.clone().requires_grad_()
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        with keyed(range(len(images))) if streams else nullcontext():
+            torch.autograd.grad(eot(images)[:, 0].sum(), images)
+        torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    for noise in (None, FixedLengthNoise(1.0)):
+        eot = EoT(TransformedClassifier(MLVGMPurification(model, "linear", noise=noise), network, 10), DRAWS)
+        cases = [(count, streams) for streams in (True, False) for count in (1, 4, 16, 64)]
+        taken: dict[tuple[int, bool], list[float]] = {case: [] for case in cases}
+        for _ in range(rounds + 1):
+            for count, streams in cases:
+                taken[count, streams].append(seconds(eot, torch.rand(count, 1, 28, 28, device="cuda"), streams))
+        title = "no noise" if noise is None else "noise before the encoder"
+        for streams in (True, False):
+            one = taken[1, streams][1:]  # the first round warms up
+            for count in (1, 4, 16, 64):
+                every = taken[count, streams][1:]
+                print(
+                    f"{title}, {'keyed' if streams else 'global'} streams, "
+                    f"{count} images: {1000 * median(every):.0f} ms, {1000 * median(every) / count:.1f} ms per image, "
+                    f"{count / ratio(every, one):.1f} times one at a time",
+                    flush=True,
+                )
+
+
 def ratio(first: list[float], second: list[float]) -> float:
     return median(one / other for one, other in zip(first, second, strict=True))
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    chosen = order if arguments[:1] == ["order"] else main
-    numbers = arguments[1:] if chosen is order else arguments
+    chosen = {"order": order, "gpu": gpu}.get(arguments[0] if arguments else "", main)
+    numbers = arguments if chosen is main else arguments[1:]
     chosen(int(numbers[0]) if numbers else 7)

@@ -78,14 +78,11 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(settings, surv
     assert [entry.name for entry in path.parent.iterdir()] == ["alphas.json"]
 
 
-def test_a_file_that_does_not_say_the_variance_is_taken_with_any(tmp_path):
-    path = saved(tmp_path, variance=lambda value: 0.1)
-    content = json.loads(path.read_text())
-    del content["settings"]["variance"]
-    path.write_text(json.dumps(content))
-    calls = []
-    learn_alphas(lambda alphas: calls.append(1) or 0.0, 4, steps=0, path=path, variance=lambda value: 0.2)
-    assert not calls
+def test_no_point_is_measured_again():
+    """The maximum is a corner: the acquisition function would propose it for ever."""
+    points = torch.tensor([trial.alphas for trial in learn_alphas(lambda alphas: float(alphas.sum()), 4, steps=8).trials])
+    assert (points == 1).all(1).sum() == 1
+    assert torch.nn.functional.pdist(points).min() > 1e-3
 
 
 def test_another_seed_is_another_sequence():
@@ -147,8 +144,8 @@ ERRORS = {
         quadratic, 4, path=saved(folder, key="a"), key="b"
     ),
     "expected a search with warm = True": lambda folder: learn_alphas(quadratic, 4, path=saved(folder), warm=True),
-    "of format 1, got 2; update gencls": lambda folder: learn_alphas(
-        quadratic, 4, path=foreign(folder, '{"format": 2, "runs": []}')
+    "of format 2, got 3, of another version": lambda folder: learn_alphas(
+        quadratic, 4, path=foreign(folder, '{"format": 3, "runs": []}')
     ),
     "expected a search with variance = [0.2, 0.2, 0.2], got one with [0.1, 0.1, 0.1]": lambda folder: learn_alphas(
         quadratic, 4, path=saved(folder, variance=lambda value: 0.1), variance=lambda value: 0.2
@@ -157,7 +154,7 @@ ERRORS = {
         quadratic, 4, path=foreign(folder, "{}")
     ),
     "got something else: KeyError('settings')": lambda folder: learn_alphas(
-        quadratic, 4, path=foreign(folder, '{"format": 1}')
+        quadratic, 4, path=foreign(folder, '{"format": 2}')
     ),
     "got something else: KeyError('num_levels')": lambda folder: learn_alphas(
         quadratic, 4, path=changed(folder, lambda content: content.update(settings=[]))

@@ -41,8 +41,8 @@ class SpectralPenalty(nn.Module):
     def __init__(self, network: nn.Module, *, first_steps: int = 10) -> None:
         super().__init__()
         self._layers = [module for module in network.modules() if isinstance(module, _CONVOLUTIONS)]
-        for index, matrix in enumerate(self._matrices()):
-            self.register_buffer(f"left_{index}", torch.randn_like(matrix[:, 0]).detach())
+        for index, matrices in enumerate(self._matrices()):
+            self.register_buffer(f"left_{index}", torch.randn_like(matrices[:, :, :1]).detach())
         with torch.no_grad():
             for _ in range(first_steps):
                 self()
@@ -54,14 +54,18 @@ class SpectralPenalty(nn.Module):
             A number without dimensions; NVAE adds it times 0.01 to the loss.
         """
         values: list[Tensor] = []
-        for index, matrix in enumerate(self._matrices()):
+        for index, matrices in enumerate(self._matrices()):
             left = self.get_buffer(f"left_{index}")
             with torch.no_grad():
-                right = functional.normalize(matrix.T @ left, dim=0)
-                left.copy_(functional.normalize(matrix @ right, dim=0))
-            values.append(left.clone() @ matrix @ right)
+                right = functional.normalize(matrices.mT @ left, dim=1)
+                left.copy_(functional.normalize(matrices @ right, dim=1))
+            values.append((left.clone().mT @ matrices @ right).sum())
         return torch.stack(values).sum()
 
     def _matrices(self) -> list[Tensor]:
-        weights = (layer.weight if isinstance(layer, nn.Conv2d) else layer.effective_weight() for layer in self._layers)
-        return [weight.flatten(1) for weight in weights]
+        """The weights, stacked by their sizes: few large products take a GPU far less time than hundreds of small ones."""
+        found: dict[torch.Size, list[Tensor]] = {}
+        for layer in self._layers:
+            weight = layer.weight if isinstance(layer, nn.Conv2d) else layer.effective_weight()
+            found.setdefault(weight.flatten(1).shape, []).append(weight.flatten(1))
+        return [torch.stack(matrices) for matrices in found.values()]

@@ -127,7 +127,7 @@ class StylePreset(GeneratorPreset):
 
 _STYLE = "StyleGAN2 of 32 pixels for images of 28, with a small residual encoder in the place of e4e's"
 
-# The NVAEs have as many levels as the MLVGM paper's generators: 24 for identities, 16 for cars.
+# The large NVAEs have as many levels as the MLVGM paper's generators: 24 for identities, 16 for cars.
 _FACES: dict[str, Any] = {"data": "celeba-10k-gender", "perturbation": FLIPS, "shape": (3, 64, 64)}
 _CARS: dict[str, Any] = {"data": "stanford-cars-4", "perturbation": FLIPS, "shape": (3, 128, 128)}
 
@@ -194,6 +194,19 @@ GENERATOR_PRESETS: tuple[Preset, ...] = (
     ),
     NVAEPreset(
         name="nvae-faces",
+        what="NVAE of three scales (8, 16 and 32 pixels) for faces of 64 pixels, sized for minutes on a GPU",
+        groups=(2, 4, 6),
+        latent_channels=8,
+        channels=10,
+        cells=1,
+        mixtures=5,
+        epochs=10,
+        batch_size=64,
+        learning_rate=1e-2,
+        **_FACES,
+    ),
+    NVAEPreset(
+        name="nvae-large-faces",
         what="NVAE of three scales (8, 16 and 32 pixels) for faces of 64 pixels, sized for a GPU",
         groups=(8, 8, 8),
         latent_channels=16,

@@ -19,7 +19,12 @@ __all__ = ["CLASSIFIERS", "autoencoded", "bits_per_dimension", "frechet_distance
 _CHUNK = 100
 _MORE = 10  # times as many images for the Frechet distance: covariances of hundreds of features need thousands
 
-CLASSIFIERS = {"fashion-mnist": "cnn-fashion", "mnist": "cnn-mnist", "mnist-embedded": "cnn-mnist"}
+CLASSIFIERS = {
+    "fashion-mnist": "cnn-fashion",
+    "mnist": "cnn-mnist",
+    "mnist-embedded": "cnn-mnist",
+    "celeba-10k-gender": "cnn-gender",
+}
 """The committed classifier of a data set: it judges reconstructions, and its features those of the Frechet distance."""
 
 
