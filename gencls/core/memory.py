@@ -1,11 +1,11 @@
-"""How many rows fit: measured from what a graph keeps for its backward pass."""
+"""Memory: what a graph keeps for its backward pass, and the order of channels."""
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["saved_bytes"]
+__all__ = ["saved_bytes", "store_channels_last"]
 
 
 def saved_bytes(build: Callable[[], object]) -> int:
@@ -24,3 +24,13 @@ def saved_bytes(build: Callable[[], object]) -> int:
         kept = build()  # kept alive, so that no address is counted twice
     del kept
     return sum(sizes.values())
+
+
+def store_channels_last(module: nn.Module) -> None:
+    """Let the channels of all tensors with four dimensions be next to each other: convolutions of a CPU are faster so.
+
+    ``module.to(memory_format=torch.channels_last)`` fails where a tensor has five dimensions, as StyleGAN2's weights do.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)

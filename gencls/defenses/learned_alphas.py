@@ -210,22 +210,18 @@ class _Process:
             best = values.max() if self.variance is None else self._means(model, points).max()
             improvement = LogExpectedImprovement if self.acquisition == "log-ei" else ExpectedImprovement
             bounds = torch.stack([torch.zeros_like(points[0]), torch.ones_like(points[0])])
-            found, gains = optimize_acqf(
-                improvement(model, best_f=best),
-                bounds,
-                q=1,
-                num_restarts=self.restarts,
-                raw_samples=self.raw_samples,
-                return_best_only=False,
+            acquisition = improvement(model, best_f=best)
+            found, _ = optimize_acqf(
+                acquisition, bounds, q=1, num_restarts=self.restarts, raw_samples=self.raw_samples, return_best_only=False
             )
-            found = found.squeeze(1).clamp(0, 1)
-            # A maximum in a corner stays where it is once measured. With common random numbers a second measurement would say
-            # what the first one said.
-            fresh = torch.cdist(found, points).amin(1) > _SAME
-            if not fresh.any():
-                found = self._around(found[gains.argmax()])
-                gains, fresh = improvement(model, best_f=best)(found.unsqueeze(1)), torch.tensor(True)
-            chosen = gains.flatten().where(fresh, -math.inf).argmax()
+            with torch.no_grad():
+                found = found.squeeze(1).clamp(0, 1)
+                # A maximum in a corner stays where it is once measured. With common random numbers a second measurement would
+                # say what the first one said.
+                fresh = torch.cdist(found, points).amin(1) > _SAME
+                if not fresh.any():
+                    found, fresh = self._around(found[acquisition(found.unsqueeze(1)).argmax()]), torch.tensor(True)
+                chosen = acquisition(found.unsqueeze(1)).where(fresh, -math.inf).argmax()
         return tuple(found[chosen].tolist())
 
     def _around(self, point: Tensor) -> Tensor:

@@ -287,6 +287,13 @@ def test_slugs():
     assert [slug(name) for name in ("learned + noise", "no defense", "A-VAE")] == ["learned-noise", "no-defense", "a-vae"]
 
 
+@pytest.mark.parametrize("name", ["nvae-mnist", "stylegan2-fashion"])
+def test_generators_of_every_kind_purify(name, run):
+    purification = replace(run, profile=replace(PROFILES["smoke"], generator=name)).purification("cosine")
+    images = run.data.images[:2]
+    assert purification(images).shape == images.shape
+
+
 def test_command_lines_make_runs(tmp_path):
     words = ["--classifier", "cnn-gaussian-mnist", "--n", "3", "--as", "paper", "--out", str(tmp_path)]
     run = mlvgm.plan(mlvgm.parser().parse_args(words), "smoke", "as told")

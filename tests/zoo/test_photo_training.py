@@ -227,7 +227,7 @@ def test_small_classifiers_take_the_images_of_their_data(name: str) -> None:
 
 
 def test_generators_of_photos_have_the_levels_of_the_paper() -> None:
-    faces_, cars, style = (PRESETS[name] for name in ("nvae-faces", "nvae-cars", "stylegan2-cars"))
+    faces_, cars, style = (PRESETS[name] for name in ("nvae-large-faces", "nvae-cars", "stylegan2-cars"))
     assert isinstance(faces_, NVAEPreset)
     assert isinstance(cars, NVAEPreset)
     assert isinstance(style, StylePreset)

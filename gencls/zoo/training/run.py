@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.memory import store_channels_last
 from gencls.core.rng import seeded
 from gencls.zoo.checkpoints import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
@@ -244,9 +245,7 @@ def _fit(
             enable_model_summary=False,
         )
         # The loops of convolutions over channels-last tensors are a fifth faster in training on a CPU.
-        for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.ndim == 4:
-                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+        store_channels_last(module)
         trainer.fit(module, batches, ckpt_path=start, weights_only=True)
         # Lightning has brought the module to the CPU.
         module.to(memory_format=torch.contiguous_format).to(trainer.strategy.root_device)
