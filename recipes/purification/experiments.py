@@ -3,14 +3,15 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gencls.core import GenclsError, fingerprint
-from gencls.eval import Study, closest_distances, diagnose, success_rate_curve
-from gencls.eval.study_folder import atomically
+from gencls.eval import Study, closest_distances, success_rate_curve
+from recipes import diagnoses
 from recipes.jobs import Job, compute, predict
 from recipes.purification import analyses
 from recipes.purification.runs import ALPHAS, PREPROCESSING, STANDALONE, Run, slug
@@ -122,29 +123,27 @@ def _jobs(run: Run, names: Sequence[str]) -> Iterator[Job]:
 
 def examine(run: Run, name: str) -> dict[str, Any]:
     """What the doctor says of a defense: ``verdict`` and ``checks``; once, as the file's name knows weights and settings."""
-    defense = run.defense(name)
-    path = run.out / "doctor" / f"{slug(name)}-{fingerprint(defense)}.json"
-    if not path.is_file():
-        count = max(run.budget.count, 20)
-        diagnosis = diagnose(
-            defense,
-            run.data.images[:count].to(run.device),
-            run.data.labels[:count].to(run.device),
-            epsilon=run.profile.sizes[len(run.profile.sizes) // 2],
-            norm="l2",
-            transfer_from=None if name == "no defense" else run.classifier,
-            eot_samples=run.budget.eot,
-            seed=run.seed,
-            budget=run.budget.doctor,
-        )
-        content = json.dumps({"verdict": diagnosis.verdict, "text": diagnosis.text(name), **diagnosis.to_json()}, indent=1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomically(path, lambda part: part.write_text(content))
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    count = max(run.budget.count, 20)
+    return diagnoses.examine(
+        _doctor_path(run, name),
+        name,
+        run.defense(name),
+        run.data.images[:count].to(run.device),
+        run.data.labels[:count].to(run.device),
+        epsilon=run.profile.sizes[len(run.profile.sizes) // 2],
+        norm="l2",
+        transfer_from=None if name == "no defense" else run.classifier,
+        eot_samples=run.budget.eot,
+        seed=run.seed,
+        budget=run.budget.doctor,
+    )
 
 
 def examined(run: Run, name: str) -> dict[str, Any] | None:
     """The same, or None while the doctor has not been asked."""
-    path = run.out / "doctor" / f"{slug(name)}-{fingerprint(run.defense(name))}.json"
+    path = _doctor_path(run, name)
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _doctor_path(run: Run, name: str) -> Path:
+    return run.out / "doctor" / f"{slug(name)}-{fingerprint(run.defense(name))}.json"

@@ -12,6 +12,7 @@ from gencls.eval.report.columns import MISSING, percent
 from gencls.eval.report.paper import Cell, PaperTable, Row
 from gencls.eval.statistics import wilson
 from gencls.eval.threat import TOLERANCE
+from recipes.diagnoses import diagnosis_table
 from recipes.purification import analyses, experiments
 from recipes.purification.figures import ATTACKS, pearson
 from recipes.purification.runs import Run
@@ -199,16 +200,6 @@ def _passes(records: pd.DataFrame) -> str:
 
 def doctor_table(run: Run) -> PaperTable | None:
     """The doctor's verdict on each defense that it has seen, with the findings that are not plainly good."""
-    rows = list(_examined(run))
     title = f"Diagnosis of each defense, L2 {run.profile.sizes[len(run.profile.sizes) // 2]:g}"
-    return PaperTable("doctor", title, ("", "passed", "checks", "notes and failures"), tuple(rows)) if rows else None
-
-
-def _examined(run: Run) -> Iterator[Row]:
-    for name in experiments.every(run):
-        if (name != "learned" and not name.startswith("learned +")) or run.learned is not None:
-            found = experiments.examined(run, name)
-            if found:
-                said = [f"{check['name']}: {check['finding']}" for check in found["checks"] if check["status"] != "ok"]
-                verdict = "yes" if found["passed"] else "no"
-                yield Row(name, (Cell(verdict), Cell(str(len(found["checks"]))), Cell("; ".join(said) or "none")))
+    names = [name for name in experiments.every(run) if not name.startswith("learned") or run.learned is not None]
+    return diagnosis_table(title, {name: experiments.examined(run, name) for name in names})

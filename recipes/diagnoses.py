@@ -1,0 +1,56 @@
+"""What the doctor says of a recipe's defenses: asked once each, and shown in a table."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gencls.core import Defense
+from gencls.eval import diagnose
+from gencls.eval.report.paper import Cell, PaperTable, Row
+from gencls.eval.study_folder import atomically
+
+__all__ = ["diagnosis_table", "examine"]
+
+
+def examine(path: Path, name: str, defense: Defense, images: Tensor, labels: Tensor, **settings: Any) -> dict[str, Any]:
+    """The diagnosis of a defense, from its file or made now; ``verdict``, ``passed``, ``checks`` and more.
+
+    Args:
+        path: of the file, which knows weights and settings by its name.
+        name: of the defense.
+        defense: in eval mode.
+        images: (N, C, H, W) in [0, 1], where the defense is.
+        labels: (N,).
+        settings: of :func:`gencls.eval.diagnose`.
+    """
+    if not path.is_file():
+        diagnosis = diagnose(defense, images, labels, **settings)
+        content = json.dumps({"verdict": diagnosis.verdict, "text": diagnosis.text(name), **diagnosis.to_json()}, indent=1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomically(path, lambda part: part.write_text(content))
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def diagnosis_table(title: str, found: Mapping[str, Mapping[str, Any] | None]) -> PaperTable | None:
+    """One row for each defense that was examined; None without any.
+
+    Args:
+        title: of the table.
+        found: name -> what :func:`examine` returned, None while it was not asked.
+    """
+
+    def rows() -> Iterator[Row]:
+        for name, diagnosis in found.items():
+            if diagnosis:
+                checks = diagnosis["checks"]
+                said = [f"{check['name']}: {check['finding']}" for check in checks if check["status"] != "ok"]
+                passed = "yes" if diagnosis["passed"] else "no"
+                yield Row(name, (Cell(passed), Cell(str(len(checks))), Cell("; ".join(said) or "none")))
+
+    made = tuple(rows())
+    columns = ("", "passed", "checks", "notes and failures")
+    return PaperTable("doctor", title, columns, made) if made else None

@@ -1,0 +1,1 @@
+"""Parts of recipes/variational_smoothing.py."""

@@ -1,0 +1,156 @@
+"""Chapter 4's experiments as stages; nothing is computed twice."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gencls.core import Defense, fingerprint, keyed
+from gencls.eval import Study
+from gencls.eval.study_folder import atomically
+from recipes import diagnoses
+from recipes.jobs import Job, compute, predict
+from recipes.smoothing.runs import READINGS, Run
+
+__all__ = ["PARTS", "Variant", "certificates", "examined", "main_variants", "run_parts", "sweep_variants"]
+
+PARTS = ("main", "strength", "steps", "readings", "certified", "doctor")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A defense under attack.
+
+    Attributes:
+        part: of :data:`PARTS`.
+        key: of the folder, unique in its part.
+        kind: of the base model.
+        inference: whether variational smoothing is around it.
+        epsilon: size of the attacks.
+        reading: of the thesis.
+        steps: of the inner optimisation.
+    """
+
+    part: str
+    key: str
+    kind: str
+    inference: bool
+    epsilon: float
+    reading: str = "Algorithm 5"
+    steps: int = 1
+
+    @property
+    def folder(self) -> str:
+        """Of its study, within that of the run."""
+        return f"{self.part}/{self.key}"
+
+    def defense(self, run: Run) -> Defense:
+        """What is attacked."""
+        if not self.inference:
+            return run.base(self.kind)
+        return run.inference(self.kind, reading=self.reading, epsilon=self.epsilon, steps=self.steps)
+
+    def study(self, run: Run) -> Study:
+        """Its study: all attacks for Tables 4.1 to 4.3, PGD for what compares settings."""
+        defense, budget = self.defense(run), run.budget
+        attacks = run.attacks(defense, self.epsilon) if self.part == "main" else {"pgd": run.pgd(self.epsilon)}
+        return run.study(self.folder, self.key, defense, attacks, budget.count if self.part == "main" else budget.sweep)
+
+
+def main_variants(run: Run) -> list[Variant]:
+    """Tables 4.1 and 4.3: each base model without inference and with it."""
+    return [
+        Variant("main", f"{kind}-{'inference' if inference else 'base'}", kind, inference, run.profile.size(kind))
+        for kind in run.profile.bases
+        for inference in (False, True)
+    ]
+
+
+def sweep_variants(run: Run, part: str) -> list[Variant]:
+    """Table 4.2 ("strength"), steps of the inner optimisation, or readings of the thesis, around the Gaussian base model."""
+    usual = run.profile.epsilon
+    if part == "strength":
+        return [
+            Variant(part, f"{times:g}-{'inference' if inference else 'base'}", "gaussian", inference, times * usual)
+            for times in run.profile.strengths
+            for inference in (False, True)
+        ]
+    if part == "steps":
+        return [Variant(part, str(steps), "gaussian", True, usual, steps=steps) for steps in run.budget.steps]
+    return [Variant(part, str(i), "gaussian", True, usual, reading) for i, reading in enumerate(READINGS)]
+
+
+def run_parts(run: Run, parts: Sequence[str]) -> None:
+    """Compute what is missing of some parts, in their order."""
+    for part in (part for part in PARTS if part in parts):
+        print(f"{part}:", flush=True)
+        if part == "doctor":
+            for variant in main_variants(run) if run.budget.doctor else ():
+                print(f"  {variant.key}: {_examine(run, variant)['verdict']}", flush=True)
+            continue
+        if part == "certified":
+            certificates(run)
+            jobs = [Job("certified", partial(_certified_study, run))]
+        else:
+            jobs = list(_jobs(run, main_variants(run) if part == "main" else sweep_variants(run, part)))
+        compute(jobs, predict(jobs))
+
+
+def _jobs(run: Run, variants: Sequence[Variant]) -> Iterator[Job]:
+    for variant in variants:
+        yield Job(variant.folder, lambda folder, variant=variant: variant.study(run))  # type: ignore[misc]
+
+
+def _certified_study(run: Run, folder: str) -> Study:
+    return run.study(folder, "smoothed", run.smoothed(), {"ddn": run.minimal()}, run.budget.certified)
+
+
+def certificates(run: Run) -> dict[str, Any]:
+    """Labels (-1: abstained) and radii of randomized smoothing, and the seconds; once, as the file's name knows the weights."""
+    smoothed, budget = run.smoothed(), run.budget
+    path = run.out / "certified" / f"certificates-{fingerprint(smoothed)}-{budget.certified}-{budget.noises}.json"
+    if not path.is_file():
+        images = run.data.images[: budget.certified].to(run.device)
+        began = time.perf_counter()
+        with torch.no_grad(), keyed(range(len(images))):
+            found = smoothed.certify(images, n=budget.noises)
+        content = {
+            "labels": found.labels.tolist(),
+            "radii": found.radii.tolist(),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomically(path, lambda part: part.write_text(json.dumps(content)))
+    known: dict[str, Any] = json.loads(path.read_text())
+    return known
+
+
+def _examine(run: Run, variant: Variant) -> dict[str, Any]:
+    count = max(run.budget.sweep, 20)
+    return diagnoses.examine(
+        _doctor_path(run, variant),
+        variant.key,
+        variant.defense(run),
+        run.data.images[:count].to(run.device),
+        run.data.labels[:count].to(run.device),
+        epsilon=variant.epsilon,
+        norm="linf",
+        transfer_from=run.base(variant.kind) if variant.inference else None,
+        eot_samples=run.budget.eot,
+        seed=run.seed,
+        budget=run.budget.doctor,
+    )
+
+
+def examined(run: Run, variant: Variant) -> dict[str, Any] | None:
+    """What the doctor says of a defense, or None while it has not been asked."""
+    return json.loads(path.read_text()) if (path := _doctor_path(run, variant)).is_file() else None
+
+
+def _doctor_path(run: Run, variant: Variant) -> Path:
+    return run.out / "doctor" / f"{variant.key}-{fingerprint(variant.defense(run))}.json"

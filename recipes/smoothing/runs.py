@@ -1,0 +1,136 @@
+"""One call of the recipe: its base models, the inference around them, and the folder of what it has found."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gencls import zoo
+from gencls.core import Defense, fingerprint
+from gencls.defenses import RandomizedSmoothing, VariationalPosterior, VariationalSmoothing
+from gencls.eval import DDN, PGD, Attack, AutoAttack, Protocol, Square, Study, ThreatModel
+from recipes.folders import claim, require_weights, weights_path
+from recipes.smoothing.settings import Budget, Profile
+
+__all__ = ["READINGS", "Run"]
+
+READINGS: Mapping[str, Mapping[str, Any]] = {
+    "Algorithm 5": {},
+    "eq. 4.9 as printed": {"objective": "minimize"},
+    "with the KL term of eq. 4.8": {"kl": True},
+    "hard labels": {"hard": True},
+    "full ELBO": {},
+}
+"""What the thesis leaves open, or prints otherwise -> settings of the inference; the last one is another class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What every experiment needs.
+
+    Attributes:
+        profile: what is attacked.
+        budget: what is spent.
+        out: folder of all that is found.
+        data: test images, enough for every table.
+        seed: of all random streams.
+        weights: folder of further weights, the --out of `gencls train`.
+        device: where the defenses are.
+        command: that repeats the run.
+    """
+
+    profile: Profile
+    budget: Budget
+    out: Path
+    data: zoo.ImageData
+    seed: int = 0
+    weights: Path | None = None
+    device: str = "cpu"
+    command: str = ""
+
+    def path(self, kind: str) -> Path:
+        """Where the weights of a base model lie, or should: as `gencls train --out` leaves them, or committed."""
+        return weights_path(self.profile.bases[kind], self.weights)
+
+    def require(self) -> None:
+        """Check before the first measurement that all weights are there.
+
+        Raises:
+            GenclsError: naming the commands that make what is missing.
+        """
+        require_weights({name: self.path(kind) for kind, name in self.profile.bases.items()}, self.weights)
+
+    def claim(self) -> None:
+        """Make the folder of the run, or check that it is this run's.
+
+        Raises:
+            GenclsError: if it holds a run with other settings or weights.
+        """
+        weights = {kind: fingerprint(self.base(kind)) for kind in self.profile.bases}
+        settings = {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed}
+        claim(self.out, {**settings, "weights": weights})
+
+    def base(self, kind: str) -> Defense:
+        """A base model as it is."""
+        return _loaded(self.profile.bases[kind], self.path(kind), self.device)
+
+    def inference(self, kind: str, *, reading: str = "Algorithm 5", epsilon: float | None = None, steps: int = 1) -> Defense:
+        """Variational smoothing around a base model.
+
+        Args:
+            kind: of base model.
+            reading: of :data:`READINGS`.
+            epsilon: radius; None takes the size of the attacks.
+            steps: of the inner optimisation.
+        """
+        radius = self.profile.size(kind) if epsilon is None else epsilon
+        base, classes, sigma = self.base(kind), self.data.num_classes, self.profile.sigma
+        if reading == "full ELBO":
+            return VariationalPosterior(base, classes, sigma=sigma).eval()
+        return VariationalSmoothing(base, classes, radius=radius, sigma=sigma, steps=steps, **READINGS[reading]).eval()
+
+    def smoothed(self) -> RandomizedSmoothing:
+        """Randomized smoothing of the base model that is trained with noise."""
+        return RandomizedSmoothing(self.base("gaussian"), self.data.num_classes, sigma=self.profile.certified_sigma).eval()
+
+    def attacks(self, defense: Defense, epsilon: float) -> Mapping[str, Attack]:
+        """All attacks of Tables 4.1 to 4.3 at a size: the published one, what is adaptive, and what needs no gradient."""
+        threat, budget = ThreatModel("linf", epsilon), self.budget
+        standard = AutoAttack(threat, steps=budget.autoattack, queries=budget.queries, targets=budget.targets)
+        if not defense.stochastic:
+            return {"autoattack": standard, "pgd": self.pgd(epsilon)}
+        return {
+            "autoattack": standard,
+            "autoattack-rand": AutoAttack(threat, "rand", steps=budget.autoattack),
+            "pgd": self.pgd(epsilon),
+            "square": Square(threat, queries=budget.queries),
+        }
+
+    def pgd(self, epsilon: float) -> PGD:
+        """The attack of the sweeps."""
+        return PGD(ThreatModel("linf", epsilon), steps=self.budget.pgd, restarts=self.budget.restarts)
+
+    def minimal(self) -> DDN:
+        """The attack on randomized smoothing."""
+        return DDN(ThreatModel("l2"), steps=self.budget.minimal)
+
+    def study(self, folder: str, name: str, defense: Defense, attacks: Mapping[str, Attack], count: int) -> Study:
+        """The study of one defense."""
+        budget = self.budget
+        return Study(
+            self.out / folder,
+            defenses={name: defense},
+            attacks=attacks,
+            images=self.data.images[:count],
+            labels=self.data.labels[:count],
+            protocol=Protocol(eot_samples=budget.eot, judge_draws=budget.judge, most_draws=budget.judge_most),
+            seeds=(self.seed,),
+            shard_size=budget.together,
+            about={"data": f"{self.data.name}, {self.data.split}", "command": self.command},
+        )
+
+
+@cache
+def _loaded(name: str, path: Path, device: str) -> Defense:
+    return zoo.load(name, weights=path).to(device)

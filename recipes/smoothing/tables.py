@@ -1,0 +1,166 @@
+"""Tables 4.1 to 4.3, steps and readings, and the two curves in numbers, of whatever the folder of a run holds.
+
+A sample counts as right where the majority of the judge's draws is, on every adversarial that the attacks in question found.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from gencls.eval.report.columns import MISSING, epsilon, probability
+from gencls.eval.report.paper import Cell, PaperTable, Row
+from gencls.eval.statistics import mcnemar
+from recipes.records import Share, records_of, unfinished, warnings_of
+from recipes.smoothing import experiments
+from recipes.smoothing.experiments import Variant
+from recipes.smoothing.runs import Run
+from recipes.smoothing.settings import BASES
+
+__all__ = ["ATTACKS", "main_tables", "right_under", "sweep_table"]
+
+ATTACKS = {"autoattack": "AutoAttack", "autoattack-rand": "AutoAttack, rand", "pgd": "PGD", "square": "Square"}
+
+PRINTED = {
+    ("pretrained", False): (92.5, 20.3),
+    ("pretrained", True): (92.8, 30.6),
+    ("gaussian", False): (92.7, 64.2),
+    ("gaussian", True): (92.7, 72.3),
+    ("robust", False): (83.3, 43.2),
+    ("robust", True): (82.6, 45.1),
+}
+"""Tables 4.1 and 4.3: natural and adversarial accuracy in %, CIFAR10, ResNet18."""
+PRINTED_STRENGTH = {1.0: 72.3, 2.0: 36.8, 4.0: 1.4}
+"""Table 4.2, by multiples of 2/255."""
+PRINTED_STEPS = {1: 72.3, 10: 74.4}
+"""Section 4.4, in words."""
+
+
+def right_under(records: pd.DataFrame, attacks: Sequence[str] = ()) -> pd.Series:
+    """By sample hash, whether the majority is right on the adversarials of all gradient modes of these attacks, or of all."""
+    rows = records[records["attack"].isin(attacks)] if attacks else records
+    right: pd.Series = rows.groupby("sample_hash")["majority_correct"].all()
+    return right
+
+
+def _natural(records: pd.DataFrame) -> pd.Series:
+    right: pd.Series = records.groupby("sample_hash")["clean_majority_correct"].first()
+    return right
+
+
+def _share(right: pd.Series) -> str:
+    return Share(float(right.sum()), len(right)).text if len(right) else MISSING
+
+
+def _passes(records: pd.DataFrame) -> str:
+    sums = records.groupby("sample_hash")[["forwards", "backwards"]].sum().mean()
+    return f"{sums['forwards']:,.0f} + {sums['backwards']:,.0f}"
+
+
+def main_tables(run: Run) -> Iterator[PaperTable]:
+    """Table 4.1 (bare models) and Table 4.3 (adversarially trained ones)."""
+    for number, kinds in (("4.1", ("pretrained", "gaussian")), ("4.3", ("robust", "combined"))):
+        variants = [variant for variant in experiments.main_variants(run) if variant.kind in kinds]
+        found = {variant: records_of(run.out, variant.folder) for variant in variants}
+        if any(len(records) for records in found.values()):
+            yield _main_table(run, number, found)
+
+
+def _main_table(run: Run, number: str, found: dict[Variant, pd.DataFrame]) -> PaperTable:
+    rows, notes = list[Row](), list[str]()
+    size = next(iter(found)).epsilon
+    for variant, records in found.items():
+        if not len(records):
+            continue
+        natural, worst = (run.profile.printed and PRINTED.get((variant.kind, variant.inference))) or ("", "")
+        cells = [Cell(_share(_natural(records)), f"{natural}")]
+        for attack in ATTACKS:
+            met = records["attack"].eq(attack).any()
+            theirs = f"{worst}" if attack == "autoattack" else ""
+            cells.append(Cell(_share(right_under(records, (attack,))) if met else MISSING, theirs))
+        cells += [Cell(_share(right_under(records))), Cell(_passes(records))]
+        rows.append(Row(_name(variant), tuple(cells)))
+        if left := unfinished(run.out, variant.folder):
+            notes.append(f"{_name(variant)}: not finished: {', '.join(left)}.")
+    for kind in dict.fromkeys(variant.kind for variant in found):
+        without, with_it = (records for variant, records in found.items() if variant.kind == kind)
+        if len(without) and len(with_it):
+            notes.append(f"{BASES[kind]}, all attacks: {_paired(right_under(without), right_under(with_it))}.")
+    total = max((records["sample_hash"].nunique() for records in found.values() if len(records)), default=0)
+    return PaperTable(
+        f"table-{number}",
+        f"Table {number}: natural and adversarial accuracy, Linf {epsilon(size)}",
+        ("", "natural", *ATTACKS.values(), "all", "passes"),
+        tuple(rows),
+        (
+            f"Accuracy in % on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals"
+            + ("; in brackets the thesis, with its own networks." if run.profile.printed else "."),
+            "All: per image the worst attack and gradient mode. Passes of attacks and judge per image: forwards + backwards of "
+            "the defense, a draw counts as one; a pass with inference holds many of the base model.",
+            f"Budget: {run.budget.spent}.",
+            *notes,
+            *warnings_of({_name(variant): records for variant, records in found.items() if len(records)}),
+        ),
+    )
+
+
+def _name(variant: Variant) -> str:
+    return BASES[variant.kind] + (" + inference" if variant.inference else "")
+
+
+def _paired(without: pd.Series, with_it: pd.Series) -> str:
+    both = sorted(set(without.index) & set(with_it.index))
+    test = mcnemar(without.loc[both].to_numpy(), with_it.loc[both].to_numpy())
+    gain = 100 * float(np.mean(with_it.loc[both]) - np.mean(without.loc[both]))
+    return (
+        f"inference changes {gain:+.1f} points, right only without {test.b}, only with {test.c}, "
+        f"McNemar's p = {probability(test.p_value)}"
+    )
+
+
+def sweep_table(run: Run, part: str) -> PaperTable | None:
+    """Table 4.2 ("strength"), accuracy and cost of the inner steps ("steps"), or readings of the thesis ("readings")."""
+    variants = experiments.sweep_variants(run, part)
+    found = {variant: records_of(run.out, variant.folder) for variant in variants}
+    found = {variant: records for variant, records in found.items() if len(records)}
+    if not found:
+        return None
+    rows = []
+    for variant, records in found.items():
+        theirs = ""
+        if run.profile.printed and variant.inference:
+            printed = {"strength": PRINTED_STRENGTH, "steps": PRINTED_STEPS}.get(part, {})
+            key = variant.epsilon / run.profile.epsilon if part == "strength" else variant.steps
+            theirs = f"{printed[key]:g}" if key in printed else ""
+        cells = (
+            Cell(_share(_natural(records))),
+            Cell(_share(right_under(records)), theirs),
+            Cell(_passes(records)),
+            Cell(f"{records['seconds'].sum() / records['sample_hash'].nunique():.2f}"),
+        )
+        rows.append(Row(_head(variant), cells))
+    titles = {
+        "strength": ("table-4.2", "Table 4.2: Bare Gaussian as attacks grow"),
+        "steps": ("steps", "Steps of the inner optimisation (section 4.4)"),
+        "readings": ("readings", "What the thesis leaves open or prints otherwise"),
+    }
+    name, title = titles[part]
+    count = max(records["sample_hash"].nunique() for records in found.values())
+    size = "the radius of the inference grows with the attack" if part == "strength" else f"Linf {epsilon(run.profile.epsilon)}"
+    return PaperTable(
+        name,
+        title,
+        ("", "natural", "adversarial", "passes", "seconds per image"),
+        tuple(rows),
+        (
+            f"Accuracy in % on {count} images under PGD ({run.budget.restarts} x {run.budget.pgd} steps, EoT {run.budget.eot}) in "
+            f"every gradient mode, worst counts; {size}.",
+            *warnings_of({_head(variant): records for variant, records in found.items()}),
+        ),
+    )
+
+
+def _head(variant: Variant) -> str:
+    if variant.part == "strength":
+        return f"{epsilon(variant.epsilon)}{' + inference' if variant.inference else ''}"
+    return str(variant.steps) if variant.part == "steps" else variant.reading

@@ -1,0 +1,126 @@
+"""Variational smoothing (thesis, chapter 4): its tables, ours beside the thesis's, and randomized smoothing's certified curve.
+
+    python recipes/variational_smoothing.py --profile smoke                              # real digits, everything once
+    python recipes/variational_smoothing.py --profile fashion --data-root DATA --parts main     # a part; further ones join it
+    python recipes/variational_smoothing.py --profile cifar10 --data-root DATA --weights FOLDER --budget paper --device cuda
+
+Base models as they are and with inference around them (Algorithm 5) meet AutoAttack as published, AutoAttack for random
+defenses, PGD and Square, through both gradients of the inference and EoT over its starts and noise; per image the worst
+counts. Then the attacks grow (Table 4.2), the inner optimisation takes more steps, what the thesis leaves open is switched, and
+randomized smoothing is certified and attacked. ``--budget reduced`` attacks with less, which every table says. The folder of
+the run holds the page, the tables as Markdown and one study per defense; killed, the same command goes on.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gencls import zoo
+from gencls.core import GenclsError, find_device
+from gencls.eval.report.paper import Section, write_paper
+from gencls.zoo.data import count_images
+from recipes.diagnoses import diagnosis_table
+from recipes.smoothing import experiments, figures, tables
+from recipes.smoothing.runs import Run
+from recipes.smoothing.settings import BUDGETS, PROFILES
+
+
+def report(run: Run) -> Path:
+    """Write the page and the tables of whatever the folder of the run holds.
+
+    Raises:
+        GenclsError: if it holds nothing.
+    """
+    sections = [Section(table.title.split(":")[0], tables=[table]) for table in tables.main_tables(run)]
+    for part in ("strength", "steps", "readings"):
+        if table := tables.sweep_table(run, part):
+            drawn = list(figures.steps_figure(run)) if part == "steps" else []
+            sections.append(Section(table.title.split(":")[0], tables=[table], figures=drawn))
+    if curves := figures.certified_curves(run):
+        sections.append(Section("Randomized smoothing", tables=[curves[0]], figures=[curves[1]]))
+    found = {variant.key: experiments.examined(run, variant) for variant in experiments.main_variants(run)}
+    if diagnosed := diagnosis_table("Diagnosis of each defense, at the size of its attacks", found):
+        sections.append(Section("Diagnosis", tables=[diagnosed]))
+    if not sections:
+        raise GenclsError(f"{run.out}: expected at least one finished cell, got none")
+    facts = {
+        "Data": f"{run.data.name}, {run.data.split}",
+        "Base models": ", ".join(run.profile.bases.values()),
+        "Budget": run.budget.spent,
+        "Seed": str(run.seed),
+        "Command": run.command,
+    }
+    return write_paper(run.out, f"Variational smoothing on {run.data.name}", facts, sections)
+
+
+def main(run: Run, parts: Sequence[str] = experiments.PARTS) -> Path:
+    """Compute what is missing, or what was chosen of it, and write the page.
+
+    Args:
+        run: profile, budget, data and folder.
+        parts: of :data:`recipes.smoothing.experiments.PARTS`; with none only the page is written.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        GenclsError: for missing weights, or a folder that holds another run.
+    """
+    run.require()
+    run.claim()
+    experiments.run_parts(run, parts)
+    return report(run)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--profile", choices=PROFILES, default="smoke", help="data set with its base models (default smoke)")
+    made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
+    made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
+    made.add_argument("--n", type=int, help="the most attacked images of any table; default as the budget says")
+    made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
+    made.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")
+    made.add_argument("--weights", type=Path, help="folder of weights made by gencls train")
+    made.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
+    made.add_argument("--out", type=Path, help="parent of the runs' folders (default runs/smoothing)")
+    return made
+
+
+def plan(chosen: argparse.Namespace, command: str) -> Run:
+    """The run that a command line asks for.
+
+    Raises:
+        GenclsError: for data or a device that are not there.
+    """
+    profile = PROFILES[chosen.profile]
+    name = chosen.budget or ("smoke" if chosen.profile == "smoke" else "reduced")
+    budget = BUDGETS[name] if chosen.n is None else BUDGETS[name].of(chosen.n)
+    largest = min(
+        max(budget.count, budget.sweep, budget.certified, 20), count_images(profile.data, "test", root=chosen.data_root)
+    )
+    return Run(
+        profile=profile,
+        budget=budget,
+        out=(chosen.out or Path("runs/smoothing")) / f"{chosen.profile}-{name}",
+        data=zoo.load_data(profile.data, "test", root=chosen.data_root, limit=largest, seed=chosen.seed),
+        seed=chosen.seed,
+        weights=chosen.weights,
+        device=str(find_device(chosen.device)),
+        command=command,
+    )
+
+
+if __name__ == "__main__":
+    arguments = parser().parse_args()
+    try:
+        planned = plan(arguments, shlex.join(["python", "recipes/variational_smoothing.py", *sys.argv[1:]]))
+        print("report:", main(planned, experiments.PARTS if arguments.parts is None else arguments.parts).resolve())
+    except GenclsError as error:
+        print(f"variational_smoothing: error: {error}", file=sys.stderr)
+        sys.exit(2)
