@@ -40,8 +40,8 @@ def certified_curves(run: Run) -> tuple[PaperTable, NamedFigure] | None:
     abstained = int((np.array(known["labels"]) < 0).sum())
     notes = (
         f"Accuracy in % of randomized smoothing (noise {run.profile.certified_sigma:g}) around the base model trained with "
-        f"noise: certified by {run.budget.noises:,} draws at confidence 99.9 % on {len(labels)} images, {abstained} of which it "
-        f"abstains from, in {known['seconds']:g} s; and left by DDN ({run.budget.minimal} steps, EoT {run.budget.eot}) on "
+        f"noise: certified by {run.budget.noises:,} draws at confidence 99.9 % on {len(labels)} images, {abstained} of which "
+        f"it abstains from, in {known['seconds']:g} s; and left by DDN ({run.budget.minimal} steps, EoT {run.budget.eot}) on "
         f"{len(closest)}. The first is a bound for every attack, the second holds for this one.",
         *warnings_of({"smoothed": records}),
     )

@@ -13,7 +13,7 @@ from gencls.defenses import AVAEPurification
 from gencls.defenses.mlvgm import PAPER_TASKS
 from gencls.eval import Diagnosis, mlvgm_attacks
 from gencls.eval.doctor.verdict import Check
-from recipes import mlvgm
+from recipes import diagnoses, mlvgm
 from recipes.purification import analyses, experiments, tables
 from recipes.purification.runs import ALPHAS, Run, slug
 from recipes.purification.settings import BUDGETS, PROFILES, Budget
@@ -202,11 +202,11 @@ def test_the_least_clean_accuracy_is_that_of_the_profile(run, page, monkeypatch)
 
 def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
     verdict = Diagnosis((Check("scores", "ok", "fine"), Check("gradients", "fail", "all are zero")))
-    monkeypatch.setattr(experiments, "diagnose", lambda defense, images, labels, **settings: verdict)
+    monkeypatch.setattr(diagnoses, "diagnose", lambda defense, images, labels, **settings: verdict)
     patient = replace(run, budget=replace(LITTLE, doctor=1.0))
     assert tables.doctor_table(patient) is None
     experiments.run_parts(patient, ["doctor"])
-    monkeypatch.setattr(experiments, "diagnose", lambda *args, **settings: pytest.fail("examines again"))
+    monkeypatch.setattr(diagnoses, "diagnose", lambda *args, **settings: pytest.fail("examines again"))
     experiments.run_parts(patient, ["doctor"])
     table = tables.doctor_table(patient)
     assert [row.head for row in table.rows] == list(experiments.every(patient))
