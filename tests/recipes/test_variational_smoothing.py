@@ -1,0 +1,137 @@
+"""The recipe of variational smoothing: its settings beside the thesis's, and the whole of it with little."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from gencls import zoo
+from gencls.core import GenclsError
+from recipes import diagnoses, variational_smoothing
+from recipes.smoothing import experiments, figures, tables
+from recipes.smoothing.runs import READINGS, Run
+from recipes.smoothing.settings import BASES, BUDGETS, PROFILES, Budget
+
+LITTLE = Budget(
+    count=4,
+    together=4,
+    autoattack=2,
+    targets=1,
+    queries=3,
+    pgd=2,
+    restarts=1,
+    eot=2,
+    judge=4,
+    judge_most=8,
+    sweep=4,
+    steps=(1, 2),
+    certified=6,
+    noises=100,
+    minimal=3,
+    doctor=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    data = zoo.load_data("mnist-embedded", "test", limit=20)
+    return Run(profile=PROFILES["smoke"], budget=LITTLE, out=tmp_path_factory.mktemp("smoothing"), data=data, command="as told")
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return variational_smoothing.main(run)
+
+
+def test_cifar10_is_the_thesis():
+    """Section 4.3: standard deviation 0.05, 2/255 for bare models, 8/255 for the robust one, 2, 4 and 8/255 in Table 4.2."""
+    profile = PROFILES["cifar10"]
+    assert profile.sigma == 0.05
+    assert [profile.size(kind) for kind in profile.bases] == [2 / 255, 2 / 255, 8 / 255]
+    assert [times * profile.epsilon for times in profile.strengths] == [2 / 255, 4 / 255, 8 / 255]
+    assert BUDGETS["paper"].steps[0] == 1
+    assert BUDGETS["paper"].autoattack == 100
+    assert {kind for profile in PROFILES.values() for kind in profile.bases} == set(BASES)
+
+
+def test_every_table_and_figure_is_written(run, page):
+    written = {path.stem for path in (run.out / "tables").glob("*.md")}
+    assert written == {"table-4.1", "table-4.3", "table-4.2", "steps", "readings", "certified"}
+    text = page.read_text()
+    for title in ("Table 4.1", "Table 4.2", "Table 4.3", "Steps of the inner optimisation", "Randomized smoothing"):
+        assert title in text
+    assert "not finished" not in text
+
+
+def test_a_second_call_computes_nothing(run, page, monkeypatch):
+    monkeypatch.setattr("gencls.eval.study.run_cell", lambda *args, **settings: pytest.fail("computes again"))
+    assert variational_smoothing.main(run) == page
+
+
+def test_inference_meets_every_attack_through_both_gradients(run, page):
+    records = tables.records_of(run.out, "main/gaussian-inference")
+    assert set(records["attack"]) == set(tables.ATTACKS)
+    assert set(records[records["attack"] == "pgd"]["gradient"]) == set(run.inference("gaussian").surrogates())
+
+
+def test_the_worst_attack_and_gradient_count(run, page):
+    records = pd.DataFrame(
+        [("a", "pgd", "frozen", True), ("a", "pgd", "unrolled", False), ("a", "square", "none", True), ("b", "square", "none", True)],
+        columns=["sample_hash", "attack", "gradient", "majority_correct"],
+    )
+    assert tables.right_under(records).to_dict() == {"a": False, "b": True}
+    assert tables.right_under(records, ("square",)).to_dict() == {"a": True, "b": True}
+
+
+def test_readings_are_different_defenses(run):
+    images = run.data.images[:4]
+    found = []
+    for reading in READINGS:
+        torch.manual_seed(0)
+        found.append(run.inference("gaussian", reading=reading)(images))
+    for i, scores in enumerate(found):
+        assert not any(torch.allclose(scores, other) for other in found[:i])
+
+
+def test_the_certified_curve_lies_below_the_attacked_one(run, page):
+    table, _ = figures.certified_curves(run)
+    values = [[float(cell.ours.split()[0]) for cell in row.cells] for row in table.rows]
+    assert all(certified <= attacked for certified, attacked in values)
+    known = json.loads(next((run.out / "certified").glob("certificates-*.json")).read_text())
+    right = torch.tensor(known["labels"]) == run.data.labels[:6]
+    assert values[0][0] == pytest.approx(100 * float(right.double().mean()), abs=0.1)
+
+
+def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
+    verdict = type("D", (), {"verdict": "bad", "text": lambda self, name: name, "to_json": lambda self: {"passed": False, "checks": []}})
+    monkeypatch.setattr(diagnoses, "diagnose", lambda defense, images, labels, **settings: verdict())
+    patient = replace(run, budget=replace(LITTLE, doctor=1.0), out=run.out.parent / "patient")
+    experiments.run_parts(patient, ["doctor"])
+    monkeypatch.setattr(diagnoses, "diagnose", lambda *args, **settings: pytest.fail("examines again"))
+    experiments.run_parts(patient, ["doctor"])
+    assert [experiments.examined(patient, variant)["passed"] for variant in experiments.main_variants(patient)] == [False] * 6
+
+
+def test_missing_weights_name_the_commands(run, tmp_path):
+    lacking = replace(run, profile=replace(PROFILES["smoke"], bases={"pretrained": "resnet18-cifar10"}), out=tmp_path / "new")
+    with pytest.raises(GenclsError, match="gencls train resnet18-cifar10"):
+        variational_smoothing.main(lacking)
+    assert not (tmp_path / "new").exists()
+
+
+def test_command_lines_make_runs(tmp_path):
+    words = ["--n", "3", "--out", str(tmp_path)]
+    planned = variational_smoothing.plan(variational_smoothing.parser().parse_args(words), "as told")
+    assert (planned.budget.count, planned.budget.sweep, planned.budget.certified) == (3, 3, 3)
+    assert planned.out == tmp_path / "smoke-smoke"
+    with pytest.raises(GenclsError, match="at least one image"):
+        variational_smoothing.plan(variational_smoothing.parser().parse_args(["--n", "0"]), "")
+    with pytest.raises(SystemExit):
+        variational_smoothing.parser().parse_args(["--profile", "unknown"])
+
+
+def test_nothing_measured_is_an_error(run, tmp_path):
+    with pytest.raises(GenclsError, match="at least one finished cell"):
+        variational_smoothing.main(replace(run, out=tmp_path / "empty"), [])
