@@ -22,7 +22,6 @@ Votes = Literal["hard", "soft"]
 
 _ABSTAIN = -1
 _LARGEST = 4.0  # the paper's largest sigma is 1; beyond this it was surely meant for pixels in 0..255
-_ROWS = 400  # of a pass: fastest on a CPU, see docs/performance.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +108,7 @@ class RandomizedSmoothing(Defense):
     def surrogates(self) -> Mapping[str, nn.Module]:
         """Soft votes over every mode of the classifier; hard votes have their gradient, "bpda".
 
-        The gradient is of mean probabilities, as in the attack of Salman et al. (eq. 6).
+        The gradient is of mean probabilities, as in the attack of Salman et al.
         """
         behind = self.classifier.surrogates() if isinstance(self.classifier, Defense) else {"exact": self.classifier}
         modes: dict[str, nn.Module] = {}
@@ -122,7 +121,7 @@ class RandomizedSmoothing(Defense):
         return modes
 
     @torch.no_grad()
-    def predict(self, images: Tensor, *, n: int = 1000, alpha: float = 0.001, chunk: int = _ROWS) -> Tensor:
+    def predict(self, images: Tensor, *, n: int = 1000, alpha: float = 0.001, chunk: int = 200) -> Tensor:
         """The class that wins, or none: "Predict" of the paper.
 
         The counts n_A >= n_B of the two leading classes are compared by a two-sided binomial test of n_A in n_A + n_B against
@@ -133,7 +132,7 @@ class RandomizedSmoothing(Defense):
             images: (N, C, H, W) in [0, 1].
             n: draws per image; at least as many as can reject at all, 11 for alpha = 0.001.
             alpha: failure probability, in (0, 1).
-            chunk: rows of a pass, >= 1.
+            chunk: rows of a pass, >= 1; between passes it is seen whether to go on.
 
         Returns:
             Labels int64 (N,); -1 where the test does not reject.
@@ -159,7 +158,7 @@ class RandomizedSmoothing(Defense):
 
     @torch.no_grad()
     def certify(
-        self, images: Tensor, *, n0: int = 100, n: int = 100_000, alpha: float = 0.001, chunk: int = _ROWS
+        self, images: Tensor, *, n0: int = 100, n: int = 100_000, alpha: float = 0.001, chunk: int = 400
     ) -> Certificate:
         """The class and a radius within which it cannot change: "Certify" of the paper.
 
@@ -177,7 +176,7 @@ class RandomizedSmoothing(Defense):
             n: draws per image for the bound; at least as many as can certify at all, 10 for alpha = 0.001 (soft votes: 37).
                 The radius is at most sigma Phi^-1(alpha^(1/n)): 3.8 sigma for the defaults.
             alpha: failure probability per image, in (0, 1).
-            chunk: rows of a pass, >= 1.
+            chunk: rows of a pass, >= 1; on a CPU 400 to 1,000 are fastest (docs/performance.md).
 
         Raises:
             GenclsError: for images or numbers out of range, or a classifier in training mode or whose scores are not finite or

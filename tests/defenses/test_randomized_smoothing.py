@@ -394,7 +394,7 @@ def test_bad_settings(settings, message):
         (
             "predict",
             {"n": 0},
-            r"predict: expected n >= 1, chunk >= 1 and alpha in \(0, 1\), got n=0, chunk=400 and alpha=0.001",
+            r"predict: expected n >= 1, chunk >= 1 and alpha in \(0, 1\), got n=0, chunk=200 and alpha=0.001",
         ),
         ("predict", {"alpha": 0.0}, "predict: expected .* got .*alpha=0.0"),
         ("predict", {"chunk": 0}, "predict: expected .* got .*chunk=0"),
