@@ -13,6 +13,7 @@ from gencls.defenses.mlvgm import PAPER_TASKS, MLVGMPurification, PaperTask, alp
 from gencls.defenses.nd_vae import NDVAEPurification
 from gencls.defenses.plain import PlainClassifier
 from gencls.defenses.purified_accuracy import PurifiedAccuracy, fgsm_examples
+from gencls.defenses.randomized_smoothing import Certificate, RandomizedSmoothing
 from gencls.defenses.robustness_bound import RobustnessBound, compare_to_bound, lower_bound, robustness_bound
 from gencls.defenses.starts import EncoderStart, RandomStarts
 
@@ -26,6 +27,7 @@ __all__ = [
     "AnalysisBySynthesis",
     "Ball",
     "Binarize",
+    "Certificate",
     "ClassFactors",
     "DefenseGAN",
     "DiscriminatorPenalty",
@@ -41,6 +43,7 @@ __all__ = [
     "PurifiedAccuracy",
     "RandomAutoencoder",
     "RandomStarts",
+    "RandomizedSmoothing",
     "Regularizer",
     "RobustnessBound",
     "SignLosingBall",

@@ -24,7 +24,7 @@ from gencls.eval.attacks import (
 )
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.cost import predict_cost, progress_bar
-from gencls.eval.curves import closest_distances, robust_accuracy, success_rate_curve
+from gencls.eval.curves import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve
 from gencls.eval.doctor import Diagnosis, diagnose
 from gencls.eval.evaluate import Evaluation, evaluate
 from gencls.eval.judge import Decisions, Verdict, judge
@@ -69,6 +69,7 @@ __all__ = [
     "as_robustbench",
     "as_torchattacks",
     "attack_by_name",
+    "certified_accuracy",
     "closest_distances",
     "compare",
     "diagnose",

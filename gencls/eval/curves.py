@@ -8,12 +8,13 @@ wrong.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, check_labels
 from gencls.eval.records import WORST_CASE, complete
 from gencls.eval.statistics import bootstrap_band, wilson_band
 from gencls.eval.threat import TOLERANCE
@@ -21,7 +22,16 @@ from gencls.eval.threat import TOLERANCE
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["MinimalRun", "SuccessCurve", "closest_distances", "minimal_runs", "robust_accuracy", "success_rate_curve"]
+__all__ = [
+    "Certified",
+    "MinimalRun",
+    "SuccessCurve",
+    "certified_accuracy",
+    "closest_distances",
+    "minimal_runs",
+    "robust_accuracy",
+    "success_rate_curve",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,6 +74,18 @@ class SuccessCurve:
                 "n": self.n,
             }
         )
+
+
+class Certified(Protocol):
+    """Decisions that hold within a radius, for instance :class:`gencls.defenses.Certificate`."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, -1 for none."""
+
+    @property
+    def radii(self) -> Tensor:
+        """(N,) of the balls within which each holds."""
 
 
 class MinimalRun(NamedTuple):
@@ -195,6 +217,36 @@ def robust_accuracy(records: "pandas.DataFrame", epsilons: Sequence[float], *, c
     if not tables:
         raise GenclsError("robust accuracy at any size: expected records of a minimal-norm attack (epsilon NaN), got none")
     return pandas.concat(tables, ignore_index=True)
+
+
+def certified_accuracy(
+    certificates: Certified, labels: Tensor, radii: Sequence[float], *, confidence: float = 0.95
+) -> "pandas.DataFrame":
+    """Accuracy that no attack within a radius can undercut: the share of samples decided rightly with at least that radius.
+
+    Certificates may fail, each with their own probability alpha, as in the curves of Cohen et al. 2019 (arXiv:1902.02918): of N
+    samples about alpha N may be counted wrongly, which the intervals do not contain.
+
+    Args:
+        certificates: of N samples.
+        labels: int64 (N,), the true classes.
+        radii: sizes >= 0 of perturbations, in the norm and unit of the certificates; 0 counts right decisions.
+        confidence: of the Wilson intervals.
+
+    Returns:
+        One row per radius, growing: ``radius``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``. Abstentions count as wrong.
+
+    Raises:
+        GenclsError: for labels or sizes that do not fit.
+    """
+    import pandas
+
+    sizes, count = _sizes(radii), len(certificates.labels)
+    check_labels(labels, num_classes=None, count=count)
+    right = (certificates.labels.cpu() == labels.cpu()).numpy()
+    held = (right & (certificates.radii.cpu().numpy() >= sizes[:, None])).sum(axis=1)
+    low, high = wilson_band(held, count, confidence)
+    return pandas.DataFrame({"radius": sizes, "n": count, "accuracy": held / count, "ci_low": low, "ci_high": high})
 
 
 def round_sizes(distances: Floats) -> list[float]:

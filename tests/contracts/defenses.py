@@ -23,6 +23,7 @@ from gencls.defenses import (
     MLVGMPurification,
     NDVAEPurification,
     PlainClassifier,
+    RandomizedSmoothing,
     RandomStarts,
 )
 from gencls.perceptual import L2
@@ -95,6 +96,7 @@ DEFENSES = {
     "DefenseGAN": lambda seed: behind(
         DefenseGAN(SigmoidGenerator(seed), (3,), restarts=2, steps=4, lr=0.01, optimizer="gradient", max_rows=12), seed
     ),
+    "RandomizedSmoothing": lambda seed: RandomizedSmoothing(small_cnn(CLASSES, seed=seed), CLASSES, sigma=0.5, draws=16),
     "Binarize": lambda seed: behind(Binarize(), seed),
     "AnalysisBySynthesis": engine,
     "ABS": lambda seed: ABS(SigmoidDecoders(CLASSES, SHAPE, seed=seed), starts=64, steps=5, seed=seed),
@@ -115,6 +117,7 @@ NOT_DEFENSES = {
     "AlphaSearch",
     "AlphaTrial",
     "Ball",
+    "Certificate",
     "DiscriminatorPenalty",
     "EncoderStart",
     "GaussianKL",

@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import binom
 
 from gencls.core.errors import GenclsError
-from gencls.eval.curves import closest_distances, minimal_runs, robust_accuracy, round_sizes, success_rate_curve
+from gencls.eval.curves import (
+    certified_accuracy,
+    closest_distances,
+    minimal_runs,
+    robust_accuracy,
+    round_sizes,
+    success_rate_curve,
+)
 from gencls.eval.statistics import wilson
 from gencls.eval.summary import WORST_CASE, summarize
 from tests.eval.test_summary import broken, clean_error, minimal, mixed_study, record
@@ -143,3 +151,32 @@ def test_round_sizes() -> None:
 def test_curves_refuse(call: Any, words: str) -> None:
     with pytest.raises(GenclsError, match=words):
         call()
+
+
+class Certificates:
+    labels = torch.tensor([0, 1, -1, 2, 1])
+    radii = torch.tensor([0.5, 0.25, 0.0, 1.0, 0.75], dtype=torch.float64)
+
+
+def test_certified_accuracy_by_hand() -> None:
+    truth = torch.tensor([0, 1, 2, 0, 1])  # the third abstains, the fourth is wrong
+    found = certified_accuracy(Certificates(), truth, [1.0, 0.0, 0.25, 0.5, 0.6], confidence=0.9)
+    assert found["radius"].tolist() == [0.0, 0.25, 0.5, 0.6, 1.0]
+    assert found["accuracy"].tolist() == [0.6, 0.6, 0.4, 0.2, 0.0]
+    assert found["n"].tolist() == [5] * 5
+    for held, low, high in zip([3, 3, 2, 1, 0], found["ci_low"], found["ci_high"], strict=True):
+        assert (low, high) == pytest.approx(wilson(held, 5, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("labels", "radii", "message"),
+    [
+        (torch.zeros(4, dtype=torch.int64), [0.0], "expected 5 labels, one per image, got 4"),
+        (torch.zeros(5), [0.0], "labels: expected int64"),
+        (torch.zeros(5, dtype=torch.int64), [-0.1], r"expected a list of finite sizes >= 0, got \[-0.1\]"),
+        (torch.zeros(5, dtype=torch.int64), [], r"expected a list of finite sizes >= 0, got \[\]"),
+    ],
+)
+def test_bad_certified_accuracy(labels: torch.Tensor, radii: list[float], message: str) -> None:
+    with pytest.raises(GenclsError, match=message):
+        certified_accuracy(Certificates(), labels, radii)
