@@ -113,7 +113,7 @@ def _certified_study(run: Run, folder: str) -> Study:
 def certificates(run: Run) -> dict[str, Any]:
     """Labels (-1: abstained) and radii of randomized smoothing, and the seconds; once, as the file's name knows the weights."""
     smoothed, budget = run.smoothed(), run.budget
-    path = run.out / "certified" / f"certificates-{fingerprint(smoothed)}-{budget.certified}-{budget.noises}.json"
+    path = run.out / "certificates" / f"{fingerprint(smoothed)}-{budget.certified}-{budget.noises}.json"
     if not path.is_file():
         images = run.data.images[: budget.certified].to(run.device)
         began = time.perf_counter()
