@@ -11,6 +11,7 @@ from gencls.zoo.training.generator_presets import GENERATOR_PRESETS
 from gencls.zoo.training.headed_presets import HEADED_PRESETS
 from gencls.zoo.training.perturbations import (
     Adversarial,
+    Composed,
     GaussianNoise,
     KLAdversarial,
     Perturbation,
@@ -253,7 +254,10 @@ def _small_photo_cnn(task: str, data: str, architecture: str, *, epochs: int, dr
     )
 
 
-_FASHION_CNN = next(item for data in _DATA_SETS for item in _classifiers(data) if item.name == "cnn-fashion")
+_FASHION = {item.name: item for data in _DATA_SETS if data.name == "fashion" for item in _classifiers(data)}
+
+SMOOTHED = GaussianNoise(sigma=0.05, clip=False)
+"""The noise that smoothed classifiers are trained with (thesis, section 4.3); smoothing does not clip, so it is not clipped."""
 
 _ALL: tuple[Preset, ...] = (
     ClassifierPreset(
@@ -268,7 +272,24 @@ _ALL: tuple[Preset, ...] = (
         dropout=0.1,
     ),
     replace(
-        _FASHION_CNN, name="cnn-plain-fashion", what="CNN of thesis Table 2.1, trained plainly", perturbation=Plain(), epochs=5
+        _FASHION["cnn-fashion"],
+        name="cnn-plain-fashion",
+        what="CNN of thesis Table 2.1, trained plainly",
+        perturbation=Plain(),
+        epochs=5,
+    ),
+    replace(
+        _FASHION["cnn-fashion"],
+        name="cnn-gaussian-fashion",
+        what="CNN of thesis Table 2.1, trained with the Gaussian noise of thesis section 4.3",
+        perturbation=SMOOTHED,
+    ),
+    replace(
+        _FASHION["adv-linf-fashion"],
+        name="adv-linf-gaussian-fashion",
+        what="CNN of thesis Table 2.1, trained from scratch on Linf PGD with the Gaussian noise of thesis section 4.3 added "
+        "(the combination that its section 4.6 proposes)",
+        perturbation=Composed((_FASHION["adv-linf-fashion"].perturbation, SMOOTHED)),
     ),
     *(item for data in _DATA_SETS for item in (*_classifiers(data), *_autoencoders(data))),
     _small_photo_cnn("gender", "celeba-10k-gender", "photo-64", epochs=30, dropout=0.1),
