@@ -67,7 +67,7 @@ def without_prefixes(state: State, *prefixes: str) -> dict[str, Tensor]:
 def with_counters(state: State) -> dict[str, Tensor]:
     """The same tensors and the counters of batch norm, which torch did not save before 0.4.1 and nothing here reads."""
     counters = (key.removesuffix("running_var") + "num_batches_tracked" for key in state if key.endswith("running_var"))
-    return {**{key: torch.zeros((), dtype=torch.int64) for key in counters}, **state}
+    return {**state, **{key: torch.zeros((), dtype=torch.int64) for key in counters if key not in state}}
 
 
 class Weights(Generic[Network]):

@@ -18,6 +18,8 @@ VGG_GROUPS = {
 }
 """Channels of the convolutions between two poolings."""
 
+_SIDE = 32
+
 
 class CifarVGG(nn.Module):
     """Groups of 3x3 convolutions with batch norm and ReLU, each followed by 2x2 max pooling; a linear layer.
@@ -25,7 +27,7 @@ class CifarVGG(nn.Module):
     Keys of the state dict are those of GitHub kuangliu/pytorch-cifar.
 
     Args:
-        groups: channels of the convolutions of each group, as in ``VGG_GROUPS``; five halve 32 pixels to one.
+        groups: channels of the convolutions of each group, as in ``VGG_GROUPS``; one to five groups.
         num_classes: K.
         mean: of the normalisation inside, in [0, 1] pixel units; the default leaves images as they are.
         std: likewise.
@@ -43,8 +45,8 @@ class CifarVGG(nn.Module):
         std: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
         super().__init__()
-        if len(groups) != 5 or not all(groups):
-            raise GenclsError(f"CifarVGG: expected five groups of convolutions, got {tuple(map(tuple, groups))}")
+        if not 1 <= len(groups) <= 5 or not all(groups):
+            raise GenclsError(f"CifarVGG: expected one to five groups of convolutions, got {tuple(map(tuple, groups))}")
         self.num_classes = num_classes
         self.normalization = Normalization(mean, std)
         layers: list[nn.Module] = []
@@ -55,7 +57,8 @@ class CifarVGG(nn.Module):
                 before = after
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(before, num_classes)
+        side = _SIDE // 2 ** len(groups)
+        self.classifier = nn.Linear(before * side**2, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify.
@@ -69,6 +72,6 @@ class CifarVGG(nn.Module):
         Raises:
             GenclsError: for images of another shape.
         """
-        check_image_shape(images, (3, 32, 32), name="CifarVGG")
+        check_image_shape(images, (3, _SIDE, _SIDE), name="CifarVGG")
         logits: Tensor = self.classifier(self.features(self.normalization(images)).flatten(1))
         return logits

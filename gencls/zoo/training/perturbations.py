@@ -12,6 +12,7 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.training.attack import Norm, ascend, pgd
 
 __all__ = [
+    "SMOOTHING_NOISE",
     "Adversarial",
     "Composed",
     "FastGradient",
@@ -67,6 +68,10 @@ class GaussianNoise:
         """See :class:`Perturbation`."""
         noisy = images + self.sigma * torch.randn_like(images)
         return noisy.clamp(0.0, 1.0) if self.clip else noisy
+
+
+SMOOTHING_NOISE = GaussianNoise(sigma=0.05, clip=False)
+"""What classifiers behind smoothing are trained with (thesis, section 4.3), not clipped since smoothing does not clip."""
 
 
 @dataclass(frozen=True)
