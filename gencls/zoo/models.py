@@ -17,6 +17,7 @@ from gencls.zoo.networks import (
     CNN,
     NDVAE,
     NVAE,
+    CifarResNet,
     ClassConditionalAutoencoder,
     ClassDecoders,
     GroupedDecoders,
@@ -24,6 +25,7 @@ from gencls.zoo.networks import (
     SmallStyleAutoencoder,
 )
 from gencls.zoo.official_abs import official_abs
+from gencls.zoo.official_cifar import load_autoattack_resnet18
 
 __all__ = ["WEIGHTS", "load", "names", "trained_network"]
 
@@ -34,8 +36,10 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def names() -> tuple[str, ...]:
-    """The names that :func:`load` builds from committed weights; other trainings' names need ``weights``."""
-    return tuple(name for name in _BUILDERS if (WEIGHTS / f"{_TRAINED.get(name, name)}.safetensors").is_file())
+    """The names that :func:`load` builds from committed weights or a dependency's; other trainings' names need ``weights``."""
+    return tuple(
+        name for name in _BUILDERS if name == _AUTOATTACK or (WEIGHTS / f"{_TRAINED.get(name, name)}.safetensors").is_file()
+    )
 
 
 def load(name: str, **overrides: Any) -> Defense:
@@ -45,7 +49,8 @@ def load(name: str, **overrides: Any) -> Defense:
     ``adv-l2`` adversarially, ``trades`` by TRADES; ``abs`` is analysis by synthesis, ``eabs`` its extension, ``a-abs`` and
     ``d-abs`` lie between (thesis, Table 2.6). ``cnn-gaussian-mnist`` is trained with noise; ``cnn-noise-mnist`` puts noise in
     front of it, ``cnn-blur-mnist`` Gaussian blur in front of ``cnn-mnist``. ``a-vae`` and ``nd-vae`` purify in front of
-    ``cnn-mnist`` and ``cnn-plain-fashion``.
+    ``cnn-mnist`` and ``cnn-plain-fashion``. ``cnn-gaussian-fashion`` and ``adv-linf-gaussian-fashion`` are trained with the
+    noise of smoothing (thesis, section 4.3). ``resnet18-autoattack-cifar10`` has weights that come with pyautoattack.
 
     Args:
         name: one of :func:`names`, or of the trainings of ``gencls names`` together with ``weights``.
@@ -115,6 +120,16 @@ def _classifier(trained: str, *, weights: str | Path | None = None) -> Defense:
 
 def _headed(trained: str, *, weights: str | Path | None = None) -> Defense:
     network = trained_network(HeadedClassifier, trained, weights)
+    return PlainClassifier(network, network.num_classes)
+
+
+def _resnet(trained: str, *, weights: str | Path | None = None) -> Defense:
+    network = trained_network(CifarResNet, trained, weights)
+    return PlainClassifier(network, network.num_classes)
+
+
+def _autoattack() -> Defense:
+    network = load_autoattack_resnet18()
     return PlainClassifier(network, network.num_classes)
 
 
@@ -192,6 +207,7 @@ _ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
         "AVAE": AVAE,
         "CNN": CNN.from_architecture,
+        "CifarResNet": CifarResNet,
         "HeadedClassifier": HeadedClassifier,
         "NDVAE": NDVAE,
         "ClassDecoders": ClassDecoders.from_architecture,
@@ -207,10 +223,14 @@ _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 # What purifiers stand in front of: as in their papers, a classifier that is trained plainly.
 _PLAIN = (("cnn", "mnist"), ("cnn-plain", "fashion"))
 
+_AUTOATTACK = "resnet18-autoattack-cifar10"
+
 _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
     {
         "cnn-gaussian-mnist": partial(_classifier, "cnn-gaussian-mnist"),
         "cnn-plain-fashion": partial(_classifier, "cnn-plain-fashion"),
+        "cnn-gaussian-fashion": partial(_classifier, "cnn-gaussian-fashion"),
+        "adv-linf-gaussian-fashion": partial(_classifier, "adv-linf-gaussian-fashion"),
         "cnn-noise-mnist": _noise,
         "cnn-blur-mnist": _blur,
         **{name: partial(_classifier, name) for data in _DATA for name in (f"{kind}-{data}" for kind in _CLASSIFIERS)},
@@ -222,6 +242,8 @@ _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
         **{f"nd-vae-{data}": partial(_ndvae, f"nd-vae-{data}", f"{plain}-{data}") for plain, data in _PLAIN},
         **{name: partial(_classifier, name) for name in ("cnn-gender", "cnn-identities", "cnn-cars")},
         **{name: partial(_headed, name) for name in ("resnet50-gender", "vgg11-identities", "resnext50-cars")},
+        _AUTOATTACK: _autoattack,
+        **{name: partial(_resnet, name) for name in ("resnet18-cifar10", "resnet18-gaussian-cifar10")},
     }
 )
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.checkpoints import load_torch_file, tensors_by_name
 
-__all__ = ["State", "Weights", "file_content", "weights_under"]
+__all__ = ["State", "Weights", "file_content", "weights_in", "weights_under", "with_counters", "without_prefixes"]
 
 State = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,17 +42,47 @@ def weights_under(path: str | Path, content: Mapping[str, Any], name: str) -> di
     return tensors_by_name(path, content[name])
 
 
+def weights_in(path: str | Path, *names: str) -> dict[str, Tensor]:
+    """The state dict that a file holds: under these names, each of which may be there or not, one within the other.
+
+    It is copied, half precision turned into float32.
+
+    Raises:
+        GenclsError: as :func:`~gencls.zoo.checkpoints.load_torch_file`; for something else than tensors by name.
+    """
+    values = load_torch_file(path)
+    for name in names:
+        if isinstance(values, Mapping) and name in values:
+            values = values[name]
+    return tensors_by_name(path, values)
+
+
+def without_prefixes(state: State, *prefixes: str) -> dict[str, Tensor]:
+    """The same tensors; each prefix, in this order, is taken from the keys that begin with it."""
+    for prefix in prefixes:
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    return dict(state)
+
+
+def with_counters(state: State) -> dict[str, Tensor]:
+    """The same tensors and the counters of batch norm, which torch did not save before 0.4.1 and nothing here reads."""
+    counters = (key.removesuffix("running_var") + "num_batches_tracked" for key in state if key.endswith("running_var"))
+    return {**state, **{key: torch.zeros((), dtype=torch.int64) for key in counters if key not in state}}
+
+
 class Weights(Generic[Network]):
     """Published weights of a network.
 
     Args:
-        kind: the network's class.
+        kind: the network's class, or what builds it.
         state: keys and tensors in the published layout.
+        name: of the network, for errors; None takes that of the class.
     """
 
-    def __init__(self, kind: Callable[..., Network], state: State) -> None:
+    def __init__(self, kind: Callable[..., Network], state: State, *, name: str | None = None) -> None:
         self.kind = kind
         self.state = state
+        self.name = kind.__name__ if name is None else name
 
     def shape(self, key: str, rank: int) -> torch.Size:
         """Shape of a tensor that must be there.
@@ -98,7 +128,7 @@ class Weights(Generic[Network]):
         return network.eval()
 
     def _error(self, expected: str) -> GenclsError:
-        return GenclsError(f"{self.kind.__name__} checkpoint: expected {expected}")
+        return GenclsError(f"{self.name} checkpoint: expected {expected}")
 
 
 @lru_cache(maxsize=16)

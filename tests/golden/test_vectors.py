@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gencls.core import GenclsError
 from tests.golden.abs_mnist import ABS_MNIST
+from tests.golden.cifar import CIFAR_RESNET_VGG, ROBUSTBENCH_PREACT
 from tests.golden.mlvgm_purification import MLVGM_PURIFICATION
 from tests.golden.nvae_nvlabs import NVAE_NVLABS
 from tests.golden.nvae_serez import NVAE_SEREZ
@@ -20,10 +21,12 @@ from tests.golden.vectors import ROOT, entries, folders
 
 FAMILIES = {
     "abs_mnist": ABS_MNIST,
+    "cifar_resnet_vgg": CIFAR_RESNET_VGG,
     "e4e": E4E,
     "mlvgm_purification": MLVGM_PURIFICATION,
     "nvae_nvlabs": NVAE_NVLABS,
     "nvae_serez": NVAE_SEREZ,
+    "robustbench_preact": ROBUSTBENCH_PREACT,
     "style_transformer": STYLE_TRANSFORMER,
     "stylegan2": STYLEGAN2,
 }

@@ -60,6 +60,12 @@ class Vectors:
             return {name: torch.from_numpy(arrays[self._prefix + name]) for name in self.names}
 
     @cached_property
+    def shared(self) -> dict[str, Tensor]:
+        """The arrays of the file that belong to all its networks."""
+        with np.load(self.folder / self.entry["file"]) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays if "." not in name}
+
+    @cached_property
     def manifest(self) -> list[tuple[str, list[int], str]]:
         return json.loads((self.folder / self.entry["manifest"]).read_text())
 

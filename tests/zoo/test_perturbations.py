@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gencls.core import seeded
-from gencls.zoo.training.perturbations import GaussianNoise, Plain, RandomViews
+from gencls.zoo.training.perturbations import Adversarial, Composed, GaussianNoise, Plain, RandomViews
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +57,24 @@ def test_views_move_turn_and_light_images_but_little():
     for weights in (moved.sum(1), moved.sum(2)):
         shifts = (weights * place).sum(1) / weights.sum(1)
         assert 1.9 < float(shifts.abs().max()) <= 2.0 + 1e-4
+
+
+def test_composed_perturbations_follow_each_other():
+    class Margin(nn.Module):
+        def forward(self, images):
+            margin = images.flatten(1).sum(1)
+            return torch.stack([margin, -margin], dim=1)
+
+    images, labels = torch.full((50, 1, 8, 8), 0.5), torch.zeros(50, dtype=torch.int64)
+    attack = Adversarial(norm="linf", epsilon=0.1, steps=20, step_size=0.05, warmup_epochs=2.0)
+    parts = (attack, GaussianNoise(0.05, clip=False))
+    for epoch, radius in ((1.0, 0.05), (3.0, 0.1)):
+        moved = Composed(parts)(Margin(), images, labels, epoch=epoch) - images
+        assert float(moved.mean()) == pytest.approx(-radius, abs=0.003)  # three standard errors of 3,200 pixels
+        assert float(moved.std()) == pytest.approx(0.05, abs=0.002)
+    with seeded(1):
+        turned = Composed(parts)(Margin(), images, labels, epoch=3.0)
+    with seeded(1):
+        adversarial = attack(Margin(), images, labels, epoch=3.0)
+        assert torch.equal(turned, adversarial + 0.05 * torch.randn_like(images))
+    assert Composed(())(Margin(), images, labels, epoch=0.0) is images

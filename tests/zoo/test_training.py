@@ -114,8 +114,8 @@ def test_bad_settings(tmp_path: Path) -> None:
         train("cnn", out=tmp_path)
     with pytest.raises(GenclsError, match="expected epochs >= 1, got 0"):
         train("cnn-mnist", epochs=0, out=tmp_path)
-    with pytest.raises(GenclsError, match="expected data to be one of mnist, .*, got 'cifar10'"):
-        train("cnn-mnist", data="cifar10", out=tmp_path)
+    with pytest.raises(GenclsError, match="expected data to be one of mnist, .*, got 'imagenette'"):
+        train("cnn-mnist", data="imagenette", out=tmp_path)
     with pytest.raises(GenclsError, match="expected a run to resume at .*last.ckpt, found none"):
         train("cnn-mnist", **TINY, out=tmp_path, resume=True)
 
@@ -167,7 +167,7 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_committed_models_classify_what_they_are_trained_on(name: str) -> None:
-    sets = {"mnist": "mnist-embedded", "fashion": "fashion-mnist", "gender": "celeba-10k-gender"}
+    sets = {"mnist": "mnist-embedded", "fashion": "fashion-mnist", "gender": "celeba-10k-gender", "cifar10": "cifar10-lossless"}
     data = sets.get(kind := name.rpartition("-")[2], kind)
     try:
         images = load_data(data, "test", limit=20, root=None if data == "fashion-mnist" else DATA_ROOT)

@@ -15,6 +15,7 @@ import torch
 
 from gencls.zoo.data.image_data import ImageSource, permutation, resize_and_crop
 from gencls.zoo.data.known_files import KnownFile, needed_root, read_known
+from gencls.zoo.data.pictures import sheet_tiles
 
 GTSRB10_SPLITS = ("train", "test", "train-tracks", "validation")
 
@@ -69,7 +70,6 @@ GTSRB10_NUMBERS = (1, 2, 4, 5, 9, 10, 12, 13, 25, 38)
 """Numbers in the full GTSRB of the ten classes, in the order of their labels 0 to 9."""
 
 _SIDE = 32
-_COLUMNS = 100
 _VALIDATION_SEED = 0
 _VALIDATION_SHARE = 0.1
 
@@ -110,7 +110,7 @@ def open_gtsrb10(split: str, root: Path | None) -> ImageSource:
     if split in ("train-tracks", "validation"):
         held_out = held_out_tracks(labels, tracks)
         indices = np.flatnonzero(held_out if split == "validation" else ~held_out)
-    images = torch.from_numpy(_tiles(sheet, len(labels))[indices])
+    images = torch.from_numpy(sheet_tiles(sheet, len(labels), _SIDE)[indices])
     return ImageSource(
         labels=torch.from_numpy(labels[indices]),
         class_names=tuple(GTSRB_CLASSES[number] for number in GTSRB10_NUMBERS),
@@ -136,13 +136,3 @@ def held_out_tracks(labels: npt.NDArray[np.int64], tracks: npt.NDArray[np.int64]
         chosen = known[permutation(len(known), _VALIDATION_SEED)[:count]]
         held_out |= (labels == label) & np.isin(tracks, chosen)
     return held_out
-
-
-def _tiles(sheet: bytes, count: int) -> npt.NDArray[np.uint8]:
-    """The first `count` tiles of a sheet of 100 a row, (count, 3, 32, 32)."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(sheet)) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
-    grid = pixels.reshape(-1, _SIDE, _COLUMNS, _SIDE, 3)
-    return np.ascontiguousarray(grid.transpose(0, 2, 4, 1, 3).reshape(-1, 3, _SIDE, _SIDE)[:count])

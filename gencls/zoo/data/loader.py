@@ -11,6 +11,8 @@ from gencls.zoo.data.celeba_10k_gender import CELEBA_10K_GENDER_SPLITS, open_cel
 from gencls.zoo.data.celeba_100_identities import CELEBA_100_IDENTITIES_SPLITS, open_celeba_100_identities
 from gencls.zoo.data.celeba_hq_gender import CELEBA_HQ_GENDER_SPLITS, open_celeba_hq_gender
 from gencls.zoo.data.celeba_identities import CELEBA_IDENTITIES_SPLITS, open_celeba_identities
+from gencls.zoo.data.cifar10_jpeg import CIFAR10_JPEG_SPLITS, open_cifar10_jpeg
+from gencls.zoo.data.cifar10_lossless import CIFAR10_LOSSLESS_SPLITS, open_cifar10_lossless
 from gencls.zoo.data.gtsrb10 import GTSRB10_SPLITS, open_gtsrb10
 from gencls.zoo.data.idx import open_embedded, open_idx
 from gencls.zoo.data.image_data import ImageData, ImageSource, balanced_subset
@@ -28,6 +30,8 @@ _PROCEDURES: dict[str, tuple[tuple[str, ...], Callable[[str, Path | None], Image
     "celeba-10k-gender": (CELEBA_10K_GENDER_SPLITS, open_celeba_10k_gender),
     "celeba-100-identities": (CELEBA_100_IDENTITIES_SPLITS, open_celeba_100_identities),
     "stanford-cars-4": (STANFORD_CARS_4_SPLITS, open_stanford_cars_4),
+    "cifar10-jpeg": (CIFAR10_JPEG_SPLITS, open_cifar10_jpeg),
+    "cifar10-lossless": (CIFAR10_LOSSLESS_SPLITS, open_cifar10_lossless),
 }
 """Sets that are made from files by a procedure of their own: splits, and what opens one."""
 
@@ -82,7 +86,8 @@ def load_data(
             FashionMNIST also where Debian's package dataset-fashion-mnist puts it; the files of gtsrb10 in ``GTSRB``;
             the unpacked downloads of supertraffic10 in ``GTSRB``, ``DFG`` and ``BelgiumTSC``; those of celeba-hq-gender in
             ``CelebA_HQ_face_gender_dataset``; the archives of the small sets of faces and cars in ``CelebA`` and
-            ``StanfordCars``; the others as torchvision does.
+            ``StanfordCars``; those of cifar10-jpeg and cifar10-lossless in ``CIFAR10-jpeg`` and ``CIFAR10-lossless-subset``;
+            the others as torchvision does.
         limit: Take only so many images, the classes as equally frequent as possible, in random order; the images of a
             smaller limit are the first ones of a larger limit. None takes all, in the order of the files.
         seed: Chooses the images that `limit` takes, 0 to 2**32 - 1.

@@ -1,4 +1,4 @@
-"""Photos of files, prepared one by one and put into one tensor."""
+"""Photos of files, prepared one by one and put into one tensor; tiles of sprite sheets."""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -46,6 +47,26 @@ def read_pictures(name: str, files: Sequence[Path | bytes], prepare: Prepare, si
             place = "in the archive" if isinstance(file, bytes) else file
             raise GenclsError(f"{name}: the picture {place} cannot be read: {error}") from error
     return resize_and_crop(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), size)
+
+
+def sheet_tiles(sheet: bytes, count: int, side: int, *, columns: int = 100) -> npt.NDArray[np.uint8]:
+    """The first `count` tiles of a sprite sheet, row by row.
+
+    Args:
+        sheet: Content of a picture file.
+        count: How many.
+        side: Of a tile, in pixels.
+        columns: Tiles in a row.
+
+    Returns:
+        (count, 3, side, side).
+    """
+    from PIL import Image
+
+    with Image.open(BytesIO(sheet)) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    grid = pixels.reshape(-1, side, columns, side, 3)
+    return np.ascontiguousarray(grid.transpose(0, 2, 4, 1, 3).reshape(-1, 3, side, side)[:count])
 
 
 def scaled(box: tuple[int, int, int, int], side: int, *, of: tuple[int, int]) -> Prepare:

@@ -2,6 +2,8 @@
 
 from gencls.zoo.networks.a_vae import AVAE, AVAECritic
 from gencls.zoo.networks.architectures import PHOTOS, TABLE_2_1, Architecture, ConvLayer, find_architecture
+from gencls.zoo.networks.cifar_resnet import CifarPreActResNet, CifarResNet
+from gencls.zoo.networks.cifar_vgg import VGG_GROUPS, CifarVGG
 from gencls.zoo.networks.class_conditional_autoencoder import ClassConditionalAutoencoder, ClassDecoders, GaussianEncoder
 from gencls.zoo.networks.cnn import CNN
 from gencls.zoo.networks.conv_decoder import ConvDecoder
@@ -12,6 +14,7 @@ from gencls.zoo.networks.headed_classifier import HeadedClassifier
 from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.logistic_mixture import LogisticMixture
 from gencls.zoo.networks.nd_vae import NDVAE
+from gencls.zoo.networks.normalization import Normalization
 from gencls.zoo.networks.nvae import NVAE, adaptive_groups
 from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
 from gencls.zoo.networks.official_abs import official_abs_decoders
@@ -29,8 +32,12 @@ __all__ = [
     "NVAE",
     "PHOTOS",
     "TABLE_2_1",
+    "VGG_GROUPS",
     "AVAECritic",
     "Architecture",
+    "CifarPreActResNet",
+    "CifarResNet",
+    "CifarVGG",
     "ClassConditionalAutoencoder",
     "ClassDecoders",
     "ConvDecoder",
@@ -52,6 +59,7 @@ __all__ = [
     "StyleTransformerEncoder",
     "LogisticMixture",
     "NVlabsNVAE",
+    "Normalization",
     "adaptive_groups",
     "find_architecture",
     "official_abs_decoders",

@@ -12,7 +12,9 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.training.attack import Norm, ascend, pgd
 
 __all__ = [
+    "SMOOTHING_NOISE",
     "Adversarial",
+    "Composed",
     "FastGradient",
     "GaussianNoise",
     "KLAdversarial",
@@ -66,6 +68,27 @@ class GaussianNoise:
         """See :class:`Perturbation`."""
         noisy = images + self.sigma * torch.randn_like(images)
         return noisy.clamp(0.0, 1.0) if self.clip else noisy
+
+
+SMOOTHING_NOISE = GaussianNoise(sigma=0.05, clip=False)
+"""What classifiers behind smoothing are trained with (thesis, section 4.3), not clipped since smoothing does not clip."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One perturbation after another.
+
+    Attributes:
+        parts: the first is applied to the images, each other one to what the one before it gives.
+    """
+
+    parts: tuple[Perturbation, ...]
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
+        """See :class:`Perturbation`."""
+        for part in self.parts:
+            images = part(network, images, labels, epoch=epoch)
+        return images
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@ from typing import Any
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import find_architecture
+from gencls.zoo.training.cifar_presets import CIFAR_PRESETS
 from gencls.zoo.training.generator_presets import GENERATOR_PRESETS
 from gencls.zoo.training.headed_presets import HEADED_PRESETS
 from gencls.zoo.training.perturbations import (
+    SMOOTHING_NOISE,
     Adversarial,
+    Composed,
     GaussianNoise,
     KLAdversarial,
     Perturbation,
@@ -253,7 +256,7 @@ def _small_photo_cnn(task: str, data: str, architecture: str, *, epochs: int, dr
     )
 
 
-_FASHION_CNN = next(item for data in _DATA_SETS for item in _classifiers(data) if item.name == "cnn-fashion")
+_FASHION = {item.name: item for data in _DATA_SETS if data.name == "fashion" for item in _classifiers(data)}
 
 _ALL: tuple[Preset, ...] = (
     ClassifierPreset(
@@ -268,13 +271,31 @@ _ALL: tuple[Preset, ...] = (
         dropout=0.1,
     ),
     replace(
-        _FASHION_CNN, name="cnn-plain-fashion", what="CNN of thesis Table 2.1, trained plainly", perturbation=Plain(), epochs=5
+        _FASHION["cnn-fashion"],
+        name="cnn-plain-fashion",
+        what="CNN of thesis Table 2.1, trained plainly",
+        perturbation=Plain(),
+        epochs=5,
+    ),
+    replace(
+        _FASHION["cnn-fashion"],
+        name="cnn-gaussian-fashion",
+        what="CNN of thesis Table 2.1, trained with the Gaussian noise of thesis section 4.3",
+        perturbation=SMOOTHING_NOISE,
+    ),
+    replace(
+        _FASHION["adv-linf-fashion"],
+        name="adv-linf-gaussian-fashion",
+        what="CNN of thesis Table 2.1, trained from scratch on Linf PGD with the Gaussian noise of thesis section 4.3 added "
+        "(the combination that its section 4.6 proposes)",
+        perturbation=Composed((_FASHION["adv-linf-fashion"].perturbation, SMOOTHING_NOISE)),
     ),
     *(item for data in _DATA_SETS for item in (*_classifiers(data), *_autoencoders(data))),
     _small_photo_cnn("gender", "celeba-10k-gender", "photo-64", epochs=30, dropout=0.1),
     _small_photo_cnn("identities", "celeba-100-identities", "photo-64", epochs=40, dropout=0.3),
     _small_photo_cnn("cars", "stanford-cars-4", "photo-128", epochs=30, dropout=0.3),
     *HEADED_PRESETS,
+    *CIFAR_PRESETS,
     *PURIFIER_PRESETS,
     *GENERATOR_PRESETS,
 )

@@ -21,6 +21,8 @@ from gencls.zoo.checkpoints import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders
 from gencls.zoo.training.batches import batch_loader
+from gencls.zoo.training.cifar import cifar_training
+from gencls.zoo.training.cifar_presets import CifarPreset
 from gencls.zoo.training.generator_presets import GeneratorPreset
 from gencls.zoo.training.generators import generator_training
 from gencls.zoo.training.headed import headed_training
@@ -49,6 +51,9 @@ SPLITS = {
     "celeba-10k-gender": ("train", "test"),
     "celeba-100-identities": ("train", "test"),
     "stanford-cars-4": ("train", "test"),
+    "cifar10": ("train", "test"),
+    "cifar10-jpeg": ("train", "test"),
+    "cifar10-lossless": ("train", "test"),
 }
 """The training and the test split of each data set that can be trained on."""
 
@@ -188,6 +193,8 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
         return generator_training(settings, **shared)
     if isinstance(settings, HeadedPreset):
         return headed_training(settings, num_classes, **shared)
+    if isinstance(settings, CifarPreset):
+        return cifar_training(settings, num_classes, **shared)
     arguments = _arguments(settings, num_classes)
     if isinstance(settings, AutoencoderPreset):
         return AutoencoderTraining(
@@ -206,7 +213,7 @@ def _module(settings: Preset, num_classes: int, seed: int, command: str) -> Netw
 
 def _arguments(settings: Preset, num_classes: int, *, of: nn.Module | None = None) -> dict[str, Any]:
     """The constructor's arguments of the network that is trained, or of the part of it that is saved; they go on its card."""
-    if isinstance(settings, HeadedPreset):
+    if isinstance(settings, HeadedPreset | CifarPreset):
         return settings.arguments | {"num_classes": num_classes}
     if isinstance(settings, NetworkPreset):
         return settings.arguments

@@ -1,0 +1,184 @@
+"""Residual networks for CIFAR10: He et al. 2016, arXiv:1512.03385, and with pre-activation, arXiv:1603.05027."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gencls.core.checks import check_image_shape
+from gencls.zoo.networks.normalization import Normalization
+
+__all__ = ["CifarPreActResNet", "CifarResNet"]
+
+_SHAPE = (3, 32, 32)
+
+
+class CifarResNet(nn.Module):
+    """A 3x3 convolution, stages of basic blocks, of which all but the first halve the size, average pooling, a linear layer.
+
+    Keys of the state dict are those of GitHub kuangliu/pytorch-cifar (``projections``; four stages of width 64) and
+    akamaster/pytorch_resnet_cifar10 (no projections; three stages of width 16).
+
+    Args:
+        blocks: of each stage; (2, 2, 2, 2) is ResNet-18.
+        width: channels of the first stage; each further one has twice as many.
+        projections: whether a shortcut between stages is a convolution ("option B" of arXiv:1512.03385); otherwise it leaves
+            out every other pixel and adds channels of zeros ("option A").
+        num_classes: K.
+        mean: of the normalisation inside, in [0, 1] pixel units; the default leaves images as they are.
+        std: likewise.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        *,
+        width: int = 64,
+        projections: bool = True,
+        num_classes: int = 10,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.normalization = Normalization(mean, std)
+        self.conv1 = _convolution(_SHAPE[0], width)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.num_stages = len(blocks)
+        out = _add_stages(self, blocks, width, lambda before, after, stride: _Block(before, after, stride, projections))
+        self.linear = nn.Linear(out, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            images: (N, 3, 32, 32) in [0, 1].
+
+        Returns:
+            Logits (N, K).
+
+        Raises:
+            GenclsError: for images of another shape.
+        """
+        check_image_shape(images, _SHAPE, name="CifarResNet")
+        maps = F.relu(self.bn1(self.conv1(self.normalization(images))))
+        return _classified(self, maps)
+
+
+class CifarPreActResNet(nn.Module):
+    """The same with batch norm and ReLU before each convolution of a block; none follow the last block.
+
+    Keys of the state dict are those of GitHub kuangliu/pytorch-cifar. RobustBench's networks of these keys compute something
+    else: see :func:`gencls.zoo.official_robustbench.load_robustbench`.
+
+    Args:
+        blocks: see :class:`CifarResNet`; the others likewise.
+        width: there.
+        num_classes: there.
+        mean: there.
+        std: there.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        *,
+        width: int = 64,
+        num_classes: int = 10,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.normalization = Normalization(mean, std)
+        self.conv1 = _convolution(_SHAPE[0], width)
+        self.num_stages = len(blocks)
+        self.linear = nn.Linear(_add_stages(self, blocks, width, _PreActBlock), num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            images: (N, 3, 32, 32) in [0, 1].
+
+        Returns:
+            Logits (N, K).
+
+        Raises:
+            GenclsError: for images of another shape.
+        """
+        check_image_shape(images, _SHAPE, name="CifarPreActResNet")
+        return _classified(self, self.conv1(self.normalization(images)))
+
+
+class _Block(nn.Module):
+    """relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))."""
+
+    def __init__(self, before: int, after: int, stride: int, projection: bool) -> None:
+        super().__init__()
+        self.conv1 = _convolution(before, after, stride)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = _convolution(after, after)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or before != after:
+            projected = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+            self.shortcut = projected if projection else _ZeroChannels(after - before, stride)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner = F.relu(self.bn1(self.conv1(maps)))
+        return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(maps))
+
+
+class _PreActBlock(nn.Module):
+    """conv2(relu(bn2(conv1(y)))) + shortcut(y) with y = relu(bn1(x)); without a convolution the shortcut is x."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(before)
+        self.conv1 = _convolution(before, after, stride)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.conv2 = _convolution(after, after)
+        self.projected = stride > 1 or before != after
+        if self.projected:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        active = F.relu(self.bn1(maps))
+        shortcut = self.shortcut(active) if self.projected else maps
+        inner: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        return inner + shortcut
+
+
+class _ZeroChannels(nn.Module):
+    """Leaves out pixels and adds channels of zeros, half of them before the others."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.channels = (channels // 2, channels - channels // 2)
+        self.stride = stride
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.pad(maps[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.channels))
+
+
+def _convolution(before: int, after: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+
+
+def _add_stages(network: nn.Module, blocks: Sequence[int], width: int, block: Callable[[int, int, int], nn.Module]) -> int:
+    """Add ``layer1``, ``layer2``, ...; gives the number of channels after the last."""
+    before = width
+    for stage, count in enumerate(blocks):
+        after = width * 2**stage
+        first = block(before, after, 2 if stage else 1)
+        network.add_module(f"layer{stage + 1}", nn.Sequential(first, *(block(after, after, 1) for _ in range(count - 1))))
+        before = after
+    return before
+
+
+def _classified(network: CifarResNet | CifarPreActResNet, maps: Tensor) -> Tensor:
+    for stage in range(network.num_stages):
+        maps = network.get_submodule(f"layer{stage + 1}")(maps)
+    logits: Tensor = network.linear(maps.mean(dim=(2, 3)))
+    return logits

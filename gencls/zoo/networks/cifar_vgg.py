@@ -1,0 +1,77 @@
+"""VGG networks for CIFAR10: Simonyan and Zisserman 2015, arXiv:1409.1556, with batch norm and one linear layer."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gencls.core.checks import check_image_shape
+from gencls.core.errors import GenclsError
+from gencls.zoo.networks.normalization import Normalization
+
+__all__ = ["VGG_GROUPS", "CifarVGG"]
+
+VGG_GROUPS = {
+    "VGG11": ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2),
+    "VGG13": ((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2),
+    "VGG16": ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
+    "VGG19": ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
+}
+"""Channels of the convolutions between two poolings."""
+
+_SIDE = 32
+
+
+class CifarVGG(nn.Module):
+    """Groups of 3x3 convolutions with batch norm and ReLU, each followed by 2x2 max pooling; a linear layer.
+
+    Keys of the state dict are those of GitHub kuangliu/pytorch-cifar.
+
+    Args:
+        groups: channels of the convolutions of each group, as in ``VGG_GROUPS``; one to five groups.
+        num_classes: K.
+        mean: of the normalisation inside, in [0, 1] pixel units; the default leaves images as they are.
+        std: likewise.
+
+    Raises:
+        GenclsError: for another number of groups, or a group without a convolution.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[int]],
+        *,
+        num_classes: int = 10,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        if not 1 <= len(groups) <= 5 or not all(groups):
+            raise GenclsError(f"CifarVGG: expected one to five groups of convolutions, got {tuple(map(tuple, groups))}")
+        self.num_classes = num_classes
+        self.normalization = Normalization(mean, std)
+        layers: list[nn.Module] = []
+        before = 3
+        for group in groups:
+            for after in group:
+                layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+                before = after
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        side = _SIDE // 2 ** len(groups)
+        self.classifier = nn.Linear(before * side**2, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            images: (N, 3, 32, 32) in [0, 1].
+
+        Returns:
+            Logits (N, K).
+
+        Raises:
+            GenclsError: for images of another shape.
+        """
+        check_image_shape(images, (3, _SIDE, _SIDE), name="CifarVGG")
+        logits: Tensor = self.classifier(self.features(self.normalization(images)).flatten(1))
+        return logits
