@@ -27,7 +27,7 @@ from gencls.zoo.data import count_images
 from recipes.diagnoses import diagnosis_table
 from recipes.smoothing import experiments, figures, tables
 from recipes.smoothing.runs import Run
-from recipes.smoothing.settings import BUDGETS, PROFILES
+from recipes.smoothing.settings import BASES, BUDGETS, PROFILES
 
 
 def report(run: Run) -> Path:
@@ -50,7 +50,7 @@ def report(run: Run) -> Path:
         raise GenclsError(f"{run.out}: expected at least one finished cell, got none")
     facts = {
         "Data": f"{run.data.name}, {run.data.split}",
-        "Base models": ", ".join(run.profile.bases.values()),
+        "Base models": ", ".join(run.bases.values()),
         "Budget": run.budget.spent,
         "Seed": str(run.seed),
         "Command": run.command,
@@ -83,10 +83,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--profile", choices=PROFILES, default="smoke", help="data set with its base models (default smoke)")
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
     made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
+    made.add_argument("--bases", nargs="+", choices=BASES, default=tuple(BASES), help="kinds of base models; default all")
     made.add_argument("--n", type=int, help="the most attacked images of any table; default as the budget says")
     made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
     made.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")
-    made.add_argument("--weights", type=Path, help="folder of weights made by gencls train")
+    made.add_argument("--weights", type=Path, help="folder of weights made by gencls train, and of Wong2020Fast.pt")
     made.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
     made.add_argument("--out", type=Path, help="parent of the runs' folders (default runs/smoothing)")
     return made
@@ -110,6 +111,7 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
         out=(chosen.out or Path("runs/smoothing")) / f"{chosen.profile}-{name}",
         data=zoo.load_data(profile.data, "test", root=chosen.data_root, limit=largest, seed=chosen.seed),
         seed=chosen.seed,
+        kinds=chosen.bases,
         weights=chosen.weights,
         device=str(find_device(chosen.device)),
         command=command,

@@ -27,7 +27,7 @@ from gencls.zoo.networks import (
 from gencls.zoo.official_abs import official_abs
 from gencls.zoo.official_cifar import load_autoattack_resnet18
 
-__all__ = ["WEIGHTS", "load", "names", "trained_network"]
+__all__ = ["AUTOATTACK", "WEIGHTS", "load", "names", "trained_network"]
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -38,7 +38,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 def names() -> tuple[str, ...]:
     """The names that :func:`load` builds from committed weights or a dependency's; other trainings' names need ``weights``."""
     return tuple(
-        name for name in _BUILDERS if name == _AUTOATTACK or (WEIGHTS / f"{_TRAINED.get(name, name)}.safetensors").is_file()
+        name for name in _BUILDERS if name == AUTOATTACK or (WEIGHTS / f"{_TRAINED.get(name, name)}.safetensors").is_file()
     )
 
 
@@ -223,7 +223,8 @@ _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 # What purifiers stand in front of: as in their papers, a classifier that is trained plainly.
 _PLAIN = (("cnn", "mnist"), ("cnn-plain", "fashion"))
 
-_AUTOATTACK = "resnet18-autoattack-cifar10"
+AUTOATTACK = "resnet18-autoattack-cifar10"
+"""Its weights come with a dependency."""
 
 _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
     {
@@ -242,7 +243,7 @@ _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
         **{f"nd-vae-{data}": partial(_ndvae, f"nd-vae-{data}", f"{plain}-{data}") for plain, data in _PLAIN},
         **{name: partial(_classifier, name) for name in ("cnn-gender", "cnn-identities", "cnn-cars")},
         **{name: partial(_headed, name) for name in ("resnet50-gender", "vgg11-identities", "resnext50-cars")},
-        _AUTOATTACK: _autoattack,
+        AUTOATTACK: _autoattack,
         **{name: partial(_resnet, name) for name in ("resnet18-cifar10", "resnet18-gaussian-cifar10")},
     }
 )

@@ -66,23 +66,23 @@ def main_variants(run: Run) -> list[Variant]:
     """Tables 4.1 and 4.3: each base model without inference and with it."""
     return [
         Variant("main", f"{kind}-{'inference' if inference else 'base'}", kind, inference, run.profile.size(kind))
-        for kind in run.profile.bases
+        for kind in run.bases
         for inference in (False, True)
     ]
 
 
 def sweep_variants(run: Run, part: str) -> list[Variant]:
-    """Table 4.2 ("strength"), steps of the inner optimisation, or readings of the thesis, around the Gaussian base model."""
+    """Table 4.2 ("strength"), steps of the inner optimisation, or readings of the thesis, around one base model."""
     usual = run.profile.epsilon
     if part == "strength":
         return [
-            Variant(part, f"{times:g}-{'inference' if inference else 'base'}", "gaussian", inference, times * usual)
+            Variant(part, f"{times:g}-{'inference' if inference else 'base'}", run.swept, inference, times * usual)
             for times in run.profile.strengths
             for inference in (False, True)
         ]
     if part == "steps":
-        return [Variant(part, str(steps), "gaussian", True, usual, steps=steps) for steps in run.budget.steps]
-    return [Variant(part, str(i), "gaussian", True, usual, reading) for i, reading in enumerate(READINGS)]
+        return [Variant(part, str(steps), run.swept, True, usual, steps=steps) for steps in run.budget.steps]
+    return [Variant(part, str(i), run.swept, True, usual, reading) for i, reading in enumerate(READINGS)]
 
 
 def run_parts(run: Run, parts: Sequence[str]) -> None:

@@ -1,17 +1,19 @@
 """One call of the recipe: its base models, the inference around them, and the folder of what it has found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gencls import zoo
-from gencls.core import Defense, fingerprint
-from gencls.defenses import RandomizedSmoothing, VariationalPosterior, VariationalSmoothing
+from gencls.core import Defense, GenclsError, fingerprint
+from gencls.defenses import PlainClassifier, RandomizedSmoothing, VariationalPosterior, VariationalSmoothing
 from gencls.eval import DDN, PGD, Attack, AutoAttack, Protocol, Square, Study, ThreatModel
+from gencls.zoo.models import AUTOATTACK
+from gencls.zoo.official_robustbench import load_robustbench
 from recipes.folders import claim, require_weights, weights_path
-from recipes.smoothing.settings import Budget, Profile
+from recipes.smoothing.settings import BASES, WONG, Budget, Profile
 
 __all__ = ["READINGS", "Run"]
 
@@ -35,7 +37,8 @@ class Run:
         out: folder of all that is found.
         data: test images, enough for every table.
         seed: of all random streams.
-        weights: folder of further weights, the --out of `gencls train`.
+        kinds: of base models that are attacked.
+        weights: folder of further weights, the --out of `gencls train`, and of Wong2020Fast.pt.
         device: where the defenses are.
         command: that repeats the run.
     """
@@ -45,13 +48,27 @@ class Run:
     out: Path
     data: zoo.ImageData
     seed: int = 0
+    kinds: Sequence[str] = tuple(BASES)
     weights: Path | None = None
     device: str = "cpu"
     command: str = ""
 
-    def path(self, kind: str) -> Path:
-        """Where the weights of a base model lie, or should: as `gencls train --out` leaves them, or committed."""
-        return weights_path(self.profile.bases[kind], self.weights)
+    @property
+    def bases(self) -> Mapping[str, str]:
+        """Kind -> name of the base models that are attacked."""
+        return {kind: name for kind, name in self.profile.bases.items() if kind in self.kinds}
+
+    @property
+    def swept(self) -> str:
+        """The kind around which settings are varied: the thesis's, if it is there."""
+        return "gaussian" if "gaussian" in self.bases else next(iter(self.bases))
+
+    def path(self, kind: str) -> Path | None:
+        """Where the weights of a base model lie, or should; None where they come with a dependency."""
+        name = self.profile.bases[kind]
+        if name == WONG:
+            return (self.weights or Path()) / f"{name}.pt"
+        return None if name == AUTOATTACK else weights_path(name, self.weights)
 
     def require(self) -> None:
         """Check before the first measurement that all weights are there.
@@ -59,7 +76,14 @@ class Run:
         Raises:
             GenclsError: naming the commands that make what is missing.
         """
-        require_weights({name: self.path(kind) for kind, name in self.profile.bases.items()}, self.weights)
+        paths = {name: path for kind, name in self.bases.items() if (path := self.path(kind)) and name != WONG}
+        require_weights(paths, self.weights, hint=", or leave base models out with --bases")
+        published = self.path("robust") if self.bases.get("robust") == WONG else None
+        if published and not published.is_file():
+            raise GenclsError(
+                f"expected RobustBench's checkpoint of {WONG} at {published}, got no such file; pass its folder with "
+                "--weights, or leave the base model out with --bases"
+            )
 
     def claim(self) -> None:
         """Make the folder of the run, or check that it is this run's.
@@ -67,7 +91,7 @@ class Run:
         Raises:
             GenclsError: if it holds a run with other settings or weights.
         """
-        weights = {kind: fingerprint(self.base(kind)) for kind in self.profile.bases}
+        weights = {kind: fingerprint(self.base(kind)) for kind in self.bases}
         settings = {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed}
         claim(self.out, {**settings, "weights": weights})
 
@@ -91,8 +115,8 @@ class Run:
         return VariationalSmoothing(base, classes, radius=radius, sigma=sigma, steps=steps, **READINGS[reading]).eval()
 
     def smoothed(self) -> RandomizedSmoothing:
-        """Randomized smoothing of the base model that is trained with noise."""
-        return RandomizedSmoothing(self.base("gaussian"), self.data.num_classes, sigma=self.profile.certified_sigma).eval()
+        """Randomized smoothing, of the base model that is trained with noise if it is there."""
+        return RandomizedSmoothing(self.base(self.swept), self.data.num_classes, sigma=self.profile.certified_sigma).eval()
 
     def attacks(self, defense: Defense, epsilon: float) -> Mapping[str, Attack]:
         """All attacks of Tables 4.1 to 4.3 at a size: the published one, what is adaptive, and what needs no gradient."""
@@ -132,5 +156,9 @@ class Run:
 
 
 @cache
-def _loaded(name: str, path: Path, device: str) -> Defense:
+def _loaded(name: str, path: Path | None, device: str) -> Defense:
+    if path is None:
+        return zoo.load(name).to(device)
+    if name == WONG:
+        return PlainClassifier(load_robustbench(path, name), 10).eval().to(device)
     return zoo.load(name, weights=path).to(device)

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 
 from gencls.core import GenclsError
 
-__all__ = ["BASES", "BUDGETS", "PROFILES", "Budget", "Profile"]
+__all__ = ["BASES", "BUDGETS", "PROFILES", "WONG", "Budget", "Profile"]
+
+WONG = "Wong2020Fast"
+"""The thesis's robust base model, of RobustBench."""
 
 BASES = {
     "pretrained": "Bare pretrained",
@@ -69,7 +72,8 @@ PROFILES: Mapping[str, Profile] = {
     ),
     "cifar10": Profile(
         data="cifar10",
-        bases={"pretrained": "resnet18-cifar10", "gaussian": "resnet18-gaussian-cifar10", "robust": "resnet18-autoattack-cifar10"},
+        # The first one comes with pyautoattack, the last one is RobustBench's file, Wong2020Fast.pt in the folder of weights.
+        bases={"pretrained": "resnet18-autoattack-cifar10", "gaussian": "resnet18-gaussian-cifar10", "robust": WONG},
         epsilon=2 / 255,
         robust_epsilon=8 / 255,
         strengths=(1.0, 2.0, 4.0),

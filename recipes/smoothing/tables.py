@@ -140,7 +140,7 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
         )
         rows.append(Row(_head(variant), cells))
     titles = {
-        "strength": ("table-4.2", "Table 4.2: Bare Gaussian as attacks grow"),
+        "strength": ("table-4.2", f"Table 4.2: {BASES[run.swept]} as attacks grow"),
         "steps": ("steps", "Steps of the inner optimisation (section 4.4)"),
         "readings": ("readings", "What the thesis leaves open or prints otherwise"),
     }

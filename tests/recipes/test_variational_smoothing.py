@@ -78,7 +78,12 @@ def test_inference_meets_every_attack_through_both_gradients(run, page):
 
 def test_the_worst_attack_and_gradient_count(run, page):
     records = pd.DataFrame(
-        [("a", "pgd", "frozen", True), ("a", "pgd", "unrolled", False), ("a", "square", "none", True), ("b", "square", "none", True)],
+        [
+            ("a", "pgd", "frozen", True),
+            ("a", "pgd", "unrolled", False),
+            ("a", "square", "none", True),
+            ("b", "square", "none", True),
+        ],
         columns=["sample_hash", "attack", "gradient", "majority_correct"],
     )
     assert tables.right_under(records).to_dict() == {"a": False, "b": True}
@@ -105,7 +110,9 @@ def test_the_certified_curve_lies_below_the_attacked_one(run, page):
 
 
 def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
-    verdict = type("D", (), {"verdict": "bad", "text": lambda self, name: name, "to_json": lambda self: {"passed": False, "checks": []}})
+    verdict = type(
+        "D", (), {"verdict": "bad", "text": lambda self, name: name, "to_json": lambda self: {"passed": False, "checks": []}}
+    )
     monkeypatch.setattr(diagnoses, "diagnose", lambda defense, images, labels, **settings: verdict())
     patient = replace(run, budget=replace(LITTLE, doctor=1.0), out=run.out.parent / "patient")
     experiments.run_parts(patient, ["doctor"])
