@@ -153,7 +153,7 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
         ("", "natural", "adversarial", "passes", "seconds per image"),
         tuple(rows),
         (
-            f"Accuracy in % on {count} images under PGD ({run.budget.restarts} x {run.budget.pgd} steps, EoT {run.budget.eot}) "
+            f"Accuracy in % on {count} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps, EoT {run.budget.eot}) "
             f"in every gradient mode, worst counts; {size}.",
             *warnings_of({_head(variant): records for variant, records in found.items()}),
         ),
