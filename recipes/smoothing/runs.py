@@ -134,7 +134,7 @@ class Run:
     def pgd(self, epsilon: float) -> PGD:
         """The attack of the sweeps.
 
-        On margins: where every class has found noise that speaks for it all scores lie close together, and the gradient of the
+        On margins: where every class has found noise that speaks for it, scores lie close together, and the gradient of the
         cross-entropy pulls at all classes at once. With it PGD leaves 65 % of Bare Gaussian with inference on FashionMNIST, with
         margins 45 (20 images, frozen gradient).
         """

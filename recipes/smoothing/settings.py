@@ -136,8 +136,8 @@ class Budget:
     def spent(self) -> str:
         """The attacks in one sentence."""
         return (
-            f"AutoAttack {self.autoattack} steps, {self.targets} targets, {self.queries} queries; PGD on margins {self.restarts} x "
-            f"{self.pgd} steps; Square {self.queries} queries; EoT {self.eot}; judge {self.judge} to {self.judge_most} draws"
+            f"AutoAttack {self.autoattack} steps, {self.targets} targets, {self.queries} queries; PGD on margins "
+            f"{self.restarts} x {self.pgd} steps; Square {self.queries} queries; EoT {self.eot}; judge {self.judge} to {self.judge_most} draws"
         )
 
 

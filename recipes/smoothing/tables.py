@@ -153,8 +153,8 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
         ("", "natural", "adversarial", "passes", "seconds per image"),
         tuple(rows),
         (
-            f"Accuracy in % on {count} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps, EoT {run.budget.eot}) "
-            f"in every gradient mode, worst counts; {size}.",
+            f"Accuracy in % on {count} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps, EoT "
+            f"{run.budget.eot}) in every gradient mode, worst counts; {size}.",
             *warnings_of({_head(variant): records for variant, records in found.items()}),
         ),
     )
