@@ -8,7 +8,7 @@ from typing import Any
 
 from gencls import zoo
 from gencls.core import Defense, GenclsError, fingerprint
-from gencls.defenses import PlainClassifier, RandomizedSmoothing, VariationalPosterior, VariationalSmoothing
+from gencls.defenses import PlainClassifier, RandomizedSmoothing, VariationalPosteriorSmoothing, VariationalSmoothing
 from gencls.eval import DDN, PGD, Attack, AutoAttack, Protocol, Square, Study, ThreatModel
 from gencls.zoo.models import AUTOATTACK
 from gencls.zoo.official_robustbench import load_robustbench
@@ -111,7 +111,7 @@ class Run:
         radius = self.profile.size(kind) if epsilon is None else epsilon
         base, classes, sigma = self.base(kind), self.data.num_classes, self.profile.sigma
         if reading == "full ELBO":
-            return VariationalPosterior(base, classes, sigma=sigma).eval()
+            return VariationalPosteriorSmoothing(base, classes, sigma=sigma).eval()
         return VariationalSmoothing(base, classes, radius=radius, sigma=sigma, steps=steps, **READINGS[reading]).eval()
 
     def smoothed(self) -> RandomizedSmoothing:
@@ -135,8 +135,8 @@ class Run:
         """The attack of the sweeps.
 
         On margins: where every class has found noise that speaks for it, scores lie close together, and the gradient of the
-        cross-entropy pulls at all classes at once. With it PGD leaves 65 % of Bare Gaussian with inference on FashionMNIST, with
-        margins 45 (20 images, frozen gradient).
+        cross-entropy pulls at all classes at once. With it PGD leaves 65 % of Bare Gaussian with inference on FashionMNIST,
+        with margins 45 (20 images, frozen gradient).
         """
         return PGD(ThreatModel("linf", epsilon), steps=self.budget.pgd, restarts=self.budget.restarts, loss="margin")
 
