@@ -26,6 +26,7 @@ def minimize(
     optimizer: Optimizer = "adam",
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
+    direction: Callable[[Latents], Latents] | None = None,
     project: Callable[[Latents], Latents] | None = None,
     unroll: bool = False,
     keep: Callable[[int, Tensor], Tensor | None] | None = None,
@@ -44,6 +45,8 @@ def minimize(
         optimizer: "adam", or "gradient" for plain gradient descent (whose iterates have closed forms to test against).
         betas: Adam's decay rates.
         eps: Adam's denominator constant.
+        direction: makes of the gradients, which have the shapes of the latents, what the optimiser takes for them, for instance
+            their signs.
         project: applied to the latents after each step, for instance onto a ball.
         unroll: keep the graph, so that the result is differentiable in everything that the objective depends on.
             Otherwise the result is detached.
@@ -69,6 +72,8 @@ def minimize(
         before, values = latents, objective(latents)
         going = None if keep is None else keep(step, values.detach())
         gradients = torch.autograd.grad(values.sum(), latents, create_graph=unroll)
+        if direction is not None:
+            gradients = direction(gradients)
         if optimizer == "gradient":
             latents = tuple(z - lr * g for z, g in zip(latents, gradients, strict=True))
         else:

@@ -16,6 +16,8 @@ from gencls.defenses.purified_accuracy import PurifiedAccuracy, fgsm_examples
 from gencls.defenses.randomized_smoothing import Certificate, RandomizedSmoothing
 from gencls.defenses.robustness_bound import RobustnessBound, compare_to_bound, lower_bound, robustness_bound
 from gencls.defenses.starts import EncoderStart, RandomStarts
+from gencls.defenses.variational_posterior import VariationalPosteriorSmoothing
+from gencls.defenses.variational_smoothing import VariationalSmoothing
 
 __all__ = [
     "ABS",
@@ -48,6 +50,8 @@ __all__ = [
     "RobustnessBound",
     "SignLosingBall",
     "TransformedClassifier",
+    "VariationalPosteriorSmoothing",
+    "VariationalSmoothing",
     "alpha_schedule",
     "compare_to_bound",
     "fgsm_examples",

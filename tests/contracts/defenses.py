@@ -1,6 +1,7 @@
 """One small instance per public defense, transform and named constructor; ``seed`` decides weights and codes.
 
-All take images (N, 1, 8, 8) of 4 classes. A new defense gets a row here, and with it every contract test.
+All take images (N, 1, 8, 8) of 4 classes. A new defense gets a row here, and with it every contract test; a variant has its
+name with a comma behind it.
 """
 
 import torch
@@ -25,6 +26,8 @@ from gencls.defenses import (
     PlainClassifier,
     RandomizedSmoothing,
     RandomStarts,
+    VariationalPosteriorSmoothing,
+    VariationalSmoothing,
 )
 from gencls.perceptual import L2
 from tests.toys import MeanRowsPixels, NoisyRows, SigmoidDecoders, SigmoidGenerator, small_cnn
@@ -58,6 +61,11 @@ def engine(seed: int) -> AnalysisBySynthesis:
         optimizer="gradient",
         project=Ball(2.0),
     )
+
+
+def smoothing(seed: int, **settings: object) -> VariationalSmoothing:
+    """In several parts, also of the draws."""
+    return VariationalSmoothing(small_cnn(CLASSES, seed=seed), CLASSES, **{"radius": 0.05, "max_rows": 9, **settings})
 
 
 class SmallEncoder(nn.Module):
@@ -110,6 +118,12 @@ DEFENSES = {
     ),
     "ClassFactors": lambda seed: ClassFactors(
         ABS(SigmoidDecoders(CLASSES, SHAPE, seed=seed), starts=64, steps=5, seed=seed), [1.0, 0.96, 1.06, 1.03]
+    ),
+    "VariationalSmoothing": lambda seed: smoothing(seed),
+    "VariationalSmoothing, L2": lambda seed: smoothing(seed, norm="l2", radius=0.5, steps=3, kl=True),
+    "VariationalSmoothing, hard": lambda seed: smoothing(seed, hard=True, draws=25, objective="minimize"),
+    "VariationalPosteriorSmoothing": lambda seed: VariationalPosteriorSmoothing(
+        small_cnn(CLASSES, seed=seed), CLASSES, steps=3, draws=3, max_rows=12
     ),
 }
 

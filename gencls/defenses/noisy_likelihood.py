@@ -1,0 +1,181 @@
+"""How likely a classifier finds each class under the noise of that class: what variational smoothing scores by.
+
+A class's score depends on no other class's noise. So one backward pass finds the derivatives of all scores, right after the
+forward pass of the same rows, and no graph is kept.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import BayesClassifier, GenclsError, select
+
+__all__ = ["NoisyLikelihood", "UnrolledByClass", "per_class"]
+
+
+def per_class(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) as (N, 1, C, H, W); a copy for each class, (N, K, C, H, W), as it is."""
+    return images if images.ndim == 5 else images.unsqueeze(1)
+
+
+class NoisyLikelihood(nn.Module):
+    """E_{n ~ N(0, I)} L_k(f(c_k + s_k n)) for each class k, estimated by S draws; classes share the noise.
+
+    Memory does not grow with the number of images and draws. There is no second derivative.
+    """
+
+    def __init__(self, classifier: nn.Module, num_classes: int, *, draws: int, hard: bool, max_rows: int) -> None:
+        """Take f and freeze it: see :class:`~gencls.defenses.VariationalSmoothing`.
+
+        Raises:
+            GenclsError: for numbers out of range.
+        """
+        super().__init__()
+        if num_classes < 2 or min(draws, max_rows) < 1:
+            raise GenclsError(
+                "variational smoothing: expected num_classes >= 2, draws >= 1 and max_rows >= 1, "
+                f"got {num_classes}, {draws} and {max_rows}"
+            )
+        self.classifier = classifier.requires_grad_(False)  # inference must not collect gradients of the parameters
+        self.num_classes = num_classes
+        self.draws = draws
+        self.hard = hard
+        self.max_rows = max_rows
+
+    def log_probs(self, points: Tensor) -> Tensor:
+        """L_k(f(point_k)), (M, K, C, H, W) -> (M, K), twice differentiable.
+
+        Raises:
+            GenclsError: for a classifier of another number of classes, or without a gradient where one is asked for.
+        """
+        return self._all_log_probs(points).diagonal(dim1=1, dim2=2)
+
+    def forward(self, centres: Tensor, spread: Tensor) -> Tensor:
+        """The estimates (N, K).
+
+        Args:
+            centres: c, (N, K, C, H, W).
+            spread: s, of the same shape; without a gradient also (N, 1, 1, 1, 1).
+        """
+        if torch.is_grad_enabled() and (centres.requires_grad or spread.requires_grad):
+            value: Tensor = _WithSlopes.apply(self, centres, spread)
+            return value
+        return self.estimate(centres, spread, (False, False))[0]
+
+    def estimate(self, centres: Tensor, spread: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, list[Tensor | None]]:
+        """The estimates, and the derivatives of the soft ones by centres and spread where they are wanted."""
+        per_pass = max(1, min(self.draws, self.max_rows // self.num_classes))
+        values, slopes = [], []
+        for rows in torch.arange(len(centres)).split(max(1, self.max_rows // (self.num_classes * per_pass))):
+            with select(rows), torch.set_grad_enabled(any(wanted)):  # each image draws from its own stream
+                value, slope = self._part(centres[rows], spread[rows], wanted, per_pass)
+            values.append(value)
+            slopes.append(slope)
+        return torch.cat(values), [torch.cat(parts) if parts[0] is not None else None for parts in zip(*slopes, strict=True)]
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"draws={self.draws}, hard={self.hard}"
+
+    def _part(self, centres: Tensor, spread: Tensor, wanted: tuple[bool, bool], per_pass: int) -> Any:
+        """As :meth:`estimate`, for a few images and some draws at a time."""
+        inputs = [tensor.detach().requires_grad_(want) for tensor, want in zip((centres, spread), wanted, strict=True)]
+        needed = [tensor for tensor in inputs if tensor.requires_grad]
+        own = torch.arange(self.num_classes, device=centres.device)
+        total: Tensor = centres.new_zeros(centres.shape[:2])
+        slopes = [torch.zeros_like(tensor) for tensor in needed]
+        for first in range(0, self.draws, per_pass):
+            count = min(per_pass, self.draws - first)
+            noise = torch.randn(len(centres), count, 1, *centres.shape[2:], dtype=centres.dtype, device=centres.device)
+            points = inputs[0].unsqueeze(1) + inputs[1].unsqueeze(1) * noise
+            every = self._all_log_probs(points.flatten(0, 1))
+            soft = every.diagonal(dim1=1, dim2=2)
+            if needed:
+                for slope, more in zip(slopes, torch.autograd.grad(soft.sum(), needed), strict=True):
+                    slope += more / self.draws
+            counted = (every.argmax(2) == own).to(soft.dtype) if self.hard else soft.detach()
+            total += counted.view(len(centres), count, -1).sum(1)
+        value = ((total + 0.5) / (self.draws + 1)).log() if self.hard else total / self.draws
+        found = iter(slopes)
+        return value, [next(found) if want else None for want in wanted]
+
+    def _all_log_probs(self, points: Tensor) -> Tensor:
+        """(M, K, C, H, W) -> (M, K, K), the last dimension that of the softmax."""
+        scores: Tensor = self.classifier(points.flatten(0, 1))
+        if scores.shape != (points.shape[0] * self.num_classes, self.num_classes):
+            raise GenclsError(
+                f"variational smoothing: expected {self.num_classes} scores for each of {points.shape[0] * self.num_classes} "
+                f"images, got shape {tuple(scores.shape)}"
+            )
+        if torch.is_grad_enabled() and points.requires_grad and not scores.requires_grad:
+            raise GenclsError(
+                "variational smoothing: expected a classifier whose scores have a gradient, got detached ones (votes, or "
+                "no_grad inside); wrap one that has an approximate gradient, for instance BPDA"
+            )
+        return scores.log_softmax(1).view(points.shape[0], self.num_classes, self.num_classes)
+
+
+class _WithSlopes(torch.autograd.Function):
+    """The estimates, with the derivatives that were found on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, likelihood: NoisyLikelihood, centres: Tensor, spread: Tensor) -> Tensor:
+        value, slopes = likelihood.estimate(centres, spread, ctx.needs_input_grad[1:])
+        ctx.save_for_backward(*slopes)
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = grad_outputs[0][..., None, None, None]
+        return None, *(None if slope is None else gradient * slope for slope in ctx.saved_tensors)
+
+
+class UnrolledByClass(nn.Module):
+    """A smoothing whose gradient goes through its search, as :class:`~gencls.core.Unrolled` is, for a few images at a time."""
+
+    def __init__(self, defense: BayesClassifier[Any], rows_per_image: int, max_rows: int) -> None:
+        """Take the smoothing.
+
+        Args:
+            defense: its ``infer`` and ``log_joint`` also take a copy of each image for each class, (N, K, C, H, W).
+            rows_per_image: noisy images in the graph of one image.
+            max_rows: so many are in a graph at once, but at least those of one image.
+        """
+        super().__init__()
+        self.defense = defense
+        self.per_graph = max(1, max_rows // rows_per_image)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> scores (N, K)."""
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return self.defense(images)
+        scores: Tensor = _UnrolledWithSlopes.apply(self, images)
+        return scores
+
+    def scores_and_slopes(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (N, K) and their derivatives (N, K, C, H, W)."""
+        scores, slopes = [], []
+        for rows in torch.arange(len(images)).split(self.per_graph):
+            with select(rows), torch.enable_grad():  # each image draws from its own stream
+                copies = images[rows].detach().unsqueeze(1).repeat(1, self.defense.num_classes, 1, 1, 1).requires_grad_()
+                score = self.defense.log_joint(copies, self.defense.infer(copies))
+                slopes.append(torch.autograd.grad(score.sum(), copies)[0])
+            scores.append(score.detach())
+        return torch.cat(scores), torch.cat(slopes)
+
+
+class _UnrolledWithSlopes(torch.autograd.Function):
+    """As :class:`_WithSlopes`, from images to scores."""
+
+    @staticmethod
+    def forward(ctx: Any, module: UnrolledByClass, images: Tensor) -> Tensor:
+        scores, slopes = module.scores_and_slopes(images)
+        ctx.save_for_backward(slopes)
+        return scores
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
+        return None, torch.einsum("nk,nkchw->nchw", grad_outputs[0], ctx.saved_tensors[0])
