@@ -13,7 +13,7 @@ from gencls.eval.report.columns import percent
 from gencls.eval.statistics import wilson
 from gencls.eval.study_folder import read_cells
 
-__all__ = ["Share", "records_of", "unfinished", "warnings_of"]
+__all__ = ["Share", "passes", "records_of", "slug", "unfinished", "warnings_of"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,17 @@ class Share:
         """Percent with a 95 % Wilson interval."""
         low, high = wilson(self.right, self.total)
         return f"{percent(self.right / self.total)} [{percent(low)}, {percent(high)}]"
+
+
+def slug(name: str) -> str:
+    """A name as part of a path."""
+    return name.lower().replace(" + ", "-").replace(" ", "-")
+
+
+def passes(records: pd.DataFrame) -> str:
+    """Forwards + backwards per image of all attacks and the judge."""
+    sums = records.groupby("sample_hash")[["forwards", "backwards"]].sum().mean()
+    return f"{sums['forwards']:,.0f} + {sums['backwards']:,.0f}"
 
 
 def records_of(out: Path, *folders: str) -> pd.DataFrame:

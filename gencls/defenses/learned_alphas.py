@@ -220,7 +220,8 @@ class _Process:
                 # say what the first one said.
                 fresh = torch.cdist(found, points).amin(1) > _SAME
                 if not fresh.any():
-                    found, fresh = self._around(found[acquisition(found.unsqueeze(1)).argmax()]), torch.tensor(True)
+                    found = self._around(found[acquisition(found.unsqueeze(1)).argmax()])
+                    fresh = torch.cdist(found, points).amin(1) > _SAME
                 chosen = acquisition(found.unsqueeze(1)).where(fresh, -math.inf).argmax()
         return tuple(found[chosen].tolist())
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from gencls.core import Defense, GenclsError, MultiLatentModel, draws, fingerprint, forward_draws, keyed, stream_seed
 from gencls.defenses import AlphaSearch, learn_alphas
 from gencls.eval.study_folder import atomically
-from recipes.purification.runs import Run, slug
+from recipes.purification.runs import Run
+from recipes.records import slug
 
 __all__ = [
     "CLASS_ALPHA",

@@ -14,8 +14,8 @@ from gencls.eval import Study, closest_distances, success_rate_curve
 from recipes import diagnoses
 from recipes.jobs import Job, compute, predict
 from recipes.purification import analyses
-from recipes.purification.runs import ALPHAS, PREPROCESSING, STANDALONE, Run, slug
-from recipes.records import records_of, unfinished
+from recipes.purification.runs import ALPHAS, PREPROCESSING, STANDALONE, Run
+from recipes.records import records_of, slug, unfinished
 
 __all__ = ["PARTS", "best", "chosen", "compared", "configurations", "preprocessed", "records", "run_parts"]
 

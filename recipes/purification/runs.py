@@ -26,7 +26,7 @@ from gencls.zoo.training.presets import preset
 from recipes.folders import claim, require_weights, weights_path
 from recipes.purification.settings import Budget, Profile
 
-__all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run", "load_at_most", "slug"]
+__all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run", "load_at_most"]
 
 ALPHAS = ("learned", "linear", "cosine")
 """Figures 3 to 5 (c)."""
@@ -34,6 +34,8 @@ PREPROCESSING = {"": "", "noise": " + noise", "blur": " + blur"}
 """Key -> what follows the name of the alphas: figures 11 to 13."""
 STANDALONE = ("noise", "blur")
 """Preprocessing alone, the dotted lines of these figures."""
+
+_PUBLISHED = ("e4e", "NVAE", "Style Transformer")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class Run:
         Raises:
             GenclsError: for a name of no training; naming the commands that make what is missing.
         """
+        if self.profile.task and self.profile.generator not in _PUBLISHED:
+            raise GenclsError(
+                f"--generator: expected none for the paper's own tasks, whose generators are published checkpoints; got "
+                f"{self.profile.generator}"
+            )
         if self.profile.task and not self.checkpoint.is_file():
             raise GenclsError(
                 f"expected the published checkpoint of {self.profile.generator} at {self.checkpoint}, got no such file; "
@@ -277,8 +284,3 @@ def load_at_most(profile: Profile, split: str, limit: int, *, root: Path | None,
     """So many images of a split of the profile's data set, or all of them."""
     limit = min(limit, count_images(profile.data, split, root=root))
     return zoo.load_data(profile.data, split, root=root, limit=limit, seed=seed)
-
-
-def slug(name: str) -> str:
-    """A name as part of a path."""
-    return name.lower().replace(" + ", "-").replace(" ", "-")

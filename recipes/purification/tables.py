@@ -16,7 +16,7 @@ from recipes.diagnoses import diagnosis_table
 from recipes.purification import analyses, experiments
 from recipes.purification.figures import ATTACKS, pearson
 from recipes.purification.runs import Run
-from recipes.records import records_of, unfinished, warnings_of
+from recipes.records import passes, records_of, unfinished, warnings_of
 
 __all__ = ["PRINTED_PEARSON", "alphas_table", "attacks_table", "doctor_table", "parameters_table", "success_table"]
 
@@ -141,7 +141,7 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
         cells += [
             Cell(_rate(records[records["attack"].str.startswith(key)], middle)) if len(records) else Cell() for key in ATTACKS
         ]
-        cells.append(Cell(_passes(records)))
+        cells.append(Cell(passes(records) if len(records) else MISSING))
         number = records["sample_hash"].nunique() if len(records) else 0
         fewer = f", N = {number}" if 0 < number < run.budget.count else ""
         rows.append(Row(defense + fewer, tuple(cells)))
@@ -189,13 +189,6 @@ def _rate(records: pd.DataFrame, size: float) -> str:
     broken, total = int((distances <= size + TOLERANCE).sum()), len(distances)
     low, high = wilson(broken, total)
     return f"{100 * broken / total:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def _passes(records: pd.DataFrame) -> str:
-    if not len(records):
-        return MISSING
-    sums = records.groupby("sample_hash")[["forwards", "backwards"]].sum().mean()
-    return f"{sums['forwards']:,.0f} + {sums['backwards']:,.0f}"
 
 
 def doctor_table(run: Run) -> PaperTable | None:

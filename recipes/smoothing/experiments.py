@@ -1,4 +1,4 @@
-"""Chapter 4's experiments as stages; nothing is computed twice."""
+"""Chapter 4's experiments as stages. What the sweeps share is computed once."""
 
 import json
 import time
@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from gencls.core import Defense, fingerprint, keyed
+from gencls.core import Defense, fingerprint, keyed, stream_seed
 from gencls.eval import Study
 from gencls.eval.study_folder import atomically
 from recipes import diagnoses
 from recipes.jobs import Job, compute, predict
+from recipes.records import slug
 from recipes.smoothing.runs import READINGS, Run
 
 __all__ = ["PARTS", "Variant", "certificates", "examined", "main_variants", "run_parts", "sweep_variants"]
@@ -27,8 +28,7 @@ class Variant:
     """A defense under attack.
 
     Attributes:
-        part: of :data:`PARTS`.
-        key: of the folder, unique in its part.
+        part: "main", where it meets all attacks, or "sweep", where PGD is enough to compare settings.
         kind: of the base model.
         inference: whether variational smoothing is around it.
         epsilon: size of the attacks.
@@ -37,12 +37,20 @@ class Variant:
     """
 
     part: str
-    key: str
     kind: str
     inference: bool
     epsilon: float
     reading: str = "Algorithm 5"
     steps: int = 1
+
+    @property
+    def key(self) -> str:
+        """Its name, unique in its part."""
+        if self.part == "main":
+            return f"{self.kind}-{'inference' if self.inference else 'base'}"
+        if not self.inference:
+            return f"{self.kind}-{self.epsilon:.4g}-base"
+        return f"{self.kind}-{self.epsilon:.4g}-{slug(self.reading)}-{self.steps}"
 
     @property
     def folder(self) -> str:
@@ -56,7 +64,7 @@ class Variant:
         return run.inference(self.kind, reading=self.reading, epsilon=self.epsilon, steps=self.steps)
 
     def study(self, run: Run) -> Study:
-        """Its study: all attacks for Tables 4.1 to 4.3, PGD for what compares settings."""
+        """Its study."""
         defense, budget = self.defense(run), run.budget
         attacks = run.attacks(defense, self.epsilon) if self.part == "main" else {"pgd": run.pgd(self.epsilon)}
         return run.study(self.folder, self.key, defense, attacks, budget.count if self.part == "main" else budget.sweep)
@@ -64,25 +72,18 @@ class Variant:
 
 def main_variants(run: Run) -> list[Variant]:
     """Tables 4.1 and 4.3: each base model without inference and with it."""
-    return [
-        Variant("main", f"{kind}-{'inference' if inference else 'base'}", kind, inference, run.profile.size(kind))
-        for kind in run.bases
-        for inference in (False, True)
-    ]
+    return [Variant("main", kind, inference, run.profile.size(kind)) for kind in run.bases for inference in (False, True)]
 
 
 def sweep_variants(run: Run, part: str) -> list[Variant]:
     """Table 4.2 ("strength"), steps of the inner optimisation, or readings of the thesis, around one base model."""
-    usual = run.profile.epsilon
+    kind, usual = run.swept, run.profile.size(run.swept)
     if part == "strength":
-        return [
-            Variant(part, f"{times:g}-{'inference' if inference else 'base'}", run.swept, inference, times * usual)
-            for times in run.profile.strengths
-            for inference in (False, True)
-        ]
+        sizes = [times * usual for times in run.profile.strengths]
+        return [Variant("sweep", kind, inference, size) for size in sizes for inference in (False, True)]
     if part == "steps":
-        return [Variant(part, str(steps), run.swept, True, usual, steps=steps) for steps in run.budget.steps]
-    return [Variant(part, str(i), run.swept, True, usual, reading) for i, reading in enumerate(READINGS)]
+        return [Variant("sweep", kind, True, usual, steps=steps) for steps in run.budget.steps]
+    return [Variant("sweep", kind, True, usual, reading) for reading in READINGS]
 
 
 def run_parts(run: Run, parts: Sequence[str]) -> None:
@@ -117,8 +118,9 @@ def certificates(run: Run) -> dict[str, Any]:
     if not path.is_file():
         images = run.data.images[: budget.certified].to(run.device)
         began = time.perf_counter()
-        with torch.no_grad(), keyed(range(len(images))):
-            found = smoothed.certify(images, n=budget.noises)
+        streams = [stream_seed(run.seed, "certificate", number) for number in range(len(images))]
+        with torch.no_grad(), keyed(streams):
+            found = smoothed.certify(images, n=budget.noises, chunk=400 if images.device.type == "cpu" else 4000)
         content = {
             "labels": found.labels.tolist(),
             "radii": found.radii.tolist(),

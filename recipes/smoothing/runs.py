@@ -20,7 +20,7 @@ __all__ = ["READINGS", "Run"]
 READINGS: Mapping[str, Mapping[str, Any]] = {
     "Algorithm 5": {},
     "eq. 4.9 as printed": {"objective": "minimize"},
-    "with the KL term of eq. 4.8": {"kl": True},
+    "KL term subtracted after the search": {"kl": True},
     "hard labels": {"hard": True},
     "full ELBO": {},
 }
@@ -63,23 +63,24 @@ class Run:
         """The kind around which settings are varied: the thesis's, if it is there."""
         return "gaussian" if "gaussian" in self.bases else next(iter(self.bases))
 
-    def path(self, kind: str) -> Path | None:
-        """Where the weights of a base model lie, or should; None where they come with a dependency."""
-        name = self.profile.bases[kind]
+    def path(self, name: str) -> Path | None:
+        """Where the weights of a training lie, or should; None where they come with a dependency."""
         if name == WONG:
             return (self.weights or Path()) / f"{name}.pt"
         return None if name == AUTOATTACK else weights_path(name, self.weights)
 
     def require(self) -> None:
-        """Check before the first measurement that all weights are there.
+        """Check before the first measurement that base models and weights are there.
 
         Raises:
-            GenclsError: naming the commands that make what is missing.
+            GenclsError: for kinds that the profile does not have; naming the commands that make what is missing.
         """
-        paths = {name: path for kind, name in self.bases.items() if (path := self.path(kind)) and name != WONG}
+        if not self.bases:
+            raise GenclsError(f"--bases: expected some of {', '.join(self.profile.bases)}, got {', '.join(self.kinds)}")
+        paths = {name: path for name in self.bases.values() if (path := self.path(name)) and name != WONG}
         require_weights(paths, self.weights, hint=", or leave base models out with --bases")
-        published = self.path("robust") if self.bases.get("robust") == WONG else None
-        if published and not published.is_file():
+        published = self.path(WONG)
+        if WONG in self.bases.values() and published and not published.is_file():
             raise GenclsError(
                 f"expected RobustBench's checkpoint of {WONG} at {published}, got no such file; pass its folder with "
                 "--weights, or leave the base model out with --bases"
@@ -89,15 +90,16 @@ class Run:
         """Make the folder of the run, or check that it is this run's.
 
         Raises:
-            GenclsError: if it holds a run with other settings or weights.
+            GenclsError: if it holds a run with other settings, or other weights of a base model.
         """
-        weights = {kind: fingerprint(self.base(kind)) for kind in self.bases}
-        settings = {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed}
-        claim(self.out, {**settings, "weights": weights})
+        claim(self.out, {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed})
+        for kind in self.bases:
+            claim(self.out / "bases" / kind, {"weights": fingerprint(self.base(kind))})
 
     def base(self, kind: str) -> Defense:
         """A base model as it is."""
-        return _loaded(self.profile.bases[kind], self.path(kind), self.device)
+        name = self.profile.bases[kind]
+        return _loaded(name, self.path(name), self.device)
 
     def inference(self, kind: str, *, reading: str = "Algorithm 5", epsilon: float | None = None, steps: int = 1) -> Defense:
         """Variational smoothing around a base model.
@@ -115,8 +117,17 @@ class Run:
         return VariationalSmoothing(base, classes, radius=radius, sigma=sigma, steps=steps, **READINGS[reading]).eval()
 
     def smoothed(self) -> RandomizedSmoothing:
-        """Randomized smoothing, of the base model that is trained with noise if it is there."""
-        return RandomizedSmoothing(self.base(self.swept), self.data.num_classes, sigma=self.profile.certified_sigma).eval()
+        """Randomized smoothing of a classifier that is trained with noise.
+
+        Raises:
+            GenclsError: naming the command that makes its weights, if they are missing.
+        """
+        name, profile = self.profile.smoothed, self.profile
+        path = self.path(name)
+        require_weights({name: path} if path else {}, self.weights, hint=", or choose other --parts")
+        return RandomizedSmoothing(
+            _loaded(name, path, self.device), self.data.num_classes, sigma=profile.certified_sigma
+        ).eval()
 
     def attacks(self, defense: Defense, epsilon: float) -> Mapping[str, Attack]:
         """All attacks of Tables 4.1 to 4.3 at a size: the published one, what is adaptive, and what needs no gradient."""

@@ -30,7 +30,8 @@ class Profile:
         robust_epsilon: the same for adversarially trained ones (Table 4.3).
         strengths: sizes of Table 4.2 as multiples of ``epsilon``.
         sigma: standard deviation of the noise around the means.
-        certified_sigma: that of randomized smoothing.
+        smoothed: name of the training of the classifier that is certified.
+        certified_sigma: standard deviation of its noise, about that of its training.
         radii: L2 radii of the certified and of the empirical curve.
         printed: whether the thesis's numbers stand beside ours: they are CIFAR10's.
     """
@@ -39,9 +40,10 @@ class Profile:
     bases: Mapping[str, str]
     epsilon: float
     robust_epsilon: float
+    smoothed: str
+    certified_sigma: float
     strengths: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     sigma: float = 0.05
-    certified_sigma: float = 0.25
     radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
     printed: bool = False
 
@@ -56,6 +58,8 @@ PROFILES: Mapping[str, Profile] = {
         bases={"pretrained": "cnn-mnist", "gaussian": "cnn-gaussian-mnist", "robust": "adv-linf-mnist"},
         epsilon=0.08,
         robust_epsilon=0.3,
+        smoothed="cnn-gaussian-mnist",
+        certified_sigma=0.2,
         strengths=(1.0, 2.0, 4.0),
         radii=(0.0, 0.25, 0.5, 1.0),
     ),
@@ -69,6 +73,8 @@ PROFILES: Mapping[str, Profile] = {
         },
         epsilon=0.03,
         robust_epsilon=0.1,
+        smoothed="cnn-fashion",
+        certified_sigma=0.2,
     ),
     "cifar10": Profile(
         data="cifar10",
@@ -76,6 +82,8 @@ PROFILES: Mapping[str, Profile] = {
         bases={"pretrained": "resnet18-autoattack-cifar10", "gaussian": "resnet18-gaussian-cifar10", "robust": WONG},
         epsilon=2 / 255,
         robust_epsilon=8 / 255,
+        smoothed="resnet18-gaussian-cifar10",
+        certified_sigma=0.05,
         strengths=(1.0, 2.0, 4.0),
         printed=True,
     ),

@@ -1,6 +1,6 @@
 """Tables 4.1 to 4.3, steps and readings, and the two curves in numbers, of whatever the folder of a run holds.
 
-A sample counts as right where the majority of the judge's draws is, on every adversarial that the attacks in question found.
+A sample counts as right where the majority of the judge's draws is, on the image and on every adversarial of the attacks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,13 @@ import pandas as pd
 from gencls.eval.report.columns import MISSING, epsilon, probability
 from gencls.eval.report.paper import Cell, PaperTable, Row
 from gencls.eval.statistics import mcnemar
-from recipes.records import Share, records_of, unfinished, warnings_of
+from recipes.records import Share, passes, records_of, unfinished, warnings_of
 from recipes.smoothing import experiments
 from recipes.smoothing.experiments import Variant
 from recipes.smoothing.runs import Run
 from recipes.smoothing.settings import BASES
 
-__all__ = ["ATTACKS", "main_tables", "right_under", "sweep_table"]
+__all__ = ["ATTACKS", "compared", "main_tables", "right_under", "sweep_table"]
 
 ATTACKS = {"autoattack": "AutoAttack", "autoattack-rand": "AutoAttack, rand", "pgd": "PGD", "square": "Square"}
 
@@ -37,9 +37,9 @@ PRINTED_STEPS = {1: 72.3, 10: 74.4}
 
 
 def right_under(records: pd.DataFrame, attacks: Sequence[str] = ()) -> pd.Series:
-    """By sample hash, whether the majority is right on the adversarials of all gradient modes of these attacks, or of all."""
+    """By sample hash, whether the majority is right on the image and on every adversarial of these attacks, or of all."""
     rows = records[records["attack"].isin(attacks)] if attacks else records
-    right: pd.Series = rows.groupby("sample_hash")["majority_correct"].all()
+    right: pd.Series = rows.groupby("sample_hash")[["majority_correct", "clean_majority_correct"]].all().all(axis=1)
     return right
 
 
@@ -50,11 +50,6 @@ def _natural(records: pd.DataFrame) -> pd.Series:
 
 def _share(right: pd.Series) -> str:
     return Share(float(right.sum()), len(right)).text if len(right) else MISSING
-
-
-def _passes(records: pd.DataFrame) -> str:
-    sums = records.groupby("sample_hash")[["forwards", "backwards"]].sum().mean()
-    return f"{sums['forwards']:,.0f} + {sums['backwards']:,.0f}"
 
 
 def main_tables(run: Run) -> Iterator[PaperTable]:
@@ -78,13 +73,14 @@ def _main_table(run: Run, number: str, found: dict[Variant, pd.DataFrame]) -> Pa
             met = records["attack"].eq(attack).any()
             theirs = f"{worst}" if attack == "autoattack" else ""
             cells.append(Cell(_share(right_under(records, (attack,))) if met else MISSING, theirs))
-        cells += [Cell(_share(right_under(records))), Cell(_passes(records))]
+        cells += [Cell(_share(right_under(records))), Cell(passes(records))]
         rows.append(Row(_name(variant), tuple(cells)))
         if left := unfinished(run.out, variant.folder):
             notes.append(f"{_name(variant)}: not finished: {', '.join(left)}.")
     for kind in dict.fromkeys(variant.kind for variant in found):
         without, with_it = (records for variant, records in found.items() if variant.kind == kind)
-        if len(without) and len(with_it):
+        whole = not any(unfinished(run.out, variant.folder) for variant in found if variant.kind == kind)
+        if len(without) and len(with_it) and whole:
             notes.append(f"{BASES[kind]}, all attacks: {_paired(right_under(without), right_under(with_it))}.")
     total = max((records["sample_hash"].nunique() for records in found.values() if len(records)), default=0)
     return PaperTable(
@@ -125,42 +121,53 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
     found = {variant: records for variant, records in found.items() if len(records)}
     if not found:
         return None
-    rows = []
+    rows, notes = list[Row](), list[str]()
+    printed = {"strength": PRINTED_STRENGTH, "steps": PRINTED_STEPS}.get(part, {}) if compared(run) else {}
     for variant, records in found.items():
-        theirs = ""
-        if run.profile.printed and variant.inference:
-            printed = {"strength": PRINTED_STRENGTH, "steps": PRINTED_STEPS}.get(part, {})
-            key = variant.epsilon / run.profile.epsilon if part == "strength" else variant.steps
-            theirs = f"{printed[key]:g}" if key in printed else ""
+        key = variant.epsilon / run.profile.epsilon if part == "strength" else variant.steps
+        theirs = f"{printed[key]:g}" if variant.inference and key in printed else ""
+        number = records["sample_hash"].nunique()
         cells = (
             Cell(_share(_natural(records))),
             Cell(_share(right_under(records)), theirs),
-            Cell(_passes(records)),
-            Cell(f"{records['seconds'].sum() / records['sample_hash'].nunique():.2f}"),
+            Cell(passes(records)),
+            Cell(f"{records['seconds'].sum() / number:.2f}"),
         )
-        rows.append(Row(_head(variant), cells))
+        rows.append(Row(_head(part, variant) + (f", N = {number}" if number < run.budget.sweep else ""), cells))
+        if left := unfinished(run.out, variant.folder):
+            notes.append(f"{_head(part, variant)}: not finished: {', '.join(left)}.")
     titles = {
         "strength": ("table-4.2", f"Table 4.2: {BASES[run.swept]} as attacks grow"),
         "steps": ("steps", "Steps of the inner optimisation (section 4.4)"),
         "readings": ("readings", "What the thesis leaves open or prints otherwise"),
     }
     name, title = titles[part]
-    count = max(records["sample_hash"].nunique() for records in found.values())
-    size = "the radius of the inference grows with the attack" if part == "strength" else f"Linf {epsilon(run.profile.epsilon)}"
+    size = (
+        "the radius of the inference grows with the attack"
+        if part == "strength"
+        else f"Linf {epsilon(run.profile.size(run.swept))}"
+    )
     return PaperTable(
         name,
         title,
         ("", "natural", "adversarial", "passes", "seconds per image"),
         tuple(rows),
         (
-            f"Accuracy in % on {count} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps, EoT "
-            f"{run.budget.eot}) in every gradient mode, worst counts; {size}.",
-            *warnings_of({_head(variant): records for variant, records in found.items()}),
+            f"Accuracy in % on {run.budget.sweep} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps, "
+            f"EoT {run.budget.eot}) in every gradient mode, worst counts; {size}."
+            + (" In brackets the thesis, under AutoAttack." if printed else ""),
+            *notes,
+            *warnings_of({_head(part, variant): records for variant, records in found.items()}),
         ),
     )
 
 
-def _head(variant: Variant) -> str:
-    if variant.part == "strength":
+def _head(part: str, variant: Variant) -> str:
+    if part == "strength":
         return f"{epsilon(variant.epsilon)}{' + inference' if variant.inference else ''}"
-    return str(variant.steps) if variant.part == "steps" else variant.reading
+    return str(variant.steps) if part == "steps" else variant.reading
+
+
+def compared(run: Run) -> bool:
+    """Whether the thesis's numbers belong beside those of the sweeps."""
+    return run.profile.printed and run.swept == "gaussian"

@@ -15,8 +15,9 @@ from gencls.eval import Diagnosis, mlvgm_attacks
 from gencls.eval.doctor.verdict import Check
 from recipes import diagnoses, mlvgm
 from recipes.purification import analyses, experiments, tables
-from recipes.purification.runs import ALPHAS, Run, slug
+from recipes.purification.runs import ALPHAS, Run
 from recipes.purification.settings import BUDGETS, PROFILES, Budget
+from recipes.records import slug
 
 LITTLE = Budget(
     count=2,

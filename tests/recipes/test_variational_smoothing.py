@@ -9,8 +9,6 @@ import torch
 
 from gencls import zoo
 from gencls.core import GenclsError
-from gencls.eval import Diagnosis
-from gencls.eval.doctor.verdict import Check
 from recipes import diagnoses, variational_smoothing
 from recipes.smoothing import experiments, figures, tables
 from recipes.smoothing.runs import READINGS, Run
