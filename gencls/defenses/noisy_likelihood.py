@@ -85,17 +85,16 @@ class NoisyLikelihood(nn.Module):
         own = torch.arange(self.num_classes, device=centres.device)
         total: Tensor = centres.new_zeros(centres.shape[:2])
         slopes = [torch.zeros_like(tensor) for tensor in needed]
-        for first in range(0, self.draws, per_pass):
-            count = min(per_pass, self.draws - first)
-            noise = torch.randn(len(centres), count, 1, *centres.shape[2:], dtype=centres.dtype, device=centres.device)
-            points = inputs[0].unsqueeze(1) + inputs[1].unsqueeze(1) * noise
+        noise = torch.randn(len(centres), self.draws, 1, *centres.shape[2:], dtype=centres.dtype, device=centres.device)
+        for some in noise.split(per_pass, dim=1):
+            points = inputs[0].unsqueeze(1) + inputs[1].unsqueeze(1) * some
             every = self._all_log_probs(points.flatten(0, 1))
             soft = every.diagonal(dim1=1, dim2=2)
             if needed:
                 for slope, more in zip(slopes, torch.autograd.grad(soft.sum(), needed), strict=True):
                     slope += more / self.draws
             counted = (every.argmax(2) == own).to(soft.dtype) if self.hard else soft.detach()
-            total += counted.view(len(centres), count, -1).sum(1)
+            total += counted.view(len(centres), some.shape[1], -1).sum(1)
         value = ((total + 0.5) / (self.draws + 1)).log() if self.hard else total / self.draws
         found = iter(slopes)
         return value, [next(found) if want else None for want in wanted]

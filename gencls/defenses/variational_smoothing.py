@@ -160,19 +160,19 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         if self.norm == "linf":
             return self.radius * (2 * torch.rand_like(images) - 1)
         normal = torch.randn_like(images)
-        length = torch.rand(len(images), dtype=images.dtype, device=images.device) ** (1 / images[0].numel())
-        return normal * (self.radius * length / normal.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+        share = torch.rand(len(images), dtype=images.dtype, device=images.device).pow(1 / images[0].numel())
+        lengths: Tensor = self.radius * share / normal.flatten(1).norm(dim=1)
+        return normal * lengths.view(-1, 1, 1, 1)
 
     def _direction(self, gradient: Tensor) -> Tensor:
         """The gradient's sign, or the gradient with L2 norm 1, for each image and class; zero stays zero."""
         if self.norm == "linf" and not gradient.requires_grad:
             return gradient.sign()
         largest = gradient.detach().abs().amax((2, 3, 4), keepdim=True)
-        scaled = gradient / largest.where(largest > 0, 1.0)  # squares of small ones would be zero
+        scaled: Tensor = gradient / largest.where(largest > 0, 1.0)  # squares of small ones would be zero
         if self.norm == "l2":
-            unit: Tensor = scaled / _length(scaled)
-            return unit
-        smooth = (scaled / _length(scaled.detach()) * scaled[0, 0].numel() ** 0.5).tanh()
+            return scaled / _length(scaled)
+        smooth: Tensor = (scaled / _length(scaled.detach()) * scaled[0, 0].numel() ** 0.5).tanh()
         return gradient.sign() + (smooth - smooth.detach())
 
     def _project(self, noise: Tensor) -> Tensor:

@@ -1,146 +1,136 @@
-"""What certificates of randomized smoothing cost beside the bare forward passes that they need, and beside the published loop.
+"""What smoothing costs, beside the bare passes that it contains.
 
-    python tests/benchmarks/bench_smoothing.py certify [ROUNDS]
+    python tests/benchmarks/bench_smoothing.py variational [ROUNDS]
+    python tests/benchmarks/bench_smoothing.py rows [ROUNDS]           variational smoothing with other sizes of its passes
 
-Digits and ``cnn-gaussian-mnist``, sigma 0.25. Process CPU time, interleaved; the medians are the figures to quote, ratios are
-formed within each round. Then the draws that ending early saves, at several sigma.
+Variational smoothing (K = 10, one step, S = 5), forward and gradient in each mode, of FashionMNIST's CNN at batches of 1, 16
+and 128 and of an untrained ResNet-18 on 32 x 32 pixels at batch 1, with keyed streams. "Bare" are N K rows forward and
+backward, then N K S rows forward, for a gradient and backward, in batches of 250 at most, without noise, search and streams.
+"Loop" is Algorithm 5 as it is written: one class after the other, one draw after the other. Process CPU time, interleaved; the
+medians are the figures to quote, ratios are formed within each round.
 """
 
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from statistics import median
 
-import numpy as np
 import torch
-from scipy.stats import norm
-from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
 from gencls import zoo
 from gencls.core import keyed
-from gencls.defenses import RandomizedSmoothing
+from gencls.defenses import VariationalSmoothing
 
-SIGMA, FIRST, DRAWS, ALPHA, CLASSES = 0.25, 100, 10_000, 0.001, 10
-CHUNKS = (50, 100, 200, 400, 1000, 4000)
+CLASSES, DRAWS, RADIUS, SIGMA = 10, 5, 8 / 255, 0.05
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
+def networks() -> dict[str, tuple[nn.Module, tuple[int, int, int], tuple[int, ...]]]:
+    """Network, shape of an image, batches."""
+    import torchvision
+
+    resnet = torchvision.models.resnet18(num_classes=CLASSES).eval().requires_grad_(False)
+    return {
+        "CNN": (zoo.load("cnn-fashion").requires_grad_(False), (1, 28, 28), (1, 16, 128)),
+        "ResNet-18": (resnet, (3, 32, 32), (1,)),
+    }
+
+
+def seconds(scores: Callable[[Tensor], Tensor], images: Tensor, *, gradient: bool) -> float:
+    """CPU seconds of the scores, or of them and the gradient of their cross-entropy."""
+    images = images.clone().requires_grad_(gradient)
     began = time.process_time()
-    work()
+    if gradient:
+        torch.autograd.grad(scores(images).log_softmax(1)[:, 0].sum(), images)
+    else:
+        with torch.no_grad():
+            scores(images)
     return time.process_time() - began
 
 
-@torch.no_grad()
-def bare_passes(network: nn.Module, noisy: Tensor, images: int, chunk: int) -> None:
-    """As many rows through the network as the certificates need, always the same ones."""
-    for draws in (FIRST, DRAWS) * images:
-        for first in range(0, draws, chunk):
-            network(noisy[: min(chunk, draws - first)])
+def loop(network: nn.Module, images: Tensor) -> Tensor:
+    """Algorithm 5 as it is written."""
+    scores = []
+    for k in range(CLASSES):
+        noise = ((2 * torch.rand_like(images) - 1) * RADIUS).requires_grad_()
+        with torch.enable_grad():
+            value = network(images.detach() + noise).log_softmax(1)[:, k].sum()
+            (slope,) = torch.autograd.grad(value, noise)
+        mean = (noise.detach() + 1.25 * RADIUS * slope.sign()).clamp(-RADIUS, RADIUS)
+        every = [network(images + mean + SIGMA * torch.randn_like(images)).log_softmax(1)[:, k] for _ in range(DRAWS)]
+        scores.append(torch.stack(every).mean(0))
+    return torch.stack(scores, dim=1)
 
 
-@torch.no_grad()
-def published(network: nn.Module, images: Tensor, batch: int) -> list[tuple[int, float]]:
-    """One image after the other, decisions counted by a Python loop, as in locuslab/smoothing."""
+def bare(network: nn.Module, images: Tensor, *, gradient: bool) -> float:
+    """CPU seconds of the passes alone."""
+    search = images.repeat_interleave(CLASSES, dim=0)
+    score = images.repeat_interleave(CLASSES * DRAWS, dim=0)
 
-    def counts(image: Tensor, draws: int) -> np.ndarray:
-        found = np.zeros(CLASSES, dtype=int)
-        while draws > 0:
-            size = min(batch, draws)
-            draws -= size
-            rows = image.repeat((size, 1, 1, 1))
-            for decision in network(rows + torch.randn_like(rows) * SIGMA).argmax(1).cpu().numpy():
-                found[decision] += 1
-        return found
+    def passes(rows: Tensor, backward: bool) -> None:
+        for part in rows.split(250):
+            part = part.detach().requires_grad_(backward)
+            with torch.set_grad_enabled(backward):
+                value = network(part).log_softmax(1)[:, 0].sum()
+            if backward:
+                torch.autograd.grad(value, part)
 
-    certificates = []
-    for image in images:
-        label = int(counts(image, FIRST).argmax())
-        lower = proportion_confint(counts(image, DRAWS)[label], DRAWS, alpha=2 * ALPHA, method="beta")[0]
-        certificates.append((label, SIGMA * float(norm.ppf(lower))) if lower >= 0.5 else (-1, 0.0))
-    return certificates
+    began = time.process_time()
+    passes(search, True)
+    passes(score, gradient)
+    return time.process_time() - began
 
 
-def certify(rounds: int) -> None:
-    """Chunks of any size beside bare passes of the same chunk and of the best one."""
+def compared(kind: str, defense: VariationalSmoothing, images: Tensor) -> dict[str, float]:
+    """CPU seconds of ours, of the bare passes and of the loop, for "forward" or a gradient mode."""
+    network, gradient = defense.likelihood.classifier, kind != "forward"
+    module = defense.surrogate(kind) if gradient else defense
+    with keyed(range(len(images))):
+        ours = seconds(module, images, gradient=gradient)
+    found = {"ours": ours, "bare": bare(network, images, gradient=gradient)}
+    if kind in ("forward", "frozen"):
+        found["loop"] = seconds(lambda x: loop(network, x), images, gradient=gradient)
+    return found
+
+
+def variational(rounds: int) -> None:
+    """Ours, the loop and the bare passes."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    network = zoo.load("cnn-gaussian-mnist").requires_grad_(False)
-    smoothed = RandomizedSmoothing(network, CLASSES, sigma=SIGMA)
-    images = zoo.load_data("mnist-embedded", "test", limit=3).images
-
-    noisy = images[:1] + SIGMA * torch.randn(max(CHUNKS), *images.shape[1:])
-
-    def own(chunk: int, *, streams: bool = False) -> None:
-        with keyed(range(len(images))) if streams else nullcontext():
-            found = smoothed.certify(images, n0=FIRST, n=DRAWS, alpha=ALPHA, chunk=chunk)
-        assert bool((found.draws == DRAWS).all())  # else ours would have less to do
-
-    variants: dict[str, Callable[[], object]] = {"keyed 400": lambda: own(400, streams=True)}
-    for chunk in CHUNKS:
-        variants[f"bare {chunk}"] = lambda chunk=chunk: bare_passes(network, noisy, len(images), chunk)
-        variants[f"certify {chunk}"] = lambda chunk=chunk: own(chunk)
-    for batch in (400, 1000):
-        variants[f"published {batch}"] = lambda batch=batch: published(network, images, batch)
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds + 1):  # the first round warms up
-        for name, work in variants.items():
-            seconds[name].append(cpu_seconds(work))
-    seconds = {name: taken[1:] for name, taken in seconds.items()}
-    best = min((f"bare {chunk}" for chunk in CHUNKS), key=lambda name: median(seconds[name]))
-    rows = len(images) * (FIRST + DRAWS)
-    for name, taken in seconds.items():
-        line = f"{name}: {1e6 * median(taken) / rows:.1f} us per draw, throughput of {best} {ratio(seconds[best], taken):.2f}"
-        kind, chunk = name.split()
-        if kind in ("certify", "keyed"):
-            line += f", of bare {chunk} {ratio(seconds[f'bare {chunk}'], taken):.2f}"
-            line += f", published 400 / it {ratio(seconds['published 400'], taken):.2f}"
-        print(line, flush=True)
-    found = smoothed.certify(images, n0=FIRST, n=DRAWS, alpha=ALPHA)
-    print("labels and radii:", list(zip(found.labels.tolist(), found.radii.tolist(), strict=True)))
-    print("published:       ", published(network, images, 400))
-    ending_early(smoothed, rounds)
+    for title, (network, shape, batches) in networks().items():
+        defense = VariationalSmoothing(network, CLASSES, radius=RADIUS, sigma=SIGMA, draws=DRAWS).eval()
+        for count in batches:
+            images = torch.rand(count, *shape)
+            for kind in ("forward", *defense.surrogates()):
+                taken = [compared(kind, defense, images) for _ in range(rounds + 1)][1:]  # the first warms up
+                times = ", ".join(f"{name} {1000 * median(one[name] for one in taken) / count:.2f}" for name in taken[0])
+                ratios = f"ours / bare {ratio(taken, 'ours', 'bare'):.2f}"
+                if "loop" in taken[0]:
+                    ratios += f", loop / ours {ratio(taken, 'loop', 'ours'):.2f}"
+                print(f"{title}, {count} images, {kind}: ms per image: {times}; {ratios}", flush=True)
 
 
-def ending_early(smoothed: RandomizedSmoothing, rounds: int, *, count: int = 50, n: int = 1000) -> None:
-    """Draws made of those asked for, and CPU time, by chunk."""
-    images = zoo.load_data("mnist-embedded", "test", limit=count).images
-    made = 0
-
-    def meter(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        nonlocal made
-        made += len(arguments[0])
-
-    smoothed.classifier.register_forward_pre_hook(meter)
-    for sigma in (0.25, 1.0):
-        harder = RandomizedSmoothing(smoothed.classifier, CLASSES, sigma=sigma)
-        methods = {"predict": harder.predict, "certify": lambda *a, **b: harder.certify(*a, n0=FIRST, **b).labels}  # noqa: B023
-        for name, method in methods.items():
-            seconds: dict[int, list[float]] = {chunk: [] for chunk in (50, 100, 200, 400)}
-            draws = dict.fromkeys(seconds, 0)
-            for _ in range(rounds):
-                for chunk, taken in seconds.items():
-                    made, began = 0, time.process_time()
-                    labels = method(images, n=n, chunk=chunk)
-                    taken.append(time.process_time() - began)
-                    draws[chunk] = made
-            times = ", ".join(
-                f"chunk {chunk}: {draws[chunk] / count:.0f} draws, {1000 * median(taken) / count:.1f} ms"
-                for chunk, taken in seconds.items()
-            )
-            print(
-                f"{name}, sigma {sigma}, n {n}, per image: {times}; abstains {int((labels < 0).sum())} of {count}", flush=True
-            )
+def rows(rounds: int) -> None:
+    """The frozen gradient with passes of several sizes."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    sizes = (50, 100, 256, 512, 1024, 8192)
+    for title, (network, shape, _) in networks().items():
+        count = 64 if title == "CNN" else 16
+        images = torch.rand(count, *shape)
+        taken: dict[int, list[float]] = {size: [] for size in sizes}
+        for _ in range(rounds + 1):
+            for size in sizes:
+                defense = VariationalSmoothing(network, CLASSES, radius=RADIUS, draws=DRAWS, max_rows=size).eval()
+                taken[size].append(seconds(defense, images, gradient=True))
+        times = ", ".join(f"{size}: {1000 * median(every[1:]) / count:.2f}" for size, every in taken.items())
+        print(f"{title}, {count} images, ms per image by max_rows: {times}", flush=True)
 
 
-def ratio(first: list[float], second: list[float]) -> float:
-    return median(one / other for one, other in zip(first, second, strict=True))
+def ratio(taken: list[dict[str, float]], first: str, second: str) -> float:
+    return median(one[first] / one[second] for one in taken)
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    parts = {"certify": certify}
-    chosen = [parts[arguments[0]]] if arguments else list(parts.values())
-    for part in chosen:
-        part(int(arguments[1]) if len(arguments) > 1 else 5)
+    arguments = sys.argv[1:] or ["variational"]
+    {"variational": variational, "rows": rows}[arguments[0]](int(arguments[1]) if len(arguments) > 1 else 7)

@@ -128,6 +128,26 @@ def test_projection_after_every_step():
     torch.testing.assert_close(found, inside)
 
 
+def test_direction_replaces_the_gradients():
+    # Descent by signs on a quadratic: each number goes to its centre by steps of lr, and then about it.
+    center, curvature, start = problems()
+    signs = {"steps": 400, "lr": 0.01, "optimizer": "gradient", "direction": lambda gradients: (gradients[0].sign(),)}
+    (found,) = minimize(quadratic(center, curvature), (start,), **signs)
+    assert (found - center).abs().max() <= 0.01
+    (first,) = minimize(quadratic(center, curvature), (start,), **{**signs, "steps": 1})
+    torch.testing.assert_close(first, start - 0.01 * (start - center).sign())
+
+
+def test_unrolled_gradient_goes_through_the_direction():
+    # z_1 = z_0 - lr (c (z_0 - m))^3, so dz_1 / dm = 3 lr c^3 (z_0 - m)^2
+    center, curvature, start = problems()
+    center.requires_grad_()
+    cubes = {"lr": 0.3, "optimizer": "gradient", "direction": lambda gradients: (gradients[0] ** 3,), "unroll": True}
+    (found,) = minimize(quadratic(center, curvature), (start,), steps=1, **cubes)
+    expected = 0.9 * curvature**3 * (start - center.detach()).square()
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), center)[0], expected)
+
+
 def test_without_a_step_the_projection_is_not_applied():
     center, curvature, start = problems()
     found = minimize(quadratic(center, curvature), (start,), steps=0, lr=0.1, project=lambda z: (0 * z[0],))[0]
