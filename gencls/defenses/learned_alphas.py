@@ -283,7 +283,8 @@ def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], di
         raise GenclsError(f"{path}: expected the file of a search for alphas, got something else: {error!r}") from None
     if not known:
         raise GenclsError(
-            f"{path}: expected a search for alphas of format {_FORMAT}, got {content['format']!r}, of another version; delete the file or take another path"
+            f"{path}: expected a search for alphas of format {_FORMAT}, got {content['format']!r}, of another version; delete "
+            "the file or take another path"
         )
     different = [name for name, value in settings.items() if found.get(name) != value]
     if different:

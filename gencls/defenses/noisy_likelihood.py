@@ -93,7 +93,9 @@ class NoisyLikelihood(nn.Module):
             if needed:
                 for slope, more in zip(slopes, torch.autograd.grad(soft.sum(), needed), strict=True):
                     slope += more / self.draws
-            counted = (every.argmax(2) == own).to(soft.dtype) if self.hard else soft.detach()
+            # Where all classes find noise that speaks for them, all may have all votes: probabilities decide, for half a vote.
+            votes = (every.argmax(2) == own) + soft.detach().exp() / (2 * self.draws)
+            counted = votes if self.hard else soft.detach()
             total += counted.view(len(centres), some.shape[1], -1).sum(1)
         value = ((total + 0.5) / (self.draws + 1)).log() if self.hard else total / self.draws
         found = iter(slopes)

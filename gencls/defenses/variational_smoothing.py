@@ -74,7 +74,8 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
                 1.25 d for one step, as Fast-AT does (Wong et al. 2020, arXiv:2001.03994), and 2.5 d / steps for several.
             objective: "maximize", or "minimize": eq. 4.9 as it is printed, where each class meets the noise worst for it.
             kl: whether scores subtract KL[q_y || p], eq. 4.8. The search is the same.
-            hard: whether only votes count (section 4.1): log((v + 1/2) / (S + 1)) for v of S draws whose largest score is y's.
+            hard: whether votes count (section 4.1): log((v + 1/2) / (S + 1)) for v of S draws whose largest score is y's.
+                Classes often have equally many: half the mean probability of y is added to v, which decides only then.
             max_rows: so many noisy images pass the classifier at once, but at least one draw of an image for every class.
 
         Raises:

@@ -54,11 +54,11 @@ def load(name: str, **overrides: Any) -> Defense:
 
     Args:
         name: one of :func:`names`, or of the trainings of ``gencls names`` together with ``weights``.
-        **overrides: ``weights`` for every name (path of a file that ``gencls train`` made; for the published networks, their
-            folder); ``sigma`` for noise (in [0, 1] pixel units; that of ND-VAE included) and blur (in pixels);
-            ``realisations`` and ``temperature`` for A-VAE; for ABS the keyword arguments of :func:`gencls.defenses.ABS`, for
-            the published networks those of :func:`gencls.zoo.official_abs.official_abs`; for the other autoencoders those of
-            :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
+        **overrides: ``weights`` for every name but ``resnet18-autoattack-cifar10`` (path of a file that ``gencls train``
+            made; for the published networks, their folder); ``sigma`` for noise (in [0, 1] pixel units; that of ND-VAE
+            included) and blur (in pixels); ``realisations`` and ``temperature`` for A-VAE; for ABS the keyword arguments of
+            :func:`gencls.defenses.ABS`, for the published networks those of :func:`gencls.zoo.official_abs.official_abs`; for
+            the other autoencoders those of :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
 
     Returns:
         The defense in eval mode, its parameters frozen.
@@ -75,7 +75,8 @@ def load(name: str, **overrides: Any) -> Defense:
     builder = _BUILDERS[name]
     for key in overrides:
         if key not in _overrides(builder):
-            raise GenclsError(f"{name}: expected overrides among {', '.join(_overrides(builder))}; got {key!r}")
+            known = ", ".join(_overrides(builder))
+            raise GenclsError(f"{name}: expected {f'overrides among {known}' if known else 'no overrides'}; got {key!r}")
     return builder(**overrides).eval().requires_grad_(False)
 
 
