@@ -78,17 +78,23 @@ def test_inference_meets_every_attack_through_both_gradients(run, page):
 
 
 def test_the_worst_attack_and_gradient_count(run, page):
-    records = pd.DataFrame(
-        [
-            ("a", "pgd", "frozen", True),
-            ("a", "pgd", "unrolled", False),
-            ("a", "square", "none", True),
-            ("b", "square", "none", True),
-        ],
-        columns=["sample_hash", "attack", "gradient", "majority_correct"],
-    )
-    assert tables.right_under(records).to_dict() == {"a": False, "b": True}
-    assert tables.right_under(records, ("square",)).to_dict() == {"a": True, "b": True}
+    rows = [("a", "pgd", True, True), ("a", "pgd", False, True), ("a", "square", True, True), ("b", "square", True, True)]
+    rows += [("c", "square", True, False)]  # wrong without any attack
+    records = pd.DataFrame(rows, columns=["sample_hash", "attack", "majority_correct", "clean_majority_correct"])
+    assert tables.right_under(records).to_dict() == {"a": False, "b": True, "c": False}
+    assert tables.right_under(records, ("square",)).to_dict() == {"a": True, "b": True, "c": False}
+
+
+def test_the_thesis_stands_beside_its_own_base_model_only(run):
+    printed = replace(run, profile=replace(PROFILES["smoke"], printed=True))
+    assert tables.compared(printed)
+    assert not tables.compared(replace(printed, kinds=("robust",)))
+    assert not tables.compared(run)
+
+
+def test_unknown_base_models_are_named(run):
+    with pytest.raises(GenclsError, match="expected some of pretrained, gaussian, robust, got combined"):
+        variational_smoothing.main(replace(run, kinds=("combined",)))
 
 
 def test_readings_are_different_defenses(run):
