@@ -4,19 +4,31 @@ A class's score depends on no other class's noise. So one backward pass finds th
 forward pass of the same rows, and no graph is kept.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, select
 
-__all__ = ["NoisyLikelihood", "UnrolledByClass", "per_class"]
+__all__ = ["NoisyLikelihood", "UnrolledByClass", "in_parts", "per_class"]
+
+Result = TypeVar("Result")
 
 
 def per_class(images: Tensor) -> Tensor:
     """Images (N, C, H, W) as (N, 1, C, H, W); a copy for each class, (N, K, C, H, W), as it is."""
     return images if images.ndim == 5 else images.unsqueeze(1)
+
+
+def in_parts(images: Tensor, size: int, work: Callable[[Tensor], Result]) -> list[Result]:
+    """What ``work`` makes of so many images at a time, each image drawing from its own stream."""
+    results = []
+    for rows in torch.arange(len(images)).split(max(1, size)):
+        with select(rows):
+            results.append(work(images[rows]))
+    return results
 
 
 class NoisyLikelihood(nn.Module):

@@ -13,9 +13,9 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, Latents, minimize, select
+from gencls.core import BayesClassifier, GenclsError, Latents, minimize
 from gencls.core.inference import Optimizer
-from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, per_class
+from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
 from gencls.defenses.regularizers import GaussianKL
 
 __all__ = ["VariationalPosteriorSmoothing"]
@@ -80,10 +80,7 @@ class VariationalPosteriorSmoothing(BayesClassifier[Latents]):
         images = per_class(images)
         if images.requires_grad:  # the caller keeps the whole graph
             return self._ascend(images)
-        parts = []
-        for rows in torch.arange(len(images)).split(max(1, self.likelihood.max_rows // self.num_classes)):
-            with select(rows):  # each image draws from its own stream
-                parts.append(self._ascend(images[rows]))
+        parts = in_parts(images, self.likelihood.max_rows // self.num_classes, self._ascend)
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
     def log_joint(self, images: Tensor, q: Latents) -> Tensor:

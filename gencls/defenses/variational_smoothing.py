@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, minimize, select
-from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, per_class
+from gencls.core import BayesClassifier, GenclsError, minimize
+from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
 
 __all__ = ["VariationalSmoothing"]
 
@@ -113,11 +113,7 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         images = per_class(images)
         if images.requires_grad:  # the caller keeps the whole graph
             return self._search(images)
-        parts = []
-        for rows in torch.arange(len(images)).split(max(1, self.likelihood.max_rows // self.num_classes)):
-            with select(rows):  # each image draws from its own stream
-                parts.append(self._search(images[rows]))
-        return torch.cat(parts)
+        return torch.cat(in_parts(images, self.likelihood.max_rows // self.num_classes, self._search))
 
     def log_joint(self, images: Tensor, q: Tensor) -> Tensor:
         """The score of each class with the means q, (N, K), from fresh noise."""

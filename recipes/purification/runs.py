@@ -71,10 +71,11 @@ class Run:
         return weights_path(name, self.weights)
 
     def require(self) -> None:
-        """Check before the first measurement that all weights are there.
+        """Check before the first measurement that all weights are there and fit.
 
         Raises:
-            GenclsError: for a name of no training; naming the commands that make what is missing.
+            GenclsError: for a name of no training; naming the commands that make what is missing; for a training whose images
+                have another shape.
         """
         if self.profile.task and self.profile.generator not in _PUBLISHED:
             raise GenclsError(
@@ -88,9 +89,12 @@ class Run:
             )
         ours = () if self.profile.task else (self.profile.generator,)
         needed = (*ours, self.profile.classifier, *self.profile.baselines.values())
-        for name in needed:
-            preset(name)
+        made_for = {name: preset(name).image_shape for name in needed}
         require_weights({name: self.path(name) for name in needed}, self.weights)
+        shape = tuple(self.data.images.shape[1:])
+        for name, other in () if self.profile.task else made_for.items():
+            if other != shape:
+                raise GenclsError(f"{name}: expected a training for images {shape}, as those of {self.data.name}, got {other}")
 
     def claim(self) -> None:
         """Make the folder of the run, or check that it is this run's.

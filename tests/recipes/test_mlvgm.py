@@ -259,6 +259,16 @@ def test_missing_weights_name_the_commands(run):
         lost.require()
 
 
+def test_generators_that_do_not_fit_are_refused(run, tmp_path):
+    for task, name, said in (
+        ("smoke", "nvae-faces", r"nvae-faces: expected a training for images \(1, 28, 28\)"),
+        ("paper-gender", "nvae-mnist", "expected none for the paper's own tasks"),
+    ):
+        with pytest.raises(GenclsError, match=said):
+            mlvgm.main(replace(run, profile=replace(PROFILES[task], generator=name), out=tmp_path / task))
+        assert not (tmp_path / task).exists()
+
+
 def test_an_unknown_classifier_is_named(run):
     with pytest.raises(GenclsError, match="unknown training 'cnn-mnits'; expected one of cnn-mnist"):
         replace(run, profile=replace(run.profile, classifier="cnn-mnits")).require()
