@@ -15,9 +15,10 @@ __all__ = ["fingerprint"]
 def fingerprint(module: nn.Module) -> str:
     """A key of a module: classes, ``extra_repr``, public attributes, parameters and buffers of all its parts.
 
-    Attributes count if they are numbers, strings, tensors, arrays, functions (with their defaults and what they close over;
-    their bytecode differs between versions of Python), or containers or dataclasses of these. What is stored in other objects
-    or in private attributes is not seen: a module that keeps settings there names them in ``extra_repr``.
+    Attributes count if they are numbers, strings, tensors, arrays, functions, or containers or dataclasses of these. Functions
+    of torch and of this package count by name, as classes do; others with bytecode, which differs between versions of Python,
+    defaults and what they close over. What is stored in other objects or in private attributes is not seen: a module that
+    keeps settings there names them in ``extra_repr``.
     """
     digest = hashlib.sha256()
     for name, part in module.named_modules():
@@ -48,10 +49,16 @@ def _plain(value: Any) -> str:
     if hasattr(value, "__dataclass_fields__"):
         return type(value).__qualname__ + _plain(vars(value))
     if hasattr(value, "__qualname__"):  # a function or a class
-        code = getattr(value, "__code__", None)
+        code = None if _known(value) else getattr(value, "__code__", None)
         body = "" if code is None else hashlib.sha256(code.co_code + _constants(code)).hexdigest()
         return f"{value.__module__}.{value.__qualname__} {body}{_bound(value)}"
     return ""
+
+
+def _known(function: Any) -> bool:
+    """Whether the name of a function, or class, says all."""
+    package = str(function.__module__).partition(".")[0]
+    return package in ("torch", "gencls") and "<" not in function.__qualname__  # <lambda>, <locals>
 
 
 def _bound(function: Any) -> str:
