@@ -164,6 +164,13 @@ def test_without_a_data_root_the_error_says_how_to_give_one(name: str) -> None:
             load_data(name, split)
 
 
+@pytest.mark.parametrize("name", [name for name in data_names() if name != "mnist-embedded"])
+def test_a_data_root_that_is_no_folder(name: str, tmp_path: Path) -> None:
+    # Also where the files could be found elsewhere (FashionMNIST): what was asked for is not passed over.
+    with pytest.raises(GenclsError, match=f"^{name}: expected the folder of the data sets, got .*nowhere"):
+        load_data(name, split_names(name)[0], root=tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "imagenette"])
 def test_a_download_needs_a_place(name: str) -> None:
     with pytest.raises(GenclsError, match="pass root= or set GENCLS_DATA"):

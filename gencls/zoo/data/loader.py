@@ -132,6 +132,8 @@ def _open(name: str, split: str, root: str | Path | None, *, download: bool) -> 
     place = _data_root(root)
     if name == "mnist-embedded":
         return open_embedded(split)
+    if place is not None and not place.is_dir() and not download:
+        raise GenclsError(f"{name}: expected the folder of the data sets, got {place}, which is no folder")
     if name in _PROCEDURES:
         return _PROCEDURES[name][1](split, place)
     if name in TORCHVISION_SPLITS:
