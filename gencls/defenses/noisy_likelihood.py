@@ -22,12 +22,16 @@ def per_class(images: Tensor) -> Tensor:
     return images if images.ndim == 5 else images.unsqueeze(1)
 
 
-def in_parts(images: Tensor, size: int, work: Callable[[Tensor], Result]) -> list[Result]:
-    """What ``work`` makes of so many images at a time, each image drawing from its own stream."""
+def in_parts(count: int, size: int, work: Callable[[slice], Result]) -> list[Result]:
+    """What ``work`` makes of so many of the images at a time, each image drawing from its own stream."""
+    size = max(1, size)
+    if count <= size:
+        return [work(slice(0, count))]
     results = []
-    for rows in torch.arange(len(images)).split(max(1, size)):
-        with select(rows):
-            results.append(work(images[rows]))
+    for first in range(0, count, size):
+        rows = slice(first, min(first + size, count))
+        with select(torch.arange(rows.start, rows.stop)):
+            results.append(work(rows))
     return results
 
 
@@ -78,13 +82,14 @@ class NoisyLikelihood(nn.Module):
     def estimate(self, centres: Tensor, spread: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, list[Tensor | None]]:
         """The estimates, and the derivatives of the soft ones by centres and spread where they are wanted."""
         per_pass = max(1, min(self.draws, self.max_rows // self.num_classes))
-        values, slopes = [], []
-        for rows in torch.arange(len(centres)).split(max(1, self.max_rows // (self.num_classes * per_pass))):
-            with select(rows), torch.set_grad_enabled(any(wanted)):  # each image draws from its own stream
-                value, slope = self._part(centres[rows], spread[rows], wanted, per_pass)
-            values.append(value)
-            slopes.append(slope)
-        return torch.cat(values), [torch.cat(parts) if parts[0] is not None else None for parts in zip(*slopes, strict=True)]
+        with torch.set_grad_enabled(any(wanted)):
+            parts = in_parts(
+                len(centres),
+                self.max_rows // (self.num_classes * per_pass),
+                lambda rows: self._part(centres[rows], spread[rows], wanted, per_pass),
+            )
+        values, *slopes = zip(*parts, strict=True)
+        return torch.cat(values), [None if found[0] is None else torch.cat(found) for found in slopes]
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -93,40 +98,47 @@ class NoisyLikelihood(nn.Module):
     def _part(self, centres: Tensor, spread: Tensor, wanted: tuple[bool, bool], per_pass: int) -> Any:
         """As :meth:`estimate`, for a few images and some draws at a time."""
         inputs = [tensor.detach().requires_grad_(want) for tensor, want in zip((centres, spread), wanted, strict=True)]
-        needed = [tensor for tensor in inputs if tensor.requires_grad]
-        own = torch.arange(self.num_classes, device=centres.device)
-        total: Tensor = centres.new_zeros(centres.shape[:2])
+        needed = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want]
+        count, _, *shape = centres.shape
+        total: Tensor = centres.new_zeros(count, self.num_classes)
         slopes = [torch.zeros_like(tensor) for tensor in needed]
-        noise = torch.randn(len(centres), self.draws, 1, *centres.shape[2:], dtype=centres.dtype, device=centres.device)
+        noise = torch.randn(count, self.draws, 1, *shape, dtype=centres.dtype, device=centres.device)
         for some in noise.split(per_pass, dim=1):
             points = inputs[0].unsqueeze(1) + inputs[1].unsqueeze(1) * some
             every = self._all_log_probs(points.flatten(0, 1))
             soft = every.diagonal(dim1=1, dim2=2)
             if needed:
-                for slope, more in zip(slopes, torch.autograd.grad(soft.sum(), needed), strict=True):
-                    slope += more / self.draws
-            # Where all classes find noise that speaks for them, all may have all votes: probabilities decide, for half a vote.
-            votes = (every.argmax(2) == own) + soft.detach().exp() / (2 * self.draws)
-            counted = votes if self.hard else soft.detach()
-            total += counted.view(len(centres), some.shape[1], -1).sum(1)
+                for slope, more in zip(slopes, torch.autograd.grad(soft.sum() / self.draws, needed), strict=True):
+                    slope += more
+            counted = self._votes(every.detach()) if self.hard else soft.detach()
+            total += counted.view(count, -1, self.num_classes).sum(1)
         value = ((total + 0.5) / (self.draws + 1)).log() if self.hard else total / self.draws
         found = iter(slopes)
-        return value, [next(found) if want else None for want in wanted]
+        return value, *(next(found) if want else None for want in wanted)
+
+    def _votes(self, every: Tensor) -> Tensor:
+        """Which of the draws (M, K, K) see their class, (M, K).
+
+        Where all classes find noise that speaks for them, all may have all votes: probabilities decide, for half a vote.
+        """
+        own = torch.arange(self.num_classes, device=every.device)
+        return (every.argmax(2) == own) + every.diagonal(dim1=1, dim2=2).exp() / (2 * self.draws)
 
     def _all_log_probs(self, points: Tensor) -> Tensor:
         """(M, K, C, H, W) -> (M, K, K), the last dimension that of the softmax."""
+        count = len(points)
         scores: Tensor = self.classifier(points.flatten(0, 1))
-        if scores.shape != (points.shape[0] * self.num_classes, self.num_classes):
+        if scores.shape != (count * self.num_classes, self.num_classes):
             raise GenclsError(
-                f"variational smoothing: expected {self.num_classes} scores for each of {points.shape[0] * self.num_classes} "
-                f"images, got shape {tuple(scores.shape)}"
+                f"variational smoothing: expected {self.num_classes} scores for each of {count * self.num_classes} images, "
+                f"got shape {tuple(scores.shape)}"
             )
         if torch.is_grad_enabled() and points.requires_grad and not scores.requires_grad:
             raise GenclsError(
                 "variational smoothing: expected a classifier whose scores have a gradient, got detached ones (votes, or "
                 "no_grad inside); wrap one that has an approximate gradient, for instance BPDA"
             )
-        return scores.log_softmax(1).view(points.shape[0], self.num_classes, self.num_classes)
+        return scores.log_softmax(1).view(count, self.num_classes, self.num_classes)
 
 
 class _WithSlopes(torch.autograd.Function):
@@ -169,14 +181,15 @@ class UnrolledByClass(nn.Module):
 
     def scores_and_slopes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (N, K) and their derivatives (N, K, C, H, W)."""
-        scores, slopes = [], []
-        for rows in torch.arange(len(images)).split(self.per_graph):
-            with select(rows), torch.enable_grad():  # each image draws from its own stream
-                copies = images[rows].detach().unsqueeze(1).repeat(1, self.defense.num_classes, 1, 1, 1).requires_grad_()
-                score = self.defense.log_joint(copies, self.defense.infer(copies))
-                slopes.append(torch.autograd.grad(score.sum(), copies)[0])
-            scores.append(score.detach())
+        parts = in_parts(len(images), self.per_graph, lambda rows: self._part(images[rows]))
+        scores, slopes = zip(*parts, strict=True)
         return torch.cat(scores), torch.cat(slopes)
+
+    @torch.enable_grad()
+    def _part(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        copies = images.detach().unsqueeze(1).repeat(1, self.defense.num_classes, 1, 1, 1).requires_grad_()
+        score = self.defense.log_joint(copies, self.defense.infer(copies))
+        return score.detach(), torch.autograd.grad(score.sum(), copies)[0]
 
 
 class _UnrolledWithSlopes(torch.autograd.Function):

@@ -80,7 +80,8 @@ class VariationalPosteriorSmoothing(BayesClassifier[Latents]):
         images = per_class(images)
         if images.requires_grad:  # the caller keeps the whole graph
             return self._ascend(images)
-        parts = in_parts(images, self.likelihood.max_rows // self.num_classes, self._ascend)
+        size = self.likelihood.max_rows // self.num_classes
+        parts = in_parts(len(images), size, lambda rows: self._ascend(images[rows]))
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
     def log_joint(self, images: Tensor, q: Latents) -> Tensor:

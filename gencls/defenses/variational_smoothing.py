@@ -113,7 +113,8 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         images = per_class(images)
         if images.requires_grad:  # the caller keeps the whole graph
             return self._search(images)
-        return torch.cat(in_parts(images, self.likelihood.max_rows // self.num_classes, self._search))
+        size = self.likelihood.max_rows // self.num_classes
+        return torch.cat(in_parts(len(images), size, lambda rows: self._search(images[rows])))
 
     def log_joint(self, images: Tensor, q: Tensor) -> Tensor:
         """The score of each class with the means q, (N, K), from fresh noise."""
@@ -175,7 +176,8 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
     def _project(self, noise: Tensor) -> Tensor:
         """Onto the ball, (N, K, C, H, W)."""
         if self.norm == "linf":
-            return noise.clamp(-self.radius, self.radius).detach() + (noise - noise.detach())
+            inside = noise.clamp(-self.radius, self.radius)
+            return inside.detach() + (noise - noise.detach()) if noise.requires_grad else inside
         factor: Tensor = self.radius / _length(noise)
         return noise * factor.clamp(max=1.0)
 
