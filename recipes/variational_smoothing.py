@@ -15,6 +15,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a file
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
     made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
     made.add_argument("--bases", nargs="+", choices=BASES, default=tuple(BASES), help="kinds of base models; default all")
+    made.add_argument("--data", help="another data set for the same base models, such as cifar10-lossless for cifar10")
     made.add_argument("--n", type=int, help="the most attacked images of any table; default as the budget says")
     made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
     made.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")
@@ -100,6 +102,7 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
         GenclsError: for data or a device that are not there.
     """
     profile = PROFILES[chosen.profile]
+    profile = replace(profile, data=chosen.data or profile.data)
     name = chosen.budget or ("smoke" if chosen.profile == "smoke" else "reduced")
     budget = BUDGETS[name] if chosen.n is None else BUDGETS[name].of(chosen.n)
     largest = min(

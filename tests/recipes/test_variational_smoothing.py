@@ -140,6 +140,9 @@ def test_command_lines_make_runs(tmp_path):
     planned = variational_smoothing.plan(variational_smoothing.parser().parse_args(words), "as told")
     assert (planned.budget.count, planned.budget.sweep, planned.budget.certified) == (3, 3, 3)
     assert planned.out == tmp_path / "smoke-smoke"
+    other = variational_smoothing.parser().parse_args([*words, "--profile", "cifar10", "--data", "mnist-embedded"])
+    planned = variational_smoothing.plan(other, "as told")
+    assert planned.data.name == planned.profile.data == "mnist-embedded"
     with pytest.raises(GenclsError, match="at least one image"):
         variational_smoothing.plan(variational_smoothing.parser().parse_args(["--n", "0"]), "")
     with pytest.raises(SystemExit):
