@@ -11,7 +11,7 @@ from gencls.core.errors import GenclsError
 from gencls.core.fingerprint import fingerprint
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.inference import minimize
-from gencls.core.rng import Streams, branch, draws, keyed, repeated, seeded, select, stream_seed
+from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, seeded, select, stream_seed
 from gencls.core.surrogate import BPDA, EoT, Unrolled
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "minimize",
     "repeat_rows",
     "repeated",
+    "rows_per_stream",
     "seeded",
     "select",
     "stream_seed",

@@ -1,6 +1,7 @@
 """Content keys of modules: what a result belongs to."""
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -56,9 +57,12 @@ def _plain(value: Any) -> str:
 
 
 def _known(function: Any) -> bool:
-    """Whether the name of a function, or class, says all."""
-    package = str(function.__module__).partition(".")[0]
-    return package in ("torch", "gencls") and "<" not in function.__qualname__  # <lambda>, <locals>
+    """Whether a function, or class, of torch or of this package can be found under its name, which then says all."""
+    name = str(function.__module__)
+    found: Any = sys.modules.get(name)
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return name.partition(".")[0] in ("torch", "gencls") and found is function  # not what only bears its name
 
 
 def _bound(function: Any) -> str:

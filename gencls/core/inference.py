@@ -72,22 +72,23 @@ def minimize(
         before, values = latents, objective(latents)
         going = None if keep is None else keep(step, values.detach())
         gradients = torch.autograd.grad(values.sum(), latents, create_graph=unroll)
-        if direction is not None:
-            gradients = direction(gradients)
-        if optimizer == "gradient":
-            latents = tuple(z - lr * g for z, g in zip(latents, gradients, strict=True))
-        else:
-            mean = tuple(betas[0] * m + (1 - betas[0]) * g for m, g in zip(mean, gradients, strict=True))
-            square = tuple(betas[1] * v + (1 - betas[1]) * g * g for v, g in zip(square, gradients, strict=True))
-            scale, correction = lr / (1 - betas[0] ** step), 1 - betas[1] ** step
-            latents = tuple(
-                z - scale * m / ((v / correction).clamp_min(_TINY).sqrt() + eps)
-                for z, m, v in zip(latents, mean, square, strict=True)
-            )
-        if project is not None:
-            latents = project(latents)
-        if going is not None:
-            latents = tuple(_where(going, new, old) for new, old in zip(latents, before, strict=True))
+        with torch.set_grad_enabled(unroll):
+            if direction is not None:
+                gradients = direction(gradients)
+            if optimizer == "gradient":
+                latents = tuple(z - lr * g for z, g in zip(latents, gradients, strict=True))
+            else:
+                mean = tuple(betas[0] * m + (1 - betas[0]) * g for m, g in zip(mean, gradients, strict=True))
+                square = tuple(betas[1] * v + (1 - betas[1]) * g * g for v, g in zip(square, gradients, strict=True))
+                scale, correction = lr / (1 - betas[0] ** step), 1 - betas[1] ** step
+                latents = tuple(
+                    z - scale * m / ((v / correction).clamp_min(_TINY).sqrt() + eps)
+                    for z, m, v in zip(latents, mean, square, strict=True)
+                )
+            if project is not None:
+                latents = project(latents)
+            if going is not None:
+                latents = tuple(_where(going, new, old) for new, old in zip(latents, before, strict=True))
     return latents if unroll else tuple(level.detach() for level in latents)
 
 

@@ -17,7 +17,19 @@ from torch import Tensor
 
 from gencls.core.random_functions import KeyedDraws
 
-__all__ = ["Streams", "branch", "draws", "keyed", "present_rows", "repeatable", "repeated", "seeded", "select", "stream_seed"]
+__all__ = [
+    "Streams",
+    "branch",
+    "draws",
+    "keyed",
+    "present_rows",
+    "repeatable",
+    "repeated",
+    "rows_per_stream",
+    "seeded",
+    "select",
+    "stream_seed",
+]
 
 
 @contextmanager
@@ -138,9 +150,24 @@ def draws(numbers: range) -> Any:
     return _rows(lambda rows: [(*key, number) for key in rows for number in numbers])
 
 
-def select(indices: Tensor) -> Any:
-    """Inside the block the batch consists of these rows only, as after ``images[indices]``. Without streams: nothing."""
-    return _rows(lambda rows: [rows[i] for i in indices.tolist()])
+def rows_per_stream(count: int) -> int:
+    """How many consecutive rows of a batch of so many draw from one stream; 1 without streams, 0 if there is one for all."""
+    streams = _active.get()
+    if streams is None:
+        return 1
+    each, rest = divmod(count, len(streams.rows))
+    return 0 if rest else each
+
+
+def select(indices: Tensor, count: int | None = None) -> Any:
+    """Inside the block the batch consists of these rows only, as after ``images[indices]``. Without streams: nothing.
+
+    Args:
+        indices: int64, which ones.
+        count: number of rows that they are chosen from, r consecutive ones per stream; None: one per stream.
+    """
+    per_stream = 1 if count is None else rows_per_stream(count)
+    return _rows(lambda rows: [rows[i // per_stream] for i in indices.tolist()] if per_stream else rows)
 
 
 def branch(indices: Tensor, numbers: Sequence[int]) -> Any:

@@ -213,7 +213,7 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
             return self._descend(images, q, steps)
         chunks = []
         for rows in torch.arange(len(images)).split(fit):
-            with select(rows) if self.variational else nullcontext():  # each image draws from its own stream
+            with select(rows, len(images)) if self.variational else nullcontext():  # each image draws from its own stream
                 chunks.append(self._descend(images[rows], None if q is None else tuple(level[rows] for level in q), steps))
         return tuple(torch.cat(levels) for levels in zip(*chunks, strict=True))
 

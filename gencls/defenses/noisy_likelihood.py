@@ -10,11 +10,23 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, select
+from gencls.core import BayesClassifier, GenclsError, rows_per_stream, select
 
-__all__ = ["NoisyLikelihood", "UnrolledByClass", "in_parts", "per_class"]
+__all__ = ["NoisyLikelihood", "UnrolledByClass", "check_sigma", "in_parts", "per_class"]
 
 Result = TypeVar("Result")
+
+_LARGEST = 4.0  # the largest sigma of the papers is 1; beyond this it was surely meant for pixels in 0..255
+
+
+def check_sigma(sigma: float, *, name: str) -> None:
+    """Check a standard deviation of noise on images.
+
+    Raises:
+        GenclsError: it is not in (0, 4].
+    """
+    if not 0 < sigma <= _LARGEST:
+        raise GenclsError(f"{name}: expected sigma in (0, {_LARGEST:g}] in [0, 1] pixel units (64/255, not 64), got {sigma}")
 
 
 def per_class(images: Tensor) -> Tensor:
@@ -23,15 +35,20 @@ def per_class(images: Tensor) -> Tensor:
 
 
 def in_parts(count: int, size: int, work: Callable[[slice], Result]) -> list[Result]:
-    """What ``work`` makes of so many of the images at a time, each image drawing from its own stream."""
+    """What ``work`` makes of so many of the images at a time, each image drawing from its own stream.
+
+    Images that share a stream are parted in the same way whatever else is in the batch.
+    """
     size = max(1, size)
     if count <= size:
         return [work(slice(0, count))]
+    shared = rows_per_stream(count) or count
+    block = max(1, size // shared) * shared
     results = []
-    for first in range(0, count, size):
-        rows = slice(first, min(first + size, count))
-        with select(torch.arange(rows.start, rows.stop)):
-            results.append(work(rows))
+    for start in range(0, count, block):
+        for part in torch.arange(start, min(start + block, count)).split(min(block, size)):
+            with select(part, count):
+                results.append(work(slice(int(part[0]), int(part[-1]) + 1)))
     return results
 
 

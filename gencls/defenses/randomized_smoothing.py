@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from gencls.core import BPDA, Defense, GenclsError, check_eval_mode, check_images, select
 from gencls.defenses.confidence import clopper_pearson, empirical_bernstein, majority_p_value
+from gencls.defenses.noisy_likelihood import check_sigma
 
 __all__ = ["Certificate", "RandomizedSmoothing"]
 
 Votes = Literal["hard", "soft"]
 
 _ABSTAIN = -1
-_LARGEST = 4.0  # the paper's largest sigma is 1; beyond this it was surely meant for pixels in 0..255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +85,7 @@ class RandomizedSmoothing(Defense):
             GenclsError: for settings out of range.
         """
         super().__init__()
-        if not 0 < sigma <= _LARGEST:
-            raise GenclsError(
-                f"RandomizedSmoothing: expected sigma in (0, {_LARGEST:g}] in [0, 1] pixel units (64/255, not 64), got {sigma}"
-            )
+        check_sigma(sigma, name="RandomizedSmoothing")
         if num_classes < 2 or draws < 1 or votes not in get_args(Votes):
             raise GenclsError(
                 f"RandomizedSmoothing: expected num_classes >= 2, draws >= 1 and votes 'hard' or 'soft', "
@@ -229,8 +226,8 @@ class RandomizedSmoothing(Defense):
         if self.votes == "soft":
             probabilities = scores.double().softmax(2)
             return probabilities.sum(1), probabilities.square().sum(1)
-        winners = scores.argmax(2)
-        ones = torch.ones_like(winners, dtype=torch.float64)
+        winners = scores.argmax(2)  # of NaN as well: a vote of NaN keeps it visible
+        ones = torch.where(scores.isnan().any(2), torch.nan, 1.0).double()
         counts = ones.new_zeros(len(scores), self.num_classes).scatter_add_(1, winners, ones)
         return counts, counts
 

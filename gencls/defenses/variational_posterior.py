@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, Latents, minimize
 from gencls.core.inference import Optimizer
-from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
+from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, check_sigma, in_parts, per_class
 from gencls.defenses.regularizers import GaussianKL
 
 __all__ = ["VariationalPosteriorSmoothing"]
@@ -49,7 +49,7 @@ class VariationalPosteriorSmoothing(BayesClassifier[Latents]):
         Args:
             classifier: f, images (M, C, H, W) -> scores (M, K), normalising inside, in eval mode; noise leaves [0, 1].
             num_classes: K >= 2.
-            sigma: standard deviation of the prior, > 0 in [0, 1] pixel units.
+            sigma: standard deviation of the prior, in (0, 4] in [0, 1] pixel units.
             draws: S >= 1, for the score.
             steps: >= 0; 0 leaves the prior, which is randomized smoothing with mean log probabilities.
             lr: step size in units of the prior, > 0.
@@ -60,10 +60,11 @@ class VariationalPosteriorSmoothing(BayesClassifier[Latents]):
             GenclsError: for numbers out of range or an unknown optimizer.
         """
         super().__init__()
-        if not 0 < sigma < torch.inf or steps < 0 or not 0 < lr < torch.inf or optimizer not in get_args(Optimizer):
+        check_sigma(sigma, name="VariationalPosteriorSmoothing")
+        if steps < 0 or not 0 < lr < torch.inf or optimizer not in get_args(Optimizer):
             raise GenclsError(
-                "VariationalPosteriorSmoothing: expected a finite sigma > 0, steps >= 0, a finite lr > 0 and optimizer among "
-                f"adam, gradient, got {sigma}, {steps}, {lr} and {optimizer!r}"
+                "VariationalPosteriorSmoothing: expected steps >= 0, a finite lr > 0 and optimizer among adam, gradient, "
+                f"got {steps}, {lr} and {optimizer!r}"
             )
         self.likelihood = NoisyLikelihood(classifier, num_classes, draws=draws, hard=False, max_rows=max_rows)
         self.kl = GaussianKL()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, minimize
-from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
+from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, check_sigma, in_parts, per_class
 
 __all__ = ["VariationalSmoothing"]
 
@@ -65,9 +65,10 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         Args:
             classifier: f, images (M, C, H, W) -> scores (M, K), normalising inside, in eval mode; noise leaves [0, 1].
             num_classes: K >= 2.
-            radius: d >= 0 in [0, 1] pixel units; in the thesis that of the attacks. 0 does not search: mu_y = 0.
+            radius: d >= 0 in [0, 1] pixel units, for Linf at most 1; in the thesis that of the attacks. Without one (0) there is
+                no search: mu_y = 0.
             norm: p, "linf" or "l2".
-            sigma: standard deviation of the noise, > 0; 0.05 in the thesis.
+            sigma: standard deviation of the noise, in (0, 4]; 0.05 in the thesis.
             draws: S >= 1; 5 in the thesis.
             steps: of the search, >= 1; 1 in the thesis.
             step_size: what a step adds: to each pixel for Linf, as an L2 length for L2; > 0. Not in the thesis. None takes
@@ -87,10 +88,11 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
                 f"VariationalSmoothing: expected norm among {', '.join(get_args(Norm))} and objective among "
                 f"{', '.join(get_args(Objective))}, got {norm!r} and {objective!r}"
             )
-        if not 0 <= radius < torch.inf or not 0 < sigma < torch.inf:
+        check_sigma(sigma, name="VariationalSmoothing")
+        if not 0 <= radius < torch.inf or (norm == "linf" and radius > 1):
             raise GenclsError(
-                "VariationalSmoothing: expected a finite radius >= 0 and a finite sigma > 0 in [0, 1] pixel units, "
-                f"got {radius} and {sigma}"
+                "VariationalSmoothing: expected a finite radius >= 0 in [0, 1] pixel units (8/255, not 8), for linf at most 1, "
+                f"got {radius}"
             )
         if steps < 1 or not (step_size is None or 0 < step_size < torch.inf):
             raise GenclsError(

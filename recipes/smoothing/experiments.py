@@ -18,7 +18,7 @@ from recipes.jobs import Job, compute, predict
 from recipes.records import slug
 from recipes.smoothing.runs import READINGS, Run
 
-__all__ = ["PARTS", "Variant", "certificates", "examined", "main_variants", "run_parts", "sweep_variants"]
+__all__ = ["PARTS", "Variant", "certificates", "certified", "examined", "main_variants", "run_parts", "sweep_variants"]
 
 PARTS = ("main", "strength", "steps", "readings", "certified", "doctor")
 
@@ -66,7 +66,7 @@ class Variant:
     def study(self, run: Run) -> Study:
         """Its study."""
         defense, budget = self.defense(run), run.budget
-        attacks = run.attacks(defense, self.epsilon) if self.part == "main" else {"pgd": run.pgd(self.epsilon)}
+        attacks = run.attacks(defense, self.epsilon) if self.part == "main" else run.pgd(self.epsilon)
         return run.study(self.folder, self.key, defense, attacks, budget.count if self.part == "main" else budget.sweep)
 
 
@@ -111,10 +111,9 @@ def _certified_study(run: Run, folder: str) -> Study:
     return run.study(folder, "smoothed", run.smoothed(), {"ddn": run.minimal()}, run.budget.certified)
 
 
-def certificates(run: Run) -> dict[str, Any]:
-    """Labels (-1: abstained) and radii of randomized smoothing, and the seconds; once, as the file's name knows the weights."""
-    smoothed, budget = run.smoothed(), run.budget
-    path = run.out / "certificates" / f"{fingerprint(smoothed)}-{budget.certified}-{budget.noises}.json"
+def certificates(run: Run) -> None:
+    """Compute labels (-1: abstained) and radii of randomized smoothing, and the seconds, if they are missing."""
+    smoothed, budget, path = run.smoothed(), run.budget, _certificates_path(run)
     if not path.is_file():
         images = run.data.images[: budget.certified].to(run.device)
         began = time.perf_counter()
@@ -128,8 +127,17 @@ def certificates(run: Run) -> dict[str, Any]:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         atomically(path, lambda part: part.write_text(json.dumps(content)))
-    known: dict[str, Any] = json.loads(path.read_text())
-    return known
+
+
+def certified(run: Run) -> dict[str, Any] | None:
+    """What :func:`certificates` has found, or None while it has not been asked."""
+    return json.loads(path.read_text()) if (path := _certificates_path(run)).is_file() else None
+
+
+def _certificates_path(run: Run) -> Path:
+    """The name knows the weights."""
+    name = f"{fingerprint(run.smoothed())}-{run.budget.certified}-{run.budget.noises}.json"
+    return run.out / "certificates" / name
 
 
 def _examine(run: Run, variant: Variant) -> dict[str, Any]:

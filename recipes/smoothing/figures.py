@@ -25,9 +25,9 @@ __all__ = ["certified_curves", "steps_figure"]
 def certified_curves(run: Run) -> tuple[PaperTable, NamedFigure] | None:
     """Certified accuracy of randomized smoothing, and what a minimal-norm attack leaves of it; None before both are there."""
     records = records_of(run.out, "certified")
-    if not len(records):
+    known = experiments.certified(run)
+    if known is None or not len(records):
         return None
-    known = experiments.certificates(run)
     labels = run.data.labels[: run.budget.certified]
     certificate = _Certificate(torch.tensor(known["labels"]), torch.tensor(known["radii"], dtype=torch.float64))
     closest = closest_distances(records).to_numpy()

@@ -98,7 +98,7 @@ class Budget:
         count: N attacked images of Tables 4.1 and 4.3.
         together: attacked images in one batch; what a crash can lose.
         autoattack: steps of AutoAttack's parts.
-        targets: of its targeted parts.
+        targets: of its targeted parts, and of PGD.
         queries: of Square, also alone.
         pgd: steps of PGD.
         restarts: of PGD.
@@ -145,7 +145,7 @@ class Budget:
         """The attacks in one sentence."""
         return (
             f"AutoAttack {self.autoattack} steps, {self.targets} targets, {self.queries} queries; PGD on margins "
-            f"{self.restarts} x {self.pgd} steps; Square {self.queries} queries; EoT {self.eot}; "
+            f"{self.restarts} x {self.pgd} steps, targeted {self.targets} x {self.pgd}; Square {self.queries} queries; EoT {self.eot}; "
             f"judge {self.judge} to {self.judge_most} draws"
         )
 

@@ -3,14 +3,14 @@
 A sample counts as right where the majority of the judge's draws is, on the image and on every adversarial of the attacks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from gencls.eval.report.columns import MISSING, epsilon, probability
 from gencls.eval.report.paper import Cell, PaperTable, Row
-from gencls.eval.statistics import mcnemar
+from gencls.eval.statistics import McNemar, holm, mcnemar
 from recipes.records import Share, passes, records_of, unfinished, warnings_of
 from recipes.smoothing import experiments
 from recipes.smoothing.experiments import Variant
@@ -19,7 +19,13 @@ from recipes.smoothing.settings import BASES
 
 __all__ = ["ATTACKS", "compared", "main_tables", "right_under", "sweep_table"]
 
-ATTACKS = {"autoattack": "AutoAttack", "autoattack-rand": "AutoAttack, rand", "pgd": "PGD", "square": "Square"}
+ATTACKS = {
+    "autoattack": "AutoAttack",
+    "autoattack-rand": "AutoAttack, rand",
+    "pgd": "PGD",
+    "pgd-targeted": "PGD, targeted",
+    "square": "Square",
+}
 
 PRINTED = {
     ("pretrained", False): (92.5, 20.3),
@@ -77,11 +83,7 @@ def _main_table(run: Run, number: str, found: dict[Variant, pd.DataFrame]) -> Pa
         rows.append(Row(_name(variant), tuple(cells)))
         if left := unfinished(run.out, variant.folder):
             notes.append(f"{_name(variant)}: not finished: {', '.join(left)}.")
-    for kind in dict.fromkeys(variant.kind for variant in found):
-        without, with_it = (records for variant, records in found.items() if variant.kind == kind)
-        whole = not any(unfinished(run.out, variant.folder) for variant in found if variant.kind == kind)
-        if len(without) and len(with_it) and whole:
-            notes.append(f"{BASES[kind]}, all attacks: {_paired(right_under(without), right_under(with_it))}.")
+    notes += [line for kind, line in _comparisons(run).items() if any(variant.kind == kind for variant in found)]
     total = max((records["sample_hash"].nunique() for records in found.values() if len(records)), default=0)
     return PaperTable(
         f"table-{number}",
@@ -104,14 +106,30 @@ def _name(variant: Variant) -> str:
     return BASES[variant.kind] + (" + inference" if variant.inference else "")
 
 
-def _paired(without: pd.Series, with_it: pd.Series) -> str:
+def _comparisons(run: Run) -> Mapping[str, str]:
+    """By kind of base model whose studies are finished, what inference changes; p-values also by Holm over the kinds."""
+    variants = experiments.main_variants(run)
+    pairs = {kind: [variant.folder for variant in variants if variant.kind == kind] for kind in run.bases}
+    found = {kind: [records_of(run.out, folder) for folder in folders] for kind, folders in pairs.items()}
+    done = [kind for kind, both in found.items() if all(map(len, both)) and not unfinished(run.out, *pairs[kind])]
+    said: dict[str, list[str]] = {kind: [] for kind in done}
+    for title, decided in (("natural accuracy", _natural), ("under all attacks", right_under)):
+        tests = {kind: _paired(*map(decided, found[kind])) for kind in done}
+        for (kind, (gain, test)), adjusted in zip(
+            tests.items(), holm([test.p_value for _, test in tests.values()]), strict=True
+        ):
+            said[kind].append(
+                f"{title} {gain:+.1f} points, right only without {test.b}, only with {test.c}, McNemar's p = "
+                f"{probability(test.p_value)}" + (f", by Holm {probability(float(adjusted))}" if len(done) > 1 else "")
+            )
+    return {kind: f"Inference around {BASES[kind]} changes {'; '.join(lines)}." for kind, lines in said.items()}
+
+
+def _paired(without: pd.Series, with_it: pd.Series) -> tuple[float, McNemar]:
+    """Points won, and the test."""
     both = sorted(set(without.index) & set(with_it.index))
     test = mcnemar(without.loc[both].to_numpy(), with_it.loc[both].to_numpy())
-    gain = 100 * float(np.mean(with_it.loc[both]) - np.mean(without.loc[both]))
-    return (
-        f"inference changes {gain:+.1f} points, right only without {test.b}, only with {test.c}, "
-        f"McNemar's p = {probability(test.p_value)}"
-    )
+    return 100 * float(np.mean(with_it.loc[both]) - np.mean(without.loc[both])), test
 
 
 def sweep_table(run: Run, part: str) -> PaperTable | None:
@@ -122,6 +140,7 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
     if not found:
         return None
     rows, notes = list[Row](), list[str]()
+    total = max(records["sample_hash"].nunique() for records in found.values())
     printed = {"strength": PRINTED_STRENGTH, "steps": PRINTED_STEPS}.get(part, {}) if compared(run) else {}
     for variant, records in found.items():
         key = variant.epsilon / run.profile.epsilon if part == "strength" else variant.steps
@@ -133,7 +152,7 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
             Cell(passes(records)),
             Cell(f"{records['seconds'].sum() / number:.2f}"),
         )
-        rows.append(Row(_head(part, variant) + (f", N = {number}" if number < run.budget.sweep else ""), cells))
+        rows.append(Row(_head(part, variant) + (f", N = {number}" if number < total else ""), cells))
         if left := unfinished(run.out, variant.folder):
             notes.append(f"{_head(part, variant)}: not finished: {', '.join(left)}.")
     titles = {
@@ -153,8 +172,8 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
         ("", "natural", "adversarial", "passes", "seconds per image"),
         tuple(rows),
         (
-            f"Accuracy in % on {run.budget.sweep} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps, "
-            f"EoT {run.budget.eot}) in every gradient mode, worst counts; {size}."
+            f"Accuracy in % on {total} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps) and targeted "
+            f"PGD ({run.budget.targets} x {run.budget.pgd}), EoT {run.budget.eot}, in every gradient mode, worst counts; {size}."
             + (" In brackets the thesis, under AutoAttack." if printed else ""),
             *notes,
             *warnings_of({_head(part, variant): records for variant, records in found.items()}),

@@ -46,7 +46,7 @@ def scores(data: zoo.ImageData) -> None:
         full = VariationalPosteriorSmoothing(network, 10).eval()
         report(f"{title}: full form", [drawn(full, data.images, seed) for seed in SEEDS], data.labels)
         search = VariationalSmoothing(network, 10, radius=RADIUS).eval()
-        with torch.enable_grad():
+        with torch.enable_grad(), keyed(range(len(data.images))):
             kl = search.infer(data.images).flatten(2).square().sum(2) / (2 * search.sigma**2)
         print(f"{title}: KL {kl.mean():.1f}, KL spread {kl.std(1).mean():.2f}")
 
@@ -80,7 +80,7 @@ def bound(data: zoo.ImageData) -> None:
         defense = VariationalPosteriorSmoothing(
             zoo.load(NETWORKS["plain"]), 10, draws=50, steps=steps, lr=lr, optimizer=optimizer
         ).eval()
-        with torch.enable_grad():
+        with torch.enable_grad(), keyed(range(len(images))):
             means, log_stds = (level.square().mean().sqrt() for level in defense.infer(images))
         moved = f"means move by {means:.3f} of the prior's deviation, log deviations by {log_stds:.5f}"
         print(f"{optimizer}, {steps} steps of {lr}: {drawn(defense, images, 0).mean():.2f}; {moved}", flush=True)

@@ -1,4 +1,4 @@
-from functools import partial
+from functools import partial, wraps
 
 import numpy
 import pytest
@@ -67,6 +67,14 @@ def test_functions_of_torch_count_by_name(monkeypatch):
     monkeypatch.setattr(functional.relu, "__code__", (lambda x, inplace=False: x).__code__)  # another version's
     assert before == (fingerprint(Holder(functional.gelu)), fingerprint(Holder(functional.relu)))
     assert before[0] != before[1]
+
+
+def test_a_function_that_bears_the_name_of_another():
+    @wraps(functional.relu)
+    def mine(x, inplace=False):
+        return 3 * x
+
+    assert fingerprint(Holder(mine)) != fingerprint(Holder(functional.relu))
 
 
 def test_weights_and_mode():

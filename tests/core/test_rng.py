@@ -219,6 +219,16 @@ def test_draws_have_streams_of_their_own():
                 assert torch.equal(torch.randn(1, 4)[0], together[3 * sample + number])
 
 
+def test_select_among_many_rows_per_stream():
+    with keyed([1, 2]), select(torch.tensor([2, 3]), 4):
+        later = torch.rand(2, 3)
+    with keyed([2]):
+        torch.testing.assert_close(later, torch.rand(2, 3))
+    with keyed([1, 2]) as streams, select(torch.tensor([0, 1]), 3):  # three rows belong to no two samples
+        torch.rand(3, 3)
+    assert streams.shared
+
+
 def test_select_and_draws_do_nothing_without_streams():
     with seeded(0):
         expected = torch.randn(2)

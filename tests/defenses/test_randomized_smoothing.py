@@ -441,6 +441,13 @@ def test_bad_images_and_classifiers(method):
         ask(broken)
 
 
+@pytest.mark.parametrize("votes", ["hard", "soft"])
+def test_votes_of_nan_stay_visible(votes):
+    broken = small_cnn()
+    broken[-1].bias.data[2] = torch.nan
+    assert RandomizedSmoothing(broken, 4, sigma=0.25, votes=votes)(torch.rand(2, 1, 8, 8)).isnan().any(1).all()
+
+
 def test_soft_votes_are_not_counted():
     with pytest.raises(GenclsError, match="predict: expected hard votes, which the test counts, got soft ones; see certify"):
         RandomizedSmoothing(small_cnn(), 4, sigma=0.25, votes="soft").predict(torch.rand(2, 1, 8, 8))

@@ -6,7 +6,13 @@ from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from gencls.core import BPDA, EoT, GenclsError, Unrolled, forward_draws, keyed, seeded
-from gencls.defenses import GaussianNoise, TransformedClassifier, VariationalPosteriorSmoothing, VariationalSmoothing
+from gencls.defenses import (
+    GaussianNoise,
+    RandomizedSmoothing,
+    TransformedClassifier,
+    VariationalPosteriorSmoothing,
+    VariationalSmoothing,
+)
 from tests.toys import Linear, Rescaled, small_cnn
 
 PIXELS, SHAPE = 12, (1, 3, 4)
@@ -321,6 +327,19 @@ def test_a_classifier_without_a_gradient_is_refused(make, trainable):
     assert approximate(pictures()).shape == (4, 2)
 
 
+@pytest.mark.parametrize("rows", [6, 10, 256])  # parts of 3 images, of 5, and all at once
+@pytest.mark.parametrize("kind", [VariationalSmoothing, VariationalPosteriorSmoothing])
+def test_many_rows_of_an_image_in_parts(kind, rows):
+    """Randomized smoothing around it asks for four rows per stream; what else is in the batch does not matter."""
+    inner = kind(linear(), 2, max_rows=rows, **({"radius": 0.1} if kind is VariationalSmoothing else {}))
+    defense = RandomizedSmoothing(inner, 2, sigma=0.1, draws=4, votes="soft").eval()
+    with keyed([7, 8, 9]):
+        together = defense(pictures(3))
+    with keyed([8]):
+        alone = defense(pictures(3)[1:2])
+    torch.testing.assert_close(together[1:2], alone)
+
+
 def test_another_number_of_classes_is_refused():
     with pytest.raises(GenclsError, match=r"expected 3 scores for each of 12 images, got shape \(12, 2\)"):
         smoothing(linear(), 3)(pictures())
@@ -329,11 +348,12 @@ def test_another_number_of_classes_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sigma": 0.0}, "expected a finite radius >= 0 and a finite sigma > 0 in .* units, got 0.1 and 0.0"),
-        ({"sigma": -1.0}, "got 0.1 and -1.0"),
-        ({"sigma": math.nan}, "got 0.1 and nan"),
-        ({"radius": -0.1}, "got -0.1 and 0.2"),
-        ({"radius": math.inf}, "got inf and 0.2"),
+        ({"sigma": 0.0}, r"VariationalSmoothing: expected sigma in \(0, 4\] in .* units \(64/255, not 64\), got 0.0"),
+        ({"sigma": -1.0}, "got -1.0"),
+        ({"sigma": math.nan}, "got nan"),
+        ({"radius": -0.1}, r"expected a finite radius >= 0 in .* units \(8/255, not 8\), for linf at most 1, got -0.1"),
+        ({"radius": math.inf, "norm": "l2"}, "got inf"),
+        ({"radius": 8.0}, "for linf at most 1, got 8.0"),
         ({"norm": "l1"}, "expected norm among linf, l2 .* got 'l1' and 'maximize'"),
         ({"objective": "max"}, "objective among maximize, minimize, got 'linf' and 'max'"),
         ({"steps": 0}, "expected steps >= 1 and a finite step_size > 0 or None, got 0 and None"),
@@ -347,10 +367,12 @@ def test_bad_settings(settings, message):
         smoothing(linear(), **settings)
 
 
-@pytest.mark.parametrize("settings", [{"sigma": 0.0}, {"steps": -1}, {"lr": 0.0}, {"optimizer": "sgd"}])
+@pytest.mark.parametrize("settings", [{"steps": -1}, {"lr": 0.0}, {"optimizer": "sgd"}])
 def test_bad_settings_of_the_posterior(settings):
-    with pytest.raises(GenclsError, match=r"expected a finite sigma > 0, steps >= 0, a finite lr > 0 and optimizer among adam"):
+    with pytest.raises(GenclsError, match=r"expected steps >= 0, a finite lr > 0 and optimizer among adam, gradient, got"):
         VariationalPosteriorSmoothing(linear(), 2, **settings)
+    with pytest.raises(GenclsError, match=r"VariationalPosteriorSmoothing: expected sigma in \(0, 4\] .*got 13.0"):
+        VariationalPosteriorSmoothing(linear(), 2, sigma=13.0)
     with pytest.raises(GenclsError, match="draws >= 1"):
         VariationalPosteriorSmoothing(linear(), 2, draws=0)
 
