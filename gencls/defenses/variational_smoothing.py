@@ -65,8 +65,8 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         Args:
             classifier: f, images (M, C, H, W) -> scores (M, K), normalising inside, in eval mode; noise leaves [0, 1].
             num_classes: K >= 2.
-            radius: d >= 0 in [0, 1] pixel units, for Linf at most 1; in the thesis that of the attacks. Without one (0) there is
-                no search: mu_y = 0.
+            radius: d >= 0 in [0, 1] pixel units, for Linf at most 1; in the thesis that of the attacks. 0 does not
+                search: mu_y = 0.
             norm: p, "linf" or "l2".
             sigma: standard deviation of the noise, in (0, 4]; 0.05 in the thesis.
             draws: S >= 1; 5 in the thesis.

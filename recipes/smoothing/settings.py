@@ -145,8 +145,8 @@ class Budget:
         """The attacks in one sentence."""
         return (
             f"AutoAttack {self.autoattack} steps, {self.targets} targets, {self.queries} queries; PGD on margins "
-            f"{self.restarts} x {self.pgd} steps, targeted {self.targets} x {self.pgd}; Square {self.queries} queries; EoT {self.eot}; "
-            f"judge {self.judge} to {self.judge_most} draws"
+            f"{self.restarts} x {self.pgd} steps, targeted {self.targets} x {self.pgd}; Square {self.queries} queries; "
+            f"EoT {self.eot}; judge {self.judge} to {self.judge_most} draws"
         )
 
 

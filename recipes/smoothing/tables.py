@@ -172,9 +172,9 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
         ("", "natural", "adversarial", "passes", "seconds per image"),
         tuple(rows),
         (
-            f"Accuracy in % on {total} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps) and targeted "
-            f"PGD ({run.budget.targets} x {run.budget.pgd}), EoT {run.budget.eot}, in every gradient mode, worst counts; {size}."
-            + (" In brackets the thesis, under AutoAttack." if printed else ""),
+            f"Accuracy in % on {total} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps) and "
+            f"targeted PGD ({run.budget.targets} x {run.budget.pgd}), EoT {run.budget.eot}, in every gradient mode, worst "
+            f"counts; {size}." + (" In brackets the thesis, under AutoAttack." if printed else ""),
             *notes,
             *warnings_of({_head(part, variant): records for variant, records in found.items()}),
         ),
