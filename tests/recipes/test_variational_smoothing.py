@@ -28,7 +28,7 @@ LITTLE = Budget(
     sweep=2,
     steps=(1, 2),
     certified=4,
-    noises=60,
+    noises=200,  # can certify up to 0.36
     minimal=3,
     doctor=0.0,
 )
