@@ -1,7 +1,7 @@
 """What the studies of a recipe have recorded, in the words of its tables."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gencls.eval.report.columns import percent
 from gencls.eval.statistics import wilson
 from gencls.eval.study_folder import read_cells
 
-__all__ = ["Share", "passes", "records_of", "slug", "unfinished", "warnings_of"]
+__all__ = ["Share", "passes", "records_of", "right_under", "slug", "unfinished", "warnings_of"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,13 @@ def records_of(out: Path, *folders: str) -> pd.DataFrame:
         if (out / folder / "study.json").is_file() and read_cells(out / folder):
             frames.append(read_records(out / folder))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def right_under(records: pd.DataFrame, attacks: Sequence[str] = ()) -> pd.Series:
+    """By sample hash, whether the majority is right on the image and on every adversarial of these attacks, or of all."""
+    rows = records[records["attack"].isin(attacks)] if attacks else records
+    right: pd.Series = rows.groupby("sample_hash")[["majority_correct", "clean_majority_correct"]].all().all(axis=1)
+    return right
 
 
 def unfinished(out: Path, *folders: str) -> list[str]:

@@ -6,9 +6,10 @@
 
 Base models as they are and with inference around them (Algorithm 5) meet AutoAttack as published, AutoAttack for random
 defenses, PGD and Square, through both gradients of the inference and EoT over its starts and noise; per image the worst
-counts. Then the attacks grow (Table 4.2), the inner optimisation takes more steps, what the thesis leaves open is switched, and
-randomized smoothing is certified and attacked. ``--budget reduced`` attacks with less, which every table says. The folder of
-the run holds the page, the tables as Markdown and one study per defense; killed, the same command goes on.
+counts, and what only the inference keeps is attacked harder. Then the attacks grow (Table 4.2), the inner optimisation takes
+more steps, what the thesis leaves open is switched, and randomized smoothing is certified and attacked. ``--budget reduced``
+attacks with less, which every table says. The folder of the run holds the page, the tables as Markdown and one study per
+defense; killed, the same command goes on.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from recipes.diagnoses import diagnosis_table
 from recipes.smoothing import experiments, figures, tables
 from recipes.smoothing.runs import Run
 from recipes.smoothing.settings import BASES, BUDGETS, PROFILES
+from recipes.smoothing.survivors import survivor_table
 
 
 def report(run: Run) -> Path:
@@ -38,6 +40,8 @@ def report(run: Run) -> Path:
         GenclsError: if it holds nothing.
     """
     sections = [Section(table.title.split(":")[0], tables=[table]) for table in tables.main_tables(run)]
+    if left := survivor_table(run):
+        sections.append(Section("Attacked harder", tables=[left]))
     for part in ("strength", "steps", "readings"):
         if table := tables.sweep_table(run, part):
             drawn = list(figures.steps_figure(run)) if part == "steps" else []

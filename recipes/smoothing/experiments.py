@@ -17,10 +17,11 @@ from recipes import diagnoses
 from recipes.jobs import Job, compute, predict
 from recipes.records import slug
 from recipes.smoothing.runs import READINGS, Run
+from recipes.smoothing.survivors import survivor_jobs
 
 __all__ = ["PARTS", "Variant", "certificates", "certified", "examined", "main_variants", "run_parts", "sweep_variants"]
 
-PARTS = ("main", "strength", "steps", "readings", "certified", "doctor")
+PARTS = ("main", "survivors", "strength", "steps", "readings", "certified", "doctor")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Variant:
         """Its study."""
         defense, budget = self.defense(run), run.budget
         attacks = run.attacks(defense, self.epsilon) if self.part == "main" else run.pgd(self.epsilon)
-        return run.study(self.folder, self.key, defense, attacks, budget.count if self.part == "main" else budget.sweep)
+        count = min(budget.count if self.part == "main" else budget.sweep, len(run.data.images))
+        return run.study(self.folder, self.key, defense, attacks, range(count))
 
 
 def main_variants(run: Run) -> list[Variant]:
@@ -97,6 +99,8 @@ def run_parts(run: Run, parts: Sequence[str]) -> None:
         if part == "certified":
             certificates(run)
             jobs = [Job("certified", partial(_certified_study, run))]
+        elif part == "survivors":
+            jobs = list(survivor_jobs(run))
         else:
             jobs = list(_jobs(run, main_variants(run) if part == "main" else sweep_variants(run, part)))
         compute(jobs, predict(jobs))
@@ -108,7 +112,9 @@ def _jobs(run: Run, variants: Sequence[Variant]) -> Iterator[Job]:
 
 
 def _certified_study(run: Run, folder: str) -> Study:
-    return run.study(folder, "smoothed", run.smoothed(), {"ddn": run.minimal()}, run.budget.certified)
+    return run.study(
+        folder, "smoothed", run.smoothed(), {"ddn": run.minimal()}, range(min(run.budget.certified, len(run.data.images)))
+    )
 
 
 def certificates(run: Run) -> None:

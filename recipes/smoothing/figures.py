@@ -14,10 +14,10 @@ from gencls.eval.report.paper import Cell, PaperTable, Row
 from gencls.eval.report.paper_figures import plateau
 from gencls.eval.statistics import wilson, wilson_band
 from gencls.eval.threat import TOLERANCE
-from recipes.records import Share, records_of, warnings_of
+from recipes.records import Share, records_of, right_under, warnings_of
 from recipes.smoothing import experiments
 from recipes.smoothing.runs import Run
-from recipes.smoothing.tables import PRINTED_STEPS, compared, right_under
+from recipes.smoothing.tables import PRINTED_STEPS, compared
 
 __all__ = ["certified_curves", "steps_figure"]
 

@@ -158,15 +158,15 @@ class Run:
         """The attack on randomized smoothing."""
         return DDN(ThreatModel("l2"), steps=self.budget.minimal)
 
-    def study(self, folder: str, name: str, defense: Defense, attacks: Mapping[str, Attack], count: int) -> Study:
-        """The study of one defense."""
+    def study(self, folder: str, name: str, defense: Defense, attacks: Mapping[str, Attack], rows: Sequence[int]) -> Study:
+        """The study of one defense, on the images with these numbers."""
         budget = self.budget
         return Study(
             self.out / folder,
             defenses={name: defense},
             attacks=attacks,
-            images=self.data.images[:count],
-            labels=self.data.labels[:count],
+            images=self.data.images[list(rows)],
+            labels=self.data.labels[list(rows)],
             protocol=Protocol(eot_samples=budget.eot, judge_draws=budget.judge, most_draws=budget.judge_most),
             seeds=(self.seed,),
             shard_size=budget.together,

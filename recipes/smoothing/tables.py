@@ -3,7 +3,7 @@
 A sample counts as right where the majority of the judge's draws is, on the image and on every adversarial of the attacks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,13 @@ import pandas as pd
 from gencls.eval.report.columns import MISSING, epsilon, probability
 from gencls.eval.report.paper import Cell, PaperTable, Row
 from gencls.eval.statistics import McNemar, holm, mcnemar
-from recipes.records import Share, passes, records_of, unfinished, warnings_of
+from recipes.records import Share, passes, records_of, right_under, unfinished, warnings_of
 from recipes.smoothing import experiments
 from recipes.smoothing.experiments import Variant
 from recipes.smoothing.runs import Run
 from recipes.smoothing.settings import BASES
 
-__all__ = ["ATTACKS", "compared", "main_tables", "right_under", "sweep_table"]
+__all__ = ["ATTACKS", "compared", "main_tables", "sweep_table"]
 
 ATTACKS = {
     "autoattack": "AutoAttack",
@@ -40,13 +40,6 @@ PRINTED_STRENGTH = {1.0: 72.3, 2.0: 36.8, 4.0: 1.4}
 """Table 4.2, by multiples of 2/255."""
 PRINTED_STEPS = {1: 72.3, 10: 74.4}
 """Section 4.4, in words."""
-
-
-def right_under(records: pd.DataFrame, attacks: Sequence[str] = ()) -> pd.Series:
-    """By sample hash, whether the majority is right on the image and on every adversarial of these attacks, or of all."""
-    rows = records[records["attack"].isin(attacks)] if attacks else records
-    right: pd.Series = rows.groupby("sample_hash")[["majority_correct", "clean_majority_correct"]].all().all(axis=1)
-    return right
 
 
 def _natural(records: pd.DataFrame) -> pd.Series:

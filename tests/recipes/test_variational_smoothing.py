@@ -1,6 +1,7 @@
 """The recipe of variational smoothing: its settings beside the thesis's, and the whole of it with little."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -10,7 +11,8 @@ import torch
 from gencls import zoo
 from gencls.core import GenclsError
 from recipes import diagnoses, variational_smoothing
-from recipes.smoothing import experiments, figures, tables
+from recipes.records import records_of, right_under
+from recipes.smoothing import experiments, figures, survivors, tables
 from recipes.smoothing.runs import READINGS, Run
 from recipes.smoothing.settings import BASES, BUDGETS, PROFILES, Budget
 
@@ -72,7 +74,7 @@ def test_a_second_call_computes_nothing(run, page, monkeypatch):
 
 
 def test_inference_meets_every_attack_through_both_gradients(run, page):
-    records = tables.records_of(run.out, "main/gaussian-inference")
+    records = records_of(run.out, "main/gaussian-inference")
     assert set(records["attack"]) == set(tables.ATTACKS)
     assert set(records[records["attack"] == "pgd"]["gradient"]) == set(run.inference("gaussian").surrogates())
 
@@ -81,8 +83,27 @@ def test_the_worst_attack_and_gradient_count(run, page):
     rows = [("a", "pgd", True, True), ("a", "pgd", False, True), ("a", "square", True, True), ("b", "square", True, True)]
     rows += [("c", "square", True, False)]  # wrong without any attack
     records = pd.DataFrame(rows, columns=["sample_hash", "attack", "majority_correct", "clean_majority_correct"])
-    assert tables.right_under(records).to_dict() == {"a": False, "b": True, "c": False}
-    assert tables.right_under(records, ("square",)).to_dict() == {"a": True, "b": True, "c": False}
+    assert right_under(records).to_dict() == {"a": False, "b": True, "c": False}
+    assert right_under(records, ("square",)).to_dict() == {"a": True, "b": True, "c": False}
+
+
+def test_what_only_the_inference_keeps_is_attacked_harder(run, page, monkeypatch, tmp_path):
+    harder = replace(run, out=tmp_path / "run")
+    shutil.copytree(run.out, harder.out)
+    with monkeypatch.context() as patch:
+
+        def inference_alone_is_right(records):
+            return pd.Series("inference" in records["defense"].iloc[0], index=records["sample_hash"].unique())
+
+        patch.setattr(survivors, "right_under", inference_alone_is_right)
+        experiments.run_parts(harder, ["survivors"])
+    table = survivors.survivor_table(harder)
+    assert [row.cells[0].ours for row in table.rows] == ["2", "2"]
+    records = records_of(harder.out, "survivors/gaussian")
+    assert [cell.ours for cell in table.rows[0].cells[1:]] == [
+        str(right_under(records, some).sum()) for some in (*((name,) for name in survivors.ATTACKS), ())
+    ]
+    assert len(survivors.ATTACKS) == records["attack"].nunique()
 
 
 def test_the_thesis_stands_beside_its_own_base_model_only(run):

@@ -1,0 +1,81 @@
+"""Images that stay right only with inference, attacked harder: does a gain outlive longer attacks?"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+
+from gencls.eval import PGD, Attack, Square, Study, ThreatModel, Transfer
+from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.report.paper import Cell, PaperTable, Row
+from recipes.jobs import Job
+from recipes.records import records_of, right_under, unfinished, warnings_of
+from recipes.smoothing.runs import Run
+from recipes.smoothing.settings import BASES
+
+__all__ = ["survivor_jobs", "survivor_table"]
+
+STEPS, DRAWS, QUERIES = 3, 4, 25
+"""So many times the budget's steps of PGD, draws per gradient, and queries of Square."""
+
+ATTACKS = {"transfer": "Transfer", "pgd": "PGD", "pgd-targeted": "PGD, targeted", "square": "Square"}
+
+
+def _rows(run: Run, kind: str) -> list[int]:
+    """Numbers of the images; none before all attacks on both are finished."""
+    folders = [f"main/{kind}-{which}" for which in ("base", "inference")]
+    records = [records_of(run.out, folder) for folder in folders]
+    if not all(map(len, records)) or unfinished(run.out, *folders):
+        return []
+    without, with_it = map(right_under, records)
+    hashes = sample_hashes(run.data.images[: run.budget.count], run.data.labels[: run.budget.count])
+    return [number for number, name in enumerate(hashes) if with_it[name] and not without[name]]
+
+
+def _attacks(run: Run, kind: str) -> Mapping[str, Attack]:
+    """Longer ones, and what breaks the base model."""
+    threat, steps = ThreatModel("linf", run.profile.size(kind)), STEPS * run.budget.pgd
+    return {
+        "transfer": Transfer(run.base(kind), PGD(threat, steps=steps, loss="margin", to_the_end=True)),
+        "pgd": PGD(threat, steps=steps, loss="margin"),
+        "pgd-targeted": PGD(threat, steps=steps, restarts=max(3, run.budget.targets), loss="multi-targeted"),
+        "square": Square(threat, queries=QUERIES * run.budget.queries),
+    }
+
+
+def survivor_jobs(run: Run) -> Iterator[Job]:
+    """One study for each base model around which there are such images."""
+    for kind in run.bases:
+        if rows := _rows(run, kind):
+            yield Job(f"survivors/{kind}", partial(_study, run, kind, rows))
+
+
+def _study(run: Run, kind: str, rows: list[int], folder: str) -> Study:
+    harder = replace(run, budget=replace(run.budget, eot=DRAWS * run.budget.eot))
+    return harder.study(folder, kind, run.inference(kind), _attacks(run, kind), rows)
+
+
+def survivor_table(run: Run) -> PaperTable | None:
+    """How many of them the harder attacks leave."""
+    found = {kind: records for kind in run.bases if len(records := records_of(run.out, f"survivors/{kind}"))}
+    if not found:
+        return None
+    rows = []
+    for kind, records in found.items():
+        left = [records["attack"].eq(attack).any() and right_under(records, (attack,)).sum() for attack in ATTACKS]
+        cells = [Cell(f"{records['sample_hash'].nunique()}"), *(Cell(f"{number:d}") for number in left)]
+        rows.append(Row(f"{BASES[kind]} + inference", (*cells, Cell(f"{right_under(records).sum()}"))))
+    budget = run.budget
+    return PaperTable(
+        "survivors",
+        "Images that are right only with inference, attacked harder",
+        ("", "images", *ATTACKS.values(), "all"),
+        tuple(rows),
+        (
+            "Numbers of images that stay right, of those that all attacks of Tables 4.1 and 4.3 left right with inference and "
+            "broke without it.",
+            f"Transfer: PGD on margins ({STEPS * budget.pgd} steps) on the base model. PGD on margins {STEPS * budget.pgd} "
+            f"steps, targeted {max(3, budget.targets)} x {STEPS * budget.pgd}, EoT {DRAWS * budget.eot}, in every gradient "
+            f"mode. Square {QUERIES * budget.queries} queries.",
+            *warnings_of({BASES[kind]: records for kind, records in found.items()}),
+        ),
+    )
