@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_readings.py scores DATA    200 test images of FashionMNIST, four seeds, d = 8/255 in Linf
     python tests/benchmarks/bench_readings.py bound DATA     optimisers of the full form: its bound on 50 images, 50 draws
+    python tests/benchmarks/bench_readings.py losses DATA    PGD by its losses, 60 images, Linf 8/255, 20 steps, four draws
 
 DATA is the folder of the data sets. "Own" is the mean score of the true class, "all" that of all ten, "ties" how often the
 largest number of votes is shared, "KL" and "KL spread" the mean of ||mu_y||^2 / (2 sigma^2) and its standard deviation between
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from gencls import zoo
 from gencls.core import keyed, stream_seed
 from gencls.defenses import VariationalPosteriorSmoothing, VariationalSmoothing
+from gencls.eval import PGD, ThreatModel, evaluate
 
 RADIUS, SEEDS = 8 / 255, range(4)
 NETWORKS = {"plain": "cnn-plain-fashion", "noise": "cnn-fashion"}
@@ -86,7 +88,26 @@ def bound(data: zoo.ImageData) -> None:
         print(f"{optimizer}, {steps} steps of {lr}: {drawn(defense, images, 0).mean():.2f}; {moved}", flush=True)
 
 
+def losses(data: zoo.ImageData) -> None:
+    """What PGD leaves, frozen gradient, by its loss: of the plain classifier, and of the inference around it."""
+    network = zoo.load(NETWORKS["plain"])
+    threat, batch = ThreatModel("linf", RADIUS), [(data.images[:60], data.labels[:60])]
+    attacks = {
+        "cross-entropy": PGD(threat, steps=20),
+        "margin": PGD(threat, steps=20, loss="margin"),
+        "multi-targeted": PGD(threat, steps=20, restarts=2, loss="multi-targeted"),
+    }
+    for defense in (network, VariationalSmoothing(network, 10, radius=RADIUS).eval()):
+        modes = None if defense is network else ["frozen"]
+        found = evaluate(defense, attacks, batch, eot_samples=4, judge_draws=16, most_draws=64, modes=modes).records
+        for loss, records in found.groupby("attack"):
+            right = records["majority_correct"] & records["clean_majority_correct"]
+            print(f"{type(defense).__name__}, {loss}: {100 * right.mean():.1f} %", flush=True)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with torch.no_grad():
-        {"scores": scores, "bound": bound}[sys.argv[1]](zoo.load_data("fashion-mnist", "test", root=sys.argv[2], limit=200))
+        {"scores": scores, "bound": bound, "losses": losses}[sys.argv[1]](
+            zoo.load_data("fashion-mnist", "test", root=sys.argv[2], limit=200)
+        )
