@@ -82,6 +82,8 @@ class Streams:
     def fill(self, out: Tensor, draw: Callable[[Tensor, torch.Generator], object], what: str) -> Tensor:
         """Let ``draw(row, generator)`` write each row of ``out`` (on the CPU: the same numbers for every device)."""
         count = len(self.rows)
+        if not out.numel():  # nothing is drawn: an attack may let no row begin
+            return out
         if out.ndim and out.shape[0] and out.shape[0] % count == 0:
             per_row = out.shape[0] // count
             for index, row in enumerate(out.unbind(0)):
@@ -155,7 +157,7 @@ def rows_per_stream(count: int) -> int:
     streams = _active.get()
     if streams is None:
         return 1
-    each, rest = divmod(count, len(streams.rows))
+    each, rest = divmod(count, max(1, len(streams.rows)))
     return 0 if rest else each
 
 

@@ -219,6 +219,13 @@ def test_draws_have_streams_of_their_own():
                 assert torch.equal(torch.randn(1, 4)[0], together[3 * sample + number])
 
 
+def test_a_draw_of_nothing_is_not_shared():
+    with keyed([1, 2]) as streams, select(torch.tensor([], dtype=torch.int64)):
+        assert torch.rand(0, 3).shape == (0, 3)
+    assert not streams.shared
+    assert not streams.used
+
+
 def test_select_among_many_rows_per_stream():
     with keyed([1, 2]), select(torch.tensor([2, 3]), 4):
         later = torch.rand(2, 3)
