@@ -107,6 +107,7 @@ def test_another_number_of_faces_is_not_celeba_hq(tiny_hq: Path) -> None:
     (folder / "0.jpg").unlink()
     with pytest.raises(GenclsError, match=r"celeba-hq-gender: expected 2 pictures \*.jpg in .*male; got 1. Get CelebA_HQ_face"):
         load_data("celeba-hq-gender", "train", root=tiny_hq)
+    (tiny_hq / "elsewhere").mkdir()
     with pytest.raises(GenclsError, match=r"female; got no such folder. Get .* from https://github.com/ndb796/"):
         load_data("celeba-hq-gender", "train", root=tiny_hq / "elsewhere")
 
@@ -159,6 +160,7 @@ def test_the_crop_is_centred(tiny_celeba: Path) -> None:
 
 
 def test_what_is_wrong_with_celeba_is_said(tiny_celeba: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
     with pytest.raises(GenclsError, match=r"expected celeba/identity_CelebA.txt under .*; got no such file. Get the originals"):
         load_data("celeba-identities", "train", root=tmp_path / "elsewhere")
     photo = next((tiny_celeba / "celeba" / "img_align_celeba").iterdir())
@@ -229,6 +231,7 @@ def test_what_is_wrong_with_cars_is_said(tiny_cars: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(stanford_cars_types, "PER_TYPE", 7)
     with pytest.raises(GenclsError, match="stanford-cars-types: expected at least 7 photos of the type coupe; got 6"):
         load_data("stanford-cars-types", "train", root=tiny_cars)
+    (tmp_path / "elsewhere").mkdir()
     with pytest.raises(GenclsError, match=r"^stanford-cars-types: expected stanford_cars/cars_train, .* by hand, see https"):
         load_data("stanford-cars-types", "train", root=tmp_path / "elsewhere")
 
