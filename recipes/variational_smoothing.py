@@ -77,6 +77,8 @@ def main(run: Run, parts: Sequence[str] = experiments.PARTS) -> Path:
         GenclsError: for missing weights, or a folder that holds another run.
     """
     run.require()
+    if "certified" in parts:
+        run.smoothed()  # its weights are asked for before the first measurement, too
     run.claim()
     experiments.run_parts(run, parts)
     return report(run)

@@ -68,8 +68,8 @@ class Variant:
         """Its study."""
         defense, budget = self.defense(run), run.budget
         attacks = run.attacks(defense, self.epsilon) if self.part == "main" else run.pgd(self.epsilon)
-        count = min(budget.count if self.part == "main" else budget.sweep, len(run.data.images))
-        return run.study(self.folder, self.key, defense, attacks, range(count))
+        rows = run.first(budget.count if self.part == "main" else budget.sweep)
+        return run.study(self.folder, self.key, defense, attacks, rows)
 
 
 def main_variants(run: Run) -> list[Variant]:
@@ -112,9 +112,7 @@ def _jobs(run: Run, variants: Sequence[Variant]) -> Iterator[Job]:
 
 
 def _certified_study(run: Run, folder: str) -> Study:
-    return run.study(
-        folder, "smoothed", run.smoothed(), {"ddn": run.minimal()}, range(min(run.budget.certified, len(run.data.images)))
-    )
+    return run.study(folder, "smoothed", run.smoothed(), {"ddn": run.minimal()}, run.first(run.budget.certified))
 
 
 def certificates(run: Run) -> None:

@@ -25,8 +25,7 @@ __all__ = ["certified_curves", "steps_figure"]
 def certified_curves(run: Run) -> tuple[PaperTable, NamedFigure] | None:
     """Certified accuracy of randomized smoothing, and what a minimal-norm attack leaves of it; None before both are there."""
     records = records_of(run.out, "certified")
-    known = experiments.certified(run)
-    if known is None or not len(records):
+    if not len(records) or (known := experiments.certified(run)) is None:
         return None
     labels = run.data.labels[: run.budget.certified]
     certificate = _Certificate(torch.tensor(known["labels"]), torch.tensor(known["radii"], dtype=torch.float64))

@@ -154,6 +154,10 @@ class Run:
             "pgd-targeted": PGD(threat, steps=budget.pgd, restarts=budget.targets, loss="multi-targeted"),
         }
 
+    def first(self, count: int) -> range:
+        """Numbers of so many images, or of all."""
+        return range(min(count, len(self.data.images)))
+
     def minimal(self) -> DDN:
         """The attack on randomized smoothing."""
         return DDN(ThreatModel("l2"), steps=self.budget.minimal)

@@ -6,6 +6,7 @@ from functools import partial
 
 from gencls.eval import PGD, Attack, Square, Study, ThreatModel, Transfer
 from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.report.columns import MISSING
 from gencls.eval.report.paper import Cell, PaperTable, Row
 from recipes.jobs import Job
 from recipes.records import records_of, right_under, unfinished, warnings_of
@@ -59,11 +60,15 @@ def survivor_table(run: Run) -> PaperTable | None:
     found = {kind: records for kind in run.bases if len(records := records_of(run.out, f"survivors/{kind}"))}
     if not found:
         return None
-    rows = []
+    rows, notes = list[Row](), list[str]()
     for kind, records in found.items():
-        left = [records["attack"].eq(attack).any() and right_under(records, (attack,)).sum() for attack in ATTACKS]
-        cells = [Cell(f"{records['sample_hash'].nunique()}"), *(Cell(f"{number:d}") for number in left)]
-        rows.append(Row(f"{BASES[kind]} + inference", (*cells, Cell(f"{right_under(records).sum()}"))))
+        met = [attack for attack in ATTACKS if records["attack"].eq(attack).any()]
+        left = {attack: f"{right_under(records, (attack,)).sum()}" for attack in met}
+        count, worst = records["sample_hash"].nunique(), right_under(records).sum()
+        cells = [Cell(f"{count}"), *(Cell(left.get(attack, MISSING)) for attack in ATTACKS), Cell(f"{worst}")]
+        rows.append(Row(f"{BASES[kind]} + inference", tuple(cells)))
+        if open_ := unfinished(run.out, f"survivors/{kind}"):
+            notes.append(f"{BASES[kind]} + inference: not finished: {', '.join(open_)}.")
     budget = run.budget
     return PaperTable(
         "survivors",
@@ -76,6 +81,7 @@ def survivor_table(run: Run) -> PaperTable | None:
             f"Transfer: PGD on margins ({STEPS * budget.pgd} steps) on the base model. PGD on margins {STEPS * budget.pgd} "
             f"steps, targeted {max(3, budget.targets)} x {STEPS * budget.pgd}, EoT {DRAWS * budget.eot}, in every gradient "
             f"mode. Square {QUERIES * budget.queries} queries.",
+            *notes,
             *warnings_of({BASES[kind]: records for kind, records in found.items()}),
         ),
     )

@@ -10,6 +10,7 @@ import torch
 
 from gencls import zoo
 from gencls.core import GenclsError
+from gencls.eval.report.columns import MISSING
 from recipes import diagnoses, variational_smoothing
 from recipes.records import records_of, right_under
 from recipes.smoothing import experiments, figures, survivors, tables
@@ -104,6 +105,12 @@ def test_what_only_the_inference_keeps_is_attacked_harder(run, page, monkeypatch
         str(right_under(records, some).sum()) for some in (*((name,) for name in survivors.ATTACKS), ())
     ]
     assert len(survivors.ATTACKS) == records["attack"].nunique()
+    for path in (harder.out / "survivors/gaussian/cells").glob("*.parquet"):
+        if pd.read_parquet(path)["attack"].eq("square").all():
+            path.unlink()
+    lacking = survivors.survivor_table(harder)
+    assert lacking.rows[0].cells[1 + list(survivors.ATTACKS).index("square")].ours == MISSING
+    assert any("Bare Gaussian + inference: not finished: square" in note for note in lacking.notes)
 
 
 def test_the_thesis_stands_beside_its_own_base_model_only(run):
@@ -154,6 +161,14 @@ def test_missing_weights_name_the_commands(run, tmp_path):
     with pytest.raises(GenclsError, match="gencls train resnet18-cifar10"):
         variational_smoothing.main(lacking)
     assert not (tmp_path / "new").exists()
+
+
+def test_weights_of_the_smoothed_classifier_are_asked_for_at_once_and_only_for_its_part(run, tmp_path):
+    lacking = replace(run, profile=replace(PROFILES["smoke"], smoothed="resnet18-gaussian-cifar10"), out=tmp_path / "new")
+    with pytest.raises(GenclsError, match="gencls train resnet18-gaussian-cifar10"):
+        variational_smoothing.main(lacking)
+    assert not (tmp_path / "new").exists()
+    assert figures.certified_curves(lacking) is None
 
 
 def test_command_lines_make_runs(tmp_path):
