@@ -4,7 +4,7 @@ Notation of the whole package: N images, K classes, L latent levels, S draws. Im
 [0, 1]; labels int64 (N,); scores (N, K); distances (N,); norms in units of [0, 1] pixels (8/255, never 8).
 """
 
-from gencls.core.checks import check_eval_mode, check_images, check_labels, find_device
+from gencls.core.checks import check_eval_mode, check_images, check_labels, check_sigma, find_device
 from gencls.core.defense import BayesClassifier, Defense, Transform, TransformedClassifier, forward_draws, repeat_rows
 from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
@@ -34,6 +34,7 @@ __all__ = [
     "check_eval_mode",
     "check_images",
     "check_labels",
+    "check_sigma",
     "draws",
     "find_device",
     "fingerprint",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["check_eval_mode", "check_image_shape", "check_images", "check_labels", "find_device"]
+__all__ = ["check_eval_mode", "check_image_shape", "check_images", "check_labels", "check_sigma", "find_device"]
 
 
 def check_images(images: Tensor, *, channels: int | None = None, name: str = "images") -> None:
@@ -99,6 +99,20 @@ def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None =
             raise GenclsError(
                 f"labels: expected values in 0..{num_classes - 1} for {num_classes} classes, got values in {low}..{high}"
             )
+
+
+def check_sigma(sigma: float, *, name: str) -> None:
+    """Check the standard deviation of a smoothing's noise on images.
+
+    Args:
+        sigma: expected in (0, 4]: the largest one of the papers is 1, and a larger one was surely meant for pixels in 0..255.
+        name: of the smoothing, for the message.
+
+    Raises:
+        GenclsError: it is not.
+    """
+    if not 0 < sigma <= 4:
+        raise GenclsError(f"{name}: expected sigma in (0, 4] in [0, 1] pixel units (64/255, not 64), got {sigma}")
 
 
 def find_device(name: str) -> torch.device:

@@ -84,7 +84,7 @@ class Streams:
         count = len(self.rows)
         if not out.numel():  # nothing is drawn: an attack may let no row begin
             return out
-        if out.ndim and out.shape[0] and out.shape[0] % count == 0:
+        if out.ndim and count and out.shape[0] % count == 0:
             per_row = out.shape[0] // count
             for index, row in enumerate(out.unbind(0)):
                 draw(row, self.generator(self.rows[index // per_row]))
@@ -157,8 +157,8 @@ def rows_per_stream(count: int) -> int:
     streams = _active.get()
     if streams is None:
         return 1
-    each, rest = divmod(count, max(1, len(streams.rows)))
-    return 0 if rest else each
+    present = len(streams.rows)
+    return count // present if present and count % present == 0 else 0
 
 
 def select(indices: Tensor, count: int | None = None) -> Any:

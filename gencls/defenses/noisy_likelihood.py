@@ -12,21 +12,9 @@ from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, rows_per_stream, select
 
-__all__ = ["NoisyLikelihood", "UnrolledByClass", "check_sigma", "in_parts", "per_class"]
+__all__ = ["NoisyLikelihood", "UnrolledByClass", "in_parts", "per_class"]
 
 Result = TypeVar("Result")
-
-_LARGEST = 4.0  # the largest sigma of the papers is 1; beyond this it was surely meant for pixels in 0..255
-
-
-def check_sigma(sigma: float, *, name: str) -> None:
-    """Check a standard deviation of noise on images.
-
-    Raises:
-        GenclsError: it is not in (0, 4].
-    """
-    if not 0 < sigma <= _LARGEST:
-        raise GenclsError(f"{name}: expected sigma in (0, {_LARGEST:g}] in [0, 1] pixel units (64/255, not 64), got {sigma}")
 
 
 def per_class(images: Tensor) -> Tensor:

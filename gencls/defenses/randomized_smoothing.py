@@ -13,9 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BPDA, Defense, GenclsError, check_eval_mode, check_images, select
+from gencls.core import BPDA, Defense, GenclsError, check_eval_mode, check_images, check_sigma, select
 from gencls.defenses.confidence import clopper_pearson, empirical_bernstein, majority_p_value
-from gencls.defenses.noisy_likelihood import check_sigma
 
 __all__ = ["Certificate", "RandomizedSmoothing"]
 

@@ -13,9 +13,9 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, Latents, minimize
+from gencls.core import BayesClassifier, GenclsError, Latents, check_sigma, minimize
 from gencls.core.inference import Optimizer
-from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, check_sigma, in_parts, per_class
+from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
 from gencls.defenses.regularizers import GaussianKL
 
 __all__ = ["VariationalPosteriorSmoothing"]

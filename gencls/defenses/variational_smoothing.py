@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, minimize
-from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, check_sigma, in_parts, per_class
+from gencls.core import BayesClassifier, GenclsError, check_sigma, minimize
+from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
 
 __all__ = ["VariationalSmoothing"]
 
