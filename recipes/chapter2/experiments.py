@@ -53,8 +53,7 @@ def accuracy(run: Run) -> Iterator[Job]:
                 ball = ThreatModel(norm, epsilon)
                 attacks[f"unrolled-{norm}"] = PGD(ball, steps=run.budget.unrolled_steps, restarts=spent.restarts)
         unrolled = {name: "unrolled" for name in attacks if name.startswith("unrolled")}
-        fewer = {"black-box": run.budget.black_box} | ({"smoothed": run.budget.smoothed_count} if synthesis else {})
-        count = fewer.get(part, run.budget.count)
+        count = run.budget.black_box if part == "black-box" else run.budget.count
         return run.study(folder, MODELS[model], defense, attacks, count, gradients=unrolled)
 
     for part in PARTS:

@@ -45,7 +45,7 @@ L2_ONLY = ("ddn", "cw", "smoothed", "latent-descent", "boundary")
 BLACK_BOX = ("nes", "boundary")
 """They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
 SMOOTHED = ("smoothed",)
-"""It differentiates many noisy images per step: ABS and E-ABS meet it on fewer samples."""
+"""It differentiates many noisy images per step: ABS and E-ABS meet fewer of them, and steps."""
 PARTS = ("main", "minimal", "smoothed", "black-box")
 """Folders of the table of accuracies: the attacks with a budget and plain gradients, and those three."""
 
@@ -78,7 +78,7 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
             cells.append(Cell(ours, f"{theirs[key][i]:g}{slip}" if key in theirs else ""))
             if key == f"all-{norm}" and len(own):
                 right.setdefault(norm, {})[model] = own
-        fewer = f", N = {'–'.join(map(str, sorted(counts)))}" if counts and min(counts) < total else ""
+        fewer = f", N = {max(counts)}" if counts and max(counts) < total else ""
         return Row(head + fewer, tuple(cells), strong=len(attacks) > 1) if counts else None
 
     total = max(records["sample_hash"].nunique() for records in found.values())
