@@ -315,7 +315,7 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
     name = type(defense).__name__
     check_eval_mode(defense, name=name)
     with torch.no_grad(), seeded(0):
-        scores: object = scores_of(defense, image.to(device_of(defense) or image.device))
+        scores: object = scores_of(defense, image.to(device_of(defense) or image.device, copy=True))
     if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
