@@ -236,26 +236,30 @@ def repeatable() -> Callable[[], Any]:
     states = GlobalStates()
     if streams is None:
         return states.restored
-    rows = streams.rows
+    rows, global_seed = streams.rows, streams.global_seed
     here, depth = set(rows), len(rows[0])
     marks = {key: made.get_state() for key, made in streams._generators.items() if key[:depth] in here or key[-1] == _WHOLE}
-    return lambda: _replayed(streams, rows, marks, states)
+    return lambda: _replayed(streams, rows, marks, states, global_seed)
 
 
 @contextmanager
 def _replayed(
-    streams: Streams, rows: list[tuple[int, ...]], marks: dict[tuple[int, ...], Tensor], states: GlobalStates
+    streams: Streams,
+    rows: list[tuple[int, ...]],
+    marks: dict[tuple[int, ...], Tensor],
+    states: GlobalStates,
+    global_seed: int,
 ) -> Iterator[None]:
-    now, before = streams._generators, streams.rows
+    now, before, seed_before = streams._generators, streams.rows, streams.global_seed
     streams._generators = {}
     for key, state in marks.items():
         streams._generators[key] = torch.Generator()
         streams._generators[key].set_state(state)
-    streams.rows = rows
+    streams.rows, streams.global_seed = rows, global_seed
     token = _active.set(streams)
     try:
         with KeyedDraws(streams), states.restored():
             yield
     finally:
         _active.reset(token)
-        streams._generators, streams.rows = now, before
+        streams._generators, streams.rows, streams.global_seed = now, before, seed_before

@@ -48,9 +48,9 @@ class _Exported(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self.observed:  # the first images show whether a forward pass may hold many draws
+        averaging = self.scores.eot if isinstance(self.scores, AttackModel) else self.scores
+        if averaging.samples > 1 and not self.observed:  # the first images show whether a forward pass may hold many draws
             self.observed = True
-            averaging = self.scores.eot if isinstance(self.scores, AttackModel) else self.scores
             averaging.chunk = observe(self._defense[0], images.detach()).draws_per_pass(averaging.samples)
         with frozen(self.scores):
             scores: Tensor = self.scale * self.scores(images)

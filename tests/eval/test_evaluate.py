@@ -328,7 +328,7 @@ def test_zero_gradients_are_reported(samples):
 
 def test_a_module_that_hides_its_noise_is_refused(samples):
     noisy = Odd(small_cnn(), lambda scores, _: scores + torch.randn_like(scores)).eval()
-    with pytest.raises(GenclsError, match="stochastic is not set, got random draws"):
+    with pytest.raises(GenclsError, match="stochastic is not set, got others"):
         evaluate(noisy, {"pgd": PGD(LINF, steps=1)}, batched(samples, 64))
 
 

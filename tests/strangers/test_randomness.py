@@ -14,7 +14,7 @@ from gencls.eval.probe import observe
 from gencls.eval.statistics import wilson
 from tests.strangers import defenses as strangers
 
-COUNT, DRAWS = 6, 16
+COUNT, DRAWS = 6, 8
 NOISE = {"noise": GaussianNoiseAttack(ThreatModel("linf", 0.1), tries=1)}
 
 SHARED = {
