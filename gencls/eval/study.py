@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gencls import __version__
 from gencls.core import GenclsError, check_images, check_labels, fingerprint
 from gencls.eval.attacks import Attack
-from gencls.eval.cell import Protocol, check_defense, gradient_modes, run_cell
+from gencls.eval.cell import Protocol, gradient_modes, probe_defense, run_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
 from gencls.eval.study_folder import (
@@ -100,9 +100,9 @@ class Study:
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
-        for defense in self.defenses.values():  # before the folder is claimed
-            check_defense(defense, images[:1], labels)
         self._fingerprints = {name: fingerprint(defense) for name, defense in self.defenses.items()}
+        # Before the folder is claimed, and after the key is made: a look may fill a cache.
+        self.probes = {name: probe_defense(defense, images, labels) for name, defense in self.defenses.items()}
         self._claim_folder()
 
     def cells(self) -> list[StudyCell]:
@@ -171,6 +171,7 @@ class Study:
             protocol,
             clean=clean.get(known),
             hashes=self.hashes[where],
+            probe=self.probes[cell.defense],
         )
         clean[known] = result.clean
         frame = result.frame(defense=cell.defense, attack=cell.attack)
