@@ -45,7 +45,7 @@ L2_ONLY = ("ddn", "cw", "smoothed", "latent-descent", "boundary")
 BLACK_BOX = ("nes", "boundary")
 """They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
 SMOOTHED = ("smoothed",)
-"""It differentiates many noisy images per step: ABS and E-ABS meet fewer of them, and steps."""
+"""It differentiates many noisy images per step: ABS and E-ABS meet it with fewer of them, and fewer steps."""
 PARTS = ("main", "minimal", "smoothed", "black-box")
 """Folders of the table of accuracies: the attacks with a budget and plain gradients, and those three."""
 
