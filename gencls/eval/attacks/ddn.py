@@ -88,7 +88,7 @@ class DDN:
                     model,
                     clean + change,
                     labels,
-                    lambda s, y: sign * model.cross_entropy(s, y),
+                    lambda draws, y: sign * model.cross_entropy(draws, y),
                     sigma=sigma,
                     count=self.smoothing_draws,
                     targeted=self.threat.targeted,

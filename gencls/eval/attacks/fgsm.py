@@ -34,5 +34,5 @@ class FGSM:
         model = prepare(model, images, labels)
         sign = -1.0 if self.threat.targeted else 1.0
         epsilon = self.threat.epsilon or 0.0
-        response = model.look(images, labels, lambda scores, y: sign * model.cross_entropy(scores, y))
+        response = model.look(images, labels, lambda draws, y: sign * model.cross_entropy(draws, y))
         return project(images + epsilon * steepest(response.gradient, self.threat.norm), images, self.threat.norm, epsilon)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, select
-from gencls.eval.attack_model import AttackModel, margin
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require, steepest
 from gencls.eval.attacks.linearisation import Closest
 from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
@@ -106,7 +106,6 @@ class FMN:
     def _descend(self, model: AttackModel, closest: Closest, rows: Tensor, sigma: float) -> None:
         """One run of some samples; the random streams are theirs."""
         clean, labels, targeted = closest.clean[rows], closest.labels[rows], self.threat.targeted
-        sign = 1.0 if targeted else -1.0
         farthest = self._length(torch.maximum(clean, 1 - clean))  # no image of [0, 1] is farther away
         radius, best = farthest, torch.full_like(farthest, torch.inf)
         change = self._first(model, clean, labels) - clean
@@ -115,7 +114,7 @@ class FMN:
                 model,
                 clean + change,
                 labels,
-                lambda s, y: sign * margin(s, y),
+                lambda draws, y: -model.shortfall(draws, y, targeted=targeted),
                 sigma=sigma,
                 count=self.smoothing_draws,
                 targeted=targeted,

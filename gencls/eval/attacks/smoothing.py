@@ -41,7 +41,7 @@ def smoothed_look(
         model: what is attacked.
         images: (N, C, H, W) in [0, 1].
         labels: (N,), the classes to leave, or to reach where targeted.
-        loss: of averaged scores and labels.
+        loss: of the draws' scores and labels.
         sigma: standard deviation of the noise, in [0, 1] pixel units; 0 gives the plain gradient.
         count: noisy images per image.
         targeted: what the goal is.
@@ -70,7 +70,7 @@ def smoothed_gradient(
         model: what is attacked. ``model.max_rows`` noisy images are differentiated at once, at least one per image.
         images: (N, C, H, W) in [0, 1].
         labels: (N,).
-        loss: of scores and labels.
+        loss: of the scores of one noisy image, (N, 1, K), and labels.
         sigma: standard deviation, in [0, 1] pixel units.
         count: noisy images per image.
 
@@ -88,6 +88,6 @@ def smoothed_gradient(
                 noisy = repeat_rows(clean, len(numbers))
                 noisy = (noisy + sigma * torch.randn_like(noisy)).clamp(0, 1)
                 scores = model.meter(noisy).double().unflatten(0, (len(images), len(numbers)))
-                losses = [loss(model.average(one), labels) for one in scores.split(1, dim=1)]
+                losses = [loss(one, labels) for one in scores.split(1, dim=1)]
                 total += model.differentiate(torch.stack(losses).sum(), clean)
     return model.counted(total / samples)

@@ -182,7 +182,7 @@ class Patient:
 
     def cross_entropy(self, model: AttackModel) -> Callable[[Tensor, Tensor], Tensor]:
         """The calibrated cross-entropy that attacks raise, for :meth:`gradient`."""
-        return lambda scores, part: model.cross_entropy(scores, self.labels[part])
+        return lambda scores, part: model.cross_entropy(scores.unsqueeze(1), self.labels[part])
 
     def attack(self, attack: Attack, clean: Decisions | None = None) -> dict[str, Cell]:
         """Run and judge an attack: gradient mode -> what came out."""
