@@ -31,6 +31,7 @@ ATTACKS = {
     "noise": "Noise",
     "unrolled": "PGD, unrolled gradient",
     "multi-targeted": "PGD, multi-targeted",
+    "smoothed": "PGD, smoothed gradient",
     "latent-descent": "Latent descent",
     "nes": "PGD, estimated gradient",
     "boundary": "Boundary",
@@ -40,11 +41,13 @@ THESIS = ("pgd", "ddn", "cw", "deepfool", "noise")
 """Those whose worst case the thesis prints; the gradient-free ones it only mentions (SVHN)."""
 MINIMAL = ("ddn", "cw", "deepfool", "noise", "latent-descent")
 """They walk along the decision boundary of what they look at, so they look at the defense itself, not at a warm inference."""
-L2_ONLY = ("ddn", "cw", "latent-descent", "boundary")
+L2_ONLY = ("ddn", "cw", "smoothed", "latent-descent", "boundary")
 BLACK_BOX = ("nes", "boundary")
 """They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
-PARTS = ("main", "minimal", "black-box")
-"""Folders of the table of accuracies: the attacks with a budget and gradients, and those two."""
+SMOOTHED = ("smoothed",)
+"""It differentiates many noisy images per step: ABS and E-ABS meet it with fewer of them, and fewer steps."""
+PARTS = ("main", "minimal", "smoothed", "black-box")
+"""Folders of the table of accuracies: the attacks with a budget and plain gradients, and those three."""
 
 
 def left_right(records: pd.DataFrame, norm: str, size: float, attacks: Collection[str]) -> pd.Series:
@@ -99,7 +102,7 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
             for model in found
             if (left := unfinished(run.out, *folders[model]))
         ),
-        *warnings_of({printed.MODELS[model]: records_of(run.out, *folders[model][:2]) for model in found}),
+        *warnings_of({printed.MODELS[model]: records_of(run.out, *folders[model][:-1]) for model in found}),
         *_black_box_warnings(run, {printed.MODELS[model]: (folders[model], records) for model, records in found.items()}),
     ]
     columns = ("", *(printed.MODELS[model] for model in models))
