@@ -7,9 +7,9 @@ from functools import partial
 import torch
 
 from gencls.core import BayesClassifier
+from gencls.core.files import atomically
 from gencls.defenses import compare_to_bound, robustness_bound
 from gencls.eval import PGD, Attack, Study, ThreatModel, closest_distances, read_records, thesis_attacks
-from gencls.eval.study_folder import atomically
 from recipes.chapter2.printed import MODELS
 from recipes.chapter2.runs import PartialStudy, Run
 from recipes.chapter2.tables import BLACK_BOX, MINIMAL, PARTS, SMOOTHED
