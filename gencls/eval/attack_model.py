@@ -236,12 +236,28 @@ class AttackModel(nn.Module):
         Raises:
             GenclsError: see :meth:`look`.
         """
+        return self.counted(self.differentiate(value, images, keep_graph=keep_graph))
+
+    def differentiate(self, value: Tensor, images: Tensor, *, keep_graph: bool = False) -> Tensor:
+        """The same, neither checked nor counted: a part of a gradient.
+
+        Raises:
+            GenclsError: for scores without a gradient.
+        """
         if not value.requires_grad:
             raise GenclsError(
                 "attack: expected scores with a gradient, got detached ones; a defense without a useful gradient declares "
                 "one in surrogates(), for instance BPDA"
             )
         (gradient,) = torch.autograd.grad(value, images, retain_graph=keep_graph)
+        return gradient
+
+    def counted(self, gradient: Tensor) -> Tensor:
+        """The gradient (N, C, H, W) that an attack will follow, checked and counted.
+
+        Raises:
+            GenclsError: if it is not finite.
+        """
         sizes = gradient.flatten(1).abs().amax(dim=1).tolist()
         if not all(map(math.isfinite, sizes)):
             bad = len(sizes) - sum(map(math.isfinite, sizes))

@@ -31,6 +31,7 @@ ATTACKS = {
     "noise": "Noise",
     "unrolled": "PGD, unrolled gradient",
     "multi-targeted": "PGD, multi-targeted",
+    "smoothed": "PGD, smoothed gradient",
     "latent-descent": "Latent descent",
     "nes": "PGD, estimated gradient",
     "boundary": "Boundary",
@@ -40,11 +41,13 @@ THESIS = ("pgd", "ddn", "cw", "deepfool", "noise")
 """Those whose worst case the thesis prints; the gradient-free ones it only mentions (SVHN)."""
 MINIMAL = ("ddn", "cw", "deepfool", "noise", "latent-descent")
 """They walk along the decision boundary of what they look at, so they look at the defense itself, not at a warm inference."""
-L2_ONLY = ("ddn", "cw", "latent-descent", "boundary")
+L2_ONLY = ("ddn", "cw", "smoothed", "latent-descent", "boundary")
 BLACK_BOX = ("nes", "boundary")
 """They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
-PARTS = ("main", "minimal", "black-box")
-"""Folders of the table of accuracies: the attacks with a budget and gradients, and those two."""
+SMOOTHED = ("smoothed",)
+"""It differentiates many noisy images per step: ABS and E-ABS meet it on fewer samples."""
+PARTS = ("main", "minimal", "smoothed", "black-box")
+"""Folders of the table of accuracies: the attacks with a budget and plain gradients, and those three."""
 
 
 def left_right(records: pd.DataFrame, norm: str, size: float, attacks: Collection[str]) -> pd.Series:
@@ -75,7 +78,7 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
             cells.append(Cell(ours, f"{theirs[key][i]:g}{slip}" if key in theirs else ""))
             if key == f"all-{norm}" and len(own):
                 right.setdefault(norm, {})[model] = own
-        fewer = f", N = {max(counts)}" if counts and max(counts) < total else ""
+        fewer = f", N = {'–'.join(map(str, sorted(counts)))}" if counts and min(counts) < total else ""
         return Row(head + fewer, tuple(cells), strong=len(attacks) > 1) if counts else None
 
     total = max(records["sample_hash"].nunique() for records in found.values())
@@ -99,7 +102,7 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
             for model in found
             if (left := unfinished(run.out, *folders[model]))
         ),
-        *warnings_of({printed.MODELS[model]: records_of(run.out, *folders[model][:2]) for model in found}),
+        *warnings_of({printed.MODELS[model]: records_of(run.out, *folders[model][:-1]) for model in found}),
         *_black_box_warnings(run, {printed.MODELS[model]: (folders[model], records) for model, records in found.items()}),
     ]
     columns = ("", *(printed.MODELS[model] for model in models))

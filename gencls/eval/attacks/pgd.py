@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, branch
 from gencls.eval.attack_model import AttackModel, Loss, margin
 from gencls.eval.attacks.base import joined, per_image, prepare, project, random_start, require, steepest, taken
+from gencls.eval.attacks.smoothing import check_smoothing, smoothed_look
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["PGD"]
@@ -41,6 +42,11 @@ class PGD:
         loss: "cross-entropy"; "margin", the label's score minus the best other; or "multi-targeted", where start r lowers the
             label's score against the r-th best other class (Gowal et al. 2019, arXiv:1910.09338).
         to_the_end: go on after the first wrong decision, for the largest loss rather than success (to transfer, for instance).
+        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
+            differentiated, each for as many starts as ``restarts`` says; 0 is the plain loss. Some networks' plain gradients
+            lead nowhere, see :func:`gencls.eval.attacks.smoothing.smoothed_gradient`. Success and margin are those of the
+            images without noise.
+        smoothing_draws: noisy images per gradient.
     """
 
     threat: ThreatModel
@@ -50,6 +56,8 @@ class PGD:
     random_start: bool = True
     loss: Literal["cross-entropy", "margin", "multi-targeted"] = "cross-entropy"
     to_the_end: bool = False
+    smoothing: tuple[float, ...] = (0.0,)
+    smoothing_draws: int = 16
     uses_gradients = True
 
     def __post_init__(self) -> None:
@@ -63,11 +71,14 @@ class PGD:
         losses = get_args(PGD.__annotations__["loss"])
         if self.loss not in losses:
             raise GenclsError(f"PGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
+        check_smoothing("PGD", self.smoothing, self.smoothing_draws)
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step and start, and one forward pass that ends a start."""
-        return self.restarts, self.restarts * self.steps
+        """One gradient per step and start, of all noisy images where there are, and one forward pass that ends a start."""
+        plain = self.restarts * self.smoothing.count(0)
+        noisy = self.restarts * len(self.smoothing) - plain
+        return plain + noisy * (self.steps + 1), (plain + noisy * self.smoothing_draws) * self.steps
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
@@ -104,10 +115,11 @@ class _Run:
             self.fill = max(1, min(self.fill, model.max_rows // model.eot.chunk + 1 - len(images)))
         self.step_sizes = self._step_sizes().to(images.device)
         self.targets = self._targets()
-        self.next_start = 0
+        self.next_start, self.starts = 0, attack.restarts * len(attack.smoothing)
+        self.sigma = attack.smoothing[0]  # of all rows in the batch
         self.rows = self._new_rows(torch.arange(0, device=images.device))
         # Per sample; the first start by number that broke it, not the first in time, which depends on what shares the batch.
-        self.broken_by = torch.full((len(images),), attack.restarts, device=images.device)
+        self.broken_by = torch.full((len(images),), self.starts, device=images.device)
         self.found = self._new_rows(torch.arange(len(images), device=images.device))
 
     def result(self) -> Tensor:
@@ -132,7 +144,12 @@ class _Run:
 
     def _admit(self) -> None:
         """While the device is not full, let the samples that are still right begin with their next start."""
-        while len(self.rows.sample) < self.fill and self.next_start < self.attack.restarts:
+        while self.next_start < self.starts:
+            sigma, present = self.attack.smoothing[self.next_start // self.attack.restarts], len(self.rows.sample)
+            draws = self.attack.smoothing_draws if sigma else 1
+            if present and (sigma != self.sigma or present * draws >= self.fill):
+                return
+            self.sigma = sigma
             new = self._new_rows((self.broken_by > self.next_start).nonzero().squeeze(1))
             new.start = new.start + self.next_start
             if self.attack.random_start:
@@ -164,8 +181,13 @@ class _Run:
 
     def _look(self, rows: _Rows, loss: Loss | None) -> Tensor:
         """Ask the model about the current images, remember the best of each row; (M,) bool, which are broken for good."""
+        targeted = self.threat.targeted
         with branch(rows.sample, rows.start.tolist()):
-            response = self.model.look(rows.current, rows.labels, loss, targeted=self.threat.targeted, fresh=loss is None)
+            if loss is None:
+                response = self.model.look(rows.current, rows.labels, targeted=targeted, fresh=True)
+            else:
+                noise = {"sigma": self.sigma, "count": self.attack.smoothing_draws}
+                response = smoothed_look(self.model, rows.current, rows.labels, loss, targeted=targeted, **noise)
         self.gradient = response.gradient
         # To the end only the margin counts. One noisy look at a random defense says little: there the last iterate counts.
         success = torch.zeros_like(response.success) if self.attack.to_the_end else response.success
@@ -185,7 +207,7 @@ class _Run:
         for start in rows.start.unique().tolist():
             mine = taken(rows, rows.start == start)
             before = taken(self.found, mine.sample)
-            free = self.broken_by[mine.sample] == self.attack.restarts
+            free = self.broken_by[mine.sample] == self.starts
             wins = start < self.broken_by[mine.sample] if broken else free & _better(mine.success, mine.margin, before)
             mine = taken(mine, wins)
             self.found.best[mine.sample], self.found.success[mine.sample] = mine.best, mine.success
@@ -208,7 +230,7 @@ class _Run:
             return lambda scores, labels: sign * self.model.cross_entropy(scores, labels)
         if self.attack.loss == "margin":
             return lambda scores, labels: -sign * margin(scores, labels)
-        targets = self.targets[self.rows.sample, self.rows.start].unsqueeze(1)
+        targets = self.targets[self.rows.sample, self.rows.start % self.attack.restarts].unsqueeze(1)
         return lambda scores, labels: (scores.gather(1, targets) - scores.gather(1, labels.unsqueeze(1))).squeeze(1)
 
 
