@@ -1,6 +1,7 @@
 """Defenses that others wrote, and what the doctor must say of each: masked ones are named, healthy ones pass."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,16 +13,18 @@ from gencls.core import seeded
 from gencls.eval.doctor import EFFORTS, Effort, diagnose
 from tests.toys import small_cnn
 
-EFFORT = Effort("test", images=12, probes=10, directions=2, steps=5, few_steps=2, far_steps=10, queries=30, tries=2)
+EFFORT = Effort(
+    "test", images=12, probes=10, directions=2, steps=5, few_steps=2, far_steps=10, queries=30, tries=2, smoothing=2
+)
 EPSILON = 0.1
 
 
 class Stranger(nn.Module):
     """A network with something in front of it or behind it, as it comes: no declaration but ``stochastic``."""
 
-    def __init__(self, network, front=nn.Identity(), behind=nn.Identity()):
+    def __init__(self, network, front=None, behind=None):
         super().__init__()
-        self.network, self.front, self.behind = network, front, behind
+        self.network, self.front, self.behind = network, front or nn.Identity(), behind or nn.Identity()
         self.eval()
 
     def forward(self, images):
@@ -226,6 +229,16 @@ def test_a_small_healthy_defense_passes(kind, squares):
     diagnosis = examine(defense, squares, labels, eot_samples=8)
     assert diagnosis.named("fail") == ()
     assert {*diagnosis.named("note")} <= {"effort"} | notes
+
+
+def test_gradients_that_lead_nowhere_unless_smoothed_are_named():
+    # Trained in Linf, attacked in L2: half of what plain gradients leave falls to smoothed ones.
+    data = zoo.load_data("mnist-embedded", "test", limit=20)
+    effort = replace(EFFORT, images=20, steps=15)
+    diagnosis = examine(zoo.load("adv-linf-mnist"), data.images, data.labels, epsilon=1.5, norm="l2", effort=effort)
+    assert diagnosis.named("fail") == ("smoothed gradients",)
+    (found,) = (check for check in diagnosis.checks if check.name == "smoothed gradients")
+    assert "use default-l2, which has smoothed gradients" in found.finding
 
 
 @pytest.mark.xfail(strict=True, reason="two forwards may ask the same network: found by luck")
