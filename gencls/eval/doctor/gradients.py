@@ -175,8 +175,8 @@ def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: flo
     if alone and None not in alone:
         sizes = ", ".join(f"{size:g} ({mode})" for mode, size in zip(fitting, alone, strict=True))
         finding = (
-            f"gradients agree with differences at one step size only: {sizes}. Elsewhere the scores jump or bend, so gradients may "
-            "mislead an attack: trust attacks along smoothed gradients and attacks without gradients, too"
+            f"gradients agree with differences at one step size only: {sizes}. Elsewhere the scores jump or bend, so gradients "
+            "may mislead an attack: use smoothed gradients and attacks without gradients, too"
         )
         return Check(name, "note", finding, shown)
     if fitting:
