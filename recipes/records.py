@@ -13,7 +13,7 @@ from gencls.eval.report.columns import percent
 from gencls.eval.statistics import wilson
 from gencls.eval.study_folder import read_cells
 
-__all__ = ["Share", "passes", "records_of", "right_under", "slug", "unfinished", "warnings_of"]
+__all__ = ["Share", "begun", "passes", "records_of", "right_under", "slug", "unfinished", "warnings_of"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,16 @@ def passes(records: pd.DataFrame) -> str:
     return f"{sums['forwards']:,.0f} + {sums['backwards']:,.0f}"
 
 
+def begun(folder: Path) -> bool:
+    """Whether there is a study of which something is finished."""
+    return (folder / "study.json").is_file() and bool(read_cells(folder))
+
+
 def records_of(out: Path, *folders: str) -> pd.DataFrame:
     """The records of studies of one defense together; empty where nothing is finished."""
     frames = []
     for folder in folders:
-        if (out / folder / "study.json").is_file() and read_cells(out / folder):
+        if begun(out / folder):
             frames.append(read_records(out / folder))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 

@@ -87,7 +87,7 @@ def build_attacks(
 def build_defense(spec: str, images: "Tensor") -> "Defense":
     """A defense of the zoo by name, or any module by import path, in eval mode.
 
-    A module that is not a :class:`~gencls.core.Defense` counts as stochastic where two forward passes differ.
+    A module that is not a :class:`~gencls.core.Defense` counts as stochastic where forward passes of the same images differ.
 
     Args:
         spec: a name, or ``package.module:attribute``, where the attribute is a module (N, C, H, W) in [0, 1] -> (N, K) or
@@ -102,6 +102,7 @@ def build_defense(spec: str, images: "Tensor") -> "Defense":
     from gencls import zoo
     from gencls.core import Defense, GenclsError, seeded
     from gencls.defenses import PlainClassifier
+    from gencls.eval.probe import observe
 
     if ":" not in spec:
         return zoo.load(spec)
@@ -110,14 +111,14 @@ def build_defense(spec: str, images: "Tensor") -> "Defense":
         return module
     with torch.no_grad(), seeded(0):
         try:
-            scores, again = module(images), module(images)
+            scores = module(images.clone())
         except RuntimeError as error:
             shape = ", ".join(map(str, images.shape[1:]))
             raise GenclsError(f"{spec}: expected a module that takes images (N, {shape}); got: {error}") from error
     if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != len(images):
         got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise GenclsError(f"{spec}: expected scores of shape ({len(images)}, K); got {got}")
-    return PlainClassifier(module, scores.shape[1], stochastic=not torch.equal(scores, again)).eval()
+    return PlainClassifier(module, scores.shape[1], stochastic=observe(module, images).random).eval()
 
 
 def _import(spec: str) -> "nn.Module":

@@ -10,8 +10,9 @@ from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
 from gencls.core.fingerprint import fingerprint
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
+from gencls.core.generators import seeded
 from gencls.core.inference import minimize
-from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, seeded, select, stream_seed
+from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
 from gencls.core.surrogate import BPDA, EoT, Unrolled
 
 __all__ = [

@@ -42,6 +42,9 @@ class _Differentiable(nn.Module, ABC):
     stochastic: bool = False
     """Two forwards on the same images may differ."""
 
+    batch_dependent: bool = False
+    """The scores of an image depend on the rest of the batch. An evaluation then asks image by image."""
+
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
         def __call__(self, images: Tensor) -> Tensor: ...
@@ -112,6 +115,7 @@ class TransformedClassifier(Defense):
         self.classifier = classifier
         self.num_classes = num_classes
         self.stochastic = transform.stochastic or bool(getattr(classifier, "stochastic", False))
+        self.batch_dependent = transform.batch_dependent or bool(getattr(classifier, "batch_dependent", False))
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the transformed images."""

@@ -10,13 +10,16 @@ __all__ = ["PlainClassifier"]
 class PlainClassifier(Defense):
     """Any module that maps images to scores, as a :class:`~gencls.core.Defense`."""
 
-    def __init__(self, network: nn.Module, num_classes: int, *, stochastic: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, num_classes: int, *, stochastic: bool = False, batch_dependent: bool = False
+    ) -> None:
         """Wrap a network.
 
         Args:
             network: images (N, C, H, W) in [0, 1] -> scores (N, K); normalisation lives inside.
             num_classes: K >= 2.
             stochastic: whether two forwards on the same images may differ; a network that says so itself need not be told.
+            batch_dependent: whether the scores of an image depend on the rest of the batch; it is then asked image by image.
 
         Raises:
             GenclsError: for fewer than two classes.
@@ -27,6 +30,7 @@ class PlainClassifier(Defense):
         self.network = network
         self.num_classes = num_classes
         self.stochastic = stochastic or bool(getattr(network, "stochastic", False))
+        self.batch_dependent = batch_dependent or bool(getattr(network, "batch_dependent", False))
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the network."""

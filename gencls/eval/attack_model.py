@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, forward_draws, repeated
+from gencls.core.generators import own_seeds_end_here
 from gencls.core.surrogate import Reduce
 
 __all__ = ["AttackModel", "Calibrated", "Loss", "Metered", "Response", "calibrate", "frozen", "margin", "score_gap"]
@@ -88,7 +89,8 @@ class Metered(nn.Module):
         """The model's scores of ``count`` draws per image, see :func:`gencls.core.forward_draws`."""
         rows = images.shape[0] * count
         self.forwards += rows
-        scores = forward_draws(self.model, images, count)
+        with own_seeds_end_here():
+            scores = forward_draws(self.model, images, count)
         if scores.requires_grad:
             scores.register_hook(lambda _: self._count(rows))
         return scores

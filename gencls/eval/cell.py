@@ -10,18 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, keyed, seeded, stream_seed
+from gencls.core.generators import GlobalStates
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
 from gencls.eval.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
-from gencls.eval.judge import Decisions, Verdict, decide, judge, scores_of
+from gencls.eval.judge import Decisions, Verdict, decide, judge, predict, scores_of
+from gencls.eval.probe import Probe, undeclared
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["NO_GRADIENT", "Cell", "Protocol", "check_defense", "gradient_modes", "run_cell"]
+__all__ = ["NO_GRADIENT", "Cell", "Protocol", "check_defense", "gradient_modes", "probe_defense", "run_cell"]
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
@@ -135,6 +137,7 @@ def run_cell(
     *,
     clean: Decisions | None = None,
     hashes: list[str] | None = None,
+    probe: Probe | None = None,
 ) -> Cell:
     """Attack a batch in one gradient mode and judge it.
 
@@ -149,12 +152,13 @@ def run_cell(
         protocol: draws and seed.
         clean: decisions on the clean images from an earlier cell; None asks the defense.
         hashes: N keys of the samples; None makes them.
+        probe: of the defense, from an earlier cell; None asks it about these images.
 
     Returns:
         The verdict, the attack's claim and the cost.
 
     Raises:
-        GenclsError: for bad input or a defense in training mode.
+        GenclsError: for bad input, a defense in training mode, or one that behaves otherwise than it declares.
     """
     check_images(images)
     device = device_of(defense) or images.device
@@ -164,13 +168,38 @@ def run_cell(
         raise GenclsError(
             "evaluate: expected untargeted attacks, got a targeted one; call it directly with the classes to reach"
         )
-    if clean is None:
-        check_defense(defense, images[:1], labels)
-    stochastic = bool(getattr(defense, "stochastic", False))
+    probe = probe or probe_defense(defense, images, labels, seed=protocol.seed)
+    try:
+        cell = _run(defense, attack, mode, images, labels, protocol, probe, clean, hashes)
+    except _SharedDraw:  # the handful of images that were asked beforehand had not shown it
+        probe.draws_are_shared()
+        cell = _run(defense, attack, mode, images, labels, protocol, probe, None, hashes)
+    probe.check_again()
+    return cell
+
+
+class _SharedDraw(Exception):
+    """A draw served the whole batch where each row was taken for a draw of its own."""
+
+
+def _run(
+    defense: nn.Module,
+    attack: Attack,
+    mode: str,
+    images: Tensor,
+    labels: Tensor,
+    protocol: Protocol,
+    probe: Probe,
+    clean: Decisions | None,
+    hashes: list[str] | None,
+) -> Cell:
+    device, stochastic, behaviour = images.device, probe.stochastic, probe.behaviour
+    judged = behaviour.judged(defense)
     hashes = hashes or sample_hashes(images, labels)
     draws, most = (protocol.judge_draws, protocol.most_draws or 8 * protocol.judge_draws) if stochastic else (1, 1)
     samples = protocol.eot_samples if stochastic else 1
-    surrogate = asked_by(mode, defense)
+    surrogate = behaviour.attacked(asked_by(mode, defense))
+    at_once = behaviour.draws_per_pass(samples)
     model = AttackModel(
         surrogate.eval(),
         samples=samples,
@@ -180,23 +209,35 @@ def run_cell(
     )
     began = time.perf_counter()
     noted: set[str] = set()
+    doubtful: list[bool] = []
+    if not behaviour.repeatable:
+        noted.add("random numbers of the defense's own, which no seed reaches: this row cannot be repeated")
+    if behaviour.place_dependent:
+        noted.add("scores depend on the place in the batch: each image was asked alone")
 
     @contextmanager
     def role(name: str, rows: list[str], *path: object) -> Iterator[None]:
         seeds = [stream_seed(protocol.seed, sample, name, *path) for sample in rows]
         with seeded(stream_seed(*seeds)), keyed(seeds) as streams:
-            before = _rng_state(device)
+            before = GlobalStates()
             yield
-            moved = not torch.equal(before, _rng_state(device))
-        if name == "judge" and not stochastic and (moved or streams.used):
-            raise GenclsError(
-                f"{type(defense).__name__}: expected the same scores at each forward, because stochastic is not set, got "
-                "random draws; set stochastic = True, or wrap it as PlainClassifier(network, num_classes, stochastic=True)"
-            )
-        if moved:
-            noted.add("draws outside torch's keyed functions: results depend on the batch composition")
-        if streams.shared:
-            noted.add("random draws shared by the batch: results depend on the batch composition")
+            moved = before != GlobalStates()
+        shared = moved or bool(streams.shared)
+        if shared and stochastic and not behaviour.shared_draws:
+            raise _SharedDraw
+        if shared and stochastic:
+            noted.add("one draw serves the whole batch: what the attack finds depends on the batch composition")
+        if name == "judge" and not stochastic and (moved or streams.used) and "again" not in path:
+            doubtful.append(True)
+
+    def confirmed(decisions: Decisions, asked: Tensor, max_rows: int, *path: object) -> None:
+        """Draws of a defense that is declared deterministic must not change its decisions."""
+        if doubtful:
+            doubtful.clear()
+            with role("judge", hashes, *path, "again"):
+                again = predict(judged, asked, 1, max_rows=max_rows)
+            if not torch.equal(again.cpu(), decisions.predictions.cpu()):
+                raise undeclared(probe.name)
 
     with frozen(defense), peak_memory(device) as peak:
         rows = rows_that_fit(surrogate, images[:1], protocol.memory)
@@ -204,7 +245,9 @@ def run_cell(
 
             def ask(max_rows: int) -> Decisions:
                 with role("judge", hashes, "clean"):
-                    return decide(defense, images, labels, draws, most, max_rows=max_rows).cpu()
+                    found = decide(judged, images, labels, draws, most, max_rows=max_rows).cpu()
+                confirmed(found, images, max_rows, "clean")
+                return found
 
             clean = with_fewer_rows(rows, ask)
         adversarial, claimed = images.clone(), torch.ones(len(images), dtype=torch.bool)
@@ -212,8 +255,9 @@ def run_cell(
 
         def assault(part: Tensor, pieces: int) -> None:
             chosen = worth[part]
-            model.meter.model = asked_by(mode, defense).eval()  # a repeated part does not know what the failed one has seen
-            model.eot.chunk = max(1, min(samples, rows) // pieces)
+            # Anew: a repeated part does not know what the failed one has seen.
+            model.meter.model = behaviour.attacked(asked_by(mode, defense)).eval()
+            model.eot.chunk = max(1, min(at_once, rows) // pieces)
             model.max_rows = max(1, len(part) * model.eot.chunk if pieces > 1 else rows)
             with role("attack", [hashes[i] for i in chosen.tolist()], attack, mode):
                 adversarial[chosen] = attack(model, images[chosen], labels[chosen])
@@ -225,7 +269,9 @@ def run_cell(
         def sentence(max_rows: int) -> Verdict:
             settings = {"count": draws, "most": most, "max_rows": max_rows}
             with role("judge", hashes, attack, mode):
-                return judge(defense, images, adversarial, attack.threat, labels=labels, **settings).cpu()
+                found = judge(judged, images, adversarial, attack.threat, labels=labels, **settings)
+            confirmed(found.decisions, found.images, max_rows, attack, mode)
+            return found.cpu()
 
         verdict = with_fewer_rows(rows, sentence)
     if stochastic and attack.threat.epsilon is None and samples < _FEW_DRAWS:
@@ -236,14 +282,14 @@ def run_cell(
     if not bool(verdict.valid.all()):
         broken = int((~verdict.valid).sum())
         noted.add(f"{broken} of {len(images)} adversarials left [0, 1] or the ball; their clean images were judged")
-    judged = int((verdict.predictions >= 0).sum())
+    asked = int((verdict.predictions >= 0).sum())
     return Cell(
         labels=labels.cpu(),
         hashes=hashes,
         clean=clean,
         verdict=verdict,
         claimed=claimed,
-        forwards=(model.meter.forwards + judged) / len(images),
+        forwards=(model.meter.forwards + asked) / len(images),
         backwards=model.meter.backwards / len(images),
         seconds=time.perf_counter() - began,
         peak_memory=peak.mib,
@@ -253,13 +299,6 @@ def run_cell(
         mode=mode,
         seed=protocol.seed,
     )
-
-
-def _rng_state(device: torch.device) -> Tensor:
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return torch.cat(states)
 
 
 def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
@@ -276,10 +315,27 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
     name = type(defense).__name__
     check_eval_mode(defense, name=name)
     with torch.no_grad(), seeded(0):
-        scores: object = scores_of(defense, image.to(device_of(defense) or image.device))
+        scores: object = scores_of(defense, image.to(device_of(defense) or image.device, copy=True))
     if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
     if scores.shape[1] < 2:
         raise GenclsError(f"{name}: expected scores of at least 2 classes, got {scores.shape[1]}")
     check_labels(labels, num_classes=scores.shape[1])
+
+
+def probe_defense(defense: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0) -> Probe:
+    """Check a defense, see :func:`check_defense`, and observe how it behaves, see :class:`~gencls.eval.probe.Probe`.
+
+    Args:
+        defense: the module.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        seed: of the random streams.
+
+    Raises:
+        GenclsError: see there.
+    """
+    images = images[:8].to(device_of(defense) or images.device)
+    check_defense(defense, images[:1], labels)
+    return Probe(defense, images, seed=seed)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_images, check_labels
 from gencls.core.surrogate import Reduce
 from gencls.eval.attacks import Attack
-from gencls.eval.cell import Protocol, gradient_modes, run_cell
+from gencls.eval.cell import Protocol, gradient_modes, probe_defense, run_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
+from gencls.eval.probe import Probe
 
 if TYPE_CHECKING:
     import pandas
@@ -95,14 +96,17 @@ def evaluate(
     frames: list[pandas.DataFrame] = []
     images_of: dict[tuple[str, str], list[Tensor]] = {}
     seen: Counter[str] = Counter()
+    probe: Probe | None = None
     for images, labels in batches:
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
         hashes = sample_hashes(images, labels, seen)
         clean: Decisions | None = None
+        if probe is None:
+            probe = probe_defense(defense, images, labels, seed=seed)
         for attack_name, attack in attacks.items():
             for mode in gradient_modes(defense, attack, modes):
-                cell = run_cell(defense, attack, mode, images, labels, protocol, clean=clean, hashes=hashes)
+                cell = run_cell(defense, attack, mode, images, labels, protocol, clean=clean, hashes=hashes, probe=probe)
                 clean = cell.clean
                 frames.append(cell.frame(defense=name or type(defense).__name__, attack=attack_name))
                 images_of.setdefault((attack_name, mode), []).append(cell.verdict.images)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, draws, select
+from gencls.core.generators import own_seeds_end_here
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["Decisions", "Verdict", "decide", "judge", "predict", "scores_of"]
@@ -158,7 +159,8 @@ def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
         GenclsError: for images of a shape that the defense does not take.
     """
     try:
-        scores: Tensor = defense(images)
+        with own_seeds_end_here():
+            scores: Tensor = defense(images)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         if isinstance(error, torch.OutOfMemoryError) or "memory" in reason:

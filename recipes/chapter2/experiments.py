@@ -7,9 +7,9 @@ from functools import partial
 import torch
 
 from gencls.core import BayesClassifier
+from gencls.core.files import atomically
 from gencls.defenses import compare_to_bound, robustness_bound
 from gencls.eval import PGD, Attack, Study, ThreatModel, closest_distances, read_records, thesis_attacks
-from gencls.eval.study_folder import atomically
 from recipes.chapter2.printed import MODELS
 from recipes.chapter2.runs import PartialStudy, Run
 from recipes.chapter2.tables import BLACK_BOX, MINIMAL, PARTS, SMOOTHED
@@ -53,8 +53,7 @@ def accuracy(run: Run) -> Iterator[Job]:
                 ball = ThreatModel(norm, epsilon)
                 attacks[f"unrolled-{norm}"] = PGD(ball, steps=run.budget.unrolled_steps, restarts=spent.restarts)
         unrolled = {name: "unrolled" for name in attacks if name.startswith("unrolled")}
-        fewer = {"black-box": run.budget.black_box} | ({"smoothed": run.budget.smoothed_count} if synthesis else {})
-        count = fewer.get(part, run.budget.count)
+        count = run.budget.black_box if part == "black-box" else run.budget.count
         return run.study(folder, MODELS[model], defense, attacks, count, gradients=unrolled)
 
     for part in PARTS:

@@ -82,7 +82,6 @@ class Budget:
         judge: draws per decision of a stochastic defense.
         judge_most: the same where the majority is open.
         smoothed: what is spent on ABS and E-ABS by PGD along smoothed gradients, where it is not what the CNNs meet.
-        smoothed_count: N of it on ABS and E-ABS.
         black_box: N of PGD with estimated gradients and of the Boundary attack.
         ablation: N of Table 2.6.
         examples: N of the figures.
@@ -108,7 +107,6 @@ class Budget:
     judge: int = 32
     judge_most: int = 128
     smoothed: Mapping[str, Any] = field(default_factory=dict)
-    smoothed_count: int = 1000
     black_box: int = 1000
     ablation: int = 1000
     examples: int = 10
@@ -174,7 +172,7 @@ def _smoothed(spent: ThesisBudget) -> str:
     return f"{spent.smoothed_steps} steps of {spent.smoothed_draws} draws at each of sigma {sigmas}"
 
 
-_SMALLER = ("smoothed_count", "black_box", "ablation", "examples", "sweeps", "bound")
+_SMALLER = ("black_box", "ablation", "examples", "sweeps", "bound")
 
 BUDGETS = {
     "paper": Budget(),
@@ -204,8 +202,7 @@ BUDGETS = {
         eot=2,
         judge=4,
         judge_most=8,
-        smoothed={"smoothed_steps": 20, "smoothed_draws": 4, "smoothing": (0.15,)},
-        smoothed_count=20,
+        smoothed={"smoothed_steps": 20, "smoothed_draws": 4},
         black_box=10,
         ablation=32,
         ladder=15,
@@ -246,7 +243,6 @@ BUDGETS = {
         judge=4,
         judge_most=8,
         smoothed={"smoothed_draws": 2},
-        smoothed_count=4,
         black_box=4,
         ablation=4,
         examples=4,

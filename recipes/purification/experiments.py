@@ -1,6 +1,5 @@
 """Section 4 and the supplement as stages, each of which may need those before it; nothing is computed twice."""
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 from gencls.core import GenclsError, fingerprint
 from gencls.eval import Study, closest_distances, success_rate_curve
 from recipes import diagnoses
+from recipes.folders import read_measured
 from recipes.jobs import Job, compute, predict
 from recipes.purification import analyses
 from recipes.purification.runs import ALPHAS, PREPROCESSING, STANDALONE, Run
@@ -142,7 +142,7 @@ def examine(run: Run, name: str) -> dict[str, Any]:
 def examined(run: Run, name: str) -> dict[str, Any] | None:
     """The same, or None while the doctor has not been asked."""
     path = _doctor_path(run, name)
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_measured(path) if path.is_file() else None
 
 
 def _doctor_path(run: Run, name: str) -> Path:

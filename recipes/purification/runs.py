@@ -1,6 +1,5 @@
 """One call of the recipe: its generator, classifier and defenses, and the folder of what it has found."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from gencls.defenses.mlvgm import PAPER_TASKS
 from gencls.eval import Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
 from gencls.zoo.data import count_images
 from gencls.zoo.training.presets import preset
-from recipes.folders import claim, require_weights, weights_path
+from recipes.folders import claim, read_measured, require_weights, weights_path
 from recipes.purification.settings import Budget, Profile
 
 __all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run", "load_at_most"]
@@ -178,7 +177,7 @@ class Run:
         if self.published_alphas:
             return PAPER_TASKS[self.profile.task].learned
         path = self.out / "learned.json"
-        return tuple(json.loads(path.read_text())["alphas"]) if path.is_file() else None
+        return tuple(read_measured(path)["alphas"]) if path.is_file() else None
 
     @property
     def published_alphas(self) -> bool:

@@ -1,6 +1,5 @@
 """The tables: what has to be optimised, the attacks' settings, success rates, clean accuracies, the doctor's findings."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 
@@ -13,6 +12,7 @@ from gencls.eval.report.paper import Cell, PaperTable, Row
 from gencls.eval.statistics import wilson
 from gencls.eval.threat import TOLERANCE
 from recipes.diagnoses import diagnosis_table
+from recipes.folders import read_measured
 from recipes.purification import analyses, experiments
 from recipes.purification.figures import ATTACKS, pearson
 from recipes.purification.runs import Run
@@ -87,7 +87,7 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
     rows, notes = [], []
     path = run.out / "learned.json"
     if path.is_file():
-        search = json.loads(path.read_text())
+        search = read_measured(path)
         rows += [
             Row("measurements", (Cell(str(search["measurements"])), Cell("100"))),
             Row("FGSM images", (Cell(str(search["images"])), Cell("1024 (code)"))),

@@ -1,6 +1,5 @@
 """Chapter 4's experiments as stages. What the sweeps share is computed once."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 import torch
 
 from gencls.core import Defense, fingerprint, keyed, stream_seed
+from gencls.core.files import write_sealed
 from gencls.eval import Study
-from gencls.eval.study_folder import atomically
 from recipes import diagnoses
+from recipes.folders import read_measured
 from recipes.jobs import Job, compute, predict
 from recipes.records import slug
 from recipes.smoothing.runs import READINGS, Run
@@ -130,12 +130,12 @@ def certificates(run: Run) -> None:
             "seconds": round(time.perf_counter() - began, 1),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomically(path, lambda part: part.write_text(json.dumps(content)))
+        write_sealed(path, content)
 
 
 def certified(run: Run) -> dict[str, Any] | None:
     """What :func:`certificates` has found, or None while it has not been asked."""
-    return json.loads(path.read_text()) if (path := _certificates_path(run)).is_file() else None
+    return read_measured(path) if (path := _certificates_path(run)).is_file() else None
 
 
 def _certificates_path(run: Run) -> Path:
@@ -163,7 +163,7 @@ def _examine(run: Run, variant: Variant) -> dict[str, Any]:
 
 def examined(run: Run, variant: Variant) -> dict[str, Any] | None:
     """What the doctor says of a defense, or None while it has not been asked."""
-    return json.loads(path.read_text()) if (path := _doctor_path(run, variant)).is_file() else None
+    return read_measured(path) if (path := _doctor_path(run, variant)).is_file() else None
 
 
 def _doctor_path(run: Run, variant: Variant) -> Path:

@@ -488,7 +488,7 @@ CHECK = {"name": "a", "status": "ok", "finding": "b", "evidence": {}}
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([], "an object with a defense per key, got "),
+        ([], "expected a diagnosis, an object in JSON, got list"),
         ({"cnn": []}, 'cnn: expected the keys "passed", "checks", got '),
         ({"cnn": {"passed": 1, "checks": []}}, 'a bool as "passed", got 1'),
         ({"cnn": {"passed": True, "checks": {}}}, 'a list as "checks", got {}'),

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +13,7 @@ from gencls.core import GenclsError, select
 from gencls.eval.attack_model import AttackModel, Loss, calibrate, margin, score_gap
 from gencls.eval.attacks.base import prepare, project, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
+from gencls.eval.attacks.smoothing import check_smoothing, descents
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["APGD", "Worst", "dlr", "others_of", "targeted_dlr"]
@@ -39,6 +41,10 @@ class APGD:
         steps: gradient steps per run.
         restarts: random starts; samples broken by one take no part in the next.
         targets: how many other classes the targeted losses try; all if there are fewer.
+        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
+            differentiated, all runs for each; 0 is the plain loss. See
+            :func:`gencls.eval.attacks.smoothing.smoothed_gradient`.
+        smoothing_draws: noisy images per gradient.
     """
 
     threat: ThreatModel
@@ -46,6 +52,8 @@ class APGD:
     steps: int = 100
     restarts: int = 1
     targets: int = 9
+    smoothing: tuple[float, ...] = (0.0,)
+    smoothing_draws: int = 16
     uses_gradients = True
 
     def __post_init__(self) -> None:
@@ -59,12 +67,14 @@ class APGD:
         losses = get_args(APGD.__annotations__["loss"])
         if self.loss not in losses:
             raise GenclsError(f"APGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
+        check_smoothing("APGD", self.smoothing, self.smoothing_draws)
 
     @property
     def passes(self) -> tuple[int, int]:
-        """A gradient per step and at the start of a run, and one look at its end."""
+        """A gradient per step and at the start of a run, of all noisy images where there are, and one look at its end."""
         runs = self.restarts * (self.targets if "targeted" in self.loss else 1)
-        return runs + 1, runs * (self.steps + 1)
+        forwards, backwards = descents(self.steps + 1, self.smoothing, self.smoothing_draws)
+        return runs * (forwards + len(self.smoothing)) + 1, runs * backwards
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
@@ -75,24 +85,25 @@ class APGD:
             clean = pyautoattack_attacks.averaged(model, images)
         others = others_of(clean, labels, self.targets if "targeted" in self.loss else 1)
         worst = Worst(model, images, labels)
-        for target in others.unbind(1):
-            for _ in range(self.restarts):
-                rows = worst.alive
-                if not len(rows):
-                    return worst.images
-                with select(rows):
-                    candidates = pyautoattack_attacks.apgd(
-                        model,
-                        images[rows],
-                        labels[rows],
-                        self._loss(model, clean[rows], target[rows]),
-                        norm=self.threat.norm,
-                        epsilon=self.threat.epsilon or 0.0,
-                        steps=self.steps,
-                    )
-                    for candidate in candidates:
-                        epsilon = self.threat.epsilon or 0.0
-                        worst.offer(rows, project(candidate, images[rows], self.threat.norm, epsilon))
+        epsilon = self.threat.epsilon or 0.0
+        for sigma, target, _ in product(self.smoothing, others.unbind(1), range(self.restarts)):
+            rows = worst.alive
+            if not len(rows):
+                break
+            with select(rows):
+                candidates = pyautoattack_attacks.apgd(
+                    model,
+                    images[rows],
+                    labels[rows],
+                    self._loss(model, clean[rows], target[rows]),
+                    norm=self.threat.norm,
+                    epsilon=epsilon,
+                    steps=self.steps,
+                    sigma=sigma,
+                    draws=self.smoothing_draws,
+                )
+                for candidate in candidates:
+                    worst.offer(rows, project(candidate, images[rows], self.threat.norm, epsilon))
         return worst.images
 
     def _loss(self, model: AttackModel, clean: Tensor, target: Tensor) -> Loss:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, branch
 from gencls.eval.attack_model import AttackModel, Loss, margin
 from gencls.eval.attacks.base import joined, per_image, prepare, project, random_start, require, steepest, taken
-from gencls.eval.attacks.smoothing import check_smoothing, smoothed_look
+from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["PGD"]
@@ -76,9 +76,8 @@ class PGD:
     @property
     def passes(self) -> tuple[int, int]:
         """One gradient per step and start, of all noisy images where there are, and one forward pass that ends a start."""
-        plain = self.restarts * self.smoothing.count(0)
-        noisy = self.restarts * len(self.smoothing) - plain
-        return plain + noisy * (self.steps + 1), (plain + noisy * self.smoothing_draws) * self.steps
+        forwards, backwards = descents(self.steps, self.smoothing, self.smoothing_draws)
+        return self.restarts * (forwards + len(self.smoothing)), self.restarts * backwards
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
@@ -186,8 +185,15 @@ class _Run:
             if loss is None:
                 response = self.model.look(rows.current, rows.labels, targeted=targeted, fresh=True)
             else:
-                noise = {"sigma": self.sigma, "count": self.attack.smoothing_draws}
-                response = smoothed_look(self.model, rows.current, rows.labels, loss, targeted=targeted, **noise)
+                response = smoothed_look(
+                    self.model,
+                    rows.current,
+                    rows.labels,
+                    loss,
+                    sigma=self.sigma,
+                    count=self.attack.smoothing_draws,
+                    targeted=targeted,
+                )
         self.gradient = response.gradient
         # To the end only the margin counts. One noisy look at a random defense says little: there the last iterate counts.
         success = torch.zeros_like(response.success) if self.attack.to_the_end else response.success

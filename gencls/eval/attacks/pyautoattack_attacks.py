@@ -16,6 +16,7 @@ from torch import Tensor
 from gencls.core import select
 from gencls.eval.attack_model import AttackModel, Loss
 from gencls.eval.attacks.base import per_image
+from gencls.eval.attacks.smoothing import smoothed_gradient
 from gencls.eval.threat import Norm
 
 __all__ = ["apgd", "averaged", "fab"]
@@ -40,8 +41,8 @@ class _Run:
     A deterministic defense is done with at its first wrong decision; from then on the loop sees its last scores.
     """
 
-    def __init__(self, model: AttackModel, images: Tensor, labels: Tensor) -> None:
-        self.model, self.labels = model, labels
+    def __init__(self, model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, sigma: float, draws: int) -> None:
+        self.model, self.labels, self.loss, self.sigma, self.draws = model, labels, loss, sigma, draws
         self.alive = torch.arange(len(images), device=images.device)
         self.wrong = images.clone()  # the first iterates that were wrong, of the rows that are not alive
         self.scores: Tensor | None = None
@@ -61,6 +62,16 @@ class _Run:
         self.scores = everything.clone()
         return everything
 
+    def smoothed(self, images: Tensor, rows: Tensor) -> Tensor:
+        """The gradient of the smoothed loss of some rows (n,), whose loss knows the whole batch only: (n, C, H, W)."""
+        everything, of = self.scores, self.labels[rows]
+
+        def loss(scores: Tensor, _: Tensor) -> Tensor:
+            return self.loss(everything.index_copy(0, rows, scores), self.labels)[rows]  # type: ignore[union-attr]
+
+        with select(rows):
+            return smoothed_gradient(self.model, images[rows], of, loss, sigma=self.sigma, count=self.draws)
+
 
 class _Scores(torch.autograd.Function):
     """Mean scores, whose gradient is checked and counted by the attack model and has a largest component of 1 per image.
@@ -71,23 +82,28 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, run: _Run) -> Tensor:
-        ctx.model, ctx.rows, ctx.shape = run.model, run.alive, images.shape
+        ctx.model, ctx.rows, ctx.shape, ctx.gradient = run.model, run.alive, images.shape, None
         if not len(ctx.rows):
             return run.scores.clone()  # type: ignore[union-attr]
-        with torch.enable_grad(), select(ctx.rows):
-            ctx.images = images[ctx.rows].detach().requires_grad_()
+        with torch.set_grad_enabled(run.sigma == 0), select(ctx.rows):
+            ctx.images = images[ctx.rows].detach().requires_grad_(run.sigma == 0)
             ctx.scores = averaged(run.model, ctx.images)
-        return run.note(images, ctx.scores.detach())
+        scores = run.note(images, ctx.scores.detach())
+        if run.sigma and ctx.needs_input_grad[0]:  # here: a GPU's backward pass is another thread, without our streams
+            ctx.gradient = run.smoothed(images, ctx.rows)
+        return scores
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         if not len(ctx.rows):
             return grad_outputs[0].new_zeros(ctx.shape), None
-        weights = grad_outputs[0][ctx.rows]
-        weights = weights / _largest(weights).unsqueeze(1)
-        with torch.enable_grad():
-            value = (ctx.scores * weights).sum()
-        gradient = ctx.model.gradient(value, ctx.images)
+        gradient = ctx.gradient
+        if gradient is None:
+            weights = grad_outputs[0][ctx.rows]
+            weights = weights / _largest(weights).unsqueeze(1)
+            with torch.enable_grad():
+                value = (ctx.scores * weights).sum()
+            gradient = ctx.model.gradient(value, ctx.images)
         gradient = gradient / per_image(_largest(gradient))
         return gradient.new_zeros(ctx.shape).index_copy_(0, ctx.rows, gradient), None
 
@@ -99,16 +115,28 @@ def _largest(values: Tensor) -> Tensor:
 
 
 def apgd(
-    model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, *, norm: Norm, epsilon: float, steps: int
+    model: AttackModel,
+    images: Tensor,
+    labels: Tensor,
+    loss: Loss,
+    *,
+    norm: Norm,
+    epsilon: float,
+    steps: int,
+    sigma: float = 0.0,
+    draws: int = 16,
 ) -> tuple[Tensor, ...]:
     """One run of APGD from a random start in the ball around each image (N, C, H, W).
+
+    The gradient is that of the loss smoothed by noise with standard deviation ``sigma``, from so many ``draws``. The losses
+    that the loop compares are those of the iterates themselves.
 
     Returns:
         Candidates. Of a deterministic defense: the first wrong iterate, or the one with the largest loss if none was wrong. Of
         a stochastic one: the iterate with the largest loss, and the last one at which the mean scores were wrong.
     """
     images = images.detach().contiguous()
-    run = _Run(model, images, labels)
+    run = _Run(model, images, labels, loss, sigma, draws)
     attack = APGDAttack(run, n_iter=steps, norm=_NAMES[norm], eps=epsilon, loss="dlr", logger=_SILENT)
     attack.dlr_loss = loss  # "dlr" is the library's name for a loss of its own; this one is ours
     attack.init_hyperparam(images)

@@ -10,7 +10,7 @@ from torch import Tensor
 from gencls.core import GenclsError, draws, repeat_rows, repeated
 from gencls.eval.attack_model import AttackModel, Loss, Response
 
-__all__ = ["check_smoothing", "smoothed_gradient", "smoothed_look"]
+__all__ = ["check_smoothing", "descents", "smoothed_gradient", "smoothed_look"]
 
 
 def check_smoothing(name: str, sigmas: Sequence[float], count: int) -> None:
@@ -24,6 +24,12 @@ def check_smoothing(name: str, sigmas: Sequence[float], count: int) -> None:
             f"{name}: expected standard deviations >= 0 in smoothing, at least one, and smoothing_draws >= 1, "
             f"got {sigmas} and {count}"
         )
+
+
+def descents(steps: int, sigmas: Sequence[float], count: int) -> tuple[int, int]:
+    """Forward and forward-plus-backward passes per image of a descent for each standard deviation."""
+    noisy = sum(sigma > 0 for sigma in sigmas)
+    return noisy * steps, (len(sigmas) - noisy + noisy * count) * steps
 
 
 def smoothed_look(

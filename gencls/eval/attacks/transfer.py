@@ -8,6 +8,7 @@ from gencls.core import Defense, GenclsError, check_eval_mode, fingerprint
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks.base import Attack, prepare
 from gencls.eval.fingerprint import device_of
+from gencls.eval.probe import observe
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["Transfer"]
@@ -62,15 +63,16 @@ class Transfer:
         surrogate = self.source.surrogate() if isinstance(self.source, Defense) else self.source
         stochastic = bool(getattr(self.source, "stochastic", False))
         # An attack model of the source's own: what is spent on it is not the target's cost.
+        device = device_of(self.source) or images.device
         samples = target.eot.samples if stochastic else 1
+        behaviour = observe(self.source, images.to(device))
         model = AttackModel(
-            surrogate.eval(),
+            behaviour.attacked(surrogate.eval()),
             samples=samples,
             reduce=target.eot.reduce,
-            chunk=min(samples, target.eot.chunk) if target.eot.samples > 1 else None,
+            chunk=min(behaviour.draws_per_pass(samples), target.eot.chunk) if target.eot.samples > 1 else None,
             max_rows=target.max_rows,
             common_draws=target.common_draws,
         )
-        device = device_of(self.source) or images.device
         with frozen(surrogate):
             return self.attack(model, images.to(device), labels.to(device)).to(images.device)

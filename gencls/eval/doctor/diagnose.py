@@ -14,7 +14,7 @@ from gencls.eval.doctor.gradients import (
     difference_errors,
 )
 from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patient, affordable
-from gencls.eval.doctor.randomness import check_claims, check_eot, check_randomness
+from gencls.eval.doctor.randomness import check_claims, check_company, check_eot, check_randomness
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
 from gencls.eval.doctor.verdict import Check, Diagnosis
 from gencls.eval.fingerprint import device_of
@@ -82,12 +82,13 @@ def diagnose(
 
 
 def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort | None, budget: float) -> list[Check]:
-    few = patient.first(_FEW)
-    checks = [check_finite(few)]
+    checks = [check_finite(patient.first(_FEW))]
     if _failed(checks):
         return checks
+    patient = patient.observed()
+    few = patient.first(_FEW)
     existence, few = check_existence(few)
-    checks += [check_randomness(few), existence]
+    checks += [check_randomness(few), check_company(few), existence]
     if _failed(checks):
         return checks
     patient = patient.only(few.modes)

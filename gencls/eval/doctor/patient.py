@@ -16,6 +16,7 @@ from gencls.eval.budget import rows_that_fit
 from gencls.eval.cell import NO_GRADIENT, Cell, Protocol, run_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
+from gencls.eval.probe import Behaviour, Probe, observe
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
@@ -119,6 +120,7 @@ class Patient:
         threat: norm and epsilon of the attacks.
         protocol: draws and seed.
         modes: gradient mode -> what is differentiated in it.
+        behaviour: how it must be asked.
         rows: module -> how many of its rows fit into memory, measured when first asked for.
     """
 
@@ -128,6 +130,7 @@ class Patient:
     threat: ThreatModel
     protocol: Protocol
     modes: Mapping[str, nn.Module]
+    behaviour: Behaviour = field(default_factory=Behaviour)
     rows: dict[nn.Module, int] = field(default_factory=dict)
 
     @classmethod
@@ -163,7 +166,8 @@ class Patient:
 
     def model(self, surrogate: nn.Module, *, common_draws: bool = False) -> AttackModel:
         """What an attack would differentiate; with common random numbers every look has the same draws."""
-        return AttackModel(surrogate, samples=self.draws, common_draws=common_draws, stochastic=self.stochastic)
+        asked = self.behaviour.attacked(surrogate)
+        return AttackModel(asked, samples=self.draws, common_draws=common_draws, stochastic=self.stochastic)
 
     @torch.no_grad()
     def scores(self, model: AttackModel, images: Tensor) -> Tensor:
@@ -203,16 +207,26 @@ class Patient:
     def attack(self, attack: Attack, clean: Decisions | None = None) -> dict[str, Cell]:
         """Run and judge an attack: gradient mode -> what came out."""
         modes = self.modes if attack.uses_gradients else (NO_GRADIENT,)
+        probe = Probe(self.defense, self.images, seed=self.protocol.seed, behaviour=self.behaviour)
         return {
-            mode: run_cell(self.defense, attack, mode, self.images, self.labels, self.protocol, clean=clean) for mode in modes
+            mode: run_cell(self.defense, attack, mode, self.images, self.labels, self.protocol, clean=clean, probe=probe)
+            for mode in modes
         }
+
+    def observed(self) -> "Patient":
+        """The same, asked from now on as its behaviour needs.
+
+        Raises:
+            GenclsError: see :func:`~gencls.eval.probe.observe`.
+        """
+        return replace(self, behaviour=observe(self.defense, self.images, seed=self.protocol.seed))
 
     def _parts(self, model: AttackModel) -> list[Tensor]:
         surrogate = model.meter.model
         if surrogate not in self.rows:
             self.rows[surrogate] = rows_that_fit(surrogate, self.images[:1], self.protocol.memory)
         rows = self.rows[surrogate]
-        model.eot.chunk = min(self.draws, rows)
+        model.eot.chunk = min(self.behaviour.draws_per_pass(self.draws), rows)
         return list(torch.arange(len(self.images)).split(max(1, rows // self.draws)))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from gencls.core.errors import GenclsError
+from gencls.core.files import atomically
 from gencls.eval.curves import robust_accuracy
 from gencls.eval.records import WORST_CASE, complete
 from gencls.eval.report import columns
@@ -46,6 +46,7 @@ def write_report(
     settings: Mapping[str, Any],
     warnings: Sequence[str],
     diagnoses: Sequence[Diagnosis] = (),
+    partial: str = "",
 ) -> Path:
     """Write `report.html`, `results.tex`, `curves.csv` and `figures/*.png|pdf` into a study's folder.
 
@@ -64,6 +65,7 @@ def write_report(
             `command` and `created`, here or under `about`, are shown at the head of the page.
         warnings: Reasons to distrust the study as a whole.
         diagnoses: What `gencls doctor` found; a failed check stands in a banner on top and at its defense.
+        partial: What is missing of an unfinished study; it stands in a banner on top and in `curves.csv`. Its rows say so too.
 
     Returns:
         Path of the page.
@@ -90,9 +92,10 @@ def write_report(
     _replace(folder / "results.tex", latex_tables(summary, failed).encode())
     points = curve_frame(curves)
     if not points.empty:
+        points = points.assign(warnings=partial) if partial else points
         _replace(folder / "curves.csv", points.to_csv(index=False, float_format="%.10g").encode())
     page = folder / "report.html"
-    _replace(page, _render(records, summary, mcnemar, shown, settings, warnings, diagnoses).encode())
+    _replace(page, _render(records, summary, mcnemar, shown, settings, warnings, diagnoses, partial).encode())
     return page
 
 
@@ -104,6 +107,7 @@ def _render(
     settings: Mapping[str, Any],
     warnings: Sequence[str],
     diagnoses: Sequence[Diagnosis],
+    partial: str,
 ) -> str:
     from jinja2 import Environment, StrictUndefined
 
@@ -133,6 +137,7 @@ def _render(
         gradients=columns.GRADIENT_MODES,
         settings=json.dumps(dict(settings), indent=2, sort_keys=True, ensure_ascii=False, default=str),
         warnings=list(warnings),
+        partial=partial,
         missing=columns.MISSING,
     )
 
@@ -275,7 +280,4 @@ def _embed(figure: NamedFigure, png: bytes) -> dict[str, str]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a second process, sees the old one or the new one and nothing between."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    atomically(path, lambda part: part.write_bytes(content))
