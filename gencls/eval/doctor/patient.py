@@ -23,6 +23,9 @@ __all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
 
 JUDGE_DRAWS = 32
 
+SMOOTHING = (0.1, 0.2)
+"""Standard deviations of the noise over which gradients are smoothed, [0, 1] pixel units."""
+
 _SLOW = 0.1
 """Seconds of a pass that is not repeated in order to be measured more closely."""
 
@@ -41,6 +44,7 @@ class Effort:
         far_steps: of the unbounded PGD.
         queries: of Square.
         tries: of the noise attack.
+        smoothing: noisy images per smoothed gradient.
         all_modes: attack in every gradient mode rather than only in the one that fits the finite differences best.
     """
 
@@ -53,6 +57,7 @@ class Effort:
     far_steps: int
     queries: int
     tries: int
+    smoothing: int
     all_modes: bool = True
 
     def seconds(self, images: int, cost: "Cost", draws: int) -> float:
@@ -69,7 +74,9 @@ class Effort:
         looks = self.queries + self.tries + 8  # 8: the judge's
         differences = 8 * (self.directions + len(cost.gradient))  # four step sizes, both sides
         attacks = count * (gradients * sum(modes) + looks * cost.forward)
-        return draws * (attacks + probes * (differences * cost.forward + 6 * sum(cost.gradient.values())))
+        smoothed = 2 * len(SMOOTHING) * self.steps * max(self.smoothing, draws)  # 2: as many plain ones to compare with
+        rows = draws * (attacks + probes * (differences * cost.forward + 6 * sum(cost.gradient.values())))
+        return rows + count * smoothed * min(cost.gradient.values())
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,23 @@ class Cost:
 
 
 EFFORTS = (
-    Effort("full", images=100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=200, tries=10),
-    Effort("medium", images=30, probes=10, directions=3, steps=20, few_steps=5, far_steps=40, queries=60, tries=5),
-    Effort("small", images=12, probes=8, directions=3, steps=10, few_steps=2, far_steps=20, queries=30, tries=5),
-    Effort("least", images=6, probes=4, directions=2, steps=8, few_steps=2, far_steps=10, queries=10, tries=2, all_modes=False),
+    Effort("full", 100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=5000, tries=10, smoothing=8),
+    Effort("large", 100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=500, tries=10, smoothing=2),
+    Effort("medium", 30, probes=10, directions=3, steps=20, few_steps=5, far_steps=40, queries=150, tries=5, smoothing=2),
+    Effort("small", 12, probes=8, directions=3, steps=10, few_steps=2, far_steps=20, queries=50, tries=5, smoothing=2),
+    Effort(
+        "least",
+        6,
+        probes=4,
+        directions=2,
+        steps=8,
+        few_steps=2,
+        far_steps=10,
+        queries=10,
+        tries=2,
+        smoothing=2,
+        all_modes=False,
+    ),
 )
 """From thorough to quick."""
 
