@@ -13,6 +13,7 @@ from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, Multi
 from gencls.core.inference import minimize
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, seeded, select, stream_seed
 from gencls.core.surrogate import BPDA, EoT, Unrolled
+from gencls.core.wrappers import declared, surrogates_of
 
 __all__ = [
     "BPDA",
@@ -35,6 +36,7 @@ __all__ = [
     "check_images",
     "check_labels",
     "check_sigma",
+    "declared",
     "draws",
     "find_device",
     "fingerprint",
@@ -47,4 +49,5 @@ __all__ = [
     "seeded",
     "select",
     "stream_seed",
+    "surrogates_of",
 ]

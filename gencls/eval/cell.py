@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, keyed, seeded, stream_seed
+from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, declared, keyed, seeded, stream_seed
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
@@ -166,7 +166,7 @@ def run_cell(
         )
     if clean is None:
         check_defense(defense, images[:1], labels)
-    stochastic = bool(getattr(defense, "stochastic", False))
+    stochastic = declared(defense, "stochastic")
     hashes = hashes or sample_hashes(images, labels)
     draws, most = (protocol.judge_draws, protocol.most_draws or 8 * protocol.judge_draws) if stochastic else (1, 1)
     samples = protocol.eot_samples if stochastic else 1

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from gencls.core import seeded
+from gencls.core import declared, seeded
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.fingerprint import device_of
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by
@@ -43,7 +43,7 @@ def _seconds_per_image(study: Study, defense: nn.Module, mode: str) -> tuple[flo
     device = device_of(defense) or study.images.device
     images, labels = study.images[:_PROBE].to(device), study.labels[:_PROBE].to(device)
     surrogate = asked_by(mode, defense)
-    stochastic = bool(getattr(defense, "stochastic", False))
+    stochastic = declared(defense, "stochastic")
     model = AttackModel(surrogate, samples=study.protocol.eot_samples if stochastic else 1, reduce=study.protocol.reduce)
 
     def forward() -> None:

@@ -7,10 +7,16 @@ from gencls.core import GenclsError
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["REQUIRED", "WORST_CASE", "complete"]
+__all__ = ["ALL_MODES", "NO_GRADIENT", "REQUIRED", "WORST_CASE", "complete"]
 
 WORST_CASE = "worst case"
 """In the column ``attack``: per sample the most damaging of all attacks and gradient modes."""
+
+NO_GRADIENT = "none"
+"""In the column ``gradient``: the attack uses no gradient of the defense."""
+
+ALL_MODES = "all"
+"""In the column ``gradient``: the worst case over all modes."""
 
 REQUIRED = (
     *("sample_hash", "label", "defense", "attack", "gradient", "norm", "epsilon", "seed"),
