@@ -70,7 +70,7 @@ class APGD:
         """Attack; see :class:`Attack`."""
         from gencls.eval.attacks import pyautoattack_attacks
 
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         with torch.no_grad():
             clean = pyautoattack_attacks.averaged(model, images)
         others = others_of(clean, labels, self.targets if "targeted" in self.loss else 1)

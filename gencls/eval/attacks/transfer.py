@@ -58,7 +58,7 @@ class Transfer:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        target = prepare(model, images, labels)
+        target = prepare(model, images, labels, self.threat)
         surrogate = next(iter(surrogates_of(self.source).values()))
         stochastic = declared(self.source, "stochastic")
         # An attack model of the source's own: what is spent on it is not the target's cost.
