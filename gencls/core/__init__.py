@@ -14,6 +14,7 @@ from gencls.core.generators import seeded
 from gencls.core.inference import minimize
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
 from gencls.core.surrogate import BPDA, EoT, Unrolled
+from gencls.core.wrappers import declared, surrogates_of
 
 __all__ = [
     "BPDA",
@@ -36,6 +37,7 @@ __all__ = [
     "check_images",
     "check_labels",
     "check_sigma",
+    "declared",
     "draws",
     "find_device",
     "fingerprint",
@@ -48,4 +50,5 @@ __all__ = [
     "seeded",
     "select",
     "stream_seed",
+    "surrogates_of",
 ]

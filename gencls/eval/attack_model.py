@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import EoT, GenclsError, forward_draws, repeated
+from gencls.core import EoT, GenclsError, declared, forward_draws, repeated
 from gencls.core.generators import own_seeds_end_here
 from gencls.core.surrogate import Reduce
 from gencls.eval.margins import mean_shortfall, shortfall
@@ -174,7 +174,7 @@ class AttackModel(nn.Module):
         self.eot = EoT(self.meter, samples, reduce=reduce, chunk=chunk)
         self.max_rows = max_rows
         self.common_draws = common_draws
-        self.stochastic = (samples > 1 or bool(getattr(surrogate, "stochastic", False))) if stochastic is None else stochastic
+        self.stochastic = (samples > 1 or declared(surrogate, "stochastic")) if stochastic is None else stochastic
 
     @classmethod
     def of(cls, model: nn.Module) -> "AttackModel":

@@ -82,7 +82,7 @@ class APGD:
         """Attack; see :class:`Attack`."""
         from gencls.eval.attacks import pyautoattack_attacks
 
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         with torch.no_grad():
             clean = model.mean_scores(model.per_draw(images))
         others = others_of(clean, labels, self.targets if "targeted" in self.loss else 1)

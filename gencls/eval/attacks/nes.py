@@ -58,7 +58,9 @@ class NES:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        return self._descent()(_Estimated(prepare(model, images, labels), self.samples, self.sigma), images, labels)
+        return self._descent()(
+            _Estimated(prepare(model, images, labels, self.threat), self.samples, self.sigma), images, labels
+        )
 
     def _descent(self) -> PGD:
         return PGD(self.threat, self.steps, self.restarts, self.step_size, self.random_start, self.loss)

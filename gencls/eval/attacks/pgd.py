@@ -81,7 +81,7 @@ class PGD:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        return _Run(self, prepare(model, images, labels), images, labels).result()
+        return _Run(self, prepare(model, images, labels, self.threat), images, labels).result()
 
 
 @dataclass

@@ -75,6 +75,7 @@ def diagnose(
     if not budget > 0:
         raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
     threat = ThreatModel(norm, epsilon)
+    threat.check_reach(images)
     protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
     patient = Patient.of(defense, images, labels, threat, protocol)
     with frozen(defense):

@@ -9,12 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Defense, keyed, seeded, select, stream_seed
+from gencls.core import declared, keyed, seeded, select, stream_seed
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
 from gencls.eval.budget import rows_that_fit
 from gencls.eval.cell import NO_GRADIENT, Cell, Protocol, run_cell
 from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.gradient_modes import declared_modes
 from gencls.eval.judge import Decisions
 from gencls.eval.probe import Behaviour, Probe, observe
 from gencls.eval.threat import ThreatModel
@@ -136,13 +137,13 @@ class Patient:
     @classmethod
     def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, protocol: Protocol) -> "Patient":
         """The defense with the gradient modes that it declares."""
-        modes = defense.surrogates() if isinstance(defense, Defense) else {"exact": defense}
-        return cls(defense, images, labels, threat, protocol, {name: module.eval() for name, module in modes.items()})
+        modes = {name: module.eval() for name, module in declared_modes(defense).items()}
+        return cls(defense, images, labels, threat, protocol, modes)
 
     @property
     def stochastic(self) -> bool:
         """Whether the defense says that its forwards differ."""
-        return bool(getattr(self.defense, "stochastic", False))
+        return declared(self.defense, "stochastic")
 
     @property
     def draws(self) -> int:
