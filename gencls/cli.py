@@ -129,6 +129,9 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument("--draws", type=int, default=32, help="draws of the judge, for a stochastic defense (default 32)")
     attack.add_argument("--reduce", default="logits", choices=["logits", "probs", "loss"], help="what EoT averages")
     attack.add_argument("--common-draws", action="store_true", help="the same draws for all looks of an attack")
+    attack.add_argument(
+        "--eight-bit", action="store_true", help="round adversarial images to k/255, as if saved, before they are judged"
+    )
     attack.add_argument("--memory", type=float, help="MiB for the graphs of an attack (default: 1024, or a share of the GPU)")
     attack.add_argument("--seed", type=int, default=0, help="of all random streams and of the subset (default 0)")
     attack.add_argument("--device", default="cpu", help="where the defenses run: cpu (default), cuda, cuda:1 ...")

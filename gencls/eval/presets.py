@@ -140,6 +140,9 @@ class ThesisBudget:
         nes_pairs: pairs of images per estimated gradient; not given.
         boundary_queries: looks of the Boundary attack.
         targets: beyond the thesis: classes that multi-targeted PGD aims at, the most likely first.
+        smoothed_steps: beyond the thesis: steps of PGD along smoothed gradients, for each standard deviation.
+        smoothed_draws: beyond the thesis: noisy images per gradient of it.
+        smoothing: beyond the thesis: its standard deviations, in [0, 1] pixel units.
         descent_steps: beyond the thesis: steps of the latent descent attack; 500 in the paper of ABS.
         descent_rate: beyond the thesis: share of the way to the reconstruction in one of these; 0.01 in the paper of ABS.
     """
@@ -155,6 +158,9 @@ class ThesisBudget:
     nes_pairs: int = 50
     boundary_queries: int = 100_000
     targets: int = 9
+    smoothed_steps: int = 80
+    smoothed_draws: int = 16
+    smoothing: tuple[float, ...] = (0.1, 0.15, 0.2)
     descent_steps: int = 500
     descent_rate: float = 0.01
 
@@ -178,7 +184,8 @@ def thesis_attacks(
         epsilon: of PGD and NES; the others minimise the distance and are read at this size.
         budget: steps, starts and queries; None takes the thesis's.
         black_box: with Boundary (L2) and PGD with estimated gradients, which take long.
-        beyond: with what the thesis does not have: multi-targeted PGD, and the latent descent attack (L2).
+        beyond: with what the thesis does not have: multi-targeted PGD, and in L2 PGD along smoothed gradients and the latent
+            descent attack.
         synthesis: the defense is a Bayes classifier with reconstructions, as the latent descent attack needs.
         starts: images (M, C, H, W) in [0, 1] of all classes, from which Boundary starts as in the thesis; None takes noise.
     """
@@ -196,6 +203,10 @@ def thesis_attacks(
         found |= {"boundary": Boundary(minimal, queries=spent.boundary_queries, starts=starts)} if norm == "l2" else {}
     if beyond:
         found["multi-targeted"] = PGD(ball, steps=spent.pgd_steps, restarts=spent.targets, loss="multi-targeted")
+        if norm == "l2":
+            found["smoothed"] = PGD(
+                ball, steps=spent.smoothed_steps, smoothing=spent.smoothing, smoothing_draws=spent.smoothed_draws
+            )
         if norm == "l2" and synthesis:
             found["latent-descent"] = LatentDescent(minimal, steps=spent.descent_steps, step_size=spent.descent_rate)
     return found

@@ -24,10 +24,11 @@ from gencls import __version__
 from gencls.core import GenclsError, check_images, check_labels, fingerprint
 from gencls.core.files import atomically, held, remove_dead, remove_leftovers, write_sealed
 from gencls.eval.attacks import Attack
-from gencls.eval.cell import Protocol, check_defense, gradient_modes, run_cell
+from gencls.eval.cell import Protocol, gradient_modes, probe_defense, run_cell
 from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
+from gencls.eval.records import check_names
 from gencls.eval.study_folder import (
     FORMAT,
     RESULTS,
@@ -84,7 +85,8 @@ class Study:
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, a defense that does not take these images, has too few
-                classes or declares none of the modes, or a folder that holds something else.
+                classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables have for
+                something else, or a folder that holds something else.
         """
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
@@ -93,6 +95,9 @@ class Study:
                 "study: expected at least one defense, attack and seed and shard_size >= 1, "
                 f"got {len(defenses)}, {len(attacks)}, {len(seeds)} and {shard_size}"
             )
+        check_names([*defenses, *attacks], "study")
+        for settings in attacks.values():
+            settings.threat.check_reach(images)
         self.folder = Path(folder)
         self.defenses, self.attacks = dict(defenses), dict(attacks)
         self.images, self.labels = images, labels
@@ -104,9 +109,9 @@ class Study:
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
-        for defense in self.defenses.values():  # before the folder is claimed
-            check_defense(defense, images[:1], labels)
         self._fingerprints = {name: fingerprint(defense) for name, defense in self.defenses.items()}
+        # Before the folder is claimed, and after the key is made: a look may fill a cache.
+        self.probes = {name: probe_defense(defense, images, labels) for name, defense in self.defenses.items()}
         self._claim_folder()
 
     def cells(self) -> list[StudyCell]:
@@ -181,6 +186,7 @@ class Study:
             protocol,
             clean=clean.get(known),
             hashes=self.hashes[where],
+            probe=self.probes[cell.defense],
         )
         clean[known] = result.clean
         write_cell(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
-from gencls.core.rng import seeded
+from gencls.core.generators import seeded
 
 SAFETENSORS = ".safetensors"
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".net", ".model", ".ckpt", ".bin")

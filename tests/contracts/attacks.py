@@ -8,6 +8,7 @@ from gencls.eval import (
     DDN,
     FAB,
     FGSM,
+    FMN,
     NES,
     PGD,
     AutoAttack,
@@ -53,6 +54,8 @@ MINIMAL = {
     ("FAB", "linf"): FAB(LINF, steps=20, restarts=1),
     ("FAB", "l2"): FAB(L2, steps=20, restarts=1),
     ("DDN", "l2"): DDN(L2),
+    ("FMN", "linf"): FMN(LINF),
+    ("FMN", "l2"): FMN(L2),
     ("CarliniWagner", "l2"): CarliniWagner(L2),
     ("RestartedCarliniWagner", "l2"): RestartedCarliniWagner(
         L2, restarts=4, steps=100, learning_rate=0.03, regularisation=1.0, start_norm=1.0

@@ -300,9 +300,9 @@ def test_minimal_attacks_are_optimal_on_linear_classifiers(key, classes, shape, 
     best = minimal_distance(model, images, labels, attack.threat.norm)
     found = run(attack, model, images, labels)
     assert (model(found).argmax(1) != labels).all()
-    ratio = attack.threat.distance(images, found) / best
-    assert (ratio >= 1 - 1e-4).all()
-    assert (ratio <= 1.05).all()
+    distance = attack.threat.distance(images, found)
+    assert (distance >= (1 - 1e-4) * best - 1e-6).all()  # scores are rounded: within 1e-6 of the boundary either may be larger
+    assert (distance <= 1.05 * best).all()
 
 
 @pytest.mark.parametrize("key", [("DDN", "l2"), ("CarliniWagner", "l2")], ids="-".join)

@@ -44,13 +44,21 @@ class Attack(Protocol):
         """
 
 
-def prepare(model: nn.Module, images: Tensor, labels: Tensor) -> AttackModel:
+def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel | None = None) -> AttackModel:
     """Check the arguments of an attack and give the model the form that attacks use.
 
+    Args:
+        model: under attack.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        threat: that the attack serves; None for what has none.
+
     Raises:
-        GenclsError: for images or labels of the wrong kind.
+        GenclsError: for images or labels of the wrong kind, or a ball that no image can leave.
     """
     check_images(images)
+    if threat is not None:
+        threat.check_reach(images)
     check_labels(labels, num_classes=None, count=len(images))
     return AttackModel.of(model)
 

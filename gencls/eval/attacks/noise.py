@@ -44,7 +44,7 @@ class GaussianNoiseAttack:
         """Attack; see :class:`Attack`."""
         from gencls.eval.attacks import foolbox_attacks
 
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         run = foolbox_attacks.gaussian_noise(self.threat.norm, self.threat.epsilon or 0.0)
         adversarial = images.clone()
         success = torch.full((len(images),), -1.0, dtype=torch.float64, device=images.device)
@@ -105,7 +105,7 @@ class GrowingNoise:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         adversarial = images.clone()
         distance = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
         alive = torch.arange(len(images), device=images.device)
