@@ -147,7 +147,7 @@ def _print(table: "pandas.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gencls.eval.report.columns import BY_NAME
+    from gencls.eval.report.columns import BY_NAME, distance
 
     drawn = bool((table["draws"] > 1).any())
     excluded, lost = (BY_NAME[name].shown(table) for name in ("excluded", "lost_to_eight_bit"))
@@ -163,7 +163,8 @@ def _print(table: "pandas.DataFrame") -> None:
         cells = [words("defense"), attack, words("gradient"), words("n")] + [words("excluded")] * excluded
         cells += [words("clean_accuracy"), words("robust_accuracy", not minimal)]
         cells += [words("majority_accuracy", not minimal)] * drawn + [words("lost_to_eight_bit")] * lost
-        shown.add_row(*cells, words("median_distance", minimal), words("failures", minimal))
+        median = distance(row["median_distance"]) if minimal else ""
+        shown.add_row(*cells, median, words("failures", minimal))
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width that names should be cut to
         console = Console(width=160)

@@ -9,6 +9,7 @@ import dis
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from inspect import isabstract
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol, runtime_checkable
 
@@ -58,14 +59,18 @@ def surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
 
 
 def declared(module: nn.Module, flag: str) -> bool:
-    """Whether a module declares something of itself, such as ``stochastic``, or a defense inside a foreign one does.
+    """Whether a module declares something of itself, such as ``stochastic``.
+
+    Where it says nothing, because it is foreign or has the value by inheritance from the contract, a defense inside it counts.
 
     Args:
-        module: what is asked. Where it has the attribute, its value counts.
+        module: what is asked.
         flag: name of the attribute.
     """
     own = getattr(module, flag, None)
-    return any(declared(part, flag) for _, part in _held(module)) if own is None else bool(own)
+    kinds = [kind for kind in type(module).__mro__ if flag in vars(kind)]
+    says = own is not None and (own or flag in vars(module) or not any(map(isabstract, kinds[:1])))
+    return bool(own) if says else any(declared(part, flag) for _, part in _held(module))
 
 
 def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module]:

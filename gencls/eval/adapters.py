@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Defense, EoT, GenclsError, check_eval_mode
+from gencls.core import Defense, EoT, GenclsError, check_eval_mode, declared
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.cell import Protocol
 from gencls.eval.fingerprint import device_of
@@ -102,7 +102,7 @@ def as_module(
     if reduce not in ("logits", "probs"):
         raise GenclsError(f"adapter: expected reduce to be 'logits' or 'probs', got {reduce!r}")
     if samples is None:
-        samples = Protocol.eot_samples if defense.stochastic else 1
+        samples = Protocol.eot_samples if declared(defense, "stochastic") else 1
     kind = AttackModel if calibrated else EoT
     scores = kind(defense.surrogate(mode), samples=samples, reduce=reduce)
     # Calibration puts the mean of all K classes 10 nats below the best, which with two classes is 20 for the other one: in

@@ -84,8 +84,11 @@ def test_the_worst_attack_and_gradient_count(run, page):
     rows = [("a", "pgd", True, True), ("a", "pgd", False, True), ("a", "square", True, True), ("b", "square", True, True)]
     rows += [("c", "square", True, False)]  # wrong without any attack
     records = pd.DataFrame(rows, columns=["sample_hash", "attack", "majority_correct", "clean_majority_correct"])
+    records["valid"] = True
     assert right_under(records).to_dict() == {"a": False, "b": True, "c": False}
     assert right_under(records, ("square",)).to_dict() == {"a": True, "b": True, "c": False}
+    records["valid"] = records["attack"] == "square"  # of "a" only what broke the rules is wrong
+    assert right_under(records).to_dict() == {"a": True, "b": True, "c": False}
 
 
 def test_what_only_the_inference_keeps_is_attacked_harder(run, page, monkeypatch, tmp_path):

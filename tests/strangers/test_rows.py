@@ -70,6 +70,18 @@ def test_a_size_in_single_and_in_double_precision_is_one_row(size):
     assert len(reading_sizes(minimal)["l2"]) == 1
 
 
+def test_attacks_at_numpys_sizes_are_attacks_at_pythons():
+    images, labels = samples()
+    sizes = {"python": 8 / 255, "single": np.float32(8 / 255), "double": np.float64(8 / 255)}
+    threats = {name: ThreatModel("linf", size) for name, size in sizes.items()}
+    assert threats["double"] == threats["python"]
+    assert repr(threats["double"]) == repr(threats["python"])
+    assert repr(threats["single"]) == f"ThreatModel(norm='linf', epsilon={float(np.float32(8 / 255))!r}, targeted=False)"
+    attacks = {name: Given(lambda images: images + 8 / 255, threat) for name, threat in threats.items()}
+    table = evaluate(Corner().eval(), attacks, [(images, labels)]).summary()
+    assert table["attack"].tolist() == ["python", "single", "double", WORST_CASE]
+
+
 def test_sizes_that_differ_stay_apart():
     frame = pd.DataFrame([record("0", epsilon=e) for e in (8 / 255, 8.001 / 255, 0.1, 0.1001, math.nan)])
     assert complete(frame)["epsilon"].tolist()[:4] == [8 / 255, 8.001 / 255, 0.1, 0.1001]

@@ -17,6 +17,7 @@ from gencls.core import (
     declared,
     forward_draws,
     keyed,
+    seeded,
     surrogates_of,
 )
 from gencls.defenses import (
@@ -299,6 +300,7 @@ def test_an_empty_cell_and_a_ring_are_no_error():
 def test_no_defense_of_ours_is_refused_or_loses_a_mode(name):
     defense = DEFENSES[name](seed=0).eval()
     assert list(surrogates_of(defense)) == list(defense.surrogates())
+    assert declared(defense, "stochastic") is defense.stochastic
     wrapped = PlainClassifier(defense, 4)
     assert list(surrogates_of(wrapped)) == list(defense.surrogates())
     assert wrapped.stochastic is defense.stochastic
@@ -335,12 +337,31 @@ def test_torch_compile_is_looked_through():
         (lambda: PlainClassifier(nn.Sequential(noisy()), 4), True),
         (lambda: TransformedClassifier(Binarize(), nn.Sequential(noisy()), 4), True),
         (lambda: EoT(noisy(), 2), True),
+        (lambda: Own(noisy()), True),
+        (lambda: Own(nn.Sequential(Twice(noisy()))), True),
+        (lambda: Own(binary()), False),
         (lambda: nn.Sequential(binary()), False),
         (small_cnn, False),
     ],
 )
 def test_randomness_of_what_is_inside_is_declared(make, expected):
     assert declared(make(), "stochastic") is expected
+
+
+def test_a_defense_that_says_that_it_is_deterministic_is_believed():
+    class Fixed(Own):
+        stochastic = False
+
+        def forward(self, images):
+            with seeded(0):
+                return self.inner(images)
+
+    assert not declared(Fixed(noisy()), "stochastic")
+    silent = Own(noisy())
+    silent.stochastic = False
+    assert not declared(silent, "stochastic")
+    found = {size: len(as_module(Own(noisy()).eval(), samples=size).scores.eot.per_draw(samples()[0])[0]) for size in (None, 3)}
+    assert found == {None: 16, 3: 3}  # one draw of a random defense would have been a weak attack
 
 
 def samples():

@@ -168,7 +168,7 @@ def _worst(summary: pd.DataFrame, threat: ThreatKey, defense: str) -> Estimate |
     if worst.empty:
         return None
     lowest = worst.iloc[int(worst["robust_accuracy"].argmin())]
-    single = rows[rows["attack"] != WORST_CASE]
+    single = rows[(rows["attack"] != WORST_CASE) & (rows["excluded"] == 0)]  # others are about fewer samples
     strongest = None
     if not single.empty:
         best = single.iloc[int(single["robust_accuracy"].argmin())]
