@@ -52,7 +52,7 @@ def report(run: Run) -> Path:
         table, right = tables.accuracy_table(run)
         sections.append(Section(f"Table {number}", tables=[table]))
         if pairs := list(tables.mcnemar(run, right)):
-            text = "Row against column: images that only one of the two gets right under all attacks, ours too."
+            text = "Row against column: images that only one of the two gets right under all attacks, the thesis's or ours too."
             sections.append(Section("Paired tests", text, [table for table, _ in pairs], [figure for _, figure in pairs]))
     if figures := list(example_figures(run)):
         sections.append(Section("Adversarial examples", figures=figures))

@@ -64,7 +64,7 @@ def build_attacks(
     """Attacks of one norm by name.
 
     Args:
-        names: of :mod:`gencls.eval.presets`, single attacks or the sets of a paper.
+        names: of :mod:`gencls.eval.presets`, single attacks or sets.
         epsilon: radius of the ball, in [0, 1] pixel units, for those that have one.
         steps: None keeps each attack's default.
         restarts: random starts or draws; None keeps each attack's default.
@@ -77,10 +77,11 @@ def build_attacks(
 
     attacks: dict[str, Attack] = {}
     for name in names:
-        if name in PRESETS:
-            attacks |= preset_by_name(name, epsilon)
-        else:
-            attacks[name] = attack_by_name(name, epsilon, steps=steps, restarts=restarts)
+        found = preset_by_name(name, epsilon) if name in PRESETS else {}
+        found = found or {name: attack_by_name(name, epsilon, steps=steps, restarts=restarts)}
+        if twice := [key for key in found if key in attacks and repr(attacks[key]) != repr(found[key])]:
+            raise GenclsError(f"attack: expected one attack of each name, got two with other settings: {', '.join(twice)}")
+        attacks |= found
     if len({attack.threat.norm for attack in attacks.values()}) > 1:
         raise GenclsError(f"attack: expected attacks of one norm, because there is one epsilon; got {', '.join(names)}")
     return attacks

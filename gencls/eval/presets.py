@@ -1,4 +1,4 @@
-"""Attacks by name: single ones with their papers' defaults, and the sets of the two papers."""
+"""Attacks by name: single ones with their papers' defaults, the sets of the two papers, and the set that we stand behind."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from gencls.eval.attacks import (
     DDN,
     FAB,
     FGSM,
+    FMN,
     NES,
     PGD,
     Attack,
@@ -25,6 +26,8 @@ from gencls.eval.attacks import (
     RestartedCarliniWagner,
     Square,
 )
+from gencls.eval.attacks.smoothing import SIGMAS
+from gencls.eval.default_set import TARGETS, default_attacks
 from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = [
@@ -39,16 +42,22 @@ __all__ = [
     "thesis_attacks",
 ]
 
-FIXED = ("fgsm", "pgd", "noise", "nes", "square", "apgd", "autoattack", "autoattack-rand")
+FIXED = (
+    *("fgsm", "pgd", "pgd-margin", "pgd-multi-targeted", "pgd-smoothed", "noise", "nes", "square"),
+    *("apgd", "apgd-dlr", "apgd-targeted-dlr", "apgd-multi-targeted", "apgd-smoothed", "autoattack", "autoattack-rand"),
+)
 """Methods with a budget; with a norm each makes a name, as in pgd-linf."""
 
-MINIMAL = ("deepfool", "ddn", "cw", "fab", "boundary", "growing-noise", "latent-descent")
+MINIMAL = (
+    *("deepfool", "ddn", "ddn-smoothed", "cw", "fab", "fmn", "fmn-smoothed", "boundary", "growing-noise"),
+    "latent-descent",
+)
 """Methods that minimise the distance; those that know one norm only are named with l2."""
 
-PRESETS = ("thesis-linf", "thesis-l2", "mlvgm-gender", "mlvgm-identities", "mlvgm-cars")
-"""Sets of attacks with the settings of a paper."""
+PRESETS = ("default-linf", "default-l2", "thesis-linf", "thesis-l2", "mlvgm-gender", "mlvgm-identities", "mlvgm-cars")
+"""Sets of attacks: ours, and those with the settings of a paper."""
 
-_L2_ONLY = ("ddn", "cw", "boundary")
+_L2_ONLY = ("ddn", "ddn-smoothed", "cw", "boundary")
 
 _MLVGM = {
     # overshoot, steps, candidates of DeepFool; learning rate, confidence, c, length of the start, window of C&W
@@ -84,16 +93,26 @@ def attack_by_name(name: str, epsilon: float | None = None, *, steps: int | None
     makers: dict[str, Callable[[], Attack]] = {
         "fgsm": lambda: FGSM(threat),
         "pgd": lambda: PGD(threat, **given(steps=steps, restarts=restarts)),
+        "pgd-margin": lambda: PGD(threat, loss="margin", **given(steps=steps, restarts=restarts)),
+        "pgd-multi-targeted": lambda: PGD(threat, loss="multi-targeted", restarts=restarts or TARGETS, **given(steps=steps)),
+        "pgd-smoothed": lambda: PGD(threat, smoothing=SIGMAS, **given(steps=steps, restarts=restarts)),
         "noise": lambda: GaussianNoiseAttack(threat, **given(tries=restarts)),
         "nes": lambda: NES(threat, **given(steps=steps, restarts=restarts)),
         "square": lambda: Square(threat, **given(queries=steps)),
         "apgd": lambda: APGD(threat, **given(steps=steps, restarts=restarts)),
+        "apgd-dlr": lambda: APGD(threat, "dlr", **given(steps=steps, restarts=restarts)),
+        "apgd-targeted-dlr": lambda: APGD(threat, "targeted-dlr", **given(steps=steps, restarts=restarts)),
+        "apgd-multi-targeted": lambda: APGD(threat, "multi-targeted", **given(steps=steps, restarts=restarts)),
+        "apgd-smoothed": lambda: APGD(threat, smoothing=SIGMAS, **given(steps=steps, restarts=restarts)),
         "autoattack": lambda: AutoAttack(threat, **given(steps=steps)),
         "autoattack-rand": lambda: AutoAttack(threat, version="rand", **given(steps=steps)),
         "deepfool": lambda: DeepFool(threat, **given(steps=steps)),
         "ddn": lambda: DDN(threat, **given(steps=steps)),
+        "ddn-smoothed": lambda: DDN(threat, smoothing=SIGMAS, **given(steps=steps)),
         "cw": lambda: CarliniWagner(threat, **given(steps=steps, searches=restarts)),
         "fab": lambda: FAB(threat, **given(steps=steps, restarts=restarts)),
+        "fmn": lambda: FMN(threat, **given(steps=steps, restarts=restarts)),
+        "fmn-smoothed": lambda: FMN(threat, smoothing=SIGMAS, **given(steps=steps, restarts=restarts)),
         "boundary": lambda: Boundary(threat, **given(queries=steps)),
         "growing-noise": lambda: GrowingNoise(threat, **given(sizes=steps, tries=restarts)),
         "latent-descent": lambda: LatentDescent(threat, **given(steps=steps)),
@@ -109,7 +128,7 @@ def names() -> list[str]:
 
 
 def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, Attack]:
-    """The set of a paper's attacks, by a name of :data:`PRESETS`.
+    """A set of attacks, by a name of :data:`PRESETS`.
 
     Raises:
         GenclsError: for an unknown name, or a missing epsilon where a method needs one.
@@ -121,7 +140,7 @@ def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, Atta
         return mlvgm_attacks(rest)
     if epsilon is None:
         raise GenclsError(f"attack: expected an epsilon for {name}, got none")
-    return thesis_attacks("linf" if rest == "linf" else "l2", epsilon)
+    return (default_attacks if paper == "default" else thesis_attacks)("linf" if rest == "linf" else "l2", epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
