@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gencls._commands.attack import build_defense
+from gencls._commands.attack import build_defense, draw_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,9 +38,9 @@ def run_doctor(options: argparse.Namespace) -> int:
         epsilon=options.epsilon,
         norm=options.norm,
         transfer_from=None if source is None else source.to(device),
-        eot_samples=options.eot,
         seed=options.seed,
         budget=options.budget,
+        **draw_settings(options, {options.defense: defense}),
     )
     print(diagnosis.text(options.defense))
     if options.out is not None:

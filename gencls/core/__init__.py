@@ -12,6 +12,7 @@ from gencls.core.fingerprint import fingerprint
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.inference import minimize
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, seeded, select, stream_seed
+from gencls.core.settings import check_settings, checked
 from gencls.core.surrogate import BPDA, EoT, Unrolled
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "check_eval_mode",
     "check_images",
     "check_labels",
+    "check_settings",
     "check_sigma",
+    "checked",
     "draws",
     "find_device",
     "fingerprint",

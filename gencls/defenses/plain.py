@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from gencls.core import Defense, GenclsError
+from gencls.core import Defense, GenclsError, checked
 
 __all__ = ["PlainClassifier"]
 
@@ -10,6 +10,7 @@ __all__ = ["PlainClassifier"]
 class PlainClassifier(Defense):
     """Any module that maps images to scores, as a :class:`~gencls.core.Defense`."""
 
+    @checked
     def __init__(self, network: nn.Module, num_classes: int, *, stochastic: bool = False) -> None:
         """Wrap a network.
 

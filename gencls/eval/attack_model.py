@@ -10,10 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import EoT, GenclsError, forward_draws, repeated
+from gencls.core import EoT, GenclsError, checked, forward_draws, repeated
 from gencls.core.surrogate import Reduce
 
-__all__ = ["AttackModel", "Calibrated", "Loss", "Metered", "Response", "calibrate", "frozen", "margin", "score_gap"]
+__all__ = [
+    "AttackModel",
+    "Calibrated",
+    "Loss",
+    "Metered",
+    "Response",
+    "calibrate",
+    "frozen",
+    "margin",
+    "resolution",
+    "score_gap",
+]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Averaged scores (N, K) and labels (N,) -> (N,), to be increased by the attack."""
@@ -45,6 +56,20 @@ def margin(scores: Tensor, labels: Tensor) -> Tensor:
     """Score of the label minus the best other score: (N, K), (N,) -> (N,). Positive where the decision is the label."""
     label = scores.gather(1, labels.unsqueeze(1)).squeeze(1)
     return label - scores.scatter(1, labels.unsqueeze(1), -torch.inf).amax(dim=1)
+
+
+def resolution(draws: Tensor) -> Tensor:
+    """The smallest difference that scores of a sample can have: (N, S, K), float64 -> (N,).
+
+    Scores with a large offset are coarse: around 1e6, scores in float32 differ by 1/16 or not at all. Here they are float64
+    already. Their bits still tell the type in which they were computed, also half precision that was cast at the end.
+    """
+    finest = torch.finfo(torch.float64).eps
+    share = draws.new_full(draws.shape[:1], finest)
+    for kind in (torch.float32, torch.float16, torch.bfloat16):
+        exact = (draws.to(kind).double() == draws).flatten(1).all(dim=1)
+        share = share.where(~exact, torch.finfo(kind).eps)
+    return share * draws.abs().amax(dim=(1, 2))
 
 
 class Calibrated(nn.Module):
@@ -148,6 +173,7 @@ class AttackModel(nn.Module):
     Success is never judged on it; see :mod:`gencls.eval.judge`.
     """
 
+    @checked
     def __init__(
         self,
         surrogate: nn.Module,
@@ -196,6 +222,11 @@ class AttackModel(nn.Module):
     def average(self, scores: Tensor) -> Tensor:
         """The mean over draws: (N, S, K) -> (N, K). A softmax sees calibrated scores; a mean of scores keeps their unit."""
         return self.eot.average(scores if self.eot.reduce == "logits" else calibrate(scores))
+
+    def resolution(self, draws: Tensor) -> Tensor:
+        """The resolution of the scores of the draws (N, S, K), in the unit of their mean: (N,); see :func:`resolution`."""
+        unit = resolution(draws)
+        return unit if self.eot.reduce == "logits" else unit * (_NATS / score_gap(draws).amin(dim=(1, 2)))
 
     def cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy (N,) of averaged scores, calibrated first; for ``reduce="loss"`` its mean over draws."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, draws, select
+from gencls.core import GenclsError, checked, draws, select
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["Decisions", "Verdict", "decide", "judge", "predict", "scores_of"]
@@ -170,6 +170,7 @@ def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
     return scores
 
 
+@checked
 def judge(
     defense: nn.Module,
     clean: Tensor,

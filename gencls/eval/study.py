@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gencls import __version__
-from gencls.core import GenclsError, check_images, check_labels, fingerprint
+from gencls.core import GenclsError, check_images, check_labels, checked, fingerprint
 from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, check_defense, gradient_modes, run_cell
 from gencls.eval.fingerprint import sample_hashes
@@ -50,6 +50,7 @@ __all__ = ["Study"]
 class Study:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder."""
 
+    @checked
     def __init__(
         self,
         folder: str | Path,

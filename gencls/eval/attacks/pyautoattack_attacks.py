@@ -14,7 +14,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor
 
 from gencls.core import select
-from gencls.eval.attack_model import AttackModel, Loss
+from gencls.eval.attack_model import AttackModel, Loss, resolution
 from gencls.eval.attacks.base import per_image
 from gencls.eval.threat import Norm
 
@@ -30,7 +30,10 @@ def averaged(model: AttackModel, images: Tensor) -> Tensor:
     The scores of a single draw keep their unit: on a scale that is set at each look, as in ``AttackModel.forward``, those of
     two classes are always 20 apart, and a loss of them would compare as equal at all images.
     """
-    draws = model.per_draw(images)
+    return _mean(model, model.per_draw(images))
+
+
+def _mean(model: AttackModel, draws: Tensor) -> Tensor:
     return draws.squeeze(1) if model.eot.samples == 1 else model.average(draws)
 
 
@@ -133,18 +136,24 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
         return self.labels.where(~self.model.look(x, self.labels).reached, -1)
 
     def get_diff_logits_grads_batch(self, imgs: Tensor, la: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (N, J) and gradients (N, J, C, H, W) of the targets' scores minus the label's, each divided by its size."""
+        """Values (N, J) and gradients (N, J, C, H, W) of the targets' scores minus the label's, each divided by its size.
+
+        Projections go to where the target is ahead by two units of the scores' resolution: where coarse scores tie, the loop
+        would stand still.
+        """
         values, slopes = [], []
         images = imgs.detach().requires_grad_()
         with torch.enable_grad():
-            scores = averaged(self.model, images)
+            draws = self.model.per_draw(images)
+            scores, looked = _mean(self.model, draws), draws.detach()
+            unit = resolution(looked) if self.model.eot.samples == 1 else self.model.resolution(looked)
             gaps = scores.gather(1, self.targets) - scores.gather(1, la.unsqueeze(1))
             for k in range(gaps.shape[1]):
                 gradient = self.model.gradient(gaps[:, k].sum(), images, keep_graph=k + 1 < gaps.shape[1])
                 largest = gradient.flatten(1).abs().amax(dim=1)
                 blind = largest == 0  # The loop would divide by 0; a plane through the iterate leaves it where it is.
                 size = largest.double().where(~blind, 1.0)
-                values.append((gaps[:, k].detach() / size).where(~blind, 0.0))
+                values.append(((gaps[:, k].detach() - 2 * unit) / size).where(~blind, 0.0))
                 slopes.append((gradient / per_image(size)).where(per_image(~blind), 1.0))
         # In float32: the library's projections assign to tensors of the images' type.
         return torch.stack(values, dim=1).float(), torch.stack(slopes, dim=1).float()
