@@ -13,6 +13,7 @@ from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, Multi
 from gencls.core.generators import seeded
 from gencls.core.inference import minimize
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
+from gencls.core.settings import check_settings, checked
 from gencls.core.surrogate import BPDA, EoT, Unrolled
 from gencls.core.wrappers import declared, surrogates_of
 
@@ -36,7 +37,9 @@ __all__ = [
     "check_eval_mode",
     "check_images",
     "check_labels",
+    "check_settings",
     "check_sigma",
+    "checked",
     "declared",
     "draws",
     "find_device",

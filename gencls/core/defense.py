@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.settings import checked
 from gencls.core.wrappers import chained, declared, surrogates_of
 
 __all__ = ["BayesClassifier", "Defense", "Transform", "TransformedClassifier", "forward_draws", "repeat_rows"]
@@ -106,15 +107,21 @@ class Transform(_Differentiable):
 class TransformedClassifier(Defense):
     """A classifier behind a transform: ``classifier(transform(images))``. Final: composes, owns nothing else."""
 
+    @checked
     def __init__(self, transform: Transform, classifier: nn.Module, num_classes: int) -> None:
         """Compose.
 
         Args:
             transform: images -> images.
             classifier: images (N, C, H, W) in [0, 1] -> scores (N, K), normalising inside.
-            num_classes: K.
+            num_classes: K >= 2.
+
+        Raises:
+            GenclsError: for fewer than two classes.
         """
         super().__init__()
+        if num_classes < 2:
+            raise GenclsError(f"TransformedClassifier: expected num_classes >= 2, got {num_classes}")
         self.transform = transform
         self.classifier = classifier
         self.num_classes = num_classes

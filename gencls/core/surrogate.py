@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gencls.core.defense import BayesClassifier, forward_draws
 from gencls.core.errors import GenclsError
 from gencls.core.rng import draws, repeatable
+from gencls.core.settings import checked
 from gencls.core.wrappers import declared, surrogates_of
 
 __all__ = ["BPDA", "EoT", "Unrolled"]
@@ -23,6 +24,7 @@ class BPDA(nn.Module):
     Source: Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", 2018, arXiv:1802.00420.
     """
 
+    @checked
     def __init__(self, exact: nn.Module, approx: nn.Module) -> None:
         """Take two modules with the same input and output shape."""
         super().__init__()
@@ -51,6 +53,7 @@ class EoT(nn.Module):
     Source: Athalye et al., "Synthesizing robust adversarial examples", 2018, arXiv:1707.07397.
     """
 
+    @checked
     def __init__(self, model: nn.Module, samples: int, *, reduce: Reduce = "logits", chunk: int | None = None) -> None:
         """Average a model over draws.
 
@@ -67,8 +70,6 @@ class EoT(nn.Module):
         super().__init__()
         if samples < 1 or (chunk is not None and chunk < 1):
             raise GenclsError(f"EoT: expected samples >= 1 and chunk >= 1, got samples={samples}, chunk={chunk}")
-        if reduce not in ("logits", "probs", "loss"):
-            raise GenclsError(f"EoT: expected reduce to be 'logits', 'probs' or 'loss', got {reduce!r}")
         self.model = model
         self.samples = samples
         self.reduce: Reduce = reduce
@@ -161,6 +162,7 @@ class Unrolled(nn.Module):
     the other in the backward pass.
     """
 
+    @checked
     def __init__(self, defense: BayesClassifier[Any]) -> None:
         """Take the classifier."""
         super().__init__()

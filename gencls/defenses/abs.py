@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents, Unrolled, surrogates_of
+from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents, Unrolled, checked, surrogates_of
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, GaussianKL
 from gencls.defenses.elimination import Elimination
 from gencls.defenses.starts import RandomStarts
@@ -17,6 +17,7 @@ __all__ = ["ABS", "ClassFactors", "SignLosingBall"]
 Q = TypeVar("Q")
 
 
+@checked
 def ABS(  # noqa: N802 - the name of the method
     generator: ClassConditionalGenerator,
     *,
@@ -116,6 +117,7 @@ class ClassFactors(BayesClassifier[Q]):
 
     factors: Tensor
 
+    @checked
     def __init__(self, classifier: BayesClassifier[Q], factors: Sequence[float]) -> None:
         """Take the classifier and K factors.
 
@@ -124,7 +126,7 @@ class ClassFactors(BayesClassifier[Q]):
         """
         super().__init__()
         values = torch.tensor(factors, dtype=torch.float32)
-        if len(factors) != classifier.num_classes or not bool((values.isfinite() & (values > 0)).all()):
+        if len(factors) != classifier.num_classes or not bool((values > 0).all()):
             raise GenclsError(f"ClassFactors: expected {classifier.num_classes} positive factors, got {tuple(factors)}")
         self.classifier = classifier
         self.num_classes = classifier.num_classes

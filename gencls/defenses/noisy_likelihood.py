@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, rows_per_stream, select, surrogates_of
+from gencls.core import BayesClassifier, GenclsError, checked, rows_per_stream, select, surrogates_of
 
 __all__ = ["NoisyLikelihood", "UnrolledByClass", "in_parts", "per_class"]
 
@@ -46,6 +46,7 @@ class NoisyLikelihood(nn.Module):
     Memory does not grow with the number of images and draws. There is no second derivative.
     """
 
+    @checked
     def __init__(self, classifier: nn.Module, num_classes: int, *, draws: int, hard: bool, max_rows: int) -> None:
         """Take f and freeze it: see :class:`~gencls.defenses.VariationalSmoothing`.
 
@@ -171,6 +172,7 @@ class _WithSlopes(torch.autograd.Function):
 class UnrolledByClass(nn.Module):
     """A smoothing whose gradient goes through its search, as :class:`~gencls.core.Unrolled` is, for a few images at a time."""
 
+    @checked
     def __init__(self, defense: BayesClassifier[Any], rows_per_image: int, max_rows: int) -> None:
         """Take the smoothing.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from gencls.core import Defense, GenclsError, declared, forward_draws, surrogates_of
+from gencls.core import Defense, GenclsError, checked, declared, forward_draws, surrogates_of
 
 __all__ = ["PlainClassifier"]
 
@@ -15,6 +15,7 @@ class PlainClassifier(Defense):
     Around another defense it changes nothing: gradient modes, randomness and draws are those of that defense.
     """
 
+    @checked
     def __init__(
         self, network: nn.Module, num_classes: int, *, stochastic: bool = False, batch_dependent: bool = False
     ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, keyed, seeded, stream_seed
+from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, check_settings, keyed, seeded, stream_seed
 from gencls.core.generators import GlobalStates
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
@@ -63,6 +63,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         if self.eot_samples < 1 or self.judge_draws < 1:
             raise GenclsError(
                 f"protocol: expected eot_samples >= 1 and judge_draws >= 1, got {self.eot_samples} and {self.judge_draws}"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, draws, select
+from gencls.core import GenclsError, checked, draws, select
 from gencls.core.generators import own_seeds_end_here
 from gencls.eval.eight_bit import to_eight_bit
 from gencls.eval.threat import TOLERANCE, ThreatModel
@@ -212,6 +212,7 @@ def received(found: object, clean: Tensor) -> Tensor:
     return found.detach().to(clean)
 
 
+@checked
 def judge(
     defense: nn.Module,
     clean: Tensor,

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gencls import __version__
-from gencls.core import GenclsError, check_images, check_labels, fingerprint
+from gencls.core import GenclsError, check_images, check_labels, checked, fingerprint
 from gencls.core.files import atomically, held, remove_dead, remove_leftovers, write_sealed
 from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, gradient_modes, probe_defense, run_cell
@@ -55,6 +55,7 @@ _OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
 class Study:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder."""
 
+    @checked
     def __init__(
         self,
         folder: str | Path,

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, check_settings
 
 __all__ = ["TOLERANCE", "Norm", "ThreatModel"]
 
@@ -33,10 +33,9 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.norm not in get_args(Norm):
-            raise GenclsError(f"threat model: expected norm to be one of {get_args(Norm)}, got {self.norm!r}")
-        if self.epsilon is not None and not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise GenclsError(f"threat model: expected a finite epsilon > 0 in [0, 1] pixel units, got {self.epsilon}")
+        check_settings(self)
+        if self.epsilon is not None and self.epsilon <= 0:
+            raise GenclsError(f"threat model: expected an epsilon > 0 in [0, 1] pixel units, got {self.epsilon}")
         if self.norm == "linf" and self.epsilon is not None and self.epsilon > 1:
             raise GenclsError(f"threat model: expected a linf epsilon in [0, 1] pixel units (8/255, not 8), got {self.epsilon}")
 

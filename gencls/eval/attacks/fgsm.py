@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from gencls.core import check_settings
 from gencls.eval.attacks.base import prepare, project, require, steepest
 from gencls.eval.threat import ThreatModel
 
@@ -22,6 +23,7 @@ class FGSM:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "FGSM", targeted=True)
 
     @property

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import declared, keyed, seeded, select, stream_seed
+from gencls.core import GenclsError, check_settings, declared, keyed, seeded, select, stream_seed
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
 from gencls.eval.budget import rows_that_fit
@@ -60,6 +60,13 @@ class Effort:
     tries: int
     smoothing: int
     all_modes: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_settings(self)
+        numbers = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("name", "all_modes")}
+        if min(numbers.values()) < 1:
+            raise GenclsError(f"Effort: expected numbers >= 1, got {numbers}")
 
     def seconds(self, images: int, cost: "Cost", draws: int) -> float:
         """About how long a diagnosis takes at most: samples that are broken early leave it sooner.
