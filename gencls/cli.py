@@ -1,7 +1,7 @@
 """The command ``gencls``: data, weights, training, attacks, diagnoses and reports from a shell.
 
-Exit codes: 0 done; 1 a diagnosis with a failed check, or a failure of the program; 2 bad input, with one line
-``gencls: error: ...`` on the standard error.
+Exit codes: 0 done; 1 a diagnosis with a failed check, the report of an unfinished study, or a failure of the program; 2 bad
+input, with one line ``gencls: error: ...`` on the standard error.
 """
 
 import argparse

@@ -185,9 +185,10 @@ SUMMARY = (
         "Forwards",
         "count",
         "Forward passes per image, of attack and judge together (in the worst case, of all attacks); each draw of a randomised "
-        "defense counts as one.",
+        "defense counts as one. Counted per cell: a single record holds the mean of its shard, and only sums and means over "
+        "all images do not depend on the size of shards.",
     ),
-    Column("backwards", "Backwards", "count", "Backward passes per image; each draw counts as one."),
+    Column("backwards", "Backwards", "count", "Backward passes per image; each draw counts as one. Counted as forwards are."),
     Column("attack_draws", "Attack draws", "count", "Draws of a randomised defense that the attack averages in each gradient."),
     Column("seconds", "Seconds", "number", "Wall-clock time spent on the row's images."),
     Column("peak_memory", "Peak MiB", "count", "Largest memory of a cell in MiB, where it can be measured."),
