@@ -1,7 +1,7 @@
 """The command ``gencls``: data, weights, training, attacks, diagnoses and reports from a shell.
 
-Exit codes: 0 done; 1 a diagnosis with a failed check, or a failure of the program; 2 bad input, with one line
-``gencls: error: ...`` on the standard error.
+Exit codes: 0 done; 1 a diagnosis with a failed check, the report of an unfinished study, or a failure of the program; 2 bad
+input, with one line ``gencls: error: ...`` on the standard error.
 """
 
 import argparse
@@ -130,6 +130,9 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument("--draws", type=int, help="draws of the judge, for a random defense (default 32)")
     attack.add_argument("--reduce", choices=["logits", "probs", "loss"], help="what EoT averages (default logits)")
     attack.add_argument("--common-draws", action="store_true", help="the same draws for all looks of an attack")
+    attack.add_argument(
+        "--eight-bit", action="store_true", help="round adversarial images to k/255, as if saved, before they are judged"
+    )
     attack.add_argument("--memory", type=float, help="MiB for the graphs of an attack (default: 1024, or a share of the GPU)")
     attack.add_argument("--seed", type=int, default=0, help="of all random streams and of the subset (default 0)")
     attack.add_argument("--device", default="cpu", help="where the defenses run: cpu (default), cuda, cuda:1 ...")

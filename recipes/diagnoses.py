@@ -1,6 +1,5 @@
 """What the doctor says of a recipe's defenses: asked once each, and shown in a table."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from gencls.core import Defense
+from gencls.core.files import write_sealed
 from gencls.eval import diagnose
 from gencls.eval.report.paper import Cell, PaperTable, Row
-from gencls.eval.study_folder import atomically
+from recipes.folders import read_measured
 
 __all__ = ["diagnosis_table", "examine"]
 
@@ -28,11 +28,9 @@ def examine(path: Path, name: str, defense: Defense, images: Tensor, labels: Ten
     """
     if not path.is_file():
         diagnosis = diagnose(defense, images, labels, **settings)
-        content = json.dumps({"verdict": diagnosis.verdict, "text": diagnosis.text(name), **diagnosis.to_json()}, indent=1)
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomically(path, lambda part: part.write_text(content))
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+        write_sealed(path, {"verdict": diagnosis.verdict, "text": diagnosis.text(name), **diagnosis.to_json()})
+    return read_measured(path)
 
 
 def diagnosis_table(title: str, found: Mapping[str, Mapping[str, Any] | None]) -> PaperTable | None:

@@ -37,7 +37,7 @@ from recipes.chapter2.runs import Run
 from recipes.chapter2.settings import BUDGETS, PROFILES
 from recipes.chapter2.tables import ATTACKS, L2_ONLY, NORMS, PARTS
 from recipes.jobs import Job, compute, predict
-from recipes.records import records_of
+from recipes.records import begun, records_of
 
 MODEL_TABLES = {"main", "examples"}
 """Those of :data:`TABLES` whose models can be chosen."""
@@ -51,11 +51,11 @@ def report(run: Run) -> Path:
     """
     sections = []
     number = run.profile.table
-    if any(any((run.out / part).glob("*/cells/*.parquet")) for part in PARTS):
+    if any(begun(folder) for part in PARTS for folder in (run.out / part).glob("*")):
         table, right = tables.accuracy_table(run)
         sections.append(Section(f"Table {number}", tables=[table]))
         if pairs := list(tables.mcnemar(run, right)):
-            text = "Row against column: images that only one of the two gets right under all of the thesis's attacks."
+            text = "Row against column: images that only one of the two gets right under all attacks, the thesis's or ours too."
             sections.append(Section("Paired tests", text, [table for table, _ in pairs], [figure for _, figure in pairs]))
     if figures := list(example_figures(run)):
         sections.append(Section("Adversarial examples", figures=figures))

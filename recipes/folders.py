@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gencls.core import GenclsError
-from gencls.eval.study_folder import atomically
+from gencls.core.files import atomically, read_object, read_sealed
 from gencls.zoo.models import WEIGHTS
 
-__all__ = ["claim", "require_weights", "weights_path"]
+__all__ = ["claim", "read_measured", "require_weights", "weights_path"]
 
 
 def weights_path(name: str, weights: Path | None) -> Path:
@@ -57,9 +58,20 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
         GenclsError: if it holds a run with other settings, naming the first of them.
     """
     path, text = out / "run.json", json.dumps(settings, indent=2)
-    if path.is_file() and path.read_text() != text:
-        found, wanted = json.loads(path.read_text()), json.loads(text)
+    out.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        with suppress(FileExistsError):  # another call was faster
+            atomically(path, lambda part: part.write_text(text), overwrite=False)
+    found, wanted = read_object(path, "the settings of a run"), json.loads(text)
+    if found != wanted:
         other = next((name for name in wanted if found.get(name) != wanted[name]), "settings")
         raise GenclsError(f"{out}: expected a folder for this run, got one of another {other}; take another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    atomically(path, lambda part: part.write_text(text))
+
+
+def read_measured(path: Path) -> dict[str, Any]:
+    """What a call of a recipe has measured for further ones, see :func:`gencls.core.files.write_sealed`.
+
+    Raises:
+        GenclsError: if it is not what was written.
+    """
+    return read_sealed(path, "what a run has measured", "; delete it and run again")

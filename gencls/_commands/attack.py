@@ -31,10 +31,11 @@ def run_attack(options: argparse.Namespace) -> int:
     data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
     device = find_device(options.device)
     defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
-    protocol = Protocol(memory=options.memory, **draw_settings(options, defenses))
+    protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
     names = "+".join([*defenses, *attacks]).replace(":", ".")
     chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts}
     settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
+    settings += "-8bit" if options.eight_bit else ""
     name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}"
     study = Study(
         options.out or Path("runs") / name,
@@ -83,7 +84,7 @@ def build_attacks(
     """Attacks of one norm by name.
 
     Args:
-        names: of :mod:`gencls.eval.presets`, single attacks or the sets of a paper.
+        names: of :mod:`gencls.eval.presets`, single attacks or sets.
         epsilon: radius of the ball, in [0, 1] pixel units, for those that have one; at least one has.
         steps: of every attack; None keeps each attack's default.
         restarts: random starts or draws of every attack; None keeps each attack's default.
@@ -100,14 +101,17 @@ def build_attacks(
     for name in names:
         radius = epsilon if takes_none or "epsilon" in settings_of(name) else None  # minimal attacks beside those in a ball
         if name not in PRESETS:
-            attacks[name] = attack_by_name(name, radius, steps=steps, restarts=restarts)
+            found = {name: attack_by_name(name, radius, steps=steps, restarts=restarts)}
         elif steps is None and restarts is None:
-            attacks |= preset_by_name(name, radius)
+            found = dict(preset_by_name(name, radius))
         else:
             raise GenclsError(
                 f"attack: expected neither steps nor restarts for {name}, whose attacks have budgets of their own, got "
                 f"{steps} and {restarts}; leave them out, or name single attacks"
             )
+        if twice := [key for key in found if key in attacks and repr(attacks[key]) != repr(found[key])]:
+            raise GenclsError(f"attack: expected one attack of each name, got two with other settings: {', '.join(twice)}")
+        attacks |= found
     if len({attack.threat.norm for attack in attacks.values()}) > 1:
         raise GenclsError(f"attack: expected attacks of one norm, because there is one epsilon; got {', '.join(names)}")
     return attacks
@@ -116,7 +120,7 @@ def build_attacks(
 def build_defense(spec: str, images: "Tensor") -> "Defense":
     """A defense of the zoo by name, or any module by import path, in eval mode.
 
-    A module that is not a :class:`~gencls.core.Defense` counts as stochastic where two forward passes differ.
+    A module that is not a :class:`~gencls.core.Defense` counts as stochastic where forward passes of the same images differ.
 
     Args:
         spec: a name, or ``package.module:attribute``, where the attribute is a module (N, C, H, W) in [0, 1] -> (N, K) or
@@ -131,6 +135,7 @@ def build_defense(spec: str, images: "Tensor") -> "Defense":
     from gencls import zoo
     from gencls.core import Defense, GenclsError, seeded
     from gencls.defenses import PlainClassifier
+    from gencls.eval.probe import observe
 
     if ":" not in spec:
         return zoo.load(spec)
@@ -139,14 +144,14 @@ def build_defense(spec: str, images: "Tensor") -> "Defense":
         return module
     with torch.no_grad(), seeded(0):
         try:
-            scores, again = module(images), module(images)
+            scores = module(images.clone())
         except RuntimeError as error:
             shape = ", ".join(map(str, images.shape[1:]))
             raise GenclsError(f"{spec}: expected a module that takes images (N, {shape}); got: {error}") from error
     if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != len(images):
         got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise GenclsError(f"{spec}: expected scores of shape ({len(images)}, K); got {got}")
-    return PlainClassifier(module, scores.shape[1], stochastic=not torch.equal(scores, again)).eval()
+    return PlainClassifier(module, scores.shape[1], stochastic=observe(module, images).random).eval()
 
 
 def _import(spec: str) -> "nn.Module":
@@ -173,12 +178,24 @@ def _print(table: "pandas.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("defense", "attack", "gradient", "N", "clean", "robust", "95 % interval", "median distance", "not found")
-    for row in table.itertuples():
-        minimal = row.epsilon != row.epsilon  # NaN: the distance is what such an attack is about
-        robust = ("", "") if minimal else (f"{row.robust_accuracy:.1%}", f"{row.ci_low:.1%} to {row.ci_high:.1%}")
-        distance = (f"{row.median_distance:.4g}", f"{row.failures:.0f}") if minimal else ("", "")
-        shown.add_row(row.defense, row.attack, row.gradient, str(row.n), f"{row.clean_accuracy:.1%}", *robust, *distance)
+    from gencls.eval.report.columns import BY_NAME, distance
+
+    drawn = bool((table["draws"] > 1).any())
+    excluded, lost = (BY_NAME[name].shown(table) for name in ("excluded", "lost_to_eight_bit"))
+    heads = ["defense", "attack", "gradient", "N"] + ["excluded"] * excluded + ["clean %", "robust % [95 % interval]"]
+    shown = Table(*heads, *["majority %"] * drawn, *["lost to 8 bits"] * lost, "median distance", "not found")
+    for row in table.to_dict("records"):
+        minimal = row["epsilon"] != row["epsilon"]  # NaN: the distance is what such an attack is about
+
+        def words(name: str, said: bool = True, row: dict[str, Any] = row) -> str:
+            return BY_NAME[name].words(row) if said else ""
+
+        attack = words("attack") + (", 8-bit" if row["eight_bit"] else "")
+        cells = [words("defense"), attack, words("gradient"), words("n")] + [words("excluded")] * excluded
+        cells += [words("clean_accuracy"), words("robust_accuracy", not minimal)]
+        cells += [words("majority_accuracy", not minimal)] * drawn + [words("lost_to_eight_bit")] * lost
+        median = distance(row["median_distance"]) if minimal else ""
+        shown.add_row(*cells, median, words("failures", minimal))
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width that names should be cut to
         console = Console(width=160)

@@ -1,10 +1,7 @@
 """``gencls doctor``: is a defense's robustness measurable, or masked?"""
 
 import argparse
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gencls._commands.attack import build_defense, draw_settings
 
@@ -26,6 +23,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     from gencls import zoo
     from gencls.core import find_device
     from gencls.eval.doctor import diagnose
+    from gencls.eval.report.diagnosis import write_diagnoses
 
     data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
     device = find_device(options.device)
@@ -45,7 +43,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     print(diagnosis.text(options.defense))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        _write(options.out, {options.defense: diagnosis.to_json()})
+        write_diagnoses(options.out, {options.defense: diagnosis.to_json()})
     return 0 if diagnosis.passed else 1
 
 
@@ -68,7 +66,7 @@ def diagnose_study(
         The defenses of which a number would be meaningless.
     """
     from gencls.eval.doctor import diagnose
-    from gencls.eval.report.diagnosis import read_diagnoses
+    from gencls.eval.report.diagnosis import read_diagnoses, write_diagnoses
     from gencls.eval.study_folder import DIAGNOSIS
 
     path = study.folder / DIAGNOSIS
@@ -89,8 +87,8 @@ def diagnose_study(
             )
             print(diagnosis.text(name) + "\n")
             found[name] = diagnosis.to_json()
-        _write(path, found)
-    return tuple(diagnosis.defense for diagnosis in read_diagnoses(path) if diagnosis.failed)
+        write_diagnoses(path, found)
+    return tuple(diagnosis.defense for diagnosis in read_diagnoses(path, strict=True) if diagnosis.failed)
 
 
 def _source(wanted: str | None, defense: str, data: "ImageData") -> "nn.Module | None":
@@ -102,9 +100,3 @@ def _source(wanted: str | None, defense: str, data: "ImageData") -> "nn.Module |
         return build_defense(wanted, data.images[:4])
     fits = data.images.shape[1:] == (1, 28, 28) and data.num_classes == 10
     return zoo.load(_SOURCE) if fits and defense != _SOURCE else None
-
-
-def _write(path: Path, found: Mapping[str, Any]) -> None:
-    from gencls.eval.study_folder import atomically
-
-    atomically(path, lambda new: new.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n"))

@@ -10,10 +10,12 @@ from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
 from gencls.core.fingerprint import fingerprint
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
+from gencls.core.generators import seeded
 from gencls.core.inference import minimize
-from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, seeded, select, stream_seed
+from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
 from gencls.core.settings import check_settings, checked
 from gencls.core.surrogate import BPDA, EoT, Unrolled
+from gencls.core.wrappers import declared, surrogates_of
 
 __all__ = [
     "BPDA",
@@ -38,6 +40,7 @@ __all__ = [
     "check_settings",
     "check_sigma",
     "checked",
+    "declared",
     "draws",
     "find_device",
     "fingerprint",
@@ -50,4 +53,5 @@ __all__ = [
     "seeded",
     "select",
     "stream_seed",
+    "surrogates_of",
 ]

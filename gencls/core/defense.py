@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.settings import checked
+from gencls.core.wrappers import chained, declared, surrogates_of
 
 __all__ = ["BayesClassifier", "Defense", "Transform", "TransformedClassifier", "forward_draws", "repeat_rows"]
 
@@ -43,6 +44,9 @@ class _Differentiable(nn.Module, ABC):
     stochastic: bool = False
     """Two forwards on the same images may differ."""
 
+    batch_dependent: bool = False
+    """The scores of an image depend on the rest of the batch. An evaluation then asks image by image."""
+
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
         def __call__(self, images: Tensor) -> Tensor: ...
@@ -65,6 +69,9 @@ class _Differentiable(nn.Module, ABC):
         An evaluation attacks through every one of them, and per sample the worst counts. The default is the exact gradient
         of the module itself. A transform with a zero or undefined gradient declares, for instance,
         ``{"bpda": BPDA(self, nn.Identity())}``.
+
+        Read it through :func:`gencls.core.surrogates_of`. That refuses a class that holds a defense, computes its scores in a
+        way of its own and inherits this method: the gradient modes of what is inside would be lost.
         """
         return {"exact": self}
 
@@ -72,9 +79,9 @@ class _Differentiable(nn.Module, ABC):
         """The module that an adaptive attacker differentiates in one gradient mode (None: the default mode).
 
         Raises:
-            GenclsError: for a mode that is not declared.
+            GenclsError: for a mode that is not declared, or a defense that hides those of another one inside it.
         """
-        modes = self.surrogates()
+        modes = surrogates_of(self)
         if mode is None:
             return next(iter(modes.values()))
         if mode not in modes:
@@ -118,7 +125,8 @@ class TransformedClassifier(Defense):
         self.transform = transform
         self.classifier = classifier
         self.num_classes = num_classes
-        self.stochastic = transform.stochastic or bool(getattr(classifier, "stochastic", False))
+        self.stochastic = transform.stochastic or declared(classifier, "stochastic")
+        self.batch_dependent = transform.batch_dependent or declared(classifier, "batch_dependent")
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the transformed images."""
@@ -131,19 +139,8 @@ class TransformedClassifier(Defense):
         return scores
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Every mode of the transform with every mode of the classifier.
-
-        The name is that of the side that is not exact, or ``transform+classifier`` where a name alone would not do.
-        """
-        behind = self.classifier.surrogates() if isinstance(self.classifier, Defense) else {"exact": self.classifier}
-        modes: dict[str, nn.Module] = {}
-        for front_name, front in self.transform.surrogates().items():
-            for back_name, back in behind.items():
-                inexact = [name for name in (front_name, back_name) if name != "exact"] or ["exact"]
-                name = inexact[0] if len(inexact) == 1 and inexact[0] not in modes else f"{front_name}+{back_name}"
-                whole = front is self.transform and back is self.classifier
-                modes[name] = self if whole else nn.Sequential(front, back)
-        return modes
+        """Every mode of the transform with every mode of the classifier, see :func:`gencls.core.wrappers.chained`."""
+        return chained((self.transform, self.classifier), self)
 
 
 class BayesClassifier(Defense, Generic[Q]):

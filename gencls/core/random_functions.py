@@ -28,7 +28,7 @@ class KeyedDraws(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         serve = _SERVED.get(func)
-        if serve is None or kwargs.get("generator") is not None:
+        if serve is None or kwargs.get("generator") is not None or torch.initial_seed() != self.streams.global_seed:
             return func(*args, **kwargs)
         return serve(self.streams, *args, **kwargs)
 
@@ -123,6 +123,7 @@ def _by_row(func: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
     def serve(streams: "Streams", values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         kwargs.pop("generator", None)
         count = len(streams.rows)
+        streams.used = True
         if values.ndim < 2 or values.shape[0] % count:
             streams.shared.add(f"{what} of shape {tuple(values.shape)} in a batch of {count}")
             return func(values.cpu(), *args, generator=streams.whole(), **kwargs).to(values.device)

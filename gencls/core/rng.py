@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gencls.core.generators import GlobalStates, reseed, seeded
 from gencls.core.random_functions import KeyedDraws
 
 __all__ = [
     "Streams",
+    "alone",
     "branch",
     "draws",
     "keyed",
@@ -26,23 +28,9 @@ __all__ = [
     "repeatable",
     "repeated",
     "rows_per_stream",
-    "seeded",
     "select",
     "stream_seed",
 ]
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's CPU and CUDA generators inside the block and restore their states on exit.
-
-    Args:
-        seed: any integer of at most 64 bits.
-    """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 def stream_seed(*parts: object) -> int:
@@ -65,11 +53,11 @@ class Streams:
         self.rows: list[tuple[int, ...]] = [(seed,) for seed in seeds]
         self.shared: set[str] = set()
         self.used = False
+        self.global_seed = torch.initial_seed()
         self._generators: dict[tuple[int, ...], torch.Generator] = {}
 
     def generator(self, key: tuple[int, ...]) -> torch.Generator:
         """The stream of one row; a row within EoT has the key (seed of the sample, draw)."""
-        self.used = True
         if key not in self._generators:
             seed = key[0] if len(key) == 1 else stream_seed(*key)
             self._generators[key] = torch.Generator().manual_seed(seed)
@@ -84,6 +72,7 @@ class Streams:
         count = len(self.rows)
         if not out.numel():  # nothing is drawn: an attack may let no row begin
             return out
+        self.used = True
         if out.ndim and count and out.shape[0] % count == 0:
             per_row = out.shape[0] // count
             for index, row in enumerate(out.unbind(0)):
@@ -107,7 +96,8 @@ def keyed(seeds: Sequence[int]) -> Iterator[Streams]:
     A draw whose first dimension is a multiple r of the number of rows belongs to the rows in order, r consecutive entries
     each (``repeat_interleave``, the convention of this package). Other draws come from one stream of the whole batch and are
     noted in :attr:`Streams.shared`; a draw for the whole batch whose size is such a multiple by chance cannot be told from
-    draws per row. Draws with an explicit ``generator`` argument are left alone.
+    draws per row. Draws with an explicit ``generator`` argument are left alone, and so are those that follow a
+    ``torch.manual_seed`` inside the block: who seeds a generator wants its numbers.
 
     Args:
         seeds: one per sample of the batch, see :func:`stream_seed`.
@@ -172,6 +162,44 @@ def select(indices: Tensor, count: int | None = None) -> Any:
     return _rows(lambda rows: [rows[i // per_stream] for i in indices.tolist()] if per_stream else rows)
 
 
+@contextmanager
+def alone(count: int) -> Iterator[Callable[[int], None]]:
+    """Inside the block the batch is one row of ``count``: the one whose number the yielded function was called with last.
+
+    All that is drawn comes from the stream of that row then, also what has no row of its own: draws of numpy, of Python, of
+    torch's functions that are not keyed, of a whole batch. Without streams the function does nothing.
+    """
+    streams = _active.get()
+    if streams is None or not (per_stream := rows_per_stream(count)):
+        yield lambda index: None
+        return
+    rows, global_seed, states = streams.rows, streams.global_seed, GlobalStates()
+
+    def turn(index: int) -> None:
+        row = rows[index // per_stream]
+        streams.rows = [row]
+        reseed(int(torch.randint(2**62, (1,), generator=streams.generator(row))))
+        streams.global_seed = torch.initial_seed()
+
+    try:
+        yield turn
+    finally:
+        states.set()
+        streams.rows, streams.global_seed = rows, global_seed
+
+
+@contextmanager
+def _reseeded(streams: Streams, seed: int) -> Iterator[None]:
+    """Global generators with another seed, which is not one that a module chose for itself."""
+    before = streams.global_seed
+    with seeded(seed):
+        streams.global_seed = torch.initial_seed()
+        try:
+            yield
+        finally:
+            streams.global_seed = before
+
+
 def branch(indices: Tensor, numbers: Sequence[int]) -> Any:
     """Inside the block row j is sample ``indices[j]`` in its try ``numbers[j]``, whose stream is its own.
 
@@ -193,7 +221,8 @@ def repeated() -> Iterator[None]:
         return
     before, streams._generators = streams._generators, {}
     try:
-        yield
+        with _reseeded(streams, stream_seed(*(part for key in streams.rows for part in key))):
+            yield
     finally:
         streams._generators = before
 
@@ -204,36 +233,33 @@ def repeatable() -> Callable[[], Any]:
     Works in another thread as well (autograd's backward pass on a GPU).
     """
     streams = _active.get()
+    states = GlobalStates()
     if streams is None:
-        states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
-        return lambda: _restored(states)
-    rows = streams.rows
+        return states.restored
+    rows, global_seed = streams.rows, streams.global_seed
     here, depth = set(rows), len(rows[0])
     marks = {key: made.get_state() for key, made in streams._generators.items() if key[:depth] in here or key[-1] == _WHOLE}
-    return lambda: _replayed(streams, rows, marks)
+    return lambda: _replayed(streams, rows, marks, states, global_seed)
 
 
 @contextmanager
-def _restored(states: list[Tensor]) -> Iterator[None]:
-    with seeded(0):
-        torch.set_rng_state(states[0])
-        if len(states) > 1:
-            torch.cuda.set_rng_state_all(states[1:])
-        yield
-
-
-@contextmanager
-def _replayed(streams: Streams, rows: list[tuple[int, ...]], marks: dict[tuple[int, ...], Tensor]) -> Iterator[None]:
-    now, before = streams._generators, streams.rows
+def _replayed(
+    streams: Streams,
+    rows: list[tuple[int, ...]],
+    marks: dict[tuple[int, ...], Tensor],
+    states: GlobalStates,
+    global_seed: int,
+) -> Iterator[None]:
+    now, before, seed_before = streams._generators, streams.rows, streams.global_seed
     streams._generators = {}
     for key, state in marks.items():
         streams._generators[key] = torch.Generator()
         streams._generators[key].set_state(state)
-    streams.rows = rows
+    streams.rows, streams.global_seed = rows, global_seed
     token = _active.set(streams)
     try:
-        with KeyedDraws(streams):
+        with KeyedDraws(streams), states.restored():
             yield
     finally:
         _active.reset(token)
-        streams._generators, streams.rows = now, before
+        streams._generators, streams.rows, streams.global_seed = now, before, seed_before

@@ -1,6 +1,7 @@
 """What attacks differentiate in place of a defense: straight-through, averaged and unrolled versions."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from gencls.core.defense import BayesClassifier, forward_draws
 from gencls.core.errors import GenclsError
 from gencls.core.rng import draws, repeatable
 from gencls.core.settings import checked
+from gencls.core.wrappers import declared, surrogates_of
 
 __all__ = ["BPDA", "EoT", "Unrolled"]
 
@@ -35,6 +37,10 @@ class BPDA(nn.Module):
             value: Tensor = self.exact(images)
         path = self.approx(images)
         return value.add(path - path.detach())
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """``bpda``: itself."""
+        return {"bpda": self}
 
 
 class EoT(nn.Module):
@@ -103,6 +109,19 @@ class EoT(nn.Module):
             return log_probs.logsumexp(dim=1) - math.log(scores.shape[1])
         return log_probs.mean(dim=1)
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether the model says so: a mean of draws is random, too."""
+        return declared(self.model, "stochastic")
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """The mean over draws in every gradient mode of the model."""
+
+        def averaged(module: nn.Module) -> nn.Module:
+            return self if module is self.model else EoT(module, self.samples, reduce=self.reduce, chunk=self.chunk)
+
+        return {name: averaged(module) for name, module in surrogates_of(self.model).items()}
+
     def extra_repr(self) -> str:
         """The settings."""
         return f"samples={self.samples}, reduce={self.reduce!r}"
@@ -158,6 +177,10 @@ class Unrolled(nn.Module):
         if fit is None or fit >= len(images) or self.defense.stochastic:
             return self.defense.log_joint(images, self.defense.infer(images))
         return torch.cat([_recomputed(self.defense, part) for part in images.split(fit)])
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """``unrolled``: itself."""
+        return {"unrolled": self}
 
 
 class _Recomputed(torch.autograd.Function):

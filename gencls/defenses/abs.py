@@ -1,12 +1,12 @@
 """ABS, analysis by synthesis with one VAE per class (Schott et al. 2019, arXiv:1805.09190; thesis, section 2.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents, checked
+from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents, Unrolled, checked, surrogates_of
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, GaussianKL
 from gencls.defenses.elimination import Elimination
 from gencls.defenses.starts import RandomStarts
@@ -95,6 +95,19 @@ class SignLosingBall(Ball):
         return tuple(lose(*pair) for pair in zip(latents, super().__call__(latents), strict=True))
 
 
+class _Times(nn.Module):
+    """Scores (N, K) times factors (K,)."""
+
+    factors: Tensor
+
+    def __init__(self, factors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factors", factors)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores * self.factors
+
+
 class ClassFactors(BayesClassifier[Q]):
     """A Bayes classifier whose k-th score is multiplied by a factor f_k > 0; inference stays as it is.
 
@@ -135,3 +148,13 @@ class ClassFactors(BayesClassifier[Q]):
     def images_per_graph(self, images: Tensor) -> int | None:
         """As many as the classifier says."""
         return self.classifier.images_per_graph(images)
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """Those of the classifier, with the factors behind them."""
+
+        def scaled(module: nn.Module) -> nn.Module:
+            if module is self.classifier:
+                return self
+            return Unrolled(self) if type(module) is Unrolled else nn.Sequential(module, _Times(self.factors))
+
+        return {name: scaled(module) for name, module in surrogates_of(self.classifier).items()}

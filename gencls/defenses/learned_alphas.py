@@ -7,7 +7,6 @@ improvement over the best so far is largest. What is measured is a function of a
 
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, checked, seeded, stream_seed
+from gencls.core.files import atomically, check_seal, sealed
 from gencls.defenses.mlvgm import alpha_schedule
 
 __all__ = ["AlphaSearch", "AlphaTrial", "learn_alphas"]
@@ -282,6 +282,8 @@ def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], di
             f"{path}: expected a search for alphas of format {_FORMAT}, got {content['format']!r}, of another version; delete "
             "the file or take another path"
         )
+    if "checksum" in content:  # older searches have none
+        check_seal(content, path, "; delete the file or take another path")
     different = [name for name, value in settings.items() if found.get(name) != value]
     if different:
         name = different[0]
@@ -306,6 +308,5 @@ def _parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] |
 def _write(path: Path, settings: Mapping[str, Any], trials: Sequence[AlphaTrial], fitted: Mapping[str, Any] | None) -> None:
     content = {"format": _FORMAT, "settings": settings, "trials": [asdict(trial) for trial in trials], "fitted": fitted}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=1, allow_nan=False))
-    os.replace(part, path)
+    text = json.dumps(sealed(content), indent=1, allow_nan=False)
+    atomically(path, lambda part: part.write_text(text))

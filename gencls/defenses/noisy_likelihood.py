@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, checked, rows_per_stream, select
+from gencls.core import BayesClassifier, GenclsError, checked, rows_per_stream, select, surrogates_of
 
 __all__ = ["NoisyLikelihood", "UnrolledByClass", "in_parts", "per_class"]
 
@@ -51,9 +51,15 @@ class NoisyLikelihood(nn.Module):
         """Take f and freeze it: see :class:`~gencls.defenses.VariationalSmoothing`.
 
         Raises:
-            GenclsError: for numbers out of range.
+            GenclsError: for numbers out of range, or a classifier without an exact gradient mode.
         """
         super().__init__()
+        modes = surrogates_of(classifier)
+        if any(name != "exact" for name in modes):
+            raise GenclsError(
+                "variational smoothing: expected a classifier whose only gradient mode is exact, because each class looks for "
+                f"its noise by that gradient, got {type(classifier).__name__} with {', '.join(modes)}"
+            )
         if num_classes < 2 or min(draws, max_rows) < 1:
             raise GenclsError(
                 "variational smoothing: expected num_classes >= 2, draws >= 1 and max_rows >= 1, "

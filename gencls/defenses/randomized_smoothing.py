@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BPDA, Defense, GenclsError, check_eval_mode, check_images, check_sigma, checked, select
+from gencls.core import BPDA, Defense, GenclsError, check_eval_mode, check_images, check_sigma, checked, select, surrogates_of
 from gencls.defenses.confidence import clopper_pearson, empirical_bernstein, majority_p_value
 
 __all__ = ["Certificate", "RandomizedSmoothing"]
@@ -104,9 +104,8 @@ class RandomizedSmoothing(Defense):
 
         The gradient is of mean probabilities, as in the attack of Salman et al.
         """
-        behind = self.classifier.surrogates() if isinstance(self.classifier, Defense) else {"exact": self.classifier}
         modes: dict[str, nn.Module] = {}
-        for name, module in behind.items():
+        for name, module in surrogates_of(self.classifier).items():
             soft = RandomizedSmoothing(module, self.num_classes, sigma=self.sigma, draws=self.draws, votes="soft")
             if self.votes == "hard":
                 modes["bpda" if name == "exact" else f"bpda+{name}"] = BPDA(self, soft)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked
+from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, declared
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.cell import Protocol
 from gencls.eval.fingerprint import device_of
+from gencls.eval.probe import observe
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -27,16 +28,30 @@ Average = Literal["logits", "probs"]
 class _Exported(nn.Module):
     """Images (N, C, H, W) in [0, 1] -> scores (N, K) in the images' dtype, always in eval mode."""
 
-    def __init__(self, scores: nn.Module, device: torch.device | None, *, scale: float, positive: bool) -> None:
+    def __init__(
+        self,
+        scores: AttackModel | EoT,
+        device: torch.device | None,
+        defense: Defense,
+        *,
+        scale: float,
+        positive: bool,
+    ) -> None:
         super().__init__()
         # Libraries ask the first parameter where the model lies; a defense need not have any.
         self.anchor = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
         self.scores = scores
+        self._defense = (defense,)  # in a tuple: its parameters are those of the scores
+        self.observed = False
         self.scale = scale
         self.positive = positive
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        averaging = self.scores.eot if isinstance(self.scores, AttackModel) else self.scores
+        if averaging.samples > 1 and not self.observed:  # the first images show whether a forward pass may hold many draws
+            self.observed = True
+            averaging.chunk = observe(self._defense[0], images.detach()).draws_per_pass(averaging.samples)
         with frozen(self.scores):
             scores: Tensor = self.scale * self.scores(images)
         if self.positive:
@@ -88,7 +103,7 @@ def as_module(
     if reduce not in ("logits", "probs"):
         raise GenclsError(f"adapter: expected reduce to be 'logits' or 'probs', got {reduce!r}")
     if samples is None:
-        samples = Protocol.eot_samples if defense.stochastic else 1
+        samples = Protocol.eot_samples if declared(defense, "stochastic") else 1
     kind = AttackModel if calibrated else EoT
     scores = kind(defense.surrogate(mode), samples=samples, reduce=reduce)
     # Calibration puts the mean of all K classes 10 nats below the best, which with two classes is 20 for the other one: in
@@ -97,7 +112,7 @@ def as_module(
     # at least the probability exp(-10), and float32 will do. Log probabilities need none of this: the backward pass of the
     # float64 softmax that made them puts the label's half back, and to scale them would make other ones.
     scale = 1.0 - 1.0 / defense.num_classes if calibrated and reduce == "logits" else 1.0
-    return _Exported(scores, device_of(defense), scale=scale, positive=positive)
+    return _Exported(scores, device_of(defense), defense, scale=scale, positive=positive)
 
 
 def as_foolbox(

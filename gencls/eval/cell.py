@@ -10,18 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, check_settings, keyed, seeded, stream_seed
+from gencls.core.generators import GlobalStates
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
+from gencls.eval.attacks.base import per_image
 from gencls.eval.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
+from gencls.eval.eight_bit import is_eight_bit
 from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
-from gencls.eval.judge import Decisions, Verdict, decide, judge, scores_of
+from gencls.eval.judge import Decisions, Verdict, decide, judge, predict, received, scores_of
+from gencls.eval.probe import Probe, undeclared
+from gencls.eval.threat import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["NO_GRADIENT", "Cell", "Protocol", "check_defense", "gradient_modes", "run_cell"]
+__all__ = ["NO_GRADIENT", "Cell", "Protocol", "check_defense", "gradient_modes", "probe_defense", "run_cell"]
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
@@ -43,6 +48,8 @@ class Protocol:
         memory: MiB for the graphs of an attack; None takes 1024 on a CPU and a share of the free memory on a GPU. Results do
             not depend on it.
         seed: of the study; every sample's streams derive from it.
+        eight_bit: whether adversarial images are rounded to k/255, as if they were saved, before they are judged. Clean images
+            are not.
     """
 
     eot_samples: int = 16
@@ -52,6 +59,7 @@ class Protocol:
     common_draws: bool = False
     memory: float | None = None
     seed: int = 0
+    eight_bit: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -64,6 +72,8 @@ class Protocol:
             raise GenclsError(f"protocol: expected most_draws >= judge_draws, got {self.most_draws} and {self.judge_draws}")
         if self.memory is not None and self.memory <= 0:
             raise GenclsError(f"protocol: expected memory in MiB > 0, got {self.memory}")
+        if not isinstance(self.eight_bit, bool):
+            raise GenclsError(f"protocol: expected eight_bit to be True or False, got {self.eight_bit!r}")
 
 
 @dataclass(frozen=True)
@@ -84,17 +94,22 @@ class Cell:
     attack_draws: int
     mode: str
     seed: int
+    eight_bit: bool = False
 
     def frame(self, *, defense: str, attack: str) -> "pandas.DataFrame":
         """One row per sample.
 
         ``correct`` and ``clean_correct`` are fractions of the first ``draws`` draws, ``majority_correct`` counts all draws,
-        and forwards and backwards are rows per sample.
+        and forwards and backwards are rows per sample. Where ``valid`` is False the adversarial left [0, 1] or the ball, by
+        ``left_range`` or ``left_ball``, and was not judged: ``correct`` and ``distance`` are NaN, ``predictions`` is empty.
+        With 8 bits ``broken_unrounded`` says whether the image was adversarial before it was rounded.
         """
         import pandas
 
-        decisions = self.verdict.decisions
+        decisions, unrounded = self.verdict.decisions, self.verdict.unrounded
         epsilon = self.attack.threat.epsilon
+        drawn = decisions.draws > 1
+        before = float("nan") if unrounded is None else (~unrounded.majority_correct(self.labels)).double().tolist()
         return pandas.DataFrame(
             {
                 "sample_hash": self.hashes,
@@ -105,14 +120,19 @@ class Cell:
                 "norm": self.attack.threat.norm,
                 "epsilon": float("nan") if epsilon is None else epsilon,
                 "seed": self.seed,
+                "eight_bit": self.eight_bit,
                 "clean_correct": self.clean.correct(self.labels).tolist(),
                 "clean_majority_correct": self.clean.majority_correct(self.labels).tolist(),
+                "clean_undecided": (self.clean.undecided(self.labels) & drawn).tolist(),
                 "correct": decisions.correct(self.labels).tolist(),
                 "majority_correct": decisions.majority_correct(self.labels).tolist(),
-                "undecided": (decisions.undecided(self.labels) & (decisions.draws > 1)).tolist(),
+                "undecided": (decisions.undecided(self.labels) & drawn).tolist(),
                 "claimed": self.claimed.tolist(),
                 "distance": self.verdict.distances.tolist(),
                 "valid": self.verdict.valid.tolist(),
+                "left_range": self.verdict.left_range.tolist(),
+                "left_ball": self.verdict.left_ball.tolist(),
+                "broken_unrounded": before,
                 "draws": decisions.draws,
                 "clean_predictions": self.clean.lists(),
                 "predictions": decisions.lists(),
@@ -136,6 +156,7 @@ def run_cell(
     *,
     clean: Decisions | None = None,
     hashes: list[str] | None = None,
+    probe: Probe | None = None,
 ) -> Cell:
     """Attack a batch in one gradient mode and judge it.
 
@@ -150,28 +171,55 @@ def run_cell(
         protocol: draws and seed.
         clean: decisions on the clean images from an earlier cell; None asks the defense.
         hashes: N keys of the samples; None makes them.
+        probe: of the defense, from an earlier cell; None asks it about these images.
 
     Returns:
         The verdict, the attack's claim and the cost.
 
     Raises:
-        GenclsError: for bad input or a defense in training mode.
+        GenclsError: for bad input, a defense in training mode, or one that behaves otherwise than it declares.
     """
     check_images(images)
     device = device_of(defense) or images.device
     images, labels = images.to(device), labels.to(device)
     check_labels(labels, num_classes=None, count=len(images))
+    attack.threat.check_reach(images)
     if attack.threat.targeted:
         raise GenclsError(
             "evaluate: expected untargeted attacks, got a targeted one; call it directly with the classes to reach"
         )
-    if clean is None:
-        check_defense(defense, images[:1], labels)
-    stochastic = bool(getattr(defense, "stochastic", False))
+    probe = probe or probe_defense(defense, images, labels, seed=protocol.seed)
+    try:
+        cell = _run(defense, attack, mode, images, labels, protocol, probe, clean, hashes)
+    except _SharedDraw:  # the handful of images that were asked beforehand had not shown it
+        probe.draws_are_shared()
+        cell = _run(defense, attack, mode, images, labels, protocol, probe, None, hashes)
+    probe.check_again()
+    return cell
+
+
+class _SharedDraw(Exception):
+    """A draw served the whole batch where each row was taken for a draw of its own."""
+
+
+def _run(
+    defense: nn.Module,
+    attack: Attack,
+    mode: str,
+    images: Tensor,
+    labels: Tensor,
+    protocol: Protocol,
+    probe: Probe,
+    clean: Decisions | None,
+    hashes: list[str] | None,
+) -> Cell:
+    device, stochastic, behaviour = images.device, probe.stochastic, probe.behaviour
+    judged = behaviour.judged(defense)
     hashes = hashes or sample_hashes(images, labels)
     draws, most = (protocol.judge_draws, protocol.most_draws or 8 * protocol.judge_draws) if stochastic else (1, 1)
     samples = protocol.eot_samples if stochastic else 1
-    surrogate = asked_by(mode, defense)
+    surrogate = behaviour.attacked(asked_by(mode, defense))
+    at_once = behaviour.draws_per_pass(samples)
     model = AttackModel(
         surrogate.eval(),
         samples=samples,
@@ -181,23 +229,36 @@ def run_cell(
     )
     began = time.perf_counter()
     noted: set[str] = set()
+    doubtful: list[bool] = []
+    if not behaviour.repeatable:
+        noted.add("random numbers of the defense's own, which no seed reaches: this row cannot be repeated")
+    if behaviour.place_dependent:
+        noted.add("scores depend on the place in the batch: each image was asked alone")
 
     @contextmanager
     def role(name: str, rows: list[str], *path: object) -> Iterator[None]:
         seeds = [stream_seed(protocol.seed, sample, name, *path) for sample in rows]
         with seeded(stream_seed(*seeds)), keyed(seeds) as streams:
-            before = _rng_state(device)
+            before = GlobalStates()
             yield
-            moved = not torch.equal(before, _rng_state(device))
-        if name == "judge" and not stochastic and (moved or streams.used):
-            raise GenclsError(
-                f"{type(defense).__name__}: expected the same scores at each forward, because stochastic is not set, got "
-                "random draws; set stochastic = True, or wrap it as PlainClassifier(network, num_classes, stochastic=True)"
-            )
-        if moved:
-            noted.add("draws outside torch's keyed functions: results depend on the batch composition")
-        if streams.shared:
-            noted.add("random draws shared by the batch: results depend on the batch composition")
+            moved = before != GlobalStates()
+        shared = moved or bool(streams.shared)
+        if shared and stochastic and not behaviour.shared_draws:
+            raise _SharedDraw
+        if shared and stochastic:
+            noted.add("one draw serves the whole batch: what the attack finds depends on the batch composition")
+        if name == "judge" and not stochastic and (moved or streams.used) and "again" not in path:
+            doubtful.append(True)
+
+    def confirmed(decisions: Decisions, asked: Tensor, max_rows: int, *path: object) -> None:
+        """Draws of a defense that is declared deterministic must not change its decisions."""
+        if doubtful:
+            doubtful.clear()
+            with role("judge", hashes, *path, "again"):
+                again = predict(judged, asked, 1, max_rows=max_rows)
+            made = decisions.predictions.cpu()[:, :1]
+            if bool(((again.cpu() != made) & (made >= 0)).any()):
+                raise undeclared(probe.name)
 
     with frozen(defense), peak_memory(device) as peak:
         rows = rows_that_fit(surrogate, images[:1], protocol.memory)
@@ -205,7 +266,9 @@ def run_cell(
 
             def ask(max_rows: int) -> Decisions:
                 with role("judge", hashes, "clean"):
-                    return decide(defense, images, labels, draws, most, max_rows=max_rows).cpu()
+                    found = decide(judged, images, labels, draws, most, max_rows=max_rows).cpu()
+                confirmed(found, images, max_rows, "clean")
+                return found
 
             clean = with_fewer_rows(rows, ask)
         adversarial, claimed = images.clone(), torch.ones(len(images), dtype=torch.bool)
@@ -213,20 +276,29 @@ def run_cell(
 
         def assault(part: Tensor, pieces: int) -> None:
             chosen = worth[part]
-            model.meter.model = asked_by(mode, defense).eval()  # a repeated part does not know what the failed one has seen
-            model.eot.chunk = max(1, min(samples, rows) // pieces)
+            # Anew: a repeated part does not know what the failed one has seen.
+            model.meter.model = behaviour.attacked(asked_by(mode, defense)).eval()
+            model.eot.chunk = max(1, min(at_once, rows) // pieces)
             model.max_rows = max(1, len(part) * model.eot.chunk if pieces > 1 else rows)
             with role("attack", [hashes[i] for i in chosen.tolist()], attack, mode):
-                adversarial[chosen] = attack(model, images[chosen], labels[chosen])
+                found = attack(model, images[chosen], labels[chosen])
+                adversarial[chosen] = received(found, images[chosen])
+                if torch.finfo(found.dtype).eps > TOLERANCE:
+                    noted.add(f"adversarials came in {found.dtype}, whose rounding may carry them out of the ball")
                 with torch.no_grad():
-                    claimed[chosen] = (model(adversarial[chosen]).argmax(dim=1) != labels[chosen]).cpu()
+                    asked = adversarial[chosen].nan_to_num(0.0).clamp(0, 1)  # where this changes much, the claim does not count
+                    claimed[chosen] = (model(asked).argmax(dim=1) != labels[chosen]).cpu()
 
         work_off(len(worth), max(1, rows // samples), assault)
 
         def sentence(max_rows: int) -> Verdict:
             settings = {"count": draws, "most": most, "max_rows": max_rows}
             with role("judge", hashes, attack, mode):
-                return judge(defense, images, adversarial, attack.threat, labels=labels, **settings).cpu()
+                found = judge(
+                    judged, images, adversarial, attack.threat, labels=labels, eight_bit=protocol.eight_bit, **settings
+                )
+            confirmed(found.decisions, images.where(~per_image(found.valid), found.images), max_rows, attack, mode)
+            return found.cpu()
 
         verdict = with_fewer_rows(rows, sentence)
     if stochastic and attack.threat.epsilon is None and samples < _FEW_DRAWS:
@@ -234,17 +306,16 @@ def run_cell(
     if model.meter.zero_gradients > _ZERO_GRADIENTS * model.meter.gradients:
         share = model.meter.zero_gradients / model.meter.gradients
         noted.add(f"{100 * share:.0f} % of the gradients were exactly zero: the attack was blind there")
-    if not bool(verdict.valid.all()):
-        broken = int((~verdict.valid).sum())
-        noted.add(f"{broken} of {len(images)} adversarials left [0, 1] or the ball; their clean images were judged")
-    judged = int((verdict.predictions >= 0).sum())
+    if protocol.eight_bit and not is_eight_bit(images):
+        noted.add("clean images are not of 8 bits: rounding moves adversarials also where the attack did not")
+    asked = sum(int((part.predictions >= 0).sum()) for part in (verdict.decisions, verdict.unrounded) if part)
     return Cell(
         labels=labels.cpu(),
         hashes=hashes,
         clean=clean,
         verdict=verdict,
         claimed=claimed,
-        forwards=(model.meter.forwards + judged) / len(images),
+        forwards=(model.meter.forwards + asked) / len(images),
         backwards=model.meter.backwards / len(images),
         seconds=time.perf_counter() - began,
         peak_memory=peak.mib,
@@ -253,14 +324,8 @@ def run_cell(
         attack_draws=samples,
         mode=mode,
         seed=protocol.seed,
+        eight_bit=protocol.eight_bit,
     )
-
-
-def _rng_state(device: torch.device) -> Tensor:
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return torch.cat(states)
 
 
 def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
@@ -277,10 +342,27 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
     name = type(defense).__name__
     check_eval_mode(defense, name=name)
     with torch.no_grad(), seeded(0):
-        scores: object = scores_of(defense, image.to(device_of(defense) or image.device))
+        scores: object = scores_of(defense, image.to(device_of(defense) or image.device, copy=True))
     if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
     if scores.shape[1] < 2:
         raise GenclsError(f"{name}: expected scores of at least 2 classes, got {scores.shape[1]}")
     check_labels(labels, num_classes=scores.shape[1])
+
+
+def probe_defense(defense: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0) -> Probe:
+    """Check a defense, see :func:`check_defense`, and observe how it behaves, see :class:`~gencls.eval.probe.Probe`.
+
+    Args:
+        defense: the module.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        seed: of the random streams.
+
+    Raises:
+        GenclsError: see there.
+    """
+    images = images[:8].to(device_of(defense) or images.device)
+    check_defense(defense, images[:1], labels)
+    return Probe(defense, images, seed=seed)

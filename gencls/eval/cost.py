@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from gencls.core import seeded
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.fingerprint import device_of
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by
+from gencls.eval.judge import predict
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell
 
@@ -27,9 +27,9 @@ def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
     seconds: dict[tuple[str, str], tuple[float, float, float]] = {}
     costs = []
     for cell in cells:
-        defense, attack = study.defenses[cell.defense], study.attacks[cell.attack]
+        attack = study.attacks[cell.attack]
         if (cell.defense, cell.mode) not in seconds:
-            seconds[cell.defense, cell.mode] = _seconds_per_image(study, defense, cell.mode)
+            seconds[cell.defense, cell.mode] = _seconds_per_image(study, cell.defense, cell.mode)
         forward, judging, gradient = seconds[cell.defense, cell.mode]
         forwards, gradients = attack.passes
         forwards += 1  # the attack's own claim
@@ -38,13 +38,15 @@ def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
     return costs
 
 
-def _seconds_per_image(study: Study, defense: nn.Module, mode: str) -> tuple[float, float, float]:
+def _seconds_per_image(study: Study, name: str, mode: str) -> tuple[float, float, float]:
     """One forward pass, one judgement, and one forward and backward pass of the attack model for one image (all its draws)."""
+    defense, probe = study.defenses[name], study.probes[name]
     device = device_of(defense) or study.images.device
     images, labels = study.images[:_PROBE].to(device), study.labels[:_PROBE].to(device)
-    surrogate = asked_by(mode, defense)
-    stochastic = bool(getattr(defense, "stochastic", False))
-    model = AttackModel(surrogate, samples=study.protocol.eot_samples if stochastic else 1, reduce=study.protocol.reduce)
+    surrogate, judged = probe.behaviour.attacked(asked_by(mode, defense)), probe.behaviour.judged(defense)
+    samples, draws = (study.protocol.eot_samples, study.protocol.judge_draws) if probe.stochastic else (1, 1)
+    chunk = probe.behaviour.draws_per_pass(samples)
+    model = AttackModel(surrogate, samples=samples, reduce=study.protocol.reduce, chunk=chunk)
 
     def forward() -> None:
         with torch.no_grad():
@@ -56,11 +58,13 @@ def _seconds_per_image(study: Study, defense: nn.Module, mode: str) -> tuple[flo
     with seeded(0), frozen(defense):
         forward()  # warm-up; decodes a bank of starts, where there is one
         once = _time(forward) / len(images)
-        judging = once * study.protocol.judge_draws / study.protocol.eot_samples if stochastic else once
+        judging = once * draws / samples
+        if judged is not defense:  # a forward pass for each image and draw
+            judging = draws * _time(lambda: predict(judged, images, 1)) / len(images)
         return once, 2 * judging, 0.0 if mode == NO_GRADIENT else _time(gradient) / len(images)
 
 
-def _time(call: Callable[[], None]) -> float:
+def _time(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
@@ -79,6 +83,12 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
             console.print("All cells of this study are finished.")
             yield lambda cell: None
             return
+        for name, probe in study.probes.items():
+            if probe.behaviour.judged(study.defenses[name]) is not study.defenses[name]:
+                console.print(
+                    f"{name}: one draw serves the whole batch, or images count for each other; each image and draw "
+                    "takes a forward pass of its own."
+                )
         console.print(f"Measuring a first batch to predict the cost of {len(cells)} cells ...")
         costs = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
         total = sum(costs.values())

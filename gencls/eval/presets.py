@@ -1,4 +1,4 @@
-"""Attacks by name: single ones with their papers' defaults, and the sets of the two papers."""
+"""Attacks by name: single ones with their papers' defaults, the sets of the two papers, and the set that we stand behind."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from gencls.eval.attacks import (
     DDN,
     FAB,
     FGSM,
+    FMN,
     NES,
     PGD,
     Attack,
@@ -25,6 +26,8 @@ from gencls.eval.attacks import (
     RestartedCarliniWagner,
     Square,
 )
+from gencls.eval.attacks.smoothing import SIGMAS
+from gencls.eval.default_set import TARGETS, default_attacks
 from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = [
@@ -40,16 +43,22 @@ __all__ = [
     "thesis_attacks",
 ]
 
-FIXED = ("fgsm", "pgd", "noise", "nes", "square", "apgd", "autoattack", "autoattack-rand")
+FIXED = (
+    *("fgsm", "pgd", "pgd-margin", "pgd-multi-targeted", "pgd-smoothed", "noise", "nes", "square"),
+    *("apgd", "apgd-dlr", "apgd-targeted-dlr", "apgd-multi-targeted", "apgd-smoothed", "autoattack", "autoattack-rand"),
+)
 """Methods with a budget; with a norm each makes a name, as in pgd-linf."""
 
-MINIMAL = ("deepfool", "ddn", "cw", "fab", "boundary", "growing-noise", "latent-descent")
+MINIMAL = (
+    *("deepfool", "ddn", "ddn-smoothed", "cw", "fab", "fmn", "fmn-smoothed", "boundary", "growing-noise"),
+    "latent-descent",
+)
 """Methods that minimise the distance; those that know one norm only are named with l2."""
 
-PRESETS = ("thesis-linf", "thesis-l2", "mlvgm-gender", "mlvgm-identities", "mlvgm-cars")
-"""Sets of attacks with the settings of a paper."""
+PRESETS = ("default-linf", "default-l2", "thesis-linf", "thesis-l2", "mlvgm-gender", "mlvgm-identities", "mlvgm-cars")
+"""Sets of attacks: ours, and those with the settings of a paper."""
 
-_L2_ONLY = ("ddn", "cw", "boundary")
+_L2_ONLY = ("ddn", "ddn-smoothed", "cw", "boundary")
 
 _MLVGM = {
     # overshoot, steps, candidates of DeepFool; learning rate, confidence, c, length of the start, window of C&W
@@ -65,16 +74,26 @@ _METHODS: Mapping[str, tuple[Callable[..., Attack], Mapping[str, str]]] = {
     # what makes the attack; which of its fields ``steps`` and ``restarts`` set, where it has something of the kind
     "fgsm": (FGSM, {}),
     "pgd": (PGD, _STEPS | _STARTS),
+    "pgd-margin": (partial(PGD, loss="margin"), _STEPS | _STARTS),
+    "pgd-multi-targeted": (partial(PGD, loss="multi-targeted", restarts=TARGETS), _STEPS | _STARTS),
+    "pgd-smoothed": (partial(PGD, smoothing=SIGMAS), _STEPS | _STARTS),
     "noise": (GaussianNoiseAttack, {"restarts": "tries"}),
     "nes": (NES, _STEPS | _STARTS),
     "square": (Square, {"steps": "queries"}),
     "apgd": (APGD, _STEPS | _STARTS),
+    "apgd-dlr": (partial(APGD, loss="dlr"), _STEPS | _STARTS),
+    "apgd-targeted-dlr": (partial(APGD, loss="targeted-dlr"), _STEPS | _STARTS),
+    "apgd-multi-targeted": (partial(APGD, loss="multi-targeted"), _STEPS | _STARTS),
+    "apgd-smoothed": (partial(APGD, smoothing=SIGMAS), _STEPS | _STARTS),
     "autoattack": (AutoAttack, _STEPS),
     "autoattack-rand": (partial(AutoAttack, version="rand"), _STEPS),
     "deepfool": (DeepFool, _STEPS),
     "ddn": (DDN, _STEPS),
+    "ddn-smoothed": (partial(DDN, smoothing=SIGMAS), _STEPS),
     "cw": (CarliniWagner, {"steps": "steps", "restarts": "searches"}),
     "fab": (FAB, _STEPS | _STARTS),
+    "fmn": (FMN, _STEPS | _STARTS),
+    "fmn-smoothed": (partial(FMN, smoothing=SIGMAS), _STEPS | _STARTS),
     "boundary": (Boundary, {"steps": "queries"}),
     "growing-noise": (GrowingNoise, {"steps": "sizes", "restarts": "tries"}),
     "latent-descent": (LatentDescent, _STEPS),
@@ -140,7 +159,7 @@ def names() -> list[str]:
 
 @checked
 def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, Attack]:
-    """The set of a paper's attacks, by a name of :data:`PRESETS`.
+    """A set of attacks, by a name of :data:`PRESETS`.
 
     Raises:
         GenclsError: for an unknown name, a missing epsilon where a method needs one, or one where none does.
@@ -153,7 +172,7 @@ def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, Atta
         return mlvgm_attacks(rest)
     if epsilon is None:
         raise GenclsError(f"attack: expected an epsilon for {name}, got none")
-    return thesis_attacks("linf" if rest == "linf" else "l2", epsilon)
+    return (default_attacks if paper == "default" else thesis_attacks)("linf" if rest == "linf" else "l2", epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +191,9 @@ class ThesisBudget:
         nes_pairs: pairs of images per estimated gradient; not given.
         boundary_queries: looks of the Boundary attack.
         targets: beyond the thesis: classes that multi-targeted PGD aims at, the most likely first.
+        smoothed_steps: beyond the thesis: steps of PGD along smoothed gradients, for each standard deviation.
+        smoothed_draws: beyond the thesis: noisy images per gradient of it.
+        smoothing: beyond the thesis: its standard deviations, in [0, 1] pixel units.
         descent_steps: beyond the thesis: steps of the latent descent attack; 500 in the paper of ABS.
         descent_rate: beyond the thesis: share of the way to the reconstruction in one of these; 0.01 in the paper of ABS.
     """
@@ -187,6 +209,9 @@ class ThesisBudget:
     nes_pairs: int = 50
     boundary_queries: int = 100_000
     targets: int = 9
+    smoothed_steps: int = 80
+    smoothed_draws: int = 16
+    smoothing: tuple[float, ...] = (0.1, 0.15, 0.2)
     descent_steps: int = 500
     descent_rate: float = 0.01
 
@@ -215,7 +240,8 @@ def thesis_attacks(
         epsilon: of PGD and NES; the others minimise the distance and are read at this size.
         budget: steps, starts and queries; None takes the thesis's.
         black_box: with Boundary (L2) and PGD with estimated gradients, which take long.
-        beyond: with what the thesis does not have: multi-targeted PGD, and the latent descent attack (L2).
+        beyond: with what the thesis does not have: multi-targeted PGD, and in L2 PGD along smoothed gradients and the latent
+            descent attack.
         synthesis: the defense is a Bayes classifier with reconstructions, as the latent descent attack needs.
         starts: images (M, C, H, W) in [0, 1] of all classes, from which Boundary starts as in the thesis; None takes noise.
     """
@@ -233,6 +259,10 @@ def thesis_attacks(
         found |= {"boundary": Boundary(minimal, queries=spent.boundary_queries, starts=starts)} if norm == "l2" else {}
     if beyond:
         found["multi-targeted"] = PGD(ball, steps=spent.pgd_steps, restarts=spent.targets, loss="multi-targeted")
+        if norm == "l2":
+            found["smoothed"] = PGD(
+                ball, steps=spent.smoothed_steps, smoothing=spent.smoothing, smoothing_draws=spent.smoothed_draws
+            )
         if norm == "l2" and synthesis:
             found["latent-descent"] = LatentDescent(minimal, steps=spent.descent_steps, step_size=spent.descent_rate)
     return found

@@ -1,20 +1,20 @@
 """A study: a grid of cells (defense x attack x gradient mode x seed x shard) in a folder that survives anything.
 
-Each finished cell is one file that appears atomically, named by its content key: samples, defense, attack, protocol. The same
-command after a crash computes only what is missing; processes on one folder share the cells through file locks, which the
-system releases when a process dies.
+A cell is named by its content key: samples, defense, attack, protocol. It is finished when its mark appears, which carries the
+checksums of its files. The same command after a crash computes what is missing, or damaged; processes on one folder share the
+cells through file locks, which the system releases when a process dies.
 """
 
 import hashlib
 import json
-import os
 import platform
-import uuid
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 import torch
 from safetensors.torch import save
@@ -22,29 +22,34 @@ from torch import Tensor, nn
 
 from gencls import __version__
 from gencls.core import GenclsError, check_images, check_labels, checked, fingerprint
+from gencls.core.files import atomically, held, remove_dead, remove_leftovers, write_sealed
 from gencls.eval.attacks import Attack
-from gencls.eval.cell import Protocol, check_defense, gradient_modes, run_cell
+from gencls.eval.cell import Protocol, gradient_modes, probe_defense, run_cell
+from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
+from gencls.eval.records import check_names
 from gencls.eval.study_folder import (
-    CELLS,
     FORMAT,
     RESULTS,
     SAMPLES,
     SETTINGS,
-    StudyCell,
-    atomically,
-    cell_path,
-    read_records,
+    finished,
+    read_samples,
     read_study,
+    records_of,
     report_study,
+    write_results,
 )
-from gencls.eval.summary import summarize
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["Study"]
+
+_BEGUN = re.compile(rf"{CELLS}(/[0-9a-f]+\.(json|parquet|safetensors|lock))?|{SAMPLES}|({CELLS}/)?\..+~[0-9a-f]{{32}}\.part")
+_OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
+"""Names that a study may have left in a folder without ``study.json``, the outputs only where there are cells."""
 
 
 class Study:
@@ -81,7 +86,8 @@ class Study:
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, a defense that does not take these images, has too few
-                classes or declares none of the modes, or a folder that holds something else.
+                classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables have for
+                something else, or a folder that holds something else.
         """
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
@@ -90,6 +96,9 @@ class Study:
                 "study: expected at least one defense, attack and seed and shard_size >= 1, "
                 f"got {len(defenses)}, {len(attacks)}, {len(seeds)} and {shard_size}"
             )
+        check_names([*defenses, *attacks], "study")
+        for settings in attacks.values():
+            settings.threat.check_reach(images)
         self.folder = Path(folder)
         self.defenses, self.attacks = dict(defenses), dict(attacks)
         self.images, self.labels = images, labels
@@ -101,9 +110,9 @@ class Study:
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
-        for defense in self.defenses.values():  # before the folder is claimed
-            check_defense(defense, images[:1], labels)
         self._fingerprints = {name: fingerprint(defense) for name, defense in self.defenses.items()}
+        # Before the folder is claimed, and after the key is made: a look may fill a cache.
+        self.probes = {name: probe_defense(defense, images, labels) for name, defense in self.defenses.items()}
         self._claim_folder()
 
     def cells(self) -> list[StudyCell]:
@@ -119,11 +128,11 @@ class Study:
         ]
 
     def missing(self) -> list[StudyCell]:
-        """The cells that are not finished."""
-        return [cell for cell in self.cells() if not self._path(cell, "parquet").exists()]
+        """The cells that are not finished, or whose files are not what was written."""
+        return [cell for cell in self.cells() if not is_marked(self.folder, cell) or damage(self.folder, cell)]
 
     def run(self, *, progress: Callable[[Sequence[StudyCell]], Any] | None = None) -> "pandas.DataFrame":
-        """Compute what is missing, then write ``results.csv``.
+        """Compute what is missing or damaged, then write ``results.csv``. A warning names each damaged file.
 
         Cells that another process works on are left to it, and waited for at the end.
 
@@ -133,21 +142,27 @@ class Study:
 
         Returns:
             The table, see :func:`gencls.eval.summarize`.
-        """
-        from filelock import FileLock, Timeout
 
+        Raises:
+            GenclsError: if cells are missing or damaged again at the end; no table is written then.
+        """
         clean: dict[tuple[str, int, int], Decisions] = {}
+        self._mend_samples()
         todo = self.missing()
-        with (progress or _silent)(todo) as finished:
+        with (progress or _silent)(todo) as tell:
             for patient in (False, True):  # first what is free, then what others have not finished
+                others = []
                 for cell in todo:
-                    lock = FileLock(self._path(cell, "lock"), timeout=-1 if patient else 0)
-                    with suppress(Timeout), lock:
-                        if not self._path(cell, "parquet").exists():
+                    with held(cell_path(self.folder, cell, "lock"), wait=patient) as mine:
+                        if not mine:
+                            others.append(cell)
+                        elif self._is_open(cell):
                             self._compute(cell, clean)
-                            finished(cell)
-        for left in [*(self.folder / CELLS).glob("*.lock"), *(self.folder / CELLS).glob(".*")]:
-            left.unlink(missing_ok=True)  # nobody writes cells any more: all are finished
+                            tell(cell)
+                todo = others
+        remove_leftovers(self.folder)
+        remove_leftovers(self.folder / CELLS)
+        remove_dead((self.folder / CELLS).glob("*.lock"))
         return self._write_results()
 
     def report(self) -> Path:
@@ -172,24 +187,43 @@ class Study:
             protocol,
             clean=clean.get(known),
             hashes=self.hashes[where],
+            probe=self.probes[cell.defense],
         )
         clean[known] = result.clean
-        frame = result.frame(defense=cell.defense, attack=cell.attack)
-        images = save({"adversarial": result.verdict.images.contiguous()})
-        self._publish(cell, "safetensors", lambda path: path.write_bytes(images))
-        self._publish(cell, "parquet", lambda path: frame.to_parquet(path, index=False))  # last: it says "finished"
+        write_cell(
+            self.folder, cell, result.frame(defense=cell.defense, attack=cell.attack), result.verdict.images.contiguous()
+        )
 
-    def _publish(self, cell: StudyCell, kind: str, write: Callable[[Path], object]) -> None:
-        """Write under a name of our own, then rename: a reader sees the whole file or none."""
-        atomically(self._path(cell, kind), write)
+    def _is_open(self, cell: StudyCell) -> bool:
+        """Whether a cell that we hold is to be computed; if it is damaged it is named and loses its mark."""
+        if is_marked(self.folder, cell):
+            found = damage(self.folder, cell)
+            if found is None:
+                return False
+            warn(f"{found}; computing the cell again", stacklevel=3)
+            cell_path(self.folder, cell, "json").unlink()
+        return True
+
+    def _mend_samples(self) -> None:
+        try:
+            read_samples(self.folder)
+        except GenclsError as error:
+            warn(f"{error}; writing them again", stacklevel=3)
+            self._write_samples()
+
+    def _write_samples(self) -> None:
+        content = save({"images": self.images.cpu().contiguous(), "labels": self.labels.cpu().contiguous()})
+        atomically(self.folder / SAMPLES, lambda part: part.write_bytes(content))
 
     def _write_results(self) -> "pandas.DataFrame":
-        table = summarize(read_records(self.folder))
-        atomically(self.folder / RESULTS, lambda path: table.to_csv(path, index=False, float_format="%.10g"))
-        return table
-
-    def _path(self, cell: StudyCell, kind: str) -> Path:
-        return cell_path(self.folder, cell, kind)
+        """The table of what is finished: of all cells, unless a subclass leaves some for later."""
+        cells, settings = self.cells(), read_study(self.folder)
+        done = finished(self.folder, settings, cells)
+        if len(done) < len(cells) and (gone := self.missing()):
+            raise GenclsError(
+                f"{self.folder}: expected all cells finished by now, got {len(gone)} missing; run the study again"
+            )
+        return write_results(self.folder, records_of(self.folder, settings, done, cells))
 
     def _key(self, defense: str, attack: str, mode: str, seed: int, first: int) -> str:
         content = (
@@ -227,22 +261,17 @@ class Study:
             return
         if self.folder.exists() and not self.folder.is_dir():
             raise GenclsError(f"{self.folder}: expected a folder, got a file")
-        # Another process may be claiming the folder for the same study just now, or have been killed while it did.
-        begun = (CELLS, SAMPLES, f".{SAMPLES}.", f".{SETTINGS}.")
-        foreign = [name for name in names if name not in begun[:2] and not name.startswith(begun[2:])]
-        if foreign:
+        # Another process may be claiming the folder for the same study just now, or was killed while it did; or study.json was
+        # damaged and removed: the cells, which know their content, are kept.
+        own = _OUTPUTS if CELLS in names else ()
+        if foreign := [name for name in names if name not in own and not _BEGUN.fullmatch(name)]:
             raise GenclsError(f"{self.folder}: expected an empty folder or this study, got a folder with {foreign[:5]}")
         (self.folder / CELLS).mkdir(parents=True, exist_ok=True)
-        samples = save({"images": self.images.cpu().contiguous(), "labels": self.labels.cpu().contiguous()})
-        atomically(self.folder / SAMPLES, lambda p: p.write_bytes(samples))
-        own = path.with_name(f".{SETTINGS}.{uuid.uuid4().hex}")
-        own.write_text(json.dumps({**settings, "about": self.about}, indent=2) + "\n")
+        self._write_samples()
         try:
-            os.link(own, path)  # unlike a rename it fails if another process was faster
+            write_sealed(path, {**settings, "about": self.about, "sample_hashes": self.hashes}, overwrite=False)
         except FileExistsError:
             self._compare(settings)
-        finally:
-            own.unlink()
 
     def _compare(self, settings: dict[str, Any]) -> None:
         found = read_study(self.folder)
@@ -250,6 +279,8 @@ class Study:
         if different:
             details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
             raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
+        if found["cells"] != settings["cells"]:  # their keys know more than the settings
+            write_sealed(self.folder / SETTINGS, {**found, "cells": settings["cells"]})
 
 
 def _content(protocol: Protocol) -> dict[str, Any]:

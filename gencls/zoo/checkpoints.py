@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,8 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.core.rng import seeded
+from gencls.core.files import atomically
+from gencls.core.generators import seeded
 
 SAFETENSORS = ".safetensors"
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".net", ".model", ".ckpt", ".bin")
@@ -109,8 +109,8 @@ def save_checkpoint(module: nn.Module, path: str | Path, card: Card, *, half: bo
     except (TypeError, ValueError) as error:
         raise GenclsError(f"{path.name}: expected a card of JSON values; got something else: {error}") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, content)
-    _write(card_path(path), text.encode())
+    atomically(path, lambda part: part.write_bytes(content))
+    atomically(card_path(path), lambda part: part.write_bytes(text.encode()))
     return Card(**json.loads(text))
 
 
@@ -311,9 +311,3 @@ def _refusal(path: Path, size: int, error: Exception) -> str:
         f"{path}: expected a complete file of torch.save; got {size} bytes that cannot be read as one "
         f"({type(error).__name__}: {reason})"
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)

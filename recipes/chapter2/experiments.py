@@ -7,12 +7,12 @@ from functools import partial
 import torch
 
 from gencls.core import BayesClassifier
+from gencls.core.files import atomically
 from gencls.defenses import compare_to_bound, robustness_bound
 from gencls.eval import PGD, Attack, Study, ThreatModel, closest_distances, read_records, thesis_attacks
-from gencls.eval.study_folder import atomically
 from recipes.chapter2.printed import MODELS
 from recipes.chapter2.runs import PartialStudy, Run
-from recipes.chapter2.tables import BLACK_BOX, MINIMAL, PARTS
+from recipes.chapter2.tables import BLACK_BOX, MINIMAL, PARTS, SMOOTHED
 from recipes.jobs import Job
 
 __all__ = ["ABLATION", "BOUNDED", "TABLES"]
@@ -36,14 +36,15 @@ BOUNDED = ("ABS", "AD-ABS")
 def accuracy(run: Run) -> Iterator[Job]:
     """Tables 2.2 to 2.5: every model under every attack."""
     spent = replace(run.budget.attacks, restarts=min(run.budget.attacks.restarts, run.profile.starts))
-    apart = {"minimal": MINIMAL, "black-box": BLACK_BOX}
+    apart = {"minimal": MINIMAL, "smoothed": SMOOTHED, "black-box": BLACK_BOX}
 
     def study(folder: str, *, part: str, model: str) -> PartialStudy:
-        defense, attacks = run.load(model, warm=part == "main"), dict[str, Attack]()
+        defense, attacks = run.load(model, warm=part in ("main", "smoothed")), dict[str, Attack]()
         synthesis = isinstance(defense, BayesClassifier)
+        budget = replace(spent, **run.budget.smoothed) if synthesis else spent
         for norm, epsilon in run.profile.threats:
             found = thesis_attacks(
-                norm, epsilon, budget=spent, beyond=True, synthesis=synthesis, starts=run.data.images[: run.budget.count]
+                norm, epsilon, budget=budget, beyond=True, synthesis=synthesis, starts=run.data.images[: run.budget.count]
             )
             for name, attack in found.items():
                 if part == next((other for other, names in apart.items() if name in names), "main"):

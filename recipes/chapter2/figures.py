@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load_file
 from torch import Tensor
 
 from gencls.eval import read_adversarials, read_records, read_study
 from gencls.eval.report.columns import distance
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper_figures import Tile, tile_grid
-from gencls.eval.study_folder import SAMPLES, read_cells
+from gencls.eval.study_folder import read_cells, read_samples
 from recipes.chapter2.printed import MODELS
 from recipes.chapter2.runs import Run
+from recipes.records import begun
 
 __all__ = ["example_figures"]
 
@@ -42,7 +42,7 @@ def closest_examples(folder: Path, norm: str) -> dict[int, Example]:
     records = read_records(folder)
     shard = read_study(folder)["shard_size"]
     best: dict[int, Example] = {}
-    clean = load_file(folder / SAMPLES)["images"]
+    clean, _ = read_samples(folder)
     for cell in read_cells(folder):
         rows = records[(records["attack"] == cell.attack) & (records["gradient"] == cell.mode)]
         rows = rows[(rows["norm"] == norm) & (rows["sample"] // shard == cell.shard)]
@@ -64,11 +64,11 @@ def _majority(predictions: Iterable[int]) -> int:
 def example_figures(run: Run) -> Iterator[NamedFigure]:
     """Figure 2.3 or 2.4 of E-ABS, and the figure that compares the models, of what the folder of the run holds."""
     folders = {model: run.out / "examples" / model for model in MODELS}
-    folders = {model: folder for model, folder in folders.items() if (folder / "study.json").is_file() and read_cells(folder)}
+    folders = {model: folder for model, folder in folders.items() if begun(folder)}
     if not folders:
         return
-    samples = load_file(next(iter(folders.values())) / SAMPLES)
-    images, labels, names = samples["images"], samples["labels"].tolist(), run.data.class_names
+    images, classes = read_samples(next(iter(folders.values())))
+    labels, names = classes.tolist(), run.data.class_names
     found = {norm: {model: closest_examples(folder, norm) for model, folder in folders.items()} for norm in ("l2", "linf")}
     clean = [Tile(image, _short(names[label])) for image, label in zip(images, labels, strict=True)]
     if "eabs" in folders:

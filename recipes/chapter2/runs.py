@@ -124,7 +124,7 @@ class Run:
             gradients: attack -> gradient mode, where it is not the defense's first.
         """
         usual = next(iter(defense.surrogates()))
-        chosen = self.only if folder.startswith(("main/", "minimal/", "black-box/")) else ()
+        chosen = self.only if folder.startswith(("main/", "minimal/", "smoothed/", "black-box/")) else ()
         return PartialStudy(
             self.out / folder,
             gradients={attack: (gradients or {}).get(attack, usual) for attack in attacks},

@@ -81,6 +81,7 @@ class Budget:
         eot: draws per gradient of a stochastic defense.
         judge: draws per decision of a stochastic defense.
         judge_most: the same where the majority is open.
+        smoothed: what is spent on ABS and E-ABS by PGD along smoothed gradients, where it is not what the CNNs meet.
         black_box: N of PGD with estimated gradients and of the Boundary attack.
         ablation: N of Table 2.6.
         examples: N of the figures.
@@ -105,6 +106,7 @@ class Budget:
     eot: int = 5
     judge: int = 32
     judge_most: int = 128
+    smoothed: Mapping[str, Any] = field(default_factory=dict)
     black_box: int = 1000
     ablation: int = 1000
     examples: int = 10
@@ -153,14 +155,21 @@ class Budget:
         a = self.attacks
         changed = ", ".join(f"{name} {value}" for name, value in self.inference.items())
         early = ", hopeless classes dropped early" if self.fast else ""
+        few = f", on ABS and E-ABS {_smoothed(replace(a, **self.smoothed))}" if self.smoothed else ""
         return (
             f"PGD {a.pgd_steps} steps, at most {a.restarts} starts; DDN {a.ddn_steps}; C&W {a.cw_searches} x {a.cw_steps}; "
             f"DeepFool {a.deepfool_steps}; noise of {a.noise_sizes} sizes; unrolled PGD {self.unrolled_steps} steps; "
-            f"multi-targeted PGD at {a.targets} classes; latent descent {a.descent_steps} x {a.descent_rate:g}; PGD with an "
-            f"estimated gradient {a.nes_steps} steps of {a.nes_pairs} pairs; Boundary {a.boundary_queries:,} queries; EoT "
-            f"{self.eot}; judge {self.judge} to {self.judge_most} draws; gradient of ABS and E-ABS: {self.gradient}; their "
+            f"multi-targeted PGD at {a.targets} classes; PGD along smoothed gradients {_smoothed(a)}{few}; "
+            f"latent descent {a.descent_steps} x {a.descent_rate:g}; PGD with an estimated gradient {a.nes_steps} steps of "
+            f"{a.nes_pairs} pairs; Boundary {a.boundary_queries:,} queries; EoT {self.eot}; judge {self.judge} to "
+            f"{self.judge_most} draws; gradient of ABS and E-ABS: {self.gradient}; their "
             f"inference: {changed or '50 steps from the best of 8,000 starts'}{early}"
         )
+
+
+def _smoothed(spent: ThesisBudget) -> str:
+    sigmas = ", ".join(f"{sigma:g}" for sigma in spent.smoothing)
+    return f"{spent.smoothed_steps} steps of {spent.smoothed_draws} draws at each of sigma {sigmas}"
 
 
 _SMALLER = ("black_box", "ablation", "examples", "sweeps", "bound")
@@ -183,6 +192,7 @@ BUDGETS = {
             nes_pairs=10,
             boundary_queries=300,
             targets=2,
+            smoothed_steps=80,
             descent_steps=20,
             descent_rate=0.15,
         ),
@@ -192,6 +202,7 @@ BUDGETS = {
         eot=2,
         judge=4,
         judge_most=8,
+        smoothed={"smoothed_steps": 20, "smoothed_draws": 4},
         black_box=10,
         ablation=32,
         ladder=15,
@@ -220,6 +231,9 @@ BUDGETS = {
             nes_pairs=5,
             boundary_queries=40,
             targets=2,
+            smoothed_steps=8,
+            smoothed_draws=4,
+            smoothing=(0.15,),
             descent_steps=8,
             descent_rate=0.2,
         ),
@@ -228,6 +242,7 @@ BUDGETS = {
         eot=2,
         judge=4,
         judge_most=8,
+        smoothed={"smoothed_draws": 2},
         black_box=4,
         ablation=4,
         examples=4,

@@ -31,6 +31,7 @@ ATTACKS = {
     "noise": "Noise",
     "unrolled": "PGD, unrolled gradient",
     "multi-targeted": "PGD, multi-targeted",
+    "smoothed": "PGD, smoothed gradient",
     "latent-descent": "Latent descent",
     "nes": "PGD, estimated gradient",
     "boundary": "Boundary",
@@ -40,11 +41,15 @@ THESIS = ("pgd", "ddn", "cw", "deepfool", "noise")
 """Those whose worst case the thesis prints; the gradient-free ones it only mentions (SVHN)."""
 MINIMAL = ("ddn", "cw", "deepfool", "noise", "latent-descent")
 """They walk along the decision boundary of what they look at, so they look at the defense itself, not at a warm inference."""
-L2_ONLY = ("ddn", "cw", "latent-descent", "boundary")
+L2_ONLY = ("ddn", "cw", "smoothed", "latent-descent", "boundary")
 BLACK_BOX = ("nes", "boundary")
 """They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
-PARTS = ("main", "minimal", "black-box")
-"""Folders of the table of accuracies: the attacks with a budget and gradients, and those two."""
+SMOOTHED = ("smoothed",)
+"""It differentiates many noisy images per step: ABS and E-ABS meet it with fewer of them, and fewer steps."""
+PARTS = ("main", "minimal", "smoothed", "black-box")
+"""Folders of the table of accuracies: the attacks with a budget and plain gradients, and those three."""
+ALL = "all-"
+"""How the keys of the rows of worst cases begin."""
 
 
 def left_right(records: pd.DataFrame, norm: str, size: float, attacks: Collection[str]) -> pd.Series:
@@ -54,7 +59,7 @@ def left_right(records: pd.DataFrame, norm: str, size: float, attacks: Collectio
 
 
 def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]]]:
-    """Table 2.2 to 2.5, and norm -> model -> which samples are right under all of the thesis's attacks."""
+    """Table 2.2 to 2.5, and the keys of its rows of worst cases -> model -> which samples are right there."""
     number, models = run.profile.table, list(printed.MODELS)
     folders = {model: tuple(f"{part}/{model}" for part in PARTS) for model in models}
     found = {model: records_of(run.out, *folders[model]) for model in models}
@@ -73,8 +78,8 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
             ours = Share(float(own.sum()), len(own)).text if len(own) else MISSING
             slip = "†" if (key, model) in printed.SLIPS[number] else ""
             cells.append(Cell(ours, f"{theirs[key][i]:g}{slip}" if key in theirs else ""))
-            if key == f"all-{norm}" and len(own):
-                right.setdefault(norm, {})[model] = own
+            if key.startswith(ALL) and len(own):
+                right.setdefault(key, {})[model] = own
         fewer = f", N = {max(counts)}" if counts and max(counts) < total else ""
         return Row(head + fewer, tuple(cells), strong=len(attacks) > 1) if counts else None
 
@@ -85,13 +90,14 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
         lines += [line(ATTACKS[attack], norm, size, (attack,), f"{attack}-{norm}") for attack in THESIS]
         lines.append(line(f"All {NORMS[norm]}, the thesis's attacks", norm, size, THESIS, f"all-{norm}"))
         lines += [line(ATTACKS[attack], norm, size, (attack,)) for attack in beyond]
-        lines.append(line(f"All {NORMS[norm]}, ours too", norm, size, tuple(ATTACKS)))
+        lines.append(line(f"All {NORMS[norm]}, ours too", norm, size, tuple(ATTACKS), f"all-ours-{norm}"))
         rows += [row for row in lines if row]
     rows += [Row("What it cost, attacks and judge together"), *_costs(found, models)]
     notes = [
         f"Accuracy in % on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals; in brackets the "
         "thesis (1,000 images, its own networks and budgets). All: per image the worst attack and gradient counts. DDN, C&W, "
-        "DeepFool and multi-targeted PGD look at the frozen gradient (eq. 2.9) only, PGD at the unrolled one too.",
+        "DeepFool, multi-targeted PGD and PGD along smoothed gradients look at the frozen gradient (eq. 2.9) only, PGD at the "
+        "unrolled one too.",
         f"Budget: {run.budget.spent}.",
         *dict.fromkeys(f"† {slip}." for slip in printed.SLIPS[number].values()),
         *(
@@ -99,7 +105,7 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
             for model in found
             if (left := unfinished(run.out, *folders[model]))
         ),
-        *warnings_of({printed.MODELS[model]: records_of(run.out, *folders[model][:2]) for model in found}),
+        *warnings_of({printed.MODELS[model]: records_of(run.out, *folders[model][:-1]) for model in found}),
         *_black_box_warnings(run, {printed.MODELS[model]: (folders[model], records) for model, records in found.items()}),
     ]
     columns = ("", *(printed.MODELS[model] for model in models))
@@ -144,8 +150,13 @@ def _black_box_warnings(run: Run, found: Mapping[str, tuple[Sequence[str], pd.Da
 
 
 def mcnemar(run: Run, right: Mapping[str, Mapping[str, pd.Series]]) -> Iterator[tuple[PaperTable, NamedFigure]]:
-    """The paired tests of Tables 2.2 to 2.5: all of the thesis's attacks in a norm, on the samples that all models have met."""
-    for norm, by_model in right.items():
+    """The paired tests of Tables 2.2 to 2.5, on the samples that all models have met.
+
+    In each norm under all of the thesis's attacks, and under ours too: where only ours see through a model's gradients, the
+    thesis's find it better than it is.
+    """
+    for key, by_model in right.items():
+        *ours, norm = key.removeprefix(ALL).split("-")
         both = sorted(set.intersection(*(set(own.index) for own in by_model.values())))
         if len(by_model) < 2 or not both:
             continue
@@ -153,19 +164,22 @@ def mcnemar(run: Run, right: Mapping[str, Mapping[str, pd.Series]]) -> Iterator[
         open_pairs = {
             frozenset(printed.MODELS[model] for model in pair) for pair in printed.INSIGNIFICANT[run.profile.table][norm]
         }
+        whose = ", ours too" if ours else " of the thesis"
         rows = []
         for pair in pairs.itertuples():
             side = better(pair.p_holm, pair.only_a, pair.only_b)
             verdict = {1: pair.defense_a, -1: pair.defense_b, 0: "not decided"}[side]
             theirs = "not decided" if frozenset({pair.defense_a, pair.defense_b}) in open_pairs else "different"
+            theirs = MISSING if ours else theirs
             values = (str(pair.only_a), str(pair.only_b), probability(pair.p_value), probability(pair.p_holm), verdict, theirs)
             rows.append(Row(f"{pair.defense_a} and {pair.defense_b}", tuple(map(Cell, values))))
         table = PaperTable(
-            f"mcnemar-{run.profile.table}-{norm}",
-            f"McNemar's tests of Table {run.profile.table}, all {NORMS[norm]} attacks of the thesis, N = {len(both)}",
+            f"mcnemar-{run.profile.table}-{norm}{'-ours' if ours else ''}",
+            f"McNemar's tests of Table {run.profile.table}, all {NORMS[norm]} attacks{whose}, N = {len(both)}",
             ("", "right: only the first", "only the second", "p", "p, Holm", "better", "thesis"),
             tuple(rows),
             (f"Exact tests at {100 * ALPHA:g} %, after Holm's correction over the pairs (not in the thesis).",),
         )
         figure = mcnemar_matrix(pairs, [printed.MODELS[model] for model in by_model])
-        yield table, NamedFigure("mcnemar", table.name, f"{NORMS[norm]} attacks, p-values after Holm's correction", figure)
+        title = f"{NORMS[norm]} attacks{whose}, p-values after Holm's correction"
+        yield table, NamedFigure("mcnemar", table.name, title, figure)

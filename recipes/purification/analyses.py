@@ -1,6 +1,5 @@
 """What section 4 and supplement B measure of alphas: their search, random ones, and which codes carry the class."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gencls.core import Defense, GenclsError, MultiLatentModel, draws, fingerprint, forward_draws, keyed, stream_seed
+from gencls.core.files import write_sealed
 from gencls.defenses import AlphaSearch, learn_alphas
-from gencls.eval.study_folder import atomically
+from recipes.folders import read_measured
 from recipes.purification.runs import Run
 from recipes.records import slug
 
@@ -42,7 +42,7 @@ def learn(run: Run, *, report: Callable[[AlphaSearch], object] = print) -> None:
     The best are those with the highest mean of the Gaussian process, which does not fall for a lucky measurement.
     """
     accuracy = run.accuracy
-    if run.learned is not None and json.loads((run.out / "learned.json").read_text())["key"] == accuracy.key():
+    if run.learned is not None and read_measured(run.out / "learned.json")["key"] == accuracy.key():
         return  # a fit on another machine may choose another of equals, and what was attacked would be another defense
     search = learn_alphas(
         accuracy,
@@ -63,7 +63,7 @@ def learn(run: Run, *, report: Callable[[AlphaSearch], object] = print) -> None:
         "optimiser_share": round(search.optimiser_share, 4),
         "seconds": round(sum(trial.objective_seconds + trial.optimiser_seconds for trial in search.trials), 1),
     }
-    atomically(run.out / "learned.json", lambda part: part.write_text(json.dumps(content, indent=1)))
+    write_sealed(run.out / "learned.json", content)
 
 
 def monotonicity(alphas: Sequence[float], *, printed: bool = True) -> float:
@@ -90,13 +90,13 @@ def measure_random_alphas(run: Run) -> None:
     """Measure uniform random alphas on the images of the search (figures 3 to 5 a), or go on with it."""
     accuracy, every = run.random_accuracy, _random(run)
     path = _random_path(run)
-    known = json.loads(path.read_text()) if path.is_file() else {"key": accuracy.key(), "accuracies": []}
+    known = read_measured(path) if path.is_file() else {"key": accuracy.key(), "accuracies": []}
     if known["key"] != accuracy.key():
         raise GenclsError(f"{path}: expected accuracies of this generator, classifier and images, got others; delete the file")
     for number in range(len(known["accuracies"]), len(every)):
         known["accuracies"].append(accuracy(every[number]))
         if (number + 1) % 16 == 0 or number + 1 == len(every):
-            atomically(path, lambda part: part.write_text(json.dumps(known)))
+            write_sealed(path, known)
             print(f"  {number + 1} of {len(every)}", flush=True)
 
 
@@ -104,7 +104,7 @@ def random_alphas(run: Run) -> pd.DataFrame | None:
     """What was measured, a row per alphas: ``alphas``, ``accuracy``, ``printed`` (eq. 6) and ``spearman``; None without any."""
     if not _random_path(run).is_file():
         return None
-    found = json.loads(_random_path(run).read_text())["accuracies"]
+    found = read_measured(_random_path(run))["accuracies"]
     rows = _random(run)[: len(found)].tolist()
     return pd.DataFrame(
         {
@@ -152,9 +152,8 @@ def clean_accuracy(run: Run, name: str) -> CleanAccuracy:
         mean = float((scores.mean(dim=1).argmax(dim=1) == labels).double().mean())
         single = float((scores.argmax(dim=2) == labels[:, None]).double().mean())
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"mean": mean, "single": single, "count": len(labels), "draws": number})
-        atomically(path, lambda part: part.write_text(content))
-    return CleanAccuracy(**json.loads(path.read_text()))
+        write_sealed(path, {"mean": mean, "single": single, "count": len(labels), "draws": number})
+    return _known(path)
 
 
 def known_clean_accuracy(run: Run, name: str) -> CleanAccuracy | None:
@@ -162,7 +161,12 @@ def known_clean_accuracy(run: Run, name: str) -> CleanAccuracy | None:
     if name.startswith("learned") and run.learned is None:
         return None
     path = _clean_path(run, name, run.defense(name))
-    return CleanAccuracy(**json.loads(path.read_text())) if path.is_file() else None
+    return _known(path) if path.is_file() else None
+
+
+def _known(path: Path) -> CleanAccuracy:
+    content = read_measured(path)
+    return CleanAccuracy(content["mean"], content["single"], content["count"], content["draws"])
 
 
 def _clean_path(run: Run, name: str, defense: Defense) -> Path:

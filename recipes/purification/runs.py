@@ -1,6 +1,5 @@
 """One call of the recipe: its generator, classifier and defenses, and the folder of what it has found."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,10 +19,10 @@ from gencls.defenses import (
     paper_blur,
 )
 from gencls.defenses.mlvgm import PAPER_TASKS
-from gencls.eval import Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
+from gencls.eval import PGD, Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
 from gencls.zoo.data import count_images
 from gencls.zoo.training.presets import preset
-from recipes.folders import claim, require_weights, weights_path
+from recipes.folders import claim, read_measured, require_weights, weights_path
 from recipes.purification.settings import Budget, Profile
 
 __all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run", "load_at_most"]
@@ -178,7 +177,7 @@ class Run:
         if self.published_alphas:
             return PAPER_TASKS[self.profile.task].learned
         path = self.out / "learned.json"
-        return tuple(json.loads(path.read_text())["alphas"]) if path.is_file() else None
+        return tuple(read_measured(path)["alphas"]) if path.is_file() else None
 
     @property
     def published_alphas(self) -> bool:
@@ -268,13 +267,21 @@ class Run:
             },
         }
 
-    def study(self, folder: str, name: str) -> Study:
-        """The study of one defense."""
+    def smoothed(self) -> Mapping[str, Attack]:
+        """PGD along smoothed gradients, which the paper does not have, at the sizes of AutoAttack."""
+        budget, sizes = self.budget, self.budget.attacked(self.profile)
+        return {
+            f"smoothed-{size:g}": PGD(ThreatModel("l2", size), steps=budget.smoothed, smoothing=budget.smoothing)
+            for size in sizes
+        }
+
+    def study(self, folder: str, name: str, *, smoothed: bool = False) -> Study:
+        """The study of one defense: under the paper's attacks, or along smoothed gradients."""
         defense, count = self.defense(name), self.budget.count
         return Study(
             self.out / folder,
             defenses={name: defense},
-            attacks=self.attacks(defense),
+            attacks=self.smoothed() if smoothed else self.attacks(defense),
             images=self.data.images[:count],
             labels=self.data.labels[:count],
             protocol=Protocol(eot_samples=self.budget.eot, judge_draws=self.budget.judge, most_draws=self.budget.judge_most),

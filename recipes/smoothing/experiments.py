@@ -1,8 +1,7 @@
 """Chapter 4's experiments as stages. What the sweeps share is computed once."""
 
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 import torch
 
 from gencls.core import Defense, fingerprint, keyed, stream_seed
-from gencls.eval import Study
-from gencls.eval.study_folder import atomically
+from gencls.core.files import write_sealed
+from gencls.eval import Attack, Study
+from gencls.eval.attacks.smoothing import SIGMAS
 from recipes import diagnoses
+from recipes.folders import read_measured
 from recipes.jobs import Job, compute, predict
 from recipes.records import slug
 from recipes.smoothing.runs import READINGS, Run
@@ -98,7 +99,8 @@ def run_parts(run: Run, parts: Sequence[str]) -> None:
             continue
         if part == "certified":
             certificates(run)
-            jobs = [Job("certified", partial(_certified_study, run))]
+            attacks = {"certified": {"ddn": run.minimal()}, "smoothed": {"ddn-smoothed": run.minimal(smoothing=SIGMAS)}}
+            jobs = [Job(folder, partial(_certified_study, run, attacks=attacks[folder])) for folder in attacks]
         elif part == "survivors":
             jobs = list(survivor_jobs(run))
         else:
@@ -111,8 +113,8 @@ def _jobs(run: Run, variants: Sequence[Variant]) -> Iterator[Job]:
         yield Job(variant.folder, lambda folder, variant=variant: variant.study(run))  # type: ignore[misc]
 
 
-def _certified_study(run: Run, folder: str) -> Study:
-    return run.study(folder, "smoothed", run.smoothed(), {"ddn": run.minimal()}, run.first(run.budget.certified))
+def _certified_study(run: Run, folder: str, *, attacks: Mapping[str, Attack]) -> Study:
+    return run.study(folder, "smoothed", run.smoothed(), attacks, run.first(run.budget.certified))
 
 
 def certificates(run: Run) -> None:
@@ -130,12 +132,12 @@ def certificates(run: Run) -> None:
             "seconds": round(time.perf_counter() - began, 1),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomically(path, lambda part: part.write_text(json.dumps(content)))
+        write_sealed(path, content)
 
 
 def certified(run: Run) -> dict[str, Any] | None:
     """What :func:`certificates` has found, or None while it has not been asked."""
-    return json.loads(path.read_text()) if (path := _certificates_path(run)).is_file() else None
+    return read_measured(path) if (path := _certificates_path(run)).is_file() else None
 
 
 def _certificates_path(run: Run) -> Path:
@@ -163,7 +165,7 @@ def _examine(run: Run, variant: Variant) -> dict[str, Any]:
 
 def examined(run: Run, variant: Variant) -> dict[str, Any] | None:
     """What the doctor says of a defense, or None while it has not been asked."""
-    return json.loads(path.read_text()) if (path := _doctor_path(run, variant)).is_file() else None
+    return read_measured(path) if (path := _doctor_path(run, variant)).is_file() else None
 
 
 def _doctor_path(run: Run, variant: Variant) -> Path:

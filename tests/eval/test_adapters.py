@@ -263,7 +263,7 @@ def test_averages_of_probabilities_and_bare_scores(images):
 def test_a_stochastic_defense_is_averaged_unless_asked_otherwise(stochastic, samples, rows, images):
     defense = Rows(stochastic)
     as_module(defense, samples=samples)(images)
-    assert defense.rows == [rows * COUNT]
+    assert defense.rows[-1] == rows * COUNT  # before it a few are asked alone, if there are draws to be averaged
 
 
 @pytest.mark.parametrize("run", [*PGDS, torchattacks_cw])

@@ -1,11 +1,15 @@
 import json
+import multiprocessing
 import os
+import platform
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,10 +21,13 @@ import torch
 
 from gencls.core import GenclsError
 from gencls.eval import PGD, Protocol, ThreatModel, evaluate, read_adversarials, read_records, read_study
+from gencls.eval.study_folder import UnfinishedWarning
 from tests.eval.study_in_toys import LINF, small_study
 from tests.toys import small_cnn
 
 ROOT = Path(__file__).parents[2]
+KINDS = ("parquet", "safetensors", "json")
+"""Files of a finished cell."""
 
 
 def table(folder):
@@ -60,7 +67,7 @@ def test_what_is_in_the_folder(undisturbed):
     assert len(cells) == (3 + 3 + 5) * 2 * 3  # attacks x gradient modes of each defense, seeds, shards
     assert len({cell.key for cell in cells}) == len(cells)
     assert study.missing() == []
-    names = {f"{cell.key}.{kind}" for cell in cells for kind in ("parquet", "safetensors")}
+    names = {f"{cell.key}.{kind}" for cell in cells for kind in KINDS}
     assert {path.name for path in (undisturbed / "cells").iterdir()} == names
     settings = read_study(undisturbed)
     assert settings["n"] == 30
@@ -98,17 +105,17 @@ def test_missing_cells_are_made_again(undisturbed, tmp_path):
     chosen = random.Random(0).sample(study.cells(), 25)
     for cell in study.cells():  # as if these had been lost, some of them half written
         if cell not in chosen:
-            for kind in ("parquet", "safetensors"):
+            for kind in KINDS:
                 os.link(undisturbed / "cells" / f"{cell.key}.{kind}", folder / "cells" / f"{cell.key}.{kind}")
     (folder / "cells" / f"{chosen[0].key}.safetensors").write_bytes(b"half")
-    (folder / "cells" / f".{chosen[1].key}.parquet.0123").write_bytes(b"temporary file of a dead process")
+    (folder / "cells" / f".{chosen[1].key}.parquet~{platform.node()}~{0:032x}.part").write_bytes(b"of a dead process")
     (folder / "cells" / f"{chosen[2].key}.lock").touch()
     assert {cell.key for cell in study.missing()} == {cell.key for cell in chosen}
     computed = []
     small_study(folder).run(progress=counting(computed))
     assert Counter(computed) == Counter(cell.key for cell in chosen)
     assert table(folder) == table(undisturbed)
-    assert len(list((folder / "cells").iterdir())) == 2 * len(study.cells())
+    assert len(list((folder / "cells").iterdir())) == 3 * len(study.cells())
     assert torch.equal(read_adversarials(folder, chosen[0]), read_adversarials(undisturbed, chosen[0]))
 
 
@@ -161,19 +168,45 @@ def test_a_killed_process(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_five_random_moments(undisturbed, tmp_path):
-    folder, moments = tmp_path / "study", random.Random()
-    for _ in range(5):
-        process = start(folder, pause=0.2)
-        try:
-            process.communicate(timeout=4 + 4 * moments.random())
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-    process = start(folder)
-    process.communicate()
-    assert process.returncode == 0
+def test_four_processes_at_once_killed_at_a_hundred_random_moments(undisturbed, tmp_path):
+    """Forked, so that they begin at once. Between the kills some cells are lost or damaged, so that there is always work."""
+    folder, chance, fork = tmp_path / "study", random.Random(), multiprocessing.get_context("fork")
+    small_study(folder)
+    kills, left = 0, 0
+
+    def fork_four():
+        processes = [fork.Process(target=run_quietly, args=(folder,)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        return processes
+
+    while kills < 100:
+        for process in (processes := fork_four()):
+            time.sleep(chance.uniform(0, 0.5))
+            process.kill()
+        for process in processes:
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+            assert process.exitcode in (0, -signal.SIGKILL)
+        left += len([path for path in (folder / "cells").iterdir() if path.suffix in (".lock", ".part")])
+        marks = sorted((folder / "cells").glob("*.json"))
+        for path in chance.sample(marks, len(marks) // 8):
+            path.unlink()
+        for path in chance.sample(marks, len(marks) // 20):
+            path.with_suffix(".parquet").write_bytes(b"damaged")
+    print(f"{kills} kills left {left} locks and half-written files")
+    for process in (processes := fork_four()):
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
     assert table(folder) == table(undisturbed)
+    assert len(list((folder / "cells").iterdir())) == 3 * 66
+    assert {path.name for path in folder.iterdir()} == {path.name for path in undisturbed.iterdir()}
+
+
+def run_quietly(folder):
+    """Run the study in a forked process, in which the warnings about damaged cells are expected."""
+    warnings.simplefilter("ignore")
+    small_study(folder).run()
 
 
 def test_two_processes_at_once(undisturbed, tmp_path):
@@ -191,7 +224,7 @@ def test_two_processes_at_once(undisturbed, tmp_path):
     assert len(seen) > 5
     assert Counter(seen + computed) == Counter(cell.key for cell in small_study(folder).cells())  # no cell twice
     assert mine == table(folder) == table(undisturbed)
-    assert len(list((folder / "cells").iterdir())) == 2 * 66
+    assert len(list((folder / "cells").iterdir())) == 3 * 66
 
 
 def test_a_claim_that_was_interrupted(tmp_path):
@@ -199,8 +232,8 @@ def test_a_claim_that_was_interrupted(tmp_path):
     folder = tmp_path / "study"
     small_study(folder)
     (folder / "study.json").unlink()
-    (folder / ".study.json.0123").touch()
-    (folder / ".samples.safetensors.4567").touch()
+    for name in ("study.json", "samples.safetensors"):
+        (folder / f".{name}~another-machine~{0:032x}.part").touch()
     assert len(small_study(folder).missing()) == 66
     assert read_study(folder)["n"] == 30
 
@@ -316,7 +349,11 @@ def test_the_report_of_an_unfinished_study(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         study.run(progress=interrupted)
-    assert "8 of 12 cells are not finished" in study.report().read_text()
+    with pytest.warns(UnfinishedWarning, match="partial: 8 of 12 cells are not finished"):
+        page = study.report().read_text()
+    assert "This report is partial" in page
+    assert page.count("8 of 12 cells are not finished") > 4  # in the banner and at every row
+    assert pandas.read_csv(study.folder / "results.csv")["warnings"].str.contains("partial: 8 of 12 cells").all()
 
 
 def test_accuracy_does_not_rise_with_epsilon(tmp_path):
@@ -338,7 +375,7 @@ def test_a_damaged_cell(undisturbed, tmp_path):
     shutil.copytree(undisturbed, folder)
     cell = small_study(folder).cells()[0]
     (folder / "cells" / f"{cell.key}.parquet").write_bytes(b"")
-    with pytest.raises(GenclsError, match="expected the records of a cell"):
+    with pytest.raises(GenclsError, match=rf"{cell.key}.parquet: expected the SHA-256 .* of its mark, got e3b0c4"):
         read_records(folder)
 
 

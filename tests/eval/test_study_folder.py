@@ -14,30 +14,40 @@ import torch
 from safetensors.torch import save_file
 
 from gencls.core.errors import GenclsError
-from gencls.eval.study_folder import StudyCell, read_records, read_study, report_study
+from gencls.core.files import write_sealed
+from gencls.eval.cell_files import write_cell
+from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.report.diagnosis import write_diagnoses
+from gencls.eval.study_folder import FORMAT, StudyCell, read_records, read_study, report_study
 from tests.eval.test_summary import broken, minimal, record
 
 NEW = ["majority_correct", "clean_majority_correct", "undecided", "attack_draws", "peak_memory"]
 
 
-def write_folder(folder: Path, *, form: int = 2, drop: tuple[str, ...] = ()) -> Path:
+def write_folder(folder: Path, *, form: int = FORMAT, drop: tuple[str, ...] = ()) -> Path:
     """Two defenses, one minimal-norm attack, two shards of three samples; the second sample took more draws."""
     cells = [
         StudyCell(defense, "ddn", "exact", 0, shard, f"{defense}{shard}") for defense in ("cnn", "abs") for shard in (0, 1)
     ]
     settings: dict[str, Any] = {"format": form, "shard_size": 3, "seeds": [0], "cells": [asdict(cell) for cell in cells]}
     (folder / "cells").mkdir(parents=True)
-    (folder / "study.json").write_text(json.dumps(settings))
     images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    save_file({"images": images, "labels": torch.zeros(6, dtype=torch.int64)}, folder / "samples.safetensors")
+    labels = torch.zeros(6, dtype=torch.int64)
+    save_file({"images": images, "labels": labels}, folder / "samples.safetensors")
+    hashes = sample_hashes(images, labels)
+    if form < FORMAT:
+        (folder / "study.json").write_text(json.dumps(settings))
+    else:
+        write_sealed(folder / "study.json", settings | {"sample_hashes": hashes})
     for cell in cells:
-        names = [str(3 * cell.shard + i) for i in range(3)]
+        names = hashes[3 * cell.shard :][:3]
         rows = [broken(names[0], 0.5), broken(names[1], 0.7, predictions=[1, 1, 0, 1]), record(names[2], distance=0.0)]
         frame = pd.DataFrame(minimal(*rows, defense=cell.defense)).drop(columns=list(drop))
         if form == 1:
             frame["epsilon"] = None  # as format 1 wrote it
-        frame.to_parquet(folder / "cells" / f"{cell.key}.parquet", index=False)
-        save_file({"adversarial": images[:3].contiguous()}, folder / "cells" / f"{cell.key}.safetensors")
+        write_cell(folder, cell, frame, images[:3])
+        if form < FORMAT:
+            (folder / "cells" / f"{cell.key}.json").unlink()
     return folder
 
 
@@ -52,7 +62,7 @@ def test_records_of_minimal_attacks(tmp_path: Path) -> None:
 def test_the_report_of_a_folder(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "study")
     checks = [{"name": "detached scores", "status": "fail", "finding": "No gradient.", "evidence": {"share": 1.0}}]
-    (folder / "doctor.json").write_text(json.dumps({"cnn": {"passed": False, "checks": checks}}))
+    write_diagnoses(folder / "doctor.json", {"cnn": {"passed": False, "checks": checks}})
     page = report_study(folder).read_text("utf-8")
     for section in ("diagnosis", "distance", "curves", "images", "claims", "mcnemar"):
         assert f'<section id="{section}">' in page
@@ -76,15 +86,17 @@ def test_a_folder_of_format_1(tmp_path: Path) -> None:
     same = [name for name in new.columns if name not in NEW[2:]]
     pd.testing.assert_frame_equal(old[same], new[same])
     assert np.isnan(old[NEW[2:]].to_numpy(dtype=float)).all()
-    assert '<section id="budget">' in report_study(tmp_path / "old").read_text("utf-8")
+    page = report_study(tmp_path / "old").read_text("utf-8")
+    assert '<section id="budget">' in page
+    assert "the study has format 1, without checksums: damage to its files would not be seen" in page
 
 
-@pytest.mark.parametrize("form", [0, 3, "2", None])
+@pytest.mark.parametrize("form", [0, 4, "2", None])
 def test_an_unknown_format(form: Any, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "study")
     settings = json.loads((folder / "study.json").read_text())
     (folder / "study.json").write_text(json.dumps(settings | {"format": form}))
-    with pytest.raises(GenclsError, match=rf"expected a study of format \(1, 2\), got {form!r}"):
+    with pytest.raises(GenclsError, match=rf"expected a study of format \(1, 2, 3\), got {form!r}"):
         read_study(folder)
 
 

@@ -9,6 +9,7 @@ from gencls.eval.attacks.ddn import DDN
 from gencls.eval.attacks.deepfool import DeepFool
 from gencls.eval.attacks.fab import FAB
 from gencls.eval.attacks.fgsm import FGSM
+from gencls.eval.attacks.fmn import FMN
 from gencls.eval.attacks.latent_descent import LatentDescent
 from gencls.eval.attacks.nes import NES, estimate_gradient
 from gencls.eval.attacks.noise import GaussianNoiseAttack, GrowingNoise
@@ -21,6 +22,7 @@ __all__ = [
     "DDN",
     "FAB",
     "FGSM",
+    "FMN",
     "NES",
     "PGD",
     "Attack",

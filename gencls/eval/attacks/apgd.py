@@ -1,7 +1,9 @@
 """APGD: projected gradient descent whose step size halves itself."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import torch
@@ -9,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attack_model import AttackModel, Loss, calibrate, margin, score_gap
+from gencls.eval.attack_model import AttackModel, Loss, calibrate, score_gap
 from gencls.eval.attacks.base import prepare, project, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
+from gencls.eval.attacks.smoothing import check_smoothing, descents
+from gencls.eval.margins import margin, mean_over_draws
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["APGD", "Worst", "dlr", "others_of", "targeted_dlr"]
@@ -39,6 +43,10 @@ class APGD:
         steps: gradient steps per run.
         restarts: random starts; samples broken by one take no part in the next.
         targets: how many other classes the targeted losses try; all if there are fewer.
+        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
+            differentiated, all runs for each; 0 is the plain loss. See
+            :func:`gencls.eval.attacks.smoothing.smoothed_gradient`.
+        smoothing_draws: noisy images per gradient.
     """
 
     threat: ThreatModel
@@ -46,6 +54,8 @@ class APGD:
     steps: int = 100
     restarts: int = 1
     targets: int = 9
+    smoothing: tuple[float, ...] = (0.0,)
+    smoothing_draws: int = 16
     uses_gradients = True
 
     def __post_init__(self) -> None:
@@ -57,51 +67,55 @@ class APGD:
                 "APGD: expected steps >= 1, restarts >= 1 and targets >= 1, "
                 f"got {self.steps}, {self.restarts} and {self.targets}"
             )
+        check_smoothing("APGD", self.smoothing, self.smoothing_draws)
 
     @property
     def passes(self) -> tuple[int, int]:
-        """A gradient per step and at the start of a run, and one look at its end."""
+        """A gradient per step and at the start of a run, of all noisy images where there are, and one look at its end."""
         runs = self.restarts * (self.targets if "targeted" in self.loss else 1)
-        return runs + 1, runs * (self.steps + 1)
+        forwards, backwards = descents(self.steps + 1, self.smoothing, self.smoothing_draws)
+        return runs * (forwards + len(self.smoothing)) + 1, runs * backwards
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
         from gencls.eval.attacks import pyautoattack_attacks
 
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         with torch.no_grad():
-            clean = pyautoattack_attacks.averaged(model, images)
+            clean = model.mean_scores(model.per_draw(images))
         others = others_of(clean, labels, self.targets if "targeted" in self.loss else 1)
         worst = Worst(model, images, labels)
-        for target in others.unbind(1):
-            for _ in range(self.restarts):
-                rows = worst.alive
-                if not len(rows):
-                    return worst.images
-                with select(rows):
-                    candidates = pyautoattack_attacks.apgd(
-                        model,
-                        images[rows],
-                        labels[rows],
-                        self._loss(model, clean[rows], target[rows]),
-                        norm=self.threat.norm,
-                        epsilon=self.threat.epsilon or 0.0,
-                        steps=self.steps,
-                    )
-                    for candidate in candidates:
-                        epsilon = self.threat.epsilon or 0.0
-                        worst.offer(rows, project(candidate, images[rows], self.threat.norm, epsilon))
+        epsilon = self.threat.epsilon or 0.0
+        for sigma, target, _ in product(self.smoothing, others.unbind(1), range(self.restarts)):
+            rows = worst.alive
+            if not len(rows):
+                break
+            with select(rows):
+                candidates = pyautoattack_attacks.apgd(
+                    model,
+                    images[rows],
+                    labels[rows],
+                    self._loss(model, clean[rows], target[rows]),
+                    norm=self.threat.norm,
+                    epsilon=epsilon,
+                    steps=self.steps,
+                    sigma=sigma,
+                    draws=self.smoothing_draws,
+                )
+                for candidate in candidates:
+                    worst.offer(rows, project(candidate, images[rows], self.threat.norm, epsilon))
         return worst.images
 
     def _loss(self, model: AttackModel, clean: Tensor, target: Tensor) -> Loss:
         classes = clean.shape[1]
         if self.loss == "cross-entropy":
             return _cross_entropy(model, clean)
-        if self.loss == "dlr":
-            return dlr if classes >= 3 else lambda scores, labels: -margin(scores, labels)
+        if self.loss == "dlr" and classes >= 3:
+            return lambda draws, labels: _ratio(model, draws, labels, dlr)
         if self.loss == "targeted-dlr" and classes >= 4:
-            return lambda scores, labels: targeted_dlr(scores, labels, target)
-        return lambda scores, labels: _entry(scores, target) - _entry(scores, labels)
+            return lambda draws, labels: _ratio(model, draws, labels, targeted_dlr, target)
+        targets = target if "targeted" in self.loss else None
+        return lambda draws, labels: -model.shortfall(draws, labels, targets=targets)
 
 
 class Worst:
@@ -140,6 +154,18 @@ def targeted_dlr(scores: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return (_entry(scores, targets) - _entry(scores, labels)) / _positive(ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2)
 
 
+def _ratio(model: AttackModel, draws: Tensor, labels: Tensor, ratio: Callable[..., Tensor], *targets: Tensor) -> Tensor:
+    """A ratio of differences of scores (N,): that of the mean scores, or the mean of the draws' for a random defense.
+
+    It is at least -1 where a draw is right, and has no bound where it is wrong: there the mean hardly counts what exceeds 1.
+    """
+    if not model.stochastic:
+        return ratio(model.mean_scores(draws), labels, *targets)
+    count, each = draws.shape[:2]
+    reached = ratio(draws.flatten(0, 1), *(classes.repeat_interleave(each) for classes in (labels, *targets)))
+    return -mean_over_draws(-reached.view(count, each), lowest=-torch.ones_like(draws[:, :1, 0]))
+
+
 def _positive(values: Tensor) -> Tensor:
     return values.where(values > 1e-30, 1.0)
 
@@ -154,7 +180,8 @@ def _cross_entropy(model: AttackModel, clean: Tensor) -> Loss:
         return model.cross_entropy
     scale = score_gap(clean)
 
-    def loss(scores: Tensor, labels: Tensor) -> Tensor:
+    def loss(draws: Tensor, labels: Tensor) -> Tensor:
+        scores = model.mean_scores(draws)
         calibrated = calibrate(scores)
         slope = functional.cross_entropy(calibrated, labels, reduction="none")
         value = functional.cross_entropy(calibrated.detach() * (score_gap(scores) / scale), labels, reduction="none")

@@ -69,7 +69,7 @@ class AutoAttack:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         worst = Worst(model, images, labels)
         for part in self.parts:
             rows = worst.alive

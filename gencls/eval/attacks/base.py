@@ -47,12 +47,18 @@ class Attack(Protocol):
         """
 
 
-def prepare(model: nn.Module, images: Tensor, labels: Tensor) -> AttackModel:
+def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel | None = None) -> AttackModel:
     """Check the arguments of an attack and give the model the form that attacks use.
+
+    Args:
+        model: under attack.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        threat: that the attack serves; None for what has none.
 
     Raises:
         GenclsError: for images or labels of the wrong kind, or in half precision, whose pixels lie up to 4e-3 apart: too coarse
-            to keep to a ball.
+            to keep to a ball; or for a ball that no image can leave.
     """
     check_images(images)
     if images.dtype not in (torch.float32, torch.float64):
@@ -60,6 +66,8 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor) -> AttackModel:
             f"attack: expected images in float32 or float64, got {images.dtype}, which is too coarse to keep to a ball; attack "
             "images.float(), with a model that casts them inside"
         )
+    if threat is not None:
+        threat.check_reach(images)
     check_labels(labels, num_classes=None, count=len(images))
     return AttackModel.of(model)
 

@@ -1,15 +1,15 @@
 """The Boundary attack: a walk along the decision boundary, from decisions alone."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, check_images, check_settings, select, stream_seed
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require
-from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.attacks.starting_images import check_shape, repr_with_starts
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["Boundary"]
@@ -56,7 +56,7 @@ class Boundary:
     sphere_step: float = 0.01
     source_step: float = 0.01
     converged: float = 1e-6
-    _key: str = field(init=False, repr=False)
+    _repr: str = field(init=False, repr=False)
     uses_gradients = False
 
     def __post_init__(self) -> None:
@@ -68,16 +68,11 @@ class Boundary:
                 "Boundary: expected queries >= 1, tries >= 1 and steps above converged > 0, got "
                 f"{self.queries}, {self.tries}, {self.sphere_step}, {self.source_step} and {self.converged}"
             )
-        key = "None"
-        if self.starts is not None:
-            check_images(self.starts, name="Boundary starts")
-            key = f"{len(self.starts)} images:{stream_seed(*sample_hashes(self.starts, torch.zeros(len(self.starts)))):x}"
-        object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "_repr", repr_with_starts(self, self.starts))
 
     def __repr__(self) -> str:
         """With the content of the starts, which keys the cells of a study."""
-        settings = {item.name: getattr(self, item.name) for item in fields(self) if item.repr} | {"starts": self._key}
-        return f"Boundary({', '.join(f'{name}={value}' for name, value in settings.items())})"
+        return self._repr
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -87,10 +82,7 @@ class Boundary:
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels)
-        if self.starts is not None and self.starts.shape[1:] != images.shape[1:]:
-            raise GenclsError(
-                f"Boundary: expected starts of shape {tuple(images.shape[1:])}, got {tuple(self.starts.shape[1:])}"
-            )
+        check_shape("Boundary", self.starts, images)
         walk = _Walk(self, model, images, labels)
         walk.start()
         walk.approach()

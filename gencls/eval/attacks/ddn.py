@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require, steepest
 from gencls.eval.attacks.linearisation import Closest
+from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["DDN"]
@@ -33,12 +35,18 @@ class DDN:
         gamma: share of the radius by which it changes in one step, on average: from twice as much it falls along the same
             cosine as the steps, where the paper keeps it constant (on an adversarially trained CNN the median distance is 14 %
             smaller so).
+        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
+            differentiated, a descent of its own each; 0 is the plain loss. See
+            :func:`gencls.eval.attacks.smoothing.smoothed_gradient`.
+        smoothing_draws: noisy images per gradient.
     """
 
     threat: ThreatModel
     steps: int = 80
     first_norm: float = 1.0
     gamma: float = 0.05
+    smoothing: tuple[float, ...] = (0.0,)
+    smoothing_draws: int = 16
     uses_gradients = True
 
     def __post_init__(self) -> None:
@@ -50,35 +58,47 @@ class DDN:
                 "DDN: expected steps >= 1, first_norm > 0 and 0 < gamma < 0.5, "
                 f"got {self.steps}, {self.first_norm} and {self.gamma}"
             )
+        check_smoothing("DDN", self.smoothing, self.smoothing_draws)
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step, those of the linearisations among them, and a few looks."""
-        return 8, max(1, self.steps - _AROUND) + 10
+        """One gradient per step and noisy image, those of the linearisations among them, and a few looks."""
+        forwards, backwards = descents(max(1, self.steps - _AROUND), self.smoothing, self.smoothing_draws)
+        return forwards + 8, backwards + 10
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels)
-        sign = -1.0 if self.threat.targeted else 1.0
         closest = Closest(model, images, labels, self.threat)
         closest.cross()
+        for sigma in self.smoothing:
+            self._descend(model, closest, sigma)
+        return closest.refine()
+
+    def _descend(self, model: AttackModel, closest: Closest, sigma: float) -> None:
+        sign = -1.0 if self.threat.targeted else 1.0
         alive = closest.open
-        clean, labels = images[alive], labels[alive]
+        clean, labels = closest.clean[alive], closest.labels[alive]
         farthest = torch.maximum(clean, 1 - clean).flatten(1).norm(dim=1)  # no image of [0, 1] is farther away
         radius = torch.full_like(farthest, self.first_norm).minimum(farthest)
         change = _onto_sphere(clean, closest.first_step[alive], radius)
         steps = max(1, self.steps - _AROUND)
         for step in range(steps if len(alive) else 0):
             with select(alive):
-                response = model.look(
-                    clean + change, labels, lambda s, y: sign * model.cross_entropy(s, y), targeted=self.threat.targeted
+                response = smoothed_look(
+                    model,
+                    clean + change,
+                    labels,
+                    lambda draws, y: sign * model.cross_entropy(draws, y),
+                    sigma=sigma,
+                    count=self.smoothing_draws,
+                    targeted=self.threat.targeted,
                 )
             closest.offer(alive, clean + change, response.reached)
             length = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2  # alpha: from 1 to 0.01 along a cosine
             share = 2 * self.gamma * length  # of the radius; constant shares keep jumping across the boundary
             radius = (radius * torch.where(response.reached, 1 - share, 1 + share)).minimum(farthest)
             change = _onto_sphere(clean, change + length * steepest(response.gradient, "l2"), radius)
-        return closest.refine()
 
 
 def _onto_sphere(clean: Tensor, change: Tensor, radius: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class FAB:
         if images.dtype != torch.float32:
             raise GenclsError(f"FAB: expected float32 images, which the library computes with, got {images.dtype}")
         with torch.no_grad():
-            clean = pyautoattack_attacks.averaged(model, images)
+            clean = model.mean_scores(model.per_draw(images))
         others = others_of(clean, labels, self.targets or clean.shape[1])
         adversarial = images.clone()
         distance = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from gencls.core import select
-from gencls.eval.attack_model import AttackModel, Response, margin
+from gencls.eval.attack_model import AttackModel, Response
 from gencls.eval.attacks.base import per_image, steepest
+from gencls.eval.margins import margin
 from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = ["Closest", "nearest_boundary"]
@@ -133,9 +134,11 @@ class Closest:
     def _project(self, sample: Tensor) -> None:
         clean, targeted = self.clean[sample], self.threat.targeted
         with select(sample):
-            sign = 1.0 if targeted else -1.0
             response = self.model.look(
-                self.images[sample], self.labels[sample], lambda s, y: sign * margin(s, y), targeted=targeted
+                self.images[sample],
+                self.labels[sample],
+                lambda draws, y: -self.model.shortfall(draws, y, targeted=targeted),
+                targeted=targeted,
             )
         way = clean - self.images[sample]
         ahead = response.margin - (response.gradient * way).flatten(1).sum(dim=1)  # the clean margin, linearised

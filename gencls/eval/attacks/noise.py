@@ -43,7 +43,7 @@ class GaussianNoiseAttack:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         epsilon = self.threat.epsilon or 0.0
         adversarial = images.clone()
         success = torch.full((len(images),), -1.0, dtype=torch.float64, device=images.device)
@@ -130,7 +130,7 @@ class GrowingNoise:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         adversarial = images.clone()
         distance = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
         alive = torch.arange(len(images), device=images.device)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings
-from gencls.eval.attack_model import AttackModel, Loss, margin
+from gencls.eval.attack_model import AttackModel, Loss
 from gencls.eval.attacks.base import joined, per_image, prepare, project, random_start, require, steepest, taken
+from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["PGD"]
@@ -41,6 +42,11 @@ class PGD:
         loss: "cross-entropy"; "margin", the label's score minus the best other; or "multi-targeted", where start r lowers the
             label's score against the r-th best other class (Gowal et al. 2019, arXiv:1910.09338).
         to_the_end: go on after the first wrong decision, for the largest loss rather than success (to transfer, for instance).
+        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
+            differentiated, each for as many starts as ``restarts`` says; 0 is the plain loss. Some networks' plain gradients
+            lead nowhere, see :func:`gencls.eval.attacks.smoothing.smoothed_gradient`. Success and margin are those of the
+            images without noise.
+        smoothing_draws: noisy images per gradient.
     """
 
     threat: ThreatModel
@@ -50,6 +56,8 @@ class PGD:
     random_start: bool = True
     loss: Literal["cross-entropy", "margin", "multi-targeted"] = "cross-entropy"
     to_the_end: bool = False
+    smoothing: tuple[float, ...] = (0.0,)
+    smoothing_draws: int = 16
     uses_gradients = True
 
     def __post_init__(self) -> None:
@@ -61,15 +69,17 @@ class PGD:
                 "PGD: expected steps >= 1, restarts >= 1 and step_size > 0, "
                 f"got {self.steps}, {self.restarts} and {self.step_size}"
             )
+        check_smoothing("PGD", self.smoothing, self.smoothing_draws)
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step and start, and one forward pass that ends a start."""
-        return self.restarts, self.restarts * self.steps
+        """One gradient per step and start, of all noisy images where there are, and one forward pass that ends a start."""
+        forwards, backwards = descents(self.steps, self.smoothing, self.smoothing_draws)
+        return self.restarts * (forwards + len(self.smoothing)), self.restarts * backwards
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        return _Run(self, prepare(model, images, labels), images, labels).result()
+        return _Run(self, prepare(model, images, labels, self.threat), images, labels).result()
 
 
 @dataclass
@@ -94,7 +104,7 @@ class _Run:
     def __init__(self, attack: PGD, model: AttackModel, images: Tensor, labels: Tensor) -> None:
         self.attack, self.model, self.images, self.labels = attack, model, images, labels
         self.threat, self.epsilon = attack.threat, attack.threat.epsilon or 0.0
-        self.looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
+        self.looks = self.last = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1  # last: at a start's end
         if model.common_draws and model.stochastic:
             self.looks = attack.steps + 2  # never: many looks at the same draws say no more than one
         self.fill = _FILL.get(images.device.type, 32)
@@ -102,10 +112,11 @@ class _Run:
             self.fill = max(1, min(self.fill, model.max_rows // model.eot.chunk + 1 - len(images)))
         self.step_sizes = self._step_sizes().to(images.device)
         self.targets = self._targets()
-        self.next_start = 0
+        self.next_start, self.starts = 0, attack.restarts * len(attack.smoothing)
+        self.sigma = attack.smoothing[0]  # of all rows in the batch
         self.rows = self._new_rows(torch.arange(0, device=images.device))
         # Per sample; the first start by number that broke it, not the first in time, which depends on what shares the batch.
-        self.broken_by = torch.full((len(images),), attack.restarts, device=images.device)
+        self.broken_by = torch.full((len(images),), self.starts, device=images.device)
         self.found = self._new_rows(torch.arange(len(images), device=images.device))
 
     def result(self) -> Tensor:
@@ -130,7 +141,12 @@ class _Run:
 
     def _admit(self) -> None:
         """While the device is not full, let the samples that are still right begin with their next start."""
-        while len(self.rows.sample) < self.fill and self.next_start < self.attack.restarts:
+        while self.next_start < self.starts:
+            sigma, present = self.attack.smoothing[self.next_start // self.attack.restarts], len(self.rows.sample)
+            draws = self.attack.smoothing_draws if sigma else 1
+            if present and (sigma != self.sigma or present * draws >= self.fill):
+                return
+            self.sigma = sigma
             new = self._new_rows((self.broken_by > self.next_start).nonzero().squeeze(1))
             new.start = new.start + self.next_start
             if self.attack.random_start:
@@ -162,20 +178,29 @@ class _Run:
 
     def _look(self, rows: _Rows, loss: Loss | None) -> Tensor:
         """Ask the model about the current images, remember the best of each row; (M,) bool, which are broken for good."""
+        targeted = self.threat.targeted
         with branch(rows.sample, rows.start.tolist()):
-            response = self.model.look(rows.current, rows.labels, loss, targeted=self.threat.targeted, fresh=loss is None)
-        self.gradient = response.gradient
+            if loss is None:
+                looks = [self.model.look(rows.current, rows.labels, targeted=targeted, fresh=True) for _ in range(self.last)]
+            else:
+                sigma, count = self.sigma, self.attack.smoothing_draws
+                looks = [
+                    smoothed_look(self.model, rows.current, rows.labels, loss, sigma=sigma, count=count, targeted=targeted)
+                ]
+        self.gradient = looks[0].gradient
+        success = torch.stack([look.success for look in looks]).mean(dim=0)
+        missing = torch.stack([look.margin for look in looks]).mean(dim=0)
         # To the end only the margin counts. One noisy look at a random defense says little: there the last iterate counts.
-        success = torch.zeros_like(response.success) if self.attack.to_the_end else response.success
-        rows.streak = torch.where(success == 1, rows.streak + 1, 0)
+        success = torch.zeros_like(success) if self.attack.to_the_end else success
+        rows.streak = torch.where(success == 1, rows.streak + len(looks), 0)
         broken = rows.streak >= self.looks
         if not self.model.stochastic:
-            better = broken | _better(success, response.margin, rows)
+            better = broken | _better(success, missing, rows)
         else:
             better = broken if loss is not None else torch.ones_like(broken)
         if bool(better.any()):
             rows.best = torch.where(per_image(better), rows.current, rows.best)
-            rows.success, rows.margin = success.where(better, rows.success), response.margin.where(better, rows.margin)
+            rows.success, rows.margin = success.where(better, rows.success), missing.where(better, rows.margin)
         return broken
 
     def _merge(self, rows: _Rows, *, broken: bool) -> None:
@@ -183,7 +208,7 @@ class _Run:
         for start in rows.start.unique().tolist():
             mine = taken(rows, rows.start == start)
             before = taken(self.found, mine.sample)
-            free = self.broken_by[mine.sample] == self.attack.restarts
+            free = self.broken_by[mine.sample] == self.starts
             wins = start < self.broken_by[mine.sample] if broken else free & _better(mine.success, mine.margin, before)
             mine = taken(mine, wins)
             self.found.best[mine.sample], self.found.success[mine.sample] = mine.best, mine.success
@@ -201,13 +226,13 @@ class _Run:
         return order[:, torch.arange(self.attack.restarts, device=order.device) % order.shape[1]]
 
     def _loss(self) -> Loss:
-        sign = -1.0 if self.threat.targeted else 1.0
         if self.attack.loss == "cross-entropy":
-            return lambda scores, labels: sign * self.model.cross_entropy(scores, labels)
+            sign = -1.0 if self.threat.targeted else 1.0
+            return lambda draws, labels: sign * self.model.cross_entropy(draws, labels)
         if self.attack.loss == "margin":
-            return lambda scores, labels: -sign * margin(scores, labels)
-        targets = self.targets[self.rows.sample, self.rows.start].unsqueeze(1)
-        return lambda scores, labels: (scores.gather(1, targets) - scores.gather(1, labels.unsqueeze(1))).squeeze(1)
+            return lambda draws, labels: -self.model.shortfall(draws, labels, targeted=self.threat.targeted)
+        targets = self.targets[self.rows.sample, self.rows.start % self.attack.restarts]
+        return lambda draws, labels: -self.model.shortfall(draws, labels, targets=targets)
 
 
 def _better(success: Tensor, missing: Tensor, than: _Rows) -> Tensor:

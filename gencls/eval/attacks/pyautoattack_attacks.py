@@ -16,25 +16,13 @@ from torch import Tensor
 from gencls.core import select
 from gencls.eval.attack_model import AttackModel, Loss, resolution
 from gencls.eval.attacks.base import per_image
+from gencls.eval.attacks.smoothing import smoothed_gradient
 from gencls.eval.threat import Norm
 
-__all__ = ["apgd", "averaged", "fab"]
+__all__ = ["apgd", "fab"]
 
 _NAMES = {"linf": "Linf", "l2": "L2"}
 _SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)  # zero gradients are counted by the attack model
-
-
-def averaged(model: AttackModel, images: Tensor) -> Tensor:
-    """Mean scores over draws (N, K), float64.
-
-    The scores of a single draw keep their unit: on a scale that is set at each look, as in ``AttackModel.forward``, those of
-    two classes are always 20 apart, and a loss of them would compare as equal at all images.
-    """
-    return _mean(model, model.per_draw(images))
-
-
-def _mean(model: AttackModel, draws: Tensor) -> Tensor:
-    return draws.squeeze(1) if model.eot.samples == 1 else model.average(draws)
 
 
 class _Run:
@@ -43,30 +31,45 @@ class _Run:
     A deterministic defense is done with at its first wrong decision; from then on the loop sees its last scores.
     """
 
-    def __init__(self, model: AttackModel, images: Tensor, labels: Tensor) -> None:
-        self.model, self.labels = model, labels
+    def __init__(self, model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, sigma: float, draws: int) -> None:
+        self.model, self.labels, self.loss, self.sigma, self.draws = model, labels, loss, sigma, draws
         self.alive = torch.arange(len(images), device=images.device)
         self.wrong = images.clone()  # the first iterates that were wrong, of the rows that are not alive
         self.scores: Tensor | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        scores: Tensor = _Scores.apply(images, self)
-        return scores
+        self.looked: Tensor = _Draws.apply(images, self)
+        return self.model.mean_scores(self.looked)
+
+    def value(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the last images asked about, which knows the draws behind their mean scores."""
+        return self.loss(self.looked, labels)
 
     def note(self, images: Tensor, scores: Tensor) -> Tensor:
-        """Take new scores of the rows that are alive; scores of all rows (N, K)."""
+        """Take new scores of the draws for the rows that are alive; those of all rows (N, S, K)."""
         rows = self.alive
         everything = scores.clone() if self.scores is None else self.scores.index_copy(0, rows, scores)
         if not self.model.stochastic:
-            wrong = scores.argmax(dim=1) != self.labels[rows]
+            wrong = self.model.mean_scores(scores).argmax(dim=1) != self.labels[rows]
             self.wrong[rows[wrong]] = images[rows[wrong]]
             self.alive = rows[~wrong]
         self.scores = everything.clone()
         return everything
 
+    def smoothed(self, images: Tensor, rows: Tensor) -> Tensor:
+        """The gradient of the smoothed loss of some rows (n,), whose loss knows the whole batch only: (n, C, H, W)."""
+        of = self.labels[rows]
 
-class _Scores(torch.autograd.Function):
-    """Mean scores, whose gradient is checked and counted by the attack model and has a largest component of 1 per image.
+        def loss(scores: Tensor, _: Tensor) -> Tensor:
+            everything = scores.new_zeros(len(self.labels), *scores.shape[1:])
+            return self.loss(everything.index_copy(0, rows, scores), self.labels)[rows]
+
+        with select(rows):
+            return smoothed_gradient(self.model, images[rows], of, loss, sigma=self.sigma, count=self.draws)
+
+
+class _Draws(torch.autograd.Function):
+    """Scores of the draws (N, S, K); their gradient is checked and counted, and has a largest component of 1 per image.
 
     The library divides gradients by their norm plus 1e-12, squared in float32: their size must depend neither on the scale of
     the scores nor on how confident the decision is.
@@ -74,23 +77,28 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, run: _Run) -> Tensor:
-        ctx.model, ctx.rows, ctx.shape = run.model, run.alive, images.shape
+        ctx.model, ctx.rows, ctx.shape, ctx.gradient = run.model, run.alive, images.shape, None
         if not len(ctx.rows):
             return run.scores.clone()  # type: ignore[union-attr]
-        with torch.enable_grad(), select(ctx.rows):
-            ctx.images = images[ctx.rows].detach().requires_grad_()
-            ctx.scores = averaged(run.model, ctx.images)
-        return run.note(images, ctx.scores.detach())
+        with torch.set_grad_enabled(run.sigma == 0), select(ctx.rows):
+            ctx.images = images[ctx.rows].detach().requires_grad_(run.sigma == 0)
+            ctx.scores = run.model.per_draw(ctx.images)
+        scores = run.note(images, ctx.scores.detach())
+        if run.sigma and ctx.needs_input_grad[0]:  # here: a GPU's backward pass is another thread, without our streams
+            ctx.gradient = run.smoothed(images, ctx.rows)
+        return scores
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         if not len(ctx.rows):
             return grad_outputs[0].new_zeros(ctx.shape), None
-        weights = grad_outputs[0][ctx.rows]
-        weights = weights / _largest(weights).unsqueeze(1)
-        with torch.enable_grad():
-            value = (ctx.scores * weights).sum()
-        gradient = ctx.model.gradient(value, ctx.images)
+        gradient = ctx.gradient
+        if gradient is None:
+            weights = grad_outputs[0][ctx.rows]
+            weights = weights / _largest(weights).view(-1, 1, 1)
+            with torch.enable_grad():
+                value = (ctx.scores * weights).sum()
+            gradient = ctx.model.gradient(value, ctx.images)
         gradient = gradient / per_image(_largest(gradient))
         return gradient.new_zeros(ctx.shape).index_copy_(0, ctx.rows, gradient), None
 
@@ -102,18 +110,30 @@ def _largest(values: Tensor) -> Tensor:
 
 
 def apgd(
-    model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, *, norm: Norm, epsilon: float, steps: int
+    model: AttackModel,
+    images: Tensor,
+    labels: Tensor,
+    loss: Loss,
+    *,
+    norm: Norm,
+    epsilon: float,
+    steps: int,
+    sigma: float = 0.0,
+    draws: int = 16,
 ) -> tuple[Tensor, ...]:
     """One run of APGD from a random start in the ball around each image (N, C, H, W).
+
+    The gradient is that of the loss smoothed by noise with standard deviation ``sigma``, from so many ``draws``. The losses
+    that the loop compares are those of the iterates themselves.
 
     Returns:
         Candidates. Of a deterministic defense: the first wrong iterate, or the one with the largest loss if none was wrong. Of
         a stochastic one: the iterate with the largest loss, and the last one at which the mean scores were wrong.
     """
     images = images.detach().contiguous()
-    run = _Run(model, images, labels)
+    run = _Run(model, images, labels, loss, sigma, draws)
     attack = APGDAttack(run, n_iter=steps, norm=_NAMES[norm], eps=epsilon, loss="dlr", logger=_SILENT)
-    attack.dlr_loss = loss  # "dlr" is the library's name for a loss of its own; this one is ours
+    attack.dlr_loss = run.value  # "dlr" is the library's name for a loss of its own; this one is ours
     attack.init_hyperparam(images)
     best, _, _, wrong = attack.attack_single_run(images, labels)
     if model.stochastic:
@@ -145,7 +165,7 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
         images = imgs.detach().requires_grad_()
         with torch.enable_grad():
             draws = self.model.per_draw(images)
-            scores, looked = _mean(self.model, draws), draws.detach()
+            scores, looked = self.model.mean_scores(draws), draws.detach()
             unit = resolution(looked) if self.model.eot.samples == 1 else self.model.resolution(looked)
             gaps = scores.gather(1, self.targets) - scores.gather(1, la.unsqueeze(1))
             for k in range(gaps.shape[1]):

@@ -57,7 +57,7 @@ class Square:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         first, change = (_stripes, _recoloured) if self.threat.norm == "linf" else (_tiles, _moved)
         epsilon, targeted = self.threat.epsilon or 0.0, self.threat.targeted
         best = first(images, epsilon)

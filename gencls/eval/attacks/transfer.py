@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from gencls.core import Defense, GenclsError, check_eval_mode, fingerprint
+from gencls.core import GenclsError, check_eval_mode, declared, fingerprint, surrogates_of
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks.base import Attack, prepare
 from gencls.eval.fingerprint import device_of
+from gencls.eval.probe import observe
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["Transfer"]
@@ -58,19 +59,20 @@ class Transfer:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        target = prepare(model, images, labels)
-        surrogate = self.source.surrogate() if isinstance(self.source, Defense) else self.source
-        stochastic = bool(getattr(self.source, "stochastic", False))
+        target = prepare(model, images, labels, self.threat)
+        surrogate = next(iter(surrogates_of(self.source).values()))
+        stochastic = declared(self.source, "stochastic")
         # An attack model of the source's own: what is spent on it is not the target's cost.
+        device = device_of(self.source) or images.device
         samples = target.eot.samples if stochastic else 1
+        behaviour = observe(self.source, images.to(device))
         model = AttackModel(
-            surrogate.eval(),
+            behaviour.attacked(surrogate.eval()),
             samples=samples,
             reduce=target.eot.reduce,
-            chunk=min(samples, target.eot.chunk) if target.eot.samples > 1 else None,
+            chunk=min(behaviour.draws_per_pass(samples), target.eot.chunk) if target.eot.samples > 1 else None,
             max_rows=target.max_rows,
             common_draws=target.common_draws,
         )
-        device = device_of(self.source) or images.device
         with frozen(surrogate):
             return self.attack(model, images.to(device), labels.to(device)).to(images.device)

@@ -10,10 +10,7 @@ from gencls.eval.cell import Cell
 from gencls.eval.doctor.patient import Patient
 from gencls.eval.doctor.verdict import Check, Status
 
-__all__ = ["check_claims", "check_eot", "check_randomness"]
-
-_ROUNDING = 1e-4
-"""Differences of scores, in units of the gap between the best and the mean class, that parallel sums may cause."""
+__all__ = ["check_claims", "check_company", "check_eot", "check_randomness"]
 
 _NOISE = 0.5
 """Cosine between two gradients of the same image below which more than half of their energy is noise."""
@@ -28,36 +25,71 @@ _GAP = 0.05
 
 
 def check_randomness(patient: Patient) -> Check:
-    """Compare two forwards of the same images with the declaration ``stochastic``."""
-    name, images = "randomness", patient.images
-    with torch.no_grad(), seeded(patient.protocol.seed):
-        one, two = patient.defense(images), patient.defense(images)
-    evidence = {"images": len(images), **_differences(one, two)}
+    """Compare what forwards of the same images say with the declaration ``stochastic``."""
+    name, behaviour = "randomness", patient.behaviour
+    evidence: dict[str, float | str] = {"images": len(patient.images), **_differences(patient)}
     if not patient.stochastic:
-        if evidence["largest difference"] > _ROUNDING:
-            finding = "two forwards differ, but stochastic is not set: attacks would see one lucky draw, without EoT"
+        if behaviour.random:
+            finding = (
+                "forwards of the same images differ, but stochastic is not set: attacks would see one lucky draw, without EoT"
+            )
             return Check(name, "fail", finding, evidence)
-        return Check(name, "ok", "two forwards agree, as declared", evidence)
-    if evidence["largest difference"] <= _ROUNDING:
-        finding = "declared stochastic, but two forwards agree: every draw costs time and tells nothing"
+        return Check(name, "ok", "forwards of the same images agree, as declared", evidence)
+    if not behaviour.random:
+        finding = "declared stochastic, but forwards of the same images agree: every draw costs time and tells nothing"
         return Check(name, "note", finding, evidence)
-    with torch.no_grad(), patient.streams("again"):
-        with repeated():
-            one = patient.defense(images)
-        with repeated():
-            two = patient.defense(images)
-    again = _differences(one, two)["largest difference"]
-    evidence["largest difference with the same draws"] = again
-    if again > _ROUNDING:
-        finding = "draws come from outside torch: nothing can be repeated, and finite differences measure the noise"
+    if not behaviour.repeatable:
+        finding = (
+            "random numbers come from a generator of the defense's own: nothing can be repeated, and finite differences "
+            "measure the noise"
+        )
+        return Check(name, "note", finding, evidence)
+    if behaviour.shared_draws:
+        finding = (
+            "one draw serves the whole batch: gencls makes a forward pass for each image and draw; a tool that repeats the "
+            "image within a batch would count one draw as many"
+        )
         return Check(name, "note", finding, evidence)
     return Check(name, "ok", "forwards differ, as declared, and repeat with the same draws", evidence)
 
 
-def _differences(one: Tensor, two: Tensor) -> dict[str, float]:
-    size = ((one - two).abs() / score_gap(one)).amax()
-    changed = (one.argmax(dim=1) != two.argmax(dim=1)).double().mean()
-    return {"largest difference": float(size), "decisions changed": float(changed)}
+def check_company(patient: Patient) -> Check:
+    """An image's scores must not depend on the images beside it."""
+    name, behaviour = "rest of the batch", patient.behaviour
+    evidence: dict[str, float | str] = {"images": len(patient.images)}
+    if behaviour.batch_dependent and getattr(patient.defense, "batch_dependent", False):
+        return Check(name, "note", "the other images count, as declared: each image is asked alone", evidence)
+    if behaviour.batch_dependent:
+        finding = (
+            "the scores of an image depend on the other images in the batch (batch statistics, attention or sorting across the "
+            "batch): accuracies would change with the batch size; mend that, or declare batch_dependent = True"
+        )
+        return Check(name, "fail", finding, evidence)
+    if behaviour.place_dependent:
+        finding = "the scores of an image depend on its place in the batch or on the batch's size: each image is asked alone"
+        return Check(name, "note", finding, evidence)
+    return Check(name, "ok", "an image has the same scores alone and in a batch", evidence)
+
+
+@torch.no_grad()
+def _differences(patient: Patient) -> dict[str, float]:
+    """How far two forwards lie apart, and two with the same random streams."""
+
+    def between(one: Tensor, two: Tensor) -> tuple[float, float]:
+        size = ((one - two).abs() / score_gap(one)).amax()
+        return float(size), float((one.argmax(dim=1) != two.argmax(dim=1)).double().mean())
+
+    with seeded(patient.protocol.seed):
+        largest, changed = between(patient.defense(patient.images.clone()), patient.defense(patient.images.clone()))
+    found = {"largest difference": largest, "decisions changed": changed}
+    if patient.behaviour.random:
+        with patient.streams("again"):
+            with repeated():
+                one = patient.defense(patient.images)
+            with repeated():
+                two = patient.defense(patient.images)
+        found["largest difference with the same draws"] = between(one, two)[0]
+    return found
 
 
 def check_eot(patient: Patient, mode: str) -> Check:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gencls.core.errors import GenclsError
+from gencls.core.files import atomically, check_seal, read_object, sealed
 from gencls.eval.report.columns import count
+
+_ADVICE = "; remove it and diagnose again"
 
 Status = Literal["fail", "note", "ok"]  # in the order of the page
 
@@ -43,25 +47,40 @@ class Diagnosis:
         return tuple(check.name for check in self.checks if check.status == "fail")
 
 
-def read_diagnoses(path: Path) -> tuple[Diagnosis, ...]:
+def write_diagnoses(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write `doctor.json`, each diagnosis with the checksum of all of them."""
+    checksum = sealed(found)["checksum"]
+    text = json.dumps({defense: {**of_it, "checksum": checksum} for defense, of_it in found.items()}, indent=2, allow_nan=False)
+    atomically(path, lambda part: part.write_text(text + "\n", "utf-8"))
+
+
+def read_diagnoses(path: Path, *, strict: bool = False) -> tuple[Diagnosis, ...]:
     """Read `doctor.json`.
 
     Args:
         path: JSON of the form `{defense: {"passed": bool, "checks": [{"name": str, "status": "ok" | "note" | "fail",
-            "finding": str, "evidence": {str: number or str}}]}}`.
+            "finding": str, "evidence": {str: number or str}}]}}`, as :func:`write_diagnoses` leaves it.
+        strict: refuses one without a checksum.
 
     Returns:
         One diagnosis per defense, in the order of the file.
 
     Raises:
-        GenclsError: The file has another form, or says that a defense passed although a check failed.
+        GenclsError: The file has another form, says that a defense passed although a check failed, or was changed.
     """
-    try:
-        content: Any = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise GenclsError(f"{path}: expected a diagnosis in JSON, got {error}") from None
-    _require(isinstance(content, dict), path, "an object with a defense per key", content)
+    content = read_object(path, "a diagnosis", _ADVICE)
+    _check_checksums(content, path, strict=strict)
     return tuple(_diagnosis(defense, found, f"{path}, {defense}") for defense, found in content.items())
+
+
+def _check_checksums(content: Mapping[str, Any], path: Path, *, strict: bool) -> None:
+    bare, sums = dict[str, Any](), set[Any]()
+    for defense, found in content.items():
+        _require(isinstance(found, dict), f"{path}, {defense}", 'the keys "passed", "checks"', found)
+        bare[defense] = {key: value for key, value in found.items() if key != "checksum"}
+        sums.add(found.get("checksum"))
+    if strict or sums - {None}:
+        check_seal({**bare, "checksum": " ".join(map(str, sums))}, path, _ADVICE)
 
 
 def _diagnosis(defense: str, found: Any, where: str) -> Diagnosis:

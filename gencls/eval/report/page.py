@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from gencls.core.errors import GenclsError
+from gencls.core.files import atomically
 from gencls.eval.curves import robust_accuracy
 from gencls.eval.records import WORST_CASE, complete
 from gencls.eval.report import columns
@@ -46,6 +46,7 @@ def write_report(
     settings: Mapping[str, Any],
     warnings: Sequence[str],
     diagnoses: Sequence[Diagnosis] = (),
+    partial: str = "",
 ) -> Path:
     """Write `report.html`, `results.tex`, `curves.csv` and `figures/*.png|pdf` into a study's folder.
 
@@ -64,6 +65,7 @@ def write_report(
             `command` and `created`, here or under `about`, are shown at the head of the page.
         warnings: Reasons to distrust the study as a whole.
         diagnoses: What `gencls doctor` found; a failed check stands in a banner on top and at its defense.
+        partial: What is missing of an unfinished study; it stands in a banner on top and in `curves.csv`. Its rows say so too.
 
     Returns:
         Path of the page.
@@ -90,9 +92,10 @@ def write_report(
     _replace(folder / "results.tex", latex_tables(summary, failed).encode())
     points = curve_frame(curves)
     if not points.empty:
+        points = points.assign(warnings=partial) if partial else points
         _replace(folder / "curves.csv", points.to_csv(index=False, float_format="%.10g").encode())
     page = folder / "report.html"
-    _replace(page, _render(records, summary, mcnemar, shown, settings, warnings, diagnoses).encode())
+    _replace(page, _render(records, summary, mcnemar, shown, settings, warnings, diagnoses, partial).encode())
     return page
 
 
@@ -104,6 +107,7 @@ def _render(
     settings: Mapping[str, Any],
     warnings: Sequence[str],
     diagnoses: Sequence[Diagnosis],
+    partial: str,
 ) -> str:
     from jinja2 import Environment, StrictUndefined
 
@@ -112,7 +116,7 @@ def _render(
     template = environment.from_string(resources.files(__package__).joinpath("template.html").read_text("utf-8"))
     about = {**settings, **settings.get("about", {})}
     keys, rows = verdict(summary)
-    shown = [column for column in columns.SUMMARY if not summary[column.name].isna().all()]
+    shown = [column for column in columns.SUMMARY if column.shown(summary)]
     return template.render(
         title=str(about.get("title", "Robustness study")),
         facts=[(head, _fact(key, about, summary)) for head, key in _FACTS],
@@ -133,6 +137,7 @@ def _render(
         gradients=columns.GRADIENT_MODES,
         settings=json.dumps(dict(settings), indent=2, sort_keys=True, ensure_ascii=False, default=str),
         warnings=list(warnings),
+        partial=partial,
         missing=columns.MISSING,
     )
 
@@ -146,7 +151,7 @@ def _cells(row: Mapping[Any, Any], shown: Sequence[columns.Column]) -> list[tupl
             words: Any = columns.warning_list(value)
             cells.append((column.kind, str(len(words)), words))
         else:
-            words = norm_label(value) if column.name == "norm" else _with_limits(row, column)
+            words = norm_label(value) if column.name == "norm" else column.words(row)
             cells.append((column.kind, _sort_key(value), words))
     return cells
 
@@ -158,33 +163,24 @@ def _sort_key(value: Any) -> str:
     return "" if columns.is_missing(value) else str(value)
 
 
-def _with_limits(row: Mapping[Any, Any], column: columns.Column) -> str:
-    """A value, and its interval in brackets where there is one."""
-    form = columns.FORMATS[column.kind]
-    limits = [row[name] for name in column.limits or ()]
-    known = limits and not any(columns.is_missing(limit) for limit in limits)
-    return form(row[column.name]) + (f" [{form(limits[0])}, {form(limits[1])}]" if known else "")
-
-
 def _distances(summary: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
     """For each norm with minimal-norm attacks: how far the closest adversarials are (thesis Table 2.6)."""
-    by_name = {column.name: column for column in columns.SUMMARY}
     minimal, tables = summary[summary["epsilon"].isna()], []
     several = minimal["seed"].nunique() > 1
-    for norm, rows in minimal.groupby("norm", sort=False):
+    for (norm, eight_bit), rows in minimal.groupby(["norm", "eight_bit"], sort=False):
         lines = [
             {
                 "defense": columns.text(row["defense"]),
                 "attack": attack_label(row) + (f", seed {columns.text(row['seed'])}" if several else ""),
                 "worst": row["attack"] == WORST_CASE,
                 "cells": [
-                    (_sort_key(row[name]), _with_limits(row, by_name[name]))
+                    (_sort_key(row[name]), columns.BY_NAME[name].words(row))
                     for name in ("n", "clean_majority_accuracy", "median_distance", "mean_distance", "failures")
                 ],
             }
             for row in rows.to_dict("records")
         ]
-        tables.append((norm_label(norm), lines))
+        tables.append((norm_label(norm) + (", 8-bit" if eight_bit else ""), lines))
     return tables
 
 
@@ -196,12 +192,12 @@ def _readings(records: pd.DataFrame) -> list[tuple[str, list[str], list[dict[str
         lines = [
             {
                 "defense": str(defense),
-                "attack": str(attack),
+                "attack": str(attack) + (", 8-bit" if eight_bit else ""),
                 "worst": attack == WORST_CASE,
                 "cells": [(columns.percent(r.accuracy), columns.percent(r.ci_low), columns.percent(r.ci_high)) for r in part],
             }
-            for (defense, attack), part in (
-                (key, list(rows.itertuples())) for key, rows in found.groupby(["defense", "attack"], sort=False)
+            for (defense, eight_bit, attack), part in (
+                (key, list(rows.itertuples())) for key, rows in found.groupby(["defense", "eight_bit", "attack"], sort=False)
             )
         ]
         tables.append((norm_label(norm), [columns.epsilon(size) for size in sizes], lines))
@@ -229,7 +225,7 @@ def _pairs(mcnemar: pd.DataFrame) -> list[dict[str, str]]:
 
 def _budget(records: pd.DataFrame) -> list[dict[str, str]]:
     """What each attack spent on each defense: draws, passes per image, seconds in total, memory."""
-    keys = ["defense", "attack", "gradient", "norm", "epsilon"]
+    keys = ["defense", "attack", "gradient", "norm", "epsilon", "eight_bit"]
     table = []
     for values, rows in records.groupby(keys, sort=False, dropna=False):
         named = dict(zip(keys, values, strict=True))
@@ -275,7 +271,4 @@ def _embed(figure: NamedFigure, png: bytes) -> dict[str, str]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a second process, sees the old one or the new one and nothing between."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    atomically(path, lambda part: part.write_bytes(content))

@@ -9,9 +9,9 @@ from importlib import resources
 from pathlib import Path
 
 from gencls.core.errors import GenclsError
+from gencls.core.files import atomically
 from gencls.eval.report.columns import MISSING
 from gencls.eval.report.figures import NamedFigure
-from gencls.eval.study_folder import atomically
 
 __all__ = ["Cell", "PaperTable", "Row", "Section", "write_paper"]
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.core.rng import seeded, stream_seed
+from gencls.core.generators import seeded
+from gencls.core.rng import stream_seed
 from gencls.zoo.networks.hierarchical_vae import HierarchicalVAE
 from gencls.zoo.networks.nvae_regularizers import SpectralPenalty, batch_norm_penalty
 from gencls.zoo.training.modules import NetworkTraining

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import Mix, MultiLatentModel
-from gencls.core.rng import seeded
+from gencls.core.generators import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.models import trained_network

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError, Transform
-from gencls.core.rng import seeded
+from gencls.core.generators import seeded
 from gencls.defenses import AVAEPurification, NDVAEPurification
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset

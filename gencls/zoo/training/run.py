@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.generators import seeded
 from gencls.core.memory import store_channels_last
-from gencls.core.rng import seeded
 from gencls.core.settings import checked
 from gencls.zoo.checkpoints import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data

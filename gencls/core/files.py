@@ -1,0 +1,207 @@
+"""Files that no crash leaves half written: atomic writes, locks that die with their process, JSON that knows its checksum."""
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks, see held()
+    fcntl = None  # type: ignore[assignment]
+
+from gencls.core.errors import GenclsError
+
+__all__ = [
+    "atomically",
+    "check_seal",
+    "held",
+    "read_object",
+    "read_sealed",
+    "remove_dead",
+    "remove_leftovers",
+    "sealed",
+    "write_sealed",
+]
+
+_HOST = re.sub(r"[^\w.-]", "-", platform.node())
+
+_PART = re.compile(rf"\..+~{re.escape(_HOST)}~[0-9a-f]{{32}}\.part")
+"""Names of files that a process of this machine is writing, or was when it died. Those of other machines look different."""
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+"""What a file system answers that cannot lock."""
+
+
+def atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool = True) -> None:
+    """Write a file under a name of its own, then rename it: readers see the whole file or none.
+
+    What processes of this machine left in the folder when they were killed is removed, once per process and folder.
+
+    Args:
+        path: of the file.
+        write: writes to the path that it gets.
+        overwrite: whether a file that is there already is replaced.
+
+    Raises:
+        FileExistsError: if the file is there and is not to be replaced.
+    """
+    _remove_leftovers_once(path.parent)
+    part = path.with_name(f".{path.name}~{_HOST}~{uuid.uuid4().hex}.part")
+    with held(part):
+        write(part)
+        if overwrite:
+            os.replace(part, path)
+        else:
+            os.link(part, path)  # unlike a rename it fails if another process was faster
+
+
+@contextmanager
+def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file, made if missing and removed at the end.
+
+    The system releases the lock when its process dies. So whoever can take hold of a file knows that nobody works with it,
+    and may remove it. Where files cannot be locked nobody is kept out and nothing is known to be dead: what is waited for
+    counts as held, and nothing else.
+
+    Args:
+        path: of the file.
+        wait: for another process that holds it.
+
+    Yields:
+        Whether it is held; always, if it is waited for.
+    """
+    descriptor = _take(path, wait=wait) if fcntl else None
+    try:
+        yield wait or descriptor is not None
+    finally:
+        if wait or descriptor is not None:
+            path.unlink(missing_ok=True)  # while it is held: who waits for it will see that its name is gone
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _take(path: Path, *, wait: bool) -> int | None:
+    """A descriptor of the locked file; None if another process holds it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            locked = _lock(descriptor, wait=wait)
+            if locked and _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if not locked:
+            return None
+        # Its holder has removed the file while we waited: this lock guards no name.
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return wait
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def remove_dead(paths: Iterable[Path]) -> None:
+    """Remove files that were held by processes which are dead by now; what a living one holds stays."""
+    for path in paths:
+        with suppress(OSError), held(path, wait=False):  # another user's, for instance
+            pass
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes of this machine have half written in a folder.
+
+    What another machine has begun to write stays: a network file system may not tell whether its process lives.
+    """
+    remove_dead(path for path in list(folder.iterdir()) if _PART.fullmatch(path.name))
+
+
+_remove_leftovers_once = cache(remove_leftovers)
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content for a file of JSON, with a checksum of itself as ``checksum``."""
+    return {**content, "checksum": _checksum(content)}
+
+
+def check_seal(content: Mapping[str, Any], where: object, advice: str = "") -> None:
+    """Check that content is what its ``checksum`` says.
+
+    Args:
+        content: with its checksum.
+        where: it comes from, for the message.
+        advice: what to do if it is not, for the message.
+
+    Raises:
+        GenclsError: if it is not, or has none.
+    """
+    expected, got = _checksum(content), content.get("checksum")
+    if got != expected:
+        raise GenclsError(f"{where}: expected the checksum {expected}, got {got}; it was changed or damaged{advice}")
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of what a reader of the JSON gets, however it is spaced and ordered."""
+    read = json.loads(json.dumps({key: value for key, value in content.items() if key != "checksum"}))
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed(path: Path, content: Mapping[str, Any], *, overwrite: bool = True) -> None:
+    """Write content as JSON with its checksum, atomically; see :func:`atomically`."""
+    text = json.dumps(sealed(content), indent=2) + "\n"
+    atomically(path, lambda part: part.write_text(text, "utf-8"), overwrite=overwrite)
+
+
+def read_sealed(path: Path, what: str, advice: str = "") -> dict[str, Any]:
+    """Read what :func:`write_sealed` has written.
+
+    Args:
+        path: of the file.
+        what: it should hold, for the message.
+        advice: what to do if it is damaged, for the message.
+
+    Raises:
+        GenclsError: if it is not there, holds something else, or is not what its checksum says.
+    """
+    content = read_object(path, what, advice)
+    check_seal(content, path, advice)
+    return content
+
+
+def read_object(path: Path, what: str, advice: str = "") -> dict[str, Any]:
+    """Read an object from a file of JSON; see :func:`read_sealed`.
+
+    Raises:
+        GenclsError: if it is not there or holds something else.
+    """
+    try:
+        content: Any = json.loads(path.read_bytes().decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise GenclsError(f"{path}: expected {what} in JSON, got {error}{advice}") from None
+    if not isinstance(content, dict):
+        raise GenclsError(f"{path}: expected {what}, an object in JSON, got {type(content).__name__}{advice}")
+    return content

@@ -1,0 +1,84 @@
+"""The global random generators: torch's (CPU and CUDA), numpy's, and that of Python's ``random``."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy
+import torch
+
+__all__ = ["GlobalStates", "own_seeds_end_here", "reseed", "seeded"]
+
+
+class GlobalStates:
+    """The states of the global generators when this was made; equal to others between which nothing was drawn."""
+
+    def __init__(self) -> None:
+        """Read them."""
+        self._torch = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+        self._numpy, self._python = numpy.random.get_state(), random.getstate()
+
+    def set(self) -> None:
+        """Put the generators back to these states."""
+        torch.set_rng_state(self._torch[0])
+        if len(self._torch) > 1:
+            torch.cuda.set_rng_state_all(self._torch[1:])
+        numpy.random.set_state(self._numpy)
+        random.setstate(self._python)
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Inside the block the generators go on from these states; afterwards they are as before the block."""
+        now = GlobalStates()
+        self.set()
+        try:
+            yield
+        finally:
+            now.set()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GlobalStates):
+            return NotImplemented
+        both = zip(self._torch, other._torch, strict=True)
+        numpys = zip(self._numpy, other._numpy, strict=True)
+        same = all(torch.equal(one, two) for one, two in both) and all(numpy.array_equal(one, two) for one, two in numpys)
+        return same and self._python == other._python
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators inside the block, and restore their states on exit.
+
+    Args:
+        seed: any integer of at most 64 bits.
+    """
+    before = GlobalStates()
+    try:
+        reseed(seed)
+        yield
+    finally:
+        before.set()
+
+
+def reseed(seed: int) -> None:
+    """Seed the global generators, for good."""
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed looks for every kind of device, at 30 times the price
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+    numpy.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextmanager
+def own_seeds_end_here() -> Iterator[None]:
+    """What a module does to torch's seed inside the block is undone after it.
+
+    A module that calls ``torch.manual_seed`` in its forward pass draws the same at every call. It must not make the draws of
+    those that come after it the same as well.
+    """
+    seed, state = torch.initial_seed(), torch.get_rng_state()
+    yield
+    if torch.initial_seed() != seed:
+        torch.set_rng_state(state)

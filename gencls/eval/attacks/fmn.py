@@ -1,0 +1,168 @@
+"""The fast minimum-norm attack."""
+
+import math
+from dataclasses import dataclass, field
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, branch, check_settings, select
+from gencls.eval.attack_model import AttackModel
+from gencls.eval.attacks.base import per_image, prepare, require, steepest
+from gencls.eval.attacks.linearisation import Closest
+from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
+from gencls.eval.attacks.starting_images import check_shape, repr_with_starts
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["FMN"]
+
+_LAST_STEP, _LAST_GAMMA = 0.01, 0.001
+"""What the cosines fall to: a share of the first step, and the last gamma."""
+
+_HALVINGS = 10
+"""Of the line from the image to the one it starts from, as in the paper."""
+
+
+@dataclass(frozen=True, eq=False)
+class FMN:
+    """Gradient steps in a ball whose radius follows the distance to the boundary.
+
+    With L(x) the label's score minus the best other, and delta* the smallest perturbation that was wrong so far,
+
+        epsilon = ||delta||_p + |L(x + delta)| / ||g||_q        while nothing was wrong (the boundary, linearised),
+        epsilon = (1 + gamma) epsilon                           where x + delta is right,
+        epsilon = min((1 - gamma) epsilon, ||delta*||_p)        where x + delta is wrong;
+        delta   = clip(project(delta - alpha g / ||g||_2, epsilon)),
+
+    and alpha and gamma fall along a cosine. As with the other attacks that minimise a distance, the nearest linearised
+    boundaries of the image are tried first, and the closest adversarial is refined at the end.
+
+    Source: Pintor et al. 2021, arXiv:2102.12827, Algorithm 1.
+
+    Attributes:
+        threat: L2 or Linf without epsilon; may be targeted.
+        steps: gradient steps per run.
+        restarts: runs; more than one make sense with ``starts`` or with smoothing.
+        first_step: alpha, the L2 length of the first step, in [0, 1] pixel units over the image.
+        gamma: share of the radius by which it changes at first.
+        starts: images (M, C, H, W) in [0, 1]. Each run begins at a random one of them, drawn to the boundary along the line to
+            the image, if its decision is another one; None begins at the image itself. Where an image's own gradient leads
+            nowhere, that of its start may lead on.
+        tries: images that are looked at in search of a start.
+        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
+            differentiated, all runs for each; 0 is the plain loss. See
+            :func:`gencls.eval.attacks.smoothing.smoothed_gradient`.
+        smoothing_draws: noisy images per gradient.
+    """
+
+    threat: ThreatModel
+    steps: int = 100
+    restarts: int = 1
+    first_step: float = 1.0
+    gamma: float = 0.05
+    starts: Tensor | None = None
+    tries: int = 20
+    smoothing: tuple[float, ...] = (0.0,)
+    smoothing_draws: int = 16
+    _repr: str = field(init=False, repr=False)
+    uses_gradients = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_settings(self)
+        require(self.threat, "FMN", minimal=True, targeted=True)
+        if min(self.steps, self.restarts, self.tries) < 1 or self.first_step <= 0 or not _LAST_GAMMA <= self.gamma < 1:
+            raise GenclsError(
+                f"FMN: expected steps, restarts and tries >= 1, first_step > 0 and {_LAST_GAMMA} <= gamma < 1, "
+                f"got {self.steps}, {self.restarts}, {self.tries}, {self.first_step} and {self.gamma}"
+            )
+        check_smoothing("FMN", self.smoothing, self.smoothing_draws)
+        object.__setattr__(self, "_repr", repr_with_starts(self, self.starts))
+
+    def __repr__(self) -> str:
+        """With the content of the starts, which keys the cells of a study."""
+        return self._repr
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """One gradient per step and noisy image, the looks in search of a start, and those of the linearisations."""
+        forwards, backwards = descents(self.steps, self.smoothing, self.smoothing_draws)
+        looks = 0 if self.starts is None else (self.tries + _HALVINGS) * len(self.smoothing)
+        return self.restarts * (forwards + looks) + 8, self.restarts * backwards + 10
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Attack; see :class:`Attack`."""
+        model = prepare(model, images, labels)
+        check_shape("FMN", self.starts, images)
+        closest = Closest(model, images, labels, self.threat)
+        closest.cross()
+        for number, (sigma, _) in enumerate(product(self.smoothing, range(self.restarts))):
+            rows = closest.open
+            if len(rows):
+                with branch(rows, [number] * len(rows)):
+                    self._descend(model, closest, rows, sigma)
+        return closest.refine()
+
+    def _descend(self, model: AttackModel, closest: Closest, rows: Tensor, sigma: float) -> None:
+        """One run of some samples; the random streams are theirs."""
+        clean, labels, targeted = closest.clean[rows], closest.labels[rows], self.threat.targeted
+        farthest = self._length(torch.maximum(clean, 1 - clean))  # no image of [0, 1] is farther away
+        radius, best = farthest, torch.full_like(farthest, torch.inf)
+        change = self._first(model, clean, labels) - clean
+        for step in range(self.steps):
+            response = smoothed_look(
+                model,
+                clean + change,
+                labels,
+                lambda draws, y: -model.shortfall(draws, y, targeted=targeted),
+                sigma=sigma,
+                count=self.smoothing_draws,
+                targeted=targeted,
+            )
+            reached, gradient = response.reached, response.gradient
+            closest.offer(rows, clean + change, reached)
+            length = self._length(change)
+            best = length.minimum(best).where(reached, best)
+            fall = (1 + math.cos(math.pi * step / self.steps)) / 2
+            gamma = _LAST_GAMMA + (self.gamma - _LAST_GAMMA) * fall
+            outside = (radius * (1 + gamma)).where(best.isfinite(), length + self._to_boundary(response.margin, gradient))
+            radius = torch.where(reached, (radius * (1 - gamma)).minimum(best), outside).minimum(farthest)
+            alpha = self.first_step * (_LAST_STEP + (1 - _LAST_STEP) * fall)
+            change = self._onto_ball(change + alpha * steepest(gradient, "l2"), radius)
+            change = (clean + change).clamp_(0, 1) - clean
+
+    def _first(self, model: AttackModel, clean: Tensor, labels: Tensor) -> Tensor:
+        """Where a run begins: (N, C, H, W)."""
+        if self.starts is None:
+            return clean
+        first, open_ = clean.clone(), torch.arange(len(clean), device=clean.device)
+        for _ in range(self.tries):
+            with select(open_):
+                drawn = torch.randint(len(self.starts), (len(open_),)).to(self.starts.device)
+                candidates = self.starts[drawn].to(clean)
+                hit = model.look(candidates, labels[open_], targeted=self.threat.targeted).reached
+            first[open_[hit]], open_ = candidates[hit], open_[~hit]
+            if not len(open_):
+                break
+        low, high = torch.zeros_like(labels, dtype=clean.dtype), torch.ones_like(labels, dtype=clean.dtype)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            hit = model.look(torch.lerp(clean, first, per_image(middle)), labels, targeted=self.threat.targeted).reached
+            low, high = low.where(hit, middle), middle.where(hit, high)
+        return torch.lerp(clean, first, per_image(high))
+
+    def _length(self, change: Tensor) -> Tensor:
+        flat = change.flatten(1)
+        return flat.abs().amax(dim=1) if self.threat.norm == "linf" else flat.norm(dim=1)
+
+    def _to_boundary(self, missing: Tensor, gradient: Tensor) -> Tensor:
+        """Distance (N,) to the linearised boundary; infinite where the gradient is zero."""
+        flat = gradient.flatten(1).double()
+        dual = flat.abs().sum(dim=1) if self.threat.norm == "linf" else flat.norm(dim=1)
+        return (missing.abs() / dual).where(dual > 0, torch.inf).to(gradient.dtype)
+
+    def _onto_ball(self, change: Tensor, radius: Tensor) -> Tensor:
+        if self.threat.norm == "linf":
+            return change.clamp(-per_image(radius), per_image(radius))
+        return change * per_image((radius / self._length(change).clamp_min(1e-12)).clamp_max(1.0))

@@ -1,0 +1,242 @@
+"""Random, stateful and batch-dependent defenses of strangers: each is judged rightly, or refused in words."""
+
+import pandas as pd
+import pytest
+import torch
+
+from gencls.core import GenclsError
+from gencls.defenses import PlainClassifier
+from gencls.eval import PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, evaluate
+from gencls.eval.doctor import diagnose
+from gencls.eval.doctor.patient import Effort, Patient
+from gencls.eval.doctor.randomness import check_company, check_randomness
+from gencls.eval.probe import observe
+from gencls.eval.statistics import wilson
+from tests.strangers import defenses as strangers
+
+COUNT, DRAWS = 6, 8
+NOISE = {"noise": GaussianNoiseAttack(ThreatModel("linf", 0.1), tries=1)}
+
+SHARED = {
+    **{f"resize, {source}": lambda source=source: strangers.ResizeAndPad(source) for source in strangers.SOURCES},
+    "one of five": strangers.OneOfFive,
+    "rotation": strangers.RandomRotation,
+    "partly shared": strangers.PartlyShared,
+}
+UNKEYED = {
+    "own generator": strangers.OwnGenerator,
+    "own numpy": strangers.OwnNumpy,
+    "counter": strangers.Counter,
+    "clock": strangers.Clock,
+}
+FIXED = {
+    "seeds itself": strangers.SeedsItself,
+    "seeds itself per row": strangers.SeedsItselfPerRow,
+    "seeds numpy": strangers.SeedsNumpy,
+    "draws for nothing": strangers.DrawsForNothing,
+}
+COMPANY = {
+    "batch norm": strangers.BatchNormOfTheBatch,
+    "no running statistics": strangers.NoRunningStatistics,
+    "attention": strangers.AttentionAcross,
+    "ranks": strangers.RanksAcross,
+    "mean": strangers.MeanOfTheBatch,
+}
+
+
+@pytest.fixture(scope="module")
+def samples():
+    source = torch.Generator().manual_seed(5)
+    images = torch.rand(COUNT, 1, 8, 8, generator=source)
+    return images, strangers.small_cnn()(images).argmax(dim=1)
+
+
+def declared(make):
+    return PlainClassifier(make(), 4, stochastic=True).eval()
+
+
+@torch.no_grad()
+def truth(defense, images, labels, count=300):
+    """Fraction of right decisions over separate forwards, per image."""
+    right = sum((defense(images).argmax(dim=1) == labels).double() for _ in range(count))
+    return right / count
+
+
+def in_shards(defense, samples, size, **settings):
+    batches = list(zip(*(part.split(size) for part in samples), strict=True))
+    return evaluate(
+        defense, settings.pop("attacks", NOISE), batches, judge_draws=DRAWS, most_draws=DRAWS, eot_samples=4, **settings
+    ).records
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_a_draw_that_serves_the_whole_batch_is_one_draw(kind, samples):
+    """The judge's draws are independent: rates agree with separate forwards, and do not depend on the shards."""
+    defense = declared(SHARED[kind])
+    assert observe(defense, samples[0]).shared_draws
+    expected = truth(defense, *samples)
+    tables = {size: in_shards(defense, samples, size).set_index("sample_hash") for size in (1, 4, COUNT)}
+    rates = pd.DataFrame({size: table["clean_correct"] for size, table in tables.items()})
+    assert (rates.nunique(axis=1) == 1).all()  # draws are keyed by sample and number, whichever batch they are in
+    found = torch.tensor(tables[COUNT]["clean_correct"].to_numpy())
+    # The mean over images lies within four standard errors of independent draws.
+    error = (expected * (1 - expected) * (1 / DRAWS + 1 / 300)).sum().sqrt() / COUNT
+    assert abs(found.mean() - expected.mean()) <= 4 * error + 1e-9
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_a_gradient_of_shared_draws_has_as_many_draws_as_it_says(kind, samples):
+    calls = []
+    defense = declared(SHARED[kind])
+    defense.network.register_forward_hook(lambda module, given, out: calls.append(len(given[0])))
+    records = in_shards(defense, samples, COUNT, attacks={"pgd": PGD(ThreatModel("linf", 0.1), steps=1)})
+    batches = [size for size in calls if size == COUNT]
+    assert len(batches) >= 4 * 2  # a gradient and a last look, of four draws each
+    assert (records["attack_draws"] == 4).all()
+
+
+@pytest.mark.parametrize("kind", [*SHARED, *UNKEYED])
+def test_undeclared_randomness_is_refused(kind, samples, tmp_path):
+    make = {**SHARED, **UNKEYED}[kind]
+    for seed in range(3):
+        with pytest.raises(GenclsError, match="stochastic"):
+            evaluate(make(), NOISE, [samples], seed=seed)
+    with pytest.raises(GenclsError, match="stochastic"):
+        Study(tmp_path / "study", defenses={kind: make()}, attacks=NOISE, images=samples[0], labels=samples[1])
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("kind", UNKEYED)
+def test_randomness_that_no_seed_reaches_is_named_in_the_row(kind, samples):
+    records = in_shards(declared(UNKEYED[kind]), samples, COUNT)
+    assert records["warnings"].str.contains("cannot be repeated").all()
+
+
+@pytest.mark.parametrize("kind", ["resize, numpy", "resize, python", "resize, torch randperm"])
+def test_global_generators_are_keyed_and_put_back(kind, samples):
+    """Two evaluations agree whatever was drawn between them, and a user's own numbers go on as if nothing had happened."""
+    import random
+
+    import numpy as np
+
+    np.random.seed(1)
+    random.seed(1)
+    torch.manual_seed(1)
+    expected = np.random.rand(), random.random(), torch.rand(1).item()
+    np.random.seed(1)
+    random.seed(1)
+    torch.manual_seed(1)
+    first = in_shards(declared(SHARED[kind]), samples, COUNT)
+    assert (np.random.rand(), random.random(), torch.rand(1).item()) == expected
+    second = in_shards(declared(SHARED[kind]), samples, COUNT)
+    assert first["predictions"].tolist() == second["predictions"].tolist()
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_what_seeds_itself_is_deterministic(kind, samples):
+    images, _ = samples
+    defense = FIXED[kind]()
+    with torch.no_grad():
+        labels = torch.cat([defense(image.unsqueeze(0)) for image in images]).argmax(dim=1)
+    for size in (1, 4, COUNT):
+        records = in_shards(defense, (images, labels), size)
+        assert (records["clean_correct"] == 1.0).all()
+        assert (records["draws"] == 1).all()
+
+
+def test_a_module_that_seeds_torch_does_not_fix_the_draws_of_an_attack(samples):
+    images, _ = samples
+    defense = strangers.SeedsItself()
+    labels = defense(images).argmax(dim=1)
+    threat = ThreatModel("linf", 1e-4)  # nothing breaks, so that every try is made
+    seen = []
+    defense.register_forward_hook(lambda module, given, out: seen.append(given[0].clone()))
+    evaluate(defense, {"noise": GaussianNoiseAttack(threat, tries=3)}, [(images, labels)])
+    tries = [given for given in seen if len(given) == COUNT and not torch.equal(given, images)]
+    assert len({tuple(given.flatten().tolist()) for given in tries}) >= 3
+
+
+@pytest.mark.parametrize("kind", COMPANY)
+def test_scores_that_depend_on_the_batch_are_refused_or_asked_alone(kind, samples):
+    images, _ = samples
+    with pytest.raises(GenclsError, match="depend on one image only"):
+        evaluate(COMPANY[kind](), NOISE, [samples])
+    defense = PlainClassifier(COMPANY[kind](), 4, batch_dependent=True).eval()
+    with torch.no_grad():
+        labels = torch.cat([defense(image.unsqueeze(0)) for image in images]).argmax(dim=1)
+    tables = [in_shards(defense, (images, labels), size).set_index("sample_hash") for size in (1, 4, COUNT)]
+    for table in tables:
+        assert (table["clean_correct"] == 1.0).all()
+        assert table["correct"].equals(tables[0]["correct"])
+
+
+def test_a_defense_that_changes_its_input_is_refused(samples):
+    with pytest.raises(GenclsError, match=r"write x = x - mean"):
+        evaluate(strangers.InPlace(), NOISE, [samples])
+
+
+def test_a_state_that_shows_only_later_is_refused(samples):
+    with pytest.raises(GenclsError, match="keeps a state|stochastic"):
+        in_shards(strangers.LateCounter(), samples, 1)
+
+
+def test_randomness_that_a_handful_does_not_show_is_refused(samples):
+    images, labels = samples
+    images = images.clone()
+    images[:, :, 0, 0] = torch.where(torch.arange(COUNT) > 3, 1.0, 0.2).view(-1, 1)
+    with pytest.raises(GenclsError, match="stochastic"):
+        evaluate(strangers.SometimesRandom(), NOISE, [(images, labels)])
+
+
+def patient(defense, samples, seed=0):
+    """As the doctor sees it, after the first look."""
+    protocol = Protocol(eot_samples=4, seed=seed)
+    return Patient.of(defense, *samples, ThreatModel("linf", 0.2), protocol).observed()
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_the_doctor_names_shared_draws(kind, samples):
+    found = check_randomness(patient(declared(SHARED[kind]), samples))
+    assert found.status == "note"
+    assert found.finding.startswith("one draw serves the whole batch")
+
+
+@pytest.mark.parametrize("kind", [*SHARED, *UNKEYED])
+def test_the_doctor_sees_undeclared_randomness(kind, samples):
+    make = {**SHARED, **UNKEYED}[kind]
+    for seed in range(20):  # one network of five is the same in two calls every fifth time
+        assert check_randomness(patient(make(), samples, seed)).status == "fail"
+
+
+@pytest.mark.parametrize("kind", COMPANY)
+def test_the_doctor_sees_the_rest_of_the_batch(kind, samples):
+    assert check_company(patient(COMPANY[kind](), samples)).status == "fail"
+    assert check_company(patient(PlainClassifier(COMPANY[kind](), 4, batch_dependent=True).eval(), samples)).status == "note"
+
+
+def test_the_doctor_examines_a_defense_of_shared_draws_to_the_end(samples):
+    effort = Effort("tiny", images=3, probes=2, directions=1, steps=2, few_steps=1, far_steps=2, queries=2, tries=1)
+    found = diagnose(declared(strangers.OneOfFive), *samples, epsilon=0.2, eot_samples=2, effort=effort)
+    assert {"randomness", "rest of the batch", "finite differences", "unbounded attack"} <= {each.name for each in found.checks}
+    (differences,) = (each for each in found.checks if each.name == "finite differences")
+    assert differences.status == "ok"  # with the same draws on both sides, gradient and differences agree
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["resize, torch randint", "one of five", "rotation"])
+def test_the_interval_contains_the_truth(kind, samples):
+    """In at least 93 of 100 runs, on clean images and on adversarial ones; the truth is that of 10,000 separate forwards."""
+    defense = declared(SHARED[kind])
+    source = torch.Generator().manual_seed(9)
+    images = torch.rand(30, 1, 8, 8, generator=source)
+    labels = strangers.small_cnn()(images).argmax(dim=1)
+    noisy = (images + 0.2 * torch.randn(images.shape, generator=source)).clamp(0, 1)
+    held = {"clean": 0, "adversarial": 0}
+    for name, given in (("clean", images), ("adversarial", noisy)):
+        expected = float(truth(defense, given, labels, 10_000).mean())
+        for run in range(100):
+            shard = (1, 7, 30)[run % 3]
+            records = in_shards(defense, (given, labels), shard, seed=run)
+            low, high = wilson(records["clean_correct"].mean() * 30, 30)
+            held[name] += low <= expected <= high
+    assert min(held.values()) >= 93, held
