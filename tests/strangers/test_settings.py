@@ -18,7 +18,17 @@ from tests.toys import small_cnn
 
 L2, BALL = ThreatModel("l2"), ThreatModel("linf", 0.1)
 
-EFFORT = {"images": 1, "probes": 1, "directions": 1, "steps": 1, "few_steps": 1, "far_steps": 1, "queries": 1, "tries": 1, "smoothing": 1}
+EFFORT = {
+    "images": 1,
+    "probes": 1,
+    "directions": 1,
+    "steps": 1,
+    "few_steps": 1,
+    "far_steps": 1,
+    "queries": 1,
+    "tries": 1,
+    "smoothing": 1,
+}
 
 # what is built, and the message
 REFUSED = {

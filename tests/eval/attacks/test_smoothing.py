@@ -6,8 +6,8 @@ from torch import nn
 
 from gencls.core import GenclsError, keyed
 from gencls.eval import APGD, DDN, FMN, PGD, AttackModel, ThreatModel
-from gencls.eval.margins import margin
 from gencls.eval.attacks.smoothing import smoothed_gradient, smoothed_look
+from gencls.eval.margins import margin
 from tests.toys import Linear, NoisyLogits, small_cnn
 
 L2 = ThreatModel("l2", 0.5)
