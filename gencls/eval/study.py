@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gencls import __version__
-from gencls.core import GenclsError, check_images, check_labels, fingerprint
+from gencls.core import GenclsError, check_images, check_labels, key_of
 from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, check_defense, gradient_modes, run_cell
 from gencls.eval.fingerprint import sample_hashes
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = ["Study"]
+
+_OF_CODE = ("version", "attacks", "cells")
+"""Settings that depend on the code: the text of an attack may, its key in ``attack_keys`` does not."""
 
 
 class Study:
@@ -80,7 +83,7 @@ class Study:
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, a defense that does not take these images, has too few
-                classes or declares none of the modes, or a folder that holds something else.
+                classes, declares none of the modes or holds what a key cannot see into, or a folder that holds something else.
         """
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
@@ -100,9 +103,12 @@ class Study:
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
+        # Before anything is asked: a module may keep what it has computed once.
+        self._defense_keys = {name: key_of(defense, f"defense {name}") for name, defense in self.defenses.items()}
+        self._attack_keys = {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
+        self._code = key_of((run_cell, Protocol), "gencls").whole
         for defense in self.defenses.values():  # before the folder is claimed
             check_defense(defense, images[:1], labels)
-        self._fingerprints = {name: fingerprint(defense) for name, defense in self.defenses.items()}
         self._claim_folder()
 
     def cells(self) -> list[StudyCell]:
@@ -193,9 +199,9 @@ class Study:
     def _key(self, defense: str, attack: str, mode: str, seed: int, first: int) -> str:
         content = (
             FORMAT,
-            __version__,
-            self._fingerprints[defense],
-            repr(self.attacks[attack]),
+            self._code,
+            self._defense_keys[defense].whole,
+            self._attack_keys[attack].whole,
             mode,
             _content(replace(self.protocol, seed=seed)),
             self.hashes[first : first + self.shard_size],
@@ -206,8 +212,9 @@ class Study:
         return {
             "format": FORMAT,
             "version": __version__,
-            "defenses": self._fingerprints,
+            "defenses": {name: key.content for name, key in self._defense_keys.items()},
             "attacks": {name: repr(attack) for name, attack in self.attacks.items()},
+            "attack_keys": {name: key.content for name, key in self._attack_keys.items()},
             "protocol": {k: v for k, v in _content(self.protocol).items() if k != "seed"},
             "modes": None if self.modes is None else list(self.modes),
             "seeds": list(self.seeds),
@@ -245,10 +252,14 @@ class Study:
 
     def _compare(self, settings: dict[str, Any]) -> None:
         found = read_study(self.folder)
-        different = [key for key in settings if found.get(key) != settings[key] and key != "cells"]
+        different = [key for key in settings if found.get(key) != settings[key] and key not in _OF_CODE]
         if different:
-            details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
+            shown = ["attacks" if key == "attack_keys" else key for key in different]  # what a reader understands
+            details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in shown)
             raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
+        if found["cells"] != settings["cells"]:  # other code makes other cells of the same study; the old files are not read
+            now = json.dumps({**found, **{key: settings[key] for key in _OF_CODE}}, indent=2) + "\n"
+            atomically(self.folder / SETTINGS, lambda path: path.write_text(now))
 
 
 def _content(protocol: Protocol) -> dict[str, Any]:

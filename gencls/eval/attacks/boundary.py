@@ -1,15 +1,14 @@
 """The Boundary attack: a walk along the decision boundary, from decisions alone."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, check_images, select, stream_seed
+from gencls.core import GenclsError, check_images, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require
-from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["Boundary"]
@@ -56,7 +55,6 @@ class Boundary:
     sphere_step: float = 0.01
     source_step: float = 0.01
     converged: float = 1e-6
-    _key: str = field(init=False, repr=False)
     uses_gradients = False
 
     def __post_init__(self) -> None:
@@ -67,15 +65,13 @@ class Boundary:
                 "Boundary: expected queries >= 1, tries >= 1 and steps above converged > 0, got "
                 f"{self.queries}, {self.tries}, {self.sphere_step}, {self.source_step} and {self.converged}"
             )
-        key = "None"
         if self.starts is not None:
             check_images(self.starts, name="Boundary starts")
-            key = f"{len(self.starts)} images:{stream_seed(*sample_hashes(self.starts, torch.zeros(len(self.starts)))):x}"
-        object.__setattr__(self, "_key", key)
 
     def __repr__(self) -> str:
-        """With the content of the starts, which keys the cells of a study."""
-        settings = {item.name: getattr(self, item.name) for item in fields(self) if item.repr} | {"starts": self._key}
+        """With the number of the starts."""
+        settings = {item.name: getattr(self, item.name) for item in fields(self)}
+        settings["starts"] = None if self.starts is None else f"{len(self.starts)} images"
         return f"Boundary({', '.join(f'{name}={value}' for name, value in settings.items())})"
 
     @property
