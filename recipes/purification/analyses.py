@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gencls.core import Defense, GenclsError, MultiLatentModel, draws, fingerprint, forward_draws, keyed, stream_seed
+from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, key_of, keyed, stream_seed
 from gencls.defenses import AlphaSearch, learn_alphas
 from gencls.eval.study_folder import atomically
 from recipes.purification.runs import Run
@@ -166,7 +166,7 @@ def known_clean_accuracy(run: Run, name: str) -> CleanAccuracy | None:
 
 
 def _clean_path(run: Run, name: str, defense: Defense) -> Path:
-    return run.out / "clean" / f"{slug(name)}-{fingerprint(defense)}-{run.budget.clean}-{run.budget.eot}.json"
+    return run.out / "clean" / f"{slug(name)}-{key_of((defense, _scores), name).whole}-{run.budget.clean}-{run.budget.eot}.json"
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from gencls.core import Defense, fingerprint, keyed, stream_seed
-from gencls.eval import Study
+from gencls.core import Defense, key_of, keyed, stream_seed
+from gencls.eval import Study, diagnose
 from gencls.eval.study_folder import atomically
 from recipes import diagnoses
 from recipes.jobs import Job, compute, predict
@@ -140,7 +140,7 @@ def certified(run: Run) -> dict[str, Any] | None:
 
 def _certificates_path(run: Run) -> Path:
     """The name knows the weights."""
-    name = f"{fingerprint(run.smoothed())}-{run.budget.certified}-{run.budget.noises}.json"
+    name = f"{key_of(run.smoothed(), 'smoothed').whole}-{run.budget.certified}-{run.budget.noises}.json"
     return run.out / "certificates" / name
 
 
@@ -167,4 +167,4 @@ def examined(run: Run, variant: Variant) -> dict[str, Any] | None:
 
 
 def _doctor_path(run: Run, variant: Variant) -> Path:
-    return run.out / "doctor" / f"{variant.key}-{fingerprint(variant.defense(run))}.json"
+    return run.out / "doctor" / f"{variant.key}-{key_of((variant.defense(run), diagnose), variant.key).whole}.json"
