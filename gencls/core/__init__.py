@@ -13,7 +13,9 @@ from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, Multi
 from gencls.core.generators import seeded
 from gencls.core.inference import minimize
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
+from gencls.core.settings import check_settings, checked
 from gencls.core.surrogate import BPDA, EoT, Unrolled
+from gencls.core.wrappers import declared, surrogates_of
 
 __all__ = [
     "BPDA",
@@ -35,7 +37,10 @@ __all__ = [
     "check_eval_mode",
     "check_images",
     "check_labels",
+    "check_settings",
     "check_sigma",
+    "checked",
+    "declared",
     "draws",
     "find_device",
     "fingerprint",
@@ -48,4 +53,5 @@ __all__ = [
     "seeded",
     "select",
     "stream_seed",
+    "surrogates_of",
 ]

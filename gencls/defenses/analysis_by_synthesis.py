@@ -23,6 +23,8 @@ from gencls.core import (
     GenclsError,
     ImageDistance,
     Latents,
+    check_settings,
+    checked,
     minimize,
     select,
 )
@@ -43,7 +45,8 @@ class Ball:
 
     def __post_init__(self) -> None:
         """Check the value."""
-        if not self.radius > 0:
+        check_settings(self)
+        if self.radius <= 0:
             raise GenclsError(f"Ball: expected radius > 0, got {self.radius}")
 
     def __call__(self, latents: Latents) -> Latents:
@@ -64,6 +67,7 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
     built: where it starts is part of its state.
     """
 
+    @checked
     def __init__(
         self,
         generator: ClassConditionalGenerator,
@@ -112,11 +116,11 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         """
         super().__init__()
         if weight < 0 or steps < 0 or lr <= 0:
-            raise GenclsError(f"expected weight >= 0, steps >= 0, lr > 0, got weight={weight}, steps={steps}, lr={lr}")
+            raise GenclsError(f"AnalysisBySynthesis: expected weight >= 0, steps >= 0, lr > 0, got {weight}, {steps}, {lr}")
         if start_std <= 0 or samples < 1:
-            raise GenclsError(f"expected start_std > 0 and samples >= 1, got start_std={start_std}, samples={samples}")
+            raise GenclsError(f"AnalysisBySynthesis: expected start_std > 0 and samples >= 1, got {start_std}, {samples}")
         if warm_steps is not None and warm_steps < 1:
-            raise GenclsError(f"expected warm_steps >= 1 or None, got {warm_steps}")
+            raise GenclsError(f"AnalysisBySynthesis: expected warm_steps >= 1 or None, got {warm_steps}")
         self.generator = generator.requires_grad_(False)  # inference must not collect gradients of the parameters
         self.start = start
         self.proposals = nn.ModuleList(proposals)

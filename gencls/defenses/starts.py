@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gencls.core import ClassConditionalGenerator, GenclsError, Latents, seeded
+from gencls.core import ClassConditionalGenerator, GenclsError, Latents, checked, seeded
 
 __all__ = ["EncoderStart", "RandomStarts"]
 
@@ -19,6 +19,7 @@ class RandomStarts(nn.Module):
 
     codes: Tensor
 
+    @checked
     def __init__(
         self, generator: ClassConditionalGenerator, regularizer: nn.Module, weight: float, *, count: int, seed: int
     ) -> None:
@@ -94,6 +95,7 @@ class RandomStarts(nn.Module):
 class EncoderStart(nn.Module):
     """The encoder's Q(z | x) as a candidate: "we also include the encoder's output" (thesis, section 2.2)."""
 
+    @checked
     def __init__(self, encoder: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
         """Take the encoder of all classes.
 

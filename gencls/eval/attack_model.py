@@ -10,12 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import EoT, GenclsError, forward_draws, repeated
+from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
 from gencls.core.generators import own_seeds_end_here
 from gencls.core.surrogate import Reduce
 from gencls.eval.margins import mean_shortfall, shortfall
 
-__all__ = ["AttackModel", "Calibrated", "Loss", "Metered", "Response", "calibrate", "frozen", "score_gap"]
+__all__ = [
+    "AttackModel",
+    "Calibrated",
+    "Loss",
+    "Metered",
+    "Response",
+    "calibrate",
+    "frozen",
+    "resolution",
+    "score_gap",
+]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Scores of the draws (N, S, K) and labels (N,) -> (N,), to be increased by the attack."""
@@ -41,6 +51,20 @@ def calibrate(scores: Tensor) -> Tensor:
     fixed = scores.detach()
     best = fixed.amax(dim=-1, keepdim=True)
     return (scores - best) * (_NATS / _gap(fixed, best))
+
+
+def resolution(draws: Tensor) -> Tensor:
+    """The smallest difference that scores of a sample can have: (N, S, K), float64 -> (N,).
+
+    Scores with a large offset are coarse: around 1e6, scores in float32 differ by 1/16 or not at all. Here they are float64
+    already. Their bits still tell the type in which they were computed, also half precision that was cast at the end.
+    """
+    finest = torch.finfo(torch.float64).eps
+    share = draws.new_full(draws.shape[:1], finest)
+    for kind in (torch.float32, torch.float16, torch.bfloat16):
+        exact = (draws.to(kind).double() == draws).flatten(1).all(dim=1)
+        share = share.where(~exact, torch.finfo(kind).eps)
+    return share * draws.abs().amax(dim=(1, 2))
 
 
 class Calibrated(nn.Module):
@@ -146,6 +170,7 @@ class AttackModel(nn.Module):
     Success is never judged on it; see :mod:`gencls.eval.judge`.
     """
 
+    @checked
     def __init__(
         self,
         surrogate: nn.Module,
@@ -174,7 +199,7 @@ class AttackModel(nn.Module):
         self.eot = EoT(self.meter, samples, reduce=reduce, chunk=chunk)
         self.max_rows = max_rows
         self.common_draws = common_draws
-        self.stochastic = (samples > 1 or bool(getattr(surrogate, "stochastic", False))) if stochastic is None else stochastic
+        self.stochastic = (samples > 1 or declared(surrogate, "stochastic")) if stochastic is None else stochastic
 
     @classmethod
     def of(cls, model: nn.Module) -> "AttackModel":
@@ -218,6 +243,11 @@ class AttackModel(nn.Module):
         if self.stochastic:
             return mean_shortfall(draws, labels, targets=targets, targeted=targeted)
         return shortfall(self.mean_scores(draws), labels, targets=targets, targeted=targeted)
+
+    def resolution(self, draws: Tensor) -> Tensor:
+        """The resolution of the scores of the draws (N, S, K), in the unit of their mean: (N,); see :func:`resolution`."""
+        unit = resolution(draws)
+        return unit if self.eot.reduce == "logits" else unit * (_NATS / score_gap(draws).amin(dim=(1, 2)))
 
     def cross_entropy(self, draws: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy (N,) of the draws' mean scores, (N, S, K), calibrated; for ``reduce="loss"`` its mean over draws."""

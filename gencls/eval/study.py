@@ -21,13 +21,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gencls import __version__
-from gencls.core import GenclsError, check_images, check_labels, fingerprint
+from gencls.core import GenclsError, check_images, check_labels, checked, fingerprint
 from gencls.core.files import atomically, held, remove_dead, remove_leftovers, write_sealed
 from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, gradient_modes, probe_defense, run_cell
 from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
+from gencls.eval.records import check_names
 from gencls.eval.study_folder import (
     FORMAT,
     RESULTS,
@@ -54,6 +55,7 @@ _OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
 class Study:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder."""
 
+    @checked
     def __init__(
         self,
         folder: str | Path,
@@ -84,7 +86,8 @@ class Study:
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, a defense that does not take these images, has too few
-                classes or declares none of the modes, or a folder that holds something else.
+                classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables have for
+                something else, or a folder that holds something else.
         """
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
@@ -93,6 +96,9 @@ class Study:
                 "study: expected at least one defense, attack and seed and shard_size >= 1, "
                 f"got {len(defenses)}, {len(attacks)}, {len(seeds)} and {shard_size}"
             )
+        check_names([*defenses, *attacks], "study")
+        for settings in attacks.values():
+            settings.threat.check_reach(images)
         self.folder = Path(folder)
         self.defenses, self.attacks = dict(defenses), dict(attacks)
         self.images, self.labels = images, labels

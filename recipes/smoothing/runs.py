@@ -158,9 +158,9 @@ class Run:
         """Numbers of so many images, or of all."""
         return range(min(count, len(self.data.images)))
 
-    def minimal(self) -> DDN:
-        """The attack on randomized smoothing."""
-        return DDN(ThreatModel("l2"), steps=self.budget.minimal)
+    def minimal(self, *, smoothing: tuple[float, ...] = (0.0,)) -> DDN:
+        """The attack on randomized smoothing, along gradients that are smoothed once more with these deviations."""
+        return DDN(ThreatModel("l2"), steps=self.budget.minimal, smoothing=smoothing)
 
     def study(self, folder: str, name: str, defense: Defense, attacks: Mapping[str, Attack], rows: Sequence[int]) -> Study:
         """The study of one defense, on the images with these numbers."""

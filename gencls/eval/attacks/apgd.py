@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attack_model import AttackModel, Loss, calibrate, score_gap
 from gencls.eval.attacks.base import prepare, project, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
@@ -60,15 +60,13 @@ class APGD:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "APGD")
         if self.steps < 1 or self.restarts < 1 or self.targets < 1:
             raise GenclsError(
                 "APGD: expected steps >= 1, restarts >= 1 and targets >= 1, "
                 f"got {self.steps}, {self.restarts} and {self.targets}"
             )
-        losses = get_args(APGD.__annotations__["loss"])
-        if self.loss not in losses:
-            raise GenclsError(f"APGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
         check_smoothing("APGD", self.smoothing, self.smoothing_draws)
 
     @property
@@ -82,7 +80,7 @@ class APGD:
         """Attack; see :class:`Attack`."""
         from gencls.eval.attacks import pyautoattack_attacks
 
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         with torch.no_grad():
             clean = model.mean_scores(model.per_draw(images))
         others = others_of(clean, labels, self.targets if "targeted" in self.loss else 1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attack_model import AttackModel, score_gap
 from gencls.eval.attacks.base import per_image, prepare, require, steepest, taken
 from gencls.eval.attacks.linearisation import Closest
@@ -47,6 +47,7 @@ class CarliniWagner:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "CarliniWagner", minimal=True, targeted=True, norms=["l2"])
         if min(self.searches, self.steps, self.patience or 1) < 1:
             raise GenclsError(
@@ -111,6 +112,7 @@ class RestartedCarliniWagner:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "RestartedCarliniWagner", minimal=True, norms=["l2"])
         if min(self.restarts, self.steps, self.window) < 1:
             raise GenclsError(
@@ -236,7 +238,8 @@ class _Search:
         reached = response.reached & ((self.needed == 0) | (response.margin * rows.scale <= -self.needed))
         rows.won = rows.won | reached
         self.closest.offer(rows.sample, current, reached)
-        pull = (rows.constant * rows.scale * ((hinge > 0) | ~response.reached)).to(change.dtype)
+        # Also at a tie of coarse scores.
+        pull = (rows.constant * rows.scale * ((hinge >= 0) | ~response.reached)).to(change.dtype)
         gradient = (2 * change - per_image(pull) * response.gradient).mul_(1 - tanh.square()).mul_(0.5)
         if clip:
             gradient = _clip(gradient)

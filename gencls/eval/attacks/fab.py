@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.apgd import others_of
 from gencls.eval.attacks.base import per_image, prepare, require
 from gencls.eval.threat import ThreatModel
@@ -46,6 +46,7 @@ class FAB:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(replace(self.threat, epsilon=None), "FAB", minimal=True)
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:
             raise GenclsError(

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, branch, select
+from gencls.core import GenclsError, branch, check_settings, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require, steepest
 from gencls.eval.attacks.linearisation import Closest
@@ -70,6 +70,7 @@ class FMN:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "FMN", minimal=True, targeted=True)
         if min(self.steps, self.restarts, self.tries) < 1 or self.first_step <= 0 or not _LAST_GAMMA <= self.gamma < 1:
             raise GenclsError(

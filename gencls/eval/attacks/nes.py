@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, branch
+from gencls.core import GenclsError, branch, check_settings, checked
 from gencls.core.rng import repeatable
 from gencls.eval.attack_model import AttackModel, Loss, Response
 from gencls.eval.attacks.base import per_image, prepare
@@ -46,9 +46,8 @@ class NES:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         _check(self.samples, self.sigma)
-        if self.loss not in ("cross-entropy", "margin"):
-            raise GenclsError(f"NES: expected a loss among cross-entropy, margin, got {self.loss!r}")
         self._descent()
 
     @property
@@ -58,7 +57,9 @@ class NES:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        return self._descent()(_Estimated(prepare(model, images, labels), self.samples, self.sigma), images, labels)
+        return self._descent()(
+            _Estimated(prepare(model, images, labels, self.threat), self.samples, self.sigma), images, labels
+        )
 
     def _descent(self) -> PGD:
         return PGD(self.threat, self.steps, self.restarts, self.step_size, self.random_start, self.loss)
@@ -86,6 +87,7 @@ class _Estimated(AttackModel):
 
 
 @torch.no_grad()
+@checked
 def estimate_gradient(
     model: nn.Module,
     images: Tensor,

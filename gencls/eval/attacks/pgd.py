@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, branch
+from gencls.core import GenclsError, branch, check_settings
 from gencls.eval.attack_model import AttackModel, Loss
 from gencls.eval.attacks.base import joined, per_image, prepare, project, random_start, require, steepest, taken
 from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
@@ -62,15 +62,13 @@ class PGD:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "PGD", targeted=self.loss != "multi-targeted")
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and self.step_size <= 0):
             raise GenclsError(
                 "PGD: expected steps >= 1, restarts >= 1 and step_size > 0, "
                 f"got {self.steps}, {self.restarts} and {self.step_size}"
             )
-        losses = get_args(PGD.__annotations__["loss"])
-        if self.loss not in losses:
-            raise GenclsError(f"PGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
         check_smoothing("PGD", self.smoothing, self.smoothing_draws)
 
     @property
@@ -81,7 +79,7 @@ class PGD:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        return _Run(self, prepare(model, images, labels), images, labels).result()
+        return _Run(self, prepare(model, images, labels, self.threat), images, labels).result()
 
 
 @dataclass

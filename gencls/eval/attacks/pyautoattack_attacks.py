@@ -14,7 +14,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor
 
 from gencls.core import select
-from gencls.eval.attack_model import AttackModel, Loss
+from gencls.eval.attack_model import AttackModel, Loss, resolution
 from gencls.eval.attacks.base import per_image
 from gencls.eval.attacks.smoothing import smoothed_gradient
 from gencls.eval.threat import Norm
@@ -156,18 +156,24 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
         return self.labels.where(~self.model.look(x, self.labels).reached, -1)
 
     def get_diff_logits_grads_batch(self, imgs: Tensor, la: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (N, J) and gradients (N, J, C, H, W) of the targets' scores minus the label's, each divided by its size."""
+        """Values (N, J) and gradients (N, J, C, H, W) of the targets' scores minus the label's, each divided by its size.
+
+        Projections go to where the target is ahead by two units of the scores' resolution: where coarse scores tie, the loop
+        would stand still.
+        """
         values, slopes = [], []
         images = imgs.detach().requires_grad_()
         with torch.enable_grad():
-            scores = self.model.mean_scores(self.model.per_draw(images))
+            draws = self.model.per_draw(images)
+            scores, looked = self.model.mean_scores(draws), draws.detach()
+            unit = resolution(looked) if self.model.eot.samples == 1 else self.model.resolution(looked)
             gaps = scores.gather(1, self.targets) - scores.gather(1, la.unsqueeze(1))
             for k in range(gaps.shape[1]):
                 gradient = self.model.gradient(gaps[:, k].sum(), images, keep_graph=k + 1 < gaps.shape[1])
                 largest = gradient.flatten(1).abs().amax(dim=1)
                 blind = largest == 0  # The loop would divide by 0; a plane through the iterate leaves it where it is.
                 size = largest.double().where(~blind, 1.0)
-                values.append((gaps[:, k].detach() / size).where(~blind, 0.0))
+                values.append(((gaps[:, k].detach() - 2 * unit) / size).where(~blind, 0.0))
                 slopes.append((gradient / per_image(size)).where(per_image(~blind), 1.0))
         # In float32: the library's projections assign to tensors of the images' type.
         return torch.stack(values, dim=1).float(), torch.stack(slopes, dim=1).float()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from gencls.core import Defense, GenclsError, check_eval_mode, fingerprint
+from gencls.core import GenclsError, check_eval_mode, declared, fingerprint, surrogates_of
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks.base import Attack, prepare
 from gencls.eval.fingerprint import device_of
@@ -59,9 +59,9 @@ class Transfer:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        target = prepare(model, images, labels)
-        surrogate = self.source.surrogate() if isinstance(self.source, Defense) else self.source
-        stochastic = bool(getattr(self.source, "stochastic", False))
+        target = prepare(model, images, labels, self.threat)
+        surrogate = next(iter(surrogates_of(self.source).values()))
+        stochastic = declared(self.source, "stochastic")
         # An attack model of the source's own: what is spent on it is not the target's cost.
         device = device_of(self.source) or images.device
         samples = target.eot.samples if stochastic else 1

@@ -7,6 +7,8 @@ The signs of gradient masking after Athalye, Carlini and Wagner 2018 (arXiv:1802
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +17,17 @@ from gencls.eval.attacks import PGD, Attack, GaussianNoiseAttack
 from gencls.eval.attacks.square import Square
 from gencls.eval.attacks.transfer import Transfer
 from gencls.eval.cell import Cell
-from gencls.eval.doctor.patient import Effort, Patient
+from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
 from gencls.eval.doctor.verdict import Check
 from gencls.eval.statistics import mcnemar
 from gencls.eval.threat import ThreatModel
 
-__all__ = ["Outcome", "broken", "check_attacks", "check_unbounded", "compared"]
+__all__ = ["Outcome", "broken", "check_attacks", "check_smoothed", "check_unbounded", "compared", "pgd"]
+
+LOSS: Final = "cross-entropy"
+
+pgd = partial(PGD, loss=LOSS)
+"""The attack by gradients, of which every check here speaks."""
 
 _LEVEL = 0.05
 
@@ -61,7 +68,7 @@ class Outcome:
 
 def broken(cells: Mapping[str, Cell]) -> tuple[Tensor, Tensor]:
     """(N,) bool, which samples an attack broke by majority in any gradient mode, and which were right before."""
-    per_mode = [~cell.verdict.decisions.majority_correct(cell.labels) for cell in cells.values()]
+    per_mode = [cell.verdict.broken(cell.labels) for cell in cells.values()]
     (cell, *_) = cells.values()
     return torch.stack(per_mode).any(dim=0), cell.clean.majority_correct(cell.labels)
 
@@ -90,7 +97,9 @@ def check_unbounded(cells: Mapping[str, Cell], threat: ThreatModel) -> Check:
     return Check("unbounded attack", "ok", "an attack without a bound breaks everything", evidence)
 
 
-def check_attacks(patient: Patient, effort: Effort, strong: Mapping[str, Cell], transfer_from: nn.Module | None) -> list[Check]:
+def check_attacks(
+    patient: Patient, effort: Effort, strong: Mapping[str, Cell], transfer_from: nn.Module | None, mode: str
+) -> list[Check]:
     """Pairs of attacks of which one must not be weaker than the other.
 
     Args:
@@ -98,29 +107,62 @@ def check_attacks(patient: Patient, effort: Effort, strong: Mapping[str, Cell], 
         effort: steps, queries, tries.
         strong: what PGD made.
         transfer_from: another model; None transfers from none.
+        mode: in which gradients are smoothed.
     """
     threat, clean = patient.threat, next(iter(strong.values())).clean
     epsilon = threat.epsilon or 0.0
     everything = 1.0 if threat.norm == "linf" else math.sqrt(patient.images[0].numel())  # a ball that holds all of [0, 1]
     far = ThreatModel(threat.norm, everything)
-    checks = [check_unbounded(patient.attack(PGD(far, steps=effort.far_steps, restarts=2), clean), far)]
+    checks = [check_unbounded(patient.attack(pgd(far, steps=effort.far_steps, restarts=2), clean), far)]
     weaker: list[tuple[str, str, Attack]] = [
-        ("more steps", f"PGD with {effort.few_steps} steps", PGD(threat, steps=effort.few_steps)),
-        ("larger epsilon", f"PGD at {epsilon / 2:g}", PGD(ThreatModel(threat.norm, epsilon / 2), steps=effort.steps)),
+        ("more steps", f"PGD with {effort.few_steps} steps", pgd(threat, steps=effort.few_steps)),
+        ("larger epsilon", f"PGD at {epsilon / 2:g}", pgd(ThreatModel(threat.norm, epsilon / 2), steps=effort.steps)),
         ("black box", f"Square with {effort.queries} queries", Square(threat, queries=effort.queries)),
         ("noise", f"the worst of {effort.tries} noises", GaussianNoiseAttack(threat, tries=effort.tries)),
     ]
     if transfer_from is not None:
-        source = Transfer(transfer_from, PGD(threat, steps=effort.steps, to_the_end=True))
+        source = Transfer(transfer_from, pgd(threat, steps=effort.steps, to_the_end=True))
         weaker.append(("transfer", "PGD on another model", source))
-    white = f"PGD with {effort.steps} steps at {epsilon:g}"
+    white = _white(threat, effort.steps)
     for name, what, attack in weaker:
         outcome = compared(broken(strong), broken(patient.attack(attack, clean)))
         checks.append(_not_weaker(name, white, what, outcome))
-    return checks
+    return [*checks, check_smoothed(patient, effort, strong, mode)]
 
 
-def _not_weaker(name: str, strong: str, weak: str, outcome: Outcome) -> Check:
+def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Cell], mode: str) -> Check:
+    """PGD along smoothed gradients must not break more than PGD with as many plain gradients.
+
+    Where it breaks more than one plain start, plain starts are added until both have computed as many gradients. A random
+    defense makes the draws of its EoT either way, so that two starts, one for each standard deviation, meet two.
+
+    Source: Tramèr and Boneh 2019, arXiv:1904.13000, on networks trained in Linf whose L2 gradients lead nowhere.
+
+    Args:
+        patient: the defense.
+        effort: steps and noisy images.
+        strong: what PGD made with one start.
+        mode: which gradient is smoothed.
+    """
+    threat, clean = patient.threat, next(iter(strong.values())).clean
+    one, draws = patient.only({mode: patient.modes[mode]}), max(effort.smoothing, patient.draws)
+    attack = pgd(threat, steps=effort.steps, smoothing=SMOOTHING, smoothing_draws=draws)
+    smoothed, white = broken(one.attack(attack, clean)), _white(threat, effort.steps)
+    outcome = compared(broken(strong), smoothed)
+    if outcome.only_second > outcome.only_first:
+        starts = math.ceil(len(SMOOTHING) * draws / patient.draws)
+        more = one.attack(pgd(threat, steps=effort.steps, restarts=starts), clean)
+        outcome = compared(broken({**strong, "more starts": more[mode]}), smoothed)
+        white += f" and {starts} starts"
+    advice = "plain gradients lead nowhere; use default-l2, which has smoothed gradients, or PGD(..., smoothing=(0, 0.1, 0.2))"
+    return _not_weaker("smoothed gradients", white, "PGD along smoothed gradients", outcome, advice)
+
+
+def _white(threat: ThreatModel, steps: int) -> str:
+    return f"PGD with {steps} steps at {threat.epsilon:g}"
+
+
+def _not_weaker(name: str, strong: str, weak: str, outcome: Outcome, conclusion: str = "the gradient attack is blind") -> Check:
     evidence: dict[str, float | str] = {
         strong: f"{outcome.first} broken, {outcome.only_first} of them alone",
         weak: f"{outcome.second} broken, {outcome.only_second} of them alone",
@@ -129,7 +171,7 @@ def _not_weaker(name: str, strong: str, weak: str, outcome: Outcome) -> Check:
     if outcome.only_second > outcome.only_first:
         evidence["p (McNemar, one-sided)"] = outcome.p_value
     if outcome.worse_first:
-        finding = f"{weak} breaks more than {strong}: the gradient attack is blind"
+        finding = f"{weak} breaks more than {strong}: {conclusion}"
         return Check(name, "fail", finding, evidence)
     if outcome.only_second > outcome.only_first:
         return Check(name, "note", f"{weak} breaks a few more than {strong}, which may be chance", evidence)

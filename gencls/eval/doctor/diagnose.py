@@ -2,11 +2,10 @@
 
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels
+from gencls.core import GenclsError, check_images, check_labels, checked
 from gencls.eval.attack_model import frozen
-from gencls.eval.attacks import PGD
 from gencls.eval.cell import Protocol, check_defense
-from gencls.eval.doctor.attacks import check_attacks
+from gencls.eval.doctor.attacks import check_attacks, pgd
 from gencls.eval.doctor.gradients import (
     check_differences,
     check_dynamic,
@@ -14,7 +13,7 @@ from gencls.eval.doctor.gradients import (
     check_zeros,
     difference_errors,
 )
-from gencls.eval.doctor.patient import JUDGE_DRAWS, Cost, Effort, Patient, affordable
+from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patient, affordable
 from gencls.eval.doctor.randomness import check_claims, check_company, check_eot, check_randomness
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
 from gencls.eval.doctor.verdict import Check, Diagnosis
@@ -27,6 +26,7 @@ _FEW = 4
 """Images of the checks without which nothing else is worth its time."""
 
 
+@checked
 def diagnose(
     defense: nn.Module,
     images: Tensor,
@@ -73,9 +73,10 @@ def diagnose(
     check_defense(defense, images[:1], labels)
     if transfer_from is not None:
         check_defense(transfer_from, images[:1], labels)
-    if not budget > 0:
+    if budget <= 0:
         raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
     threat = ThreatModel(norm, epsilon)
+    threat.check_reach(images)
     protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
     patient = Patient.of(defense, images, labels, threat, protocol)
     with frozen(defense):
@@ -114,9 +115,9 @@ def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort |
         ]
         if not effort.all_modes:
             patient = patient.only({best: patient.modes[best]})
-        strong = patient.attack(PGD(patient.threat, steps=effort.steps))
+        strong = patient.attack(pgd(patient.threat, steps=effort.steps))
         checks += [check_scale(patient, best, strong, effort.steps), check_claims(strong)]
-        checks += check_attacks(patient, effort, strong, transfer_from)
+        checks += check_attacks(patient, effort, strong, transfer_from, best)
     except GenclsError as error:  # scores or gradients that are finite at some images are not so elsewhere
         checks.append(Check("attacks", "fail", f"an attack could not be run: {error}"))
     return checks
@@ -131,11 +132,12 @@ def _say(effort: Effort, patient: Patient, probe: Patient, cost: Cost) -> Check:
         "images": len(patient.images),
         "images for gradients": len(probe.images),
         "draws": patient.draws,
+        "queries": effort.queries,
         "ms per forward": 1000 * cost.forward,
         **{f"ms per gradient, {mode}": 1000 * seconds for mode, seconds in cost.gradient.items()},
     }
-    if effort.name == "full":
-        return Check("effort", "ok", "full: enough to see a difference of a few images", evidence)
+    if effort.images >= EFFORTS[0].images:
+        return Check("effort", "ok", f"{effort.name}: enough to see a difference of a few images", evidence)
     attacked = "every gradient mode" if effort.all_modes else "the best gradient mode"
     finding = f"{effort.name}: a pass is slow, so images and steps are few and only gross faults show; attacked in {attacked}"
     return Check("effort", "note", finding, evidence)

@@ -23,6 +23,11 @@ AGREE = 0.2
 """Relative error up to which a gradient counts as that of the defense. Rightly differentiated networks have 0.002 to 0.03;
 ABS with 50 steps, whose Adam jitters, 0.05 to 0.15 (docs/doctor.md)."""
 
+_NEAR = 0.5
+"""Error at a neighbouring step size up to which agreement at one size alone is believed. Rounding grows by as much as the steps
+shrink, and curvature by its square, so that a correct gradient is at least half right next to where it is right; scores that
+jump (k winners take all, a fine grid) leap from 0.01 to 1."""
+
 _ZEROS = 0.01
 """The share of zero gradients of which studies warn, too."""
 
@@ -166,6 +171,14 @@ def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: flo
         )
     fitting = [mode for mode, error in best.items() if error <= AGREE]
     approximate = [mode for mode in best if not set(mode.split("+")) <= _EXACT]
+    alone = [_alone(errors[mode]) for mode in fitting]
+    if alone and None not in alone:
+        sizes = ", ".join(f"{size:g} ({mode})" for mode, size in zip(fitting, alone, strict=True))
+        finding = (
+            f"gradients agree with differences at one step size only: {sizes}. Elsewhere the scores jump or bend, so gradients "
+            "may mislead an attack: use smoothed gradients and attacks without gradients, too"
+        )
+        return Check(name, "note", finding, shown)
     if fitting:
         others = [mode for mode in best if mode not in fitting]
         finding = f"gradients agree with differences of the scores: {', '.join(fitting)}"
@@ -174,10 +187,21 @@ def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: flo
         finding = f"only declared approximations ({', '.join(approximate)}), and they differ: black-box attacks count double"
         return Check(name, "note", finding, shown)
     finding = (
-        "no declared gradient is that of the defense: it is detached, straight-through or noisy in part; if that is meant, "
-        "declare it as a mode of its own"
+        "no declared gradient is that of the defense: it is detached, straight-through or noisy in part, or the scores jump "
+        "everywhere; if that is meant, declare another gradient as a mode of its own"
     )
     return Check(name, "fail", finding, shown)
+
+
+def _alone(errors: Mapping[float, float]) -> float | None:
+    """The only step size at which a gradient agrees, if it is far from agreeing at the sizes next to it; else None."""
+    sizes = sorted(errors)
+    fitting = [i for i, size in enumerate(sizes) if errors[size] <= AGREE]
+    if len(fitting) != 1:
+        return None
+    (i,) = fitting
+    near = [errors[size] for size in sizes[max(0, i - 1) : i] + sizes[i + 1 : i + 2]]
+    return sizes[i] if min(near) > _NEAR else None
 
 
 def check_dynamic(patient: Patient, errors: Mapping[str, Mapping[float, float]]) -> Check:

@@ -3,18 +3,19 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Defense, keyed, seeded, select, stream_seed
+from gencls.core import GenclsError, check_settings, declared, keyed, seeded, select, stream_seed
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
 from gencls.eval.budget import rows_that_fit
 from gencls.eval.cell import NO_GRADIENT, Cell, Protocol, run_cell
 from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.gradient_modes import declared_modes
 from gencls.eval.judge import Decisions
 from gencls.eval.probe import Behaviour, Probe, observe
 from gencls.eval.threat import ThreatModel
@@ -22,6 +23,9 @@ from gencls.eval.threat import ThreatModel
 __all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
 
 JUDGE_DRAWS = 32
+
+SMOOTHING = (0.1, 0.2)
+"""Standard deviations of the noise over which gradients are smoothed, [0, 1] pixel units."""
 
 _SLOW = 0.1
 """Seconds of a pass that is not repeated in order to be measured more closely."""
@@ -41,6 +45,7 @@ class Effort:
         far_steps: of the unbounded PGD.
         queries: of Square.
         tries: of the noise attack.
+        smoothing: noisy images per smoothed gradient.
         all_modes: attack in every gradient mode rather than only in the one that fits the finite differences best.
     """
 
@@ -53,7 +58,15 @@ class Effort:
     far_steps: int
     queries: int
     tries: int
+    smoothing: int
     all_modes: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_settings(self)
+        numbers = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("name", "all_modes")}
+        if min(numbers.values()) < 1:
+            raise GenclsError(f"Effort: expected numbers >= 1, got {numbers}")
 
     def seconds(self, images: int, cost: "Cost", draws: int) -> float:
         """About how long a diagnosis takes at most: samples that are broken early leave it sooner.
@@ -69,7 +82,9 @@ class Effort:
         looks = self.queries + self.tries + 8  # 8: the judge's
         differences = 8 * (self.directions + len(cost.gradient))  # four step sizes, both sides
         attacks = count * (gradients * sum(modes) + looks * cost.forward)
-        return draws * (attacks + probes * (differences * cost.forward + 6 * sum(cost.gradient.values())))
+        smoothed = 2 * len(SMOOTHING) * self.steps * max(self.smoothing, draws)  # 2: as many plain ones to compare with
+        rows = draws * (attacks + probes * (differences * cost.forward + 6 * sum(cost.gradient.values())))
+        return rows + count * smoothed * min(cost.gradient.values())
 
 
 @dataclass(frozen=True)
@@ -81,10 +96,23 @@ class Cost:
 
 
 EFFORTS = (
-    Effort("full", images=100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=200, tries=10),
-    Effort("medium", images=30, probes=10, directions=3, steps=20, few_steps=5, far_steps=40, queries=60, tries=5),
-    Effort("small", images=12, probes=8, directions=3, steps=10, few_steps=2, far_steps=20, queries=30, tries=5),
-    Effort("least", images=6, probes=4, directions=2, steps=8, few_steps=2, far_steps=10, queries=10, tries=2, all_modes=False),
+    Effort("full", 100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=5000, tries=10, smoothing=8),
+    Effort("large", 100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=500, tries=10, smoothing=2),
+    Effort("medium", 30, probes=10, directions=3, steps=20, few_steps=5, far_steps=40, queries=150, tries=5, smoothing=2),
+    Effort("small", 12, probes=8, directions=3, steps=10, few_steps=2, far_steps=20, queries=50, tries=5, smoothing=2),
+    Effort(
+        "least",
+        6,
+        probes=4,
+        directions=2,
+        steps=8,
+        few_steps=2,
+        far_steps=10,
+        queries=10,
+        tries=2,
+        smoothing=2,
+        all_modes=False,
+    ),
 )
 """From thorough to quick."""
 
@@ -116,13 +144,13 @@ class Patient:
     @classmethod
     def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, protocol: Protocol) -> "Patient":
         """The defense with the gradient modes that it declares."""
-        modes = defense.surrogates() if isinstance(defense, Defense) else {"exact": defense}
-        return cls(defense, images, labels, threat, protocol, {name: module.eval() for name, module in modes.items()})
+        modes = {name: module.eval() for name, module in declared_modes(defense).items()}
+        return cls(defense, images, labels, threat, protocol, modes)
 
     @property
     def stochastic(self) -> bool:
         """Whether the defense says that its forwards differ."""
-        return bool(getattr(self.defense, "stochastic", False))
+        return declared(self.defense, "stochastic")
 
     @property
     def draws(self) -> int:

@@ -1,0 +1,65 @@
+"""The set of attacks that should stand behind a number."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gencls.eval.attacks import FMN, PGD, Attack, Square
+from gencls.eval.attacks.smoothing import SIGMAS
+from gencls.eval.threat import Norm, ThreatModel
+
+__all__ = ["TARGETS", "DefaultBudget", "default_attacks"]
+
+TARGETS = 9
+"""Other classes that multi-targeted PGD aims at, each with a start of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultBudget:
+    """How much the default attacks spend on an image.
+
+    Attributes:
+        steps: gradient steps per start, of all attacks.
+        restarts: random starts for each of the cross-entropy and the margin.
+        targets: other classes that multi-targeted PGD aims at, the most likely first, each from a start of its own.
+        smoothing: L2 only: standard deviations of the noise over which a loss is averaged, in [0, 1] pixel units, each from a
+            start of its own; the attack that minimises the distance takes the middle one.
+        smoothing_draws: L2 only: noisy images per gradient.
+        queries: of Square.
+    """
+
+    steps: int = 40
+    restarts: int = 5
+    targets: int = TARGETS
+    smoothing: tuple[float, ...] = SIGMAS
+    smoothing_draws: int = 16
+    queries: int = 1000
+
+
+def default_attacks(norm: Norm, epsilon: float, *, budget: DefaultBudget | None = None) -> Mapping[str, Attack]:
+    """The attacks that should stand behind a number, for any defense: deterministic or random, Bayes classifier or not.
+
+    Several losses from several starts, because each of them fails on some defense: the cross-entropy, the margin, and the
+    difference to one other class after the other. In L2 also along gradients averaged over noise: networks that are trained in
+    Linf often have L2 gradients that lead nowhere. One attack that minimises the distance, so that accuracy can be read off at
+    other sizes; and one without gradients, which should never be the strongest.
+
+    An evaluation runs each of them in every gradient mode of a defense; draws of random defenses are a matter of the protocol.
+
+    Args:
+        norm: of the threat.
+        epsilon: radius of the ball, in [0, 1] pixel units.
+        budget: steps, starts and queries; None takes the defaults (docs/attacks.md says what they cost).
+    """
+    spent, ball = budget or DefaultBudget(), ThreatModel(norm, epsilon)
+    found: dict[str, Attack] = {
+        "pgd": PGD(ball, steps=spent.steps, restarts=spent.restarts),
+        "pgd-margin": PGD(ball, steps=spent.steps, restarts=spent.restarts, loss="margin"),
+        "pgd-multi-targeted": PGD(ball, steps=spent.steps, restarts=spent.targets, loss="multi-targeted"),
+    }
+    smoothing: tuple[float, ...] = (0.0,)
+    if norm == "l2" and spent.smoothing:
+        smoothing = (0.0, spent.smoothing[len(spent.smoothing) // 2])
+        found["pgd-smoothed"] = PGD(ball, steps=spent.steps, smoothing=spent.smoothing, smoothing_draws=spent.smoothing_draws)
+    found["fmn"] = FMN(ThreatModel(norm), steps=spent.steps, smoothing=smoothing, smoothing_draws=spent.smoothing_draws)
+    found["square"] = Square(ball, queries=spent.queries)
+    return found
