@@ -283,8 +283,9 @@ class Study:
         found = read_study(self.folder)
         different = [key for key in settings if found.get(key) != settings[key] and key not in _OF_CODE]
         if different:
-            shown = ["attacks" if key == "attack_keys" else key for key in different]  # what a reader understands
-            details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in shown)
+            if "attack_keys" in different and found.get("attacks") != settings["attacks"]:  # a reader understands these
+                different[different.index("attack_keys")] = "attacks"
+            details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
             raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
         if found["cells"] != settings["cells"]:  # other code makes other cells of the same study; the old files are not read
             write_sealed(self.folder / SETTINGS, {**found, **{key: settings[key] for key in _OF_CODE}})
