@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gencls.core import check_settings, checked
 from gencls.eval.attacks import FMN, PGD, Attack, Square
 from gencls.eval.attacks.smoothing import SIGMAS
 from gencls.eval.threat import Norm, ThreatModel
@@ -34,7 +35,12 @@ class DefaultBudget:
     smoothing_draws: int = 16
     queries: int = 1000
 
+    def __post_init__(self) -> None:
+        """Check the types; the attacks check their ranges."""
+        check_settings(self)
 
+
+@checked
 def default_attacks(norm: Norm, epsilon: float, *, budget: DefaultBudget | None = None) -> Mapping[str, Attack]:
     """The attacks that should stand behind a number, for any defense: deterministic or random, Bayes classifier or not.
 
