@@ -36,7 +36,7 @@ class DefaultBudget:
     queries: int = 1000
 
     def __post_init__(self) -> None:
-        """Check the values; the attacks check the ranges."""
+        """Check the types; the attacks check their ranges."""
         check_settings(self)
 
 

@@ -12,6 +12,7 @@ from gencls.eval import (
     APGD,
     DDN,
     FAB,
+    FMN,
     PGD,
     AutoAttack,
     Boundary,
@@ -81,6 +82,8 @@ MINIMAL = {
     "DDN": DDN(L2, steps=30),
     "C&W": CarliniWagner(L2, searches=3, steps=30),
     "C&W, restarted": RestartedCarliniWagner(L2, restarts=2, steps=30, learning_rate=0.03, regularisation=4.0, start_norm=1.0),
+    "FMN, L2": FMN(L2, steps=20),
+    "FMN, Linf": FMN(LINF, steps=20),
     "FAB, L2": FAB(L2, steps=10, restarts=1, targets=3),
 }
 

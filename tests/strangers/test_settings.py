@@ -1,5 +1,6 @@
 """Settings of another type, and what they did before they were refused."""
 
+from dataclasses import replace
 from math import inf, nan
 
 import numpy
@@ -11,24 +12,12 @@ from gencls.core import EoT, GenclsError, TransformedClassifier, checked, minimi
 from gencls.defenses import Ball, GaussianNoise, PlainClassifier, VariationalSmoothing, alpha_schedule
 from gencls.defenses.elimination import Elimination
 from gencls.eval import APGD, DDN, FAB, NES, PGD, CarliniWagner, DeepFool, Protocol, Square, ThreatModel
-from gencls.eval.doctor.patient import Effort
+from gencls.eval.doctor.patient import EFFORTS
 from gencls.eval.presets import ThesisBudget
 from gencls.zoo.training.perturbations import Adversarial
 from tests.toys import small_cnn
 
 L2, BALL = ThreatModel("l2"), ThreatModel("linf", 0.1)
-
-EFFORT = {
-    "images": 1,
-    "probes": 1,
-    "directions": 1,
-    "steps": 1,
-    "few_steps": 1,
-    "far_steps": 1,
-    "queries": 1,
-    "tries": 1,
-    "smoothing": 1,
-}
 
 # what is built, and the message
 REFUSED = {
@@ -73,8 +62,8 @@ REFUSED = {
         "Protocol: expected reduce to be one of 'logits', 'probs', 'loss', got 'mean' (str)",
     ),
     "a budget of the thesis": (lambda: ThesisBudget(pgd_steps=2.0), "ThesisBudget: expected pgd_steps to be an int, got 2.0"),
-    "an effort": (lambda: Effort("x", **EFFORT | {"steps": True}), "Effort: expected steps to be an int, got True (bool)"),
-    "an effort of no image": (lambda: Effort("x", **EFFORT | {"images": 0}), "Effort: expected numbers >= 1, got {'images': 0"),
+    "an effort": (lambda: replace(EFFORTS[0], steps=True), "Effort: expected steps to be an int, got True (bool)"),
+    "an effort of no image": (lambda: replace(EFFORTS[0], images=0), "Effort: expected numbers >= 1, got {'images': 0"),
     "a class leaves at no step": (
         lambda: Elimination(((1, nan),)),
         "expected rounds to be a sequence, each item a sequence (an int, a finite number), got ((1, nan),) (tuple)",
@@ -133,7 +122,7 @@ def test_objects_of_other_classes_are_trusted():
     """A compiled module is no Transform, and a user's function no nn.Module."""
 
     class Compiled(nn.Module):
-        stochastic = False
+        stochastic = batch_dependent = shares_draws = False
 
         def forward(self, images):
             return images

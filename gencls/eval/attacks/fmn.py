@@ -126,7 +126,8 @@ class FMN:
             best = length.minimum(best).where(reached, best)
             fall = (1 + math.cos(math.pi * step / self.steps)) / 2
             gamma = _LAST_GAMMA + (self.gamma - _LAST_GAMMA) * fall
-            outside = (radius * (1 + gamma)).where(best.isfinite(), length + self._to_boundary(response.margin, gradient))
+            missing = response.margin.abs() + 2 * model.resolution(response.draws)  # a tie of coarse scores is to be crossed
+            outside = (radius * (1 + gamma)).where(best.isfinite(), length + self._to_boundary(missing, gradient))
             radius = torch.where(reached, (radius * (1 - gamma)).minimum(best), outside).minimum(farthest)
             alpha = self.first_step * (_LAST_STEP + (1 - _LAST_STEP) * fall)
             change = self._onto_ball(change + alpha * steepest(gradient, "l2"), radius)
@@ -160,7 +161,7 @@ class FMN:
         """Distance (N,) to the linearised boundary; infinite where the gradient is zero."""
         flat = gradient.flatten(1).double()
         dual = flat.abs().sum(dim=1) if self.threat.norm == "linf" else flat.norm(dim=1)
-        return (missing.abs() / dual).where(dual > 0, torch.inf).to(gradient.dtype)
+        return (missing / dual).where(dual > 0, torch.inf).to(gradient.dtype)
 
     def _onto_ball(self, change: Tensor, radius: Tensor) -> Tensor:
         if self.threat.norm == "linf":

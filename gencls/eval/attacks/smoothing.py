@@ -20,9 +20,9 @@ def check_smoothing(name: str, sigmas: Sequence[float], count: int) -> None:
     """Check the settings of an attack.
 
     Raises:
-        GenclsError: for no standard deviation, one that is negative or infinite, or no noisy image.
+        GenclsError: for no standard deviation, a negative one, or no noisy image.
     """
-    if not sigmas or not all(0 <= sigma < float("inf") for sigma in sigmas) or count < 1:
+    if not sigmas or min(sigmas) < 0 or count < 1:
         raise GenclsError(
             f"{name}: expected standard deviations >= 0 in smoothing, at least one, and smoothing_draws >= 1, "
             f"got {sigmas} and {count}"
