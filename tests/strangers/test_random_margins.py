@@ -6,14 +6,10 @@ Every draw of these models is linear in two numbers that an attack controls, so 
 import pytest
 import torch
 
-from gencls import zoo
 from gencls.core import Defense, keyed
-from gencls.defenses import MLVGMPurification, TransformedClassifier
-from gencls.eval import APGD, DDN, FMN, NES, PGD, CarliniWagner, DeepFool, RestartedCarliniWagner, ThreatModel
+from gencls.eval import APGD, NES, PGD, ThreatModel
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.judge import predict
-from gencls.eval.margins import margin, mean_shortfall, shortfall
-from tests.toys import small_cnn
 
 
 class TwoKinds(Defense):
