@@ -8,7 +8,7 @@ from gencls.core import GenclsError
 from gencls.defenses import ABS, PlainClassifier
 from gencls.eval import APGD, DDN, FMN, PGD, DefaultBudget, ThreatModel, default_attacks, evaluate, thesis_attacks
 from gencls.eval.attacks.smoothing import SIGMAS
-from gencls.eval.presets import FIXED, PRESETS, attack_by_name, names, preset_by_name
+from gencls.eval.presets import FIXED, PRESETS, attack_by_name, names, preset_by_name, settings_of
 from tests.toys import NoisyLogits, SigmoidDecoders, small_cnn
 
 LITTLE = DefaultBudget(steps=2, restarts=1, targets=2, smoothing=(0.1,), smoothing_steps=2, smoothing_draws=2, queries=3)
@@ -19,7 +19,8 @@ def test_every_name_is_that_of_an_attack():
     made = {}
     for name in names():
         method, _, norm = name.rpartition("-")
-        attack = attack_by_name(name, 0.5, steps=3, restarts=2)
+        given = {"epsilon": 0.5, "steps": 3, "restarts": 2}
+        attack = attack_by_name(name, **{key: given[key] for key in settings_of(name)})
         assert attack.threat == ThreatModel(norm, 0.5 if method in FIXED else None)
         made[repr(attack)] = name
     assert len(made) == len(names())  # no two names for the same
@@ -56,7 +57,7 @@ def test_names_that_there_are_not(name):
 
 def test_sets_by_name():
     for name in PRESETS:
-        assert preset_by_name(name, 0.5)
+        assert preset_by_name(name, 0.5 if "epsilon" in settings_of(name) else None)
     assert repr(preset_by_name("default-l2", 0.5)) == repr(default_attacks("l2", 0.5))
     assert repr(preset_by_name("default-linf", 0.1)) == repr(default_attacks("linf", 0.1))
     with pytest.raises(GenclsError, match="expected an epsilon for default-l2, got none"):
