@@ -36,6 +36,7 @@ from recipes.chapter2.printed import MODELS
 from recipes.chapter2.runs import Run
 from recipes.chapter2.settings import BUDGETS, PROFILES
 from recipes.chapter2.tables import ATTACKS, L2_ONLY, NORMS, PARTS
+from recipes.folders import read_measured
 from recipes.jobs import Job, compute, predict
 from recipes.records import begun, records_of
 
@@ -65,8 +66,8 @@ def report(run: Run) -> Path:
     if sweeps := list(_sweeps(run)):
         text = "The settings of the attacks should lie where more of them changes nothing."
         sections.append(Section("Tables 2.7 to 2.9", text, [table for table, _ in sweeps], [figure for _, figure in sweeps]))
-    written = [(name, run.out / "bound" / name / "bound.csv") for name in BOUNDED]
-    bounds = [(name, pandas.read_csv(path)) for name, path in written if path.is_file()]
+    written = [(name, run.out / "bound" / name / "bound.json") for name in BOUNDED]
+    bounds = [(name, _frame(path)) for name, path in written if path.is_file()]
     absent = [run.profile.network(kind) for kind, _ in map(ABLATION.__getitem__, BOUNDED) if not run.path(kind).is_file()]
     if bounded := settings_tables.bound_table(run, bounds, absent):
         sections.append(Section("Lower bounds", tables=[bounded]))
@@ -79,6 +80,11 @@ def report(run: Run) -> Path:
         "Command": run.command,
     }
     return write_paper(run.out, f"E-ABS: chapter 2 of the thesis on {run.data.name}", facts, sections)
+
+
+def _frame(path: Path) -> pandas.DataFrame:
+    """The columns that a file holds, without its checksum."""
+    return pandas.DataFrame({name: values for name, values in read_measured(path).items() if name != "checksum"})
 
 
 def _sweeps(run: Run) -> Iterator[tuple[PaperTable, NamedFigure]]:

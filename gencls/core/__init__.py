@@ -8,7 +8,7 @@ from gencls.core.checks import check_eval_mode, check_images, check_labels, chec
 from gencls.core.defense import BayesClassifier, Defense, Transform, TransformedClassifier, forward_draws, repeat_rows
 from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
-from gencls.core.fingerprint import fingerprint
+from gencls.core.fingerprint import Key, fingerprint, key_of
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.generators import seeded
 from gencls.core.inference import minimize
@@ -26,6 +26,7 @@ __all__ = [
     "EoT",
     "GenclsError",
     "ImageDistance",
+    "Key",
     "Latents",
     "Mix",
     "MultiLatentModel",
@@ -45,6 +46,7 @@ __all__ = [
     "find_device",
     "fingerprint",
     "forward_draws",
+    "key_of",
     "keyed",
     "minimize",
     "repeat_rows",

@@ -125,8 +125,8 @@ class TransformedClassifier(Defense):
         self.transform = transform
         self.classifier = classifier
         self.num_classes = num_classes
-        self.stochastic = transform.stochastic or declared(classifier, "stochastic")
-        self.batch_dependent = transform.batch_dependent or declared(classifier, "batch_dependent")
+        self.stochastic = declared(transform, "stochastic") or declared(classifier, "stochastic")
+        self.batch_dependent = declared(transform, "batch_dependent") or declared(classifier, "batch_dependent")
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the transformed images."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -198,12 +199,15 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         with torch.no_grad():
             return self.generator.decode_all(self._split(q)[0])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies, files and keys hold what the classifier is, not what was measured of it."""
+        return {**self.__dict__, "_bytes": None}
+
     def extra_repr(self) -> str:
         """The settings."""
         settings = f"steps={self.steps}, lr={self.lr}, weight={self.weight}, optimizer={self.optimizer!r}"
         settings += f", variational, start_std={self.start_std}, samples={self.samples}" if self.variational else ""
         settings += "" if self.elimination is None else f", elimination={self.elimination.rounds}"
-        # What an attacker sees belongs to the fingerprint of the defense.
         return settings + (
             "" if self.warm_steps is None else f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks"
         )

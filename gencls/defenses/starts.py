@@ -1,6 +1,7 @@
 """Where the inner optimisation of analysis by synthesis begins: the I of the thesis's Algorithm 2."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,10 @@ class RandomStarts(nn.Module):
             dim=1,
         )
         return self.latents(self.codes[best])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies, files and keys hold the codes alone, not the images that were made of them."""
+        return {**self.__dict__, "_bank": None, "_bank_is_of": []}
 
     def extra_repr(self) -> str:
         """The settings."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gencls.core import check_settings, checked
-from gencls.eval.attacks import FMN, PGD, Attack, Square
+from gencls.eval.attacks import DDN, FMN, PGD, Attack, Square
 from gencls.eval.attacks.smoothing import SIGMAS
 from gencls.eval.threat import Norm, ThreatModel
 
@@ -19,11 +19,12 @@ class DefaultBudget:
     """How much the default attacks spend on an image.
 
     Attributes:
-        steps: gradient steps per start, of all attacks.
+        steps: gradient steps per start.
         restarts: random starts for each of the cross-entropy and the margin.
         targets: other classes that multi-targeted PGD aims at, the most likely first, each from a start of its own.
         smoothing: L2 only: standard deviations of the noise over which a loss is averaged, in [0, 1] pixel units, each from a
             start of its own; the attack that minimises the distance takes the middle one.
+        smoothing_steps: L2 only: gradient steps per start of PGD along smoothed gradients.
         smoothing_draws: L2 only: noisy images per gradient.
         queries: of Square.
     """
@@ -32,12 +33,26 @@ class DefaultBudget:
     restarts: int = 5
     targets: int = TARGETS
     smoothing: tuple[float, ...] = SIGMAS
+    smoothing_steps: int = 80
     smoothing_draws: int = 16
     queries: int = 1000
 
     def __post_init__(self) -> None:
         """Check the types; the attacks check their ranges."""
         check_settings(self)
+
+    @classmethod
+    def quick(cls, steps: int = 10) -> "DefaultBudget":
+        """For a first look in minutes: every loss from one start. It finds less, so it flatters a defense."""
+        return cls(
+            steps=steps,
+            restarts=1,
+            targets=1,
+            smoothing=SIGMAS[1:2],
+            smoothing_steps=steps,
+            smoothing_draws=4,
+            queries=2 * steps,
+        )
 
 
 @checked
@@ -62,10 +77,12 @@ def default_attacks(norm: Norm, epsilon: float, *, budget: DefaultBudget | None 
         "pgd-margin": PGD(ball, steps=spent.steps, restarts=spent.restarts, loss="margin"),
         "pgd-multi-targeted": PGD(ball, steps=spent.steps, restarts=spent.targets, loss="multi-targeted"),
     }
-    smoothing: tuple[float, ...] = (0.0,)
-    if norm == "l2" and spent.smoothing:
-        smoothing = (0.0, spent.smoothing[len(spent.smoothing) // 2])
-        found["pgd-smoothed"] = PGD(ball, steps=spent.steps, smoothing=spent.smoothing, smoothing_draws=spent.smoothing_draws)
-    found["fmn"] = FMN(ThreatModel(norm), steps=spent.steps, smoothing=smoothing, smoothing_draws=spent.smoothing_draws)
+    if norm == "linf":
+        found["fmn"] = FMN(ThreatModel(norm), steps=spent.steps)
+    else:
+        sigmas, draws = spent.smoothing, spent.smoothing_draws
+        found["pgd-smoothed"] = PGD(ball, steps=spent.smoothing_steps, smoothing=sigmas, smoothing_draws=draws)
+        both = (0.0, sigmas[len(sigmas) // 2])
+        found["ddn"] = DDN(ThreatModel(norm), steps=spent.steps, smoothing=both, smoothing_draws=draws)
     found["square"] = Square(ball, queries=spent.queries)
     return found

@@ -8,6 +8,9 @@ __all__ = ["margin", "mean_over_draws", "mean_shortfall", "shortfall"]
 _SMALLEST_GAP = 1e-30
 """Scores closer than this are equal: such a draw says nothing about the scale of the others."""
 
+_WIDEST = 2.0
+"""Times the median scale on which a draw may count. At 1 the margins of two classes, which are the scale, would all be cut."""
+
 _REST = 0.01
 """Share of its slope that a draw keeps which is wrong by far. At 0 the gradient would vanish where an attack has succeeded."""
 
@@ -38,7 +41,7 @@ def mean_shortfall(draws: Tensor, labels: Tensor, *, targets: Tensor | None = No
 
     A random defense decides draw by draw. The margin of its mean scores says little about how many draws are wrong: it knows
     one best other class for all of them, and few draws with large scores decide on it. So each draw has a margin of its own. No
-    draw counts on a larger scale than the median one, where the scale is the gap between the best and the mean class. A draw
+    draw counts on more than twice the median scale, where the scale is the gap between the best and the mean class. A draw
     that is wrong by more than the median gap hardly pulls any more. The result is in the unit of the scores.
 
     Args:
@@ -50,7 +53,8 @@ def mean_shortfall(draws: Tensor, labels: Tensor, *, targets: Tensor | None = No
     fixed = draws.detach()
     gap = fixed.amax(dim=2) - fixed.mean(dim=2)
     usual = gap.where(gap > _SMALLEST_GAP, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(1.0)
-    even = draws * (usual / gap.maximum(usual)).unsqueeze(2)
+    widest = _WIDEST * usual
+    even = draws * (widest / gap.maximum(widest)).unsqueeze(2)
     each = draws.shape[1]
     missing = shortfall(
         even.flatten(0, 1),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gencls import zoo
-from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, fingerprint
+from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, key_of
 from gencls.core.memory import store_channels_last
 from gencls.defenses import (
     AVAEPurification,
@@ -103,7 +103,7 @@ class Run:
         """
         modules = {"generator": self.generator, **{name: self.defense(name) for name in self.baselines}}
         settings = {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed, "as": self.as_}
-        claim(self.out, {**settings, "weights": {name: fingerprint(module) for name, module in modules.items()}})
+        claim(self.out, {**settings, "weights": {name: key_of(module, name).content for name, module in modules.items()}})
 
     @property
     def baselines(self) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from gencls.core import Defense, fingerprint, keyed, stream_seed
+from gencls.core import Defense, key_of, keyed, stream_seed
 from gencls.core.files import write_sealed
-from gencls.eval import Attack, Study
+from gencls.eval import Attack, Study, diagnose
 from gencls.eval.attacks.smoothing import SIGMAS
 from recipes import diagnoses
 from recipes.folders import read_measured
@@ -142,7 +142,7 @@ def certified(run: Run) -> dict[str, Any] | None:
 
 def _certificates_path(run: Run) -> Path:
     """The name knows the weights."""
-    name = f"{fingerprint(run.smoothed())}-{run.budget.certified}-{run.budget.noises}.json"
+    name = f"{key_of(run.smoothed(), 'smoothed').whole}-{run.budget.certified}-{run.budget.noises}.json"
     return run.out / "certificates" / name
 
 
@@ -169,4 +169,4 @@ def examined(run: Run, variant: Variant) -> dict[str, Any] | None:
 
 
 def _doctor_path(run: Run, variant: Variant) -> Path:
-    return run.out / "doctor" / f"{variant.key}-{fingerprint(variant.defense(run))}.json"
+    return run.out / "doctor" / f"{variant.key}-{key_of((variant.defense(run), diagnose), variant.key).whole}.json"

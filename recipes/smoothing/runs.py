@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gencls import zoo
-from gencls.core import Defense, GenclsError, fingerprint
+from gencls.core import Defense, GenclsError, key_of
 from gencls.defenses import PlainClassifier, RandomizedSmoothing, VariationalPosteriorSmoothing, VariationalSmoothing
 from gencls.eval import DDN, PGD, Attack, AutoAttack, Protocol, Square, Study, ThreatModel
 from gencls.zoo.models import AUTOATTACK
@@ -94,7 +94,7 @@ class Run:
         """
         claim(self.out, {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed})
         for kind in self.bases:
-            claim(self.out / "bases" / kind, {"weights": fingerprint(self.base(kind))})
+            claim(self.out / "bases" / kind, {"weights": key_of(self.base(kind), kind).content})
 
     def base(self, kind: str) -> Defense:
         """A base model as it is."""

@@ -127,7 +127,7 @@ def project(images: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor
 
 def _within(images: Tensor, clean: Tensor, epsilon: float) -> Tensor:
     """Images (N, C, H, W) of the L2 ball up to rounding; those that rounding brought out of it are rounded inwards."""
-    if clean[0].numel() <= _FEW_PIXELS:
+    if clean.shape[1:].numel() <= _FEW_PIXELS:
         return images
     beyond = (images - clean).flatten(1).double().norm(dim=1) > epsilon
     return torch.where(per_image(beyond), images.nextafter(clean), images) if bool(beyond.any()) else images

@@ -6,8 +6,8 @@ from torch import nn
 
 from gencls.core import GenclsError, keyed
 from gencls.eval import APGD, DDN, FMN, PGD, AttackModel, ThreatModel
-from gencls.eval.attack_model import margin
 from gencls.eval.attacks.smoothing import smoothed_gradient, smoothed_look
+from gencls.eval.margins import margin
 from tests.toys import Linear, NoisyLogits, small_cnn
 
 L2 = ThreatModel("l2", 0.5)
@@ -16,7 +16,7 @@ ZERO = torch.zeros(1, dtype=torch.long)
 
 def second(scores, labels):
     """A loss: the score of class 1."""
-    return scores[:, 1]
+    return scores.mean(dim=1)[:, 1]
 
 
 class Quadratic(nn.Module):
@@ -76,8 +76,8 @@ def test_finite_differences_of_the_smoothed_loss(digits):
     model, seen = AttackModel(cnn, common_draws=True), []
 
     def loss(scores, labels):
-        seen.append(-margin(scores, labels).detach())
-        return -margin(scores, labels)
+        seen.append(-margin(scores.mean(dim=1), labels).detach())
+        return -margin(scores.mean(dim=1), labels)
 
     def mean(at):
         seen.clear()
