@@ -276,10 +276,10 @@ CHANGES = {
         {"noise", "transfer"},
     ),
     "what is imported late": (
-        "gencls.eval.attacks.foolbox_attacks",
-        "x.normal(x.shape)",
-        "2 * x.normal(x.shape)",
-        {"noise", "transfer"},
+        "gencls.eval.attacks.pyautoattack_attacks",
+        "best, _, _, wrong = attack",
+        "best, _, _, wrong, *_ = attack",
+        {"apgd"},
     ),
     "transfer": (
         "gencls.eval.attacks.transfer",
