@@ -1,4 +1,4 @@
-"""Random defenses whose mean scores say little about how many draws are wrong: kind, smallest model, draws wrong after an attack.
+"""Random defenses whose mean scores say little about how many draws are wrong: kind, smallest model, draws that are wrong.
 
 Every draw of these models is linear in two numbers that an attack controls, so the best answers have a closed form.
 """
@@ -15,8 +15,8 @@ from gencls.eval.judge import predict
 class TwoKinds(Defense):
     """Draws of two kinds, each with its margin of class 0 over class 1; class 2 is far off.
 
-    With a and b the changes of the means of the left and right half of an image, times 8 (so that a change of L2 length r in one
-    half of 4 x 4 pixels moves its number by 8 r / sqrt(8)), a margin is 1 - slope . (a, b), times the kind's scale.
+    With a and b the changes of the means of the left and right half of an image, times 8 (so that a change of L2 length r in
+    one half of 4 x 4 pixels moves its number by 8 r / sqrt(8)), a margin is 1 - slope . (a, b), times the kind's scale.
     """
 
     stochastic = True
