@@ -1,7 +1,7 @@
 """The command ``gencls``: data, weights, training, attacks, diagnoses and reports from a shell.
 
-Exit codes: 0 done; 1 a diagnosis with a failed check, or a failure of the program; 2 bad input, with one line
-``gencls: error: ...`` on the standard error.
+Exit codes: 0 done; 1 a diagnosis with a failed check, the report of an unfinished study, or a failure of the program; 2 bad
+input, with one line ``gencls: error: ...`` on the standard error.
 """
 
 import argparse
@@ -120,15 +120,19 @@ def parser() -> argparse.ArgumentParser:
     )
     attack.add_argument("--attack", nargs="+", required=True, metavar="NAME", help="one or more of `gencls names`, of one norm")
     attack.add_argument("--epsilon", type=float, help="radius of the ball, in [0, 1] pixel units; not for minimal-norm attacks")
-    attack.add_argument("--steps", type=int, help="gradient steps, or queries; default: each attack's own")
-    attack.add_argument("--restarts", type=int, help="random starts, or draws; default: each attack's own")
+    attack.add_argument("--steps", type=int, help="gradient steps, or queries, of every attack; default: each attack's own")
+    attack.add_argument("--restarts", type=int, help="random starts, or draws, of every attack; default: each attack's own")
     attack.add_argument("--data", default="mnist-embedded", help="data set (default mnist-embedded)")
     attack.add_argument("--split", default="test", help="of the data set (default test)")
     attack.add_argument("--limit", type=int, help="attack a class-balanced subset of this size; default: all images")
-    attack.add_argument("--eot", type=int, default=16, help="draws per gradient of a stochastic defense (default 16)")
-    attack.add_argument("--draws", type=int, default=32, help="draws of the judge, for a stochastic defense (default 32)")
-    attack.add_argument("--reduce", default="logits", choices=["logits", "probs", "loss"], help="what EoT averages")
+    # No defaults here: what is given must act, and only random defenses have draws.
+    attack.add_argument("--eot", type=int, help="draws per gradient of a random defense (default 16)")
+    attack.add_argument("--draws", type=int, help="draws of the judge, for a random defense (default 32)")
+    attack.add_argument("--reduce", choices=["logits", "probs", "loss"], help="what EoT averages (default logits)")
     attack.add_argument("--common-draws", action="store_true", help="the same draws for all looks of an attack")
+    attack.add_argument(
+        "--eight-bit", action="store_true", help="round adversarial images to k/255, as if saved, before they are judged"
+    )
     attack.add_argument("--memory", type=float, help="MiB for the graphs of an attack (default: 1024, or a share of the GPU)")
     attack.add_argument("--seed", type=int, default=0, help="of all random streams and of the subset (default 0)")
     attack.add_argument("--device", default="cpu", help="where the defenses run: cpu (default), cuda, cuda:1 ...")
@@ -152,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--limit", type=int, default=50, help="images at most; fewer if a pass is slow (default 50)")
     doctor.add_argument("--epsilon", type=float, default=0.3, help="radius of the ball, in [0, 1] pixel units (default 0.3)")
     doctor.add_argument("--norm", choices=["linf", "l2"], default="linf", help="of the ball (default linf)")
-    doctor.add_argument("--eot", type=int, default=16, help="draws per gradient of a stochastic defense (default 16)")
+    doctor.add_argument("--eot", type=int, help="draws per gradient of a random defense (default 16)")
     doctor.add_argument(
         "--transfer-from",
         metavar="NAME_OR_IMPORT_PATH",

@@ -36,8 +36,12 @@ from recipes.chapter2.printed import MODELS
 from recipes.chapter2.runs import Run
 from recipes.chapter2.settings import BUDGETS, PROFILES
 from recipes.chapter2.tables import ATTACKS, L2_ONLY, NORMS, PARTS
+from recipes.folders import read_measured
 from recipes.jobs import Job, compute, predict
 from recipes.records import begun, records_of
+
+MODEL_TABLES = {"main", "examples"}
+"""Those of :data:`TABLES` whose models can be chosen."""
 
 
 def report(run: Run) -> Path:
@@ -52,7 +56,7 @@ def report(run: Run) -> Path:
         table, right = tables.accuracy_table(run)
         sections.append(Section(f"Table {number}", tables=[table]))
         if pairs := list(tables.mcnemar(run, right)):
-            text = "Row against column: images that only one of the two gets right under all attacks, ours too."
+            text = "Row against column: images that only one of the two gets right under all attacks, the thesis's or ours too."
             sections.append(Section("Paired tests", text, [table for table, _ in pairs], [figure for _, figure in pairs]))
     if figures := list(example_figures(run)):
         sections.append(Section("Adversarial examples", figures=figures))
@@ -62,8 +66,8 @@ def report(run: Run) -> Path:
     if sweeps := list(_sweeps(run)):
         text = "The settings of the attacks should lie where more of them changes nothing."
         sections.append(Section("Tables 2.7 to 2.9", text, [table for table, _ in sweeps], [figure for _, figure in sweeps]))
-    written = [(name, run.out / "bound" / name / "bound.csv") for name in BOUNDED]
-    bounds = [(name, pandas.read_csv(path)) for name, path in written if path.is_file()]
+    written = [(name, run.out / "bound" / name / "bound.json") for name in BOUNDED]
+    bounds = [(name, _frame(path)) for name, path in written if path.is_file()]
     absent = [run.profile.network(kind) for kind, _ in map(ABLATION.__getitem__, BOUNDED) if not run.path(kind).is_file()]
     if bounded := settings_tables.bound_table(run, bounds, absent):
         sections.append(Section("Lower bounds", tables=[bounded]))
@@ -76,6 +80,11 @@ def report(run: Run) -> Path:
         "Command": run.command,
     }
     return write_paper(run.out, f"E-ABS: chapter 2 of the thesis on {run.data.name}", facts, sections)
+
+
+def _frame(path: Path) -> pandas.DataFrame:
+    """The columns that a file holds, without its checksum."""
+    return pandas.DataFrame({name: values for name, values in read_measured(path).items() if name != "checksum"})
 
 
 def _sweeps(run: Run) -> Iterator[tuple[PaperTable, NamedFigure]]:
@@ -113,7 +122,7 @@ def main(run: Run, names: Sequence[str] = (), *, only_predict: bool = False) -> 
     """
     of_eabs = {"2.7", "2.8", "2.9"}
     names = names or [name for name in TABLES if name not in of_eabs or run.path("eabs").is_file()]
-    run.require([*(run.models if {"main", "examples"} & set(names) else ()), *(["eabs"] if of_eabs & set(names) else ())])
+    run.require([*(run.models if MODEL_TABLES & set(names) else ()), *(["eabs"] if of_eabs & set(names) else ())])
     if only_predict:
         with TemporaryDirectory() as folder:  # a folder that is not there yet may become that of another run
             begun = run if (run.out / "run.json").is_file() else replace(run, out=Path(folder))
@@ -136,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--profile", choices=PROFILES, default="smoke", help="data set with its threats (default smoke)")
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
     made.add_argument("--tables", nargs="+", choices=TABLES, default=(), help="default all; main: Tables 2.2 to 2.5")
-    made.add_argument("--models", nargs="+", choices=MODELS, default=tuple(MODELS), help="default all")
+    made.add_argument("--models", nargs="+", choices=MODELS, help="of main and examples; default all")
     attacks = [*ATTACKS, *(f"{name}-{norm}" for name in ATTACKS for norm in NORMS if norm == "l2" or name not in L2_ONLY)]
     made.add_argument(
         "--attacks",
@@ -160,8 +169,13 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
     """The run that a command line asks for.
 
     Raises:
-        GenclsError: for data that are not there.
+        GenclsError: for data that are not there, or choices within tables that are not asked for.
     """
+    for flag, given, where in (("--models", chosen.models, MODEL_TABLES), ("--attacks", chosen.attacks, {"main"})):
+        if given and chosen.tables and not where & set(chosen.tables):
+            raise GenclsError(
+                f"{flag}: expected only with --tables {' or '.join(sorted(where))}, got --tables {' '.join(chosen.tables)}"
+            )
     profile = PROFILES[chosen.profile]
     name = chosen.budget or ("smoke" if chosen.profile == "smoke" else "reduced")
     budget = BUDGETS[name] if chosen.n is None else BUDGETS[name].of(chosen.n)
@@ -171,7 +185,7 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
         out=chosen.out or Path("runs/eabs") / f"{chosen.profile}-{name}",
         data=zoo.load_data(profile.data, "test", root=chosen.data_root, limit=budget.largest, seed=chosen.seed),
         seed=chosen.seed,
-        models=chosen.models,
+        models=chosen.models or tuple(MODELS),
         only=chosen.attacks,
         weights=chosen.weights,
         device=str(find_device(chosen.device)),

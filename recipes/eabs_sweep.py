@@ -10,11 +10,11 @@ accuracy is that of a short attack, good for comparing settings and for nothing 
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pandas
 import torch
@@ -99,15 +99,17 @@ def trainings(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Path]
         )
 
 
-def sweep(what: str, *, count: int, attacked: int, epochs: int, seed: int, out: Path) -> pandas.DataFrame:
+def sweep(
+    what: str, *, count: int, attacked: int, seed: int, epochs: int = 15, out: Path = Path("runs/sweep")
+) -> pandas.DataFrame:
     """Sweep; a row per setting.
 
     Args:
         what: "train" or "infer".
         count: test images.
         attacked: how many of them are attacked.
-        epochs: of each training.
         seed: of trainings, draws and attacks.
+        epochs: of each training.
         out: folder of the trainings.
 
     Raises:
@@ -137,17 +139,25 @@ def markdown(table: pandas.DataFrame) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def parse(words: Sequence[str] | None = None) -> dict[str, Any]:
+    """What the command line says, as :func:`sweep` takes it; None reads that of the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "infer"))
     parser.add_argument("--count", type=int, default=300, help="test images (default 300)")
     parser.add_argument("--attacked", type=int, default=30, help="how many of them are attacked (default 30)")
-    parser.add_argument("--epochs", type=int, default=15, help="of each training (default 15)")
+    parser.add_argument("--epochs", type=int, help="of each training (default 15)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/sweep"), help="folder of the trainings")
-    options = vars(parser.parse_args())
+    parser.add_argument("--out", type=Path, help="folder of the trainings (default runs/sweep)")
+    options = {name: value for name, value in vars(parser.parse_args(words)).items() if value is not None}
+    if options["what"] == "infer" and options.keys() & {"epochs", "out"}:
+        parser.error("--epochs and --out: expected only with train, got infer, which trains nothing")
+    return options
+
+
+if __name__ == "__main__":
+    chosen = parse()
     try:
-        print(markdown(sweep(options.pop("what"), **options)))
+        print(markdown(sweep(**chosen)))
     except GenclsError as error:
         print(f"eabs_sweep: error: {error}", file=sys.stderr)
         sys.exit(2)

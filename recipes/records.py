@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from gencls.eval import read_records, read_study, summarize
-from gencls.eval.records import WORST_CASE
+from gencls.eval.records import WORST_CASE, broken, judged
 from gencls.eval.report.columns import percent
 from gencls.eval.statistics import wilson
 from gencls.eval.study_folder import read_cells
@@ -56,9 +56,9 @@ def records_of(out: Path, *folders: str) -> pd.DataFrame:
 
 
 def right_under(records: pd.DataFrame, attacks: Sequence[str] = ()) -> pd.Series:
-    """By sample hash, whether the majority is right on the image and on every adversarial of these attacks, or of all."""
-    rows = records[records["attack"].isin(attacks)] if attacks else records
-    right: pd.Series = rows.groupby("sample_hash")[["majority_correct", "clean_majority_correct"]].all().all(axis=1)
+    """By sample hash, whether the majority is right on the image and on every valid adversarial of these attacks, or of all."""
+    rows = judged(records[records["attack"].isin(attacks)] if attacks else records)
+    right: pd.Series = ~broken(rows).groupby(rows["sample_hash"]).any()
     return right
 
 
@@ -89,12 +89,13 @@ def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 def _apart(warning: str) -> tuple[str, str]:
     """A warning without its number, so that rows share it, and the number in brackets."""
     patterns = (
-        r"()(\d+ of \d+) (majorities .*)",
-        r"(the attack's own claim) is (\S+ points) (from .*)",
-        r"()(\d+ %) of the (gradients were exactly zero.*)",
+        (r"(\d+ of \d+) (majorities .*)", r"\2", 1),
+        (r"(the attack's own claim.*) is (\S+ points) (from .*)", r"\1 differs \3", 2),
+        (r"(\d+ %) of the (gradients were exactly zero.*)", r"\2", 1),
+        (r"(weaker than .*, which \D+) (\d+ of \d+) images more: (.*)", r"\1 more images: \3", 2),
+        (r"(\d+ of \d+) (adversarials broke the rules .*)", r"\2", 1),
     )
-    for pattern in patterns:
+    for pattern, words, number in patterns:
         if match := re.fullmatch(pattern, warning):
-            before, number, after = match.groups()
-            return f"{before} differs {after}" if before else after, f" ({number})"
+            return match.expand(words), f" ({match[number]})"
     return warning, ""

@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--profile", choices=PROFILES, default="smoke", help="data set with its base models (default smoke)")
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
     made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
-    made.add_argument("--bases", nargs="+", choices=BASES, default=tuple(BASES), help="kinds of base models; default all")
+    made.add_argument("--bases", nargs="+", choices=BASES, help="kinds of base models; default all that the profile has")
     made.add_argument("--data", help="another data set for the same base models, such as cifar10-lossless for cifar10")
     made.add_argument("--n", type=int, help="the most attacked images of any table; default as the budget says")
     made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
@@ -105,9 +105,11 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
     """The run that a command line asks for.
 
     Raises:
-        GenclsError: for data or a device that are not there.
+        GenclsError: for data, a device or base models that are not there.
     """
     profile = PROFILES[chosen.profile]
+    if absent := [kind for kind in chosen.bases or () if kind not in profile.bases]:
+        raise GenclsError(f"--bases: expected some of {', '.join(profile.bases)}, got {', '.join(absent)}")
     profile = replace(profile, data=chosen.data or profile.data)
     name = chosen.budget or ("smoke" if chosen.profile == "smoke" else "reduced")
     budget = BUDGETS[name] if chosen.n is None else BUDGETS[name].of(chosen.n)
@@ -120,7 +122,7 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
         out=(chosen.out or Path("runs/smoothing")) / f"{chosen.profile}-{name}",
         data=zoo.load_data(profile.data, "test", root=chosen.data_root, limit=largest, seed=chosen.seed),
         seed=chosen.seed,
-        kinds=chosen.bases,
+        kinds=chosen.bases or tuple(profile.bases),
         weights=chosen.weights,
         device=str(find_device(chosen.device)),
         command=command,

@@ -3,6 +3,7 @@
 ``python tests/test_bad_input.py`` writes that page again.
 """
 
+import math
 import pickle
 import re
 import tempfile
@@ -18,7 +19,7 @@ from gencls._commands.attack import build_attacks
 from gencls.cli import main
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
-from gencls.eval import DDN, FGSM, Study, ThreatModel, evaluate
+from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate
 from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
@@ -109,6 +110,13 @@ CASES: dict[str, Callable[[Path], object]] = {
     "unknown defense": lambda _: zoo.load("cnn-mnits"),
     "unknown attack": lambda _: build_attacks(["pdg-linf"], 0.1, steps=1, restarts=1),
     "attack without epsilon": lambda _: build_attacks(["pgd-linf"], None),
+    "NaN as a setting": lambda _: CarliniWagner(ThreatModel("l2"), confidence=math.nan),
+    "a boolean as a number": lambda _: PGD(THREAT, steps=True),
+    "a word as a boolean": lambda _: ThreatModel("l2", targeted="no"),  # type: ignore[arg-type]
+    "half precision": lambda _: FGSM(THREAT)(_defense(), IMAGES.half(), torch.tensor([0, 0])),
+    "steps for an attack without": lambda _: build_attacks(["fgsm-linf"], 0.1, steps=5),
+    "steps for a set of attacks": lambda _: build_attacks(["thesis-linf"], 0.1, steps=5),
+    "epsilon where no attack has one": lambda _: build_attacks(["ddn-l2"], 1.5),
     "epsilon for an attack that minimises it": lambda _: DDN(ThreatModel("l2", epsilon=1.0)),
     "norm that an attack does not know": lambda _: DDN(ThreatModel("linf")),
     "epsilon in 0..255": lambda _: ThreatModel("linf", epsilon=8),
@@ -142,11 +150,12 @@ def test_message_is_the_documented_one(case: str, tmp_path: Path, monkeypatch: p
     assert "expected" in found
 
 
-ATTACK = ["attack", "--epsilon", "0.1", "--limit", "2", "--steps", "1"]
+ATTACK = ["attack", "--epsilon", "0.1", "--limit", "2"]
 COMMANDS = {
     "unknown defense": [*ATTACK, "--defense", "cnn-mnits", "--attack", "fgsm-linf"],
     "unknown attack": [*ATTACK, "--defense", "cnn-mnist", "--attack", "pdg-linf"],
     "unknown data set": [*ATTACK, "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--data", "mnits"],
+    "draws of a defense without": [*ATTACK, "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--eot", "4"],
     "epsilon": ["attack", "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--epsilon", "8"],
     "defense of another kind": [*ATTACK, "--defense", "os:getcwd", "--attack", "fgsm-linf"],
     "folder without a study": ["report", "FOLDER"],

@@ -57,7 +57,7 @@ class MeanRowsPixels(MultiLatentModel):
         super().__init__()
         self.sigma = sigma
         self.clamp = clamp
-        self._encoded = 0  # images, counted: private, as fingerprints leave it out
+        self._encoded = 0  # images, counted
 
     def encode_once(self, images):
         self._encoded += len(images)
@@ -68,6 +68,9 @@ class MeanRowsPixels(MultiLatentModel):
     @property
     def encoded(self):
         return self._encoded
+
+    def __getstate__(self):
+        return {**self.__dict__, "_encoded": 0}  # keys leave the count out
 
     def decode_mixed(self, encoded, mix):
         image = 0.5 + sum(mix(level, code, self.sigma * torch.randn_like(code)) for level, code in enumerate(encoded))

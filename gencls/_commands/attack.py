@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from gencls.core import Defense
     from gencls.eval import Attack
 
-__all__ = ["build_attacks", "build_defense", "run_attack"]
+__all__ = ["build_attacks", "build_defense", "draw_settings", "run_attack"]
 
 
 def run_attack(options: argparse.Namespace) -> int:
@@ -30,9 +31,11 @@ def run_attack(options: argparse.Namespace) -> int:
     data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
     device = find_device(options.device)
     defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
+    protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
     names = "+".join([*defenses, *attacks]).replace(":", ".")
     chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts}
     settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
+    settings += "-8bit" if options.eight_bit else ""
     name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}"
     study = Study(
         options.out or Path("runs") / name,
@@ -40,20 +43,39 @@ def run_attack(options: argparse.Namespace) -> int:
         attacks=attacks,
         images=data.images,
         labels=data.labels,
-        protocol=Protocol(
-            eot_samples=options.eot,
-            judge_draws=options.draws,
-            reduce=options.reduce,
-            common_draws=options.common_draws,
-            memory=options.memory,
-        ),
+        protocol=protocol,
         seeds=(options.seed,),
         about={"data": f"{data.name} {data.split}, {len(data)} images", "command": options.command},
     )
-    meaningless = diagnose_study(study, data, *balls[0], eot_samples=options.eot, seed=options.seed) if options.doctor else ()
+    meaningless = (
+        diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed) if options.doctor else ()
+    )
     _print(study.run(progress=progress_bar(study)))
     print(study.report())
     return 1 if meaningless else 0
+
+
+_DRAWS = {"eot": "eot_samples", "draws": "judge_draws", "reduce": "reduce", "common_draws": "common_draws"}
+"""Flags about draws, and what they are called in Python."""
+
+
+def draw_settings(options: argparse.Namespace, defenses: "Mapping[str, Defense]") -> dict[str, Any]:
+    """What was said about draws, by its name in Python.
+
+    Raises:
+        GenclsError: something was, but no defense is random.
+    """
+    from gencls.core import GenclsError
+
+    asked = {flag: getattr(options, flag, None) for flag in _DRAWS}  # the doctor has fewer flags
+    given = {flag: value for flag, value in asked.items() if value is not None and value is not False}
+    if given and not any(defense.stochastic for defense in defenses.values()):
+        flags = ", ".join("--" + flag.replace("_", "-") for flag in given)
+        raise GenclsError(
+            f"{flags}: expected a defense that is random, got {', '.join(defenses)}, whose scores are the same in every draw; "
+            "leave it out"
+        )
+    return {_DRAWS[flag]: value for flag, value in given.items()}
 
 
 def build_attacks(
@@ -62,23 +84,34 @@ def build_attacks(
     """Attacks of one norm by name.
 
     Args:
-        names: of :mod:`gencls.eval.presets`, single attacks or the sets of a paper.
-        epsilon: radius of the ball, in [0, 1] pixel units, for those that have one.
-        steps: None keeps each attack's default.
-        restarts: random starts or draws; None keeps each attack's default.
+        names: of :mod:`gencls.eval.presets`, single attacks or sets.
+        epsilon: radius of the ball, in [0, 1] pixel units, for those that have one; at least one has.
+        steps: of every attack; None keeps each attack's default.
+        restarts: random starts or draws of every attack; None keeps each attack's default.
 
     Raises:
-        GenclsError: for an unknown name, two norms, or a value that is missing or out of range.
+        GenclsError: for an unknown name, two norms, a value that is missing or out of range, or one that an attack does not
+            take.
     """
     from gencls.core import GenclsError
-    from gencls.eval.presets import PRESETS, attack_by_name, preset_by_name
+    from gencls.eval.presets import PRESETS, attack_by_name, preset_by_name, settings_of
 
+    takes_none = not any("epsilon" in settings_of(name) for name in names)
     attacks: dict[str, Attack] = {}
     for name in names:
-        if name in PRESETS:
-            attacks |= preset_by_name(name, epsilon)
+        radius = epsilon if takes_none or "epsilon" in settings_of(name) else None  # minimal attacks beside those in a ball
+        if name not in PRESETS:
+            found = {name: attack_by_name(name, radius, steps=steps, restarts=restarts)}
+        elif steps is None and restarts is None:
+            found = dict(preset_by_name(name, radius))
         else:
-            attacks[name] = attack_by_name(name, epsilon, steps=steps, restarts=restarts)
+            raise GenclsError(
+                f"attack: expected neither steps nor restarts for {name}, whose attacks have budgets of their own, got "
+                f"{steps} and {restarts}; leave them out, or name single attacks"
+            )
+        if twice := [key for key in found if key in attacks and repr(attacks[key]) != repr(found[key])]:
+            raise GenclsError(f"attack: expected one attack of each name, got two with other settings: {', '.join(twice)}")
+        attacks |= found
     if len({attack.threat.norm for attack in attacks.values()}) > 1:
         raise GenclsError(f"attack: expected attacks of one norm, because there is one epsilon; got {', '.join(names)}")
     return attacks
@@ -145,12 +178,24 @@ def _print(table: "pandas.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("defense", "attack", "gradient", "N", "clean", "robust", "95 % interval", "median distance", "not found")
-    for row in table.itertuples():
-        minimal = row.epsilon != row.epsilon  # NaN: the distance is what such an attack is about
-        robust = ("", "") if minimal else (f"{row.robust_accuracy:.1%}", f"{row.ci_low:.1%} to {row.ci_high:.1%}")
-        distance = (f"{row.median_distance:.4g}", f"{row.failures:.0f}") if minimal else ("", "")
-        shown.add_row(row.defense, row.attack, row.gradient, str(row.n), f"{row.clean_accuracy:.1%}", *robust, *distance)
+    from gencls.eval.report.columns import BY_NAME, distance
+
+    drawn = bool((table["draws"] > 1).any())
+    excluded, lost = (BY_NAME[name].shown(table) for name in ("excluded", "lost_to_eight_bit"))
+    heads = ["defense", "attack", "gradient", "N"] + ["excluded"] * excluded + ["clean %", "robust % [95 % interval]"]
+    shown = Table(*heads, *["majority %"] * drawn, *["lost to 8 bits"] * lost, "median distance", "not found")
+    for row in table.to_dict("records"):
+        minimal = row["epsilon"] != row["epsilon"]  # NaN: the distance is what such an attack is about
+
+        def words(name: str, said: bool = True, row: dict[str, Any] = row) -> str:
+            return BY_NAME[name].words(row) if said else ""
+
+        attack = words("attack") + (", 8-bit" if row["eight_bit"] else "")
+        cells = [words("defense"), attack, words("gradient"), words("n")] + [words("excluded")] * excluded
+        cells += [words("clean_accuracy"), words("robust_accuracy", not minimal)]
+        cells += [words("majority_accuracy", not minimal)] * drawn + [words("lost_to_eight_bit")] * lost
+        median = distance(row["median_distance"]) if minimal else ""
+        shown.add_row(*cells, median, words("failures", minimal))
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width that names should be cut to
         console = Console(width=160)

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from gencls._commands.attack import build_defense
+from gencls._commands.attack import build_defense, draw_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,9 +36,9 @@ def run_doctor(options: argparse.Namespace) -> int:
         epsilon=options.epsilon,
         norm=options.norm,
         transfer_from=None if source is None else source.to(device),
-        eot_samples=options.eot,
         seed=options.seed,
         budget=options.budget,
+        **draw_settings(options, {options.defense: defense}),
     )
     print(diagnosis.text(options.defense))
     if options.out is not None:

@@ -8,12 +8,14 @@ from gencls.core.checks import check_eval_mode, check_images, check_labels, chec
 from gencls.core.defense import BayesClassifier, Defense, Transform, TransformedClassifier, forward_draws, repeat_rows
 from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
-from gencls.core.fingerprint import fingerprint
+from gencls.core.fingerprint import Key, fingerprint, key_of
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.generators import seeded
 from gencls.core.inference import minimize
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
+from gencls.core.settings import check_settings, checked
 from gencls.core.surrogate import BPDA, EoT, Unrolled
+from gencls.core.wrappers import declared, surrogates_of
 
 __all__ = [
     "BPDA",
@@ -24,6 +26,7 @@ __all__ = [
     "EoT",
     "GenclsError",
     "ImageDistance",
+    "Key",
     "Latents",
     "Mix",
     "MultiLatentModel",
@@ -35,11 +38,15 @@ __all__ = [
     "check_eval_mode",
     "check_images",
     "check_labels",
+    "check_settings",
     "check_sigma",
+    "checked",
+    "declared",
     "draws",
     "find_device",
     "fingerprint",
     "forward_draws",
+    "key_of",
     "keyed",
     "minimize",
     "repeat_rows",
@@ -48,4 +55,5 @@ __all__ = [
     "seeded",
     "select",
     "stream_seed",
+    "surrogates_of",
 ]

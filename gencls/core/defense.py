@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.settings import checked
+from gencls.core.wrappers import chained, declared, surrogates_of
 
 __all__ = ["BayesClassifier", "Defense", "Transform", "TransformedClassifier", "forward_draws", "repeat_rows"]
 
@@ -67,6 +69,9 @@ class _Differentiable(nn.Module, ABC):
         An evaluation attacks through every one of them, and per sample the worst counts. The default is the exact gradient
         of the module itself. A transform with a zero or undefined gradient declares, for instance,
         ``{"bpda": BPDA(self, nn.Identity())}``.
+
+        Read it through :func:`gencls.core.surrogates_of`. That refuses a class that holds a defense, computes its scores in a
+        way of its own and inherits this method: the gradient modes of what is inside would be lost.
         """
         return {"exact": self}
 
@@ -74,9 +79,9 @@ class _Differentiable(nn.Module, ABC):
         """The module that an adaptive attacker differentiates in one gradient mode (None: the default mode).
 
         Raises:
-            GenclsError: for a mode that is not declared.
+            GenclsError: for a mode that is not declared, or a defense that hides those of another one inside it.
         """
-        modes = self.surrogates()
+        modes = surrogates_of(self)
         if mode is None:
             return next(iter(modes.values()))
         if mode not in modes:
@@ -102,20 +107,26 @@ class Transform(_Differentiable):
 class TransformedClassifier(Defense):
     """A classifier behind a transform: ``classifier(transform(images))``. Final: composes, owns nothing else."""
 
+    @checked
     def __init__(self, transform: Transform, classifier: nn.Module, num_classes: int) -> None:
         """Compose.
 
         Args:
             transform: images -> images.
             classifier: images (N, C, H, W) in [0, 1] -> scores (N, K), normalising inside.
-            num_classes: K.
+            num_classes: K >= 2.
+
+        Raises:
+            GenclsError: for fewer than two classes.
         """
         super().__init__()
+        if num_classes < 2:
+            raise GenclsError(f"TransformedClassifier: expected num_classes >= 2, got {num_classes}")
         self.transform = transform
         self.classifier = classifier
         self.num_classes = num_classes
-        self.stochastic = transform.stochastic or bool(getattr(classifier, "stochastic", False))
-        self.batch_dependent = transform.batch_dependent or bool(getattr(classifier, "batch_dependent", False))
+        self.stochastic = declared(transform, "stochastic") or declared(classifier, "stochastic")
+        self.batch_dependent = declared(transform, "batch_dependent") or declared(classifier, "batch_dependent")
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the transformed images."""
@@ -128,19 +139,8 @@ class TransformedClassifier(Defense):
         return scores
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Every mode of the transform with every mode of the classifier.
-
-        The name is that of the side that is not exact, or ``transform+classifier`` where a name alone would not do.
-        """
-        behind = self.classifier.surrogates() if isinstance(self.classifier, Defense) else {"exact": self.classifier}
-        modes: dict[str, nn.Module] = {}
-        for front_name, front in self.transform.surrogates().items():
-            for back_name, back in behind.items():
-                inexact = [name for name in (front_name, back_name) if name != "exact"] or ["exact"]
-                name = inexact[0] if len(inexact) == 1 and inexact[0] not in modes else f"{front_name}+{back_name}"
-                whole = front is self.transform and back is self.classifier
-                modes[name] = self if whole else nn.Sequential(front, back)
-        return modes
+        """Every mode of the transform with every mode of the classifier, see :func:`gencls.core.wrappers.chained`."""
+        return chained((self.transform, self.classifier), self)
 
 
 class BayesClassifier(Defense, Generic[Q]):

@@ -137,7 +137,8 @@ def remove_leftovers(folder: Path) -> None:
 
     What another machine has begun to write stays: a network file system may not tell whether its process lives.
     """
-    remove_dead(path for path in list(folder.iterdir()) if _PART.fullmatch(path.name))
+    with suppress(OSError):  # a folder that may be written to, but not listed
+        remove_dead([path for path in folder.iterdir() if _PART.fullmatch(path.name)])
 
 
 _remove_leftovers_once = cache(remove_leftovers)

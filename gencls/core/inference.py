@@ -1,13 +1,14 @@
 """The inner optimisation of every classifier that infers by descent."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents
+from gencls.core.settings import checked
 
 __all__ = ["Optimizer", "minimize"]
 
@@ -17,6 +18,7 @@ Optimizer = Literal["adam", "gradient"]
 _TINY = 1e-30
 
 
+@checked
 def minimize(
     objective: Callable[[Latents], Tensor],
     start: Latents,
@@ -62,8 +64,6 @@ def minimize(
     """
     if steps < 0 or lr <= 0:
         raise GenclsError(f"minimize: expected steps >= 0 and lr > 0, got steps={steps}, lr={lr}")
-    if optimizer not in get_args(Optimizer):
-        raise GenclsError(f"minimize: expected optimizer to be one of {get_args(Optimizer)}, got {optimizer!r}")
     latents = tuple(level if unroll else level.detach().clone() for level in start)
     mean = tuple(torch.zeros_like(level) for level in latents)
     square = tuple(torch.zeros_like(level) for level in latents)

@@ -1,6 +1,7 @@
 """What attacks differentiate in place of a defense: straight-through, averaged and unrolled versions."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from gencls.core.defense import BayesClassifier, forward_draws
 from gencls.core.errors import GenclsError
 from gencls.core.rng import draws, repeatable
+from gencls.core.settings import checked
+from gencls.core.wrappers import declared, surrogates_of
 
 __all__ = ["BPDA", "EoT", "Unrolled"]
 
@@ -21,6 +24,7 @@ class BPDA(nn.Module):
     Source: Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", 2018, arXiv:1802.00420.
     """
 
+    @checked
     def __init__(self, exact: nn.Module, approx: nn.Module) -> None:
         """Take two modules with the same input and output shape."""
         super().__init__()
@@ -34,6 +38,10 @@ class BPDA(nn.Module):
         path = self.approx(images)
         return value.add(path - path.detach())
 
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """``bpda``: itself."""
+        return {"bpda": self}
+
 
 class EoT(nn.Module):
     """Expectation over transformation: the mean over S draws of a stochastic model, sample by sample.
@@ -45,6 +53,7 @@ class EoT(nn.Module):
     Source: Athalye et al., "Synthesizing robust adversarial examples", 2018, arXiv:1707.07397.
     """
 
+    @checked
     def __init__(self, model: nn.Module, samples: int, *, reduce: Reduce = "logits", chunk: int | None = None) -> None:
         """Average a model over draws.
 
@@ -61,8 +70,6 @@ class EoT(nn.Module):
         super().__init__()
         if samples < 1 or (chunk is not None and chunk < 1):
             raise GenclsError(f"EoT: expected samples >= 1 and chunk >= 1, got samples={samples}, chunk={chunk}")
-        if reduce not in ("logits", "probs", "loss"):
-            raise GenclsError(f"EoT: expected reduce to be 'logits', 'probs' or 'loss', got {reduce!r}")
         self.model = model
         self.samples = samples
         self.reduce: Reduce = reduce
@@ -101,6 +108,19 @@ class EoT(nn.Module):
         if self.reduce == "probs":
             return log_probs.logsumexp(dim=1) - math.log(scores.shape[1])
         return log_probs.mean(dim=1)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the model says so: a mean of draws is random, too."""
+        return declared(self.model, "stochastic")
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """The mean over draws in every gradient mode of the model."""
+
+        def averaged(module: nn.Module) -> nn.Module:
+            return self if module is self.model else EoT(module, self.samples, reduce=self.reduce, chunk=self.chunk)
+
+        return {name: averaged(module) for name, module in surrogates_of(self.model).items()}
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -142,6 +162,7 @@ class Unrolled(nn.Module):
     the other in the backward pass.
     """
 
+    @checked
     def __init__(self, defense: BayesClassifier[Any]) -> None:
         """Take the classifier."""
         super().__init__()
@@ -156,6 +177,10 @@ class Unrolled(nn.Module):
         if fit is None or fit >= len(images) or self.defense.stochastic:
             return self.defense.log_joint(images, self.defense.infer(images))
         return torch.cat([_recomputed(self.defense, part) for part in images.split(fit)])
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """``unrolled``: itself."""
+        return {"unrolled": self}
 
 
 class _Recomputed(torch.autograd.Function):

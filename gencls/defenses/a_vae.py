@@ -10,7 +10,7 @@ from typing import Literal, Protocol, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BPDA, GenclsError, Latents, Transform, repeat_rows
+from gencls.core import BPDA, GenclsError, Latents, Transform, checked, repeat_rows
 
 __all__ = ["AVAEPurification", "RandomAutoencoder"]
 
@@ -42,6 +42,7 @@ class AVAEPurification(Transform):
 
     stochastic = True
 
+    @checked
     def __init__(
         self, network: RandomAutoencoder, *, realisations: int = 128, temperature: float = 1.0, per_pass: int = 16
     ) -> None:
@@ -57,9 +58,9 @@ class AVAEPurification(Transform):
             GenclsError: for numbers out of range.
         """
         super().__init__()
-        if min(realisations, per_pass) < 1 or not 0 <= temperature < torch.inf:
+        if min(realisations, per_pass) < 1 or temperature < 0:
             raise GenclsError(
-                f"AVAEPurification: expected realisations and per_pass >= 1 and a finite temperature >= 0, got {realisations}, "
+                f"AVAEPurification: expected realisations and per_pass >= 1 and temperature >= 0, got {realisations}, "
                 f"{per_pass} and {temperature}"
             )
         self.network = network

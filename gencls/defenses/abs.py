@@ -1,12 +1,12 @@
 """ABS, analysis by synthesis with one VAE per class (Schott et al. 2019, arXiv:1805.09190; thesis, section 2.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents
+from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents, Unrolled, checked, surrogates_of
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, GaussianKL
 from gencls.defenses.elimination import Elimination
 from gencls.defenses.starts import RandomStarts
@@ -17,6 +17,7 @@ __all__ = ["ABS", "ClassFactors", "SignLosingBall"]
 Q = TypeVar("Q")
 
 
+@checked
 def ABS(  # noqa: N802 - the name of the method
     generator: ClassConditionalGenerator,
     *,
@@ -94,6 +95,19 @@ class SignLosingBall(Ball):
         return tuple(lose(*pair) for pair in zip(latents, super().__call__(latents), strict=True))
 
 
+class _Times(nn.Module):
+    """Scores (N, K) times factors (K,)."""
+
+    factors: Tensor
+
+    def __init__(self, factors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factors", factors)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores * self.factors
+
+
 class ClassFactors(BayesClassifier[Q]):
     """A Bayes classifier whose k-th score is multiplied by a factor f_k > 0; inference stays as it is.
 
@@ -103,6 +117,7 @@ class ClassFactors(BayesClassifier[Q]):
 
     factors: Tensor
 
+    @checked
     def __init__(self, classifier: BayesClassifier[Q], factors: Sequence[float]) -> None:
         """Take the classifier and K factors.
 
@@ -111,7 +126,7 @@ class ClassFactors(BayesClassifier[Q]):
         """
         super().__init__()
         values = torch.tensor(factors, dtype=torch.float32)
-        if len(factors) != classifier.num_classes or not bool((values.isfinite() & (values > 0)).all()):
+        if len(factors) != classifier.num_classes or not bool((values > 0).all()):
             raise GenclsError(f"ClassFactors: expected {classifier.num_classes} positive factors, got {tuple(factors)}")
         self.classifier = classifier
         self.num_classes = classifier.num_classes
@@ -133,3 +148,13 @@ class ClassFactors(BayesClassifier[Q]):
     def images_per_graph(self, images: Tensor) -> int | None:
         """As many as the classifier says."""
         return self.classifier.images_per_graph(images)
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """Those of the classifier, with the factors behind them."""
+
+        def scaled(module: nn.Module) -> nn.Module:
+            if module is self.classifier:
+                return self
+            return Unrolled(self) if type(module) is Unrolled else nn.Sequential(module, _Times(self.factors))
+
+        return {name: scaled(module) for name, module in surrogates_of(self.classifier).items()}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from gencls.core import (
     GenclsError,
     ImageDistance,
     Latents,
+    check_settings,
+    checked,
     minimize,
     select,
 )
@@ -43,7 +46,8 @@ class Ball:
 
     def __post_init__(self) -> None:
         """Check the value."""
-        if not self.radius > 0:
+        check_settings(self)
+        if self.radius <= 0:
             raise GenclsError(f"Ball: expected radius > 0, got {self.radius}")
 
     def __call__(self, latents: Latents) -> Latents:
@@ -64,6 +68,7 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
     built: where it starts is part of its state.
     """
 
+    @checked
     def __init__(
         self,
         generator: ClassConditionalGenerator,
@@ -112,11 +117,11 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         """
         super().__init__()
         if weight < 0 or steps < 0 or lr <= 0:
-            raise GenclsError(f"expected weight >= 0, steps >= 0, lr > 0, got weight={weight}, steps={steps}, lr={lr}")
+            raise GenclsError(f"AnalysisBySynthesis: expected weight >= 0, steps >= 0, lr > 0, got {weight}, {steps}, {lr}")
         if start_std <= 0 or samples < 1:
-            raise GenclsError(f"expected start_std > 0 and samples >= 1, got start_std={start_std}, samples={samples}")
+            raise GenclsError(f"AnalysisBySynthesis: expected start_std > 0 and samples >= 1, got {start_std}, {samples}")
         if warm_steps is not None and warm_steps < 1:
-            raise GenclsError(f"expected warm_steps >= 1 or None, got {warm_steps}")
+            raise GenclsError(f"AnalysisBySynthesis: expected warm_steps >= 1 or None, got {warm_steps}")
         self.generator = generator.requires_grad_(False)  # inference must not collect gradients of the parameters
         self.start = start
         self.proposals = nn.ModuleList(proposals)
@@ -194,12 +199,15 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         with torch.no_grad():
             return self.generator.decode_all(self._split(q)[0])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies, files and keys hold what the classifier is, not what was measured of it."""
+        return {**self.__dict__, "_bytes": None}
+
     def extra_repr(self) -> str:
         """The settings."""
         settings = f"steps={self.steps}, lr={self.lr}, weight={self.weight}, optimizer={self.optimizer!r}"
         settings += f", variational, start_std={self.start_std}, samples={self.samples}" if self.variational else ""
         settings += "" if self.elimination is None else f", elimination={self.elimination.rounds}"
-        # What an attacker sees belongs to the fingerprint of the defense.
         return settings + (
             "" if self.warm_steps is None else f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks"
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from gencls.core import BPDA, GenclsError, Transform
+from gencls.core import BPDA, GenclsError, Transform, checked
 
 __all__ = ["Binarize"]
 
@@ -16,6 +16,7 @@ class Binarize(Transform):
     values with the gradient of the identity (Athalye et al. 2018, arXiv:1802.00420).
     """
 
+    @checked
     def __init__(self, threshold: float = 0.5) -> None:
         """Take the ``threshold`` in (0, 1), in [0, 1] pixel units.
 

@@ -5,12 +5,12 @@ Models", ICLR 2018, arXiv:1805.06605.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BPDA, GenclsError, Transform, minimize, repeat_rows
+from gencls.core import BPDA, GenclsError, Transform, checked, minimize, repeat_rows
 from gencls.core.inference import Optimizer
 
 __all__ = ["DefenseGAN"]
@@ -29,6 +29,7 @@ class DefenseGAN(Transform):
 
     stochastic = True
 
+    @checked
     def __init__(
         self,
         generator: Callable[[Tensor], Tensor],
@@ -59,10 +60,10 @@ class DefenseGAN(Transform):
             GenclsError: for numbers out of range, an unknown optimizer or a latent shape without numbers.
         """
         super().__init__()
-        if min(restarts, steps, max_rows) < 1 or not lr > 0 or optimizer not in get_args(Optimizer):
+        if min(restarts, steps, max_rows) < 1 or lr <= 0:
             raise GenclsError(
-                f"DefenseGAN: expected restarts, steps and max_rows >= 1, lr > 0 and optimizer among "
-                f"{', '.join(get_args(Optimizer))}, got {restarts}, {steps}, {max_rows}, {lr} and {optimizer!r}"
+                "DefenseGAN: expected restarts, steps and max_rows >= 1 and lr > 0, "
+                f"got {restarts}, {steps}, {max_rows} and {lr}"
             )
         if not latent_shape or min(latent_shape) < 1:
             raise GenclsError(f"DefenseGAN: expected a latent_shape of numbers >= 1, got {tuple(latent_shape)}")

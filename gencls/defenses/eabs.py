@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from gencls.core import ClassConditionalGenerator
+from gencls.core import ClassConditionalGenerator, checked
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, DiscriminatorPenalty, GaussianKL
 from gencls.defenses.elimination import Elimination
 from gencls.defenses.starts import EncoderStart, RandomStarts
@@ -13,6 +13,7 @@ from gencls.perceptual import SquaredL2
 __all__ = ["EABS"]
 
 
+@checked
 def EABS(  # noqa: N802 - the name of the method
     generator: ClassConditionalGenerator,
     *,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, check_settings
 
 __all__ = ["Contest", "Elimination"]
 
@@ -27,7 +27,8 @@ class Elimination:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if not self.rounds or any(step < 1 or not margin >= 0 for step, margin in self.rounds):
+        check_settings(self)
+        if not self.rounds or any(step < 1 or margin < 0 for step, margin in self.rounds):
             raise GenclsError(f"Elimination: expected rounds of a step >= 1 and a margin >= 0, got {self.rounds}")
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gencls.core import GenclsError, Transform
+from gencls.core import GenclsError, Transform, checked
 
 __all__ = ["FixedLengthNoise", "GaussianBlur", "GaussianNoise"]
 
@@ -17,6 +17,7 @@ class GaussianNoise(Transform):
 
     stochastic = True
 
+    @checked
     def __init__(self, sigma: float) -> None:
         """Take the standard deviation ``sigma`` > 0 in [0, 1] pixel units.
 
@@ -24,8 +25,8 @@ class GaussianNoise(Transform):
             GenclsError: for a sigma that is not positive and finite.
         """
         super().__init__()
-        if not 0 < sigma < torch.inf:
-            raise GenclsError(f"GaussianNoise: expected a finite sigma > 0 in [0, 1] pixel units, got {sigma}")
+        if sigma <= 0:
+            raise GenclsError(f"GaussianNoise: expected sigma > 0 in [0, 1] pixel units, got {sigma}")
         self.sigma = sigma
 
     def forward(self, images: Tensor) -> Tensor:
@@ -47,6 +48,7 @@ class FixedLengthNoise(Transform):
 
     stochastic = True
 
+    @checked
     def __init__(self, length: float) -> None:
         """Take the L2 ``length`` > 0 in [0, 1] pixel units.
 
@@ -54,8 +56,8 @@ class FixedLengthNoise(Transform):
             GenclsError: for a length that is not positive and finite.
         """
         super().__init__()
-        if not 0 < length < torch.inf:
-            raise GenclsError(f"FixedLengthNoise: expected a finite L2 length > 0 in [0, 1] pixel units, got {length}")
+        if length <= 0:
+            raise GenclsError(f"FixedLengthNoise: expected an L2 length > 0 in [0, 1] pixel units, got {length}")
         self.length = length
 
     def forward(self, images: Tensor) -> Tensor:
@@ -78,6 +80,7 @@ class GaussianBlur(Transform):
 
     kernel: Tensor
 
+    @checked
     def __init__(self, sigma: float, *, radius: int | None = None) -> None:
         """Make the kernel.
 
@@ -89,8 +92,8 @@ class GaussianBlur(Transform):
             GenclsError: for a sigma that is not positive and finite, or a radius below 1.
         """
         super().__init__()
-        if not 0 < sigma < torch.inf or (radius is not None and radius < 1):
-            raise GenclsError(f"GaussianBlur: expected a finite sigma > 0 and radius >= 1, got sigma={sigma}, radius={radius}")
+        if sigma <= 0 or (radius is not None and radius < 1):
+            raise GenclsError(f"GaussianBlur: expected sigma > 0 and radius >= 1, got sigma={sigma}, radius={radius}")
         self.sigma = sigma
         self.radius = radius if radius is not None else int(-(-3 * sigma // 1))
         taps = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)

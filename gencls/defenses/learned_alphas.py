@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError, seeded, stream_seed
+from gencls.core import GenclsError, checked, seeded, stream_seed
 from gencls.core.files import atomically, check_seal, sealed
 from gencls.defenses.mlvgm import alpha_schedule
 
@@ -86,6 +86,7 @@ class AlphaSearch:
         )
 
 
+@checked
 def learn_alphas(
     objective: Callable[[Tensor], float],
     num_levels: int,
@@ -131,14 +132,9 @@ def learn_alphas(
         GenclsError: for settings out of range, a value that is not finite, or a file of something else or of other settings.
     """
     numbers = {"num_levels": num_levels, "steps + 1": steps + 1, "restarts": restarts, "raw_samples": raw_samples}
-    if acquisition not in get_args(Acquisition) or min(numbers.values()) < 1:
-        raise GenclsError(
-            f"learn_alphas: expected acquisition 'log-ei' or 'ei' and numbers >= 1, got {acquisition!r} and {numbers}"
-        )
-    try:
-        first = [tuple(map(float, start)) for start in starts] if starts is not None else _paper_starts(num_levels)
-    except (TypeError, ValueError):
-        raise GenclsError(f"learn_alphas: expected starts of {num_levels} numbers each, got {starts!r}") from None
+    if min(numbers.values()) < 1:
+        raise GenclsError(f"learn_alphas: expected numbers >= 1, got {numbers}")
+    first = [tuple(start) for start in starts] if starts is not None else _paper_starts(num_levels)
     if not first or any(len(start) != num_levels or not all(0 <= alpha <= 1 for alpha in start) for start in first):
         raise GenclsError(f"learn_alphas: expected starts of {num_levels} numbers in [0, 1], got {first}")
     settings = {

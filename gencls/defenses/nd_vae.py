@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from gencls.core import GenclsError, Transform
+from gencls.core import GenclsError, Transform, checked
 from gencls.defenses.gaussian import GaussianNoise
 
 __all__ = ["NDVAEPurification"]
@@ -22,6 +22,7 @@ class NDVAEPurification(Transform):
 
     stochastic = True
 
+    @checked
     def __init__(self, network: Callable[[Tensor], Tensor], *, sigma: float = 0.1) -> None:
         """Take the network.
 
@@ -32,11 +33,11 @@ class NDVAEPurification(Transform):
                 in the tasks of the MLVGM paper's.
 
         Raises:
-            GenclsError: for a sigma that is negative or infinite.
+            GenclsError: for a sigma that is negative or no finite number.
         """
         super().__init__()
-        if not 0 <= sigma < float("inf"):
-            raise GenclsError(f"NDVAEPurification: expected a finite sigma >= 0 in [0, 1] pixel units, got {sigma}")
+        if sigma < 0:
+            raise GenclsError(f"NDVAEPurification: expected sigma >= 0 in [0, 1] pixel units, got {sigma}")
         self.network = network
         self.sigma = sigma
         self.noise = GaussianNoise(sigma) if sigma > 0 else None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, rows_per_stream, select
+from gencls.core import BayesClassifier, GenclsError, checked, rows_per_stream, select, surrogates_of
 
 __all__ = ["NoisyLikelihood", "UnrolledByClass", "in_parts", "per_class"]
 
@@ -46,13 +46,20 @@ class NoisyLikelihood(nn.Module):
     Memory does not grow with the number of images and draws. There is no second derivative.
     """
 
+    @checked
     def __init__(self, classifier: nn.Module, num_classes: int, *, draws: int, hard: bool, max_rows: int) -> None:
         """Take f and freeze it: see :class:`~gencls.defenses.VariationalSmoothing`.
 
         Raises:
-            GenclsError: for numbers out of range.
+            GenclsError: for numbers out of range, or a classifier without an exact gradient mode.
         """
         super().__init__()
+        modes = surrogates_of(classifier)
+        if any(name != "exact" for name in modes):
+            raise GenclsError(
+                "variational smoothing: expected a classifier whose only gradient mode is exact, because each class looks for "
+                f"its noise by that gradient, got {type(classifier).__name__} with {', '.join(modes)}"
+            )
         if num_classes < 2 or min(draws, max_rows) < 1:
             raise GenclsError(
                 "variational smoothing: expected num_classes >= 2, draws >= 1 and max_rows >= 1, "
@@ -165,6 +172,7 @@ class _WithSlopes(torch.autograd.Function):
 class UnrolledByClass(nn.Module):
     """A smoothing whose gradient goes through its search, as :class:`~gencls.core.Unrolled` is, for a few images at a time."""
 
+    @checked
     def __init__(self, defense: BayesClassifier[Any], rows_per_image: int, max_rows: int) -> None:
         """Take the smoothing.
 

@@ -1,15 +1,21 @@
 """A classifier without a defense: the baseline of every table."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
-from gencls.core import Defense, GenclsError
+from gencls.core import Defense, GenclsError, checked, declared, forward_draws, surrogates_of
 
 __all__ = ["PlainClassifier"]
 
 
 class PlainClassifier(Defense):
-    """Any module that maps images to scores, as a :class:`~gencls.core.Defense`."""
+    """Any module that maps images to scores, as a :class:`~gencls.core.Defense`.
 
+    Around another defense it changes nothing: gradient modes, randomness and draws are those of that defense.
+    """
+
+    @checked
     def __init__(
         self, network: nn.Module, num_classes: int, *, stochastic: bool = False, batch_dependent: bool = False
     ) -> None:
@@ -29,10 +35,18 @@ class PlainClassifier(Defense):
             raise GenclsError(f"PlainClassifier: expected num_classes >= 2, got {num_classes}")
         self.network = network
         self.num_classes = num_classes
-        self.stochastic = stochastic or bool(getattr(network, "stochastic", False))
-        self.batch_dependent = batch_dependent or bool(getattr(network, "batch_dependent", False))
+        self.stochastic = stochastic or declared(network, "stochastic")
+        self.batch_dependent = batch_dependent or declared(network, "batch_dependent")
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the network."""
         scores: Tensor = self.network(images)
         return scores
+
+    def forward_draws(self, images: Tensor, count: int) -> Tensor:
+        """Scores (N * count, K): the network decides what it does once per image."""
+        return forward_draws(self.network, images, count)
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """Those of the network, see :func:`gencls.core.surrogates_of`: for an ordinary one the exact gradient."""
+        return {name: self if module is self.network else module for name, module in surrogates_of(self.network).items()}

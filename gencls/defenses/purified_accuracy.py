@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from gencls.core import (
     check_eval_mode,
     check_images,
     check_labels,
+    checked,
     draws,
     fingerprint,
     keyed,
@@ -26,6 +27,7 @@ from gencls.defenses.mlvgm import MLVGMPurification
 __all__ = ["PurifiedAccuracy", "fgsm_examples"]
 
 
+@checked
 def fgsm_examples(
     purification: MLVGMPurification,
     classifier: nn.Module,
@@ -57,11 +59,8 @@ def fgsm_examples(
     """
     check_images(images)
     check_labels(labels, num_classes=None, count=len(images))
-    if not epsilon > 0 or keep not in get_args(Literal["successful", "all"]) or batch_size < 1:
-        raise GenclsError(
-            f"fgsm_examples: expected epsilon > 0, keep 'successful' or 'all' and batch_size >= 1, "
-            f"got {epsilon}, {keep!r} and {batch_size}"
-        )
+    if epsilon <= 0 or batch_size < 1:
+        raise GenclsError(f"fgsm_examples: expected epsilon > 0 and batch_size >= 1, got {epsilon} and {batch_size}")
     _check_parts(purification, classifier, name="fgsm_examples")
     base = nn.Sequential(purification.base(), classifier)
     found, wrong = [], []
@@ -94,6 +93,7 @@ class PurifiedAccuracy:
     luck. Without preprocessing noise what the encoder makes of the images is kept between calls, as far as memory allows.
     """
 
+    @checked
     def __init__(
         self,
         purification: MLVGMPurification,
@@ -185,7 +185,7 @@ class PurifiedAccuracy:
         """A name of what is measured: a digest of images, labels, settings and weights, but for the alphas."""
         neutral = self.purification.with_alphas((0.0,) * self.purification.model.num_levels)
         digest = blake2b(digest_size=12)
-        digest.update(fingerprint(TransformedClassifier(neutral, self.classifier, 1)).encode())
+        digest.update(fingerprint(TransformedClassifier(neutral, self.classifier, 2)).encode())
         digest.update(repr((self.samples, self.common_draws, self.seed)).encode())
         for tensor in (self.images, self.labels):
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

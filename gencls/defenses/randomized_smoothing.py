@@ -8,12 +8,12 @@ Classifiers", NeurIPS 2019, arXiv:1906.04584.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BPDA, Defense, GenclsError, check_eval_mode, check_images, check_sigma, select
+from gencls.core import BPDA, Defense, GenclsError, check_eval_mode, check_images, check_sigma, checked, select, surrogates_of
 from gencls.defenses.confidence import clopper_pearson, empirical_bernstein, majority_p_value
 
 __all__ = ["Certificate", "RandomizedSmoothing"]
@@ -68,6 +68,7 @@ class RandomizedSmoothing(Defense):
 
     stochastic = True
 
+    @checked
     def __init__(
         self, classifier: nn.Module, num_classes: int, *, sigma: float, draws: int = 100, votes: Votes = "hard"
     ) -> None:
@@ -85,11 +86,8 @@ class RandomizedSmoothing(Defense):
         """
         super().__init__()
         check_sigma(sigma, name="RandomizedSmoothing")
-        if num_classes < 2 or draws < 1 or votes not in get_args(Votes):
-            raise GenclsError(
-                f"RandomizedSmoothing: expected num_classes >= 2, draws >= 1 and votes 'hard' or 'soft', "
-                f"got {num_classes}, {draws} and {votes!r}"
-            )
+        if num_classes < 2 or draws < 1:
+            raise GenclsError(f"RandomizedSmoothing: expected num_classes >= 2 and draws >= 1, got {num_classes} and {draws}")
         self.classifier = classifier
         self.num_classes = num_classes
         self.sigma = sigma
@@ -106,9 +104,8 @@ class RandomizedSmoothing(Defense):
 
         The gradient is of mean probabilities, as in the attack of Salman et al.
         """
-        behind = self.classifier.surrogates() if isinstance(self.classifier, Defense) else {"exact": self.classifier}
         modes: dict[str, nn.Module] = {}
-        for name, module in behind.items():
+        for name, module in surrogates_of(self.classifier).items():
             soft = RandomizedSmoothing(module, self.num_classes, sigma=self.sigma, draws=self.draws, votes="soft")
             if self.votes == "hard":
                 modes["bpda" if name == "exact" else f"bpda+{name}"] = BPDA(self, soft)
@@ -117,6 +114,7 @@ class RandomizedSmoothing(Defense):
         return modes
 
     @torch.no_grad()
+    @checked
     def predict(self, images: Tensor, *, n: int = 1000, alpha: float = 0.001, chunk: int = 200) -> Tensor:
         """The class that wins, or none: "Predict" of the paper.
 
@@ -153,6 +151,7 @@ class RandomizedSmoothing(Defense):
         return torch.where(rejected, classes[:, 0], _ABSTAIN)
 
     @torch.no_grad()
+    @checked
     def certify(
         self, images: Tensor, *, n0: int = 100, n: int = 100_000, alpha: float = 0.001, chunk: int = 400
     ) -> Certificate:

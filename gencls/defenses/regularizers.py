@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gencls.core import Latents
+from gencls.core import Latents, checked
 
 __all__ = ["DiscriminatorPenalty", "GaussianKL", "Regularizer"]
 
@@ -49,6 +49,7 @@ class GaussianKL(Regularizer):
 class DiscriminatorPenalty(Regularizer):
     """-log D(z), the second term of thesis eq. 2.3 and 2.6; D(z) is the probability that z is a sample of the prior."""
 
+    @checked
     def __init__(self, discriminator: nn.Module) -> None:
         """Take the discriminator: latents (N, K, d) -> logits of D, (N, K)."""
         super().__init__()

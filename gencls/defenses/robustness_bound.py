@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError, Latents, check_eval_mode, check_images, check_labels, minimize, seeded
+from gencls.core import GenclsError, Latents, check_eval_mode, check_images, check_labels, checked, minimize, seeded
 from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis
 from gencls.perceptual import SquaredL2
 
@@ -87,6 +87,7 @@ def lower_bound(distances: Tensor, losses: Tensor, error: Tensor, labels: Tensor
     return radii.scatter(1, own, torch.inf).amin(1).clamp_min(0.0)
 
 
+@checked
 def robustness_bound(
     defense: AnalysisBySynthesis,
     images: Tensor,
@@ -157,6 +158,7 @@ def robustness_bound(
     )
 
 
+@checked
 def compare_to_bound(bound: Tensor, distances: Mapping[str, Tensor], *, tolerance: float = 1e-5) -> "pandas.DataFrame":
     """The bound beside the attacked distance, sample by sample.
 

@@ -1,11 +1,12 @@
 """Where the inner optimisation of analysis by synthesis begins: the I of the thesis's Algorithm 2."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import ClassConditionalGenerator, GenclsError, Latents, seeded
+from gencls.core import ClassConditionalGenerator, GenclsError, Latents, checked, seeded
 
 __all__ = ["EncoderStart", "RandomStarts"]
 
@@ -19,6 +20,7 @@ class RandomStarts(nn.Module):
 
     codes: Tensor
 
+    @checked
     def __init__(
         self, generator: ClassConditionalGenerator, regularizer: nn.Module, weight: float, *, count: int, seed: int
     ) -> None:
@@ -86,6 +88,10 @@ class RandomStarts(nn.Module):
         )
         return self.latents(self.codes[best])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies, files and keys hold the codes alone, not the images that were made of them."""
+        return {**self.__dict__, "_bank": None, "_bank_is_of": []}
+
     def extra_repr(self) -> str:
         """The settings."""
         return f"count={self.count}, weight={self.weight}"
@@ -94,6 +100,7 @@ class RandomStarts(nn.Module):
 class EncoderStart(nn.Module):
     """The encoder's Q(z | x) as a candidate: "we also include the encoder's output" (thesis, section 2.2)."""
 
+    @checked
     def __init__(self, encoder: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
         """Take the encoder of all classes.
 

@@ -9,12 +9,12 @@ a lower bound of log p(y | x) once KL[q_y || p] is subtracted (eq. 4.6), with th
 """
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, check_sigma, minimize
+from gencls.core import BayesClassifier, GenclsError, check_sigma, checked, minimize
 from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
 
 __all__ = ["VariationalSmoothing"]
@@ -44,6 +44,7 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
 
     stochastic = True
 
+    @checked
     def __init__(
         self,
         classifier: nn.Module,
@@ -83,20 +84,15 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
             GenclsError: for numbers out of range, or an unknown norm or objective.
         """
         super().__init__()
-        if norm not in get_args(Norm) or objective not in get_args(Objective):
-            raise GenclsError(
-                f"VariationalSmoothing: expected norm among {', '.join(get_args(Norm))} and objective among "
-                f"{', '.join(get_args(Objective))}, got {norm!r} and {objective!r}"
-            )
         check_sigma(sigma, name="VariationalSmoothing")
-        if not 0 <= radius < torch.inf or (norm == "linf" and radius > 1):
+        if radius < 0 or (norm == "linf" and radius > 1):
             raise GenclsError(
-                "VariationalSmoothing: expected a finite radius >= 0 in [0, 1] pixel units (8/255, not 8), for linf at most 1, "
+                "VariationalSmoothing: expected a radius >= 0 in [0, 1] pixel units (8/255, not 8), for linf at most 1, "
                 f"got {radius}"
             )
-        if steps < 1 or not (step_size is None or 0 < step_size < torch.inf):
+        if steps < 1 or (step_size is not None and step_size <= 0):
             raise GenclsError(
-                f"VariationalSmoothing: expected steps >= 1 and a finite step_size > 0 or None, got {steps} and {step_size}"
+                f"VariationalSmoothing: expected steps >= 1 and step_size > 0 or None, got {steps} and {step_size}"
             )
         self.likelihood = NoisyLikelihood(classifier, num_classes, draws=draws, hard=hard, max_rows=max_rows)
         self.num_classes = num_classes

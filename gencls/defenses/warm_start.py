@@ -1,7 +1,7 @@
 """Attacks move an image little by little: inference that goes on from where it was at the attack's last look."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,10 @@ class WarmStart(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             plain = images.detach().clone()
             return self.defense.infer(plain) if begin is None else self.defense.resume(plain, begin, self.steps)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies, files and keys hold the classifier alone, not what was found for the samples of a batch."""
+        return {**self.__dict__, "_seen": {}}
 
     def extra_repr(self) -> str:
         """The setting."""

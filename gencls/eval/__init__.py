@@ -26,6 +26,7 @@ from gencls.eval.attacks import (
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.cost import predict_cost, progress_bar
 from gencls.eval.curves import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve
+from gencls.eval.default_set import DefaultBudget, default_attacks
 from gencls.eval.doctor import Diagnosis, diagnose
 from gencls.eval.evaluate import Evaluation, evaluate
 from gencls.eval.judge import Decisions, Verdict, judge
@@ -50,6 +51,7 @@ __all__ = [
     "Calibrated",
     "CarliniWagner",
     "Decisions",
+    "DefaultBudget",
     "DeepFool",
     "Diagnosis",
     "Evaluation",
@@ -74,6 +76,7 @@ __all__ = [
     "certified_accuracy",
     "closest_distances",
     "compare",
+    "default_attacks",
     "diagnose",
     "estimate_gradient",
     "evaluate",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Defense, EoT, GenclsError, check_eval_mode
+from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, declared
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.cell import Protocol
 from gencls.eval.fingerprint import device_of
@@ -63,6 +63,7 @@ class _Exported(nn.Module):
         return super().train(False)
 
 
+@checked
 def as_module(
     defense: Defense,
     *,
@@ -102,7 +103,7 @@ def as_module(
     if reduce not in ("logits", "probs"):
         raise GenclsError(f"adapter: expected reduce to be 'logits' or 'probs', got {reduce!r}")
     if samples is None:
-        samples = Protocol.eot_samples if defense.stochastic else 1
+        samples = Protocol.eot_samples if declared(defense, "stochastic") else 1
     kind = AttackModel if calibrated else EoT
     scores = kind(defense.surrogate(mode), samples=samples, reduce=reduce)
     # Calibration puts the mean of all K classes 10 nats below the best, which with two classes is 20 for the other one: in
@@ -140,6 +141,7 @@ def as_foolbox(
     return foolbox.PyTorchModel(module, bounds=(0, 1), device=device_of(module))
 
 
+@checked
 def as_art(
     defense: Defense,
     image_shape: tuple[int, int, int],

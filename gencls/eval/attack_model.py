@@ -10,14 +10,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import EoT, GenclsError, forward_draws, repeated
+from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
 from gencls.core.generators import own_seeds_end_here
 from gencls.core.surrogate import Reduce
+from gencls.eval.margins import mean_shortfall, shortfall
 
-__all__ = ["AttackModel", "Calibrated", "Loss", "Metered", "Response", "calibrate", "frozen", "margin", "score_gap"]
+__all__ = [
+    "AttackModel",
+    "Calibrated",
+    "Loss",
+    "Metered",
+    "Response",
+    "calibrate",
+    "frozen",
+    "resolution",
+    "score_gap",
+]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Averaged scores (N, K) and labels (N,) -> (N,), to be increased by the attack."""
+"""Scores of the draws (N, S, K) and labels (N,) -> (N,), to be increased by the attack."""
 
 _NATS = 10.0
 _SMALLEST_GAP = 1e-30
@@ -42,10 +53,18 @@ def calibrate(scores: Tensor) -> Tensor:
     return (scores - best) * (_NATS / _gap(fixed, best))
 
 
-def margin(scores: Tensor, labels: Tensor) -> Tensor:
-    """Score of the label minus the best other score: (N, K), (N,) -> (N,). Positive where the decision is the label."""
-    label = scores.gather(1, labels.unsqueeze(1)).squeeze(1)
-    return label - scores.scatter(1, labels.unsqueeze(1), -torch.inf).amax(dim=1)
+def resolution(draws: Tensor) -> Tensor:
+    """The smallest difference that scores of a sample can have: (N, S, K), float64 -> (N,).
+
+    Scores with a large offset are coarse: around 1e6, scores in float32 differ by 1/16 or not at all. Here they are float64
+    already. Their bits still tell the type in which they were computed, also half precision that was cast at the end.
+    """
+    finest = torch.finfo(torch.float64).eps
+    share = draws.new_full(draws.shape[:1], finest)
+    for kind in (torch.float32, torch.float16, torch.bfloat16):
+        exact = (draws.to(kind).double() == draws).flatten(1).all(dim=1)
+        share = share.where(~exact, torch.finfo(kind).eps)
+    return share * draws.abs().amax(dim=(1, 2))
 
 
 class Calibrated(nn.Module):
@@ -127,12 +146,13 @@ class Response:
 
     @cached_property
     def margin(self) -> Tensor:
-        """(N,) float64, by how much the averaged scores miss the goal; negative where they reach it.
+        """(N,) float64, by how much the scores miss the goal, negative where they reach it; on average over random draws.
 
         Comparable between perturbations of one image, in the unit of the scores.
         """
-        missing = margin(self.scores, self.labels)
-        return -missing if self.targeted else missing
+        if self.stochastic:
+            return mean_shortfall(self.draws, self.labels, targeted=self.targeted)
+        return shortfall(self.scores, self.labels, targeted=self.targeted)
 
     @cached_property
     def reached(self) -> Tensor:
@@ -150,6 +170,7 @@ class AttackModel(nn.Module):
     Success is never judged on it; see :mod:`gencls.eval.judge`.
     """
 
+    @checked
     def __init__(
         self,
         surrogate: nn.Module,
@@ -178,7 +199,7 @@ class AttackModel(nn.Module):
         self.eot = EoT(self.meter, samples, reduce=reduce, chunk=chunk)
         self.max_rows = max_rows
         self.common_draws = common_draws
-        self.stochastic = (samples > 1 or bool(getattr(surrogate, "stochastic", False))) if stochastic is None else stochastic
+        self.stochastic = (samples > 1 or declared(surrogate, "stochastic")) if stochastic is None else stochastic
 
     @classmethod
     def of(cls, model: nn.Module) -> "AttackModel":
@@ -199,8 +220,38 @@ class AttackModel(nn.Module):
         """The mean over draws: (N, S, K) -> (N, K). A softmax sees calibrated scores; a mean of scores keeps their unit."""
         return self.eot.average(scores if self.eot.reduce == "logits" else calibrate(scores))
 
-    def cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy (N,) of averaged scores, calibrated first; for ``reduce="loss"`` its mean over draws."""
+    def mean_scores(self, draws: Tensor) -> Tensor:
+        """As :meth:`average`, for losses that are compared between looks: a single draw keeps its unit.
+
+        On a scale that is set at each look the scores of two classes are always 20 apart, and such losses compare as equal.
+        """
+        return draws.squeeze(1) if self.eot.samples == 1 else self.average(draws)
+
+    def shortfall(self, draws: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
+        """What a margin loss lowers: by how much the goal is missed, (N,).
+
+        Of a deterministic defense the margin of its scores, of a stochastic one :func:`~gencls.eval.margins.mean_shortfall`.
+        That is always a mean of losses. ``reduce`` does not matter to it: the margin of a mean, whether of scores or of
+        probabilities, does not tell how many draws are wrong.
+
+        Args:
+            draws: (N, S, K).
+            labels: (N,), the classes to leave, or to reach where targeted.
+            targets: (N,), the one other class to raise; None takes the best.
+            targeted: what the goal is.
+        """
+        if self.stochastic:
+            return mean_shortfall(draws, labels, targets=targets, targeted=targeted)
+        return shortfall(self.mean_scores(draws), labels, targets=targets, targeted=targeted)
+
+    def resolution(self, draws: Tensor) -> Tensor:
+        """The resolution of the scores of the draws (N, S, K), in the unit of their mean: (N,); see :func:`resolution`."""
+        unit = resolution(draws)
+        return unit if self.eot.reduce == "logits" else unit * (_NATS / score_gap(draws).amin(dim=(1, 2)))
+
+    def cross_entropy(self, draws: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy (N,) of the draws' mean scores, (N, S, K), calibrated; for ``reduce="loss"`` its mean over draws."""
+        scores = self.average(draws)
         if self.eot.reduce == "loss":  # the scores are mean log probabilities, which need not sum to one
             return functional.nll_loss(scores, labels, reduction="none")
         return functional.cross_entropy(calibrate(scores), labels, reduction="none")
@@ -213,7 +264,7 @@ class AttackModel(nn.Module):
         Args:
             images: (N, C, H, W).
             labels: (N,), the classes to leave, or to reach where targeted.
-            loss: of averaged scores and labels.
+            loss: of the draws' scores and labels.
             targeted: what the goal is.
             fresh: with fresh draws even if they are common, to confirm a success.
 
@@ -225,7 +276,7 @@ class AttackModel(nn.Module):
             images = images.detach().requires_grad_(loss is not None)
             draws = self.per_draw(images, fresh=fresh)
             averaged = self.average(draws)
-            gradient = images.new_empty(0) if loss is None else self.gradient(loss(averaged, labels).sum(), images)
+            gradient = images.new_empty(0) if loss is None else self.gradient(loss(draws, labels).sum(), images)
         return self.respond(draws, averaged, labels, gradient, targeted=targeted)
 
     def respond(self, draws: Tensor, averaged: Tensor, labels: Tensor, gradient: Tensor, *, targeted: bool = False) -> Response:

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, keyed, seeded, stream_seed
+from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, check_settings, keyed, seeded, stream_seed
 from gencls.core.generators import GlobalStates
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
+from gencls.eval.attacks.base import per_image
 from gencls.eval.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
+from gencls.eval.eight_bit import is_eight_bit
 from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
-from gencls.eval.judge import Decisions, Verdict, decide, judge, predict, scores_of
+from gencls.eval.judge import Decisions, Verdict, decide, judge, predict, received, scores_of
 from gencls.eval.probe import Probe, undeclared
+from gencls.eval.threat import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas
@@ -45,6 +48,8 @@ class Protocol:
         memory: MiB for the graphs of an attack; None takes 1024 on a CPU and a share of the free memory on a GPU. Results do
             not depend on it.
         seed: of the study; every sample's streams derive from it.
+        eight_bit: whether adversarial images are rounded to k/255, as if they were saved, before they are judged. Clean images
+            are not.
     """
 
     eot_samples: int = 16
@@ -54,9 +59,11 @@ class Protocol:
     common_draws: bool = False
     memory: float | None = None
     seed: int = 0
+    eight_bit: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         if self.eot_samples < 1 or self.judge_draws < 1:
             raise GenclsError(
                 f"protocol: expected eot_samples >= 1 and judge_draws >= 1, got {self.eot_samples} and {self.judge_draws}"
@@ -65,6 +72,8 @@ class Protocol:
             raise GenclsError(f"protocol: expected most_draws >= judge_draws, got {self.most_draws} and {self.judge_draws}")
         if self.memory is not None and self.memory <= 0:
             raise GenclsError(f"protocol: expected memory in MiB > 0, got {self.memory}")
+        if not isinstance(self.eight_bit, bool):
+            raise GenclsError(f"protocol: expected eight_bit to be True or False, got {self.eight_bit!r}")
 
 
 @dataclass(frozen=True)
@@ -85,17 +94,22 @@ class Cell:
     attack_draws: int
     mode: str
     seed: int
+    eight_bit: bool = False
 
     def frame(self, *, defense: str, attack: str) -> "pandas.DataFrame":
         """One row per sample.
 
         ``correct`` and ``clean_correct`` are fractions of the first ``draws`` draws, ``majority_correct`` counts all draws,
-        and forwards and backwards are rows per sample.
+        and forwards and backwards are rows per sample. Where ``valid`` is False the adversarial left [0, 1] or the ball, by
+        ``left_range`` or ``left_ball``, and was not judged: ``correct`` and ``distance`` are NaN, ``predictions`` is empty.
+        With 8 bits ``broken_unrounded`` says whether the image was adversarial before it was rounded.
         """
         import pandas
 
-        decisions = self.verdict.decisions
+        decisions, unrounded = self.verdict.decisions, self.verdict.unrounded
         epsilon = self.attack.threat.epsilon
+        drawn = decisions.draws > 1
+        before = float("nan") if unrounded is None else (~unrounded.majority_correct(self.labels)).double().tolist()
         return pandas.DataFrame(
             {
                 "sample_hash": self.hashes,
@@ -106,14 +120,19 @@ class Cell:
                 "norm": self.attack.threat.norm,
                 "epsilon": float("nan") if epsilon is None else epsilon,
                 "seed": self.seed,
+                "eight_bit": self.eight_bit,
                 "clean_correct": self.clean.correct(self.labels).tolist(),
                 "clean_majority_correct": self.clean.majority_correct(self.labels).tolist(),
+                "clean_undecided": (self.clean.undecided(self.labels) & drawn).tolist(),
                 "correct": decisions.correct(self.labels).tolist(),
                 "majority_correct": decisions.majority_correct(self.labels).tolist(),
-                "undecided": (decisions.undecided(self.labels) & (decisions.draws > 1)).tolist(),
+                "undecided": (decisions.undecided(self.labels) & drawn).tolist(),
                 "claimed": self.claimed.tolist(),
                 "distance": self.verdict.distances.tolist(),
                 "valid": self.verdict.valid.tolist(),
+                "left_range": self.verdict.left_range.tolist(),
+                "left_ball": self.verdict.left_ball.tolist(),
+                "broken_unrounded": before,
                 "draws": decisions.draws,
                 "clean_predictions": self.clean.lists(),
                 "predictions": decisions.lists(),
@@ -164,6 +183,7 @@ def run_cell(
     device = device_of(defense) or images.device
     images, labels = images.to(device), labels.to(device)
     check_labels(labels, num_classes=None, count=len(images))
+    attack.threat.check_reach(images)
     if attack.threat.targeted:
         raise GenclsError(
             "evaluate: expected untargeted attacks, got a targeted one; call it directly with the classes to reach"
@@ -236,7 +256,8 @@ def _run(
             doubtful.clear()
             with role("judge", hashes, *path, "again"):
                 again = predict(judged, asked, 1, max_rows=max_rows)
-            if not torch.equal(again.cpu(), decisions.predictions.cpu()):
+            made = decisions.predictions.cpu()[:, :1]
+            if bool(((again.cpu() != made) & (made >= 0)).any()):
                 raise undeclared(probe.name)
 
     with frozen(defense), peak_memory(device) as peak:
@@ -260,17 +281,23 @@ def _run(
             model.eot.chunk = max(1, min(at_once, rows) // pieces)
             model.max_rows = max(1, len(part) * model.eot.chunk if pieces > 1 else rows)
             with role("attack", [hashes[i] for i in chosen.tolist()], attack, mode):
-                adversarial[chosen] = attack(model, images[chosen], labels[chosen])
+                found = attack(model, images[chosen], labels[chosen])
+                adversarial[chosen] = received(found, images[chosen])
+                if torch.finfo(found.dtype).eps > TOLERANCE:
+                    noted.add(f"adversarials came in {found.dtype}, whose rounding may carry them out of the ball")
                 with torch.no_grad():
-                    claimed[chosen] = (model(adversarial[chosen]).argmax(dim=1) != labels[chosen]).cpu()
+                    asked = adversarial[chosen].nan_to_num(0.0).clamp(0, 1)  # where this changes much, the claim does not count
+                    claimed[chosen] = (model(asked).argmax(dim=1) != labels[chosen]).cpu()
 
         work_off(len(worth), max(1, rows // samples), assault)
 
         def sentence(max_rows: int) -> Verdict:
             settings = {"count": draws, "most": most, "max_rows": max_rows}
             with role("judge", hashes, attack, mode):
-                found = judge(judged, images, adversarial, attack.threat, labels=labels, **settings)
-            confirmed(found.decisions, found.images, max_rows, attack, mode)
+                found = judge(
+                    judged, images, adversarial, attack.threat, labels=labels, eight_bit=protocol.eight_bit, **settings
+                )
+            confirmed(found.decisions, images.where(~per_image(found.valid), found.images), max_rows, attack, mode)
             return found.cpu()
 
         verdict = with_fewer_rows(rows, sentence)
@@ -279,10 +306,9 @@ def _run(
     if model.meter.zero_gradients > _ZERO_GRADIENTS * model.meter.gradients:
         share = model.meter.zero_gradients / model.meter.gradients
         noted.add(f"{100 * share:.0f} % of the gradients were exactly zero: the attack was blind there")
-    if not bool(verdict.valid.all()):
-        broken = int((~verdict.valid).sum())
-        noted.add(f"{broken} of {len(images)} adversarials left [0, 1] or the ball; their clean images were judged")
-    asked = int((verdict.predictions >= 0).sum())
+    if protocol.eight_bit and not is_eight_bit(images):
+        noted.add("clean images are not of 8 bits: rounding moves adversarials also where the attack did not")
+    asked = sum(int((part.predictions >= 0).sum()) for part in (verdict.decisions, verdict.unrounded) if part)
     return Cell(
         labels=labels.cpu(),
         hashes=hashes,
@@ -298,6 +324,7 @@ def _run(
         attack_draws=samples,
         mode=mode,
         seed=protocol.seed,
+        eight_bit=protocol.eight_bit,
     )
 
 

@@ -106,7 +106,7 @@ def read_frame(folder: Path, cell: StudyCell, *, marked: bool = True) -> "pandas
     content, rows = _verified(folder, cell, "parquet") if marked else (_bytes(cell_path(folder, cell, "parquet")), None)
     try:
         frame = pandas.read_parquet(io.BytesIO(content))
-    except (OSError, ValueError) as error:  # so are Arrow's errors
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # so are Arrow's errors
         raise _damaged(folder, cell, "parquet", "the records of a cell", error) from error
     if rows is not None and len(frame) != rows:
         raise _damaged(folder, cell, "parquet", f"{rows} rows", len(frame))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gencls.core import GenclsError, check_labels
-from gencls.eval.records import WORST_CASE, complete
+from gencls.eval.records import WORST_CASE, broken, complete, judged
 from gencls.eval.statistics import bootstrap_band, wilson_band
 from gencls.eval.threat import TOLERANCE
 
@@ -96,12 +96,14 @@ class MinimalRun(NamedTuple):
         norm: norm of the distances.
         attack: name of the attack, or ``"worst case"`` for all of them.
         distances: (N,) one per sample; 0 for clean errors, infinite where nothing was found.
+        eight_bit: whether the adversarials were rounded to k/255 before they were judged.
     """
 
     defense: str
     norm: str
     attack: str
     distances: Floats
+    eight_bit: bool = False
 
 
 def closest_distances(records: "pandas.DataFrame") -> "pandas.Series":
@@ -112,22 +114,22 @@ def closest_distances(records: "pandas.DataFrame") -> "pandas.Series":
 
     Returns:
         Distances indexed by sample hash, sorted by it: 0 where the majority of the draws on the clean image is wrong, infinite
-        where no valid image turned the majority.
+        where no adversarial turned the majority. Samples of which every adversarial broke the rules are left out.
 
     Raises:
-        GenclsError: for records of several defenses or norms, whose distances cannot be compared, or of an unknown form.
+        GenclsError: for records of several defenses or norms, whose distances cannot be compared, partly of 8 bits, or of an
+            unknown form.
     """
-    records = complete(records)
-    for name in ("defense", "norm"):
+    records = judged(complete(records))
+    for name in ("defense", "norm", "eight_bit"):
         if records[name].nunique() > 1:
             raise GenclsError(f"closest distances: expected records of one {name}, got {sorted(records[name].unique())}")
     return record_distances(records).set_axis(records["sample_hash"]).groupby(level=0).min()
 
 
 def record_distances(records: "pandas.DataFrame") -> "pandas.Series":
-    """What each of the complete records says about the closest adversarial of its sample."""
-    found = records["valid"].astype(bool) & ~records["majority_correct"]
-    return records["distance"].where(found, np.inf).where(records["clean_majority_correct"], 0.0)
+    """What each of the judged records says about the closest adversarial of its sample; infinite where it is not broken."""
+    return records["distance"].where(broken(records), np.inf).where(records["clean_majority_correct"], 0.0)
 
 
 def minimal_runs(records: "pandas.DataFrame") -> Iterator[MinimalRun]:
@@ -139,14 +141,15 @@ def minimal_runs(records: "pandas.DataFrame") -> Iterator[MinimalRun]:
     Args:
         records: of a study; without minimal-norm attacks (epsilon NaN) nothing is yielded.
     """
-    records = complete(records)
-    minimal = records[records["epsilon"].isna()]
-    for (defense, norm), rows in minimal.groupby(["defense", "norm"], sort=False):
-        for attack, own in rows.groupby("attack", sort=False):
-            yield MinimalRun(str(defense), str(norm), str(attack), closest_distances(own).to_numpy())
-        every = records[(records["defense"] == defense) & (records["norm"] == norm)]
-        every = every[every["sample_hash"].isin(rows["sample_hash"])]
-        yield MinimalRun(str(defense), str(norm), WORST_CASE, closest_distances(every).to_numpy())
+    records = judged(complete(records))
+    kinds = ["defense", "norm", "eight_bit"]
+    every = dict(iter(records.groupby(kinds, sort=False)))
+    for kind, rows in records[records["epsilon"].isna()].groupby(kinds, sort=False):
+        defense, norm, eight_bit = kind
+        own = {str(attack): found for attack, found in rows.groupby("attack", sort=False)}
+        own[WORST_CASE] = every[kind][every[kind]["sample_hash"].isin(rows["sample_hash"])]
+        for attack, found in own.items():
+            yield MinimalRun(str(defense), str(norm), attack, closest_distances(found).to_numpy(), bool(eight_bit))
 
 
 def success_rate_curve(
@@ -200,7 +203,8 @@ def robust_accuracy(records: "pandas.DataFrame", epsilons: Sequence[float], *, c
 
     Returns:
         One row per defense, norm, minimal-norm attack (and the worst case over all attacks) and size: ``defense``, ``norm``,
-        ``attack``, ``epsilon``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``. Clean errors count as wrong at every size.
+        ``eight_bit``, ``attack``, ``epsilon``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``. Clean errors count as wrong at
+        every size.
 
     Raises:
         GenclsError: for bad sizes, or records without minimal-norm attacks.
@@ -212,7 +216,8 @@ def robust_accuracy(records: "pandas.DataFrame", epsilons: Sequence[float], *, c
     for run in minimal_runs(records):
         left = (run.distances[None] > sizes[:, None] + TOLERANCE).sum(axis=1)
         low, high = wilson_band(left, len(run.distances), confidence)
-        head = {"defense": run.defense, "norm": run.norm, "attack": run.attack, "epsilon": sizes, "n": len(run.distances)}
+        head = {"defense": run.defense, "norm": run.norm, "eight_bit": run.eight_bit, "attack": run.attack}
+        head |= {"epsilon": sizes, "n": len(run.distances)}
         tables.append(pandas.DataFrame({**head, "accuracy": left / len(run.distances), "ci_low": low, "ci_high": high}))
     if not tables:
         raise GenclsError("robust accuracy at any size: expected records of a minimal-norm attack (epsilon NaN), got none")

@@ -15,6 +15,7 @@ from gencls.eval.cell import Protocol, gradient_modes, probe_defense, run_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
 from gencls.eval.probe import Probe
+from gencls.eval.records import check_names
 
 if TYPE_CHECKING:
     import pandas
@@ -28,7 +29,8 @@ class Evaluation:
 
     Attributes:
         records: one row per sample, attack and gradient mode; columns in :func:`run_cell`.
-        adversarials: (attack, gradient mode) -> images (N, C, H, W) as judged, in the order of the samples.
+        adversarials: (attack, gradient mode) -> images (N, C, H, W) in the order of the samples: as judged, or as the attack
+            returned them where they broke the rules.
     """
 
     records: "pandas.DataFrame"
@@ -55,6 +57,7 @@ def evaluate(
     modes: Sequence[str] | None = None,
     seed: int = 0,
     name: str | None = None,
+    eight_bit: bool = False,
 ) -> Evaluation:
     """Attack one defense through every gradient mode that it declares, and judge what comes out.
 
@@ -72,13 +75,14 @@ def evaluate(
         modes: the gradient modes to attack through; None takes all that the defense declares.
         seed: of all random streams.
         name: what the defense is called in the table; None takes its class name.
+        eight_bit: round adversarial images to k/255 before they are judged, as if they were saved.
 
     Returns:
         Records per sample and the adversarial images.
 
     Raises:
-        GenclsError: for bad images or labels, no samples, no attacks, modes that the defense does not declare, or a defense in
-            training mode.
+        GenclsError: for bad images or labels, no samples, no attacks, modes that the defense does not declare, or hides, a
+            defense in training mode, a ball that no image can leave, or a name that tables have for something else.
     """
     import pandas
 
@@ -90,9 +94,12 @@ def evaluate(
         common_draws=common_draws,
         memory=memory,
         seed=seed,
+        eight_bit=eight_bit,
     )
     if not attacks:
         raise GenclsError("evaluate: expected at least one attack, got none")
+    name = type(defense).__name__ if name is None else name
+    check_names([name, *attacks], "evaluate")
     frames: list[pandas.DataFrame] = []
     images_of: dict[tuple[str, str], list[Tensor]] = {}
     seen: Counter[str] = Counter()
@@ -108,7 +115,7 @@ def evaluate(
             for mode in gradient_modes(defense, attack, modes):
                 cell = run_cell(defense, attack, mode, images, labels, protocol, clean=clean, hashes=hashes, probe=probe)
                 clean = cell.clean
-                frames.append(cell.frame(defense=name or type(defense).__name__, attack=attack_name))
+                frames.append(cell.frame(defense=name, attack=attack_name))
                 images_of.setdefault((attack_name, mode), []).append(cell.verdict.images)
     if not frames:
         raise GenclsError("evaluate: expected at least one batch of samples, got none")

@@ -1,27 +1,41 @@
 """Through which gradient an attack sees a defense."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from gencls.core import Defense, GenclsError
+from gencls.core import GenclsError, surrogates_of
 from gencls.eval.attacks import Attack
+from gencls.eval.records import ALL_MODES, NO_GRADIENT
 
-__all__ = ["NO_GRADIENT", "asked_by", "gradient_modes"]
+__all__ = ["NO_GRADIENT", "asked_by", "declared_modes", "gradient_modes"]
 
-NO_GRADIENT = "none"
-"""The gradient mode of attacks that use none."""
+
+def declared_modes(defense: nn.Module) -> Mapping[str, nn.Module]:
+    """The gradient modes of a defense, or of a network or wrapper, see :func:`gencls.core.surrogates_of`.
+
+    Raises:
+        GenclsError: for a wrapper that hides modes, or a mode with a name that means something else in a table.
+    """
+    modes = surrogates_of(defense)
+    for name in (NO_GRADIENT, ALL_MODES):
+        if name in modes:
+            raise GenclsError(
+                f"{type(defense).__name__}: expected another name for the gradient mode {name!r}, which tables have for rows "
+                "without a gradient and for the worst case"
+            )
+    return modes
 
 
 def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | None = None) -> tuple[str, ...]:
     """The gradient modes in which an attack is run against a defense: all that it declares, or those among ``modes``.
 
     Raises:
-        GenclsError: if the attack uses gradients and the defense declares none of ``modes``.
+        GenclsError: if the attack uses gradients and the defense declares none of ``modes``, or hides some.
     """
     if not attack.uses_gradients:
         return (NO_GRADIENT,)
-    declared = tuple(defense.surrogates()) if isinstance(defense, Defense) else ("exact",)
+    declared = tuple(declared_modes(defense))
     chosen = tuple(mode for mode in declared if modes is None or mode in modes)
     if not chosen:
         expected = ", ".join(declared)
@@ -31,4 +45,4 @@ def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | No
 
 def asked_by(mode: str, defense: nn.Module) -> nn.Module:
     """What an attack in this mode asks: the surrogate, or the defense itself where no gradient is used."""
-    return defense.surrogate(mode) if isinstance(defense, Defense) and mode != NO_GRADIENT else defense
+    return defense if mode == NO_GRADIENT else declared_modes(defense)[mode]

@@ -1,17 +1,18 @@
 """The judge: it measures what an attack returned on the real defense, with draws that the attacker has not seen."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, draws, select
+from gencls.core import GenclsError, checked, draws, select
 from gencls.core.generators import own_seeds_end_here
-from gencls.eval.threat import ThreatModel
+from gencls.eval.eight_bit import to_eight_bit
+from gencls.eval.threat import TOLERANCE, ThreatModel
 
-__all__ = ["Decisions", "Verdict", "decide", "judge", "predict", "scores_of"]
+__all__ = ["Decisions", "Verdict", "decide", "judge", "predict", "received", "scores_of"]
 
 
 _NO_DRAW = -1
@@ -28,7 +29,7 @@ class Decisions:
     """What a defense decided in fresh draws, more of them where the majority was open.
 
     Attributes:
-        predictions: (N, M) int64, one per draw; -1 where a sample was decided before.
+        predictions: (N, M) int64, one per draw; -1 where a sample was decided before, or was not judged at all.
         draws: S, the draws that every sample has. The fraction of right decisions is taken over these: to draw until the
             outcome is clear would bias it (optional stopping).
         looks: at how many numbers of draws the majority is tested (Bonferroni).
@@ -39,8 +40,9 @@ class Decisions:
     looks: int = 1
 
     def correct(self, labels: Tensor) -> Tensor:
-        """(N,) float64, fraction of the first S draws that are right."""
-        return (self.predictions[:, : self.draws] == labels.unsqueeze(1)).double().mean(dim=1)
+        """(N,) float64, fraction of the first S draws that are right; NaN for a sample that was not judged."""
+        right = (self.predictions[:, : self.draws] == labels.unsqueeze(1)).double().mean(dim=1)
+        return right.where(self._counts(labels)[1] > 0, torch.nan)
 
     def majority_correct(self, labels: Tensor) -> Tensor:
         """(N,) bool, right in more than half of all draws made."""
@@ -54,7 +56,7 @@ class Decisions:
         right, made = self._counts(labels)
         rarer = torch.minimum(right, made - right)
         p_value = torch.from_numpy(2 * binom.cdf(rarer.cpu().numpy(), made.cpu().numpy(), 0.5))
-        return (p_value > _ERROR / self.looks).to(labels.device)
+        return (p_value > _ERROR / self.looks).to(labels.device) & (made > 0)
 
     def lists(self) -> list[list[int]]:
         """The predictions of each sample, without padding."""
@@ -74,25 +76,44 @@ class Verdict:
     """What the judge found, per sample.
 
     Attributes:
-        images: (N, C, H, W), what was judged: the adversarial images, or the clean ones where those broke the rules.
-        distances: (N,) float64, norm of the perturbation.
-        valid: (N,) bool, whether the image kept to [0, 1] and the ball; where not, the clean image was judged.
-        decisions: of the defense on these images.
+        images: (N, C, H, W), what the attack handed in: clamped where rounding had left [0, 1], and rounded to k/255 if that
+            was asked for. Images that broke the rules are as they came.
+        distances: (N,) float64, norm of the perturbation; NaN where the image broke the rules.
+        valid: (N,) bool, whether the image kept to [0, 1] and the ball. Where not, nothing was judged, and no number counts it.
+        left_range: (N,) float64, by how much a pixel left [0, 1] beyond the tolerance; infinite for NaN and infinity.
+        left_ball: (N,) float64, by how much the distance exceeded epsilon beyond the tolerance.
+        decisions: of the defense on these images; none where an image broke the rules.
+        unrounded: the decisions before rounding to 8 bits; None where it was not asked for.
     """
 
     images: Tensor
     distances: Tensor
     valid: Tensor
+    left_range: Tensor
+    left_ball: Tensor
     decisions: Decisions
+    unrounded: Decisions | None = None
 
     @property
     def predictions(self) -> Tensor:
-        """(N, M) int64, one per draw; -1 where no more draws were needed."""
+        """(N, M) int64, one per draw; -1 where no more draws were needed, or an image broke the rules."""
         return self.decisions.predictions
+
+    def broken(self, labels: Tensor) -> Tensor:
+        """(N,) bool, whether a valid image turned the majority of the draws."""
+        return self.valid & ~self.decisions.majority_correct(labels)
 
     def cpu(self) -> "Verdict":
         """The same in main memory."""
-        return Verdict(self.images.cpu(), self.distances.cpu(), self.valid.cpu(), self.decisions.cpu())
+        return Verdict(
+            self.images.cpu(),
+            self.distances.cpu(),
+            self.valid.cpu(),
+            self.left_range.cpu(),
+            self.left_ball.cpu(),
+            self.decisions.cpu(),
+            self.unrounded.cpu() if self.unrounded else None,
+        )
 
 
 def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most: int, *, max_rows: int = _ROWS) -> Decisions:
@@ -172,6 +193,26 @@ def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
     return scores
 
 
+def received(found: object, clean: Tensor) -> Tensor:
+    """What an attack handed in, in the dtype of the clean images and on their device.
+
+    Half precision is cast. Its rounding moves pixels by up to 2.5e-4 (bfloat16: 2e-3), and what leaves the ball by it has left
+    the ball.
+
+    Raises:
+        GenclsError: for something that is no tensor, of another shape, or of integers or complex numbers.
+    """
+    if not isinstance(found, Tensor):
+        raise GenclsError(f"attack: expected a tensor of images, got {type(found).__name__}")
+    if found.shape != clean.shape:
+        raise GenclsError(f"attack: expected images of shape {tuple(clean.shape)}, got {tuple(found.shape)}")
+    if not found.is_floating_point():
+        hint = "; divide uint8 images by 255" if found.dtype == torch.uint8 else ""
+        raise GenclsError(f"attack: expected floating-point images in [0, 1], got {found.dtype}{hint}")
+    return found.detach().to(clean)
+
+
+@checked
 def judge(
     defense: nn.Module,
     clean: Tensor,
@@ -182,8 +223,13 @@ def judge(
     labels: Tensor | None = None,
     most: int | None = None,
     max_rows: int = _ROWS,
+    eight_bit: bool = False,
 ) -> Verdict:
     """Measure adversarial images.
+
+    Values that leave [0, 1] by no more than 1e-6 are clamped, and the distance is that of the clamped image. An image that
+    leaves [0, 1] or the ball by more is not judged at all: neither as it is, which is against the rules, nor as the clean one,
+    which is no attack.
 
     Args:
         defense: the real defense, never its surrogate.
@@ -194,22 +240,58 @@ def judge(
         labels: (N,) true classes, needed to draw sequentially.
         most: draws of a sample whose majority stays open, at most; None stops at ``count``.
         max_rows: of one forward pass.
+        eight_bit: round the images to k/255, see :func:`gencls.eval.eight_bit.to_eight_bit`, and judge both, with equal draws.
 
     Returns:
         The verdict.
 
     Raises:
-        GenclsError: if the attack returned another shape, or for ``most`` without labels.
+        GenclsError: if the attack returned no images of this shape, or for ``most`` without labels.
     """
-    if adversarial.shape != clean.shape:
-        raise GenclsError(f"attack: expected images of shape {tuple(clean.shape)}, got {tuple(adversarial.shape)}")
     if most is not None and labels is None:
         raise GenclsError("judge: expected labels where more draws are made of undecided samples, got none")
-    distances = threat.distance(clean, adversarial.nan_to_num(nan=torch.inf))
-    in_range = ((adversarial >= 0) & (adversarial <= 1)).flatten(1).all(dim=1)
+
+    def decided(inspected: Verdict) -> Decisions:
+        rows, images = inspected.valid.nonzero().squeeze(1), inspected.images
+        if len(rows) == len(images):
+            return _asked(defense, images, labels, count, most, max_rows)
+        if not len(rows):
+            return inspected.decisions
+        with select(rows):
+            found = _asked(defense, images[rows], None if labels is None else labels[rows], count, most, max_rows)
+        every = found.predictions.new_full((len(images), found.predictions.shape[1]), _NO_DRAW)
+        every[rows] = found.predictions
+        return replace(found, predictions=every)
+
+    inspected = _inspect(clean, received(adversarial, clean), threat, count)
+    if not eight_bit:
+        return replace(inspected, decisions=decided(inspected))
+    rounded = to_eight_bit(inspected.images, clean, threat)
+    kept = torch.where(inspected.valid.view(-1, 1, 1, 1), rounded, inspected.images)
+    after = _inspect(clean, kept, threat, count)
+    return replace(after, decisions=decided(after), unrounded=decided(inspected))
+
+
+def _inspect(clean: Tensor, adversarial: Tensor, threat: ThreatModel, count: int) -> Verdict:
+    """A verdict without decisions: which images keep to the rules, and by how much the others leave them."""
+    beyond = torch.maximum(-adversarial, adversarial - 1).flatten(1).amax(dim=1).double()  # NaN stays NaN
+    finite = torch.isfinite(adversarial).flatten(1).all(dim=1)
+    in_range = finite & (beyond <= TOLERANCE)
+    images = torch.where(in_range.view(-1, 1, 1, 1), adversarial.clamp(0, 1), adversarial)
+    distances = threat.distance(clean, images)
     valid = in_range & threat.allows(distances)
-    judged = torch.where(valid.view(-1, 1, 1, 1), adversarial, clean)
-    distances = torch.where(valid, distances, torch.zeros_like(distances))
+    outside = distances - (torch.inf if threat.epsilon is None else threat.epsilon)
+    return Verdict(
+        images,
+        distances.where(valid, torch.nan),
+        valid,
+        left_range=beyond.where(finite, torch.inf).where(~in_range, 0.0),
+        left_ball=outside.where(finite & ~threat.allows(distances), 0.0),
+        decisions=Decisions(torch.full((len(images), count), _NO_DRAW, device=images.device), count),
+    )
+
+
+def _asked(defense: nn.Module, images: Tensor, labels: Tensor | None, count: int, most: int | None, max_rows: int) -> Decisions:
     if labels is None or most is None:
-        return Verdict(judged, distances, valid, Decisions(predict(defense, judged, count, max_rows=max_rows), count))
-    return Verdict(judged, distances, valid, decide(defense, judged, labels, count, most, max_rows=max_rows))
+        return Decisions(predict(defense, images, count, max_rows=max_rows), count)
+    return decide(defense, images, labels, count, most, max_rows=max_rows)

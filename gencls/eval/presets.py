@@ -1,17 +1,18 @@
-"""Attacks by name: single ones with their papers' defaults, and the sets of the two papers."""
+"""Attacks by name: single ones with their papers' defaults, the sets of the two papers, and the set that we stand behind."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from torch import Tensor
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, check_settings, checked
 from gencls.eval.attacks import (
     APGD,
     DDN,
     FAB,
     FGSM,
+    FMN,
     NES,
     PGD,
     Attack,
@@ -25,6 +26,8 @@ from gencls.eval.attacks import (
     RestartedCarliniWagner,
     Square,
 )
+from gencls.eval.attacks.smoothing import SIGMAS
+from gencls.eval.default_set import TARGETS, default_attacks
 from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = [
@@ -36,19 +39,26 @@ __all__ = [
     "mlvgm_attacks",
     "names",
     "preset_by_name",
+    "settings_of",
     "thesis_attacks",
 ]
 
-FIXED = ("fgsm", "pgd", "noise", "nes", "square", "apgd", "autoattack", "autoattack-rand")
+FIXED = (
+    *("fgsm", "pgd", "pgd-margin", "pgd-multi-targeted", "pgd-smoothed", "noise", "nes", "square"),
+    *("apgd", "apgd-dlr", "apgd-targeted-dlr", "apgd-multi-targeted", "apgd-smoothed", "autoattack", "autoattack-rand"),
+)
 """Methods with a budget; with a norm each makes a name, as in pgd-linf."""
 
-MINIMAL = ("deepfool", "ddn", "cw", "fab", "boundary", "growing-noise", "latent-descent")
+MINIMAL = (
+    *("deepfool", "ddn", "ddn-smoothed", "cw", "fab", "fmn", "fmn-smoothed", "boundary", "growing-noise"),
+    "latent-descent",
+)
 """Methods that minimise the distance; those that know one norm only are named with l2."""
 
-PRESETS = ("thesis-linf", "thesis-l2", "mlvgm-gender", "mlvgm-identities", "mlvgm-cars")
-"""Sets of attacks with the settings of a paper."""
+PRESETS = ("default-linf", "default-l2", "thesis-linf", "thesis-l2", "mlvgm-gender", "mlvgm-identities", "mlvgm-cars")
+"""Sets of attacks: ours, and those with the settings of a paper."""
 
-_L2_ONLY = ("ddn", "cw", "boundary")
+_L2_ONLY = ("ddn", "ddn-smoothed", "cw", "boundary")
 
 _MLVGM = {
     # overshoot, steps, candidates of DeepFool; learning rate, confidence, c, length of the start, window of C&W
@@ -58,47 +68,86 @@ _MLVGM = {
 }
 
 
+_STEPS, _STARTS = {"steps": "steps"}, {"restarts": "restarts"}
+
+_METHODS: Mapping[str, tuple[Callable[..., Attack], Mapping[str, str]]] = {
+    # what makes the attack; which of its fields ``steps`` and ``restarts`` set, where it has something of the kind
+    "fgsm": (FGSM, {}),
+    "pgd": (PGD, _STEPS | _STARTS),
+    "pgd-margin": (partial(PGD, loss="margin"), _STEPS | _STARTS),
+    "pgd-multi-targeted": (partial(PGD, loss="multi-targeted", restarts=TARGETS), _STEPS | _STARTS),
+    "pgd-smoothed": (partial(PGD, smoothing=SIGMAS), _STEPS | _STARTS),
+    "noise": (GaussianNoiseAttack, {"restarts": "tries"}),
+    "nes": (NES, _STEPS | _STARTS),
+    "square": (Square, {"steps": "queries"}),
+    "apgd": (APGD, _STEPS | _STARTS),
+    "apgd-dlr": (partial(APGD, loss="dlr"), _STEPS | _STARTS),
+    "apgd-targeted-dlr": (partial(APGD, loss="targeted-dlr"), _STEPS | _STARTS),
+    "apgd-multi-targeted": (partial(APGD, loss="multi-targeted"), _STEPS | _STARTS),
+    "apgd-smoothed": (partial(APGD, smoothing=SIGMAS), _STEPS | _STARTS),
+    "autoattack": (AutoAttack, _STEPS),
+    "autoattack-rand": (partial(AutoAttack, version="rand"), _STEPS),
+    "deepfool": (DeepFool, _STEPS),
+    "ddn": (DDN, _STEPS),
+    "ddn-smoothed": (partial(DDN, smoothing=SIGMAS), _STEPS),
+    "cw": (CarliniWagner, {"steps": "steps", "restarts": "searches"}),
+    "fab": (FAB, _STEPS | _STARTS),
+    "fmn": (FMN, _STEPS | _STARTS),
+    "fmn-smoothed": (partial(FMN, smoothing=SIGMAS), _STEPS | _STARTS),
+    "boundary": (Boundary, {"steps": "queries"}),
+    "growing-noise": (GrowingNoise, {"steps": "sizes", "restarts": "tries"}),
+    "latent-descent": (LatentDescent, _STEPS),
+}
+
+
+@checked
 def attack_by_name(name: str, epsilon: float | None = None, *, steps: int | None = None, restarts: int | None = None) -> Attack:
     """One attack with its paper's defaults.
 
     Args:
         name: a method of :data:`FIXED` or :data:`MINIMAL` and a norm, as in "pgd-linf" or "ddn-l2".
         epsilon: radius of the ball for methods with a budget, in [0, 1] pixel units.
-        steps: of the methods that make steps, queries or sizes of others; None keeps the default. Methods without take none.
+        steps: of the methods that make steps, queries or sizes of others; None keeps the default.
         restarts: starts, draws or searches of the methods that have them; None keeps the default.
 
     Raises:
-        GenclsError: for an unknown name or a missing epsilon.
+        GenclsError: for an unknown name, a missing epsilon, or a setting that the method does not take.
     """
-    method, _, norm_name = name.rpartition("-")
-    norms: dict[str, Norm] = {"linf": "linf", "l2": "l2"}
-    if norm_name not in norms or method not in (*FIXED, *MINIMAL) or (method in _L2_ONLY and norm_name != "l2"):
-        raise GenclsError(f"attack: expected a name among {', '.join(names())}; got {name}")
+    given = {"epsilon": epsilon, "steps": steps, "restarts": restarts}
+    _refuse_others(name, given)
+    method, norm = _parts(name)
     if method in FIXED and epsilon is None:
         raise GenclsError(f"attack: expected an epsilon for {name}, got none")
-    threat = ThreatModel(norms[norm_name], epsilon if method in FIXED else None)
+    make, fields = _METHODS[method]
+    settings = {field: given[setting] for setting, field in fields.items() if given[setting] is not None}
+    return make(ThreatModel(norm, epsilon), **settings)
 
-    def given(**settings: int | None) -> dict[str, Any]:
-        return {key: value for key, value in settings.items() if value is not None}
 
-    makers: dict[str, Callable[[], Attack]] = {
-        "fgsm": lambda: FGSM(threat),
-        "pgd": lambda: PGD(threat, **given(steps=steps, restarts=restarts)),
-        "noise": lambda: GaussianNoiseAttack(threat, **given(tries=restarts)),
-        "nes": lambda: NES(threat, **given(steps=steps, restarts=restarts)),
-        "square": lambda: Square(threat, **given(queries=steps)),
-        "apgd": lambda: APGD(threat, **given(steps=steps, restarts=restarts)),
-        "autoattack": lambda: AutoAttack(threat, **given(steps=steps)),
-        "autoattack-rand": lambda: AutoAttack(threat, version="rand", **given(steps=steps)),
-        "deepfool": lambda: DeepFool(threat, **given(steps=steps)),
-        "ddn": lambda: DDN(threat, **given(steps=steps)),
-        "cw": lambda: CarliniWagner(threat, **given(steps=steps, searches=restarts)),
-        "fab": lambda: FAB(threat, **given(steps=steps, restarts=restarts)),
-        "boundary": lambda: Boundary(threat, **given(queries=steps)),
-        "growing-noise": lambda: GrowingNoise(threat, **given(sizes=steps, tries=restarts)),
-        "latent-descent": lambda: LatentDescent(threat, **given(steps=steps)),
-    }
-    return makers[method]()
+def settings_of(name: str) -> frozenset[str]:
+    """Which of "epsilon", "steps" and "restarts" an attack or a set of attacks takes.
+
+    Raises:
+        GenclsError: for an unknown name.
+    """
+    if name in PRESETS:
+        return frozenset() if name.startswith("mlvgm") else frozenset({"epsilon"})
+    method, _ = _parts(name)
+    return frozenset(_METHODS[method][1]) | ({"epsilon"} if method in FIXED else set())
+
+
+def _refuse_others(name: str, given: Mapping[str, float | None]) -> None:
+    for setting, value in given.items():
+        if value is not None and setting not in settings_of(name):
+            whose = "whose attacks have the settings of the paper" if name in PRESETS else "which has nothing of the kind"
+            raise GenclsError(f"attack: expected no {setting} for {name}, {whose}, got {value:g}; leave it out")
+
+
+def _parts(name: str) -> tuple[str, Norm]:
+    method, _, norm_name = name.rpartition("-")
+    norms: dict[str, Norm] = {"linf": "linf", "l2": "l2"}
+    if norm_name not in norms or method not in _METHODS or (method in _L2_ONLY and norm_name != "l2"):
+        raise GenclsError(f"attack: expected a name among {', '.join(names())}; got {name}")
+    return method, norms[norm_name]
 
 
 def names() -> list[str]:
@@ -108,20 +157,22 @@ def names() -> list[str]:
     ]
 
 
+@checked
 def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, Attack]:
-    """The set of a paper's attacks, by a name of :data:`PRESETS`.
+    """A set of attacks, by a name of :data:`PRESETS`.
 
     Raises:
-        GenclsError: for an unknown name, or a missing epsilon where a method needs one.
+        GenclsError: for an unknown name, a missing epsilon where a method needs one, or one where none does.
     """
     if name not in PRESETS:
         raise GenclsError(f"attack: expected a set among {', '.join(PRESETS)}; got {name}")
+    _refuse_others(name, {"epsilon": epsilon})
     paper, _, rest = name.partition("-")
     if paper == "mlvgm":
         return mlvgm_attacks(rest)
     if epsilon is None:
         raise GenclsError(f"attack: expected an epsilon for {name}, got none")
-    return thesis_attacks("linf" if rest == "linf" else "l2", epsilon)
+    return (default_attacks if paper == "default" else thesis_attacks)("linf" if rest == "linf" else "l2", epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +215,12 @@ class ThesisBudget:
     descent_steps: int = 500
     descent_rate: float = 0.01
 
+    def __post_init__(self) -> None:
+        """Check the types; the attacks check their ranges."""
+        check_settings(self)
 
+
+@checked
 def thesis_attacks(
     norm: Norm,
     epsilon: float,
@@ -212,6 +268,7 @@ def thesis_attacks(
     return found
 
 
+@checked
 def mlvgm_attacks(task: str) -> Mapping[str, Attack]:
     """The attacks of the MLVGM paper (supplement C, tables 2 and 3); EoT with 32 draws is a matter of the protocol.
 

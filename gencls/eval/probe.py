@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, keyed, seeded, stream_seed
+from gencls.core import GenclsError, declared, keyed, seeded, stream_seed
 from gencls.core.generators import GlobalStates, own_seeds_end_here
 from gencls.eval.attack_model import score_gap
 from gencls.eval.image_by_image import ImageByImage
@@ -77,7 +77,7 @@ def observe(defense: nn.Module, images: Tensor, *, seed: int = 0) -> Behaviour:
     Raises:
         GenclsError: if the defense changes the images that it is given.
     """
-    if bool(getattr(defense, "batch_dependent", False)):
+    if declared(defense, "batch_dependent"):
         seen = _Examination(ImageByImage(defense), _handful(images), seed)
         return replace(seen.randomness(), batch_dependent=True)
     seen = _Examination(defense, _handful(images), seed)
@@ -104,14 +104,13 @@ class Probe:
             GenclsError: for randomness or dependence on the batch that is not declared.
         """
         self.name = type(defense).__name__
-        self.stochastic = bool(getattr(defense, "stochastic", False))
-        declared = bool(getattr(defense, "batch_dependent", False))
+        self.stochastic = declared(defense, "stochastic")
         self.behaviour = behaviour or observe(defense, images, seed=seed)
         self._again = _Examination(self.behaviour.judged(defense), _handful(images), seed)
         self._first = self._again.ask("later")
         if self.behaviour.random and not self.stochastic:
             raise undeclared(self.name, repeatable=self.behaviour.repeatable)
-        if self.behaviour.batch_dependent and not declared:
+        if self.behaviour.batch_dependent and not declared(defense, "batch_dependent"):
             raise GenclsError(
                 f"{self.name}: expected scores that depend on one image only, got other scores of the same image when the rest "
                 "of the batch changed (batch statistics, attention or sorting across the batch); mend that, or declare "

@@ -1,16 +1,39 @@
-"""The records of an evaluation: what each column must be, and how records of an older format are read."""
+"""The records of an evaluation: what each column must be, which records count, and what one says of its sample.
 
-from typing import TYPE_CHECKING
+Every table, curve and test is made of these few functions, so that a sample never counts as robust in one of them and as
+broken in another.
+"""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from gencls.core import GenclsError
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["REQUIRED", "WORST_CASE", "complete"]
+__all__ = [
+    "ALL_MODES",
+    "NO_GRADIENT",
+    "REQUIRED",
+    "WORST_CASE",
+    "broken",
+    "check_names",
+    "complete",
+    "judged",
+    "same_size",
+    "surely_broken",
+    "surely_right",
+]
 
 WORST_CASE = "worst case"
 """In the column ``attack``: per sample the most damaging of all attacks and gradient modes."""
+
+NO_GRADIENT = "none"
+"""In the column ``gradient``: the attack uses no gradient of the defense."""
+
+ALL_MODES = "all"
+"""In the column ``gradient``: the worst case over all modes."""
 
 REQUIRED = (
     *("sample_hash", "label", "defense", "attack", "gradient", "norm", "epsilon", "seed"),
@@ -18,16 +41,19 @@ REQUIRED = (
 )
 """Columns that records of every format have."""
 
-_UNKNOWN = ("undecided", "attack_draws", "peak_memory")
+_UNKNOWN = ("undecided", "clean_undecided", "left_range", "left_ball", "broken_unrounded", "attack_draws", "peak_memory")
 _BOOL = ("majority_correct", "clean_majority_correct")
+
+_SAME_SIZE = 1e-6
+"""Relative difference of two epsilons that are one: float32 holds 8/255 to 6e-8."""
 
 
 def complete(records: "pandas.DataFrame") -> "pandas.DataFrame":
     """Records with every column of this version, and epsilon as a number (NaN for minimal-norm attacks).
 
     Format 1 knew a fixed number of draws per sample, so its majorities follow exactly from the fractions of right draws.
-    What it did not measure (whether a majority is undecided, draws per gradient, peak memory) is unknown, NaN, and
-    reported as such.
+    What older versions did not measure (whether a majority is undecided, draws per gradient, peak memory) is unknown, NaN, and
+    reported as such. Epsilons that differ by rounding, as 8/255 in double and in single precision, become the largest of them.
 
     Args:
         records: as made by :func:`gencls.eval.evaluate` or read from a study folder.
@@ -46,11 +72,76 @@ def complete(records: "pandas.DataFrame") -> "pandas.DataFrame":
         added["majority_correct"] = records["correct"] > 0.5
     if "clean_majority_correct" not in records.columns:
         added["clean_majority_correct"] = records["clean_correct"] > 0.5
+    if "eight_bit" not in records.columns:
+        added["eight_bit"] = False
     added.update({name: float("nan") for name in _UNKNOWN if name not in records.columns})
-    if records["epsilon"].dtype != "float64":
-        added["epsilon"] = records["epsilon"].astype("float64")  # None becomes NaN
+    epsilon = records["epsilon"].astype("float64")  # None becomes NaN
+    sizes = _one_size_each(epsilon)
+    if records["epsilon"].dtype != "float64" or sizes is not epsilon:
+        added["epsilon"] = sizes
     records = records.assign(**added) if added else records
     for name in _BOOL:
         if records[name].dtype != "bool":
             raise GenclsError(f"expected records with bool {name}, got dtype {records[name].dtype}")
     return records
+
+
+def _one_size_each(epsilon: "pandas.Series") -> "pandas.Series":
+    known = sorted(epsilon.dropna().unique(), reverse=True)
+    largest = dict.fromkeys(known[:1], known[0]) if known else {}
+    for above, size in pairwise(known):
+        largest[size] = largest[above] if same_size(above, size) else size
+    return epsilon if list(largest.values()) == known else epsilon.map(largest)
+
+
+def same_size(epsilons: Any, size: float) -> Any:
+    """Which epsilons are this one, up to rounding; bool, of the same shape."""
+    return abs(epsilons - size) <= _SAME_SIZE * size
+
+
+def judged(records: "pandas.DataFrame") -> "pandas.DataFrame":
+    """Those of the complete records that say something about the defense: the adversarial kept to [0, 1] and the ball."""
+    return records[records["valid"].astype(bool)]
+
+
+def broken(records: "pandas.DataFrame") -> "pandas.Series":
+    """Of judged records: the majority of the draws is wrong on the adversarial or on the clean image.
+
+    A sample that is wrong without an attack is robust under none (thesis Table 2.6: distance 0), also where a random defense
+    happens to be right on its adversarial.
+    """
+    wrong: pandas.Series = ~(records["majority_correct"] & records["clean_majority_correct"])
+    return wrong
+
+
+def surely_broken(records: "pandas.DataFrame") -> "pandas.Series":
+    """Of judged records: broken, and the majority that says so is decided."""
+    wrong: pandas.Series = ~records["majority_correct"] & ~_open(records, "undecided")
+    return wrong | (~records["clean_majority_correct"] & ~_open(records, "clean_undecided"))
+
+
+def surely_right(records: "pandas.DataFrame") -> "pandas.Series":
+    """Of judged records: not broken, and both majorities are decided."""
+    right: pandas.Series = ~broken(records) & ~_open(records, "undecided") & ~_open(records, "clean_undecided")
+    return right
+
+
+def _open(records: "pandas.DataFrame", name: str) -> "pandas.Series":
+    return records[name].eq(True)  # unknown counts as decided
+
+
+def check_names(names: Any, what: str) -> None:
+    """Check what defenses or attacks are called in a table.
+
+    Args:
+        names: expected: words that can be printed on one line, without a semicolon, which stands between warnings.
+        what: they belong to, for the message.
+
+    Raises:
+        GenclsError: for other names, or for an attack the name of the worst case.
+    """
+    for name in names:
+        if not isinstance(name, str) or name != name.strip() or not name or not name.isprintable() or ";" in name:
+            raise GenclsError(f"{what}: expected a printable name without a semicolon or spaces around it, got {name!r}")
+        if name == WORST_CASE:
+            raise GenclsError(f"{what}: expected another name than {WORST_CASE!r}, which tables have for the worst of all")

@@ -21,13 +21,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gencls import __version__
-from gencls.core import GenclsError, check_images, check_labels, fingerprint
+from gencls.core import GenclsError, check_images, check_labels, checked, key_of
 from gencls.core.files import atomically, held, remove_dead, remove_leftovers, write_sealed
 from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, gradient_modes, probe_defense, run_cell
 from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
+from gencls.eval.records import check_names
 from gencls.eval.study_folder import (
     FORMAT,
     RESULTS,
@@ -49,11 +50,14 @@ __all__ = ["Study"]
 _BEGUN = re.compile(rf"{CELLS}(/[0-9a-f]+\.(json|parquet|safetensors|lock))?|{SAMPLES}|({CELLS}/)?\..+~[0-9a-f]{{32}}\.part")
 _OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
 """Names that a study may have left in a folder without ``study.json``, the outputs only where there are cells."""
+_OF_CODE = ("version", "attacks", "cells")
+"""Settings that depend on the code: the text of an attack may, its key in ``attack_keys`` does not."""
 
 
 class Study:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder."""
 
+    @checked
     def __init__(
         self,
         folder: str | Path,
@@ -84,7 +88,8 @@ class Study:
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, a defense that does not take these images, has too few
-                classes or declares none of the modes, or a folder that holds something else.
+                classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables have for
+                something else, something that a key cannot see into, or a folder that holds something else.
         """
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
@@ -93,6 +98,9 @@ class Study:
                 "study: expected at least one defense, attack and seed and shard_size >= 1, "
                 f"got {len(defenses)}, {len(attacks)}, {len(seeds)} and {shard_size}"
             )
+        check_names([*defenses, *attacks], "study")
+        for settings in attacks.values():
+            settings.threat.check_reach(images)
         self.folder = Path(folder)
         self.defenses, self.attacks = dict(defenses), dict(attacks)
         self.images, self.labels = images, labels
@@ -104,8 +112,11 @@ class Study:
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
-        self._fingerprints = {name: fingerprint(defense) for name, defense in self.defenses.items()}
-        # Before the folder is claimed, and after the key is made: a look may fill a cache.
+        # Before anything is asked: a module may keep what it has computed once.
+        self._defense_keys = {name: key_of(defense, f"defense {name}") for name, defense in self.defenses.items()}
+        self._attack_keys = {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
+        self._code = key_of((run_cell, Protocol), "gencls").whole
+        # Before the folder is claimed.
         self.probes = {name: probe_defense(defense, images, labels) for name, defense in self.defenses.items()}
         self._claim_folder()
 
@@ -222,9 +233,9 @@ class Study:
     def _key(self, defense: str, attack: str, mode: str, seed: int, first: int) -> str:
         content = (
             FORMAT,
-            __version__,
-            self._fingerprints[defense],
-            repr(self.attacks[attack]),
+            self._code,
+            self._defense_keys[defense].whole,
+            self._attack_keys[attack].whole,
             mode,
             _content(replace(self.protocol, seed=seed)),
             self.hashes[first : first + self.shard_size],
@@ -235,8 +246,9 @@ class Study:
         return {
             "format": FORMAT,
             "version": __version__,
-            "defenses": self._fingerprints,
+            "defenses": {name: key.content for name, key in self._defense_keys.items()},
             "attacks": {name: repr(attack) for name, attack in self.attacks.items()},
+            "attack_keys": {name: key.content for name, key in self._attack_keys.items()},
             "protocol": {k: v for k, v in _content(self.protocol).items() if k != "seed"},
             "modes": None if self.modes is None else list(self.modes),
             "seeds": list(self.seeds),
@@ -269,12 +281,14 @@ class Study:
 
     def _compare(self, settings: dict[str, Any]) -> None:
         found = read_study(self.folder)
-        different = [key for key in settings if found.get(key) != settings[key] and key != "cells"]
+        different = [key for key in settings if found.get(key) != settings[key] and key not in _OF_CODE]
         if different:
+            if "attack_keys" in different and found.get("attacks") != settings["attacks"]:  # a reader understands these
+                different[different.index("attack_keys")] = "attacks"
             details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
             raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
-        if found["cells"] != settings["cells"]:  # their keys know more than the settings
-            write_sealed(self.folder / SETTINGS, {**found, "cells": settings["cells"]})
+        if found["cells"] != settings["cells"]:  # other code makes other cells of the same study; the old files are not read
+            write_sealed(self.folder / SETTINGS, {**found, **{key: settings[key] for key in _OF_CODE}})
 
 
 def _content(protocol: Protocol) -> dict[str, Any]:

@@ -257,6 +257,7 @@ def _panels(folder: Path, settings: Mapping[str, Any], done: Sequence[StudyCell]
                 predictions=_padded(chosen["predictions"]),
                 clean_predictions=_padded(chosen["clean_predictions"]),
                 norm=chosen["norm"].iloc[0],
+                eight_bit=bool(chosen["eight_bit"].iloc[0]),
                 epsilon=None if chosen["epsilon"].isna().iloc[0] else chosen["epsilon"].iloc[0],
             )
         )

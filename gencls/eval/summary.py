@@ -8,7 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from gencls.eval.curves import closest_distances, record_distances
-from gencls.eval.records import WORST_CASE, complete
+from gencls.eval.records import (
+    ALL_MODES,
+    NO_GRADIENT,
+    WORST_CASE,
+    broken,
+    complete,
+    judged,
+    same_size,
+    surely_broken,
+    surely_right,
+)
+from gencls.eval.rivals import closest, rivals, weakness
 from gencls.eval.statistics import bootstrap_band, pairwise_mcnemar, wilson
 from gencls.eval.threat import TOLERANCE
 
@@ -17,12 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "WORST_CASE", "compare", "summarize", "worst_case"]
 
-_THREAT_OF_DEFENSE = ["defense", "norm", "epsilon", "seed"]
+_DEFENSE = ["defense", "norm", "seed", "eight_bit"]
 
 COLUMNS = [
-    *("defense", "attack", "gradient", "norm", "epsilon", "seed", "n", "draws"),
-    *("clean_accuracy", "clean_majority_accuracy", "robust_accuracy", "ci_low", "ci_high"),
-    *("majority_accuracy", "any_draw_accuracy", "undecided", "claimed_robust_accuracy"),
+    *("defense", "attack", "gradient", "norm", "epsilon", "seed", "eight_bit", "n", "excluded", "draws"),
+    *("clean_accuracy", "clean_majority_accuracy", "clean_majority_low", "clean_majority_high"),
+    *("robust_accuracy", "ci_low", "ci_high"),
+    *("majority_accuracy", "majority_low", "majority_high", "any_draw_accuracy", "undecided", "claimed_robust_accuracy"),
+    "lost_to_eight_bit",
     *("median_distance", "median_distance_low", "median_distance_high"),
     *("mean_distance", "mean_distance_low", "mean_distance_high", "failures"),
     *("forwards", "backwards", "attack_draws", "seconds", "peak_memory", "warnings"),
@@ -30,6 +43,9 @@ COLUMNS = [
 
 # An attack's own claim this far from the judge's finding deserves a warning: 13 to 28 points were seen in other tools.
 _CLAIM_GAP = 0.05
+
+# One-sided normal quantile: the mean over samples of what an attack adds to the accuracy, over its standard error.
+_GAIN = 1.645
 
 # Majorities that stay open at the judge's cap of draws deserve a warning from this share of the samples on.
 _UNDECIDED_SHARE = 0.01
@@ -40,10 +56,15 @@ def summarize(records: "pandas.DataFrame") -> "pandas.DataFrame":
 
     ``robust_accuracy`` is the expected accuracy: the mean over samples of the fraction of the first ``draws`` draws that are
     right (for a deterministic defense just the accuracy). ``majority_accuracy`` counts samples right in more than half of all
-    their draws, ``undecided`` those where the judge could not tell at its cap of draws, ``any_draw_accuracy`` samples right
-    in each of the first ``draws`` draws (a single wrong one counts as broken; the judge's further draws of undecided samples
-    are left out, because the figure depends on the number of draws). Intervals are Wilson's, 95 %, over the N samples. In the
-    worst case each sample counts with its worst attack and gradient mode.
+    their draws, on the adversarial and on the clean image. ``undecided`` are those where the judge could not tell at its cap of
+    draws, so the majority is a range: ``majority_low`` counts them all as wrong, ``majority_high`` as right; of clean images
+    alike.
+    ``any_draw_accuracy`` counts samples right in each of the first ``draws`` draws (a single wrong one counts as broken; the
+    judge's further draws of undecided samples are left out, because the figure depends on the number of draws). Intervals are
+    Wilson's, 95 %, over the N samples. In the worst case each sample counts with its worst attack and gradient mode.
+
+    N leaves out the ``excluded`` samples: their adversarials broke the rules, and nothing is known of them. With 8 bits
+    ``lost_to_eight_bit`` counts samples that were broken before their adversarials were rounded and are not afterwards.
 
     Distances are those of the closest adversarials found, in the sense of the majority; clean errors count as 0 (thesis Table
     2.6). ``failures`` counts the samples for which none was found. For minimal-norm attacks (epsilon NaN) a failure is
@@ -64,16 +85,25 @@ def summarize(records: "pandas.DataFrame") -> "pandas.DataFrame":
     """
     import pandas
 
-    records = complete(records)
-    rows = []
-    for (defense, norm, epsilon, seed), group in records.groupby(_THREAT_OF_DEFENSE, sort=False, dropna=False):
-        key = {"defense": defense, "norm": norm, "epsilon": epsilon, "seed": seed}
-        runs = [
-            _row({**key, "attack": attack, "gradient": mode}, run)
-            for (attack, mode), run in group.groupby(["attack", "gradient"], sort=False)
-        ]
-        _compare_with_blind(runs, minimal=bool(np.isnan(epsilon)))
-        rows += [*runs, _row({**key, "attack": WORST_CASE, "gradient": "all"}, worst_case(records, key))]
+    records, rows = complete(records), []
+    against = {of: rivals(judged(own)) for of, own in records.groupby(_DEFENSE, sort=False)}
+    for (*of, epsilon), group in records.groupby([*_DEFENSE, "epsilon"], sort=False, dropna=False):
+        key = {**dict(zip(_DEFENSE, of, strict=True)), "epsilon": epsilon}
+        size = None if np.isnan(epsilon) else float(epsilon)
+        seeing = []
+        for (attack, mode), run in group.groupby(["attack", "gradient"], sort=False):
+            row = _row({**key, "attack": attack, "gradient": mode}, run)
+            if mode != NO_GRADIENT:
+                seeing.append(judged(run))
+                others = [rival for rival in against[tuple(of)] if rival.attack != attack]
+                _warn(row, weakness(closest(seeing[-1]), others, size))
+            rows.append(row)
+        worst = _row({**key, "attack": WORST_CASE, "gradient": ALL_MODES}, worst_case(records, key))
+        worst["excluded"] = group["sample_hash"].nunique() - worst["n"]
+        _warn(worst, _violations(group, f", samples without a valid one are excluded: N = {worst['n']}"))
+        if seeing:
+            _warn(worst, weakness(closest(pandas.concat(seeing)), against[tuple(of)], size, together=True))
+        rows.append(worst)
     return pandas.DataFrame(rows, columns=COLUMNS)
 
 
@@ -83,53 +113,57 @@ def worst_case(records: "pandas.DataFrame", key: Mapping[str, Any]) -> "pandas.D
     With a budget it is the record with the fewest right draws. What was found for another epsilon of the same norm, or by a
     minimal-norm attack, counts where its distance lies within this one, so that accuracy never rises with epsilon. Without
     one (epsilon None or NaN) it is the closest successful adversarial over all attacks of the norm, also those with a budget.
-    Only samples that were attacked under this very threat are there: an unfinished study must not count others' as robust.
+    Only samples that were attacked under this very threat are there: an unfinished study must not count others' as robust. And
+    of these only such with a valid adversarial of this threat, or which another attack has broken within it.
 
     ``distance`` is that of the closest adversarial where there is one, ``majority_correct`` says that there is none, and a
     sample is undecided where no attack has broken it for sure and some may have.
 
     Args:
         records: of a study.
-        key: the defense, norm, epsilon and seed in question.
+        key: the defense, norm, epsilon and seed in question, and ``eight_bit`` if not False.
     """
     records, minimal = complete(records), key["epsilon"] is None or bool(np.isnan(key["epsilon"]))
     rows = records[(records["defense"] == key["defense"]) & (records["norm"] == key["norm"]) & (records["seed"] == key["seed"])]
-    here = rows["epsilon"].isna() if minimal else rows["epsilon"] == key["epsilon"]
-    rows = rows[rows["sample_hash"].isin(rows.loc[here, "sample_hash"])]
+    rows = rows[rows["eight_bit"] == key.get("eight_bit", False)]
+    here = rows["epsilon"].isna() if minimal else same_size(rows["epsilon"], key["epsilon"])
+    asked = rows.assign(here=here)[rows["sample_hash"].isin(rows.loc[here, "sample_hash"])]
+    rows = judged(asked)
     if not minimal:
         rows = rows[rows["distance"] <= key["epsilon"] + TOLERANCE]
-    rows = rows.assign(closest=record_distances(rows))
+    rows = rows.assign(closest=record_distances(rows), right=surely_right(rows), broken=surely_broken(rows))
+    if not asked["valid"].all():
+        known = rows["here"] | np.isfinite(rows["closest"])
+        rows = rows[known.groupby(rows["sample_hash"]).transform("any")]
     order = rows.sort_values(["closest", "correct", "distance"] if minimal else ["correct", "distance"], kind="stable")
     worst = order.groupby("sample_hash", sort=False).head(1).set_index("sample_hash").sort_index(kind="stable")
     samples = rows.groupby("sample_hash")  # sorted, as worst is
     costs = samples[["forwards", "backwards", "seconds"]].sum()
     most = samples[["attack_draws", "peak_memory"]].max()
-    closest = samples["closest"].min()
+    closest_found = samples["closest"].min()
     worst = worst.assign(**costs, **most, claimed=samples["claimed"].any())
-    worst["distance"] = closest.where(np.isfinite(closest), worst["distance"])
-    worst["valid"] = worst["valid"] | np.isfinite(closest)
-    worst["majority_correct"] = ~np.isfinite(closest)
+    worst["distance"] = closest_found.where(np.isfinite(closest_found), worst["distance"])
+    worst["majority_correct"] = ~np.isfinite(closest_found)
+    worst["broken_unrounded"] = samples["broken_unrounded"].max()  # NaN where nothing was rounded
     if rows["undecided"].notna().all():
-        open_ = rows["undecided"].astype(bool)
-        broken = (~rows["majority_correct"] & ~open_) | ~rows["clean_majority_correct"]
-        by_sample = rows["sample_hash"]
-        worst["undecided"] = open_.groupby(by_sample).any() & ~broken.groupby(by_sample).any()
-    return worst.drop(columns="closest").reset_index()
+        worst["undecided"] = ~samples["right"].all() & ~samples["broken"].any()
+    return worst.drop(columns=["closest", "right", "broken", "here"]).reset_index()
 
 
 def compare(records: "pandas.DataFrame", *, at: Mapping[str, Sequence[float]] = MappingProxyType({})) -> "pandas.DataFrame":
     """McNemar's test on every pair of defenses under the worst case of each budget, exact and mid-p, each Holm-corrected.
 
-    A sample counts as right where the majority of draws is. Only samples that all defenses have met are compared. Minimal-norm
-    attacks are no threat of their own here, since what is left without a bound says little: they count within the budgets.
+    A sample counts as right where the majority of draws is, on its adversarial and on the clean image. Only samples that all
+    defenses have met are compared. Minimal-norm attacks are no threat of their own here, since what is left without a bound
+    says little: they count within the budgets.
 
     Args:
         records: of a study.
         at: norm -> further sizes at which minimal-norm records are compared, without attacking again.
 
     Returns:
-        The columns of :func:`gencls.eval.statistics.pairwise_mcnemar`, and ``norm``, ``epsilon``, ``seed``; empty without
-        pairs. Holm's correction is over the pairs of one norm, epsilon and seed.
+        The columns of :func:`gencls.eval.statistics.pairwise_mcnemar`, and ``norm``, ``epsilon``, ``seed``, ``eight_bit``;
+        empty without pairs. Holm's correction is over the pairs of one norm, epsilon and seed.
 
     Raises:
         GenclsError: for records that lack columns.
@@ -138,60 +172,111 @@ def compare(records: "pandas.DataFrame", *, at: Mapping[str, Sequence[float]] = 
 
     records = complete(records)
     tables = []
-    for (norm, seed), group in records.groupby(["norm", "seed"], sort=False):
+    for (norm, seed, eight_bit), group in records.groupby(["norm", "seed", "eight_bit"], sort=False):
         bounded, minimal = group[group["epsilon"].notna()], group[group["epsilon"].isna()]
-        attacked = list(bounded["epsilon"].unique())
-        for epsilon in [*attacked, *(size for size in at.get(norm, ()) if size not in attacked)]:
-            there = bounded[bounded["epsilon"] == epsilon] if epsilon in attacked else minimal
+        attacked = bounded["epsilon"].unique()
+        more = [size for size in at.get(norm, ()) if not same_size(attacked, size).any()]
+        for epsilon in [*attacked, *more]:
+            there = minimal if epsilon in more else bounded[bounded["epsilon"] == epsilon]
             right = {}
             for defense in there["defense"].unique():
-                key = {"defense": defense, "norm": norm, "epsilon": epsilon if epsilon in attacked else None, "seed": seed}
-                worst = worst_case(group, key)
-                right[str(defense)] = worst.set_index("sample_hash")["majority_correct"]
-                if epsilon not in attacked:
+                key = {"defense": defense, "norm": norm, "seed": seed, "eight_bit": eight_bit}
+                worst = worst_case(group, {**key, "epsilon": None if epsilon in more else epsilon})
+                if epsilon in more:
                     right[str(defense)] = closest_distances(worst) > epsilon + TOLERANCE
+                else:
+                    right[str(defense)] = ~broken(worst).set_axis(worst["sample_hash"])
             if len(right) > 1:
                 both = sorted(set.intersection(*(set(series.index) for series in right.values())))  # it may be unfinished
                 if both:
                     pairs = pairwise_mcnemar({defense: series.loc[both].to_numpy() for defense, series in right.items()})
-                    tables.append(pairs.assign(norm=norm, epsilon=epsilon, seed=seed))
+                    tables.append(pairs.assign(norm=norm, epsilon=epsilon, seed=seed, eight_bit=eight_bit))
     return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
 
 
 def _row(key: dict[str, Any], run: "pandas.DataFrame") -> dict[str, Any]:
-    run = run.sort_values("sample_hash", kind="stable")  # sums in a fixed order: equal to the last bit for any sharding
-    count, minimal = len(run), bool(np.isnan(key["epsilon"]))
+    everything = run.sort_values("sample_hash", kind="stable")  # sums in a fixed order: equal to the last bit for any sharding
+    run, minimal = judged(everything), bool(np.isnan(key["epsilon"]))
+    count, right, wrong = len(run), surely_right(run), surely_broken(run)
     robust = float(run["correct"].mean())
-    low, high = wilson(robust * count, count)
-    undecided = run["undecided"].astype("float64")  # bool, or NaN where it is not known
+    low, high = wilson(robust * count, count) if count else (float("nan"), float("nan"))
+    undecided = float("nan") if run["undecided"].isna().any() else int((~right & ~wrong).sum())
     row = {
         **key,
         "n": count,
-        "draws": int(run["draws"].max()),
+        "excluded": len(everything) - count,
+        "draws": int(everything["draws"].max()) if len(everything) else float("nan"),
         "clean_accuracy": float(run["clean_correct"].mean()),
         "clean_majority_accuracy": float(run["clean_majority_correct"].mean()),
+        **_clean_range(run),
         "robust_accuracy": robust,
         "ci_low": low,
         "ci_high": high,
-        "majority_accuracy": float(run["majority_correct"].mean()),
+        "majority_accuracy": float((~broken(run)).mean()),
+        "majority_low": float("nan") if np.isnan(undecided) else float(right.mean()),
+        "majority_high": float("nan") if np.isnan(undecided) else float((~wrong).mean()),
         "any_draw_accuracy": float((run["correct"] == 1.0).mean()),
-        "undecided": float("nan") if undecided.isna().any() else int(undecided.sum()),
+        "undecided": undecided,
         "claimed_robust_accuracy": float((~run["claimed"].astype(bool)).mean()),
+        "lost_to_eight_bit": _lost(run),
         **_distances(record_distances(run).to_numpy(), minimal=minimal),
-        "forwards": float(run["forwards"].mean()),
-        "backwards": float(run["backwards"].mean()),
-        "attack_draws": float(run["attack_draws"].max()),
-        "seconds": float(run["seconds"].sum()),
-        "peak_memory": float(run["peak_memory"].max()),
+        "forwards": float(everything["forwards"].mean()),
+        "backwards": float(everything["backwards"].mean()),
+        "attack_draws": float(everything["attack_draws"].max()),
+        "seconds": float(everything["seconds"].sum()),
+        "peak_memory": float(everything["peak_memory"].max()),
+        "warnings": "; ".join(sorted({part for text in run["warnings"] for part in text.split("; ") if part})),
     }
-    noted = sorted({part for text in run["warnings"] for part in text.split("; ") if part})
+    _warn(row, _violations(everything, f" and are excluded: N = {count}"))
     # A minimal perturbation of a random defense ends where half of the draws are wrong: only the majority can confirm it.
     gap = row["claimed_robust_accuracy"] - (row["majority_accuracy"] if minimal else robust)
     if abs(gap) > _CLAIM_GAP:
-        noted.append(f"the attack's own claim is {100 * gap:+.1f} points from what the judge found")
-    if key["attack"] != WORST_CASE and row["undecided"] > _UNDECIDED_SHARE * count:
-        noted.append(f"{row['undecided']} of {count} majorities are undecided at the judge's cap of draws")
-    return {**row, "warnings": "; ".join(noted)}
+        before = ", made before rounding to 8 bits," if key["eight_bit"] else ""
+        _warn(row, f"the attack's own claim{before} is {100 * gap:+.1f} points from what the judge found")
+    if key["attack"] != WORST_CASE and undecided > _UNDECIDED_SHARE * count:
+        _warn(row, f"{undecided} of {count} majorities are undecided at the judge's cap of draws")
+    if not minimal and _helps(run["correct"] - run["clean_correct"]):
+        words = f"{100 * robust:.1f} % are right under this attack, {100 * row['clean_accuracy']:.1f} % without it"
+        _warn(row, f"{words}: it makes decisions better, not worse")
+    return row
+
+
+def _clean_range(run: "pandas.DataFrame") -> dict[str, float]:
+    """The clean majority with all samples that the judge could not tell counted as wrong, and as right; NaN if not known."""
+    open_, right = run["clean_undecided"].astype("float64"), run["clean_majority_correct"]
+    low, high = (float("nan"),) * 2 if open_.isna().any() else ((right & open_.eq(0)).mean(), (right | open_.eq(1)).mean())
+    return {"clean_majority_low": float(low), "clean_majority_high": float(high)}
+
+
+def _warn(row: dict[str, Any], message: str) -> None:
+    """One more warning for a row; an empty one is none."""
+    row["warnings"] = "; ".join(part for part in (row["warnings"], message) if part)
+
+
+def _violations(run: "pandas.DataFrame", consequence: str) -> str:
+    """How many adversarials of some records broke which rules; empty for none."""
+    bad = run[~run["valid"].astype(bool)]
+    if not len(bad):
+        return ""
+    beyond, outside = bad["left_range"].to_numpy(np.float64), bad["left_ball"].to_numpy(np.float64)
+    kinds = ["NaN or infinite pixels"] if np.isinf(beyond).any() else []
+    for what, by in (("[0, 1]", beyond[np.isfinite(beyond)]), ("the ball", outside[np.isfinite(outside)])):
+        if (by > 0).any():
+            kinds.append(f"left {what} by up to {by.max():.2g}")
+    how = ", ".join(kinds) or "left [0, 1] or the ball"
+    return f"{len(bad)} of {len(run)} adversarials broke the rules ({how}){consequence}"
+
+
+def _lost(run: "pandas.DataFrame") -> float:
+    """Samples that were broken before rounding to 8 bits, and are not now; NaN where nothing was rounded."""
+    before = run["broken_unrounded"].astype("float64")
+    return float("nan") if not len(run) or before.isna().any() else int((before.eq(1) & ~broken(run)).sum())
+
+
+def _helps(gains: "pandas.Series") -> bool:
+    """Whether what an attack adds to the fraction of right draws is above zero by more than chance."""
+    spread = float(gains.std()) if len(gains) > 1 else 0.0
+    return spread > 0 and float(gains.mean()) > _GAIN * spread / len(gains) ** 0.5
 
 
 def _distances(closest: npt.NDArray[np.float64], *, minimal: bool) -> dict[str, Any]:
@@ -215,21 +300,3 @@ def _median_and_mean(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     counts, totals = finite.sum(axis=1), np.where(finite, rows, 0.0).sum(axis=1)
     means = np.divide(totals, counts, out=np.full(len(rows), np.nan), where=counts > 0)
     return np.stack([np.median(rows, axis=1), means], axis=1)
-
-
-def _compare_with_blind(runs: list[dict[str, Any]], *, minimal: bool) -> None:
-    """An attack with gradients that does worse than one without (noise, black box) is broken or blocked.
-
-    The runs are of one defense and threat. With a budget accuracies are compared, between minimal-norm attacks the medians of
-    the distances; an attack of the one kind is never compared with one of the other.
-    """
-    measure = "median_distance" if minimal else "robust_accuracy"
-    blind = [run for run in runs if run["gradient"] == "none"]
-    if not blind:
-        return
-    best = min(blind, key=lambda run: float(run[measure]))
-    value = f"median distance {best[measure]:.3g}" if minimal else f"{100 * best[measure]:.1f} %"
-    for run in runs:
-        if run["gradient"] != "none" and run[measure] > best[measure]:
-            message = f"weaker than {best['attack']}, which uses no gradient ({value}): suspect masked gradients"
-            run["warnings"] = "; ".join(part for part in (run["warnings"], message) if part)

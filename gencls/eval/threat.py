@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, check_settings
 
 __all__ = ["TOLERANCE", "Norm", "ThreatModel"]
 
@@ -33,12 +33,29 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.norm not in get_args(Norm):
-            raise GenclsError(f"threat model: expected norm to be one of {get_args(Norm)}, got {self.norm!r}")
-        if self.epsilon is not None and not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise GenclsError(f"threat model: expected a finite epsilon > 0 in [0, 1] pixel units, got {self.epsilon}")
+        check_settings(self)
+        if self.epsilon is not None and self.epsilon <= 0:
+            raise GenclsError(f"threat model: expected an epsilon > 0 in [0, 1] pixel units, got {self.epsilon}")
         if self.norm == "linf" and self.epsilon is not None and self.epsilon > 1:
             raise GenclsError(f"threat model: expected a linf epsilon in [0, 1] pixel units (8/255, not 8), got {self.epsilon}")
+
+        if self.epsilon is not None:
+            object.__setattr__(self, "epsilon", float(self.epsilon))  # numpy's numbers print otherwise, and keys are printed
+
+    def check_reach(self, images: Tensor) -> None:
+        """Check that the ball is not larger than the space of such images, (N, C, H, W) in [0, 1].
+
+        Raises:
+            GenclsError: for an L2 epsilon above the diagonal of [0, 1]^(C H W): no image can leave such a ball. It was surely
+                meant for pixels in 0..255, or for larger images.
+        """
+        shape = tuple(images.shape[1:])
+        diagonal = math.sqrt(math.prod(shape))
+        if self.norm == "l2" and self.epsilon is not None and self.epsilon > diagonal * (1 + TOLERANCE):
+            raise GenclsError(
+                f"threat model: expected a l2 epsilon up to {diagonal:.4g}, the distance of the two farthest images of shape "
+                f"{shape} in [0, 1] pixel units, got {self.epsilon:g}, which no image can leave"
+            )
 
     def distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
         """Norms of the perturbations: two batches (N, C, H, W) -> (N,), computed in float64."""

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from gencls.core import BayesClassifier
-from gencls.core.files import atomically
+from gencls.core.files import write_sealed
 from gencls.defenses import compare_to_bound, robustness_bound
 from gencls.eval import PGD, Attack, Study, ThreatModel, closest_distances, read_records, thesis_attacks
 from recipes.chapter2.printed import MODELS
@@ -127,7 +127,7 @@ def bounds(run: Run) -> Iterator[Job]:
 
 def _bound(run: Run, study: Study) -> None:
     """Compute the bounds of a study's samples and write them beside the attacked distances."""
-    path = study.folder / "bound.csv"
+    path = study.folder / "bound.json"
     if path.exists():
         return
     (defense,) = study.defenses.values()
@@ -142,7 +142,7 @@ def _bound(run: Run, study: Study) -> None:
     frame = compare_to_bound(found.bound, distances)
     sharper = compare_to_bound(found.sharper, distances)
     frame = frame.assign(sharper=sharper["bound"], sharper_violation=sharper["violation"], assumption=found.assumption)
-    atomically(path, lambda part: frame.to_csv(part, index=False))
+    write_sealed(path, frame.to_dict("list"))
 
 
 TABLES: Mapping[str, Callable[[Run], Iterator[Job]]] = {

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gencls.core import Defense, GenclsError, MultiLatentModel, draws, fingerprint, forward_draws, keyed, stream_seed
+from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, key_of, keyed, stream_seed
 from gencls.core.files import write_sealed
 from gencls.defenses import AlphaSearch, learn_alphas
 from recipes.folders import read_measured
@@ -170,7 +170,7 @@ def _known(path: Path) -> CleanAccuracy:
 
 
 def _clean_path(run: Run, name: str, defense: Defense) -> Path:
-    return run.out / "clean" / f"{slug(name)}-{fingerprint(defense)}-{run.budget.clean}-{run.budget.eot}.json"
+    return run.out / "clean" / f"{slug(name)}-{key_of((defense, _scores), name).whole}-{run.budget.clean}-{run.budget.eot}.json"
 
 
 @torch.no_grad()

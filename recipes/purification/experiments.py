@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gencls.core import GenclsError, fingerprint
-from gencls.eval import Study, closest_distances, success_rate_curve
+from gencls.core import GenclsError, key_of
+from gencls.eval import Study, closest_distances, diagnose, success_rate_curve
 from recipes import diagnoses
 from recipes.folders import read_measured
 from recipes.jobs import Job, compute, predict
@@ -19,18 +19,18 @@ from recipes.records import records_of, slug, unfinished
 
 __all__ = ["PARTS", "best", "chosen", "compared", "configurations", "preprocessed", "records", "run_parts"]
 
-PARTS = ("learn", "random", "alphas", "preprocessing", "comparison", "clean", "doctor")
-"""In their order; "alphas" needs learned ones, "preprocessing" the best; "clean" and "doctor" take all that is known."""
+PARTS = ("learn", "random", "alphas", "preprocessing", "comparison", "smoothed", "clean", "doctor")
+"""In their order; "alphas" needs learned ones, "preprocessing" the best; those from "smoothed" on take all that is known."""
 
 
-def folder_of(name: str) -> str:
-    """The study of a defense, within the folder of the run."""
-    return f"attacks/{slug(name)}"
+def folder_of(name: str, *, smoothed: bool = False) -> str:
+    """The study of a defense, within the folder of the run: under the paper's attacks, or along smoothed gradients."""
+    return f"{'smoothed' if smoothed else 'attacks'}/{slug(name)}"
 
 
-def records(run: Run, name: str) -> pd.DataFrame:
-    """What is recorded of a defense; empty while nothing is."""
-    return records_of(run.out, folder_of(name))
+def records(run: Run, name: str, *, smoothed: bool = False) -> pd.DataFrame:
+    """What is recorded of a defense under the paper's attacks, or along smoothed gradients; empty while nothing is."""
+    return records_of(run.out, folder_of(name, smoothed=smoothed))
 
 
 def configurations(run: Run, alphas: str) -> tuple[str, ...]:
@@ -104,21 +104,22 @@ def run_parts(run: Run, parts: Sequence[str]) -> None:
             for name in every(run) if run.budget.doctor else ():
                 print(f"  {name}: {examine(run, name)['verdict']}", flush=True)
         else:
-            names = {"alphas": ALPHAS, "preprocessing": preprocessed(run), "comparison": run.baselines}[part]
+            known = {"alphas": ALPHAS, "preprocessing": preprocessed(run), "comparison": run.baselines}
+            names = known[part] if part in known else every(run)
             if not names:
                 raise GenclsError(
                     f"{run.out}: expected finished attacks on all alphas before {part}; run the part 'alphas' first"
                 )
-            jobs = list(_jobs(run, names))
+            jobs = list(_jobs(run, names, smoothed=part == "smoothed"))
             compute(jobs, predict(jobs))
 
 
-def _jobs(run: Run, names: Sequence[str]) -> Iterator[Job]:
+def _jobs(run: Run, names: Sequence[str], *, smoothed: bool) -> Iterator[Job]:
     def study(folder: str, *, name: str) -> Study:
-        return run.study(folder, name)
+        return run.study(folder, name, smoothed=smoothed)
 
     for name in names:
-        yield Job(folder_of(name), partial(study, name=name))
+        yield Job(folder_of(name, smoothed=smoothed), partial(study, name=name))
 
 
 def examine(run: Run, name: str) -> dict[str, Any]:
@@ -146,4 +147,4 @@ def examined(run: Run, name: str) -> dict[str, Any] | None:
 
 
 def _doctor_path(run: Run, name: str) -> Path:
-    return run.out / "doctor" / f"{slug(name)}-{fingerprint(run.defense(name))}.json"
+    return run.out / "doctor" / f"{slug(name)}-{key_of((run.defense(name), diagnose), name).whole}.json"

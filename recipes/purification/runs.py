@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gencls import zoo
-from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, fingerprint
+from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, key_of
 from gencls.core.memory import store_channels_last
 from gencls.defenses import (
     AVAEPurification,
@@ -19,7 +19,7 @@ from gencls.defenses import (
     paper_blur,
 )
 from gencls.defenses.mlvgm import PAPER_TASKS
-from gencls.eval import Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
+from gencls.eval import PGD, Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
 from gencls.zoo.data import count_images
 from gencls.zoo.training.presets import preset
 from recipes.folders import claim, read_measured, require_weights, weights_path
@@ -103,7 +103,7 @@ class Run:
         """
         modules = {"generator": self.generator, **{name: self.defense(name) for name in self.baselines}}
         settings = {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed, "as": self.as_}
-        claim(self.out, {**settings, "weights": {name: fingerprint(module) for name, module in modules.items()}})
+        claim(self.out, {**settings, "weights": {name: key_of(module, name).content for name, module in modules.items()}})
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -267,13 +267,21 @@ class Run:
             },
         }
 
-    def study(self, folder: str, name: str) -> Study:
-        """The study of one defense."""
+    def smoothed(self) -> Mapping[str, Attack]:
+        """PGD along smoothed gradients, which the paper does not have, at the sizes of AutoAttack."""
+        budget, sizes = self.budget, self.budget.attacked(self.profile)
+        return {
+            f"smoothed-{size:g}": PGD(ThreatModel("l2", size), steps=budget.smoothed, smoothing=budget.smoothing)
+            for size in sizes
+        }
+
+    def study(self, folder: str, name: str, *, smoothed: bool = False) -> Study:
+        """The study of one defense: under the paper's attacks, or along smoothed gradients."""
         defense, count = self.defense(name), self.budget.count
         return Study(
             self.out / folder,
             defenses={name: defense},
-            attacks=self.attacks(defense),
+            attacks=self.smoothed() if smoothed else self.attacks(defense),
             images=self.data.images[:count],
             labels=self.data.labels[:count],
             protocol=Protocol(eot_samples=self.budget.eot, judge_draws=self.budget.judge, most_draws=self.budget.judge_most),

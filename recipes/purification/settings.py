@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gencls.core import GenclsError
+from gencls.eval.attacks.smoothing import SIGMAS
 
 __all__ = ["BUDGETS", "PROFILES", "Budget", "Profile"]
 
@@ -124,7 +125,9 @@ class Budget:
         cw_rate: learning rate of C&W, as a multiple of the profile's: fewer steps have to be longer.
         autoattack: steps of AutoAttack's parts.
         queries: of its Square, against deterministic defenses.
-        sizes: of the profile's sizes, every how manieth AutoAttack attacks, counted from the largest.
+        sizes: of the profile's sizes, every how manieth attacks with a budget take, counted from the largest.
+        smoothed: steps of PGD along smoothed gradients, which is not in the paper, for each of its deviations.
+        smoothing: these standard deviations, in [0, 1] pixel units.
         learned_on: FGSM images on which alphas are measured.
         drawn: training images of which they are made.
         search: steps of the Bayesian optimisation.
@@ -148,6 +151,8 @@ class Budget:
     autoattack: int = 64
     queries: int = 5000
     sizes: int = 1
+    smoothed: int = 64
+    smoothing: tuple[float, ...] = SIGMAS
     learned_on: int = 1024
     drawn: int = 8192
     search: int = 95
@@ -173,12 +178,13 @@ class Budget:
         return (
             f"DeepFool {self.deepfool or profile.deepfool} steps, {profile.candidates} classes; C&W {self.cw_restarts} x "
             f"{self.cw_steps} steps at rate {profile.rate * self.cw_rate:g}; AutoAttack {self.autoattack} steps at L2 "
-            f'{", ".join(f"{size:g}" for size in self.attacked(profile))}, "rand" on random defenses; EoT {self.eot}; judge '
-            f"{self.judge} to {self.judge_most} draws"
+            f'{", ".join(f"{size:g}" for size in self.attacked(profile))}, "rand" on random defenses; PGD along smoothed '
+            f"gradients {self.smoothed} steps at each of sigma {', '.join(f'{sigma:g}' for sigma in self.smoothing)}, at these "
+            f"sizes too; EoT {self.eot}; judge {self.judge} to {self.judge_most} draws"
         )
 
     def attacked(self, profile: Profile) -> tuple[float, ...]:
-        """The sizes of AutoAttack."""
+        """The sizes of attacks with a budget."""
         return tuple(reversed(tuple(reversed(profile.sizes))[:: self.sizes]))
 
 
@@ -196,6 +202,8 @@ BUDGETS: Mapping[str, Budget] = {
         autoattack=8,
         queries=500,
         sizes=2,
+        smoothed=8,
+        smoothing=(0.15,),
         learned_on=128,
         drawn=2048,
         random_images=64,
@@ -211,6 +219,7 @@ BUDGETS: Mapping[str, Budget] = {
         autoattack=20,
         queries=1000,
         sizes=2,
+        smoothed=20,
         learned_on=128,
         drawn=4096,
         random_images=128,
@@ -230,6 +239,8 @@ BUDGETS: Mapping[str, Budget] = {
         autoattack=3,
         queries=50,
         sizes=4,
+        smoothed=3,
+        smoothing=(0.15,),
         learned_on=32,
         drawn=256,
         search=7,

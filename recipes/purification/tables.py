@@ -133,7 +133,7 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
     middle = attacked[(len(attacked) - 1) // 2]
     rows, missing = list[Row](), list[str]()
     for defense in defenses:
-        records = experiments.records(run, defense)
+        records, smoothed = (experiments.records(run, defense, smoothed=smoothed) for smoothed in (False, True))
         clean = analyses.known_clean_accuracy(run, defense)
         known = f"{percent(clean.mean)}, {percent(clean.single)}" if clean else MISSING
         cells = [Cell(known)]
@@ -141,33 +141,44 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
         cells += [
             Cell(_rate(records[records["attack"].str.startswith(key)], middle)) if len(records) else Cell() for key in ATTACKS
         ]
+        # all of ours only where both are there: one alone would pass for the worst of both
+        both = _all_records(run, defense) if len(records) and len(smoothed) else pd.DataFrame()
+        cells += [Cell(_rate(smoothed, middle)), Cell(_rate(both, middle))]
         cells.append(Cell(passes(records) if len(records) else MISSING))
         number = records["sample_hash"].nunique() if len(records) else 0
         fewer = f", N = {number}" if 0 < number < run.budget.count else ""
         rows.append(Row(defense + fewer, tuple(cells)))
         if left := unfinished(run.out, experiments.folder_of(defense)):
             missing.append(f"{defense}: not finished: {', '.join(left)}.")
+        if left := unfinished(run.out, experiments.folder_of(defense, smoothed=True)):
+            missing.append(f"{defense}, smoothed gradients: not finished: {', '.join(left)}.")
     columns = (
         "",
         "clean accuracy",
         *(f"all, {size:g}" for size in sizes),
         *(f"{attack}, {middle:g}" for attack in ATTACKS.values()),
+        f"smoothed PGD, {middle:g}",
+        f"ours too, {middle:g}",
         "passes",
     )
     notes = (
-        "Success rates in % within an L2 size (the lower the better), of all attacks and of single ones, "
+        "Success rates in % within an L2 size (the lower the better), of all attacks of the paper and of single ones, "
         f"N = {run.budget.count}, with 95 % Wilson intervals; verified by the judge's majority on fresh draws, errors on clean "
-        "images included (eq. 5).",
-        "Passes per image: forwards + backwards, a draw counts as one.",
+        "images included (eq. 5). Ours too: with PGD along gradients averaged over noise, which the paper does not have.",
+        "Passes per image of the paper's attacks: forwards + backwards, a draw counts as one.",
         f"Budget: {run.budget.spent(run.profile)}.",
         f"Clean accuracy on {min(run.budget.clean, len(run.data))} test images: of the mean scores of {run.budget.eot} draws, "
         "the paper's ensemble, and of one draw.",
         "Between the sizes at which AutoAttack attacks its rates, and those of all attacks, are lower bounds.",
         *_choice(run, defenses),
         *missing,
-        *warnings_of({defense: records_of(run.out, experiments.folder_of(defense)) for defense in defenses}),
+        *warnings_of({defense: _all_records(run, defense) for defense in defenses}),
     )
     return PaperTable(name, title, columns, tuple(rows), notes)
+
+
+def _all_records(run: Run, defense: str) -> pd.DataFrame:
+    return records_of(run.out, *(experiments.folder_of(defense, smoothed=smoothed) for smoothed in (False, True)))
 
 
 def _choice(run: Run, defenses: Sequence[str]) -> Iterator[str]:

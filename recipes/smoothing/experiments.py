@@ -1,7 +1,7 @@
 """Chapter 4's experiments as stages. What the sweeps share is computed once."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from gencls.core import Defense, fingerprint, keyed, stream_seed
+from gencls.core import Defense, key_of, keyed, stream_seed
 from gencls.core.files import write_sealed
-from gencls.eval import Study
+from gencls.eval import Attack, Study, diagnose
+from gencls.eval.attacks.smoothing import SIGMAS
 from recipes import diagnoses
 from recipes.folders import read_measured
 from recipes.jobs import Job, compute, predict
@@ -98,7 +99,8 @@ def run_parts(run: Run, parts: Sequence[str]) -> None:
             continue
         if part == "certified":
             certificates(run)
-            jobs = [Job("certified", partial(_certified_study, run))]
+            attacks = {"certified": {"ddn": run.minimal()}, "smoothed": {"ddn-smoothed": run.minimal(smoothing=SIGMAS)}}
+            jobs = [Job(folder, partial(_certified_study, run, attacks=attacks[folder])) for folder in attacks]
         elif part == "survivors":
             jobs = list(survivor_jobs(run))
         else:
@@ -111,8 +113,8 @@ def _jobs(run: Run, variants: Sequence[Variant]) -> Iterator[Job]:
         yield Job(variant.folder, lambda folder, variant=variant: variant.study(run))  # type: ignore[misc]
 
 
-def _certified_study(run: Run, folder: str) -> Study:
-    return run.study(folder, "smoothed", run.smoothed(), {"ddn": run.minimal()}, run.first(run.budget.certified))
+def _certified_study(run: Run, folder: str, *, attacks: Mapping[str, Attack]) -> Study:
+    return run.study(folder, "smoothed", run.smoothed(), attacks, run.first(run.budget.certified))
 
 
 def certificates(run: Run) -> None:
@@ -140,7 +142,7 @@ def certified(run: Run) -> dict[str, Any] | None:
 
 def _certificates_path(run: Run) -> Path:
     """The name knows the weights."""
-    name = f"{fingerprint(run.smoothed())}-{run.budget.certified}-{run.budget.noises}.json"
+    name = f"{key_of(run.smoothed(), 'smoothed').whole}-{run.budget.certified}-{run.budget.noises}.json"
     return run.out / "certificates" / name
 
 
@@ -167,4 +169,4 @@ def examined(run: Run, variant: Variant) -> dict[str, Any] | None:
 
 
 def _doctor_path(run: Run, variant: Variant) -> Path:
-    return run.out / "doctor" / f"{variant.key}-{fingerprint(variant.defense(run))}.json"
+    return run.out / "doctor" / f"{variant.key}-{key_of((variant.defense(run), diagnose), variant.key).whole}.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gencls import zoo
-from gencls.core import Defense, GenclsError, fingerprint
+from gencls.core import Defense, GenclsError, key_of
 from gencls.defenses import PlainClassifier, RandomizedSmoothing, VariationalPosteriorSmoothing, VariationalSmoothing
 from gencls.eval import DDN, PGD, Attack, AutoAttack, Protocol, Square, Study, ThreatModel
 from gencls.zoo.models import AUTOATTACK
@@ -94,7 +94,7 @@ class Run:
         """
         claim(self.out, {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed})
         for kind in self.bases:
-            claim(self.out / "bases" / kind, {"weights": fingerprint(self.base(kind))})
+            claim(self.out / "bases" / kind, {"weights": key_of(self.base(kind), kind).content})
 
     def base(self, kind: str) -> Defense:
         """A base model as it is."""
@@ -158,9 +158,9 @@ class Run:
         """Numbers of so many images, or of all."""
         return range(min(count, len(self.data.images)))
 
-    def minimal(self) -> DDN:
-        """The attack on randomized smoothing."""
-        return DDN(ThreatModel("l2"), steps=self.budget.minimal)
+    def minimal(self, *, smoothing: tuple[float, ...] = (0.0,)) -> DDN:
+        """The attack on randomized smoothing, along gradients that are smoothed once more with these deviations."""
+        return DDN(ThreatModel("l2"), steps=self.budget.minimal, smoothing=smoothing)
 
     def study(self, folder: str, name: str, defense: Defense, attacks: Mapping[str, Attack], rows: Sequence[int]) -> Study:
         """The study of one defense, on the images with these numbers."""

@@ -33,6 +33,8 @@ class AnySize(nn.Module):
         return torch.stack([part.mean(dim=1) for part in images.flatten(1).chunk(4, dim=1)], dim=1)
 
 
+_STARTS = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(7))
+
 # name -> threat with an epsilon -> attack
 FIXED = {
     "PGD": lambda threat: PGD(threat, steps=10, restarts=2),
@@ -43,6 +45,12 @@ FIXED = {
     "APGD": lambda threat: APGD(threat, steps=10, restarts=2),
     "AutoAttack": lambda threat: AutoAttack(threat, steps=5, queries=20, targets=2),
     "Transfer": lambda threat: Transfer(AnySize().eval(), PGD(threat, steps=10, to_the_end=True)),
+}
+
+# the same along gradients averaged over noise
+SMOOTHED = {
+    "PGD, smoothed": lambda threat: PGD(threat, steps=8, restarts=2, smoothing=(0.0, 0.1), smoothing_draws=4),
+    "APGD, smoothed": lambda threat: APGD(threat, steps=8, smoothing=(0.05, 0.1), smoothing_draws=4),
 }
 
 # (name, norm) -> attack that minimises the distance
@@ -61,10 +69,13 @@ MINIMAL = {
         L2, restarts=4, steps=100, learning_rate=0.03, regularisation=1.0, start_norm=1.0
     ),
     ("Boundary", "l2"): Boundary(L2, queries=200),
+    ("DDN, smoothed", "l2"): DDN(L2, steps=40, smoothing=(0.0, 0.05), smoothing_draws=4),
+    ("FMN, smoothed", "linf"): FMN(LINF, steps=40, smoothing=(0.0, 0.05), smoothing_draws=4),
+    ("FMN, starts", "l2"): FMN(L2, steps=40, restarts=2, starts=_STARTS),
 }
 
-# those that come within 5 % of the optimum on a linear classifier; decisions alone do not show the nearest of several classes
-OPTIMAL = [key for key in MINIMAL if key[0] not in ("GrowingNoise", "Boundary")]
+# those that come within 5 % of the optimum on linear classifiers of any image size; decisions do not show the nearest
+OPTIMAL = [key for key in MINIMAL if key[0] not in ("GrowingNoise", "Boundary", "FMN, starts")]
 
 # those that attack Bayes classifiers only, tested with them
 FOR_BAYES = ["LatentDescent"]

@@ -62,13 +62,6 @@ def test_other_settings_other_key(kind):
     assert fingerprint(Holder(one)) != fingerprint(Holder(other))
 
 
-def test_functions_of_torch_count_by_name(monkeypatch):
-    before = fingerprint(Holder(functional.gelu)), fingerprint(Holder(functional.relu))
-    monkeypatch.setattr(functional.relu, "__code__", (lambda x, inplace=False: x).__code__)  # another version's
-    assert before == (fingerprint(Holder(functional.gelu)), fingerprint(Holder(functional.relu)))
-    assert before[0] != before[1]
-
-
 def test_a_function_that_bears_the_name_of_another():
     @wraps(functional.relu)
     def mine(x, inplace=False):
@@ -78,7 +71,8 @@ def test_a_function_that_bears_the_name_of_another():
 
 
 def test_weights_and_mode():
-    assert fingerprint(small_cnn(seed=0)) == fingerprint(small_cnn(seed=0).train())
+    assert fingerprint(small_cnn(seed=0)) == fingerprint(small_cnn(seed=0))
+    assert fingerprint(small_cnn(seed=0)) != fingerprint(small_cnn(seed=0).train())
     assert fingerprint(small_cnn(seed=0)) != fingerprint(small_cnn(seed=1))
 
 

@@ -163,7 +163,7 @@ def test_bad_settings(steps, lr):
 
 def test_unknown_optimizer():
     center, curvature, start = problems()
-    with pytest.raises(GenclsError, match=r"expected optimizer to be one of \('adam', 'gradient'\), got 'lbfgs'"):
+    with pytest.raises(GenclsError, match="expected optimizer to be one of 'adam', 'gradient', got 'lbfgs'"):
         minimize(quadratic(center, curvature), (start,), steps=1, lr=0.1, optimizer="lbfgs")
 
 

@@ -105,7 +105,7 @@ def test_eot_averages_over_draws_and_not_over_samples(digits, noisy_cnn):
     [
         ({"samples": 0}, "expected samples >= 1 and chunk >= 1, got samples=0, chunk=None"),
         ({"samples": 2, "chunk": 0}, "got samples=2, chunk=0"),
-        ({"samples": 2, "reduce": "votes"}, "expected reduce to be 'logits', 'probs' or 'loss', got 'votes'"),
+        ({"samples": 2, "reduce": "votes"}, "expected reduce to be one of 'logits', 'probs', 'loss', got 'votes'"),
     ],
 )
 def test_eot_errors(cnn, settings, message):

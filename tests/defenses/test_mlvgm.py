@@ -230,28 +230,24 @@ def test_the_tails_of_the_blur_that_are_left_out_are_zero():
 ERRORS = {
     "expected 3 alphas, one per level of the model, got 2": lambda: MLVGMPurification(MeanRowsPixels(), (0.1, 0.2)),
     "expected alphas in [0, 1], got alphas[1] = 1.5": lambda: MLVGMPurification(MeanRowsPixels(), (0, 1.5, 1)),
-    "expected alphas in [0, 1], got alphas[0] = nan": lambda: MLVGMPurification(MeanRowsPixels(), (math.nan, 1, 1)),
-    "expected a list of numbers, got numbers of shape (1, 3)": lambda: MLVGMPurification(MeanRowsPixels(), [[0.1] * 3]),
+    "each item a finite number or a Tensor, got (nan, 1, 1)": lambda: MLVGMPurification(MeanRowsPixels(), (math.nan, 1, 1)),
+    "each item a finite number or a Tensor, got [[0.1, 0.1, 0.1]]": lambda: MLVGMPurification(MeanRowsPixels(), [[0.1] * 3]),
     "expected a list of numbers, got numbers of shape (3, 1)": lambda: MLVGMPurification(MeanRowsPixels(), torch.zeros(3, 1)),
-    "expected the name of a schedule or a list of numbers, got [0.1, 'a', 0.1]": lambda: MLVGMPurification(
-        MeanRowsPixels(), [0.1, "a", 0.1]
-    ),
-    "or a list of numbers, got [0.1, None, 0.1]": lambda: MLVGMPurification(MeanRowsPixels(), [0.1, None, 0.1]),
-    "or a list of numbers, got [0.1, [0.2], 0.1]": lambda: MLVGMPurification(MeanRowsPixels(), [0.1, [0.2], 0.1]),
-    "expected a name among linear, cosine, uniform": lambda: MLVGMPurification(MeanRowsPixels(), "learned"),
-    "at least 1 level, got 'linear' and 0": lambda: alpha_schedule("linear", 0),
-    "expected highest in [0, 1] and limit among scale, clip": lambda: MLVGMPurification(
-        MeanRowsPixels(), "linear", highest=1.1
-    ),
-    "got 1.0 and 'max'": lambda: MLVGMPurification(MeanRowsPixels(), "linear", limit="max"),
+    "each item a finite number or a Tensor, got [0.1, 'a', 0.1]": lambda: MLVGMPurification(MeanRowsPixels(), [0.1, "a", 0.1]),
+    "finite number or a Tensor, got [0.1, None, 0.1]": lambda: MLVGMPurification(MeanRowsPixels(), [0.1, None, 0.1]),
+    "finite number or a Tensor, got [0.1, [0.2], 0.1]": lambda: MLVGMPurification(MeanRowsPixels(), [0.1, [0.2], 0.1]),
+    "expected alphas to be one of 'linear', 'cosine', 'uniform'": lambda: MLVGMPurification(MeanRowsPixels(), "learned"),
+    "at least 1 level, got 0": lambda: alpha_schedule("linear", 0),
+    "expected highest in [0, 1], got 1.1": lambda: MLVGMPurification(MeanRowsPixels(), "linear", highest=1.1),
+    "expected limit to be one of 'scale', 'clip'": lambda: MLVGMPurification(MeanRowsPixels(), "linear", limit="max"),
     "expected a task among gender, identities, cars": lambda: MLVGMPurification.of_paper(levels(18), "faces"),
     "expected 18 alphas": lambda: MLVGMPurification.of_paper(levels(18), "cars"),
     "got 'thesis' and 'best'": lambda: MLVGMPurification.of_paper(levels(18), "gender", as_="thesis"),
     "got 'code' and 'denoise'": lambda: MLVGMPurification.of_paper(levels(18), "gender", preprocessing="denoise"),
-    "expected a finite L2 length > 0": lambda: FixedLengthNoise(0.0),
+    "expected an L2 length > 0": lambda: FixedLengthNoise(0.0),
     "expected resolution >= 16": lambda: paper_blur(8),
-    "GaussianBlur: expected a finite sigma > 0 and radius >= 1, got sigma=inf": lambda: GaussianBlur(math.inf),
-    "GaussianNoise: expected a finite sigma > 0 in [0, 1] pixel units, got inf": lambda: GaussianNoise(math.inf),
+    "GaussianBlur: expected sigma to be a finite number, got inf": lambda: GaussianBlur(math.inf),
+    "GaussianNoise: expected sigma to be a finite number, got inf": lambda: GaussianNoise(math.inf),
 }
 
 

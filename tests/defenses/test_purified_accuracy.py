@@ -152,9 +152,9 @@ def test_learning_recovers_what_an_attack_broke(images):
     ("settings", "message"),
     [
         ({"epsilon": 0.0}, "expected epsilon > 0"),
-        ({"epsilon": 1.0, "keep": "some"}, "keep 'successful' or 'all'"),
+        ({"epsilon": 1.0, "keep": "some"}, "expected keep to be one of 'successful', 'all'"),
         ({"epsilon": 1e-6}, "expected an epsilon at which the attack succeeds, got 1e-06"),
-        ({"epsilon": math.nan}, "expected epsilon > 0"),
+        ({"epsilon": math.nan}, "expected epsilon to be a finite number, got nan"),
     ],
 )
 def test_errors_of_the_attack(settings, message, images, classifier):

@@ -351,12 +351,12 @@ def test_another_number_of_classes_is_refused():
         ({"sigma": 0.0}, r"VariationalSmoothing: expected sigma in \(0, 4\] in .* units \(64/255, not 64\), got 0.0"),
         ({"sigma": -1.0}, "got -1.0"),
         ({"sigma": math.nan}, "got nan"),
-        ({"radius": -0.1}, r"expected a finite radius >= 0 in .* units \(8/255, not 8\), for linf at most 1, got -0.1"),
+        ({"radius": -0.1}, r"expected a radius >= 0 in .* units \(8/255, not 8\), for linf at most 1, got -0.1"),
         ({"radius": math.inf, "norm": "l2"}, "got inf"),
         ({"radius": 8.0}, "for linf at most 1, got 8.0"),
-        ({"norm": "l1"}, "expected norm among linf, l2 .* got 'l1' and 'maximize'"),
-        ({"objective": "max"}, "objective among maximize, minimize, got 'linf' and 'max'"),
-        ({"steps": 0}, "expected steps >= 1 and a finite step_size > 0 or None, got 0 and None"),
+        ({"norm": "l1"}, "expected norm to be one of 'linf', 'l2', got 'l1'"),
+        ({"objective": "max"}, "expected objective to be one of 'maximize', 'minimize', got 'max'"),
+        ({"steps": 0}, "expected steps >= 1 and step_size > 0 or None, got 0 and None"),
         ({"step_size": 0.0}, "got 1 and 0.0"),
         ({"draws": 0}, "expected num_classes >= 2, draws >= 1 and max_rows >= 1, got 2, 0 and 256"),
         ({"max_rows": 0}, "got 2, 5 and 0"),
@@ -367,9 +367,9 @@ def test_bad_settings(settings, message):
         smoothing(linear(), **settings)
 
 
-@pytest.mark.parametrize("settings", [{"steps": -1}, {"lr": 0.0}, {"optimizer": "sgd"}])
+@pytest.mark.parametrize("settings", [{"steps": -1}, {"lr": 0.0}])
 def test_bad_settings_of_the_posterior(settings):
-    with pytest.raises(GenclsError, match=r"expected steps >= 0, a finite lr > 0 and optimizer among adam, gradient, got"):
+    with pytest.raises(GenclsError, match="expected steps >= 0 and lr > 0, got"):
         VariationalPosteriorSmoothing(linear(), 2, **settings)
     with pytest.raises(GenclsError, match=r"VariationalPosteriorSmoothing: expected sigma in \(0, 4\] .*got 13.0"):
         VariationalPosteriorSmoothing(linear(), 2, sigma=13.0)

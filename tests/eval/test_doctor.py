@@ -245,7 +245,7 @@ def test_bad_input(samples):
         examine(small_cnn(), (255 * images, labels))
     with pytest.raises(GenclsError, match="expected eot_samples >= 1"):
         examine(small_cnn(), samples, eot_samples=0)
-    with pytest.raises(GenclsError, match="expected a finite epsilon > 0"):
+    with pytest.raises(GenclsError, match="expected an epsilon > 0"):
         examine(small_cnn(), samples, epsilon=0.0)
     with pytest.raises(GenclsError, match="got training mode"):
         examine(small_cnn().train(), samples)

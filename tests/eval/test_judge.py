@@ -69,16 +69,23 @@ def spoilt(images):
     return found
 
 
-def test_what_breaks_the_rules_is_replaced_by_the_clean_image(images):
+def test_what_breaks_the_rules_is_not_judged(images):
     adversarial = spoilt(images)
     assert LINF.allows(LINF.distance(images, adversarial)).tolist() == [True, False, True, False, False, True]
-    verdict = judge(Brightness(), images, adversarial, LINF, count=1)
+    defense = Brightness()
+    verdict = judge(defense, images, adversarial, LINF, count=1)
     assert verdict.valid.tolist() == [True, False, False, False, False, False]
-    assert torch.equal(verdict.images[0], adversarial[0])
-    assert torch.equal(verdict.images[1:], images[1:])
+    torch.testing.assert_close(verdict.images, adversarial, rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(verdict.distances[0].item(), 0.09, rtol=0, atol=1e-6)
-    assert verdict.distances[1:].tolist() == [0.0] * 5
-    assert verdict.predictions.tolist() == [[1]] + 5 * [[0]] == Brightness()(verdict.images).argmax(1)[:, None].tolist()
+    assert verdict.distances[1:].isnan().all()
+    assert verdict.predictions.tolist() == [[1]] + 5 * [[-1]]
+    assert defense.rows == [1]  # nobody was asked about the others
+    labels = torch.ones(6, dtype=torch.int64)
+    assert verdict.decisions.correct(labels).isnan().tolist() == [False] + 5 * [True]
+    assert not verdict.decisions.undecided(labels)[1:].any()
+    assert verdict.broken(1 - labels).tolist() == [True] + 5 * [False]
+    torch.testing.assert_close(verdict.left_range, torch.tensor([0, 0, 0.01, torch.inf, torch.inf, 0.001]).double())
+    torch.testing.assert_close(verdict.left_ball, torch.tensor([0, 0.1, 0, 0, 0, 0]).double(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("threat", [LINF, L2])
@@ -107,11 +114,15 @@ def test_another_shape(images):
 def test_the_evaluation_reports_what_was_not_valid(images):
     result = evaluate(Brightness().eval(), {"broken": Returns(LINF, spoilt)}, [(images, torch.zeros(6, dtype=torch.int64))])
     assert result.records["valid"].tolist() == [True, False, False, False, False, False]
-    assert result.records["correct"].tolist() == [0, 1, 1, 1, 1, 1]
-    assert result.records["distance"].tolist()[1:] == [0.0] * 5
-    assert torch.isfinite(result.adversarials["broken", "none"]).all()
-    message = "5 of 6 adversarials left [0, 1] or the ball; their clean images were judged"
-    assert all(message in text for text in result.summary()["warnings"])
+    assert result.records["correct"].isna().tolist() == [False] + 5 * [True]
+    assert result.records["distance"].isna().tolist() == [False] + 5 * [True]
+    table = result.summary()
+    assert table[["n", "excluded", "robust_accuracy"]].to_numpy().tolist() == 2 * [[1, 5, 0.0]]
+    rules = (
+        "5 of 6 adversarials broke the rules (NaN or infinite pixels, left [0, 1] by up to 0.01, left the ball by up to 0.1)"
+    )
+    assert rules + " and are excluded: N = 1" in table["warnings"][0]
+    assert rules + ", samples without a valid one are excluded: N = 1" in table["warnings"][1]
 
 
 def test_draws_are_split_into_passes(images):

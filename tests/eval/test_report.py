@@ -333,7 +333,7 @@ def test_frames_without_columns_are_refused(tmp_path: Path) -> None:
 def test_verdict_takes_the_lowest_worst_case() -> None:
     summary = fake_summary()
     twice = pd.concat([summary, summary[summary["attack"] == "worst case"].assign(seed=1, robust_accuracy=0.0)])
-    assert threats(summary) == [("linf", 0.1), ("linf", 0.3), ("l2", 0.75), ("l2", 1.5)]
+    assert threats(summary) == [ThreatKey(*threat) for threat in (("linf", 0.1), ("linf", 0.3), ("l2", 0.75), ("l2", 1.5))]
     for row in verdict(twice)[1]:
         assert all(estimate is not None and estimate.value == 0 for estimate in row.robust)
     single = summary[summary["attack"] != "worst case"]
@@ -348,7 +348,7 @@ def test_the_table_has_the_columns_of_a_summary() -> None:
 
 def test_minimal_perturbations_stay_out_of_the_verdict() -> None:
     both = pd.concat([fake_summary(), fake_summary().assign(epsilon=np.nan)], ignore_index=True)
-    assert ("l2", None) in threats(both)
+    assert ThreatKey("l2", None) in threats(both)
     assert verdict(both)[0] == verdict(fake_summary())[0]
 
 
@@ -435,7 +435,7 @@ def test_the_page_shows_what_the_judge_could_not_decide(page: Page) -> None:
     assert noisy.majority is not None
     assert noisy.any_draw is not None
     assert noisy.any_draw <= noisy.value
-    assert f"majority {100 * noisy.majority:.1f} %, every draw {100 * noisy.any_draw:.1f} %" in text
+    assert f"majority {noisy.majority} %, every draw {100 * noisy.any_draw:.1f} %" in text
     assert noisy.claimed is not None
     assert f"claimed {100 * noisy.claimed:.1f} %" in text
     assert noisy.undecided == 0 or f"{noisy.undecided} undecided" in text

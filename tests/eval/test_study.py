@@ -389,6 +389,8 @@ def test_a_defense_that_fails_loses_nothing(tmp_path):
     """The cells before it stay; once it is mended, a study of the same content goes on."""
 
     class Fails(torch.nn.Module):
+        fingerprint_key = "the same, broken and mended"
+
         def __init__(self):
             super().__init__()
             self.network = small_cnn()

@@ -92,9 +92,9 @@ def test_nothing_found() -> None:
     assert np.isnan([row["mean_distance"], row["mean_distance_low"], row["median_distance_low"]]).all()
 
 
-def test_an_image_that_breaks_the_rules_is_no_success() -> None:
+def test_an_image_that_breaks_the_rules_is_neither_success_nor_failure() -> None:
     rows = minimal(broken("a", 0.0, valid=False), broken("b", 0.4))
-    assert table(*rows).iloc[0][["failures", "mean_distance"]].to_list() == [1, 0.4]
+    assert table(*rows).iloc[0][["n", "excluded", "failures", "mean_distance"]].to_list() == [1, 1, 0, 0.4]
 
 
 def test_a_budget_describes_only_what_was_found() -> None:
@@ -192,27 +192,30 @@ def test_the_closest_adversarial_of_the_worst_case_counts_when_another_record_is
     assert (worst["correct"], worst["distance"]) == (0.0, 0.3)
 
 
+def six(distance: float | None, **changes: Any) -> list[dict[str, Any]]:
+    return [record(str(i), **changes) if distance is None else broken(str(i), distance, **changes) for i in range(6)]
+
+
 def test_gradients_weaker_than_noise() -> None:
-    strong, weak = broken("a", 0.9), record("a")
-    noise = {"attack": "noise", "gradient": "none"}
-    found = table(weak, strong | noise)
+    noise = six(0.9, attack="noise", gradient="none")
+    found = table(*six(None), *noise)
     assert found.loc[("pgd", "exact"), "warnings"] == (
-        "weaker than noise, which uses no gradient (0.0 %): suspect masked gradients"
+        "weaker than noise (no gradient), which breaks 6 of 6 images more: suspect masked gradients"
     )
     assert not found.loc[("noise", "none"), "warnings"]
-    assert not table(strong, strong | noise).loc[("pgd", "exact"), "warnings"]
+    assert not table(*six(0.9), *noise).loc[("pgd", "exact"), "warnings"]
 
 
 def test_minimal_attacks_are_compared_by_distance_and_never_with_a_budget() -> None:
     """DDN's images lie on the boundary (right half of the time), where a noise attack with a budget breaks everything."""
-    noise = broken("a", 0.9, attack="noise", gradient="none")
-    ddn = minimal(broken("a", 0.5, draws=2, correct=0.5))
-    assert not table(noise, *ddn).loc[("ddn", "exact"), "warnings"]
-    boundary = minimal(broken("a", 0.6), attack="boundary", gradient="none")
-    assert not table(noise, *ddn, *boundary).loc[("ddn", "exact"), "warnings"]
-    closer = minimal(broken("a", 0.25), attack="boundary", gradient="none")
-    assert table(noise, *ddn, *closer).loc[("ddn", "exact"), "warnings"] == (
-        "weaker than boundary, which uses no gradient (median distance 0.25): suspect masked gradients"
+    noise = six(0.9, attack="noise", gradient="none")
+    ddn = minimal(*six(0.5, draws=2, correct=0.5))
+    assert not table(*noise, *ddn).loc[("ddn", "exact"), "warnings"]
+    boundary = minimal(*six(0.6), attack="boundary", gradient="none")
+    assert not table(*noise, *ddn, *boundary).loc[("ddn", "exact"), "warnings"]
+    closer = minimal(*six(0.25), attack="boundary", gradient="none")
+    assert table(*noise, *ddn, *closer).loc[("ddn", "exact"), "warnings"] == (
+        "weaker than boundary (no gradient), which comes closer on 6 of 6 images more: suspect masked gradients"
     )
 
 
@@ -236,7 +239,7 @@ def test_columns_and_order() -> None:
 def test_records_of_format_1() -> None:
     new = mixed_study()
     old = new[[*REQUIRED]].assign(epsilon=[None if np.isnan(value) else value for value in new["epsilon"]])
-    unknown = ["undecided", "attack_draws", "peak_memory"]
+    unknown = ["undecided", "majority_low", "majority_high", "attack_draws", "peak_memory"]
     pd.testing.assert_frame_equal(summarize(old).drop(columns=unknown), summarize(new).drop(columns=unknown))
     assert summarize(old)[unknown].isna().all(axis=None)
     assert complete(complete(old)).equals(complete(old))

@@ -148,10 +148,14 @@ TINY = Budget(
         nes_pairs=2,
         boundary_queries=12,
         targets=2,
+        smoothed_steps=3,
+        smoothed_draws=4,
+        smoothing=(0.1, 0.2),
         descent_steps=2,
         descent_rate=0.2,
     ),
     warm_steps=1,
+    smoothed={"smoothed_draws": 2, "smoothing": (0.1,)},
     unrolled_steps=2,
     eot=2,
     judge=3,
@@ -194,6 +198,8 @@ def test_every_table_and_figure_is_written(finished):
         "table-2.2.md",
         "mcnemar-2.2-linf.md",
         "mcnemar-2.2-l2.md",
+        "mcnemar-2.2-linf-ours.md",
+        "mcnemar-2.2-l2-ours.md",
         "table-2.6.md",
         "table-2.7.md",
         "table-2.8.md",
@@ -202,7 +208,7 @@ def test_every_table_and_figure_is_written(finished):
     }
     drawn = {path.stem for path in (run.out / "figures").iterdir()}
     assert drawn == {
-        *("mcnemar-2.2-linf", "mcnemar-2.2-l2", "figure-2.3", "figure-2.5"),
+        *("mcnemar-2.2-linf", "mcnemar-2.2-l2", "mcnemar-2.2-linf-ours", "mcnemar-2.2-l2-ours", "figure-2.3", "figure-2.5"),
         *("table-2.7", "table-2.8", "table-2.9"),
     }
     for name in printed.MODELS.values():
@@ -249,6 +255,7 @@ def test_worst_cases_are_no_better_than_any_attack_and_rows_say_what_they_rest_o
 def test_latent_descent_and_unrolling_are_for_classifiers_by_synthesis(finished):
     run, _ = finished
     found = cells(run, "table-2.2")
+    assert all(found["PGD, smoothed gradient"][column] != "–" for column in (0, 4))
     for row in ("PGD, unrolled gradient", "Latent descent"):
         assert [found[row][column] == "–" for column in (0, 4)] == [True, False]
 
@@ -312,6 +319,7 @@ def test_gradient_modes_are_the_ones_asked_for(finished):
     modes = records_of(run.out, "main/eabs").groupby("attack")["gradient"].unique()
     assert {mode for attack, found in modes.items() for mode in found if attack.startswith("unrolled")} == {"unrolled"}
     assert {mode for attack, found in modes.items() for mode in found if not attack.startswith("unrolled")} == {"warm"}
+    assert set(records_of(run.out, "smoothed/eabs")["gradient"]) == {"warm"}
     assert set(records_of(run.out, "minimal/eabs")["gradient"]) == {"frozen", "none"}
     assert set(records_of(run.out, "black-box/eabs")["gradient"]) == {"none"}
     assert run.study("x", "E-ABS", run.load("eabs"), {"pgd": PGD(ThreatModel("l2", 1.0))}, 2).cells()[0].mode == "warm"

@@ -215,7 +215,9 @@ def test_the_doctor_sees_the_rest_of_the_batch(kind, samples):
 
 
 def test_the_doctor_examines_a_defense_of_shared_draws_to_the_end(samples):
-    effort = Effort("tiny", images=3, probes=2, directions=1, steps=2, few_steps=1, far_steps=2, queries=2, tries=1)
+    effort = Effort(
+        "tiny", images=3, probes=2, directions=1, steps=2, few_steps=1, far_steps=2, queries=2, tries=1, smoothing=2
+    )
     found = diagnose(declared(strangers.OneOfFive), *samples, epsilon=0.2, eot_samples=2, effort=effort)
     assert {"randomness", "rest of the batch", "finite differences", "unbounded attack"} <= {each.name for each in found.checks}
     (differences,) = (each for each in found.checks if each.name == "finite differences")

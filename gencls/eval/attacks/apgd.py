@@ -1,19 +1,21 @@
 """APGD: projected gradient descent whose step size halves itself."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, select
-from gencls.eval.attack_model import AttackModel, Loss, calibrate, margin, score_gap
+from gencls.core import GenclsError, check_settings, select
+from gencls.eval.attack_model import AttackModel, Loss, calibrate, score_gap
 from gencls.eval.attacks.base import prepare, project, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.attacks.smoothing import check_smoothing, descents
+from gencls.eval.margins import margin, mean_over_draws
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["APGD", "Worst", "dlr", "others_of", "targeted_dlr"]
@@ -58,15 +60,13 @@ class APGD:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "APGD")
         if self.steps < 1 or self.restarts < 1 or self.targets < 1:
             raise GenclsError(
                 "APGD: expected steps >= 1, restarts >= 1 and targets >= 1, "
                 f"got {self.steps}, {self.restarts} and {self.targets}"
             )
-        losses = get_args(APGD.__annotations__["loss"])
-        if self.loss not in losses:
-            raise GenclsError(f"APGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
         check_smoothing("APGD", self.smoothing, self.smoothing_draws)
 
     @property
@@ -80,9 +80,9 @@ class APGD:
         """Attack; see :class:`Attack`."""
         from gencls.eval.attacks import pyautoattack_attacks
 
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         with torch.no_grad():
-            clean = pyautoattack_attacks.averaged(model, images)
+            clean = model.mean_scores(model.per_draw(images))
         others = others_of(clean, labels, self.targets if "targeted" in self.loss else 1)
         worst = Worst(model, images, labels)
         epsilon = self.threat.epsilon or 0.0
@@ -110,11 +110,12 @@ class APGD:
         classes = clean.shape[1]
         if self.loss == "cross-entropy":
             return _cross_entropy(model, clean)
-        if self.loss == "dlr":
-            return dlr if classes >= 3 else lambda scores, labels: -margin(scores, labels)
+        if self.loss == "dlr" and classes >= 3:
+            return lambda draws, labels: _ratio(model, draws, labels, dlr)
         if self.loss == "targeted-dlr" and classes >= 4:
-            return lambda scores, labels: targeted_dlr(scores, labels, target)
-        return lambda scores, labels: _entry(scores, target) - _entry(scores, labels)
+            return lambda draws, labels: _ratio(model, draws, labels, targeted_dlr, target)
+        targets = target if "targeted" in self.loss else None
+        return lambda draws, labels: -model.shortfall(draws, labels, targets=targets)
 
 
 class Worst:
@@ -153,6 +154,18 @@ def targeted_dlr(scores: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return (_entry(scores, targets) - _entry(scores, labels)) / _positive(ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2)
 
 
+def _ratio(model: AttackModel, draws: Tensor, labels: Tensor, ratio: Callable[..., Tensor], *targets: Tensor) -> Tensor:
+    """A ratio of differences of scores (N,): that of the mean scores, or the mean of the draws' for a random defense.
+
+    It is at least -1 where a draw is right, and has no bound where it is wrong: there the mean hardly counts what exceeds 1.
+    """
+    if not model.stochastic:
+        return ratio(model.mean_scores(draws), labels, *targets)
+    count, each = draws.shape[:2]
+    reached = ratio(draws.flatten(0, 1), *(classes.repeat_interleave(each) for classes in (labels, *targets)))
+    return -mean_over_draws(-reached.view(count, each), lowest=-torch.ones_like(draws[:, :1, 0]))
+
+
 def _positive(values: Tensor) -> Tensor:
     return values.where(values > 1e-30, 1.0)
 
@@ -167,7 +180,8 @@ def _cross_entropy(model: AttackModel, clean: Tensor) -> Loss:
         return model.cross_entropy
     scale = score_gap(clean)
 
-    def loss(scores: Tensor, labels: Tensor) -> Tensor:
+    def loss(draws: Tensor, labels: Tensor) -> Tensor:
+        scores = model.mean_scores(draws)
         calibrated = calibrate(scores)
         slope = functional.cross_entropy(calibrated, labels, reduction="none")
         value = functional.cross_entropy(calibrated.detach() * (score_gap(scores) / scale), labels, reduction="none")

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.apgd import APGD, Worst
 from gencls.eval.attacks.base import Attack, prepare, require
 from gencls.eval.attacks.fab import FAB
@@ -43,9 +43,8 @@ class AutoAttack:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "AutoAttack")
-        if self.version not in ("standard", "rand"):
-            raise GenclsError(f"AutoAttack: expected version 'standard' or 'rand', got {self.version!r}")
         if self.targets < 1:
             raise GenclsError(f"AutoAttack: expected targets >= 1, got {self.targets}")
         _ = self.parts  # they check the rest
@@ -70,7 +69,7 @@ class AutoAttack:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         worst = Worst(model, images, labels)
         for part in self.parts:
             rows = worst.alive

@@ -19,6 +19,9 @@ Rows = TypeVar("Rows")
 _ROUNDING = 1e-6
 """Share of the radius left for rounding: float32 pixels of a large image add up to more than the judge's tolerance."""
 
+_FEW_PIXELS = 1000
+"""Of so many float32 pixels, rounded by 3e-8 each, the L2 norm does not leave the judge's tolerance."""
+
 
 @runtime_checkable
 class Attack(Protocol):
@@ -44,13 +47,27 @@ class Attack(Protocol):
         """
 
 
-def prepare(model: nn.Module, images: Tensor, labels: Tensor) -> AttackModel:
+def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel | None = None) -> AttackModel:
     """Check the arguments of an attack and give the model the form that attacks use.
 
+    Args:
+        model: under attack.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        threat: that the attack serves; None for what has none.
+
     Raises:
-        GenclsError: for images or labels of the wrong kind.
+        GenclsError: for images or labels of the wrong kind, or in half precision, whose pixels lie up to 4e-3 apart: too coarse
+            to keep to a ball; or for a ball that no image can leave.
     """
     check_images(images)
+    if images.dtype not in (torch.float32, torch.float64):
+        raise GenclsError(
+            f"attack: expected images in float32 or float64, got {images.dtype}, which is too coarse to keep to a ball; attack "
+            "images.float(), with a model that casts them inside"
+        )
+    if threat is not None:
+        threat.check_reach(images)
     check_labels(labels, num_classes=None, count=len(images))
     return AttackModel.of(model)
 
@@ -105,7 +122,15 @@ def project(images: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor
     change = images - clean
     length = change.flatten(1).double().norm(dim=1).clamp_min(1e-30)  # in float32 the norm of a large image comes out short
     shrink = ((1 - _ROUNDING) * epsilon / length).clamp_max(1.0).to(images.dtype)
-    return change.mul_(per_image(shrink)).add_(clean).clamp_(0, 1)
+    return _within(change.mul_(per_image(shrink)).add_(clean).clamp_(0, 1), clean, epsilon)
+
+
+def _within(images: Tensor, clean: Tensor, epsilon: float) -> Tensor:
+    """Images (N, C, H, W) of the L2 ball up to rounding; those that rounding brought out of it are rounded inwards."""
+    if clean.shape[1:].numel() <= _FEW_PIXELS:
+        return images
+    beyond = (images - clean).flatten(1).double().norm(dim=1) > epsilon
+    return torch.where(per_image(beyond), images.nextafter(clean), images) if bool(beyond.any()) else images
 
 
 def random_start(clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
@@ -115,7 +140,7 @@ def random_start(clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
     direction = torch.randn_like(clean)
     radius = (1 - _ROUNDING) * epsilon * torch.rand_like(clean[:, 0, 0, 0]).pow(1 / clean.shape[1:].numel())
     length = direction.flatten(1).double().norm(dim=1)
-    return (clean + direction * per_image(radius / length).to(clean.dtype)).clamp_(0, 1)
+    return _within((clean + direction * per_image(radius / length).to(clean.dtype)).clamp_(0, 1), clean, epsilon)
 
 
 def taken(rows: Rows, which: Tensor) -> Rows:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require
 from gencls.eval.attacks.starting_images import check_shape, repr_with_starts
@@ -61,6 +61,7 @@ class Boundary:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "Boundary", minimal=True, targeted=True, norms=["l2"])
         if self.queries < 1 or self.tries < 1 or not 0 < self.converged < min(self.sphere_step, self.source_step):
             raise GenclsError(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, select
-from gencls.eval.attack_model import AttackModel, margin, score_gap
+from gencls.core import GenclsError, check_settings, select
+from gencls.eval.attack_model import AttackModel, score_gap
 from gencls.eval.attacks.base import per_image, prepare, require, steepest, taken
 from gencls.eval.attacks.linearisation import Closest
 from gencls.eval.threat import ThreatModel
@@ -47,6 +47,7 @@ class CarliniWagner:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "CarliniWagner", minimal=True, targeted=True, norms=["l2"])
         if min(self.searches, self.steps, self.patience or 1) < 1:
             raise GenclsError(
@@ -111,6 +112,7 @@ class RestartedCarliniWagner:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "RestartedCarliniWagner", minimal=True, norms=["l2"])
         if min(self.restarts, self.steps, self.window) < 1:
             raise GenclsError(
@@ -221,20 +223,23 @@ class _Search:
             recent=torch.full((len(sample), window), torch.inf, dtype=torch.float64, device=start.device),
         )
 
+    def _loss(self, draws: Tensor, labels: Tensor) -> Tensor:
+        return -self.model.shortfall(draws, labels, targeted=self.targeted)
+
     def _step(self, rows: _Rows, step: int, clip: bool) -> Tensor:
         """Look, keep what is adversarial and closer, make one step of Adam; the objectives (M,) before the step."""
         tanh = rows.w.tanh()
         current, clean, labels = (tanh + 1) / 2, self.images[rows.sample], self.labels[rows.sample]
-        sign = 1.0 if self.targeted else -1.0
         with select(rows.sample):  # the gradient is that of the margin also where the hinge is at rest: it is never zero
-            response = self.model.look(current, labels, lambda s, y: sign * margin(s, y), targeted=self.targeted)
+            response = self.model.look(current, labels, self._loss, targeted=self.targeted)
         change = current - clean
         squared = change.flatten(1).square().sum(dim=1)
         hinge = response.margin * rows.scale + self.attack.confidence
-        reached = response.reached & (response.margin * rows.scale <= -self.needed)
+        reached = response.reached & ((self.needed == 0) | (response.margin * rows.scale <= -self.needed))
         rows.won = rows.won | reached
         self.closest.offer(rows.sample, current, reached)
-        pull = (rows.constant * rows.scale * (hinge > 0)).to(change.dtype)
+        # Also at a tie of coarse scores.
+        pull = (rows.constant * rows.scale * ((hinge >= 0) | ~response.reached)).to(change.dtype)
         gradient = (2 * change - per_image(pull) * response.gradient).mul_(1 - tanh.square()).mul_(0.5)
         if clip:
             gradient = _clip(gradient)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require, steepest
 from gencls.eval.attacks.linearisation import Closest
@@ -51,6 +51,7 @@ class DDN:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "DDN", minimal=True, targeted=True, norms=["l2"])
         if self.steps < 1 or self.first_norm <= 0 or not 0 < self.gamma < 0.5:
             raise GenclsError(
@@ -88,7 +89,7 @@ class DDN:
                     model,
                     clean + change,
                     labels,
-                    lambda s, y: sign * model.cross_entropy(s, y),
+                    lambda draws, y: sign * model.cross_entropy(draws, y),
                     sigma=sigma,
                     count=self.smoothing_draws,
                     targeted=self.threat.targeted,

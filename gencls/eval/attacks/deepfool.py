@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.base import prepare, require
 from gencls.eval.attacks.linearisation import Closest, nearest_boundary
 from gencls.eval.threat import ThreatModel
@@ -43,6 +43,7 @@ class DeepFool:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "DeepFool", minimal=True)
         if self.steps < 1 or min(self.overshoot, self.projections) < 0 or self.candidates < 2:
             raise GenclsError(

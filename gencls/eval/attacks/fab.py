@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.apgd import others_of
 from gencls.eval.attacks.base import per_image, prepare, require
 from gencls.eval.threat import ThreatModel
@@ -46,6 +46,7 @@ class FAB:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(replace(self.threat, epsilon=None), "FAB", minimal=True)
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:
             raise GenclsError(
@@ -67,7 +68,7 @@ class FAB:
         if images.dtype != torch.float32:
             raise GenclsError(f"FAB: expected float32 images, which the library computes with, got {images.dtype}")
         with torch.no_grad():
-            clean = pyautoattack_attacks.averaged(model, images)
+            clean = model.mean_scores(model.per_draw(images))
         others = others_of(clean, labels, self.targets or clean.shape[1])
         adversarial = images.clone()
         distance = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from gencls.core import check_settings
 from gencls.eval.attacks.base import prepare, project, require, steepest
 from gencls.eval.threat import ThreatModel
 
@@ -22,6 +23,7 @@ class FGSM:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "FGSM", targeted=True)
 
     @property
@@ -31,8 +33,8 @@ class FGSM:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         sign = -1.0 if self.threat.targeted else 1.0
         epsilon = self.threat.epsilon or 0.0
-        response = model.look(images, labels, lambda scores, y: sign * model.cross_entropy(scores, y))
+        response = model.look(images, labels, lambda draws, y: sign * model.cross_entropy(draws, y))
         return project(images + epsilon * steepest(response.gradient, self.threat.norm), images, self.threat.norm, epsilon)

@@ -7,8 +7,8 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, branch, select
-from gencls.eval.attack_model import AttackModel, margin
+from gencls.core import GenclsError, branch, check_settings, select
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require, steepest
 from gencls.eval.attacks.linearisation import Closest
 from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
@@ -70,6 +70,7 @@ class FMN:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "FMN", minimal=True, targeted=True)
         if min(self.steps, self.restarts, self.tries) < 1 or self.first_step <= 0 or not _LAST_GAMMA <= self.gamma < 1:
             raise GenclsError(
@@ -106,7 +107,6 @@ class FMN:
     def _descend(self, model: AttackModel, closest: Closest, rows: Tensor, sigma: float) -> None:
         """One run of some samples; the random streams are theirs."""
         clean, labels, targeted = closest.clean[rows], closest.labels[rows], self.threat.targeted
-        sign = 1.0 if targeted else -1.0
         farthest = self._length(torch.maximum(clean, 1 - clean))  # no image of [0, 1] is farther away
         radius, best = farthest, torch.full_like(farthest, torch.inf)
         change = self._first(model, clean, labels) - clean
@@ -115,7 +115,7 @@ class FMN:
                 model,
                 clean + change,
                 labels,
-                lambda s, y: sign * margin(s, y),
+                lambda draws, y: -model.shortfall(draws, y, targeted=targeted),
                 sigma=sigma,
                 count=self.smoothing_draws,
                 targeted=targeted,
@@ -126,7 +126,8 @@ class FMN:
             best = length.minimum(best).where(reached, best)
             fall = (1 + math.cos(math.pi * step / self.steps)) / 2
             gamma = _LAST_GAMMA + (self.gamma - _LAST_GAMMA) * fall
-            outside = (radius * (1 + gamma)).where(best.isfinite(), length + self._to_boundary(response.margin, gradient))
+            missing = response.margin.abs() + 2 * model.resolution(response.draws)  # a tie of coarse scores is to be crossed
+            outside = (radius * (1 + gamma)).where(best.isfinite(), length + self._to_boundary(missing, gradient))
             radius = torch.where(reached, (radius * (1 - gamma)).minimum(best), outside).minimum(farthest)
             alpha = self.first_step * (_LAST_STEP + (1 - _LAST_STEP) * fall)
             change = self._onto_ball(change + alpha * steepest(gradient, "l2"), radius)
@@ -160,7 +161,7 @@ class FMN:
         """Distance (N,) to the linearised boundary; infinite where the gradient is zero."""
         flat = gradient.flatten(1).double()
         dual = flat.abs().sum(dim=1) if self.threat.norm == "linf" else flat.norm(dim=1)
-        return (missing.abs() / dual).where(dual > 0, torch.inf).to(gradient.dtype)
+        return (missing / dual).where(dual > 0, torch.inf).to(gradient.dtype)
 
     def _onto_ball(self, change: Tensor, radius: Tensor) -> Tensor:
         if self.threat.norm == "linf":

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, select
+from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_settings, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require
 from gencls.eval.threat import ThreatModel
@@ -43,6 +43,7 @@ class LatentDescent:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "LatentDescent", minimal=True)
         if self.steps < 1 or not 0 < self.step_size <= 1 or self.bisections < 0:
             raise GenclsError(

@@ -4,14 +4,16 @@ import torch
 from torch import Tensor
 
 from gencls.core import select
-from gencls.eval.attack_model import AttackModel, Response, margin
+from gencls.eval.attack_model import AttackModel, Response
 from gencls.eval.attacks.base import per_image, steepest
+from gencls.eval.margins import margin
 from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = ["Closest", "nearest_boundary"]
 
 _PUSH = 1e-5
-"""Added to each step, in pixel units: an iterate on the boundary itself would not move."""
+"""Added to each step, in pixel units: an iterate on the boundary itself would not move. Neither would one whose scores tie
+because they are coarse: what the step adds must also change the scores by two units of their resolution."""
 
 _OVERSHOOT, _FURTHER = 1.01, 1.5
 
@@ -38,7 +40,7 @@ def nearest_boundary(
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         draws = model.per_draw(images)
-        scores = model.average(draws)
+        scores, unit = model.average(draws), model.resolution(draws.detach())
         if isinstance(others, int):
             ranked = scores.detach().scatter(1, labels.unsqueeze(1), -torch.inf).argsort(dim=1, descending=True)
             others = ranked[:, : min(others, ranked.shape[1] - 1)]
@@ -50,22 +52,24 @@ def nearest_boundary(
         step = torch.zeros_like(images)
         for k in range(gaps.shape[1]):
             gradient = model.gradient(gaps[:, k].sum(), images, keep_graph=k + 1 < gaps.shape[1])
-            distance, towards = _to_boundary(gaps[:, k].detach(), gradient, images.detach(), norm)
+            distance, towards = _to_boundary(gaps[:, k].detach(), gradient, images.detach(), norm, unit)
             closer = distance < nearest
             nearest = distance.where(closer, nearest)
             step = torch.where(per_image(closer), towards, step)
     return model.respond(draws, scores, labels, step, targeted=targeted), others, step
 
 
-def _to_boundary(gap: Tensor, gradient: Tensor, images: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Distance (N,) to the hyperplane gap + gradient . r = 0, and the step r there (N, C, H, W).
+def _to_boundary(gap: Tensor, gradient: Tensor, images: Tensor, norm: Norm, unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance (N,) to the hyperplane gap + gradient . r = 0, and a step r (N, C, H, W) that surely crosses it.
 
+    Each of two scores that differ by the gap is rounded to a multiple of the unit (N,), so the step goes two units beyond.
     Pixels at 0 or 1 that would leave the range cannot take part; most pixels of a digit are such.
     """
     gradient = gradient * ~(((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0)))
     dual = gradient.flatten(1).double().norm(p=1 if norm == "linf" else 2, dim=1)
     distance = torch.where(dual > 0, gap.abs() / dual, torch.inf)
-    length = (distance + _PUSH).where(distance.isfinite(), 0.0)
+    push = _PUSH if norm == "linf" else max(_PUSH, torch.finfo(images.dtype).eps * images[0].numel() ** 0.5)
+    length = (distance + push + 2 * unit / dual.where(dual > 0, 1.0)).where(distance.isfinite(), 0.0)
     return distance, per_image(length).to(gradient.dtype) * steepest(gradient, norm)
 
 
@@ -90,7 +94,7 @@ class Closest:
         response, self.others, self.first_step = nearest_boundary(
             model, images, labels, threat.norm, classes, targeted=threat.targeted
         )
-        self.scores, self.first_margin = response.scores, response.margin
+        self.scores, self.first_margin, self.unit = response.scores, response.margin, model.resolution(response.draws)
         self.distance = images.new_full((len(images),), torch.inf).where(~response.reached, 0.0)
 
     @property
@@ -130,13 +134,15 @@ class Closest:
     def _project(self, sample: Tensor) -> None:
         clean, targeted = self.clean[sample], self.threat.targeted
         with select(sample):
-            sign = 1.0 if targeted else -1.0
             response = self.model.look(
-                self.images[sample], self.labels[sample], lambda s, y: sign * margin(s, y), targeted=targeted
+                self.images[sample],
+                self.labels[sample],
+                lambda draws, y: -self.model.shortfall(draws, y, targeted=targeted),
+                targeted=targeted,
             )
         way = clean - self.images[sample]
         ahead = response.margin - (response.gradient * way).flatten(1).sum(dim=1)  # the clean margin, linearised
-        length, step = _to_boundary(ahead, response.gradient, clean, self.threat.norm)
+        length, step = _to_boundary(ahead, response.gradient, clean, self.threat.norm, self.model.resolution(response.draws))
         stretch = ((1 + self.distance[sample] / length.clamp_min(1e-12)) / 2).clamp(_OVERSHOOT, 2).where(length.isfinite(), 0.0)
         self._try((clean + per_image(stretch).to(step.dtype) * step).clamp_(0, 1), sample)
 
@@ -146,9 +152,10 @@ class Closest:
         with select(sample):
             beyond = self.model.look(far, labels, targeted=targeted).margin
         inside, missing = torch.zeros_like(self.distance[sample]), self.first_margin[sample]  # the near end of the segment
-        outside = torch.ones_like(inside)
+        outside, half = torch.ones_like(inside), self.unit[sample] / 2  # a tie lies half a unit on its side of the boundary
         for _ in range(sections):
-            share = (missing / (missing - beyond).clamp_min(1e-30) * _OVERSHOOT).clamp(0, 1).to(inside.dtype)
+            share = (missing + half) / (missing - beyond + 2 * half).clamp_min(1e-30)
+            share = (share * _OVERSHOOT).clamp(0, 1).to(inside.dtype)
             fraction = inside + (outside - inside) * share
             candidate = torch.lerp(clean, far, per_image(fraction))
             with select(sample):

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, branch
+from gencls.core import GenclsError, branch, check_settings, checked
 from gencls.core.rng import repeatable
 from gencls.eval.attack_model import AttackModel, Loss, Response
 from gencls.eval.attacks.base import per_image, prepare
@@ -46,9 +46,8 @@ class NES:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         _check(self.samples, self.sigma)
-        if self.loss not in ("cross-entropy", "margin"):
-            raise GenclsError(f"NES: expected a loss among cross-entropy, margin, got {self.loss!r}")
         self._descent()
 
     @property
@@ -58,7 +57,9 @@ class NES:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        return self._descent()(_Estimated(prepare(model, images, labels), self.samples, self.sigma), images, labels)
+        return self._descent()(
+            _Estimated(prepare(model, images, labels, self.threat), self.samples, self.sigma), images, labels
+        )
 
     def _descent(self) -> PGD:
         return PGD(self.threat, self.steps, self.restarts, self.step_size, self.random_start, self.loss)
@@ -86,6 +87,7 @@ class _Estimated(AttackModel):
 
 
 @torch.no_grad()
+@checked
 def estimate_gradient(
     model: nn.Module,
     images: Tensor,
@@ -111,7 +113,7 @@ def estimate_gradient(
         model: images -> scores, or an attack model.
         images: (N, C, H, W) in [0, 1].
         labels: (N,).
-        loss: averaged scores (N, K) and labels (N,) -> (N,).
+        loss: scores of the draws (N, S, K) and labels (N,) -> (N,).
         samples: pairs n per image.
         sigma: standard deviation, in [0, 1] pixel units.
         max_rows: images x pairs x EoT draws per forward pass; at least one pair per image. The result does not depend on it.
@@ -151,7 +153,7 @@ def _change(model: AttackModel, loss: Loss, above: Tensor, below: Tensor, labels
     """How much a loss differs between two sets of scores (M, S, K), by its slope in the middle; (M,)."""
     with torch.enable_grad():
         middle = ((above + below) / 2).requires_grad_()
-        (slope,) = torch.autograd.grad(loss(model.average(middle), labels).sum(), middle)
+        (slope,) = torch.autograd.grad(loss(middle, labels).sum(), middle)
     return (slope * (above - below)).sum(dim=(1, 2))
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, project, require
-from gencls.eval.threat import ThreatModel
+from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = ["GaussianNoiseAttack", "GrowingNoise"]
 
@@ -17,8 +17,8 @@ __all__ = ["GaussianNoiseAttack", "GrowingNoise"]
 class GaussianNoiseAttack:
     """Gaussian noise scaled to the surface of the ball; the worst of several draws.
 
-    For L2 the noise has norm epsilon after clipping to [0, 1]; for Linf its largest component has size epsilon.
-    It needs no gradient, so a gradient attack that does worse than it is broken.
+    For L2 the noise has norm epsilon after clipping to [0, 1]: Rauber and Bethge 2020, arXiv:2007.07677, in float64. For Linf
+    its largest component has size epsilon. It needs no gradient, so a gradient attack that does worse than it is broken.
 
     Attributes:
         threat: Linf or L2 with an epsilon.
@@ -31,6 +31,7 @@ class GaussianNoiseAttack:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "GaussianNoiseAttack")
         if self.tries < 1:
             raise GenclsError(f"GaussianNoiseAttack: expected tries >= 1, got {self.tries}")
@@ -42,18 +43,17 @@ class GaussianNoiseAttack:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        from gencls.eval.attacks import foolbox_attacks
-
-        model = prepare(model, images, labels)
-        run = foolbox_attacks.gaussian_noise(self.threat.norm, self.threat.epsilon or 0.0)
+        model = prepare(model, images, labels, self.threat)
+        epsilon = self.threat.epsilon or 0.0
         adversarial = images.clone()
         success = torch.full((len(images),), -1.0, dtype=torch.float64, device=images.device)
         missing = torch.full_like(success, torch.inf)
         alive = torch.arange(len(images), device=images.device)
         for _ in range(self.tries):
             with select(alive):
-                candidates = run(model, images[alive], labels[alive])
-                candidates = project(candidates, images[alive], self.threat.norm, self.threat.epsilon or 0.0)
+                clean = images[alive]
+                noisy = clean + _onto_surface(torch.randn_like(clean), clean, self.threat.norm, epsilon)
+                candidates = project(noisy.clamp_(0, 1), clean, self.threat.norm, epsilon)
                 response = model.look(candidates, labels[alive])
             before, closest = success[alive], missing[alive]
             better = (response.success > before) | ((response.success == before) & (response.margin < closest))
@@ -63,6 +63,30 @@ class GaussianNoiseAttack:
             if not len(alive):
                 break
         return adversarial
+
+
+def _onto_surface(noise: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
+    """Noise (N, C, H, W) times a factor per image, with which it has size epsilon; in L2 after clipping to [0, 1].
+
+    With a factor a and the room r_i that [0, 1] leaves it, component n_i adds min(a |n_i|, r_i)^2 to the squared norm. They
+    are sorted by the factor at which they are clipped. Those whose clipping point lies inside the ball are clipped; the others
+    make up for the rest.
+    """
+    sizes = noise.flatten(1).double().abs().clamp_min(1e-30)
+    if norm == "linf":
+        return noise * per_image(epsilon / sizes.amax(dim=1)).to(noise.dtype)
+    room = torch.where(noise > 0, 1 - clean, clean).flatten(1).double()
+    points, order = (room / sizes).sort(dim=1)
+    clipped = room.square().gather(1, order).cumsum(1)
+    squares = sizes.square().gather(1, order)
+    free = squares.flip(1).cumsum(1).flip(1) - squares  # of the components after this one
+    count = (clipped + points.square() * free < epsilon**2).sum(dim=1, keepdim=True)
+    nothing = torch.zeros_like(points[:, :1])
+    used = torch.cat([nothing, clipped], dim=1).gather(1, count)
+    rest = torch.cat([free[:, :1] + squares[:, :1], free], dim=1).gather(1, count)
+    # Where all are clipped, the ball holds the whole of [0, 1] on this side.
+    factor = torch.where(rest > 0, ((epsilon**2 - used).clamp_min(0) / rest.clamp_min(1e-300)).sqrt(), points[:, -1:])
+    return noise * per_image(factor.squeeze(1)).to(noise.dtype)
 
 
 @dataclass(frozen=True)
@@ -91,6 +115,7 @@ class GrowingNoise:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "GrowingNoise", minimal=True)
         if not 0 < self.smallest < self.largest or self.sizes < 2 or self.tries < 1:
             raise GenclsError(
@@ -105,7 +130,7 @@ class GrowingNoise:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         adversarial = images.clone()
         distance = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
         alive = torch.arange(len(images), device=images.device)

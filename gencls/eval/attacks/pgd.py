@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, branch
-from gencls.eval.attack_model import AttackModel, Loss, margin
+from gencls.core import GenclsError, branch, check_settings
+from gencls.eval.attack_model import AttackModel, Loss
 from gencls.eval.attacks.base import joined, per_image, prepare, project, random_start, require, steepest, taken
 from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.threat import ThreatModel
@@ -62,15 +62,13 @@ class PGD:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "PGD", targeted=self.loss != "multi-targeted")
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and self.step_size <= 0):
             raise GenclsError(
                 "PGD: expected steps >= 1, restarts >= 1 and step_size > 0, "
                 f"got {self.steps}, {self.restarts} and {self.step_size}"
             )
-        losses = get_args(PGD.__annotations__["loss"])
-        if self.loss not in losses:
-            raise GenclsError(f"PGD: expected a loss among {', '.join(losses)}, got {self.loss!r}")
         check_smoothing("PGD", self.smoothing, self.smoothing_draws)
 
     @property
@@ -81,7 +79,7 @@ class PGD:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        return _Run(self, prepare(model, images, labels), images, labels).result()
+        return _Run(self, prepare(model, images, labels, self.threat), images, labels).result()
 
 
 @dataclass
@@ -106,7 +104,7 @@ class _Run:
     def __init__(self, attack: PGD, model: AttackModel, images: Tensor, labels: Tensor) -> None:
         self.attack, self.model, self.images, self.labels = attack, model, images, labels
         self.threat, self.epsilon = attack.threat, attack.threat.epsilon or 0.0
-        self.looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
+        self.looks = self.last = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1  # last: at a start's end
         if model.common_draws and model.stochastic:
             self.looks = attack.steps + 2  # never: many looks at the same draws say no more than one
         self.fill = _FILL.get(images.device.type, 32)
@@ -183,29 +181,26 @@ class _Run:
         targeted = self.threat.targeted
         with branch(rows.sample, rows.start.tolist()):
             if loss is None:
-                response = self.model.look(rows.current, rows.labels, targeted=targeted, fresh=True)
+                looks = [self.model.look(rows.current, rows.labels, targeted=targeted, fresh=True) for _ in range(self.last)]
             else:
-                response = smoothed_look(
-                    self.model,
-                    rows.current,
-                    rows.labels,
-                    loss,
-                    sigma=self.sigma,
-                    count=self.attack.smoothing_draws,
-                    targeted=targeted,
-                )
-        self.gradient = response.gradient
+                sigma, count = self.sigma, self.attack.smoothing_draws
+                looks = [
+                    smoothed_look(self.model, rows.current, rows.labels, loss, sigma=sigma, count=count, targeted=targeted)
+                ]
+        self.gradient = looks[0].gradient
+        success = torch.stack([look.success for look in looks]).mean(dim=0)
+        missing = torch.stack([look.margin for look in looks]).mean(dim=0)
         # To the end only the margin counts. One noisy look at a random defense says little: there the last iterate counts.
-        success = torch.zeros_like(response.success) if self.attack.to_the_end else response.success
-        rows.streak = torch.where(success == 1, rows.streak + 1, 0)
+        success = torch.zeros_like(success) if self.attack.to_the_end else success
+        rows.streak = torch.where(success == 1, rows.streak + len(looks), 0)
         broken = rows.streak >= self.looks
         if not self.model.stochastic:
-            better = broken | _better(success, response.margin, rows)
+            better = broken | _better(success, missing, rows)
         else:
             better = broken if loss is not None else torch.ones_like(broken)
         if bool(better.any()):
             rows.best = torch.where(per_image(better), rows.current, rows.best)
-            rows.success, rows.margin = success.where(better, rows.success), response.margin.where(better, rows.margin)
+            rows.success, rows.margin = success.where(better, rows.success), missing.where(better, rows.margin)
         return broken
 
     def _merge(self, rows: _Rows, *, broken: bool) -> None:
@@ -231,13 +226,13 @@ class _Run:
         return order[:, torch.arange(self.attack.restarts, device=order.device) % order.shape[1]]
 
     def _loss(self) -> Loss:
-        sign = -1.0 if self.threat.targeted else 1.0
         if self.attack.loss == "cross-entropy":
-            return lambda scores, labels: sign * self.model.cross_entropy(scores, labels)
+            sign = -1.0 if self.threat.targeted else 1.0
+            return lambda draws, labels: sign * self.model.cross_entropy(draws, labels)
         if self.attack.loss == "margin":
-            return lambda scores, labels: -sign * margin(scores, labels)
-        targets = self.targets[self.rows.sample, self.rows.start % self.attack.restarts].unsqueeze(1)
-        return lambda scores, labels: (scores.gather(1, targets) - scores.gather(1, labels.unsqueeze(1))).squeeze(1)
+            return lambda draws, labels: -self.model.shortfall(draws, labels, targeted=self.threat.targeted)
+        targets = self.targets[self.rows.sample, self.rows.start % self.attack.restarts]
+        return lambda draws, labels: -self.model.shortfall(draws, labels, targets=targets)
 
 
 def _better(success: Tensor, missing: Tensor, than: _Rows) -> Tensor:

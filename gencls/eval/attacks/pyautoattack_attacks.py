@@ -14,25 +14,15 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor
 
 from gencls.core import select
-from gencls.eval.attack_model import AttackModel, Loss
+from gencls.eval.attack_model import AttackModel, Loss, resolution
 from gencls.eval.attacks.base import per_image
 from gencls.eval.attacks.smoothing import smoothed_gradient
 from gencls.eval.threat import Norm
 
-__all__ = ["apgd", "averaged", "fab"]
+__all__ = ["apgd", "fab"]
 
 _NAMES = {"linf": "Linf", "l2": "L2"}
 _SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)  # zero gradients are counted by the attack model
-
-
-def averaged(model: AttackModel, images: Tensor) -> Tensor:
-    """Mean scores over draws (N, K), float64.
-
-    The scores of a single draw keep their unit: on a scale that is set at each look, as in ``AttackModel.forward``, those of
-    two classes are always 20 apart, and a loss of them would compare as equal at all images.
-    """
-    draws = model.per_draw(images)
-    return draws.squeeze(1) if model.eot.samples == 1 else model.average(draws)
 
 
 class _Run:
@@ -48,15 +38,19 @@ class _Run:
         self.scores: Tensor | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        scores: Tensor = _Scores.apply(images, self)
-        return scores
+        self.looked: Tensor = _Draws.apply(images, self)
+        return self.model.mean_scores(self.looked)
+
+    def value(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the last images asked about, which knows the draws behind their mean scores."""
+        return self.loss(self.looked, labels)
 
     def note(self, images: Tensor, scores: Tensor) -> Tensor:
-        """Take new scores of the rows that are alive; scores of all rows (N, K)."""
+        """Take new scores of the draws for the rows that are alive; those of all rows (N, S, K)."""
         rows = self.alive
         everything = scores.clone() if self.scores is None else self.scores.index_copy(0, rows, scores)
         if not self.model.stochastic:
-            wrong = scores.argmax(dim=1) != self.labels[rows]
+            wrong = self.model.mean_scores(scores).argmax(dim=1) != self.labels[rows]
             self.wrong[rows[wrong]] = images[rows[wrong]]
             self.alive = rows[~wrong]
         self.scores = everything.clone()
@@ -64,17 +58,18 @@ class _Run:
 
     def smoothed(self, images: Tensor, rows: Tensor) -> Tensor:
         """The gradient of the smoothed loss of some rows (n,), whose loss knows the whole batch only: (n, C, H, W)."""
-        everything, of = self.scores, self.labels[rows]
+        of = self.labels[rows]
 
         def loss(scores: Tensor, _: Tensor) -> Tensor:
-            return self.loss(everything.index_copy(0, rows, scores), self.labels)[rows]  # type: ignore[union-attr]
+            everything = scores.new_zeros(len(self.labels), *scores.shape[1:])
+            return self.loss(everything.index_copy(0, rows, scores), self.labels)[rows]
 
         with select(rows):
             return smoothed_gradient(self.model, images[rows], of, loss, sigma=self.sigma, count=self.draws)
 
 
-class _Scores(torch.autograd.Function):
-    """Mean scores, whose gradient is checked and counted by the attack model and has a largest component of 1 per image.
+class _Draws(torch.autograd.Function):
+    """Scores of the draws (N, S, K); their gradient is checked and counted, and has a largest component of 1 per image.
 
     The library divides gradients by their norm plus 1e-12, squared in float32: their size must depend neither on the scale of
     the scores nor on how confident the decision is.
@@ -87,7 +82,7 @@ class _Scores(torch.autograd.Function):
             return run.scores.clone()  # type: ignore[union-attr]
         with torch.set_grad_enabled(run.sigma == 0), select(ctx.rows):
             ctx.images = images[ctx.rows].detach().requires_grad_(run.sigma == 0)
-            ctx.scores = averaged(run.model, ctx.images)
+            ctx.scores = run.model.per_draw(ctx.images)
         scores = run.note(images, ctx.scores.detach())
         if run.sigma and ctx.needs_input_grad[0]:  # here: a GPU's backward pass is another thread, without our streams
             ctx.gradient = run.smoothed(images, ctx.rows)
@@ -100,7 +95,7 @@ class _Scores(torch.autograd.Function):
         gradient = ctx.gradient
         if gradient is None:
             weights = grad_outputs[0][ctx.rows]
-            weights = weights / _largest(weights).unsqueeze(1)
+            weights = weights / _largest(weights).view(-1, 1, 1)
             with torch.enable_grad():
                 value = (ctx.scores * weights).sum()
             gradient = ctx.model.gradient(value, ctx.images)
@@ -138,7 +133,7 @@ def apgd(
     images = images.detach().contiguous()
     run = _Run(model, images, labels, loss, sigma, draws)
     attack = APGDAttack(run, n_iter=steps, norm=_NAMES[norm], eps=epsilon, loss="dlr", logger=_SILENT)
-    attack.dlr_loss = loss  # "dlr" is the library's name for a loss of its own; this one is ours
+    attack.dlr_loss = run.value  # "dlr" is the library's name for a loss of its own; this one is ours
     attack.init_hyperparam(images)
     best, _, _, wrong = attack.attack_single_run(images, labels)
     if model.stochastic:
@@ -161,18 +156,24 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
         return self.labels.where(~self.model.look(x, self.labels).reached, -1)
 
     def get_diff_logits_grads_batch(self, imgs: Tensor, la: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (N, J) and gradients (N, J, C, H, W) of the targets' scores minus the label's, each divided by its size."""
+        """Values (N, J) and gradients (N, J, C, H, W) of the targets' scores minus the label's, each divided by its size.
+
+        Projections go to where the target is ahead by two units of the scores' resolution: where coarse scores tie, the loop
+        would stand still.
+        """
         values, slopes = [], []
         images = imgs.detach().requires_grad_()
         with torch.enable_grad():
-            scores = averaged(self.model, images)
+            draws = self.model.per_draw(images)
+            scores, looked = self.model.mean_scores(draws), draws.detach()
+            unit = resolution(looked) if self.model.eot.samples == 1 else self.model.resolution(looked)
             gaps = scores.gather(1, self.targets) - scores.gather(1, la.unsqueeze(1))
             for k in range(gaps.shape[1]):
                 gradient = self.model.gradient(gaps[:, k].sum(), images, keep_graph=k + 1 < gaps.shape[1])
                 largest = gradient.flatten(1).abs().amax(dim=1)
                 blind = largest == 0  # The loop would divide by 0; a plane through the iterate leaves it where it is.
                 size = largest.double().where(~blind, 1.0)
-                values.append((gaps[:, k].detach() / size).where(~blind, 0.0))
+                values.append(((gaps[:, k].detach() - 2 * unit) / size).where(~blind, 0.0))
                 slopes.append((gradient / per_image(size)).where(per_image(~blind), 1.0))
         # In float32: the library's projections assign to tensors of the images' type.
         return torch.stack(values, dim=1).float(), torch.stack(slopes, dim=1).float()

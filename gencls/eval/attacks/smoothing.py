@@ -10,16 +10,19 @@ from torch import Tensor
 from gencls.core import GenclsError, draws, repeat_rows, repeated
 from gencls.eval.attack_model import AttackModel, Loss, Response
 
-__all__ = ["check_smoothing", "descents", "smoothed_gradient", "smoothed_look"]
+__all__ = ["SIGMAS", "check_smoothing", "descents", "smoothed_gradient", "smoothed_look"]
+
+SIGMAS = (0.1, 0.15, 0.2)
+"""Standard deviations that find most on networks for 28 x 28 images that are trained in Linf and attacked in L2."""
 
 
 def check_smoothing(name: str, sigmas: Sequence[float], count: int) -> None:
     """Check the settings of an attack.
 
     Raises:
-        GenclsError: for no standard deviation, one that is negative or infinite, or no noisy image.
+        GenclsError: for no standard deviation, a negative one, or no noisy image.
     """
-    if not sigmas or not all(0 <= sigma < float("inf") for sigma in sigmas) or count < 1:
+    if not sigmas or min(sigmas) < 0 or count < 1:
         raise GenclsError(
             f"{name}: expected standard deviations >= 0 in smoothing, at least one, and smoothing_draws >= 1, "
             f"got {sigmas} and {count}"
@@ -41,7 +44,7 @@ def smoothed_look(
         model: what is attacked.
         images: (N, C, H, W) in [0, 1].
         labels: (N,), the classes to leave, or to reach where targeted.
-        loss: of averaged scores and labels.
+        loss: of the draws' scores and labels.
         sigma: standard deviation of the noise, in [0, 1] pixel units; 0 gives the plain gradient.
         count: noisy images per image.
         targeted: what the goal is.
@@ -70,7 +73,7 @@ def smoothed_gradient(
         model: what is attacked. ``model.max_rows`` noisy images are differentiated at once, at least one per image.
         images: (N, C, H, W) in [0, 1].
         labels: (N,).
-        loss: of scores and labels.
+        loss: of the scores of one noisy image, (N, 1, K), and labels.
         sigma: standard deviation, in [0, 1] pixel units.
         count: noisy images per image.
 
@@ -88,6 +91,6 @@ def smoothed_gradient(
                 noisy = repeat_rows(clean, len(numbers))
                 noisy = (noisy + sigma * torch.randn_like(noisy)).clamp(0, 1)
                 scores = model.meter(noisy).double().unflatten(0, (len(images), len(numbers)))
-                losses = [loss(model.average(one), labels) for one in scores.split(1, dim=1)]
+                losses = [loss(one, labels) for one in scores.split(1, dim=1)]
                 total += model.differentiate(torch.stack(losses).sum(), clean)
     return model.counted(total / samples)

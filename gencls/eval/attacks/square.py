@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, select
+from gencls.core import GenclsError, check_settings, select
 from gencls.core.rng import repeatable
 from gencls.eval.attacks.base import per_image, prepare, project, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
@@ -45,6 +45,7 @@ class Square:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         require(self.threat, "Square", targeted=True)
         if self.queries < 1 or not 0 < self.share <= 1:
             raise GenclsError(f"Square: expected queries >= 1 and a share in (0, 1], got {self.queries} and {self.share}")
@@ -56,7 +57,7 @@ class Square:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        model = prepare(model, images, labels)
+        model = prepare(model, images, labels, self.threat)
         first, change = (_stripes, _recoloured) if self.threat.norm == "linf" else (_tiles, _moved)
         epsilon, targeted = self.threat.epsilon or 0.0, self.threat.targeted
         best = first(images, epsilon)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from gencls.core import Defense, GenclsError, check_eval_mode, fingerprint
+from gencls.core import GenclsError, check_eval_mode, declared, surrogates_of
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks.base import Attack, prepare
 from gencls.eval.fingerprint import device_of
@@ -27,9 +27,8 @@ class Transfer:
         attack: what is run on it.
     """
 
-    source: nn.Module
+    source: nn.Module = field(repr=False)
     attack: Attack
-    _key: str = field(init=False, repr=False, compare=False)
     uses_gradients = False
     """Not those of the model under attack."""
 
@@ -41,11 +40,6 @@ class Transfer:
                 f"got {type(self.source).__name__} and {type(self.attack).__name__}"
             )
         check_eval_mode(self.source, name="Transfer", what="a source")
-        object.__setattr__(self, "_key", fingerprint(self.source))  # a repr is asked for often, and reads every weight
-
-    def __repr__(self) -> str:
-        """With the source's content, which keys the cells of a study."""
-        return f"Transfer(source={type(self.source).__name__}:{self._key}, attack={self.attack!r})"
 
     @property
     def threat(self) -> ThreatModel:
@@ -59,9 +53,9 @@ class Transfer:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        target = prepare(model, images, labels)
-        surrogate = self.source.surrogate() if isinstance(self.source, Defense) else self.source
-        stochastic = bool(getattr(self.source, "stochastic", False))
+        target = prepare(model, images, labels, self.threat)
+        surrogate = next(iter(surrogates_of(self.source).values()))
+        stochastic = declared(self.source, "stochastic")
         # An attack model of the source's own: what is spent on it is not the target's cost.
         device = device_of(self.source) or images.device
         samples = target.eot.samples if stochastic else 1

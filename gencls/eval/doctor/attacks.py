@@ -68,7 +68,7 @@ class Outcome:
 
 def broken(cells: Mapping[str, Cell]) -> tuple[Tensor, Tensor]:
     """(N,) bool, which samples an attack broke by majority in any gradient mode, and which were right before."""
-    per_mode = [~cell.verdict.decisions.majority_correct(cell.labels) for cell in cells.values()]
+    per_mode = [cell.verdict.broken(cell.labels) for cell in cells.values()]
     (cell, *_) = cells.values()
     return torch.stack(per_mode).any(dim=0), cell.clean.majority_correct(cell.labels)
 

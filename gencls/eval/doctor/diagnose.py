@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels
+from gencls.core import GenclsError, check_images, check_labels, checked
 from gencls.eval.attack_model import frozen
 from gencls.eval.cell import Protocol, check_defense
 from gencls.eval.doctor.attacks import check_attacks, pgd
@@ -26,6 +26,7 @@ _FEW = 4
 """Images of the checks without which nothing else is worth its time."""
 
 
+@checked
 def diagnose(
     defense: nn.Module,
     images: Tensor,
@@ -72,9 +73,10 @@ def diagnose(
     check_defense(defense, images[:1], labels)
     if transfer_from is not None:
         check_defense(transfer_from, images[:1], labels)
-    if not budget > 0:
+    if budget <= 0:
         raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
     threat = ThreatModel(norm, epsilon)
+    threat.check_reach(images)
     protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
     patient = Patient.of(defense, images, labels, threat, protocol)
     with frozen(defense):

@@ -3,18 +3,19 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Defense, keyed, seeded, select, stream_seed
+from gencls.core import GenclsError, check_settings, declared, keyed, seeded, select, stream_seed
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
 from gencls.eval.budget import rows_that_fit
 from gencls.eval.cell import NO_GRADIENT, Cell, Protocol, run_cell
 from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.gradient_modes import declared_modes
 from gencls.eval.judge import Decisions
 from gencls.eval.probe import Behaviour, Probe, observe
 from gencls.eval.threat import ThreatModel
@@ -59,6 +60,13 @@ class Effort:
     tries: int
     smoothing: int
     all_modes: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_settings(self)
+        numbers = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("name", "all_modes")}
+        if min(numbers.values()) < 1:
+            raise GenclsError(f"Effort: expected numbers >= 1, got {numbers}")
 
     def seconds(self, images: int, cost: "Cost", draws: int) -> float:
         """About how long a diagnosis takes at most: samples that are broken early leave it sooner.
@@ -136,13 +144,13 @@ class Patient:
     @classmethod
     def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, protocol: Protocol) -> "Patient":
         """The defense with the gradient modes that it declares."""
-        modes = defense.surrogates() if isinstance(defense, Defense) else {"exact": defense}
-        return cls(defense, images, labels, threat, protocol, {name: module.eval() for name, module in modes.items()})
+        modes = {name: module.eval() for name, module in declared_modes(defense).items()}
+        return cls(defense, images, labels, threat, protocol, modes)
 
     @property
     def stochastic(self) -> bool:
         """Whether the defense says that its forwards differ."""
-        return bool(getattr(self.defense, "stochastic", False))
+        return declared(self.defense, "stochastic")
 
     @property
     def draws(self) -> int:
@@ -202,7 +210,7 @@ class Patient:
 
     def cross_entropy(self, model: AttackModel) -> Callable[[Tensor, Tensor], Tensor]:
         """The calibrated cross-entropy that attacks raise, for :meth:`gradient`."""
-        return lambda scores, part: model.cross_entropy(scores, self.labels[part])
+        return lambda scores, part: model.cross_entropy(scores.unsqueeze(1), self.labels[part])
 
     def attack(self, attack: Attack, clean: Decisions | None = None) -> dict[str, Cell]:
         """Run and judge an attack: gradient mode -> what came out."""

@@ -57,8 +57,8 @@ class _Uncalibrated(AttackModel):
         nn.Module.__init__(self)
         vars(self).update(vars(model))  # the same surrogate, draws and meter
 
-    def cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(scores.float(), labels, reduction="none")
+    def cross_entropy(self, draws: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(self.average(draws).float(), labels, reduction="none")
 
 
 class _Rescaled(nn.Module):

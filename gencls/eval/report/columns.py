@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 from gencls.core.errors import GenclsError
 
-MISSING = "\N{EN DASH}"
+MISSING = RANGE = "\N{EN DASH}"
 THIN_SPACE = "\N{NARROW NO-BREAK SPACE}"
 
-Kind = Literal["text", "percent", "count", "number", "distance", "epsilon", "warnings"]
+Kind = Literal["text", "percent", "count", "number", "distance", "epsilon", "flag", "warnings"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Column:
         kind: How its values are printed.
         meaning: One or two sentences for the glossary.
         limits: Names of the two columns with the limits of its 95 % interval, printed beside the value.
+        ends: Names of the two columns with the ends of its range, printed in place of the value where they differ.
+        quiet: Left out where it is zero in all rows.
     """
 
     name: str
@@ -34,11 +36,27 @@ class Column:
     kind: Kind
     meaning: str
     limits: tuple[str, str] | None = None
+    ends: tuple[str, str] | None = None
+    quiet: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every column of the data frame that is printed here."""
-        return (self.name, *(self.limits or ()))
+        return (self.name, *(self.limits or ()), *(self.ends or ()))
+
+    def shown(self, frame: pd.DataFrame) -> bool:
+        """Whether a table of this frame has the column."""
+        values = frame[self.name]
+        return bool(values.fillna(0).astype(bool).any()) if self.quiet else not values.isna().all()
+
+    def words(self, row: Mapping[Any, Any]) -> str:
+        """The value as text, or its range, and its interval in brackets where there is one."""
+        form = FORMATS[self.kind]
+        ends = [form(row[name]) for name in self.ends or ()]
+        value = RANGE.join(ends) if len(set(ends)) > 1 else form(row[self.name])
+        limits = [row[name] for name in self.limits or ()]
+        known = limits and not any(is_missing(limit) for limit in limits)
+        return value + (f" [{form(limits[0])}, {form(limits[1])}]" if known else "")
 
 
 SUMMARY = (
@@ -59,7 +77,26 @@ SUMMARY = (
         "Largest allowed perturbation, in pixel units of [0, 1]; missing for minimal attacks.",
     ),
     Column("seed", "Seed", "text", "Seed of the study's random streams."),
-    Column("n", "N", "count", "Number of test images, including those already misclassified without an attack."),
+    Column(
+        "eight_bit",
+        "8-bit",
+        "flag",
+        "Whether adversarial images were rounded to k/255 before they were judged, as if they were saved.",
+        quiet=True,
+    ),
+    Column(
+        "n",
+        "N",
+        "count",
+        "Number of test images that the row is about, including those already misclassified without an attack.",
+    ),
+    Column(
+        "excluded",
+        "Excluded",
+        "count",
+        "Images that are left out of N: the adversarial left [0, 1] or the ball, or was no number, so that nothing is known.",
+        quiet=True,
+    ),
     Column(
         "draws",
         "Draws",
@@ -72,7 +109,9 @@ SUMMARY = (
         "clean_majority_accuracy",
         "Clean majority",
         "percent",
-        "Share of the unperturbed images that more than half of all their draws get right.",
+        "Share of the unperturbed images that more than half of all their draws get right. A range where the judge could not "
+        "tell for some images.",
+        ends=("clean_majority_low", "clean_majority_high"),
     ),
     Column(
         "robust_accuracy",
@@ -87,7 +126,9 @@ SUMMARY = (
         "majority_accuracy",
         "Majority",
         "percent",
-        "Share of samples that more than half of all their draws get right: what a user gets who votes.",
+        "Share of samples that more than half of all their draws get right, on the adversarial and on the clean image: what a "
+        "user gets who votes. A range where samples are undecided: all of them wrong, all of them right.",
+        ends=("majority_low", "majority_high"),
     ),
     Column(
         "any_draw_accuracy",
@@ -108,7 +149,14 @@ SUMMARY = (
         "Claimed",
         "percent",
         "Robust accuracy as the attack itself reports it. A gap to the judged value (for minimal attacks: to the majority) "
-        "means that the attack judged itself on something else than the real defense.",
+        "means that the attack judged itself on something else than the real defense. With 8 bits the claim is made before "
+        "rounding.",
+    ),
+    Column(
+        "lost_to_eight_bit",
+        "Lost to 8 bits",
+        "count",
+        "Samples that were broken before their adversarials were rounded to k/255, and are not afterwards.",
     ),
     Column(
         "median_distance",
@@ -137,9 +185,10 @@ SUMMARY = (
         "Forwards",
         "count",
         "Forward passes per image, of attack and judge together (in the worst case, of all attacks); each draw of a randomised "
-        "defense counts as one.",
+        "defense counts as one. Counted per cell: a single record holds the mean of its shard, and only sums and means over "
+        "all images do not depend on the size of shards.",
     ),
-    Column("backwards", "Backwards", "count", "Backward passes per image; each draw counts as one."),
+    Column("backwards", "Backwards", "count", "Backward passes per image; each draw counts as one. Counted as forwards are."),
     Column("attack_draws", "Attack draws", "count", "Draws of a randomised defense that the attack averages in each gradient."),
     Column("seconds", "Seconds", "number", "Wall-clock time spent on the row's images."),
     Column("peak_memory", "Peak MiB", "count", "Largest memory of a cell in MiB, where it can be measured."),
@@ -183,6 +232,11 @@ def text(value: Any) -> str:
     if is_missing(value):
         return MISSING
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def flag(value: Any) -> str:
+    """A yes, or nothing."""
+    return "yes" if not is_missing(value) and value else ""
 
 
 def percent(value: Any) -> str:
@@ -235,4 +289,14 @@ def warning_list(value: Any) -> list[str]:
     return [] if is_missing(value) else [str(part) for part in value]
 
 
-FORMATS = {"text": text, "percent": percent, "count": count, "number": number, "distance": distance, "epsilon": epsilon}
+FORMATS = {
+    "text": text,
+    "percent": percent,
+    "count": count,
+    "number": number,
+    "distance": distance,
+    "epsilon": epsilon,
+    "flag": flag,
+}
+
+BY_NAME = {column.name: column for column in SUMMARY}

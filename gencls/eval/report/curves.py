@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from gencls.eval.curves import MinimalRun, SuccessCurve, minimal_runs, round_sizes, success_rate_curve
-from gencls.eval.records import WORST_CASE
+from gencls.eval.records import WORST_CASE, complete
 from gencls.eval.statistics import wilson_band
 
 Floats = npt.NDArray[np.float64]
@@ -51,17 +51,18 @@ class DefenseCurves:
 
 
 def study_curves(records: pd.DataFrame, summary: pd.DataFrame) -> dict[str, dict[str, DefenseCurves]]:
-    """The curves of a study, by norm and defense, in the order of the summary."""
-    runs: dict[tuple[str, str], list[MinimalRun]] = {}
+    """The curves of a study, by norm and defense, in the order of the summary; a defense under 8-bit images has its own."""
+    runs: dict[tuple[str, str, bool], list[MinimalRun]] = {}
     for run in minimal_runs(records):
-        runs.setdefault((run.norm, run.defense), []).append(run)
+        runs.setdefault((run.norm, run.defense, run.eight_bit), []).append(run)
     found: dict[str, dict[str, DefenseCurves]] = {}
-    for (norm, defense), rows in summary.groupby(["norm", "defense"], sort=False):
-        curves = {run.attack: success_rate_curve(run.distances) for run in runs.get((norm, defense), ())}
+    for (norm, defense, eight_bit), rows in summary.groupby(["norm", "defense", "eight_bit"], sort=False):
+        curves = {run.attack: success_rate_curve(run.distances) for run in runs.get((norm, defense, eight_bit), ())}
         worst = rows[(rows["attack"] == WORST_CASE) & rows["epsilon"].notna() & rows["robust_accuracy"].notna()]
         budgets = _at_budgets(worst) if worst["epsilon"].nunique() > 1 else None
         if curves or budgets:
-            found.setdefault(str(norm), {})[str(defense)] = DefenseCurves(curves, budgets)
+            name = f"{defense}, 8-bit" if eight_bit else str(defense)
+            found.setdefault(str(norm), {})[name] = DefenseCurves(curves, budgets)
     return found
 
 
@@ -82,6 +83,7 @@ def curve_frame(curves: dict[str, dict[str, DefenseCurves]]) -> pd.DataFrame:
 
 def reading_sizes(records: pd.DataFrame) -> dict[str, list[float]]:
     """By norm, where the curves are read off in a table: at the study's budgets, or at round sizes where it has none."""
+    records = complete(records)
     distances: dict[str, list[Floats]] = {}
     for run in minimal_runs(records):
         if run.attack == WORST_CASE:

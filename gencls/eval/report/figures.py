@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,28 +95,42 @@ def all_figures(
     """Every figure that the study has data for, in the order of the page."""
     import matplotlib
 
+    taken: Counter[str] = Counter()
     with matplotlib.rc_context(STYLE):
-        bounded = [threat for threat in threats(summary) if threat.epsilon is not None]
-        for threat in bounded:
-            yield NamedFigure("accuracy", f"accuracy-{threat.slug}", threat.label, robust_accuracy(summary, threat))
-        for norm, by_defense in curves.items():
-            title = f"Worst case over all {norm_label(norm)} attacks"
-            yield NamedFigure("curves", f"curves-{norm}", title, worst_case_curves(by_defense, norm, defenses(summary)))
-            for name, known in by_defense.items():
-                if len(known.minimal) > 2:  # with a single attack the worst case says it all
-                    title = f"{name}, {norm_label(norm)}: each attack"
-                    yield NamedFigure("curves", f"curves-{norm}-{_slug(name)}", title, attack_curves(known, norm))
-        for threat in threats(summary):
-            rows = select(summary, threat)
-            rows = rows[(rows["attack"] != WORST_CASE) & rows["claimed_robust_accuracy"].notna()]
-            if not rows.empty:
-                figure = claimed_against_judged(rows, minimal=threat.epsilon is None)
-                yield NamedFigure("claims", f"claimed-{threat.slug}", threat.label, figure)
-        for label, slug, table in mcnemar_tables(mcnemar):
-            matrix = mcnemar_matrix(table, [name for name in defenses(summary) if _occurs(name, table)])
-            yield NamedFigure("mcnemar", f"mcnemar-{slug}", label, matrix)
-        for panel in images:
-            yield NamedFigure("images", f"images-{panel.slug}", panel.title, image_grid(panel))
+        for figure in _figures(summary, curves, mcnemar, images):
+            taken[figure.name] += 1  # names may differ in what a file name cannot hold
+            again = taken[figure.name]
+            yield figure if again == 1 else replace(figure, name=f"{figure.name}-{again}")
+
+
+def _figures(
+    summary: pd.DataFrame,
+    curves: Mapping[str, Mapping[str, DefenseCurves]],
+    mcnemar: pd.DataFrame,
+    images: Sequence[ImagePanel],
+) -> Iterator[NamedFigure]:
+    known = summary[summary["robust_accuracy"].notna()]
+    bounded = [threat for threat in threats(known) if threat.epsilon is not None]
+    for threat in bounded:
+        yield NamedFigure("accuracy", f"accuracy-{threat.slug}", threat.label, robust_accuracy(summary, threat))
+    for norm, by_defense in curves.items():
+        title = f"Worst case over all {norm_label(norm)} attacks"
+        yield NamedFigure("curves", f"curves-{norm}", title, worst_case_curves(by_defense, norm, defenses(summary)))
+        for name, known in by_defense.items():
+            if len(known.minimal) > 2:  # with a single attack the worst case says it all
+                title = f"{name}, {norm_label(norm)}: each attack"
+                yield NamedFigure("curves", f"curves-{norm}-{_slug(name)}", title, attack_curves(known, norm))
+    for threat in threats(summary):
+        rows = select(summary, threat)
+        rows = rows[(rows["attack"] != WORST_CASE) & rows["claimed_robust_accuracy"].notna()]
+        if not rows.empty:
+            figure = claimed_against_judged(rows, minimal=threat.epsilon is None)
+            yield NamedFigure("claims", f"claimed-{threat.slug}", threat.label, figure)
+    for label, slug, table in mcnemar_tables(mcnemar):
+        matrix = mcnemar_matrix(table, [name for name in defenses(summary) if _occurs(name, table)])
+        yield NamedFigure("mcnemar", f"mcnemar-{slug}", label, matrix)
+    for panel in images:
+        yield NamedFigure("images", f"images-{panel.slug}", panel.title, image_grid(panel))
 
 
 def robust_accuracy(summary: pd.DataFrame, threat: ThreatKey) -> Figure:
@@ -155,6 +170,7 @@ def robust_accuracy(summary: pd.DataFrame, threat: ThreatKey) -> Figure:
 
 def worst_case_curves(by_defense: Mapping[str, DefenseCurves], norm: str, order: Sequence[str]) -> Figure:
     """Share of broken samples against the size of the perturbation, one curve a defense; at 0 stand the clean errors."""
+    order = [*order, *(name for name in by_defense if name not in order)]  # those under 8-bit images
     drawn = {name: by_defense[name].worst for name in order if name in by_defense}
     figure, axis = _curve_axes(norm, len(drawn), [curve for curve in drawn.values() if curve])
     for i, (name, curve) in enumerate(drawn.items()):
@@ -230,6 +246,8 @@ def claimed_against_judged(rows: pd.DataFrame, *, minimal: bool = False) -> Figu
         claimed, judged = 100 * row["claimed_robust_accuracy"], 100 * row["majority_accuracy" if minimal else "robust_accuracy"]
         axis.plot([claimed, judged], [y, y], color=_FAINT, linewidth=1.4, zorder=1)
         if not minimal and row["draws"] > 1:
+            ends = [100 * row[name] for name in ("majority_low", "majority_high")]  # undecided samples make it a range
+            axis.plot(ends, [y, y], color=PALETTE[2], linewidth=1.4, zorder=1)
             axis.plot(100 * row["majority_accuracy"], y, "D", markersize=4.5, color=PALETTE[2])
         axis.plot(claimed, y, "o", markersize=7.5, mfc="white", mec=PALETTE[1], mew=1.4)
         axis.plot(judged, y, "o", markersize=4.5, color=PALETTE[0])

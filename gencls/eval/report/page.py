@@ -116,7 +116,7 @@ def _render(
     template = environment.from_string(resources.files(__package__).joinpath("template.html").read_text("utf-8"))
     about = {**settings, **settings.get("about", {})}
     keys, rows = verdict(summary)
-    shown = [column for column in columns.SUMMARY if not summary[column.name].isna().all()]
+    shown = [column for column in columns.SUMMARY if column.shown(summary)]
     return template.render(
         title=str(about.get("title", "Robustness study")),
         facts=[(head, _fact(key, about, summary)) for head, key in _FACTS],
@@ -151,7 +151,7 @@ def _cells(row: Mapping[Any, Any], shown: Sequence[columns.Column]) -> list[tupl
             words: Any = columns.warning_list(value)
             cells.append((column.kind, str(len(words)), words))
         else:
-            words = norm_label(value) if column.name == "norm" else _with_limits(row, column)
+            words = norm_label(value) if column.name == "norm" else column.words(row)
             cells.append((column.kind, _sort_key(value), words))
     return cells
 
@@ -163,33 +163,24 @@ def _sort_key(value: Any) -> str:
     return "" if columns.is_missing(value) else str(value)
 
 
-def _with_limits(row: Mapping[Any, Any], column: columns.Column) -> str:
-    """A value, and its interval in brackets where there is one."""
-    form = columns.FORMATS[column.kind]
-    limits = [row[name] for name in column.limits or ()]
-    known = limits and not any(columns.is_missing(limit) for limit in limits)
-    return form(row[column.name]) + (f" [{form(limits[0])}, {form(limits[1])}]" if known else "")
-
-
 def _distances(summary: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
     """For each norm with minimal-norm attacks: how far the closest adversarials are (thesis Table 2.6)."""
-    by_name = {column.name: column for column in columns.SUMMARY}
     minimal, tables = summary[summary["epsilon"].isna()], []
     several = minimal["seed"].nunique() > 1
-    for norm, rows in minimal.groupby("norm", sort=False):
+    for (norm, eight_bit), rows in minimal.groupby(["norm", "eight_bit"], sort=False):
         lines = [
             {
                 "defense": columns.text(row["defense"]),
                 "attack": attack_label(row) + (f", seed {columns.text(row['seed'])}" if several else ""),
                 "worst": row["attack"] == WORST_CASE,
                 "cells": [
-                    (_sort_key(row[name]), _with_limits(row, by_name[name]))
+                    (_sort_key(row[name]), columns.BY_NAME[name].words(row))
                     for name in ("n", "clean_majority_accuracy", "median_distance", "mean_distance", "failures")
                 ],
             }
             for row in rows.to_dict("records")
         ]
-        tables.append((norm_label(norm), lines))
+        tables.append((norm_label(norm) + (", 8-bit" if eight_bit else ""), lines))
     return tables
 
 
@@ -201,12 +192,12 @@ def _readings(records: pd.DataFrame) -> list[tuple[str, list[str], list[dict[str
         lines = [
             {
                 "defense": str(defense),
-                "attack": str(attack),
+                "attack": str(attack) + (", 8-bit" if eight_bit else ""),
                 "worst": attack == WORST_CASE,
                 "cells": [(columns.percent(r.accuracy), columns.percent(r.ci_low), columns.percent(r.ci_high)) for r in part],
             }
-            for (defense, attack), part in (
-                (key, list(rows.itertuples())) for key, rows in found.groupby(["defense", "attack"], sort=False)
+            for (defense, eight_bit, attack), part in (
+                (key, list(rows.itertuples())) for key, rows in found.groupby(["defense", "eight_bit", "attack"], sort=False)
             )
         ]
         tables.append((norm_label(norm), [columns.epsilon(size) for size in sizes], lines))
@@ -234,7 +225,7 @@ def _pairs(mcnemar: pd.DataFrame) -> list[dict[str, str]]:
 
 def _budget(records: pd.DataFrame) -> list[dict[str, str]]:
     """What each attack spent on each defense: draws, passes per image, seconds in total, memory."""
-    keys = ["defense", "attack", "gradient", "norm", "epsilon"]
+    keys = ["defense", "attack", "gradient", "norm", "epsilon", "eight_bit"]
     table = []
     for values, rows in records.groupby(keys, sort=False, dropna=False):
         named = dict(zip(keys, values, strict=True))

@@ -34,10 +34,11 @@ class ImagePanel:
         adversarial: (n, C, H, W) adversarial images in [0, 1].
         labels: (n,) true classes.
         predictions: (n,) or (n, S) classes that the defense predicts on the adversarial images, S draws; -1 fills up the rows
-            of images with fewer draws.
+            of images with fewer draws. A row of -1 alone: the image broke the rules and was not judged.
         clean_predictions: (n,) or (n, S) the same on the clean images, if known.
         norm: Norm of the threat, if any.
         epsilon: Budget of the threat; None for minimal perturbations.
+        eight_bit: Whether the adversarial images were rounded to k/255.
         class_names: Names to print in place of class numbers.
 
     Raises:
@@ -54,6 +55,7 @@ class ImagePanel:
     clean_predictions: Tensor | None = None
     norm: str | None = None
     epsilon: float | None = None
+    eight_bit: bool = False
     class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
@@ -67,20 +69,20 @@ class ImagePanel:
             raise GenclsError(f"expected labels of shape {shape[:1]}, got {tuple(self.labels.shape)}")
         for name in ("predictions", "clean_predictions"):
             value = getattr(self, name)
-            if value is not None and (value.ndim not in (1, 2) or len(value) != shape[0] or not value.numel()):
+            if value is not None and (value.ndim not in (1, 2) or len(value) != shape[0]):
                 raise GenclsError(f"expected {name} of shape ({shape[0]},) or ({shape[0]}, S), got {tuple(value.shape)}")
 
     @property
     def title(self) -> str:
         """Defense, attack, gradient mode and threat in one line."""
         mode = "" if self.gradient in ("none", "exact", "all") else f", {self.gradient} gradient"
-        threat = "" if self.norm is None else f" ({ThreatKey(self.norm, self.epsilon).label})"
+        threat = "" if self.norm is None else f" ({ThreatKey(self.norm, self.epsilon, self.eight_bit).label})"
         return f"{self.defense} under {self.attack}{mode}{threat}"
 
     @property
     def slug(self) -> str:
         """For file names; defense, attack, gradient mode and threat."""
-        threat = "" if self.norm is None else ThreatKey(self.norm, self.epsilon).slug
+        threat = "" if self.norm is None else ThreatKey(self.norm, self.epsilon, self.eight_bit).slug
         words = (self.defense, self.attack, self.gradient, threat)
         return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-")
 
@@ -121,7 +123,8 @@ def image_grid(panel: ImagePanel) -> Figure:
 
 
 def _pixels(images: Tensor) -> npt.NDArray[np.float32]:
-    return images.detach().to("cpu").float().permute(0, 2, 3, 1).numpy()
+    # An image that broke the rules is shown as far as [0, 1] goes.
+    return images.detach().to("cpu").float().nan_to_num(0.0).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
 def _draw(axes: Axes, image: npt.NDArray[np.float32], extent: tuple[float, float, float, float], *, diverging: bool) -> None:
@@ -135,6 +138,8 @@ def _draw(axes: Axes, image: npt.NDArray[np.float32], extent: tuple[float, float
 def _caption(panel: ImagePanel, draws: Tensor, label: int) -> tuple[str, str]:
     """Most frequent prediction, its share where the draws disagree, and green or red for right or wrong."""
     seen = np.atleast_1d(draws.cpu().numpy())
+    if not (seen >= 0).any():
+        return "not valid", _NEUTRAL
     classes, counts = np.unique(seen[seen >= 0], return_counts=True)
     winner, share = int(classes[counts.argmax()]), counts.max() / counts.sum()
     words = _name(panel, label) if winner == label else f"{_name(panel, label)}→{_name(panel, winner)}"

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from gencls.eval.records import WORST_CASE
-from gencls.eval.report.columns import MISSING, count, distance, is_missing, percent, text, warning_list
+from gencls.eval.report.columns import BY_NAME, MISSING, count, percent, text, warning_list
 from gencls.eval.report.verdict import Estimate, attack_label, norm_latex, select, threats, verdict
 
 _ESCAPES = {
@@ -79,14 +79,11 @@ def _distance_table(summary: pd.DataFrame) -> str:
         cells = [
             escape(text(row["defense"])),
             name,
-            norm_latex(row["norm"]),
+            norm_latex(row["norm"]) + (", 8-bit" if row["eight_bit"] else ""),
             escape(text(row["seed"])),
             escape(count(row["n"])),
         ]
-        for kind in ("median_distance", "mean_distance"):
-            low, high = row[f"{kind}_low"], row[f"{kind}_high"]
-            interval = "" if is_missing(low) or is_missing(high) else f" [{distance(low)}, {distance(high)}]"
-            cells.append(escape(distance(row[kind]) + interval))
+        cells += [escape(BY_NAME[kind].words(row)) for kind in ("median_distance", "mean_distance")]
         lines.append([*cells, escape(count(row["failures"])) + notes.mark(warning_list(row["warnings"]))])
     heads = ["Defense", "Attack", "Norm", "Seed", "$N$", "Median", "Mean", "Failures"]
     caption = (
@@ -101,12 +98,11 @@ def _attack_table(summary: pd.DataFrame) -> str:
     for threat in threats(summary):
         for _, row in select(summary, threat).iterrows():
             name = r"\emph{worst case}" if row["attack"] == WORST_CASE else escape(attack_label(row))
-            interval = f" [{percent(row['ci_low'])}, {percent(row['ci_high'])}]"
             cells = [escape(text(row["defense"])), name, threat.latex, escape(text(row["seed"]))]
             cells += [escape(count(row[column])) for column in ("n", "draws")]
             cells.append(escape(percent(row["clean_accuracy"])))
-            cells.append(escape(percent(row["robust_accuracy"]) + interval) + notes.mark(warning_list(row["warnings"])))
-            cells += [escape(percent(row[f"{kind}_accuracy"])) for kind in ("majority", "any_draw", "claimed_robust")]
+            cells.append(escape(BY_NAME["robust_accuracy"].words(row)) + notes.mark(warning_list(row["warnings"])))
+            cells += [escape(BY_NAME[f"{kind}_accuracy"].words(row)) for kind in ("majority", "any_draw", "claimed_robust")]
             cells += [escape(count(row[column])) for column in ("forwards", "backwards", "seconds")]
             lines.append(cells)
     heads = ["Defense", "Attack", "Threat", "Seed", "$N$", "Draws", "Clean", "Robust", "Majority", "Any draw"]

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gencls.eval.records import WORST_CASE
+from gencls.eval.report.columns import BY_NAME, is_missing, text, warning_list
 from gencls.eval.report.columns import epsilon as format_epsilon
-from gencls.eval.report.columns import is_missing, text, warning_list
 from gencls.eval.statistics import wilson
 
 _NORM_LABELS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
@@ -22,23 +22,25 @@ class ThreatKey(NamedTuple):
 
     norm: str
     epsilon: float | None
+    eight_bit: bool = False
 
     @property
     def label(self) -> str:
         """For pages and figures, as "L∞, ε = 0.3"."""
-        norm = norm_label(self.norm)
-        return f"{norm}, minimal" if self.epsilon is None else f"{norm}, ε = {format_epsilon(self.epsilon)}"
+        size = "minimal" if self.epsilon is None else f"ε = {format_epsilon(self.epsilon)}"
+        return f"{norm_label(self.norm)}, {size}" + (", 8-bit" if self.eight_bit else "")
 
     @property
     def latex(self) -> str:
         """For LaTeX tables."""
-        norm = norm_latex(self.norm)
-        return f"{norm}, minimal" if self.epsilon is None else rf"{norm}, $\varepsilon = {format_epsilon(self.epsilon)}$"
+        size = "minimal" if self.epsilon is None else rf"$\varepsilon = {format_epsilon(self.epsilon)}$"
+        return f"{norm_latex(self.norm)}, {size}" + (", 8-bit" if self.eight_bit else "")
 
     @property
     def slug(self) -> str:
         """For file names."""
-        return f"{self.norm}-{'minimal' if self.epsilon is None else format_epsilon(self.epsilon).replace('/', 'of')}"
+        size = "minimal" if self.epsilon is None else format_epsilon(self.epsilon).replace("/", "of")
+        return f"{self.norm}-{size}" + ("-8bit" if self.eight_bit else "")
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,13 @@ class Estimate:
         n: Number of samples.
         draws: Judge's draws per sample, as text (an en dash where unknown).
         strongest: The single attack that came closest to the worst case, with its own accuracy.
-        majority: Share of samples that the majority of the draws gets right; None where it is no more than the accuracy.
+        majority: Share of samples that the majority of the draws gets right, in percent, or its range as text; None where it is
+            no more than the accuracy.
         any_draw: Share of samples right in every draw; None likewise.
         claimed: Accuracy by the attacks' own account.
         undecided: Number of samples whose majority is open.
+        excluded: Number of samples that are not counted, because their adversarials broke the rules.
+        lost_to_eight_bit: Number of samples that rounding to 8 bits has saved; None where nothing was rounded.
         warnings: Reasons to distrust the value.
     """
 
@@ -65,10 +70,12 @@ class Estimate:
     n: int
     draws: str
     strongest: tuple[str, float] | None = None
-    majority: float | None = None
+    majority: str | None = None
     any_draw: float | None = None
     claimed: float | None = None
     undecided: int = 0
+    excluded: int = 0
+    lost_to_eight_bit: int | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -98,14 +105,13 @@ def defenses(summary: pd.DataFrame) -> list[str]:
 
 def threats(summary: pd.DataFrame) -> list[ThreatKey]:
     """The threats of a study: L∞ first, then the other norms, each by growing budget, minimal attacks last."""
-    found = {_threat_of(row) for row in summary[["norm", "epsilon"]].to_dict("records")}
-    return sorted(found, key=lambda t: (t.norm != "linf", t.norm, math.inf if t.epsilon is None else t.epsilon))
+    found = set(_threats_of(summary))
+    return sorted(found, key=lambda t: (t.norm != "linf", t.norm, math.inf if t.epsilon is None else t.epsilon, t.eight_bit))
 
 
 def select(frame: pd.DataFrame, threat: ThreatKey, defense: str | None = None) -> pd.DataFrame:
     """The rows of one threat, and of one defense if given."""
-    mask = [_threat_of(row) == threat for row in frame[["norm", "epsilon"]].to_dict("records")]
-    rows = frame[mask]
+    rows = frame[[found == threat for found in _threats_of(frame)]]
     return rows if defense is None else rows[rows["defense"] == defense]
 
 
@@ -132,9 +138,17 @@ def verdict(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[VerdictRow]]:
     return keys, rows
 
 
-def _threat_of(row: Any) -> ThreatKey:
-    budget = row["epsilon"]
-    return ThreatKey(text(row["norm"]), None if is_missing(budget) else round(float(budget), 9))
+def _threats_of(frame: pd.DataFrame) -> list[ThreatKey]:
+    """Of each row."""
+    rows = frame[[name for name in ("norm", "epsilon", "eight_bit") if name in frame]].to_dict("records")
+    return [
+        ThreatKey(
+            text(row["norm"]),
+            None if is_missing(row["epsilon"]) else round(float(row["epsilon"]), 9),
+            bool(row.get("eight_bit", False)),
+        )
+        for row in rows
+    ]
 
 
 def _clean(rows: pd.DataFrame) -> Estimate | None:
@@ -144,7 +158,7 @@ def _clean(rows: pd.DataFrame) -> Estimate | None:
     widest = rows[rows["n"] == rows["n"].max()]
     n, value = int(widest["n"].iloc[0]), float(widest["clean_accuracy"].mean())
     drawn = widest["draws"].max() > 1
-    majority = float(widest["clean_majority_accuracy"].mean()) if drawn else None
+    majority = BY_NAME["clean_majority_accuracy"].words(widest.iloc[0]) if drawn else None
     return Estimate(value, *wilson(value * n, n), n, text(widest["draws"].max()), majority=majority)
 
 
@@ -154,7 +168,7 @@ def _worst(summary: pd.DataFrame, threat: ThreatKey, defense: str) -> Estimate |
     if worst.empty:
         return None
     lowest = worst.iloc[int(worst["robust_accuracy"].argmin())]
-    single = rows[rows["attack"] != WORST_CASE]
+    single = rows[(rows["attack"] != WORST_CASE) & (rows["excluded"] == 0)]  # others are about fewer samples
     strongest = None
     if not single.empty:
         best = single.iloc[int(single["robust_accuracy"].argmin())]
@@ -167,10 +181,12 @@ def _worst(summary: pd.DataFrame, threat: ThreatKey, defense: str) -> Estimate |
         int(lowest["n"]),
         text(lowest["draws"]),
         strongest,
-        majority=float(lowest["majority_accuracy"]) if drawn else None,
+        majority=BY_NAME["majority_accuracy"].words(lowest) if drawn else None,
         any_draw=float(lowest["any_draw_accuracy"]) if drawn else None,
         claimed=None if is_missing(lowest["claimed_robust_accuracy"]) else float(lowest["claimed_robust_accuracy"]),
         undecided=0 if is_missing(lowest["undecided"]) else int(lowest["undecided"]),
+        excluded=int(lowest["excluded"]),
+        lost_to_eight_bit=None if is_missing(lowest["lost_to_eight_bit"]) else int(lowest["lost_to_eight_bit"]),
         warnings=_warnings(rows),
     )
 

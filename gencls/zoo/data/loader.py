@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from gencls.core.errors import GenclsError
+from gencls.core.settings import checked
 from gencls.zoo.data.celeba_10k_gender import CELEBA_10K_GENDER_SPLITS, open_celeba_10k_gender
 from gencls.zoo.data.celeba_100_identities import CELEBA_100_IDENTITIES_SPLITS, open_celeba_100_identities
 from gencls.zoo.data.celeba_hq_gender import CELEBA_HQ_GENDER_SPLITS, open_celeba_hq_gender
@@ -60,6 +61,7 @@ def split_names(name: str) -> tuple[str, ...]:
     return _SPLITS[name]
 
 
+@checked
 def load_data(
     name: str,
     split: str,
@@ -93,7 +95,8 @@ def load_data(
         seed: Chooses the images that `limit` takes, 0 to 2**32 - 1.
         size: Scale the shorter side to so many pixels and cut out the centre square. Needed where the images of a set
             differ in size (gtsrb, stanford-cars, imagenette).
-        download: Allow torchvision to download missing files to `root`. Nothing is ever downloaded otherwise.
+        download: Allow torchvision to download missing files to `root`; refused for sets that it does not know. Nothing is
+            ever downloaded otherwise.
 
     Returns:
         Images (N, C, H, W) float32 in [0, 1] with labels (N,) int64.
@@ -129,6 +132,8 @@ def count_images(name: str, split: str, *, root: str | Path | None = None) -> in
 def _open(name: str, split: str, root: str | Path | None, *, download: bool) -> ImageSource:
     if split not in split_names(name):
         raise GenclsError(f"expected a split of {name}, one of {', '.join(split_names(name))}; got {split!r}")
+    if download and (name == "mnist-embedded" or name in _PROCEDURES):
+        raise GenclsError(f"{name}: expected no download, because gencls has no address of this set's files; see docs/data.md")
     place = _data_root(root)
     if name == "mnist-embedded":
         return open_embedded(split)

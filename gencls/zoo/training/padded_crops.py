@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
+from gencls.core.settings import check_settings
 
 __all__ = ["PaddedCrops"]
 
@@ -27,6 +28,7 @@ class PaddedCrops:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         if self.padding < 0 or not 0 <= self.flip <= 1:
             raise GenclsError(f"PaddedCrops: expected padding >= 0 and flip in [0, 1], got {self.padding} and {self.flip}")
 

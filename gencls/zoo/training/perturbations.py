@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
+from gencls.core.settings import check_settings
 from gencls.zoo.training.attack import Norm, ascend, pgd
 
 __all__ = [
@@ -64,6 +65,10 @@ class GaussianNoise:
     sigma: float
     clip: bool = True
 
+    def __post_init__(self) -> None:
+        """Check the types."""
+        check_settings(self)
+
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
         """See :class:`Perturbation`."""
         noisy = images + self.sigma * torch.randn_like(images)
@@ -111,6 +116,10 @@ class RandomViews:
     scale: float = 0.05
     light: float = 0.2
 
+    def __post_init__(self) -> None:
+        """Check the types."""
+        check_settings(self)
+
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
         """See :class:`Perturbation`."""
         angle, size, ratio, contrast, mean, right, down = (2 * torch.rand(7, len(images), device=images.device) - 1).unbind()
@@ -151,6 +160,10 @@ class Adversarial:
     steps: int
     step_size: float
     warmup_epochs: float
+
+    def __post_init__(self) -> None:
+        """Check the types."""
+        check_settings(self)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
         """See :class:`Perturbation`."""
@@ -196,6 +209,7 @@ class KLAdversarial:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         if min(self.epsilon, self.step_size) <= 0 or self.steps < 1 or self.start_std <= 0:
             raise GenclsError(
                 f"KLAdversarial: expected epsilon, step_size and start_std > 0 and steps >= 1, got {self.epsilon}, "
@@ -236,6 +250,7 @@ class FastGradient:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         if not self.epsilons or min(self.epsilons) <= 0:
             raise GenclsError(f"FastGradient: expected at least one epsilon, all > 0, got {self.epsilons}")
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
+from gencls.core.settings import check_settings
 
 __all__ = ["FLIPS", "PhotoViews"]
 
@@ -42,6 +43,7 @@ class PhotoViews:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_settings(self)
         shares = self.flip, self.brightness, self.contrast, self.equalize, self.gray
         if min(shares) < 0 or max(shares) > 1 or not 0 < self.area <= 1:
             raise GenclsError(f"PhotoViews: expected area in (0, 1] and the others in [0, 1], got {self}")

@@ -102,7 +102,8 @@ class AutoencoderPreset(TablePreset):
     discriminator_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the shares."""
+        """Check the values."""
+        super().__post_init__()
         shares = self.classifier_share, self.generative_share
         if min(shares) < 0 or sum(shares) > 1 or self.classifier_share == 1:
             raise GenclsError(

@@ -17,6 +17,7 @@ from torch import nn
 from gencls.core.errors import GenclsError
 from gencls.core.generators import seeded
 from gencls.core.memory import store_channels_last
+from gencls.core.settings import checked
 from gencls.zoo.checkpoints import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders
@@ -60,6 +61,7 @@ SPLITS = {
 _RESEARCH_ONLY = ("celeba", "stanford-cars")  # beginnings of names of data sets
 
 
+@checked
 def train(
     name: str | Preset,
     *,

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from gencls.core.errors import GenclsError
+from gencls.core.settings import check_settings
 from gencls.zoo.training.perturbations import Perturbation
 
 __all__ = ["NetworkPreset", "Preset"]
@@ -30,6 +32,13 @@ class Preset(ABC):
     epochs: int
     batch_size: int
     learning_rate: float
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_settings(self)
+        if self.batch_size < 1 or self.learning_rate <= 0:
+            got = f"{self.batch_size} and {self.learning_rate}"
+            raise GenclsError(f"{self.name}: expected batch_size >= 1 and learning_rate > 0, got {got}")
 
     @property
     @abstractmethod

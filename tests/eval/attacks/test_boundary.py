@@ -120,12 +120,9 @@ def test_a_stochastic_decision_is_a_vote():
     assert L2.distance(images, found).median() < 0.5  # the starts are 3 away, the boundary of the mean scores 0.04
 
 
-def test_the_repr_names_the_content_of_the_starts():
-    pools = torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 1e-4), None
-    texts = [repr(Boundary(L2, starts=pool)) for pool in pools]
-    assert texts[0] == texts[1]
-    assert len(set(texts)) == 3
-    assert repr(Boundary(L2, queries=5)) != repr(Boundary(L2))
+def test_the_repr_counts_the_starts():
+    assert "starts=2 images" in repr(Boundary(L2, starts=torch.zeros(2, 1, 2, 2)))
+    assert "queries=5, starts=None" in repr(Boundary(L2, queries=5))
 
 
 @pytest.mark.parametrize("settings", [{"queries": 0}, {"tries": 0}, {"converged": 0.0}, {"source_step": 1e-9}])

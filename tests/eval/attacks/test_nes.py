@@ -42,7 +42,13 @@ def test_the_estimate_is_unbiased_also_at_the_borders():
     images = torch.full((1, 1, 4, 4), 0.5)
     images[..., 0, :], images[..., 1, :], images[..., 2, :] = 0.0, 1.0, 0.005  # the last at half a deviation
     found = estimate_gradient(
-        model, images, torch.zeros(1, dtype=torch.long), lambda s, y: s[:, 1], samples=20_000, sigma=0.01, max_rows=5000
+        model,
+        images,
+        torch.zeros(1, dtype=torch.long),
+        lambda s, y: s.mean(dim=1)[:, 1],
+        samples=20_000,
+        sigma=0.01,
+        max_rows=5000,
     )
     error = (found.flatten() - weight[1]).abs()
     assert error.max() < 2 * 4.5 * weight[1].norm() / 20_000**0.5  # twice for the division by a probability of 1/2

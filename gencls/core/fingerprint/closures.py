@@ -1,0 +1,146 @@
+"""Definitions with all that they name, over and over, from file to file. Nothing is imported and nothing runs."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from gencls.core.fingerprint.origins import PACKAGE, file_of, origin_of_module
+from gencls.core.fingerprint.sources import WHOLE, Imported, Source, parsed, references
+
+__all__ = ["Closure", "behind", "closure"]
+
+_AT_IMPORT = {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in PACKAGE.rglob("*.py")}
+"""When each of our files was written, as this process began: what it runs is not what somebody wrote into them later."""
+
+
+class _Module(NamedTuple):
+    """One file of ours or of the user."""
+
+    name: str
+    path: Path
+    ours: bool
+    source: Source | None
+    """None if it is not written in Python."""
+
+
+def _module(name: str) -> _Module | None:
+    """A module of ours or of the user; None for one of a library, or if there is none."""
+    path = file_of(name)
+    if path is None or origin_of_module(name) == "library" or not os.path.isfile(path):
+        return None
+    status = os.stat(path)
+    return _read(name, path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _read(name: str, path: str, written: int, size: int) -> _Module:
+    """Read a file again if it has been written again."""
+    file = Path(path)
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    source = parsed(file.read_text("utf-8", "replace"), package) if file.suffix == ".py" else None
+    return _Module(name, file, name.partition(".")[0] == PACKAGE.name, source)
+
+
+def _says(module: _Module, name: str) -> str:
+    """What a definition says. Of what is not written in Python every byte of the file counts."""
+    if module.source is None:
+        return f"{module.path.name} {hashlib.sha256(module.path.read_bytes()).hexdigest()}"
+    status = module.path.stat()
+    before = _AT_IMPORT.get(os.path.realpath(module.path))
+    changed = before is not None and before != (status.st_mtime_ns, status.st_size)
+    return f"{name} {module.source.says(name)}" + (f" as it was at {before}" if changed else "")
+
+
+class Closure(NamedTuple):
+    """What definitions come to, with all that they name, and what these name, and so on.
+
+    Attributes:
+        ours: names and digests of definitions of this package.
+        user: those of the user's.
+        libraries: top-level packages of libraries.
+    """
+
+    ours: list[str]
+    user: list[str]
+    libraries: set[str]
+
+
+def closure(roots: Iterable[tuple[str, str]]) -> Closure:
+    """Follow definitions to all that they name; of a library only its name counts.
+
+    Args:
+        roots: modules and names in them; a name that is not there stands for the whole module.
+    """
+    result = Closure([], [], set())
+    todo = [target for module, name in roots for target in list(_resolved(module, name, [])) or [(module, WHOLE)]]
+    seen: set[tuple[str, str]] = set()
+    while todo:
+        where, name = todo.pop()
+        module = _module(where)
+        if module is None:
+            if origin_of_module(where) == "library":
+                result.libraries.add(where.partition(".")[0])
+            continue
+        if module.source is None or name not in module.source.bindings:
+            name = WHOLE
+        if (where, name) in seen:
+            continue
+        seen.add((where, name))
+        (result.ours if module.ours else result.user).append(_says(module, name))
+        if module.source is not None:
+            todo += _named_by(where, module.source, name)
+    return Closure(sorted(result.ours), sorted(result.user), result.libraries)
+
+
+@lru_cache(maxsize=8192)
+def _named_by(module: str, source: Source, name: str) -> list[tuple[str, str]]:
+    """Where the definitions lie that a definition refers to."""
+    found = references(source.statements(name), source.package)
+    targets: list[tuple[str, str]] = []
+    for first, *rest in found.chains:
+        if first in found.imports:
+            targets += behind(found.imports[first], rest)
+        elif first in source.bindings or first in source.imports or source.stars:
+            targets += _resolved(module, first, rest)
+    return targets
+
+
+def _resolved(where: str, name: str, rest: list[str], trail: frozenset[Imported] = frozenset()) -> Iterator[tuple[str, str]]:
+    """The definition of a name in a module, through imports; nothing for a built-in or local name."""
+    module = _module(where)
+    if module is None or module.source is None:
+        yield where, name
+        return
+    if name in module.source.imports:
+        yield from behind(module.source.imports[name], rest, trail)
+    if name in module.source.bindings:
+        yield where, name
+    elif name not in module.source.imports:
+        for star in module.source.stars:
+            imported = Imported(star, name)
+            if _module(star) is not None and imported not in trail:  # not a library's: any name could come from there
+                yield from _resolved(star, name, rest, trail | {imported})
+
+
+def behind(imported: Imported, rest: list[str], trail: frozenset[Imported] = frozenset()) -> Iterator[tuple[str, str]]:
+    """What an import, and attributes taken of it, lead to."""
+    where, name = imported
+    if imported in trail:
+        return
+    if name is None:
+        if not rest:
+            yield where, WHOLE
+            return
+        name, *rest = rest
+    module = _module(where)
+    source = None if module is None else module.source
+    known = source is not None and (name in source.bindings or name in source.imports)
+    if source is not None and known and source.imports.get(name) != imported:
+        yield from _resolved(where, name, rest, trail | {imported})
+    elif origin_of_module(where) != "library" and file_of(f"{where}.{name}") is not None:
+        yield from behind(Imported(f"{where}.{name}", None), rest, trail | {imported})
+    else:
+        yield from _resolved(where, name, rest, trail | {imported})

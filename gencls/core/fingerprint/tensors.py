@@ -1,0 +1,172 @@
+"""What tensors and modules consist of. Where they lie, and whether gradients are asked for, does not count."""
+
+import io
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as modules
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
+
+from gencls.core.fingerprint.parts import Held, Parts, attributes, parts
+
+_NO_ATTRIBUTES = ("_is_buffer", "persistent")
+"""By which a module knows a tensor that it is to register; lost when it is moved."""
+
+_MADE_OF = ("_modules", "_parameters", "_buffers")
+
+_HOOKS = {
+    "_forward_pre_hooks": ("_forward_pre_hooks_with_kwargs",),
+    "_forward_hooks": ("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    "_backward_pre_hooks": (),
+    "_backward_hooks": (),
+}
+"""By numbers that count all hooks of the process, and sets of these numbers."""
+
+_NOT_IN_FORWARD = {
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+    "_non_persistent_buffers_set",
+    "_compiled_call_impl",
+}
+
+_WRAPPED = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+"""Modules of torch that are what they wrap; the rest of them is about devices and compilers."""
+
+_NORMS = ("torch.nn.utils.spectral_norm", "torch.nn.utils.weight_norm")
+
+_PROCESS = re.compile(r"[./]?___torch_mangle_\d+")
+"""In the name of a class that TorchScript has compiled more than once."""
+
+
+@parts.register
+def _tensor(tensor: Tensor) -> Parts:
+    with torch._C.DisableTorchFunctionSubclass():
+        extra = {name: held for name, held in vars(tensor).items() if name not in _NO_ATTRIBUTES}
+        shape = () if is_lazy(tensor) or tensor.is_nested else tuple(tensor.shape)
+        hooks = tuple((tensor._backward_hooks or {}).values())
+        head = [("", type(tensor)), ("", str(tensor.dtype)), ("", shape), ("._backward_hooks", hooks)]
+        return "tensor", [*head, *attributes(tensor, extra), *_contents(tensor)]
+
+
+def _contents(tensor: Tensor) -> Held:
+    """The numbers of a tensor of any kind, in the order of its entries."""
+    if is_lazy(tensor):
+        return [("", "not initialized")]
+    if hasattr(tensor, "__tensor_flatten__"):  # a subclass that holds others
+        names, context = tensor.__tensor_flatten__()
+        return [("", context), *((f".{name}", getattr(tensor, name)) for name in names)]
+    if tensor.is_meta:
+        return [("", "meta")]
+    tensor = tensor.detach()
+    if tensor.is_nested:
+        return [("", part) for part in tensor.unbind()]
+    if tensor.is_quantized:
+        return [("", _bytes(tensor.int_repr())), *_scales(tensor)]
+    if tensor.layout == torch.sparse_coo:
+        tensor = tensor.coalesce()
+        return [("", _bytes(tensor.indices())), ("", _bytes(tensor.values()))]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [("", _bytes(part)) for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values())]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [("", _bytes(part)) for part in (tensor.ccol_indices(), tensor.row_indices(), tensor.values())]
+    return [("", _bytes(tensor if tensor.layout == torch.strided else tensor.to_dense()))]
+
+
+def _scales(tensor: Tensor) -> Held:
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return [("", (str(tensor.qscheme()), tensor.q_scale(), tensor.q_zero_point()))]
+    scales = _bytes(tensor.q_per_channel_scales()), _bytes(tensor.q_per_channel_zero_points())
+    return [("", (str(tensor.qscheme()), tensor.q_per_channel_axis(), *scales))]
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    dense = tensor.cpu().resolve_conj().resolve_neg().contiguous()
+    array: Any = dense.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
+
+
+@parts.register
+def _module(module: nn.Module) -> Parts:
+    inner = _WRAPPED.get(type(module).__name__) if type(module).__module__.startswith("torch.") else None
+    if inner is not None:
+        return "wrapped", [("", type(module)), (f".{inner}", getattr(module, inner))]
+    state: dict[str, Any] = module.__getstate__() if _has_state(module) else vars(module)
+    return "module", [("", type(module)), *_content(module, state)]
+
+
+def _has_state(module: nn.Module) -> bool:
+    """Whether a class says what a copy of its modules has: caches need not be in it."""
+    return type(module).__getstate__ is not object.__getstate__ and not is_parametrized(module)
+
+
+def _content(module: nn.Module, state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    apart = {*_MADE_OF, *_HOOKS, *_NOT_IN_FORWARD, *(flag for flags in _HOOKS.values() for flag in flags)}
+    for hook in state.get("_forward_pre_hooks", {}).values():
+        if type(hook).__module__ in _NORMS:  # they make a weight anew before each forward
+            apart.add(hook.name)
+    if type(module).__module__ == "torch.fx.graph_module":
+        apart.add("_graph")  # its code says the same
+    yield from attributes(module, {name: value for name, value in state.items() if name not in apart})
+    for group in _MADE_OF:
+        yield "", group
+        for name, value in state.get(group, {}).items():
+            yield "", name
+            yield f".{name}", value
+    for group, flags in _HOOKS.items():
+        for number, hook in state.get(group, {}).items():
+            yield "", group
+            yield "", tuple(number in state.get(flag, ()) for flag in flags)
+            yield f".{group}", hook
+
+
+def global_hooks() -> list[Any]:
+    """The hooks that torch calls around every module."""
+    return [hook for group in _HOOKS for hook in getattr(modules, f"_global{group}").values()]
+
+
+@parts.register(torch.jit.ScriptModule)
+@parts.register(torch.jit.ScriptFunction)
+def _script(compiled: Any) -> Parts:
+    """As torch saves it: code and tensors, without positions in source files and numbers that count in a process."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(compiled, file)
+    held = []
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            inside, content = name.partition("/")[2], archive.read(name)
+            if inside.startswith("data/"):
+                held.append((inside, content))
+            elif inside.endswith((".py", ".pkl")):
+                text = _scripted(content) if inside.endswith(".py") else _pickled(content)
+                held.append((_PROCESS.sub("", inside), _PROCESS.sub("", text).encode()))
+    return "script", [("", entry) for entry in sorted(held)]
+
+
+def _scripted(content: bytes) -> str:
+    """Code, whose constants come in an order that is left to chance."""
+    lines = content.decode().splitlines()
+    constants = sorted(line for line in lines if " : Final[" in line)
+    return "\n".join([*constants, *(line for line in lines if " : Final[" not in line)])
+
+
+def _pickled(content: bytes) -> str:
+    """What a pickle says, which is not run; where a tensor lies is left out."""
+    words: list[str] = []
+    memory: dict[object, str] = {}
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in ("BINPUT", "LONG_BINPUT"):  # whether equal strings are one is left to chance
+            memory[argument] = words[-1]
+        else:
+            words.append(memory.get(argument, "") if operation.name.endswith("BINGET") else f"{operation.name} {argument}")
+    return "\n".join(word for word in words if not re.search(r"UNICODE (cpu|cuda.*)$", word))

@@ -1,0 +1,172 @@
+"""One walk over everything that a value holds, feeding a hash.
+
+Every object gets a number when it is first met, and is known by it from then on: a layer that is used twice differs from two
+equal layers, and what holds itself comes to an end. What an object consists of is hashed when its turn comes.
+"""
+
+import hashlib
+import inspect
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+
+from gencls.core.errors import GenclsError
+from gencls.core.fingerprint.closures import closure
+from gencls.core.fingerprint.origins import version
+from gencls.core.fingerprint.parts import Defined, Library, Unordered, parts_of
+from gencls.core.fingerprint.tensors import global_hooks
+
+__all__ = ["Key", "key_of"]
+
+_ATOMS: dict[type, Callable[[Any], str | bytes]] = {
+    type(None): str,
+    bool: str,
+    int: hex,
+    float: lambda value: struct.pack("<d", value),
+    complex: lambda value: struct.pack("<dd", value.real, value.imag),
+    str: lambda value: value.encode("utf-8", "surrogatepass"),
+    bytes: bytes,
+    memoryview: bytes,
+    type(...): str,
+    type(NotImplemented): str,
+}
+
+_BY_VALUE = (tuple, frozenset, range, slice, Enum, numpy.generic, PurePath, torch.dtype, Library, Defined)
+"""What cannot change is what it holds: whether two names have the same one makes no difference."""
+
+_HELP = (
+    "a key of its own: set fingerprint_key on it, or on a module that holds it, to a string (or to a method that returns one) "
+    "that changes whenever its output may change"
+)
+
+
+class Key(NamedTuple):
+    """What a result belongs to.
+
+    Attributes:
+        content: of values, settings, structure, and source code of the user.
+        whole: of the same with the code of this package that is involved and the versions of libraries.
+    """
+
+    content: str
+    whole: str
+
+
+def key_of(value: object, name: str) -> Key:
+    """The keys of a value of any kind, see :func:`gencls.core.fingerprint`.
+
+    Args:
+        value: a module, an attack, a function, or a tuple of such.
+        name: of the value, for messages.
+
+    Raises:
+        GenclsError: for something in it that cannot be seen into.
+    """
+    walk = _Walk()
+    try:
+        walk.take(value, name)
+        walk.take(global_hooks(), "a global hook of torch")
+    except RecursionError:
+        raise GenclsError(f"{name}: expected tuples that are not nested that deep; give it {_HELP}") from None
+    code = closure(sorted(walk.sources))
+    for line in code.user:
+        walk.feed(line.encode())
+    content = walk.digest.hexdigest()[:24]
+    libraries = sorted(f"{library} {version(library)}" for library in walk.libraries | code.libraries)
+    whole = "\n".join([content, *code.ours, *libraries])
+    return Key(content, hashlib.sha256(whole.encode()).hexdigest()[:24])
+
+
+class _Walk:
+    """One walk; sets that it is within are told apart from their elements by ``within``."""
+
+    def __init__(self, within: frozenset[int] = frozenset()) -> None:
+        self.digest = hashlib.sha256()
+        self.sources: set[tuple[str, str]] = set()
+        self.libraries: set[str] = set()
+        self._within = within
+        self._numbers: dict[int, int] = {}
+        self._queue: deque[tuple[Any, str]] = deque()
+        self._alive: list[object] = []  # or a number could come to belong to another object
+
+    def take(self, value: object, path: str) -> None:
+        """Feed a value and all that it holds."""
+        self._put(value, path)
+        while self._queue:
+            self._open(*self._queue.popleft())
+
+    def feed(self, content: str | bytes) -> None:
+        """Feed one word, so that it cannot run into the next."""
+        data = content.encode() if isinstance(content, str) else content
+        self.digest.update(b"%d:" % len(data))
+        self.digest.update(data)
+
+    def _put(self, value: Any, path: str) -> None:
+        """Feed what stands for a value here: itself if it is small, or its number."""
+        kind = type(value)
+        if kind in _ATOMS:
+            self.feed(kind.__name__)
+            self.feed(value if kind is memoryview else _ATOMS[kind](value))
+        elif isinstance(value, Unordered):
+            for element in self._sorted(value, path):
+                self._put(element, path)
+        elif isinstance(value, _BY_VALUE):
+            self._open(value, path)
+        else:
+            if id(value) not in self._numbers:
+                self._numbers[id(value)] = len(self._numbers)
+                self._alive.append(value)
+                self._queue.append((value, path))
+            self.feed(f"number {self._numbers[id(value)]}")
+
+    def _open(self, value: Any, path: str) -> None:
+        """Feed what a value consists of."""
+        if isinstance(value, Library):
+            self.libraries.add(value.name.partition(".")[0])
+        if isinstance(value, Defined):
+            self.sources.add((value.module, value.name))
+        own = None if isinstance(value, type) else _own_key(value, path)
+        if own is not None:
+            self.feed("fingerprint_key")
+            self.feed(own)
+            return
+        try:
+            kind, held = parts_of(value)
+            children = list(held)
+        except Exception as error:  # pickling, or a class of the user's
+            raise GenclsError(
+                f"{path}: expected something that a key can see into, got a {type(value).__name__} ({error}); give it {_HELP}"
+            ) from error
+        self.feed(kind)
+        for label, child in children:
+            self._put(child, path + label)
+        self.digest.update(b";")
+
+    def _sorted(self, unordered: Unordered, path: str) -> Iterable[object]:
+        """The elements in an order that is the same in every process."""
+        if id(unordered.of) in self._within:
+            return ()
+
+        def digest(element: object) -> bytes:
+            walk = _Walk(self._within | {id(unordered.of)})
+            walk.take(element, path)
+            return walk.digest.digest()
+
+        return sorted(unordered.of, key=digest)
+
+
+def _own_key(value: Any, path: str) -> str | None:
+    """The key that a value gives itself."""
+    if inspect.getattr_static(value, "fingerprint_key", None) is None:
+        return None
+    own = value.fingerprint_key
+    own = own() if callable(own) else own
+    if not isinstance(own, str):
+        raise GenclsError(f"{path}.fingerprint_key: expected a string, or a method that returns one, got {type(own).__name__}")
+    return own

@@ -1,0 +1,174 @@
+"""The types of settings: NaN, booleans and words that pass for numbers would change results without a sound.
+
+One check for all of them, which reads the annotations: :func:`check_settings` for dataclasses, :func:`checked` for constructors
+and functions. Ranges are their owner's business: a number that has passed here is finite, so comparing it means something.
+"""
+
+import functools
+import inspect
+import math
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from torch import Tensor
+
+from gencls.core.errors import GenclsError
+
+__all__ = ["check_settings", "checked"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PLAIN = {bool: "True or False", int: "an int", float: "a finite number", str: "a string", NoneType: "None"}
+"""The types that are checked strictly, and what a message calls them."""
+
+
+def check_settings(owner: Any) -> None:
+    """Check the fields of a dataclass against their annotations; stands first in ``__post_init__``.
+
+    ``int`` takes no bool and no float, ``float`` any real number that is finite. Numbers of numpy become Python's own, an int
+    that stands for a float becomes a float and a list that stands for a tuple a tuple, so that equal settings have one ``repr``
+    and one key.
+
+    Args:
+        owner: the instance; may be frozen.
+
+    Raises:
+        GenclsError: naming the class, the field, what was expected and what came.
+    """
+    made: Any = type(owner)
+    hints = _hints(made)
+    for item in fields(owner):
+        if item.init:
+            value = _fitted(made.__name__, item.name, getattr(owner, item.name), hints[item.name])
+            object.__setattr__(owner, item.name, value)
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: check the arguments of a function or constructor against their annotations, as :func:`check_settings` does.
+
+    The message names the function, the method, or the class that is made. Signature and docstring stay visible.
+
+    Raises:
+        GenclsError: when the function is called with another kind of setting than it expects.
+    """
+    signature = inspect.signature(function)
+    single = {name for name, one in signature.parameters.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound, hints = signature.bind(*args, **kwargs), _hints(function)
+        owner = function.__name__
+        if next(iter(signature.parameters)) == "self":
+            owner = type(args[0]).__name__ + (f".{owner}" if owner != "__init__" else "")
+        for name, value in bound.arguments.items():
+            if name in single and name in hints:
+                bound.arguments[name] = _fitted(owner, name, value, hints[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return wrapper
+
+
+@functools.cache
+def _hints(annotated: Any) -> Mapping[str, Any]:
+    if isinstance(annotated, type):
+        return get_type_hints(annotated)
+    arguments = {name: hint for name, hint in annotated.__annotations__.items() if name != "return"}
+    return get_type_hints(SimpleNamespace(__annotations__=arguments), annotated.__globals__)
+
+
+class _UnfitError(Exception):
+    """The value is not what the annotation says."""
+
+
+def _fitted(owner: str, name: str, value: Any, hint: Any) -> Any:
+    try:
+        return _fit(value, hint)
+    except _UnfitError:
+        shown = _plain(value) or isinstance(value, (list, tuple))
+        got = f"{reprlib.repr(value)} ({type(value).__name__})" if shown else type(value).__name__
+        raise GenclsError(f"{owner}: expected {name} to be {_name(hint)}, got {got}") from None
+
+
+def _fit(value: Any, hint: Any) -> Any:
+    """The value in the form of the type.
+
+    An object is trusted to behave like the class in whose place it is given (a compiled module, a user's own distance), unless
+    it is a plain number, word or None.
+    """
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    exact = kind is Tensor or is_dataclass(kind)
+    if kind in _PLAIN:
+        return _fit_plain(value, kind)
+    if kind in (Union, UnionType):
+        return _first_that_fits(value, arguments)
+    if kind in (tuple, Sequence):
+        return _fit_items(value, kind, arguments)
+    if kind is Literal:
+        fits = any(type(value) is type(choice) and value == choice for choice in arguments)
+    elif kind is Callable:
+        fits = callable(value)
+    elif exact:
+        fits = isinstance(value, kind)
+    else:
+        fits = kind in (Any, object) or not _plain(value)
+    return value if fits else _refuse()
+
+
+def _fit_plain(value: Any, kind: type) -> Any:
+    number = not isinstance(value, bool)
+    if kind is int and number and isinstance(value, Integral):
+        return int(value)
+    if kind is float and number and isinstance(value, Real) and math.isfinite(value):
+        return float(value)
+    return value if kind in (bool, str, NoneType) and isinstance(value, kind) else _refuse()
+
+
+def _first_that_fits(value: Any, hints: Iterable[Any]) -> Any:
+    for hint in hints:
+        try:
+            return _fit(value, hint)
+        except _UnfitError:
+            continue
+    return _refuse()
+
+
+def _fit_items(value: Any, kind: type, arguments: tuple[Any, ...]) -> Any:
+    items = value.tolist() if hasattr(value, "tolist") else value  # of numpy or torch
+    if _plain(items) or isinstance(items, Mapping) or not (isinstance(items, Iterable) and isinstance(items, Sized)):
+        _refuse()
+    items = tuple(items)
+    of = arguments if kind is tuple and arguments[-1] is not Ellipsis else arguments[:1] * len(items)
+    if len(items) != len(of):
+        _refuse()
+    fitted = tuple(map(_fit, items, of))
+    same = isinstance(value, kind) and all(new is old for new, old in zip(fitted, items, strict=True))
+    return value if same else fitted
+
+
+def _refuse() -> NoReturn:
+    raise _UnfitError
+
+
+def _plain(value: object) -> bool:
+    return value is None or isinstance(value, (bool, Real, str))
+
+
+def _name(hint: Any) -> str:
+    """What a message calls the type."""
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if kind in (Union, UnionType):
+        return " or ".join(map(_name, arguments))
+    if kind is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if kind is tuple and arguments[-1] is not Ellipsis:
+        return f"a sequence ({', '.join(map(_name, arguments))})"
+    if kind in (tuple, Sequence):
+        return f"a sequence, each item {_name(arguments[0])}"
+    return "a function" if kind is Callable else f"a {getattr(kind, '__name__', kind)}"

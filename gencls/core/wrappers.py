@@ -1,0 +1,201 @@
+"""Defenses inside other modules: what a module declares, also where a wrapper stands around the part that declares it.
+
+A wrapper that hides the gradient modes of a defense weakens every attack on it: a quantised image has no exact gradient, and
+an attack that sees no other one reports robustness. So modes are asked for here only. They are passed on where the wrapper
+provably hands its input and output through, and refused where it might do anything.
+"""
+
+import dis
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from inspect import isabstract
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from gencls.core.errors import GenclsError
+
+__all__ = ["chained", "declared", "surrogates_of"]
+
+_COMPUTE = ("forward", "infer", "log_joint")
+"""Methods that scores are made by."""
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@runtime_checkable
+class _Declares(Protocol):
+    """A defense, a transform, or what stands for one: its gradient modes by name."""
+
+    def surrogates(self) -> Mapping[str, nn.Module]: ...
+
+
+def surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
+    """The gradient modes of any module: name -> what an attacker differentiates in its place; the first is the default.
+
+    A defense declares them in ``surrogates()``. ``torch.compile``, ``DataParallel`` and ``Sequential`` have those of what is
+    inside. Any other module has its exact gradient.
+
+    Raises:
+        GenclsError: for a module around a defense (an attribute, an item of a list, a variable of a function) whose modes it
+            would hide: a foreign module, or a defense whose class computes scores but inherits ``surrogates()``.
+    """
+    inside = _inside(module)
+    if inside is not None:
+        return {name: module if found is inside else found for name, found in surrogates_of(inside).items()}
+    if type(module) is nn.Sequential and len(module) and _untouched(module):
+        return chained(list(module), module)
+    if isinstance(module, _Declares):
+        modes = module.surrogates()
+        if _inherited(module):
+            # What contains the module itself contains all that the class computes.
+            own = set(modes) if all(any(part is module for part in found.modules()) for found in modes.values()) else set()
+            _check_nothing_lost(module, own)
+        return modes
+    _check_nothing_lost(module, set())
+    return {"exact": module}
+
+
+def declared(module: nn.Module, flag: str) -> bool:
+    """Whether a module declares something of itself, such as ``stochastic``.
+
+    Where it says nothing, because it is foreign or has the value by inheritance from the contract, a defense inside it counts.
+
+    Args:
+        module: what is asked.
+        flag: name of the attribute.
+    """
+    own = getattr(module, flag, None)
+    kinds = [kind for kind in type(module).__mro__ if flag in vars(kind)]
+    says = own is not None and (own or flag in vars(module) or not any(map(isabstract, kinds[:1])))
+    return bool(own) if says else any(declared(part, flag) for _, part in _held(module))
+
+
+def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module]:
+    """The gradient modes of modules one behind the other: every mode of each with every mode of the others.
+
+    The name is that of the part that is not exact, or ``front+back`` where a name alone would not do.
+
+    Args:
+        parts: in the order in which images pass them, at least one.
+        whole: the module that stands for the chain where no part is replaced.
+    """
+    modes: dict[str, tuple[nn.Module, ...]] = {"exact": ()}
+    for part in parts:
+        longer: dict[str, tuple[nn.Module, ...]] = {}
+        for front_name, front in modes.items():
+            for back_name, back in surrogates_of(part).items():
+                inexact = [name for name in (front_name, back_name) if name != "exact"] or ["exact"]
+                name = inexact[0] if len(inexact) == 1 and inexact[0] not in longer else f"{front_name}+{back_name}"
+                longer[name] = (*front, back)
+        modes = longer
+    return {name: whole if _same(chain, parts) else _in_a_row(chain) for name, chain in modes.items()}
+
+
+def _same(chain: Sequence[nn.Module], parts: Sequence[nn.Module]) -> bool:
+    return all(one is other for one, other in zip(chain, parts, strict=True))
+
+
+def _in_a_row(chain: Sequence[nn.Module]) -> nn.Module:
+    return chain[0] if len(chain) == 1 else nn.Sequential(*chain)
+
+
+def _inside(module: nn.Module) -> nn.Module | None:
+    """What a module of torch hands everything through to; None for any other module."""
+    compiled = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)  # its import takes seconds
+    name = ""
+    if compiled is not None and type(module) is compiled:
+        name = "_orig_mod"
+    elif type(module) in (nn.DataParallel, nn.parallel.DistributedDataParallel) and _untouched(module):
+        name = "module"
+    inside: nn.Module | None = getattr(module, name) if name else None
+    return inside
+
+
+def _untouched(module: nn.Module) -> bool:
+    """Whether a module does what its class does: no hooks, and no other ``forward`` put into the instance."""
+    return "forward" not in vars(module) and not any(vars(module).get(hooks) for hooks in _HOOKS)
+
+
+def _inherited(module: nn.Module) -> bool:
+    """Whether what computes the scores is younger than ``surrogates()``, which thus cannot know it."""
+    ages = [vars(module), *(vars(kind) for kind in type(module).__mro__)]  # from the instance up to ``object``
+
+    def age(name: str) -> int:
+        return next((i for i, names in enumerate(ages) if name in names), len(ages))
+
+    return min(map(age, _COMPUTE)) < age("surrogates")
+
+
+def _check_nothing_lost(module: nn.Module, own: set[str]) -> None:
+    """Refuse a module with a part whose gradient modes are neither the module's own nor reached by an exact gradient."""
+    for path, part in _held(module):
+        lost = [name for name in surrogates_of(part) if name != "exact" and name not in own]
+        if lost:
+            name = type(module).__name__
+            raise GenclsError(
+                f"{name}: expected a module that hides no gradient mode of a defense inside it, got {type(part).__name__} "
+                f"(at {path}) with {', '.join(lost)}, which no attack would see; evaluate the {type(part).__name__} itself, or "
+                f"declare in surrogates() of a Defense of your own how {name} is differentiated"
+            )
+
+
+def _held(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All that declares gradient modes and that a module can reach, with the way to it; not what lies behind those."""
+    seen, waiting = {id(module)}, [("", module)]
+    while waiting:
+        path, item = waiting.pop()
+        for name, part in _parts(item):
+            if id(part) in seen:
+                continue
+            seen.add(id(part))
+            where = path if name in ("_modules", "") else f"{path}.{name}".lstrip(".")
+            if isinstance(part, nn.Module) and isinstance(part, _Declares):
+                yield where, part
+            else:
+                waiting.append((where, part))
+
+
+def _parts(item: Any) -> Iterator[tuple[str, Any]]:
+    """What an object holds, by name: items, attributes, variables of a function."""
+    if item is None or isinstance(item, (str, bytes, int, float, complex, Tensor, type, ModuleType)):
+        return
+    if isinstance(item, Mapping):
+        yield from ((str(key), value) for key, value in item.items())
+    elif isinstance(item, (list, tuple, set, frozenset)):
+        yield from ((str(i), value) for i, value in enumerate(item))
+    elif isinstance(item, partial):
+        yield from (("func", item.func), ("args", item.args), ("keywords", item.keywords))
+    elif isinstance(item, MethodType):
+        yield from (("", item.__self__), ("", item.__func__))
+    elif isinstance(item, FunctionType):
+        yield from _variables(item)
+    else:
+        yield from vars(item).items() if hasattr(item, "__dict__") else ()
+        if isinstance(item, nn.Module):
+            kinds = [kind for kind in type(item).__mro__ if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
+            yield from ((name, value) for kind in kinds for name, value in vars(kind).items() if not name.startswith("__"))
+
+
+def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """What a function closes over, its defaults, and the modules that it names although they are global."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+    yield "defaults", (function.__defaults__, function.__kwdefaults__)
+    for name in _global_names(function.__code__):
+        value = function.__globals__.get(name)
+        if isinstance(value, nn.Module):
+            yield name, value
+
+
+@lru_cache(maxsize=4096)
+def _global_names(code: CodeType) -> tuple[str, ...]:
+    """The global variables that a function reads, and the functions within it."""
+    own = [step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"]
+    inner = [name for part in code.co_consts if isinstance(part, CodeType) for name in _global_names(part)]
+    return tuple(dict.fromkeys([*own, *inner]))

@@ -1,0 +1,70 @@
+"""By how much scores miss an attack's goal: margins, of one draw and of the draws of a random defense."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["margin", "mean_over_draws", "mean_shortfall", "shortfall"]
+
+_SMALLEST_GAP = 1e-30
+"""Scores closer than this are equal: such a draw says nothing about the scale of the others."""
+
+_WIDEST = 2.0
+"""Times the median scale on which a draw may count. At 1 the margins of two classes, which are the scale, would all be cut."""
+
+_REST = 0.01
+"""Share of its slope that a draw keeps which is wrong by far. At 0 the gradient would vanish where an attack has succeeded."""
+
+
+def margin(scores: Tensor, labels: Tensor) -> Tensor:
+    """Score of the label minus the best other score: (N, K), (N,) -> (N,). Positive where the decision is the label."""
+    label = scores.gather(1, labels.unsqueeze(1)).squeeze(1)
+    return label - scores.scatter(1, labels.unsqueeze(1), -torch.inf).amax(dim=1)
+
+
+def shortfall(scores: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
+    """By how much scores (N, K) miss an attack's goal, (N,); negative where they reach it.
+
+    Args:
+        scores: (N, K).
+        labels: (N,), the classes to leave, or to reach where targeted.
+        targets: (N,), the one other class to raise; None takes the best.
+        targeted: what the goal is.
+    """
+    if targets is not None:
+        return (scores.gather(1, labels.unsqueeze(1)) - scores.gather(1, targets.unsqueeze(1))).squeeze(1)
+    missing = margin(scores, labels)
+    return -missing if targeted else missing
+
+
+def mean_shortfall(draws: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
+    """By how much the draws of a random defense miss an attack's goal, on average: (N, S, K), (N,) -> (N,).
+
+    A random defense decides draw by draw. The margin of its mean scores says little about how many draws are wrong: it knows
+    one best other class for all of them, and few draws with large scores decide on it. So each draw has a margin of its own. No
+    draw counts on more than twice the median scale, where the scale is the gap between the best and the mean class. A draw
+    that is wrong by more than the median gap hardly pulls any more. The result is in the unit of the scores.
+
+    Args:
+        draws: (N, S, K).
+        labels: see :func:`shortfall`.
+        targets: see :func:`shortfall`.
+        targeted: see :func:`shortfall`.
+    """
+    fixed = draws.detach()
+    gap = fixed.amax(dim=2) - fixed.mean(dim=2)
+    usual = gap.where(gap > _SMALLEST_GAP, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(1.0)
+    widest = _WIDEST * usual
+    even = draws * (widest / gap.maximum(widest)).unsqueeze(2)
+    each = draws.shape[1]
+    missing = shortfall(
+        even.flatten(0, 1),
+        labels.repeat_interleave(each),
+        targets=None if targets is None else targets.repeat_interleave(each),
+        targeted=targeted,
+    )
+    return mean_over_draws(missing.view(draws.shape[:2]), lowest=-usual)
+
+
+def mean_over_draws(missing: Tensor, lowest: Tensor) -> Tensor:
+    """The mean (N,) of what draws (N, S) miss the goal by, in which they hardly count below ``lowest`` (N, 1)."""
+    return (missing.maximum(lowest) + _REST * (missing - lowest).clamp_max(0)).mean(dim=1)
