@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, check_settings, keyed, seeded, stream_seed
+from gencls.core import GenclsError, check_images, check_labels, check_settings, keyed, seeded, stream_seed
 from gencls.core.generators import GlobalStates
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
@@ -19,14 +19,14 @@ from gencls.eval.budget import peak_memory, rows_that_fit, with_fewer_rows, work
 from gencls.eval.eight_bit import is_eight_bit
 from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
-from gencls.eval.judge import Decisions, Verdict, decide, judge, predict, received, scores_of
-from gencls.eval.probe import Probe, undeclared
+from gencls.eval.judge import Decisions, Verdict, decide, judge, predict, received
+from gencls.eval.probe import Probe, probe_defense, undeclared
 from gencls.eval.threat import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["NO_GRADIENT", "Cell", "Protocol", "check_defense", "gradient_modes", "probe_defense", "run_cell"]
+__all__ = ["NO_GRADIENT", "Cell", "Protocol", "gradient_modes", "run_cell"]
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
@@ -326,43 +326,3 @@ def _run(
         seed=protocol.seed,
         eight_bit=protocol.eight_bit,
     )
-
-
-def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
-    """Check that a defense takes such images and knows these labels.
-
-    Args:
-        defense: the module.
-        image: (1, C, H, W) in [0, 1].
-        labels: int64 (N,).
-
-    Raises:
-        GenclsError: for training mode, images of another shape, scores that are not (1, K), or labels beyond K.
-    """
-    name = type(defense).__name__
-    check_eval_mode(defense, name=name)
-    with torch.no_grad(), seeded(0):
-        scores: object = scores_of(defense, image.to(device_of(defense) or image.device, copy=True))
-    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
-    if scores.shape[1] < 2:
-        raise GenclsError(f"{name}: expected scores of at least 2 classes, got {scores.shape[1]}")
-    check_labels(labels, num_classes=scores.shape[1])
-
-
-def probe_defense(defense: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0) -> Probe:
-    """Check a defense, see :func:`check_defense`, and observe how it behaves, see :class:`~gencls.eval.probe.Probe`.
-
-    Args:
-        defense: the module.
-        images: (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
-        seed: of the random streams.
-
-    Raises:
-        GenclsError: see there.
-    """
-    images = images[:8].to(device_of(defense) or images.device)
-    check_defense(defense, images[:1], labels)
-    return Probe(defense, images, seed=seed)

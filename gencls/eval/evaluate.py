@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_images, check_labels
 from gencls.core.surrogate import Reduce
 from gencls.eval.attacks import Attack
-from gencls.eval.cell import Protocol, gradient_modes, probe_defense, run_cell
+from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
-from gencls.eval.probe import Probe
+from gencls.eval.probe import Probe, probe_defense
 from gencls.eval.records import check_names
 
 if TYPE_CHECKING:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, declared, keyed, seeded, stream_seed
+from gencls.core import GenclsError, check_eval_mode, check_labels, declared, keyed, seeded, stream_seed
 from gencls.core.generators import GlobalStates, own_seeds_end_here
 from gencls.eval.attack_model import score_gap
+from gencls.eval.fingerprint import device_of
 from gencls.eval.image_by_image import ImageByImage
+from gencls.eval.judge import scores_of
 
-__all__ = ["Behaviour", "Probe", "observe"]
+__all__ = ["Behaviour", "Probe", "check_defense", "observe", "probe_defense", "undeclared"]
 
 _HANDFUL = 3
 """Images. An odd number: a draw for the whole batch, which has a size of its own, is less often taken for one per image."""
@@ -222,3 +224,43 @@ class _Examination:
     def _restless(self) -> bool:
         """Whether the very same question has several answers after all, which the first two did not show."""
         return any(_differ(self.first, self.ask("one"), _ROUNDING) for _ in range(_TRIES))
+
+
+def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
+    """Check that a defense takes such images and knows these labels.
+
+    Args:
+        defense: the module.
+        image: (1, C, H, W) in [0, 1].
+        labels: int64 (N,).
+
+    Raises:
+        GenclsError: for training mode, images of another shape, scores that are not (1, K), or labels beyond K.
+    """
+    name = type(defense).__name__
+    check_eval_mode(defense, name=name)
+    with torch.no_grad(), seeded(0):
+        scores: object = scores_of(defense, image.to(device_of(defense) or image.device, copy=True))
+    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
+    if scores.shape[1] < 2:
+        raise GenclsError(f"{name}: expected scores of at least 2 classes, got {scores.shape[1]}")
+    check_labels(labels, num_classes=scores.shape[1])
+
+
+def probe_defense(defense: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0) -> Probe:
+    """Check a defense, see :func:`check_defense`, and observe how it behaves, see :class:`~gencls.eval.probe.Probe`.
+
+    Args:
+        defense: the module.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        seed: of the random streams.
+
+    Raises:
+        GenclsError: see there.
+    """
+    images = images[:8].to(device_of(defense) or images.device)
+    check_defense(defense, images[:1], labels)
+    return Probe(defense, images, seed=seed)

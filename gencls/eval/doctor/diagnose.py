@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked
 from gencls.eval.attack_model import frozen
-from gencls.eval.cell import Protocol, check_defense
+from gencls.eval.cell import Protocol
 from gencls.eval.doctor.attacks import check_attacks, pgd
 from gencls.eval.doctor.gradients import (
     check_differences,
@@ -18,6 +18,7 @@ from gencls.eval.doctor.randomness import check_claims, check_company, check_eot
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
 from gencls.eval.doctor.verdict import Check, Diagnosis
 from gencls.eval.fingerprint import device_of
+from gencls.eval.probe import check_defense
 from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = ["diagnose"]
