@@ -18,17 +18,17 @@ IMAGES = {
 }
 
 
-@pytest.mark.parametrize("epsilon", [1e-9, 1e-7, 1e-6, 1e-5, 1e-3])
+@pytest.mark.parametrize("epsilon", [1e-9, 1e-6, 1e-3])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", [name for name in FIXED if name != "AutoAttack"])  # its parts are here
 def test_attacks_stay_in_a_small_ball(name, norm, epsilon):
     threat, model = ThreatModel(norm, epsilon), AnySize().eval()
-    for images in IMAGES.values():
-        with keyed(range(4)):
-            found = FIXED[name](threat)(model, images, model(images).argmax(1))
-        assert threat.allows(threat.distance(images, found)).all()  # false for NaN
-        assert found.min() >= 0
-        assert found.max() <= 1
+    images = torch.cat([kind[:2] for kind in IMAGES.values()])
+    with keyed(range(len(images))):
+        found = FIXED[name](threat)(model, images, model(images).argmax(1))
+    assert threat.allows(threat.distance(images, found)).all()  # false for NaN
+    assert found.min() >= 0
+    assert found.max() <= 1
 
 
 @pytest.mark.parametrize("epsilon", [1e-6, 1e-5, 1e-4, 1e-3, 0.1, 2.0])
