@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
         "attack",
         run_attack,
         "Attack defenses on real images, judge the outcome, write a report. The same command resumes a stopped run.",
-        "--defense cnn-mnist --attack pgd-linf --epsilon 0.3 --limit 50",
+        "--defense cnn-mnist --attack default-linf --epsilon 0.3 --limit 50",
         "--defense cnn-mnist abs-mnist --attack pgd-l2 noise-l2 --epsilon 1.5 --limit 20 --out runs/l2",
         "--defense mypackage.models:build --attack pgd-linf --epsilon 0.3 --data cifar10 --data-root ~/data",
     )
