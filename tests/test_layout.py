@@ -87,5 +87,5 @@ def test_import_is_found_from_an_unrelated_folder_with_colliding_names(tmp_path)
 
 def test_tracked_files_stay_small():
     sizes = {path: path.stat().st_size for path in tracked_files()}
-    assert sum(sizes.values()) < 24 * 2**20
+    assert sum(sizes.values()) < 40 * 2**20
     assert [path for path, size in sizes.items() if size > 5_000_000 and path.parent.name != "weights"] == []

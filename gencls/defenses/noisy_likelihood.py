@@ -55,7 +55,7 @@ class NoisyLikelihood(nn.Module):
         """
         super().__init__()
         modes = surrogates_of(classifier)
-        if any(name != "exact" for name in modes):
+        if any(mode is not classifier for mode in modes.values()):
             raise GenclsError(
                 "variational smoothing: expected a classifier whose only gradient mode is exact, because each class looks for "
                 f"its noise by that gradient, got {type(classifier).__name__} with {', '.join(modes)}"

@@ -70,7 +70,7 @@ def test_every_table_and_figure_is_written(run, page):
 
 
 def test_a_second_call_computes_nothing(run, page, monkeypatch):
-    monkeypatch.setattr("gencls.eval.study.run_cell", lambda *args, **settings: pytest.fail("computes again"))
+    monkeypatch.setattr("gencls.eval.study.Study._compute", lambda *args: pytest.fail("computes again"))
     assert variational_smoothing.main(run) == page
 
 
