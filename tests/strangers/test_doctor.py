@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from gencls import zoo
 from gencls.core import seeded
 from gencls.eval.doctor import EFFORTS, Effort, diagnose
+from tests.strangers.defenses import BatchNormOfTheBatch, OneOfFive
 from tests.toys import small_cnn
 
 EFFORT = Effort("test", images=10, probes=10, directions=2, steps=4, few_steps=1, far_steps=8, queries=10, tries=1, smoothing=1)
@@ -42,13 +42,6 @@ class Winners(nn.Module):
         return (flat * (flat >= least)).view_as(values)
 
 
-class BatchStatistics(nn.Module):
-    """Normalises by the batch at hand, in eval mode, too."""
-
-    def forward(self, images):
-        return functional.batch_norm(images, None, None, training=True)
-
-
 class Ensemble(nn.Module):
     """The mean of the scores of several networks."""
 
@@ -69,13 +62,6 @@ class OneForEachRow(Ensemble):
     def forward(self, images):
         scores = torch.stack([network(images) for network in self.networks])
         return scores[torch.randint(len(self.networks), (len(images),)), torch.arange(len(images))]
-
-
-class OneForEachCall(Ensemble):
-    """Asks one of the networks, the same for all images, and does not say so."""
-
-    def forward(self, images):
-        return self.networks[int(torch.randint(len(self.networks), (1,)))](images)
 
 
 class StraightThrough(torch.autograd.Function):
@@ -238,14 +224,14 @@ def test_gradients_that_lead_nowhere_unless_smoothed_are_named():
 
 
 def test_one_of_five_for_each_call_is_found_with_every_seed(squares):
-    defense = relatives(OneForEachCall)
-    labels = Ensemble.forward(defense, squares).argmax(dim=1)
+    defense = relatives(OneOfFive)
+    labels = relatives(Ensemble)(squares).argmax(dim=1)
     found = [examine(defense, squares, labels, seed=seed).named("fail") for seed in range(20)]
     assert ["randomness" in names for names in found] == [True] * 20
 
 
 def test_batch_statistics_are_named(digits):
-    diagnosis = examine(digits_cnn(front=BatchStatistics()), *digits)
+    diagnosis = examine(BatchNormOfTheBatch(zoo.load("cnn-mnist")), *digits)
     assert diagnosis.named("fail") == ("rest of the batch",)
 
 

@@ -154,7 +154,8 @@ def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Cell],
         more = one.attack(pgd(threat, steps=effort.steps, restarts=starts), clean)
         outcome = compared(broken({**strong, "more starts": more[mode]}), smoothed)
         white += f" and {starts} starts"
-    advice = "plain gradients lead nowhere; use default-l2, which has smoothed gradients, or PGD(..., smoothing=(0, 0.1, 0.2))"
+    use = "default-l2, which has smoothed gradients" if threat.norm == "l2" else "PGD(..., smoothing=(0, 0.1, 0.2))"
+    advice = f"plain gradients lead nowhere; use {use}"
     return _not_weaker("smoothed gradients", white, "PGD along smoothed gradients", outcome, advice)
 
 
