@@ -6,7 +6,7 @@ from torch import Tensor
 from gencls.core import select
 from gencls.eval.attack_model import AttackModel, Response
 from gencls.eval.attacks.base import per_image, steepest
-from gencls.eval.margins import margin
+from gencls.eval.margins import mean_shortfall, shortfall
 from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = ["Closest", "nearest_boundary"]
@@ -44,15 +44,16 @@ def nearest_boundary(
         if isinstance(others, int):
             ranked = scores.detach().scatter(1, labels.unsqueeze(1), -torch.inf).argsort(dim=1, descending=True)
             others = ranked[:, : min(others, ranked.shape[1] - 1)]
-        if targeted:
-            gaps = margin(scores, labels).unsqueeze(1)
+        targets = [None] if targeted else others.unbind(1)
+        if model.stochastic:
+            gaps = [-mean_shortfall(draws, labels, targets=target, targeted=targeted) for target in targets]
         else:
-            gaps = scores.gather(1, others) - scores.gather(1, labels.unsqueeze(1))
+            gaps = [-shortfall(scores, labels, targets=target, targeted=targeted) for target in targets]
         nearest = torch.full(labels.shape, torch.inf, dtype=torch.float64, device=images.device)
         step = torch.zeros_like(images)
-        for k in range(gaps.shape[1]):
-            gradient = model.gradient(gaps[:, k].sum(), images, keep_graph=k + 1 < gaps.shape[1])
-            distance, towards = _to_boundary(gaps[:, k].detach(), gradient, images.detach(), norm, unit)
+        for k, gap in enumerate(gaps):
+            gradient = model.gradient(gap.sum(), images, keep_graph=k + 1 < len(gaps))
+            distance, towards = _to_boundary(gap.detach(), gradient, images.detach(), norm, unit)
             closer = distance < nearest
             nearest = distance.where(closer, nearest)
             step = torch.where(per_image(closer), towards, step)
