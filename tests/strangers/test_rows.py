@@ -36,8 +36,10 @@ from gencls.eval.report.curves import reading_sizes
 from gencls.eval.report.tables import latex_tables
 from gencls.eval.report.verdict import verdict
 from gencls.eval.summary import WORST_CASE, worst_case
-from tests.strangers.test_judge import Corner, Given, breaking, record, samples
+from tests.strangers.test_judge import Corner, Given, breaking, record, samples, undrawn
 from tests.toys import small_cnn
+
+__all__ = ["undrawn"]
 
 SIZES = (8 / 255, 0.3, 0.1, 1.5, 4 / 255)
 
@@ -126,7 +128,7 @@ def test_names_that_mean_something_else_are_refused(name, message, tmp_path):
     assert not (tmp_path / "study").exists()
 
 
-def test_names_that_file_names_cannot_tell_apart_keep_their_figures(tmp_path):
+def test_names_that_file_names_cannot_tell_apart_keep_their_figures(tmp_path, undrawn):
     images, labels = samples()
     attacks = {"PGD 1": Given(breaking), "pgd/1": Given(breaking)}
     study = Study(tmp_path / "study", defenses={"a/b": Corner().eval()}, attacks=attacks, images=images, labels=labels)
@@ -360,7 +362,7 @@ def test_the_command_line_refuses_it(capsys, tmp_path):
     assert "got 64, which no image can leave" in capsys.readouterr().err
 
 
-def test_the_command_line_rounds_to_8_bits(capsys, tmp_path, monkeypatch):
+def test_the_command_line_rounds_to_8_bits(capsys, tmp_path, monkeypatch, undrawn):
     monkeypatch.chdir(tmp_path)
     words = ["attack", "--defense", "cnn-mnist", "--attack", "ddn-l2", "--limit", "4", "--eight-bit", "--steps", "20"]
     assert cli.main(words) == 0
