@@ -138,8 +138,9 @@ def settings_of(name: str) -> frozenset[str]:
 def _refuse_others(name: str, given: Mapping[str, float | None]) -> None:
     for setting, value in given.items():
         if value is not None and setting not in settings_of(name):
-            whose = "whose attacks have the settings of the paper" if name in PRESETS else "which has nothing of the kind"
-            raise GenclsError(f"attack: expected no {setting} for {name}, {whose}, got {value:g}; leave it out")
+            why = "because it minimises the distance" if setting == "epsilon" else "which has none"
+            why = "whose attacks have the settings of the paper" if name in PRESETS else why
+            raise GenclsError(f"attack: expected no {setting} for {name}, {why}, got {value:g}; leave it out")
 
 
 def _parts(name: str) -> tuple[str, Norm]:
