@@ -104,7 +104,7 @@ class _Run:
     def __init__(self, attack: PGD, model: AttackModel, images: Tensor, labels: Tensor) -> None:
         self.attack, self.model, self.images, self.labels = attack, model, images, labels
         self.threat, self.epsilon = attack.threat, attack.threat.epsilon or 0.0
-        self.looks = self.last = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1  # last: at a start's end
+        self.looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
         if model.common_draws and model.stochastic:
             self.looks = attack.steps + 2  # never: many looks at the same draws say no more than one
         self.fill = _FILL.get(images.device.type, 32)
@@ -113,6 +113,8 @@ class _Run:
         self.step_sizes = self._step_sizes().to(images.device)
         self.targets = self._targets()
         self.next_start, self.starts = 0, attack.restarts * len(attack.smoothing)
+        # At the end of a start; a start that is the only one is compared with none.
+        self.last = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic and self.starts > 1 else 1
         self.sigma = attack.smoothing[0]  # of all rows in the batch
         self.rows = self._new_rows(torch.arange(0, device=images.device))
         # Per sample; the first start by number that broke it, not the first in time, which depends on what shares the batch.
