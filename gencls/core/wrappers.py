@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from inspect import isabstract
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ __all__ = ["chained", "declared", "surrogates_of"]
 
 _COMPUTE = ("forward", "infer", "log_joint")
 """Methods that scores are made by."""
+
+_LEAVES = (NoneType, str, bytes, bool, int, float, complex, Tensor, nn.Parameter)
+"""Types of what holds nothing, most of what a module has."""
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -148,7 +151,7 @@ def _held(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     while waiting:
         path, item = waiting.pop()
         for name, part in _parts(item):
-            if id(part) in seen:
+            if type(part) in _LEAVES or id(part) in seen:
                 continue
             seen.add(id(part))
             where = path if name in ("_modules", "") else f"{path}.{name}".lstrip(".")
@@ -160,12 +163,12 @@ def _held(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _parts(item: Any) -> Iterator[tuple[str, Any]]:
     """What an object holds, by name: items, attributes, variables of a function."""
-    if item is None or isinstance(item, (str, bytes, int, float, complex, Tensor, type, ModuleType)):
-        return
-    if isinstance(item, Mapping):
+    if isinstance(item, (dict, Mapping)):  # most are dicts
         yield from ((str(key), value) for key, value in item.items())
     elif isinstance(item, (list, tuple, set, frozenset)):
         yield from ((str(i), value) for i, value in enumerate(item))
+    elif isinstance(item, (*_LEAVES, type, ModuleType)):
+        return
     elif isinstance(item, partial):
         yield from (("func", item.func), ("args", item.args), ("keywords", item.keywords))
     elif isinstance(item, MethodType):

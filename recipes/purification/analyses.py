@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, key_of, keyed, stream_seed
+from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, keyed, stream_seed
 from gencls.core.files import write_sealed
 from gencls.defenses import AlphaSearch, learn_alphas
 from recipes.folders import read_measured
@@ -146,7 +146,7 @@ def clean_accuracy(run: Run, name: str) -> CleanAccuracy:
     """Measure a defense on the run's clean test images, once: the file's name knows its weights and settings."""
     defense, labels = run.defense(name), run.data.labels[: run.budget.clean]
     number = run.budget.eot if defense.stochastic else 1
-    path = _clean_path(run, name, defense)
+    path = _clean_path(run, name)
     if not path.is_file():
         scores = _scores(defense, run.data.images[: len(labels)].to(run.device), number, run.seed).cpu()
         mean = float((scores.mean(dim=1).argmax(dim=1) == labels).double().mean())
@@ -160,7 +160,7 @@ def known_clean_accuracy(run: Run, name: str) -> CleanAccuracy | None:
     """The same, or None while it is not measured."""
     if name.startswith("learned") and run.learned is None:
         return None
-    path = _clean_path(run, name, run.defense(name))
+    path = _clean_path(run, name)
     return _known(path) if path.is_file() else None
 
 
@@ -169,8 +169,8 @@ def _known(path: Path) -> CleanAccuracy:
     return CleanAccuracy(content["mean"], content["single"], content["count"], content["draws"])
 
 
-def _clean_path(run: Run, name: str, defense: Defense) -> Path:
-    return run.out / "clean" / f"{slug(name)}-{key_of((defense, _scores), name).whole}-{run.budget.clean}-{run.budget.eot}.json"
+def _clean_path(run: Run, name: str) -> Path:
+    return run.out / "clean" / f"{slug(name)}-{run.key(name, _scores)}-{run.budget.clean}-{run.budget.eot}.json"
 
 
 @torch.no_grad()

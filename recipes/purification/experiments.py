@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gencls.core import GenclsError, key_of
+from gencls.core import GenclsError
 from gencls.eval import Study, closest_distances, diagnose, success_rate_curve
 from recipes import diagnoses
 from recipes.folders import read_measured
@@ -147,4 +147,4 @@ def examined(run: Run, name: str) -> dict[str, Any] | None:
 
 
 def _doctor_path(run: Run, name: str) -> Path:
-    return run.out / "doctor" / f"{slug(name)}-{key_of((run.defense(name), diagnose), name).whole}.json"
+    return run.out / "doctor" / f"{slug(name)}-{run.key(name, diagnose)}.json"

@@ -1,6 +1,6 @@
 """One call of the recipe: its generator, classifier and defenses, and the folder of what it has found."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -216,10 +216,31 @@ class Run:
 
     def defense(self, name: str) -> Defense:
         """A defense by its name in the figures: "linear", "linear + noise", "noise", "no defense", "TRADES" and so on."""
+        known = name, self.learned
+        if known not in self._defenses:
+            self._defenses[known] = self._made(name)
+        return self._defenses[known]
+
+    def _made(self, name: str) -> Defense:
         transform = self.transform(name)
         if transform is not None:
             return TransformedClassifier(transform, self.classifier, self.data.num_classes).eval()
         return self._baseline(name) if name in self.profile.baselines else self.classifier
+
+    def key(self, name: str, measured_by: Callable[..., object]) -> str:
+        """What a measurement of a defense belongs to: its weights and settings, and the code of both."""
+        known = name, self.learned, measured_by
+        if known not in self._keys:
+            self._keys[known] = key_of((self.defense(name), measured_by), name).whole
+        return self._keys[known]
+
+    @cached_property
+    def _defenses(self) -> dict[tuple[object, ...], Defense]:
+        return {}
+
+    @cached_property
+    def _keys(self) -> dict[tuple[object, ...], str]:
+        return {}
 
     def transform(self, name: str) -> Transform | None:
         """What stands in front of the classifier; None for defenses without."""

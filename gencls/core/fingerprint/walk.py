@@ -5,7 +5,6 @@ equal layers, and what holds itself comes to an end. What an object consists of 
 """
 
 import hashlib
-import inspect
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -163,10 +162,21 @@ class _Walk:
 
 def _own_key(value: Any, path: str) -> str | None:
     """The key that a value gives itself."""
-    if inspect.getattr_static(value, "fingerprint_key", None) is None:
+    if not _has_own_key(value):
         return None
     own = value.fingerprint_key
+    if own is None:
+        return None
     own = own() if callable(own) else own
     if not isinstance(own, str):
         raise GenclsError(f"{path}.fingerprint_key: expected a string, or a method that returns one, got {type(own).__name__}")
     return own
+
+
+def _has_own_key(value: Any) -> bool:
+    """Looks where attributes lie: a ``__getattr__`` of the user's is not run, and the walk asks thousands of values."""
+    try:
+        held = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        held = ()
+    return "fingerprint_key" in held or any("fingerprint_key" in vars(kind) for kind in type(value).__mro__)
