@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.settings import checked
-from gencls.core.wrappers import chained, declared, surrogates_of
+from gencls.core.wrappers import chained, computes_as_its_class, declared, surrogates_of
 
 __all__ = ["BayesClassifier", "Defense", "Transform", "TransformedClassifier", "forward_draws", "repeat_rows"]
 
@@ -30,9 +30,10 @@ def forward_draws(model: nn.Module, images: Tensor, count: int) -> Tensor:
     """``count`` draws of a model for each image: (N, C, H, W) -> (N * count, ...), those of an image in consecutive rows.
 
     A module that has a method ``forward_draws(images, count)`` decides itself what it does once per image and what once per
-    draw; any other is given each image ``count`` times.
+    draw; any other is given each image ``count`` times, and so is one whose ``forward`` is younger than that method, or has
+    hooks.
     """
-    if isinstance(model, _DrawsTogether):
+    if isinstance(model, _DrawsTogether) and computes_as_its_class(model, "forward_draws"):
         return model.forward_draws(images, count)
     result: Tensor = model(repeat_rows(images, count))
     return result
@@ -135,7 +136,7 @@ class TransformedClassifier(Defense):
 
     def forward_draws(self, images: Tensor, count: int) -> Tensor:
         """Scores (N * count, K): the transform decides what it does once per image."""
-        scores: Tensor = self.classifier(self.transform.forward_draws(images, count))
+        scores: Tensor = self.classifier(forward_draws(self.transform, images, count))
         return scores
 
     def surrogates(self) -> Mapping[str, nn.Module]:

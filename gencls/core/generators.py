@@ -76,9 +76,12 @@ def own_seeds_end_here() -> Iterator[None]:
     """What a module does to torch's seed inside the block is undone after it.
 
     A module that calls ``torch.manual_seed`` in its forward pass draws the same at every call. It must not make the draws of
-    those that come after it the same as well.
+    those that come after it the same as well. Numpy and Python do not say whether they were seeded or drawn from, so their
+    seeds stay.
     """
     seed, state = torch.initial_seed(), torch.get_rng_state()
-    yield
-    if torch.initial_seed() != seed:
-        torch.set_rng_state(state)
+    try:
+        yield
+    finally:
+        if torch.initial_seed() != seed:
+            torch.set_rng_state(state)

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ __all__ = [
     "rows_per_stream",
     "select",
     "stream_seed",
+    "watched",
 ]
 
 
@@ -198,6 +200,26 @@ def _reseeded(streams: Streams, seed: int) -> Iterator[None]:
             yield
         finally:
             streams.global_seed = before
+
+
+@contextmanager
+def watched() -> Iterator[SimpleNamespace]:
+    """Note whether anything inside the block draws for the whole batch.
+
+    Yields:
+        ``shared``, True after the block if a draw had no row per sample, or moved a global generator.
+    """
+    streams, states, noted = _active.get(), GlobalStates(), SimpleNamespace(shared=False)
+    before: set[str] = set()
+    if streams is not None:
+        before, streams.shared = streams.shared, set()
+    try:
+        yield noted
+    finally:
+        noted.shared = states != GlobalStates()
+        if streams is not None:
+            noted.shared |= bool(streams.shared)
+            streams.shared |= before
 
 
 def branch(indices: Tensor, numbers: Sequence[int]) -> Any:

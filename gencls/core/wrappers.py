@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["chained", "declared", "surrogates_of"]
+__all__ = ["Declares", "chained", "computes_as_its_class", "declared", "surrogates_of"]
 
 _COMPUTE = ("forward", "infer", "log_joint")
 """Methods that scores are made by."""
@@ -29,10 +29,11 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 @runtime_checkable
-class _Declares(Protocol):
+class Declares(Protocol):
     """A defense, a transform, or what stands for one: its gradient modes by name."""
 
-    def surrogates(self) -> Mapping[str, nn.Module]: ...
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """Name -> what an attacker differentiates."""
 
 
 def surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
@@ -50,9 +51,9 @@ def surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
         return {name: module if found is inside else found for name, found in surrogates_of(inside).items()}
     if type(module) is nn.Sequential and len(module) and _untouched(module):
         return chained(list(module), module)
-    if isinstance(module, _Declares):
+    if isinstance(module, Declares):
         modes = module.surrogates()
-        if _inherited(module):
+        if _inherited(module) or not _untouched(module):
             # What contains the module itself contains all that the class computes.
             own = set(modes) if all(any(part is module for part in found.modules()) for found in modes.values()) else set()
             _check_nothing_lost(module, own)
@@ -117,6 +118,20 @@ def _inside(module: nn.Module) -> nn.Module | None:
     return inside
 
 
+def computes_as_its_class(module: nn.Module, method: str) -> bool:
+    """Whether a method that does the work of ``forward`` in another way may be called in its place.
+
+    Not where a hook hangs on the module, or where a subclass or an instance has a younger ``forward``.
+    """
+    return _untouched(module) and _age(module, "forward") >= _age(module, method)
+
+
+def _age(module: nn.Module, name: str) -> int:
+    """Where an attribute comes from: 0 from the instance, then class after class up to ``object``."""
+    places = [vars(module), *(vars(kind) for kind in type(module).__mro__)]
+    return next((i for i, names in enumerate(places) if name in names), len(places))
+
+
 def _untouched(module: nn.Module) -> bool:
     """Whether a module does what its class does: no hooks, and no other ``forward`` put into the instance."""
     return "forward" not in vars(module) and not any(vars(module).get(hooks) for hooks in _HOOKS)
@@ -124,12 +139,7 @@ def _untouched(module: nn.Module) -> bool:
 
 def _inherited(module: nn.Module) -> bool:
     """Whether what computes the scores is younger than ``surrogates()``, which thus cannot know it."""
-    ages = [vars(module), *(vars(kind) for kind in type(module).__mro__)]  # from the instance up to ``object``
-
-    def age(name: str) -> int:
-        return next((i for i, names in enumerate(ages) if name in names), len(ages))
-
-    return min(map(age, _COMPUTE)) < age("surrogates")
+    return min(_age(module, name) for name in _COMPUTE) < _age(module, "surrogates")
 
 
 def _check_nothing_lost(module: nn.Module, own: set[str]) -> None:
@@ -155,7 +165,7 @@ def _held(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 continue
             seen.add(id(part))
             where = path if name in ("_modules", "") else f"{path}.{name}".lstrip(".")
-            if isinstance(part, nn.Module) and isinstance(part, _Declares):
+            if isinstance(part, nn.Module) and isinstance(part, Declares):
                 yield where, part
             else:
                 waiting.append((where, part))

@@ -29,7 +29,8 @@ from gencls.eval.curves import certified_accuracy, closest_distances, robust_acc
 from gencls.eval.default_set import DefaultBudget, default_attacks
 from gencls.eval.doctor import Diagnosis, diagnose
 from gencls.eval.evaluate import Evaluation, evaluate
-from gencls.eval.judge import Decisions, Verdict, judge
+from gencls.eval.judge import Decisions, Verdict
+from gencls.eval.judge_foreign import judge
 from gencls.eval.presets import attack_by_name, mlvgm_attacks, thesis_attacks
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell, read_adversarials, read_records, read_study, report_study

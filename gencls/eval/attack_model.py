@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
 from gencls.core.generators import own_seeds_end_here
+from gencls.core.rng import watched
 from gencls.core.surrogate import Reduce
 from gencls.eval.margins import mean_shortfall, shortfall
 
@@ -89,7 +90,12 @@ class Calibrated(nn.Module):
 
 
 class Metered(nn.Module):
-    """Counts the rows (images x draws) that pass a model forwards and backwards, and how many gradients were zero."""
+    """Counts the rows (images x draws) that pass a model forwards and backwards, and how many gradients were zero.
+
+    Attributes:
+        watch: look, at a price, whether the model draws for the whole batch.
+        shared: it was seen to.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         """Take the model whose use is to be counted."""
@@ -99,6 +105,8 @@ class Metered(nn.Module):
         self.backwards = 0
         self.gradients = 0
         self.zero_gradients = 0
+        self.watch = False
+        self.shared = False
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's scores."""
@@ -108,8 +116,11 @@ class Metered(nn.Module):
         """The model's scores of ``count`` draws per image, see :func:`gencls.core.forward_draws`."""
         rows = images.shape[0] * count
         self.forwards += rows
-        with own_seeds_end_here():
+        if images.is_leaf and images.requires_grad:
+            images = images.clone()  # a first layer that works in place, such as ReLU(inplace=True), cannot have a leaf
+        with own_seeds_end_here(), watched() if self.watch else nullcontext() as seen:
             scores = forward_draws(self.model, images, count)
+        self.shared |= seen is not None and seen.shared
         if scores.requires_grad:
             scores.register_hook(lambda _: self._count(rows))
         return scores
@@ -181,6 +192,7 @@ class AttackModel(nn.Module):
         max_rows: int | None = None,
         common_draws: bool = False,
         stochastic: bool | None = None,
+        shared_draws: bool = False,
     ) -> None:
         """Build the model.
 
@@ -193,12 +205,15 @@ class AttackModel(nn.Module):
             common_draws: every look uses the same draws (common random numbers), for attacks that compare losses; by default
                 each look has fresh ones.
             stochastic: whether two looks at the same images may differ; None asks the surrogate and ``samples``.
+            shared_draws: one draw serves a whole forward pass, so that each draw needs a pass of its own.
         """
         super().__init__()
         self.meter = Metered(surrogate)
-        self.eot = EoT(self.meter, samples, reduce=reduce, chunk=chunk)
+        self.eot = EoT(self.meter, samples, reduce=reduce, chunk=1 if shared_draws else chunk)
         self.max_rows = max_rows
         self.common_draws = common_draws
+        self.shared_draws = shared_draws
+        self.eval()  # libraries put a model back into the mode in which they found it
         self.stochastic = (samples > 1 or declared(surrogate, "stochastic")) if stochastic is None else stochastic
 
     @classmethod

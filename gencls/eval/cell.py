@@ -1,16 +1,14 @@
 """One attack in one gradient mode on one batch: how it is run, judged and recorded."""
 
+import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels, check_settings, keyed, seeded, stream_seed
-from gencls.core.generators import GlobalStates
+from gencls.core import GenclsError, check_images, check_labels, check_settings, key_of
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
@@ -19,8 +17,9 @@ from gencls.eval.budget import peak_memory, rows_that_fit, with_fewer_rows, work
 from gencls.eval.eight_bit import is_eight_bit
 from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
-from gencls.eval.judge import Decisions, Verdict, decide, judge, predict, received
-from gencls.eval.probe import Probe, probe_defense, undeclared
+from gencls.eval.judge import Decisions, Verdict, decide, received, verdict_of
+from gencls.eval.probe import Probe, probe_defense
+from gencls.eval.roles import Roles, understanding_draws
 from gencls.eval.threat import TOLERANCE
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ __all__ = ["NO_GRADIENT", "Cell", "Protocol", "gradient_modes", "run_cell"]
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 _FEW_DRAWS = 8
 """Below, no majority of the draws is clear by two standard errors unless all agree, which luck brings about in many looks."""
@@ -72,8 +73,6 @@ class Protocol:
             raise GenclsError(f"protocol: expected most_draws >= judge_draws, got {self.most_draws} and {self.judge_draws}")
         if self.memory is not None and self.memory <= 0:
             raise GenclsError(f"protocol: expected memory in MiB > 0, got {self.memory}")
-        if not isinstance(self.eight_bit, bool):
-            raise GenclsError(f"protocol: expected eight_bit to be True or False, got {self.eight_bit!r}")
 
 
 @dataclass(frozen=True)
@@ -180,6 +179,11 @@ def run_cell(
         GenclsError: for bad input, a defense in training mode, or one that behaves otherwise than it declares.
     """
     check_images(images)
+    if not isinstance(attack, Attack):
+        raise GenclsError(
+            "attack: expected an object with threat, uses_gradients and passes that is called as attack(model, images, "
+            f"labels), see gencls.eval.Attack; got {type(attack).__name__}"
+        )
     device = device_of(defense) or images.device
     images, labels = images.to(device), labels.to(device)
     check_labels(labels, num_classes=None, count=len(images))
@@ -189,17 +193,19 @@ def run_cell(
             "evaluate: expected untargeted attacks, got a targeted one; call it directly with the classes to reach"
         )
     probe = probe or probe_defense(defense, images, labels, seed=protocol.seed)
-    try:
-        cell = _run(defense, attack, mode, images, labels, protocol, probe, clean, hashes)
-    except _SharedDraw:  # the handful of images that were asked beforehand had not shown it
-        probe.draws_are_shared()
-        cell = _run(defense, attack, mode, images, labels, protocol, probe, None, hashes)
-    probe.check_again()
-    return cell
+    known = [clean]  # counts in the first attempt only: the decisions of an earlier cell may have been misjudged, too
+
+    def attempt() -> Cell:
+        return _run(defense, attack, mode, images, labels, protocol, probe, known.pop() if known else None, hashes)
+
+    cell = understanding_draws(probe, attempt)
+    return cell if probe.check_again() else attempt()
 
 
-class _SharedDraw(Exception):
-    """A draw served the whole batch where each row was taken for a draw of its own."""
+def _named(attack: Attack) -> str:
+    """What an attack says of itself, which is the same in every process; the key of its content if it says where it lies."""
+    said = repr(attack)
+    return key_of(attack, type(attack).__name__).content if _ADDRESS.search(said) else said
 
 
 def _run(
@@ -226,48 +232,21 @@ def _run(
         reduce=protocol.reduce,
         common_draws=protocol.common_draws,
         stochastic=stochastic,
+        shared_draws=behaviour.shared_draws,
     )
     began = time.perf_counter()
-    noted: set[str] = set()
-    doubtful: list[bool] = []
-    if not behaviour.repeatable:
-        noted.add("random numbers of the defense's own, which no seed reaches: this row cannot be repeated")
-    if behaviour.place_dependent:
-        noted.add("scores depend on the place in the batch: each image was asked alone")
-
-    @contextmanager
-    def role(name: str, rows: list[str], *path: object) -> Iterator[None]:
-        seeds = [stream_seed(protocol.seed, sample, name, *path) for sample in rows]
-        with seeded(stream_seed(*seeds)), keyed(seeds) as streams:
-            before = GlobalStates()
-            yield
-            moved = before != GlobalStates()
-        shared = moved or bool(streams.shared)
-        if shared and stochastic and not behaviour.shared_draws:
-            raise _SharedDraw
-        if shared and stochastic:
-            noted.add("one draw serves the whole batch: what the attack finds depends on the batch composition")
-        if name == "judge" and not stochastic and (moved or streams.used) and "again" not in path:
-            doubtful.append(True)
-
-    def confirmed(decisions: Decisions, asked: Tensor, max_rows: int, *path: object) -> None:
-        """Draws of a defense that is declared deterministic must not change its decisions."""
-        if doubtful:
-            doubtful.clear()
-            with role("judge", hashes, *path, "again"):
-                again = predict(judged, asked, 1, max_rows=max_rows)
-            made = decisions.predictions.cpu()[:, :1]
-            if bool(((again.cpu() != made) & (made >= 0)).any()):
-                raise undeclared(probe.name)
+    roles = Roles(probe, hashes, protocol.seed)
+    noted, named = roles.noted, _named(attack)
 
     with frozen(defense), peak_memory(device) as peak:
         rows = rows_that_fit(surrogate, images[:1], protocol.memory)
         if clean is None:
 
             def ask(max_rows: int) -> Decisions:
-                with role("judge", hashes, "clean"):
+                roles.check_batch(images[:max_rows])
+                with roles.judge("clean"):
                     found = decide(judged, images, labels, draws, most, max_rows=max_rows).cpu()
-                confirmed(found, images, max_rows, "clean")
+                roles.confirm(judged, found, images, max_rows, "clean")
                 return found
 
             clean = with_fewer_rows(rows, ask)
@@ -280,7 +259,7 @@ def _run(
             model.meter.model = behaviour.attacked(asked_by(mode, defense)).eval()
             model.eot.chunk = max(1, min(at_once, rows) // pieces)
             model.max_rows = max(1, len(part) * model.eot.chunk if pieces > 1 else rows)
-            with role("attack", [hashes[i] for i in chosen.tolist()], attack, mode):
+            with roles.attack(chosen.tolist(), model.meter, named, mode):
                 found = attack(model, images[chosen], labels[chosen])
                 adversarial[chosen] = received(found, images[chosen])
                 if torch.finfo(found.dtype).eps > TOLERANCE:
@@ -293,11 +272,14 @@ def _run(
 
         def sentence(max_rows: int) -> Verdict:
             settings = {"count": draws, "most": most, "max_rows": max_rows}
-            with role("judge", hashes, attack, mode):
-                found = judge(
+            with roles.judge(named, mode):
+                found = verdict_of(
                     judged, images, adversarial, attack.threat, labels=labels, eight_bit=protocol.eight_bit, **settings
                 )
-            confirmed(found.decisions, images.where(~per_image(found.valid), found.images), max_rows, attack, mode)
+            sane = images.where(~per_image(found.valid), found.images)
+            surprise = found.valid.cpu() & (claimed != ~found.decisions.majority_correct(labels).cpu())
+            doubtful = bool(surprise.any())  # the attack asked the same function and saw another decision
+            roles.confirm(judged, found.decisions, sane, max_rows, named, mode, doubtful=doubtful)
             return found.cpu()
 
         verdict = with_fewer_rows(rows, sentence)

@@ -45,8 +45,8 @@ def _seconds_per_image(study: Study, name: str, mode: str) -> tuple[float, float
     images, labels = study.images[:_PROBE].to(device), study.labels[:_PROBE].to(device)
     surrogate, judged = probe.behaviour.attacked(asked_by(mode, defense)), probe.behaviour.judged(defense)
     samples, draws = (study.protocol.eot_samples, study.protocol.judge_draws) if probe.stochastic else (1, 1)
-    chunk = probe.behaviour.draws_per_pass(samples)
-    model = AttackModel(surrogate, samples=samples, reduce=study.protocol.reduce, chunk=chunk)
+    shared = probe.behaviour.shared_draws
+    model = AttackModel(surrogate, samples=samples, reduce=study.protocol.reduce, shared_draws=shared)
 
     def forward() -> None:
         with torch.no_grad():

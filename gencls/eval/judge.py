@@ -7,17 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, checked, draws, select
-from gencls.core.generators import own_seeds_end_here
+from gencls.core import GenclsError, draws, select
 from gencls.eval.eight_bit import to_eight_bit
+from gencls.eval.forward import scores_of
 from gencls.eval.threat import TOLERANCE, ThreatModel
 
-__all__ = ["Decisions", "Verdict", "decide", "judge", "predict", "received", "scores_of"]
-
+__all__ = ["ROWS", "Decisions", "Verdict", "decide", "predict", "received", "verdict_of"]
 
 _NO_DRAW = -1
 
-_ROWS = 1024
+ROWS = 1024
 """Of one forward pass, where nobody says what fits into memory."""
 
 _ERROR = 0.05
@@ -116,7 +115,7 @@ class Verdict:
         )
 
 
-def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most: int, *, max_rows: int = _ROWS) -> Decisions:
+def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most: int, *, max_rows: int = ROWS) -> Decisions:
     """Ask for ``count`` draws, then for as many again of the samples whose majority is open, up to ``most``.
 
     Args:
@@ -143,7 +142,7 @@ def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most:
 
 
 @torch.no_grad()
-def predict(defense: nn.Module, images: Tensor, count: int, *, first: int = 0, max_rows: int = _ROWS) -> Tensor:
+def predict(defense: nn.Module, images: Tensor, count: int, *, first: int = 0, max_rows: int = ROWS) -> Tensor:
     """Decisions of fresh draws: (N, C, H, W) -> (N, count) int64, in forward passes of at most ``max_rows`` rows.
 
     Draws are numbered from ``first``; see :func:`gencls.core.draws`.
@@ -173,26 +172,6 @@ def _predict_selected(defense: nn.Module, images: Tensor, indices: Tensor, count
         return predict(defense, images[indices], count, first=first, max_rows=max_rows)
 
 
-def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
-    """The defense's scores (N, K).
-
-    Raises:
-        GenclsError: for images of a shape that the defense does not take.
-    """
-    try:
-        with own_seeds_end_here():
-            scores: Tensor = defense(images)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        if isinstance(error, torch.OutOfMemoryError) or "memory" in reason:
-            raise
-        raise GenclsError(
-            f"{type(defense).__name__}: expected images of the shape that it was made for, "
-            f"got (N, C, H, W) = {tuple(images.shape)}: {reason}"
-        ) from error
-    return scores
-
-
 def received(found: object, clean: Tensor) -> Tensor:
     """What an attack handed in, in the dtype of the clean images and on their device.
 
@@ -212,8 +191,7 @@ def received(found: object, clean: Tensor) -> Tensor:
     return found.detach().to(clean)
 
 
-@checked
-def judge(
+def verdict_of(
     defense: nn.Module,
     clean: Tensor,
     adversarial: Tensor,
@@ -222,17 +200,17 @@ def judge(
     count: int,
     labels: Tensor | None = None,
     most: int | None = None,
-    max_rows: int = _ROWS,
+    max_rows: int = ROWS,
     eight_bit: bool = False,
 ) -> Verdict:
-    """Measure adversarial images.
+    """Measure adversarial images in the random streams that are there, with every row of a batch a draw of its own.
 
     Values that leave [0, 1] by no more than 1e-6 are clamped, and the distance is that of the clamped image. An image that
     leaves [0, 1] or the ball by more is not judged at all: neither as it is, which is against the rules, nor as the clean one,
     which is no attack.
 
     Args:
-        defense: the real defense, never its surrogate.
+        defense: the real defense, see :meth:`gencls.eval.probe.Behaviour.judged`.
         clean: (N, C, H, W) in [0, 1].
         adversarial: what the attack returned.
         threat: norm and ball to check against.

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from gencls.core import Defense, GenclsError, keyed
-from gencls.eval import PGD, ThreatModel, evaluate, judge
-from gencls.eval.judge import decide, predict
+from gencls.eval import PGD, ThreatModel, evaluate
+from gencls.eval.judge import decide, predict, verdict_of
 
 LINF, L2 = ThreatModel("linf", 0.1), ThreatModel("l2", 0.5)
 
@@ -73,7 +73,7 @@ def test_what_breaks_the_rules_is_not_judged(images):
     adversarial = spoilt(images)
     assert LINF.allows(LINF.distance(images, adversarial)).tolist() == [True, False, True, False, False, True]
     defense = Brightness()
-    verdict = judge(defense, images, adversarial, LINF, count=1)
+    verdict = verdict_of(defense, images, adversarial, LINF, count=1)
     assert verdict.valid.tolist() == [True, False, False, False, False, False]
     torch.testing.assert_close(verdict.images, adversarial, rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(verdict.distances[0].item(), 0.09, rtol=0, atol=1e-6)
@@ -93,14 +93,14 @@ def test_the_tolerance_is_rounding_and_no_more(threat, images):
     direction = torch.ones_like(images) if threat.norm == "linf" else torch.ones_like(images) / 4
     for excess, valid in ((0.0, True), (5e-7, True), (5e-6, False)):
         inside = images.double().clamp(max=0.5)
-        verdict = judge(Brightness(), inside, inside + (threat.epsilon + excess) * direction, threat, count=1)
+        verdict = verdict_of(Brightness(), inside, inside + (threat.epsilon + excess) * direction, threat, count=1)
         assert verdict.valid.tolist() == [valid] * 6
 
 
 def test_distances_are_measured_from_the_images(images):
     adversarial = (images + 0.05 * torch.randn_like(images)).clamp(0, 1)
     for norm, order in (("linf", torch.inf), ("l2", 2)):
-        verdict = judge(Brightness(), images, adversarial, ThreatModel(norm), count=1)
+        verdict = verdict_of(Brightness(), images, adversarial, ThreatModel(norm), count=1)
         expected = (adversarial.double() - images.double()).flatten(1).norm(p=order, dim=1)
         torch.testing.assert_close(verdict.distances, expected)
         assert verdict.valid.all()
@@ -108,7 +108,7 @@ def test_distances_are_measured_from_the_images(images):
 
 def test_another_shape(images):
     with pytest.raises(GenclsError, match=r"expected images of shape \(6, 1, 4, 4\), got \(5, 1, 4, 4\)"):
-        judge(Brightness(), images, images[:5], LINF, count=1)
+        verdict_of(Brightness(), images, images[:5], LINF, count=1)
 
 
 def test_the_evaluation_reports_what_was_not_valid(images):
@@ -152,7 +152,7 @@ def test_scores_that_are_not_finite(bad, images):
             return scores
 
     with pytest.raises(GenclsError, match="Broken: expected finite scores, got NaN or infinity in 1 rows"):
-        judge(Broken(), images, images, LINF, count=1)
+        verdict_of(Broken(), images, images, LINF, count=1)
 
 
 def test_accuracies_of_a_stochastic_defense_that_is_known():
@@ -230,7 +230,7 @@ def test_the_value_of_a_noisy_classifier_is_unbiased():
 
 def test_a_sequential_judge_needs_labels(images):
     with pytest.raises(GenclsError, match="expected labels where more draws are made"):
-        judge(Brightness(), images, images, LINF, count=1, most=4)
+        verdict_of(Brightness(), images, images, LINF, count=1, most=4)
 
 
 class NoisyPair(Defense):

@@ -22,6 +22,11 @@ class Stranger(nn.Module):
         self.network = small_cnn() if network is None else network
         self.eval()
 
+    @classmethod
+    def plain(cls):
+        """The network alone."""
+        return small_cnn().eval()
+
 
 class ResizeAndPad(Stranger):
     """One size per call (Xie et al. 2018, arXiv:1711.01991), from a scalar draw of one of several generators."""
@@ -59,6 +64,41 @@ class OneOfFive(Stranger):
 
     def forward(self, images):
         return self.networks[int(torch.randint(5, (1,)))](images)
+
+
+ENTRIES = {
+    "first": lambda images: torch.rand(len(images))[0] < 0.7,
+    "last pixel": lambda images: torch.randn_like(images)[-1].sum() < 0,
+    "mean": lambda images: torch.rand(len(images)).mean() < 0.5,
+    "integer": lambda images: bool(torch.randint(0, 2, (len(images),))[0]),
+}
+"""A draw with an entry for each image, of which one or all serve the whole batch."""
+
+
+class OneEntry(Stranger):
+    """One of two networks per call."""
+
+    def __init__(self, entry):
+        super().__init__()
+        self.other, self.entry = small_cnn(seed=1).eval(), entry
+
+    def forward(self, images):
+        return (self.network if ENTRIES[self.entry](images) else self.other)(images)
+
+
+class Guard(Stranger):
+    """Tosses a coin of its own where the two best classes are close."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.generator = np.random.default_rng(seed)
+
+    def forward(self, images):
+        scores = self.network(images)
+        best = scores.topk(2, dim=1).values
+        unsure = best[:, 0] - best[:, 1] < 0.02
+        coin = torch.from_numpy(self.generator.random(len(images)) < 0.5)
+        return torch.where((unsure & coin).view(-1, 1), scores.roll(1, dims=1), scores)
 
 
 class RandomRotation(Stranger):
@@ -211,6 +251,70 @@ class MeanOfTheBatch(Stranger):
 
     def forward(self, images):
         return self.network(images - images.mean(dim=0, keepdim=True))
+
+
+class RunningSum(Stranger):
+    """The scores of the images before are added: the first image depends on none."""
+
+    def forward(self, images):
+        return self.network(images).cumsum(dim=0)
+
+
+class MeanOfTheFollowers(Stranger):
+    """The first image is left alone, from the others their mean is subtracted."""
+
+    def forward(self, images):
+        rest = images[1:]
+        return self.network(torch.cat([images[:1], rest - rest.mean(dim=0, keepdim=True)]) if len(rest) else images)
+
+
+class Expert(Stranger):
+    """Takes four images of a batch, as in a mixture of experts; what comes later is not looked at."""
+
+    def forward(self, images):
+        place = torch.arange(len(images)).view(-1, 1)
+        return torch.where(place < 4, self.network(images), -self.network(images))
+
+
+class MeanOfManyImages(Stranger):
+    """Subtracts the mean of the batch, where there are more than four."""
+
+    def forward(self, images):
+        return self.network(images - images.mean(dim=0, keepdim=True) if len(images) > 4 else images)
+
+
+class BatchNormOfFeatures(Stranger):
+    """Batch statistics of features, which one image does not have: torch raises an error."""
+
+    def forward(self, images):
+        return functional.batch_norm(self.network(images), None, None, training=True)
+
+
+class RarelyRandom(Stranger):
+    """Wrong in every twentieth call."""
+
+    def forward(self, images):
+        return self.network(images) * (-1 if torch.rand(1) < 0.05 else 1)
+
+
+class RarelyRandomInSecret(Stranger):
+    """Wrong in every fifth call, by a generator of its own."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.generator = np.random.default_rng(seed)
+
+    def forward(self, images):
+        return self.network(images) * (-1 if self.generator.random() < 0.2 else 1)
+
+
+class SometimesShared(Stranger):
+    """Noise per image, and one shift for the whole batch where an image is bright: a handful of dark images shows none."""
+
+    def forward(self, images):
+        noisy = images + 0.5 * torch.randn_like(images)
+        bright = images[:, :1, :1, :1] > 0.9
+        return self.network(noisy + 2 * torch.rand(1) * bright if bool(bright.any()) else noisy)
 
 
 class InPlace(Stranger):

@@ -1,12 +1,13 @@
 """Random, stateful and batch-dependent defenses of strangers: each is judged rightly, or refused in words."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
-from gencls.eval import PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, evaluate
+from gencls.eval import DDN, PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, Transfer, evaluate, judge
 from gencls.eval.doctor import diagnose
 from gencls.eval.doctor.patient import Effort, Patient
 from gencls.eval.doctor.randomness import check_company, check_randomness
@@ -22,6 +23,7 @@ SHARED = {
     "one of five": strangers.OneOfFive,
     "rotation": strangers.RandomRotation,
     "partly shared": strangers.PartlyShared,
+    **{f"one entry, {entry}": lambda entry=entry: strangers.OneEntry(entry) for entry in strangers.ENTRIES},
 }
 UNKEYED = {
     "own generator": strangers.OwnGenerator,
@@ -41,6 +43,10 @@ COMPANY = {
     "attention": strangers.AttentionAcross,
     "ranks": strangers.RanksAcross,
     "mean": strangers.MeanOfTheBatch,
+    "running sum": strangers.RunningSum,
+    "mean of the followers": strangers.MeanOfTheFollowers,
+    "expert": strangers.Expert,
+    "mean of many": strangers.MeanOfManyImages,
 }
 
 
@@ -84,15 +90,86 @@ def test_a_draw_that_serves_the_whole_batch_is_one_draw(kind, samples):
     assert abs(found.mean() - expected.mean()) <= 4 * error + 1e-9
 
 
+@pytest.mark.parametrize("smoothing", [(0.0,), (0.1,)])
 @pytest.mark.parametrize("kind", SHARED)
-def test_a_gradient_of_shared_draws_has_as_many_draws_as_it_says(kind, samples):
+def test_a_gradient_of_shared_draws_has_as_many_draws_as_it_says(kind, smoothing, samples):
     calls = []
     defense = declared(SHARED[kind])
-    defense.network.register_forward_hook(lambda module, given, out: calls.append(len(given[0])))
-    records = in_shards(defense, samples, COUNT, attacks={"pgd": PGD(ThreatModel("linf", 0.1), steps=1)})
-    batches = [size for size in calls if size == COUNT]
-    assert len(batches) >= 4 * 2  # a gradient and a last look, of four draws each
+    defense.network.register_forward_hook(lambda module, given, out: calls.append((len(given[0]), out.requires_grad)))
+    attack = PGD(ThreatModel("linf", 0.1), steps=1, smoothing=smoothing, smoothing_draws=4)
+    records = in_shards(defense, samples, COUNT, attacks={"pgd": attack})
+    assert calls.count((COUNT, True)) == 4  # the gradient
+    assert calls.count((COUNT, False)) >= 4  # a look at the end
+    assert not [size for size, _ in calls if size > COUNT]
     assert (records["attack_draws"] == 4).all()
+
+
+def test_a_draw_that_a_handful_does_not_show_is_one_draw(samples):
+    """The cell is done again, image by image: rates agree with separate forwards."""
+    images, labels = samples
+    images = images.clone()
+    images[:, :, 0, 0] = torch.where(torch.arange(COUNT) > 2, 1.0, 0.2).view(-1, 1)
+    defense = declared(strangers.SometimesShared)
+    assert not observe(defense, images).shared_draws
+    expected = truth(defense, images, labels)
+    records = in_shards(defense, (images, labels), COUNT)
+    found = torch.tensor(records["clean_correct"].to_numpy())
+    error = (expected * (1 - expected) * (1 / DRAWS + 1 / 300)).sum().sqrt() / COUNT
+    assert abs(found.mean() - expected.mean()) <= 4 * error + 1e-9
+    assert records["warnings"].str.contains("one draw serves the whole batch").all()
+    assert any(len(set(row)) > 1 for row in records["clean_predictions"])
+
+
+class DrawsItself:
+    """An attack with a draw for the whole batch, from numpy."""
+
+    uses_gradients = False
+    passes = (1, 0)
+    threat = ThreatModel("linf", 0.1)
+
+    def __repr__(self):
+        return "DrawsItself()"
+
+    def __call__(self, model, images, labels):
+        return (images + 0.1 * np.random.choice([-1.0, 1.0])).clamp(0, 1)
+
+
+class NoisyPixels(strangers.Stranger):
+    """Noise of its own for each image."""
+
+    def forward(self, images):
+        return self.network(images + 0.3 * torch.randn_like(images))
+
+
+def test_draws_of_an_attack_are_not_the_defenses(samples):
+    transfer = Transfer(declared(strangers.OneOfFive), PGD(ThreatModel("linf", 0.1), steps=1))
+    defense = declared(NoisyPixels)
+    records = in_shards(defense, samples, COUNT, attacks={"own": DrawsItself(), "transfer": transfer, **NOISE})
+    assert not records["warnings"].str.contains("one draw serves").any()
+    said = records.groupby("attack")["warnings"].apply(lambda rows: rows.str.contains("the attack draws once").all())
+    assert said.to_dict() == {"own": True, "transfer": True, "noise": False}
+    expected = in_shards(defense, samples, COUNT)
+    assert records[records["attack"] == "noise"]["predictions"].tolist() == expected["predictions"].tolist()
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_the_judge_of_foreign_images_knows_shared_draws(kind, samples):
+    """``judge`` is what scores images of other libraries."""
+    images, labels = samples
+    defense = declared(SHARED[kind])
+    expected = truth(defense, images, labels)
+    verdict = judge(defense, images, images, ThreatModel("linf", 0.1), count=64)
+    found = verdict.decisions.correct(labels)
+    error = (expected * (1 - expected) * (1 / 64 + 1 / 300)).sum().sqrt() / COUNT
+    assert abs(found.mean() - expected.mean()) <= 4 * error + 1e-9
+    split = [judge(defense, *pair, ThreatModel("linf", 0.1), count=64) for pair in zip(*[images.split(4)] * 2, strict=True)]
+    assert torch.equal(torch.cat([part.predictions for part in split]), verdict.predictions)
+
+
+@pytest.mark.parametrize("kind", [*UNKEYED, *COMPANY])
+def test_the_judge_of_foreign_images_refuses_what_is_not_declared(kind, samples):
+    with pytest.raises(GenclsError, match="stochastic|depend on one image only"):
+        judge({**UNKEYED, **COMPANY}[kind](), samples[0], samples[0], ThreatModel("linf", 0.1), count=1)
 
 
 @pytest.mark.parametrize("kind", [*SHARED, *UNKEYED])
@@ -104,6 +181,21 @@ def test_undeclared_randomness_is_refused(kind, samples, tmp_path):
     with pytest.raises(GenclsError, match="stochastic"):
         Study(tmp_path / "study", defenses={kind: make()}, attacks=NOISE, images=samples[0], labels=samples[1])
     assert not (tmp_path / "study").exists()
+
+
+def test_rare_randomness_of_its_own_is_named_where_it_is_declared(samples):
+    """Found before the attack or after it: the cell is done again and says so; never refused as a state."""
+    said = 0
+    for seed in range(10):
+        defense = PlainClassifier(strangers.RarelyRandomInSecret(seed), 4, stochastic=True).eval()
+        records = in_shards(defense, samples, COUNT, seed=seed)
+        said += records["warnings"].str.contains("cannot be repeated").all()
+    assert said >= 9
+
+
+def test_declared_randomness_that_never_shows_is_named(samples):
+    records = in_shards(declared(strangers.Stranger.plain), samples, COUNT)
+    assert records["warnings"].str.contains("declared stochastic, but").all()
 
 
 @pytest.mark.parametrize("kind", UNKEYED)
@@ -151,9 +243,10 @@ def test_a_module_that_seeds_torch_does_not_fix_the_draws_of_an_attack(samples):
     threat = ThreatModel("linf", 1e-4)  # nothing breaks, so that every try is made
     seen = []
     defense.register_forward_hook(lambda module, given, out: seen.append(given[0].clone()))
-    evaluate(defense, {"noise": GaussianNoiseAttack(threat, tries=3)}, [(images, labels)])
+    evaluate(defense, {"noise": GaussianNoiseAttack(threat, tries=6)}, [(images, labels)])
     tries = [given for given in seen if len(given) == COUNT and not torch.equal(given, images)]
-    assert len({tuple(given.flatten().tolist()) for given in tries}) >= 3
+    near = [given for given in tries if (given - images).abs().max() <= 1.1e-4]  # not those of the look at the batch
+    assert len({tuple(given.flatten().tolist()) for given in near}) >= 6
 
 
 @pytest.mark.parametrize("kind", COMPANY)
@@ -170,6 +263,24 @@ def test_scores_that_depend_on_the_batch_are_refused_or_asked_alone(kind, sample
         assert table["correct"].equals(tables[0]["correct"])
 
 
+@pytest.mark.parametrize("make", [strangers.RarelyRandom, strangers.RarelyRandomInSecret])
+def test_rare_randomness_is_refused(make, samples):
+    """Nineteen of twenty seeds: what happens in one call of twenty cannot always be seen."""
+    refused = 0
+    for seed in range(20):
+        defense = make(seed) if make is strangers.RarelyRandomInSecret else make()
+        try:
+            evaluate(defense, NOISE, [samples], seed=seed)
+        except GenclsError as error:
+            refused += "stochastic" in str(error) or "keeps a state" in str(error)
+    assert refused >= 19
+
+
+def test_batch_statistics_that_one_image_does_not_have_are_explained(samples):
+    with pytest.raises(GenclsError, match="BatchNormOfFeatures: expected scores of one image, got batch statistics"):
+        evaluate(strangers.BatchNormOfFeatures(), NOISE, [samples])
+
+
 def test_a_defense_that_changes_its_input_is_refused(samples):
     with pytest.raises(GenclsError, match=r"write x = x - mean"):
         evaluate(strangers.InPlace(), NOISE, [samples])
@@ -178,6 +289,19 @@ def test_a_defense_that_changes_its_input_is_refused(samples):
 def test_a_state_that_shows_only_later_is_refused(samples):
     with pytest.raises(GenclsError, match="keeps a state|stochastic"):
         in_shards(strangers.LateCounter(), samples, 1)
+
+
+def test_a_coin_for_unsure_images_is_refused(samples):
+    """Only what an attack makes of the images is unsure; the attack and the judge see different decisions."""
+    refused = 0
+    attack = {"ddn": DDN(ThreatModel("l2"), steps=20)}
+    for seed in range(5):
+        defense = strangers.Guard(seed)
+        try:
+            evaluate(defense, attack, [(samples[0], defense.network(samples[0]).argmax(dim=1))], seed=seed)
+        except GenclsError as error:
+            refused += "stochastic" in str(error)
+    assert refused >= 4
 
 
 def test_randomness_that_a_handful_does_not_show_is_refused(samples):

@@ -126,13 +126,14 @@ class _Walk:
         hit = self._look(rows, candidates)
         if self.model.stochastic and bool(hit.any()):
             hit = hit.clone()
-            hit[hit.clone()] = self._look(rows[hit], candidates[hit])
+            hit[hit.clone()] = self._look(rows[hit], candidates[hit], fresh=True)
         return hit
 
-    def _look(self, rows: Tensor, candidates: Tensor) -> Tensor:
+    def _look(self, rows: Tensor, candidates: Tensor, *, fresh: bool = False) -> Tensor:
         self.spent[rows] += 1
+        targeted = self.attack.threat.targeted
         with select(rows):
-            return self.model.look(candidates, self.labels[rows], targeted=self.attack.threat.targeted).reached
+            return self.model.look(candidates, self.labels[rows], targeted=targeted, fresh=fresh).reached
 
     def start(self) -> None:
         """Find an image with the wrong decision; the clean one is the first candidate."""

@@ -70,7 +70,8 @@ def smoothed_gradient(
     further cost: S is the larger of ``count`` and its EoT draws.
 
     Args:
-        model: what is attacked. ``model.max_rows`` noisy images are differentiated at once, at least one per image.
+        model: what is attacked. ``model.max_rows`` noisy images are differentiated at once, at least one per image; where one
+            draw serves a whole pass, one per image.
         images: (N, C, H, W) in [0, 1].
         labels: (N,).
         loss: of the scores of one noisy image, (N, 1, K), and labels.
@@ -82,6 +83,8 @@ def smoothed_gradient(
     """
     total, samples, plain = torch.zeros_like(images), max(count, model.eot.samples), model.eot.samples
     at_once = samples if model.max_rows is None else max(1, min(samples, model.max_rows // max(1, len(images))))
+    if model.shared_draws:
+        at_once = 1
     with repeated() if model.common_draws else nullcontext():
         for first in range(0, samples, at_once):
             # Numbered behind the draws of plain looks, whose streams and warm inference they leave alone.

@@ -64,6 +64,8 @@ class Square:
         response = model.look(best, labels, targeted=targeted)
         success, missing = response.success, response.margin
         looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
+        if model.common_draws and model.stochastic:
+            looks = self.queries + 1  # never: many looks at the same draws say no more than one
         streak = (success == 1).long()  # looks in a row that found every draw broken
         steps = (self.queries - 1) // (2 if model.stochastic else 1)
         for step in range(steps):

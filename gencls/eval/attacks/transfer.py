@@ -64,7 +64,8 @@ class Transfer:
             behaviour.attacked(surrogate.eval()),
             samples=samples,
             reduce=target.eot.reduce,
-            chunk=min(behaviour.draws_per_pass(samples), target.eot.chunk) if target.eot.samples > 1 else None,
+            chunk=min(samples, target.eot.chunk) if target.eot.samples > 1 else None,
+            shared_draws=behaviour.shared_draws,
             max_rows=target.max_rows,
             common_draws=target.common_draws,
         )

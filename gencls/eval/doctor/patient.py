@@ -17,7 +17,7 @@ from gencls.eval.cell import NO_GRADIENT, Cell, Protocol, run_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.gradient_modes import declared_modes
 from gencls.eval.judge import Decisions
-from gencls.eval.probe import Behaviour, Probe, observe
+from gencls.eval.probe import Behaviour, Probe, observe, observe_batch
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
@@ -175,7 +175,13 @@ class Patient:
     def model(self, surrogate: nn.Module, *, common_draws: bool = False) -> AttackModel:
         """What an attack would differentiate; with common random numbers every look has the same draws."""
         asked = self.behaviour.attacked(surrogate)
-        return AttackModel(asked, samples=self.draws, common_draws=common_draws, stochastic=self.stochastic)
+        return AttackModel(
+            asked,
+            samples=self.draws,
+            common_draws=common_draws,
+            stochastic=self.stochastic,
+            shared_draws=self.behaviour.shared_draws,
+        )
 
     @torch.no_grad()
     def scores(self, model: AttackModel, images: Tensor) -> Tensor:
@@ -227,7 +233,9 @@ class Patient:
         Raises:
             GenclsError: see :func:`~gencls.eval.probe.observe`.
         """
-        return replace(self, behaviour=observe(self.defense, self.images, seed=self.protocol.seed))
+        handful = observe(self.defense, self.images, seed=self.protocol.seed)
+        rows = rows_that_fit(self.defense, self.images[:1], self.protocol.memory)
+        return replace(self, behaviour=observe_batch(self.defense, self.images[:rows], handful, seed=self.protocol.seed))
 
     def _parts(self, model: AttackModel) -> list[Tensor]:
         surrogate = model.meter.model

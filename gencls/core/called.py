@@ -1,0 +1,59 @@
+"""What a module really calls: defenses that a search through its attributes does not find."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from gencls.core.errors import GenclsError
+from gencls.core.wrappers import Declares, surrogates_of
+
+__all__ = ["check_called"]
+
+
+def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
+    """Ask a module something and look which defenses are called by foreign modules on the way.
+
+    :func:`gencls.core.surrogates_of` looks for defenses where they can be held. They can come from anywhere: a global list, a
+    file, a function that makes them anew.
+
+    Args:
+        whole: the module.
+        ask: calls it.
+
+    Returns:
+        What ``ask`` returned.
+
+    Raises:
+        GenclsError: for a defense with a gradient mode that ``whole`` does not have.
+    """
+    stack: list[nn.Module] = []
+    lost: list[tuple[nn.Module, nn.Module, list[str]]] = []
+
+    def before(module: nn.Module, given: Any) -> None:
+        if stack and isinstance(module, Declares) and not isinstance(stack[-1], Declares):
+            above = next((one for one in reversed(stack) if isinstance(one, Declares)), whole)
+            known = {name for modes in surrogates_of(above) for name in modes.split("+")}
+            hidden = [mode for mode in surrogates_of(module) if mode != "exact" and not known.issuperset(mode.split("+"))]
+            if hidden:
+                lost.append((stack[-1], module, hidden))
+        stack.append(module)
+
+    def after(module: nn.Module, given: Any, result: Any) -> None:
+        stack.pop()
+
+    hooks = register_module_forward_pre_hook(before), register_module_forward_hook(after, always_call=True)
+    try:
+        answer = ask()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for caller, part, hidden in lost:
+        name, inside = type(caller).__name__, type(part).__name__
+        raise GenclsError(
+            f"{name}: expected a module that hides no gradient mode of a defense that it calls, got {inside} with "
+            f"{', '.join(hidden)}, which no attack would see; evaluate the {inside} itself, or declare in surrogates() of a "
+            f"Defense of your own how {name} is differentiated"
+        )
+    return answer

@@ -1,0 +1,75 @@
+"""The judge for adversarial images of any origin."""
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import check_images, check_labels, checked
+from gencls.eval.attack_model import frozen
+from gencls.eval.attacks.base import per_image
+from gencls.eval.fingerprint import device_of, sample_hashes
+from gencls.eval.judge import ROWS, Verdict, verdict_of
+from gencls.eval.probe import probe_defense
+from gencls.eval.roles import Roles, understanding_draws
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["judge"]
+
+
+@checked
+def judge(
+    defense: nn.Module,
+    clean: Tensor,
+    adversarial: Tensor,
+    threat: ThreatModel,
+    *,
+    count: int,
+    labels: Tensor | None = None,
+    most: int | None = None,
+    max_rows: int = ROWS,
+    eight_bit: bool = False,
+    seed: int = 0,
+) -> Verdict:
+    """Measure adversarial images on a defense, as :func:`gencls.eval.evaluate` does.
+
+    The defense is first asked about the clean images, see :class:`gencls.eval.probe.Probe`. Where one draw serves a whole
+    batch, and where a defense declares that it depends on the batch, every image and draw has a forward pass of its own.
+
+    Args:
+        defense: the real defense, never its surrogate, in eval mode.
+        clean: (N, C, H, W) in [0, 1].
+        adversarial: what the attack returned, (N, C, H, W); see :func:`gencls.eval.judge.verdict_of` for the rules.
+        threat: norm and ball to check against.
+        count: draws S; 1 for a deterministic defense.
+        labels: (N,) true classes, needed to draw sequentially.
+        most: draws of a sample whose majority stays open, at most; None stops at ``count``.
+        max_rows: of one forward pass.
+        eight_bit: round the images to k/255 and judge both, with equal draws.
+        seed: of the draws.
+
+    Returns:
+        The verdict, on the device of the defense.
+
+    Raises:
+        GenclsError: for bad images or labels, images of another shape, ``most`` without labels, or a defense that behaves
+            otherwise than it declares.
+    """
+    check_images(clean)
+    if labels is not None:
+        check_labels(labels, num_classes=None, count=len(clean))
+        labels = labels.to(device_of(defense) or clean.device)
+    clean = clean.to(device_of(defense) or clean.device)
+    known = torch.zeros(len(clean), dtype=torch.long) if labels is None else labels
+    probe = probe_defense(defense, clean, known, seed=seed)
+    hashes = sample_hashes(clean, known)
+
+    def attempt() -> Verdict:
+        roles, judged = Roles(probe, hashes, seed), probe.behaviour.judged(defense)
+        roles.check_batch(clean[:max_rows])
+        with roles.judge(threat):
+            settings = {"count": count, "most": most, "max_rows": max_rows, "eight_bit": eight_bit}
+            found = verdict_of(judged, clean, adversarial, threat, labels=labels, **settings)  # type: ignore[arg-type]
+        roles.confirm(judged, found.decisions, clean.where(~per_image(found.valid), found.images), max_rows, threat)
+        return found
+
+    with frozen(defense):
+        return understanding_draws(probe, attempt)
