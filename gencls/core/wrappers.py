@@ -16,6 +16,7 @@ from torch import nn
 
 from gencls.core.compiled import compiled_from
 from gencls.core.errors import GenclsError
+from gencls.core.fingerprint.tensors import put_in_forward
 from gencls.core.reach import CONTAINERS, LEAVES, parts
 
 __all__ = ["chained", "declared", "surrogates_of"]
@@ -126,7 +127,7 @@ def _inside(module: nn.Module) -> nn.Module | None:
     """What a module of torch hands everything through to; None for any other module."""
     compiled = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)  # its import takes seconds
     name = ""
-    if compiled is not None and type(module) is compiled:
+    if compiled is not None and type(module) is compiled and _untouched(module):
         name = "_orig_mod"
     elif type(module) in (nn.DataParallel, nn.parallel.DistributedDataParallel) and _untouched(module):
         name = "module"
@@ -136,7 +137,7 @@ def _inside(module: nn.Module) -> nn.Module | None:
 
 def _untouched(module: nn.Module) -> bool:
     """Whether a module does what its class does: no hooks, and no other ``forward`` put into the instance."""
-    return "forward" not in vars(module) and not any(vars(module).get(hooks) for hooks in _HOOKS)
+    return put_in_forward(module) is None and not any(vars(module).get(hooks) for hooks in _HOOKS)
 
 
 def _inherited(module: nn.Module) -> bool:

@@ -592,6 +592,13 @@ def test_torch_compile_is_looked_through():
 
 
 @pytest.mark.slow  # torch imports its compiler
+@pytest.mark.parametrize("touch", [hooked, lambda module: setattr(module, "forward", torch.round) or module])
+def test_torch_compile_is_not_looked_through_where_it_does_more(touch):
+    with pytest.raises(GenclsError, match="OptimizedModule: .* with bpda"):
+        surrogates_of(touch(torch.compile(binary(), backend="eager")))
+
+
+@pytest.mark.slow  # torch imports its compiler
 def test_an_exported_defense_is_refused():
     with pytest.raises(GenclsError, match="from the class TransformedClassifier"):
         surrogates_of(torch.export.export(binary(), (torch.rand(2, 1, 8, 8),)).module())
