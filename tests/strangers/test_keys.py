@@ -183,6 +183,15 @@ def test_a_cached_property_does_not_count():
     assert fingerprint(module) == before
 
 
+def test_a_value_in_place_of_a_cached_property_does_not_count():
+    """It cannot be told from one that was computed without running the user's code; the docstring says so."""
+    module = Late()
+    before = fingerprint(module)
+    module.table = torch.ones(4)
+    assert fingerprint(module) == before
+    assert "put in its place from outside" in " ".join(fingerprint.__doc__.split())
+
+
 def test_a_handle_of_a_hook_does_not_count():
     """It has the number of a hook of the process."""
     keys = set()
