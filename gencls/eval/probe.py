@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_labels, declared, keyed, seeded, stream_seed
 from gencls.core.generators import GlobalStates, own_seeds_end_here
-from gencls.eval.attack_model import score_gap
 from gencls.eval.fingerprint import device_of
 from gencls.eval.image_by_image import ImageByImage
 from gencls.eval.judge import scores_of
+from gencls.eval.margins import score_gap
 
 __all__ = ["Behaviour", "Probe", "check_defense", "observe", "probe_defense", "undeclared"]
 
