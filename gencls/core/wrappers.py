@@ -5,25 +5,27 @@ an attack that sees no other one reports robustness. So modes are asked for here
 provably hands its input and output through, and refused where it might do anything.
 """
 
-import dis
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from contextlib import contextmanager
+from contextvars import ContextVar
 from inspect import isabstract
-from types import CodeType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import nn
 
+from gencls.core.compiled import compiled_from
 from gencls.core.errors import GenclsError
+from gencls.core.fingerprint.tensors import put_in_forward
+from gencls.core.reach import CONTAINERS, LEAVES, parts
 
 __all__ = ["Declares", "chained", "computes_as_its_class", "declared", "surrogates_of"]
 
 _COMPUTE = ("forward", "infer", "log_joint")
 """Methods that scores are made by."""
 
-_LEAVES = (NoneType, str, bytes, bool, int, float, complex, Tensor, nn.Parameter)
-"""Types of what holds nothing, most of what a module has."""
+_ASKED: ContextVar[dict[int, Any]] = ContextVar("_ASKED", default={})  # noqa: B039 (never changed in place)
+"""By ``id`` the modules that are being asked for something, the outermost first."""
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -44,8 +46,21 @@ def surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
 
     Raises:
         GenclsError: for a module around a defense (an attribute, an item of a list, a variable of a function) whose modes it
-            would hide: a foreign module, or a defense whose class computes scores but inherits ``surrogates()``.
+            would hide: a foreign module, or a defense whose class computes scores but inherits ``surrogates()``. Also for what
+            ``torch.jit``, ``torch.fx`` or ``torch.export`` has made of a defense.
     """
+    with _asking(module):
+        return _surrogates_of(module)
+
+
+def _surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
+    compiled = compiled_from(module, Declares)
+    if compiled:
+        raise GenclsError(
+            f"{type(module).__name__}: expected a module whose gradient modes can be seen, got one that torch has compiled "
+            f"from the class {compiled}, of which it keeps the exact gradient only; evaluate the {compiled} itself (networks "
+            f"inside it may be compiled)"
+        )
     inside = _inside(module)
     if inside is not None:
         return {name: module if found is inside else found for name, found in surrogates_of(inside).items()}
@@ -74,7 +89,10 @@ def declared(module: nn.Module, flag: str) -> bool:
     own = getattr(module, flag, None)
     kinds = [kind for kind in type(module).__mro__ if flag in vars(kind)]
     says = own is not None and (own or flag in vars(module) or not any(map(isabstract, kinds[:1])))
-    return bool(own) if says else any(declared(part, flag) for _, part in _held(module))
+    if says:
+        return bool(own)
+    with _asking(module):
+        return any(declared(part, flag) for _, part in _held(module))
 
 
 def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module]:
@@ -110,7 +128,7 @@ def _inside(module: nn.Module) -> nn.Module | None:
     """What a module of torch hands everything through to; None for any other module."""
     compiled = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)  # its import takes seconds
     name = ""
-    if compiled is not None and type(module) is compiled:
+    if compiled is not None and type(module) is compiled and _untouched(module):
         name = "_orig_mod"
     elif type(module) in (nn.DataParallel, nn.parallel.DistributedDataParallel) and _untouched(module):
         name = "module"
@@ -134,7 +152,7 @@ def _age(module: nn.Module, name: str) -> int:
 
 def _untouched(module: nn.Module) -> bool:
     """Whether a module does what its class does: no hooks, and no other ``forward`` put into the instance."""
-    return "forward" not in vars(module) and not any(vars(module).get(hooks) for hooks in _HOOKS)
+    return put_in_forward(module) is None and not any(vars(module).get(hooks) for hooks in _HOOKS)
 
 
 def _inherited(module: nn.Module) -> bool:
@@ -156,59 +174,29 @@ def _check_nothing_lost(module: nn.Module, own: set[str]) -> None:
 
 
 def _held(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All that declares gradient modes and that a module can reach, with the way to it; not what lies behind those."""
-    seen, waiting = {id(module)}, [("", module)]
+    """All that declares gradient modes and that a module can reach, with the way to it; not what lies behind those.
+
+    What is being asked already is left out: a registry of defenses, say, may hold the very one around this module.
+    """
+    seen, waiting = {id(module): module, **_ASKED.get()}, [("", module)]  # kept, or a number could come to belong to another
     while waiting:
         path, item = waiting.pop()
-        for name, part in _parts(item):
-            if type(part) in _LEAVES or id(part) in seen:
+        for name, part in parts(item):
+            kind = type(part)
+            if kind in LEAVES or (kind in CONTAINERS and not part) or id(part) in seen:
                 continue
-            seen.add(id(part))
+            seen[id(part)] = part
             where = path if name in ("_modules", "") else f"{path}.{name}".lstrip(".")
-            if isinstance(part, nn.Module) and isinstance(part, Declares):
+            if isinstance(part, nn.Module) and (isinstance(part, Declares) or compiled_from(part, Declares)):
                 yield where, part
             else:
                 waiting.append((where, part))
 
 
-def _parts(item: Any) -> Iterator[tuple[str, Any]]:
-    """What an object holds, by name: items, attributes, variables of a function."""
-    if isinstance(item, (dict, Mapping)):  # most are dicts
-        yield from ((str(key), value) for key, value in item.items())
-    elif isinstance(item, (list, tuple, set, frozenset)):
-        yield from ((str(i), value) for i, value in enumerate(item))
-    elif isinstance(item, (*_LEAVES, type, ModuleType)):
-        return
-    elif isinstance(item, partial):
-        yield from (("func", item.func), ("args", item.args), ("keywords", item.keywords))
-    elif isinstance(item, MethodType):
-        yield from (("", item.__self__), ("", item.__func__))
-    elif isinstance(item, FunctionType):
-        yield from _variables(item)
-    else:
-        yield from vars(item).items() if hasattr(item, "__dict__") else ()
-        if isinstance(item, nn.Module):
-            kinds = [kind for kind in type(item).__mro__ if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
-            yield from ((name, value) for kind in kinds for name, value in vars(kind).items() if not name.startswith("__"))
-
-
-def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function closes over, its defaults, and the modules that it names although they are global."""
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # not filled yet
-            continue
-    yield "defaults", (function.__defaults__, function.__kwdefaults__)
-    for name in _global_names(function.__code__):
-        value = function.__globals__.get(name)
-        if isinstance(value, nn.Module):
-            yield name, value
-
-
-@lru_cache(maxsize=4096)
-def _global_names(code: CodeType) -> tuple[str, ...]:
-    """The global variables that a function reads, and the functions within it."""
-    own = [step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"]
-    inner = [name for part in code.co_consts if isinstance(part, CodeType) for name in _global_names(part)]
-    return tuple(dict.fromkeys([*own, *inner]))
+@contextmanager
+def _asking(module: nn.Module) -> Iterator[None]:
+    before = _ASKED.set({**_ASKED.get(), id(module): module})
+    try:
+        yield
+    finally:
+        _ASKED.reset(before)

@@ -14,7 +14,7 @@ from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repe
 from gencls.core.generators import own_seeds_end_here
 from gencls.core.rng import watched
 from gencls.core.surrogate import Reduce
-from gencls.eval.margins import mean_shortfall, shortfall
+from gencls.eval.margins import mean_shortfall, score_gap, shortfall
 
 __all__ = [
     "AttackModel",
@@ -25,33 +25,19 @@ __all__ = [
     "calibrate",
     "frozen",
     "resolution",
-    "score_gap",
 ]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Scores of the draws (N, S, K) and labels (N,) -> (N,), to be increased by the attack."""
 
 _NATS = 10.0
-_SMALLEST_GAP = 1e-30
-"""Scores closer than this are equal and have no scale; gradients divided by less would overflow in float32."""
-
-
-def score_gap(scores: Tensor) -> Tensor:
-    """How far the mean class lies below the best, (N, K) -> (N, 1), without gradient; 1 where all are equal."""
-    fixed = scores.detach()
-    return _gap(fixed, fixed.amax(dim=-1, keepdim=True))
-
-
-def _gap(fixed: Tensor, best: Tensor) -> Tensor:
-    gap = best - fixed.mean(dim=-1, keepdim=True)
-    return gap.where(gap > _SMALLEST_GAP, 1.0)
 
 
 def calibrate(scores: Tensor) -> Tensor:
     """Shift and scale scores (..., K) so that the best class is at 0 and the mean class at -10; see :class:`Calibrated`."""
     fixed = scores.detach()
     best = fixed.amax(dim=-1, keepdim=True)
-    return (scores - best) * (_NATS / _gap(fixed, best))
+    return (scores - best) * (_NATS / score_gap(fixed, best=best))
 
 
 def resolution(draws: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-__all__ = ["margin", "mean_over_draws", "mean_shortfall", "shortfall"]
+__all__ = ["margin", "mean_over_draws", "mean_shortfall", "others_of", "score_gap", "shortfall"]
 
 _SMALLEST_GAP = 1e-30
-"""Scores closer than this are equal: such a draw says nothing about the scale of the others."""
+"""Scores closer than this are equal and have no scale; gradients divided by less would overflow in float32."""
 
 _WIDEST = 2.0
 """Times the median scale on which a draw may count. At 1 the margins of two classes, which are the scale, would all be cut."""
@@ -19,6 +19,24 @@ def margin(scores: Tensor, labels: Tensor) -> Tensor:
     """Score of the label minus the best other score: (N, K), (N,) -> (N,). Positive where the decision is the label."""
     label = scores.gather(1, labels.unsqueeze(1)).squeeze(1)
     return label - scores.scatter(1, labels.unsqueeze(1), -torch.inf).amax(dim=1)
+
+
+def others_of(scores: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The best classes other than the label, best first: (N, K), (N,) -> (N, at most count)."""
+    return scores.scatter(1, labels.unsqueeze(1), -torch.inf).argsort(dim=1, descending=True)[:, :-1][:, :count]
+
+
+def score_gap(scores: Tensor, *, best: Tensor | None = None, equal: float = 1.0) -> Tensor:
+    """How far the mean class lies below the best, (..., K) -> (..., 1), without gradient.
+
+    Args:
+        scores: (..., K).
+        best: (..., 1), their maximum where it is known already.
+        equal: what stands where all scores are equal.
+    """
+    fixed = scores.detach()
+    gap = (fixed.amax(dim=-1, keepdim=True) if best is None else best) - fixed.mean(dim=-1, keepdim=True)
+    return gap.where(gap > _SMALLEST_GAP, equal)
 
 
 def shortfall(scores: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
@@ -50,11 +68,10 @@ def mean_shortfall(draws: Tensor, labels: Tensor, *, targets: Tensor | None = No
         targets: see :func:`shortfall`.
         targeted: see :func:`shortfall`.
     """
-    fixed = draws.detach()
-    gap = fixed.amax(dim=2) - fixed.mean(dim=2)
-    usual = gap.where(gap > _SMALLEST_GAP, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(1.0)
+    gap = score_gap(draws, equal=torch.nan).squeeze(2)  # draws of equal scores say nothing about the scale of the others
+    usual = gap.nanmedian(dim=1, keepdim=True).values.nan_to_num(1.0)
     widest = _WIDEST * usual
-    even = draws * (widest / gap.maximum(widest)).unsqueeze(2)
+    even = draws * (widest / gap.fmax(widest)).unsqueeze(2)
     each = draws.shape[1]
     missing = shortfall(
         even.flatten(0, 1),

@@ -209,10 +209,10 @@ class ThesisBudget:
     nes_steps: int = 50
     nes_pairs: int = 50
     boundary_queries: int = 100_000
-    targets: int = 9
+    targets: int = TARGETS
     smoothed_steps: int = 80
     smoothed_draws: int = 16
-    smoothing: tuple[float, ...] = (0.1, 0.15, 0.2)
+    smoothing: tuple[float, ...] = SIGMAS
     descent_steps: int = 500
     descent_rate: float = 0.01
 

@@ -16,10 +16,10 @@ from gencls.core import GenclsError, check_eval_mode, check_labels, declared, ke
 from gencls.core.called import check_called
 from gencls.core.generators import own_seeds_end_here
 from gencls.core.rng import watched
-from gencls.eval.attack_model import score_gap
 from gencls.eval.fingerprint import device_of
 from gencls.eval.forward import scores_of
 from gencls.eval.image_by_image import ImageByImage
+from gencls.eval.margins import score_gap
 
 __all__ = ["Behaviour", "Probe", "check_defense", "observe", "observe_batch", "probe_defense", "undeclared"]
 

@@ -39,9 +39,6 @@ class ThreatModel:
         if self.norm == "linf" and self.epsilon is not None and self.epsilon > 1:
             raise GenclsError(f"threat model: expected a linf epsilon in [0, 1] pixel units (8/255, not 8), got {self.epsilon}")
 
-        if self.epsilon is not None:
-            object.__setattr__(self, "epsilon", float(self.epsilon))  # numpy's numbers print otherwise, and keys are printed
-
     def check_reach(self, images: Tensor) -> None:
         """Check that the ball is not larger than the space of such images, (N, C, H, W) in [0, 1].
 

@@ -415,6 +415,26 @@ MODULES = {
     ),
     "weak reference": pair(referred, 1, 2),
     "behind DataParallel": pair(functools.partial(wrapped, nn.DataParallel), 0, 1),
+    "hook on DataParallel": (
+        lambda: nn.DataParallel(linear()),
+        lambda: set_up(nn.DataParallel(linear()), lambda m: m.register_forward_hook(scaled)),
+    ),
+    "other hook on DataParallel": (
+        lambda: set_up(nn.DataParallel(linear()), lambda m: m.register_forward_hook(scaled)),
+        lambda: set_up(nn.DataParallel(linear()), lambda m: m.register_forward_hook(shifted)),
+    ),
+    "hook before DataParallel": (
+        lambda: nn.DataParallel(linear()),
+        lambda: set_up(nn.DataParallel(linear()), lambda m: m.register_forward_pre_hook(closing_over(1))),
+    ),
+    "forward of an instance of DataParallel": (
+        lambda: set_up(nn.DataParallel(linear()), lambda m: setattr(m, "forward", closing_over(1))),
+        lambda: set_up(nn.DataParallel(linear()), lambda m: setattr(m, "forward", closing_over(2))),
+    ),
+    "forward of DataParallel or of an instance": (
+        lambda: nn.DataParallel(linear()),
+        lambda: set_up(nn.DataParallel(linear()), lambda m: setattr(m, "forward", closing_over(1))),
+    ),
     "lazy layer": (lambda: nn.LazyLinear(2), lambda: nn.LazyLinear(3)),
     "traced": (
         lambda: torch.fx.symbolic_trace(nn.Sequential(linear(0), nn.ReLU())),

@@ -27,7 +27,7 @@ from gencls.eval import APGD, FGSM, NES, PGD, Boundary, GaussianNoiseAttack, Pro
 from gencls.eval.attack_model import frozen
 from gencls.eval.cell import run_cell
 from tests.contracts.defenses import DEFENSES
-from tests.strangers.key_pairs import HARMLESS, TEXT, Colour, Holder, Late, all_pairs, edited, linear, written
+from tests.strangers.key_pairs import HARMLESS, TEXT, Colour, Holder, Late, all_pairs, edited, linear, shifted, written
 from tests.toys import small_cnn
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,31 @@ def test_behind_the_compiler():
     one, again, other = (key_of(nn.Sequential(torch.compile(linear(seed))), "compiled") for seed in (0, 0, 1))
     assert one == again
     assert one.content != other.content
+
+
+def halved(module):
+    inner = module._orig_mod
+    module.forward = lambda images: inner(images) / 2
+
+
+@pytest.mark.slow  # torch imports its compiler
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: module.register_forward_hook(shifted),
+        lambda module: module.register_forward_pre_hook(shifted),
+        halved,
+        lambda module: setattr(module, "forward", torch.compile(linear(1), backend="eager").forward),
+        lambda module: setattr(module, "forward", linear(1).forward),
+    ],
+)
+def test_what_is_put_on_a_compiled_module_counts(change):
+    module = torch.compile(linear(), backend="eager")
+    before = fingerprint(module)
+    module(torch.zeros(1, 3))
+    assert fingerprint(module) == before
+    change(module)
+    assert fingerprint(module) != before
 
 
 def test_there_are_many_kinds():
@@ -156,6 +181,15 @@ def test_a_cached_property_does_not_count():
     module(torch.zeros(1))
     assert "table" in vars(module)
     assert fingerprint(module) == before
+
+
+def test_a_value_in_place_of_a_cached_property_does_not_count():
+    """It cannot be told from one that was computed without running the user's code; the docstring says so."""
+    module = Late()
+    before = fingerprint(module)
+    module.table = torch.ones(4)
+    assert fingerprint(module) == before
+    assert "put in its place from outside" in " ".join(fingerprint.__doc__.split())
 
 
 def test_a_handle_of_a_hook_does_not_count():

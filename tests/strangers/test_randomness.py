@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
@@ -335,7 +336,9 @@ def test_the_doctor_sees_undeclared_randomness(kind, samples):
 @pytest.mark.parametrize("kind", COMPANY)
 def test_the_doctor_sees_the_rest_of_the_batch(kind, samples):
     assert check_company(patient(COMPANY[kind](), samples)).status == "fail"
-    assert check_company(patient(PlainClassifier(COMPANY[kind](), 4, batch_dependent=True).eval(), samples)).status == "note"
+    declares = PlainClassifier(COMPANY[kind](), 4, batch_dependent=True).eval()
+    assert check_company(patient(declares, samples)).status == "note"
+    assert check_company(patient(nn.Sequential(declares), samples)).status == "note"
 
 
 def test_the_doctor_examines_a_defense_of_shared_draws_to_the_end(samples):

@@ -1,7 +1,14 @@
 """Wrappers around a defense: its gradient modes are passed on or the wrapper is refused, but never lost."""
 
-from functools import partial
+import collections
+import itertools
+import logging
+import types
+import warnings
+import weakref
+from functools import lru_cache, partial
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -121,6 +128,133 @@ class OfTheModule(nn.Module):
         return GLOBAL(images)
 
 
+def helper(images):
+    return inner_helper(images)
+
+
+def inner_helper(images):
+    return GLOBAL(images)
+
+
+MODELS = types.ModuleType("models_of_a_stranger")
+MODELS.defense, MODELS.network = GLOBAL, small_cnn()
+DICT, LIST = {"plain": small_cnn(), "defended": GLOBAL}, [GLOBAL]
+
+
+@lru_cache
+def cached_helper():
+    return GLOBAL
+
+
+class Tools:
+    """Used as a class, not as an object."""
+
+    inner = GLOBAL
+
+    @staticmethod
+    def apply(images):
+        return Tools.inner(images)
+
+
+class WithProperty(nn.Module):
+    @property
+    def inner(self):
+        return GLOBAL
+
+    def forward(self, images):
+        return self.inner(images)
+
+
+class WithStaticMethod(nn.Module):
+    @staticmethod
+    def inner(images):
+        return GLOBAL(images)
+
+    def forward(self, images):
+        return self.inner(images)
+
+
+class WithClassMethod(nn.Module):
+    @classmethod
+    def inner(cls, images):
+        return GLOBAL(images)
+
+    def forward(self, images):
+        return self.inner(images)
+
+
+class Slots:
+    """An object without a dict."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+
+class Asks:
+    """A plain object whose class, not the object, has the way to the defense."""
+
+    def __call__(self, images):
+        return GLOBAL(images)
+
+
+class Named(list):
+    """A list with an attribute."""
+
+
+def imports_late(images):
+    from tests.strangers.test_wrappers import GLOBAL as LATE
+
+    return LATE(images)
+
+
+def attribute_of_a_function(images):
+    return attribute_of_a_function.inner(images)
+
+
+attribute_of_a_function.inner = GLOBAL
+
+
+def named(inner):
+    values = Named([0])
+    values.inner = inner
+    return values
+
+
+KEPT = binary()
+"""What weak references refer to."""
+
+
+def compiled(how, make):
+    """By ``torch.jit``, which warns of its age and of what it cannot see, or ``torch.fx``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return how(make().eval())
+
+
+def traced(module):
+    return torch.jit.trace(module, torch.rand(2, 1, 8, 8))
+
+
+def frozen_trace(module):
+    return torch.jit.freeze(traced(module))
+
+
+def local_defense() -> Defense:
+    class Local(Defense):
+        num_classes = 4
+
+        def __init__(self):
+            super().__init__()
+            self.network = small_cnn()
+
+        def forward(self, images):
+            return self.network((4 * images).round() / 4)
+
+    return Local()
+
+
 class Own(Defense):
     """A defense of a user's own that holds another one and says nothing of gradients."""
 
@@ -168,9 +302,89 @@ def patched(module: nn.Module) -> nn.Module:
     return module
 
 
+def cached():
+    @lru_cache
+    def loaded(made):
+        return made
+
+    loaded(binary())
+    return lambda images: loaded(None)(images)
+
+
 def closure():
     inner = binary()
     return lambda images: inner(images)
+
+
+SHIFT, TABLE, TENSORS, LOGGER = 0.1, {"scale": 2.0, "names": ["a"]}, [torch.ones(1), torch.zeros(1)], logging.getLogger("mine")
+
+
+def scale(images):
+    LOGGER.debug("%s", numpy.float64(1))
+    return nn.functional.relu(images * TABLE["scale"]) + SHIFT + sum(TENSORS)
+
+
+class Helped(nn.Module):
+    """A plain network whose forward pass names much that is global."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = small_cnn()
+        self.queue = collections.deque([torch.ones(1)])
+
+    @property
+    def shift(self):
+        return SHIFT
+
+    @staticmethod
+    def scaled(images):
+        return scale(images)
+
+    def forward(self, images):
+        return self.network(self.scaled(images) + self.shift)
+
+
+class NamesOurs(nn.Module):
+    """Names functions and classes of ours, and what makes a defense, but no defense."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = small_cnn()
+
+    def forward(self, images):
+        if isinstance(self.network, TransformedClassifier):
+            return surrogates_of(ABS(SigmoidDecoders()))["frozen"](images)
+        with seeded(0):
+            return self.network(images)
+
+
+class Registered(nn.Module):
+    """Reads a registry that holds a defense around this very network, which it cannot ask without asking itself."""
+
+    registry: list = []  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.network = small_cnn()
+        self.registry[:] = [PlainClassifier(self, 4)]
+
+    def forward(self, images):
+        assert self.registry
+        return self.network(images)
+
+
+def namesake():
+    class PlainClassifier(nn.Module):
+        """A stranger's network, by chance of the name of a defense."""
+
+        def __init__(self):
+            super().__init__()
+            self.network = small_cnn()
+
+        def forward(self, images):
+            return self.network(images)
+
+    return PlainClassifier()
 
 
 # kind -> smallest module -> modes that an attack must see
@@ -220,6 +434,18 @@ PASSED_ON = {
     ),
     "DataParallel(bpda)": (lambda: nn.DataParallel(binary()), ["bpda"]),
     "DataParallel(Sequential(abs))": (lambda: nn.DataParallel(nn.Sequential(abs_())), ["frozen", "unrolled"]),
+    "helpers, constants and tables": (lambda: Helped(), ["exact"]),
+    "a network that names what is ours": (lambda: NamesOurs(), ["exact"]),
+    "a network of a registry of defenses": (lambda: Registered(), ["exact"]),
+    "a network beside a defense in a module": (lambda: Calls(lambda images: MODELS.network(images)), ["exact"]),
+    "traced network": (lambda: compiled(traced, small_cnn), ["exact"]),
+    "scripted network": (lambda: compiled(torch.jit.script, small_cnn), ["exact"]),
+    "network traced by fx": (lambda: compiled(torch.fx.symbolic_trace, Helped), ["exact"]),
+    "network traced by fx, named as a defense": (lambda: compiled(torch.fx.symbolic_trace, namesake), ["exact"]),
+    "bpda around a traced network": (
+        lambda: TransformedClassifier(Binarize(), compiled(traced, small_cnn), 4),
+        ["bpda"],
+    ),
     "an ensemble of networks": (lambda: Listed([small_cnn(seed=0), small_cnn(seed=1)]), ["exact"]),
     "a wrapper of an exact defense": (lambda: Twice(noisy()), ["exact"]),
     "a defense that holds an exact one": (lambda: Own(noisy()), ["exact"]),
@@ -248,6 +474,44 @@ REFUSED = {
     "plain object": (lambda: Boxed(Box(binary())), r"at box\.inner"),
     "attribute of the class": (OfTheClass, "at inner"),
     "global variable": (OfTheModule, r"at forward\.GLOBAL"),
+    "global helper": (lambda: Calls(helper), r"at function\.inner_helper\.GLOBAL"),
+    "global dict": (lambda: Calls(lambda images: DICT["defended"](images)), r"at function\.DICT\.defended"),
+    "global list": (lambda: Calls(lambda images: LIST[0](images)), r"at function\.LIST\.0"),
+    "global class": (lambda: Calls(lambda images: Tools.apply(images)), r"at function\.Tools\.inner"),
+    "variable of a module": (lambda: Calls(lambda images: MODELS.defense(images)), r"at function\.MODELS\.defense"),
+    "import in a function": (lambda: Calls(imports_late), "at function"),
+    "attribute of a function": (lambda: Calls(attribute_of_a_function), r"at function\.inner"),
+    "global cached function": (lambda: Calls(lambda images: cached_helper()(images)), r"at function\.cached_helper.*\.GLOBAL"),
+    "cached result": (lambda: Calls(cached()), r"at function"),
+    "property": (WithProperty, r"at inner\.GLOBAL"),
+    "static method": (WithStaticMethod, r"at inner\.GLOBAL"),
+    "class method": (WithClassMethod, r"at inner\.GLOBAL"),
+    "object with slots": (lambda: Boxed(Slots(binary())), "at box"),
+    "class of an object": (lambda: Calls(Asks()), "at function.__call__.GLOBAL"),
+    "weak reference": (lambda: Calls(lambda images, inner=weakref.ref(KEPT): inner()(images)), r"at function\.defaults\.0"),  # noqa: B008
+    "deque": (lambda: Listed(collections.deque([binary()])), "at members"),
+    "values of a dict": (lambda: Listed({"one": binary()}.values()), "at members"),
+    "keys of a dict": (lambda: Listed({binary(): 1.0}), "at members"),
+    "attribute of a list": (lambda: Listed(named(binary())), r"at members\.inner"),
+    "iterator": (lambda: Listed(iter([binary()])), r"at members"),
+    "iterator that repeats": (lambda: Listed(itertools.cycle([binary()])), r"at members"),
+    "generator": (lambda: Listed(member for member in [binary()]), r"at members"),
+    "array of objects": (lambda: Listed(numpy.array([binary(), None])), r"at members"),
+    "traced": (lambda: compiled(traced, binary), "TopLevelTracedModule: .* from the class TransformedClassifier"),
+    "traced and frozen": (lambda: compiled(frozen_trace, binary), "from the class TransformedClassifier"),
+    "traced W": (lambda: compiled(traced, lambda: Twice(binary())), "from the class TransformedClassifier"),
+    "W(traced)": (lambda: Twice(compiled(traced, binary)), "from the class TransformedClassifier"),
+    "Sequential(traced)": (lambda: nn.Sequential(compiled(traced, binary)), "from the class TransformedClassifier"),
+    "traced, of a user's own": (lambda: compiled(traced, lambda: Own(small_cnn())), "from the class Own"),
+    "traced, defined in a function": (lambda: compiled(traced, local_defense), "from the class Local"),
+    "scripted": (lambda: compiled(torch.jit.script, lambda: Own(small_cnn())), "from the class Own"),
+    "traced by fx": (lambda: compiled(torch.fx.symbolic_trace, binary), "TransformedClassifier: .* from the class Binarize"),
+    "traced by fx, W": (
+        lambda: compiled(torch.fx.symbolic_trace, lambda: Twice(binary())),
+        "from the class TransformedClassifier",
+    ),
+    "traced by fx, of a user's own": (lambda: compiled(torch.fx.symbolic_trace, local_defense), "from the class Local"),
+    "W(traced by fx)": (lambda: Twice(compiled(torch.fx.symbolic_trace, binary)), "from the class Binarize"),
     "forward hook": (lambda: hooked(nn.Sequential(binary())), "Sequential: "),
     "forward of the instance": (lambda: patched(nn.Sequential(binary())), "Sequential: "),
     "Defense without surrogates": (lambda: Own(binary()), "Own: .* with bpda"),
@@ -325,6 +589,20 @@ def test_torch_compile_is_looked_through():
     assert list(surrogates_of(PlainClassifier(compiled, 4))) == ["bpda"]
     plain = torch.compile(small_cnn(), backend="eager")
     assert surrogates_of(plain)["exact"] is plain
+
+
+@pytest.mark.slow  # torch imports its compiler
+@pytest.mark.parametrize("touch", [hooked, lambda module: setattr(module, "forward", torch.round) or module])
+def test_torch_compile_is_not_looked_through_where_it_does_more(touch):
+    with pytest.raises(GenclsError, match="OptimizedModule: .* with bpda"):
+        surrogates_of(touch(torch.compile(binary(), backend="eager")))
+
+
+@pytest.mark.slow  # torch imports its compiler
+def test_an_exported_defense_is_refused():
+    with pytest.raises(GenclsError, match="from the class TransformedClassifier"):
+        surrogates_of(torch.export.export(binary(), (torch.rand(2, 1, 8, 8),)).module())
+    assert list(surrogates_of(torch.export.export(small_cnn(), (torch.rand(2, 1, 8, 8),)).module())) == ["exact"]
 
 
 @pytest.mark.parametrize(

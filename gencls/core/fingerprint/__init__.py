@@ -26,6 +26,10 @@ def fingerprint(module: nn.Module) -> str:
     A class that defines ``__getstate__``, as for ``pickle``, leaves caches out of its key. Any object may have a key of its
     own instead: ``fingerprint_key``, a string or a method that returns one, stands for the object and all that it holds.
 
+    What ``functools.cached_property`` keeps does not count: it is computed from the rest, and a key must not change with use.
+    Nor does a value that was put in its place from outside (``network.threshold = 0.7``), which looks the same. What is to be
+    set needs a plain attribute.
+
     The state of the process does not count: environment variables, torch's global settings, and random generators, but for
     those that a module holds.
 

@@ -14,6 +14,7 @@ from torch.nn.modules import module as modules
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
+from gencls.core.fingerprint.origins import origin_of_file
 from gencls.core.fingerprint.parts import Held, Parts, attributes, parts
 
 _NO_ATTRIBUTES = ("_is_buffer", "persistent")
@@ -50,7 +51,10 @@ _PROCESS = re.compile(r"[./]?___torch_mangle_\d+")
 @parts.register
 def _tensor(tensor: Tensor) -> Parts:
     with torch._C.DisableTorchFunctionSubclass():
-        extra = {name: held for name, held in vars(tensor).items() if name not in _NO_ATTRIBUTES}
+        own = [
+            name for name in vars(tensor) if name not in _NO_ATTRIBUTES and not name.startswith("_dynamo_")
+        ]  # the compiler's
+        extra = {name: vars(tensor)[name] for name in own}
         shape = () if is_lazy(tensor) or tensor.is_nested else tuple(tensor.shape)
         hooks = tuple((tensor._backward_hooks or {}).values())
         head = [("", type(tensor)), ("", str(tensor.dtype)), ("", shape), ("._backward_hooks", hooks)]
@@ -98,9 +102,25 @@ def _bytes(tensor: Tensor) -> memoryview:
 def _module(module: nn.Module) -> Parts:
     inner = _WRAPPED.get(type(module).__name__) if type(module).__module__.startswith("torch.") else None
     if inner is not None:
-        return "wrapped", [("", type(module)), (f".{inner}", getattr(module, inner))]
+        forward = put_in_forward(module)
+        own = [] if forward is None else [("", "forward"), (".forward", forward)]
+        return "wrapped", [("", type(module)), (f".{inner}", getattr(module, inner)), *own, *_hooks(vars(module))]
     state: dict[str, Any] = module.__getstate__() if _has_state(module) else vars(module)
     return "module", [("", type(module)), *_content(module, state)]
+
+
+def put_in_forward(module: nn.Module) -> Any:
+    """The ``forward`` that was put into an instance of a module, but for that of ``torch.compile``; None if there is none."""
+    forward = vars(module).get("forward")
+    if type(module).__name__ != "OptimizedModule":
+        return forward
+    if type(forward).__name__ == "AOTCompiledModel":  # compiled for some inputs
+        return None
+    called = getattr(forward, "_torchdynamo_orig_callable", forward)
+    code = getattr(called, "__code__", None)  # of a method that of its function
+    within = [getattr(called, "__self__", None), *(cell.cell_contents for cell in getattr(called, "__closure__", None) or ())]
+    runs_inside = any(part is module or part is vars(module)["_modules"]["_orig_mod"] for part in within)
+    return None if code is not None and runs_inside and origin_of_file(code.co_filename) == "library" else forward
 
 
 def _has_state(module: nn.Module) -> bool:
@@ -121,6 +141,10 @@ def _content(module: nn.Module, state: dict[str, Any]) -> Iterator[tuple[str, An
         for name, value in state.get(group, {}).items():
             yield "", name
             yield f".{name}", value
+    yield from _hooks(state)
+
+
+def _hooks(state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for group, flags in _HOOKS.items():
         for number, hook in state.get(group, {}).items():
             yield "", group

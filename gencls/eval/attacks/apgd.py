@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attack_model import AttackModel, Loss, calibrate, score_gap
+from gencls.eval.attack_model import AttackModel, Loss, calibrate
 from gencls.eval.attacks.base import prepare, project, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.attacks.smoothing import check_smoothing, descents
-from gencls.eval.margins import margin, mean_over_draws
+from gencls.eval.margins import margin, mean_over_draws, others_of, score_gap
 from gencls.eval.threat import ThreatModel
 
-__all__ = ["APGD", "Worst", "dlr", "others_of", "targeted_dlr"]
+__all__ = ["APGD", "Worst", "dlr", "targeted_dlr"]
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,3 @@ def _cross_entropy(model: AttackModel, clean: Tensor) -> Loss:
         return value + (slope - slope.detach())
 
     return loss
-
-
-def others_of(scores: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The best classes other than the label, best first: (N, K), (N,) -> (N, at most count)."""
-    return scores.scatter(1, labels.unsqueeze(1), -torch.inf).argsort(dim=1, descending=True)[:, :-1][:, :count]

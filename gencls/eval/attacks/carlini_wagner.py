@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attack_model import AttackModel, score_gap
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require, steepest, taken
 from gencls.eval.attacks.linearisation import Closest
+from gencls.eval.margins import score_gap
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["CarliniWagner", "RestartedCarliniWagner"]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attacks.apgd import others_of
 from gencls.eval.attacks.base import per_image, prepare, require
+from gencls.eval.margins import others_of
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["FAB"]

@@ -11,6 +11,7 @@ from gencls.core import GenclsError, branch, check_settings
 from gencls.eval.attack_model import AttackModel, Loss
 from gencls.eval.attacks.base import joined, per_image, prepare, project, random_start, require, steepest, taken
 from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
+from gencls.eval.margins import others_of
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["PGD"]
@@ -224,7 +225,7 @@ class _Run:
             return self.labels.unsqueeze(1)
         with torch.no_grad():
             scores = self.model.average(self.model.per_draw(self.images))
-        order = scores.scatter(1, self.labels.unsqueeze(1), -torch.inf).argsort(dim=1, descending=True)[:, :-1]
+        order = others_of(scores, self.labels, self.attack.restarts)
         return order[:, torch.arange(self.attack.restarts, device=order.device) % order.shape[1]]
 
     def _loss(self) -> Loss:

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gencls.core import repeated, seeded
-from gencls.eval.attack_model import score_gap
+from gencls.core import declared, repeated, seeded
 from gencls.eval.cell import Cell
 from gencls.eval.doctor.patient import Patient
 from gencls.eval.doctor.verdict import Check, Status
+from gencls.eval.margins import score_gap
 
 __all__ = ["check_claims", "check_company", "check_eot", "check_randomness"]
 
@@ -57,7 +57,7 @@ def check_company(patient: Patient) -> Check:
     """An image's scores must not depend on the images beside it."""
     name, behaviour = "rest of the batch", patient.behaviour
     evidence: dict[str, float | str] = {"images": len(patient.images)}
-    if behaviour.batch_dependent and getattr(patient.defense, "batch_dependent", False):
+    if behaviour.batch_dependent and declared(patient.defense, "batch_dependent"):
         return Check(name, "note", "the other images count, as declared: each image is asked alone", evidence)
     if behaviour.batch_dependent:
         finding = (

@@ -1,0 +1,168 @@
+"""What code can reach: the items, attributes and variables by which a forward pass may come to another module.
+
+Nothing of the user's is run: neither ``__iter__`` nor a property. Objects that are written in C, such as iterators and queues,
+tell Python's garbage collector what they hold.
+"""
+
+import dis
+import gc
+import logging
+import sys
+import weakref
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from inspect import Signature
+from types import (
+    CodeType,
+    FrameType,
+    FunctionType,
+    GenericAlias,
+    MethodType,
+    ModuleType,
+    NoneType,
+    TracebackType,
+    UnionType,
+)
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from gencls.core.fingerprint.classes import origin_of_class
+from gencls.core.fingerprint.origins import origin_of_file, origin_of_module
+
+__all__ = ["CONTAINERS", "LEAVES", "parts"]
+
+LEAVES = frozenset({NoneType, str, bytes, bool, int, float, complex, Tensor, nn.Parameter, torch.device, torch.dtype})
+"""Types of what holds nothing, most of what a module has."""
+
+CONTAINERS = frozenset({dict, OrderedDict, list, tuple, set, frozenset})
+"""Types that hold nothing where they are empty, as most of those in a module are."""
+
+_CLOSED = (Tensor, ModuleType, CodeType, FrameType, TracebackType, GenericAlias, UnionType, Signature, logging.Logger, array)
+"""Kinds of what holds nothing that an output could depend on, or numbers only."""
+
+_CONSTRUCTORS = ("__init__", "__new__")
+"""Their work is done: what they left behind lies in attributes."""
+
+
+def parts(item: Any) -> Iterator[tuple[str, Any]]:
+    """What an object holds, by name; the name is empty for what only passes something on."""
+    kind = type(item)
+    if kind in (list, tuple):
+        yield from zip(map(str, range(len(item))), item, strict=True)
+    elif kind in (dict, OrderedDict):
+        yield from _entries(item)
+    elif isinstance(item, nn.Module):
+        yield "", kind
+        yield from vars(item).items()
+    elif isinstance(item, type):
+        yield from _of_class(item)
+    elif isinstance(item, FunctionType):
+        yield from _variables(item)
+        yield from vars(item).items()
+    elif isinstance(item, MethodType):
+        yield from (("", item.__self__), ("", item.__func__))
+    elif not isinstance(item, _CLOSED) and kind.__module__ != "typing":
+        yield from _of_object(item)
+
+
+def _of_object(item: Any) -> Iterator[tuple[str, Any]]:
+    yield "", type(item)
+    yield from getattr(item, "__dict__", {}).items()
+    if isinstance(item, dict):
+        yield from _entries(item)
+    elif isinstance(item, partial):
+        yield from (("func", item.func), ("args", item.args), ("keywords", item.keywords))
+    elif isinstance(item, weakref.ReferenceType):
+        yield "", item()
+    elif isinstance(item, numpy.ndarray):
+        yield from (("", value) for value in (item.ravel().tolist() if item.dtype.hasobject else ()))
+    yield from (("", value) for value in gc.get_referents(item))
+
+
+def _entries(item: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in item.items():
+        if type(key) is str:
+            yield key, value
+        else:
+            yield "keys()", key
+            yield str(key) if isinstance(key, int) else type(key).__name__, value
+
+
+def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
+    """Attributes and methods of a class; of a library's only if it is a module, and of torch's none."""
+    for base in kind.__mro__:
+        network = issubclass(base, nn.Module) and base.__module__.partition(".")[0] not in ("torch", "builtins")
+        if network or origin_of_class(base) == "user":
+            for name, value in vars(base).items():
+                if not name.startswith("__") or (callable(value) and name not in _CONSTRUCTORS):
+                    yield name, value
+
+
+class _Names(NamedTuple):
+    """What a function, and the functions within it, ask for by name.
+
+    Attributes:
+        variables: global variables, each with the attributes that are taken of it at once.
+        imports: modules and what is imported from them.
+    """
+
+    variables: tuple[tuple[str, ...], ...]
+    imports: tuple[tuple[str, str], ...]
+
+
+def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """What a function closes over, its defaults, and what it names although it is global.
+
+    Functions of the user's are followed to all that they name, those of libraries, which are many, to modules only.
+    """
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+    yield from (("defaults", function.__defaults__), ("defaults", function.__kwdefaults__))
+    names, known = _names(function.__code__), function.__globals__
+    if origin_of_file(function.__code__.co_filename) != "user":
+        yield from ((name, known[name]) for name, *_ in names.variables if isinstance(known.get(name), nn.Module))
+        return
+    for name, *attributes in names.variables:
+        yield from _taken(name, known.get(name), attributes)
+    above = str(known.get("__package__") or "").split(".")
+    for module, name in names.imports:
+        for depth in range(len(above) + 1):  # a relative import begins somewhere above
+            yield from _taken("", sys.modules.get(".".join(filter(None, (*above[:depth], module)))), [name])
+
+
+def _taken(name: str, value: Any, attributes: list[str]) -> Iterator[tuple[str, Any]]:
+    """What a name means, or where it means a module of the user's the attribute that is taken of it."""
+    for attribute in attributes:
+        if isinstance(value, ModuleType) and origin_of_module(value.__name__) == "user":
+            name, value = f"{name}.{attribute}", vars(value).get(attribute)
+    yield name, value
+
+
+@lru_cache(maxsize=4096)
+def _names(code: CodeType) -> _Names:
+    variables: list[tuple[str, ...]] = []
+    imports: list[tuple[str, str]] = []
+    taken, module = False, ""
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            variables.append((step.argval,))
+        elif taken and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            variables[-1] = (*variables[-1], step.argval)
+        elif step.opname == "IMPORT_NAME":
+            module = step.argval
+        elif step.opname == "IMPORT_FROM":
+            imports.append((module, step.argval))
+        taken = step.opname in ("LOAD_GLOBAL", "LOAD_NAME") or (taken and step.opname in ("LOAD_ATTR", "LOAD_METHOD"))
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            variables += _names(inner).variables
+            imports += _names(inner).imports
+    return _Names(tuple(dict.fromkeys(variables)), tuple(dict.fromkeys(imports)))
