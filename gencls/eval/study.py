@@ -225,10 +225,12 @@ class Study:
         """The table of what is finished: of all cells, unless a subclass leaves some for later."""
         cells, settings = self.cells(), read_study(self.folder)
         done = finished(self.folder, settings, cells)
-        if len(done) < len(cells) and (gone := self.missing()):
-            raise GenclsError(
-                f"{self.folder}: expected all cells finished by now, got {len(gone)} missing; run the study again"
-            )
+        if len(done) < len(cells):
+            if gone := self.missing():
+                raise GenclsError(
+                    f"{self.folder}: expected all cells finished by now, got {len(gone)} missing; run the study again"
+                )
+            done = finished(self.folder, settings, cells)  # again: another process may have finished some in between
         return write_results(self.folder, records_of(self.folder, settings, done, cells))
 
     def _key(self, defense: str, attack: str, mode: str, seed: int, first: int) -> str:
