@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from gencls.core import Defense
-from gencls.core.files import write_sealed
+from gencls.core import Defense, key_of
 from gencls.eval import diagnose
 from gencls.eval.report.paper import Cell, PaperTable, Row
-from recipes.folders import read_measured
+from recipes.folders import measured
 
 __all__ = ["diagnosis_table", "examine"]
 
@@ -19,18 +18,19 @@ def examine(path: Path, name: str, defense: Defense, images: Tensor, labels: Ten
     """The diagnosis of a defense, from its file or made now; ``verdict``, ``passed``, ``checks`` and more.
 
     Args:
-        path: of the file, which knows weights and settings by its name.
+        path: of the file, which knows the defense and the code that examines by its name.
         name: of the defense.
         defense: in eval mode.
         images: (N, C, H, W) in [0, 1], where the defense is.
         labels: (N,).
         settings: of :func:`gencls.eval.diagnose`.
     """
-    if not path.is_file():
+
+    def made() -> dict[str, Any]:
         diagnosis = diagnose(defense, images, labels, **settings)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(path, {"verdict": diagnosis.verdict, "text": diagnosis.text(name), **diagnosis.to_json()})
-    return read_measured(path)
+        return {"verdict": diagnosis.verdict, "text": diagnosis.text(name), **diagnosis.to_json()}
+
+    return measured(path, key_of((images, labels, *sorted(settings.items())), name).whole, made)
 
 
 def diagnosis_table(title: str, found: Mapping[str, Mapping[str, Any] | None]) -> PaperTable | None:

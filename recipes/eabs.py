@@ -83,8 +83,8 @@ def report(run: Run) -> Path:
 
 
 def _frame(path: Path) -> pandas.DataFrame:
-    """The columns that a file holds, without its checksum."""
-    return pandas.DataFrame({name: values for name, values in read_measured(path).items() if name != "checksum"})
+    """The columns that a file holds, without its key and its checksum."""
+    return pandas.DataFrame({name: values for name, values in read_measured(path).items() if name not in ("key", "checksum")})
 
 
 def _sweeps(run: Run) -> Iterator[tuple[PaperTable, NamedFigure]]:

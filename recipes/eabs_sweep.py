@@ -16,15 +16,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import pandas
 import torch
 
 from gencls import zoo
-from gencls.core import Defense, GenclsError, seeded
+from gencls.core import Defense, GenclsError, key_of, seeded
 from gencls.eval import PGD, ThreatModel, evaluate
 from gencls.zoo.data import ImageData
 from gencls.zoo.training import train
 from gencls.zoo.training.presets import AutoencoderPreset, preset
+from recipes.folders import claim
 
 TRAININGS = (
     (0.1, 1.0, 0.0, 0.5),
@@ -77,20 +81,26 @@ def measure(defense: Defense, data: ImageData, *, attacked: int, seed: int) -> d
 
 
 def trainings(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Path]]:
-    """Train E-ABS with each setting; those that are there already are not trained again.
+    """Train E-ABS with each setting; those that are there already, with these settings and by this code, are not trained again.
 
     Args:
         epochs: passes over the training set.
         seed: of the trainings.
         out: where they go.
+
+    Raises:
+        GenclsError: if there are trainings with other settings or by other code.
     """
     standard = replace(cast(AutoencoderPreset, preset("eabs-mnist")), epochs=epochs)
     for dropout, rate, classifier, generative in TRAININGS:
         name = f"eabs-mnist-dropout{dropout}-rate{rate}-classifier{classifier}-generative{generative}"
         path = out / name / f"{name}.safetensors"
+        shares = {"classifier_share": classifier, "generative_share": generative}
+        settings = replace(standard, name=name, dropout=dropout, discriminator_rate=rate, **shares)
+        if path.is_file() and not (out / name / "run.json").is_file():
+            raise GenclsError(f"{path}: expected weights with a run.json that says how they were made; take another --out")
+        claim(out / name, {"settings": key_of((settings, seed), name).content, "code": key_of(train, "training").whole})
         if not path.is_file():
-            shares = {"classifier_share": classifier, "generative_share": generative}
-            settings = replace(standard, name=name, dropout=dropout, discriminator_rate=rate, **shares)
             unfinished = (out / name / "last.ckpt").is_file()
             train(settings, data="mnist-embedded", measured=10, seed=seed, out=out, resume=unfinished, progress=False)
         yield (

@@ -1,16 +1,16 @@
 """Where the recipes find weights, and the folders of their runs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gencls.core import GenclsError
-from gencls.core.files import atomically, read_object, read_sealed
+from gencls.core.files import atomically, read_object, read_sealed, write_sealed
 from gencls.zoo.models import WEIGHTS
 
-__all__ = ["claim", "read_measured", "require_weights", "weights_path"]
+__all__ = ["claim", "measured", "read_measured", "require_weights", "weights_path"]
 
 
 def weights_path(name: str, weights: Path | None) -> Path:
@@ -75,3 +75,24 @@ def read_measured(path: Path) -> dict[str, Any]:
         GenclsError: if it is not what was written.
     """
     return read_sealed(path, "what a run has measured", "; delete it and run again")
+
+
+def measured(path: Path, key: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """What was measured once: from its file, or, if that is of something else or was made by other code, measured again.
+
+    Args:
+        path: of the file; its folder is made if missing.
+        key: of all that the measurement depends on, the code included, see :func:`gencls.core.key_of`; ``key`` in the file.
+        measure: returns what goes into the file, anything that JSON can say.
+
+    Raises:
+        GenclsError: for a file that is not what was written.
+    """
+    if path.is_file():
+        known = read_measured(path)
+        if known.get("key") == key:
+            return known
+        print(f"  {path}: measured of something else or by other code; measuring again", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_sealed(path, {**measure(), "key": key})
+    return read_measured(path)

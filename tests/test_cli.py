@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from gencls.cli import main, parser
+from gencls.eval.report.diagnosis import write_diagnoses
 
 COMMANDS = ("names", "data", "weights", "train", "attack", "doctor", "report")
 
@@ -242,6 +243,94 @@ def test_attack_with_a_diagnosis_shows_it_in_the_report_and_keeps_it(capsys, her
     assert main([*words, "--defense", "mymodels:instance", "mymodels:Detached"]) == 1
     assert "finite differences" not in capsys.readouterr().out  # it is not made again
     assert (here / "study" / "doctor.json").read_bytes() == kept
+
+
+STRANGERS = ["mymodels:instance", "mymodels:Detached"]
+
+
+@pytest.fixture
+def diagnosed(here, capsys, monkeypatch):
+    """A study with a diagnosis of two defenses; a function that attacks again: exit code, how many were diagnosed, output."""
+    from gencls.eval import doctor
+    from gencls.eval.report import page
+
+    monkeypatch.setattr(page, "all_figures", lambda *_: ())  # they take most of the time
+    words = ["attack", "--attack", "noise-linf", "--epsilon", "0.3", "--limit", "4", "--doctor", "--out", "study"]
+    made = []
+
+    def diagnose(defense, images, labels, **settings):
+        made.append(settings)
+        works = defense(images.clone().requires_grad_()).requires_grad
+        return doctor.Diagnosis((doctor.Check("gradient", "ok" if works else "fail", "looked at"),))
+
+    diagnose.fingerprint_key = "this code"
+    monkeypatch.setattr(doctor, "diagnose", diagnose)
+
+    def again(*more, defenses=STRANGERS):
+        made.clear()
+        code = main([*words, *more, "--defense", *defenses])
+        return code, len(made), capsys.readouterr().out
+
+    assert again()[:2] == (1, 2)
+    again.code = diagnose
+    return again
+
+
+def test_a_diagnosis_is_kept_while_nothing_has_changed(here, diagnosed):
+    code, made, said = diagnosed()
+    assert (code, made) == (1, 0)
+    assert "diagnosing again" not in said
+
+
+def test_a_diagnosis_by_other_code_is_made_again(here, diagnosed):
+    diagnosed.code.fingerprint_key = "edited code"
+    code, made, said = diagnosed()
+    assert (code, made) == (1, 2)
+    assert "mymodels:Detached: the diagnosis in study/doctor.json was made by other code; diagnosing again" in said
+
+
+def test_a_sealed_diagnosis_of_another_defense_is_not_taken(here, diagnosed):
+    """It said that nothing failed."""
+    path = here / "study" / "doctor.json"
+    content = json.loads(path.read_text())
+    write_diagnoses(path, {name: bare(content["mymodels:instance"]) for name in STRANGERS})
+    assert main(["report", "study"]) == 2
+    code, made, said = diagnosed()
+    assert (code, made) == (1, 1)
+    assert "mymodels:Detached: the diagnosis in study/doctor.json is of another defense; diagnosing again" in said
+    assert main(["report", "study"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epsilon": 0.1}, "is of another epsilon"),
+        ({"samples": "others", "seed": 3}, "is of another samples, seed"),
+        ({"source": None}, "is of another source"),
+    ],
+)
+def test_a_diagnosis_of_other_settings_is_not_taken(changes, said, here, diagnosed):
+    path = here / "study" / "doctor.json"
+    found = {name: bare(of_it) for name, of_it in json.loads(path.read_text()).items()}
+    found["mymodels:Detached"]["of"] |= changes
+    found["mymodels:Detached"]["key"] = "of these"
+    found["mymodels:Detached"] |= {"passed": True, "checks": []}
+    write_diagnoses(path, found)
+    code, made, shown = diagnosed()
+    assert (code, made) == (1, 1)
+    assert f"the diagnosis in study/doctor.json {said}; diagnosing again" in shown
+
+
+def test_a_diagnosis_without_a_key_is_not_taken(here, diagnosed):
+    path = here / "study" / "doctor.json"
+    write_diagnoses(path, {name: {"passed": True, "checks": []} for name in STRANGERS})
+    code, made, said = diagnosed()
+    assert (code, made) == (1, 2)
+    assert "does not say what it was made of; diagnosing again" in said
+
+
+def bare(diagnosis):
+    return {name: value for name, value in diagnosis.items() if name != "checksum"}
 
 
 def test_attack_with_a_diagnosis_of_a_healthy_network_exits_with_0(capsys, here):

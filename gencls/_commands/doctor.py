@@ -1,13 +1,16 @@
 """``gencls doctor``: is a defense's robustness measurable, or masked?"""
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
 from gencls._commands.attack import build_defense, draw_settings
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from gencls.core import Key
     from gencls.eval import Study
     from gencls.eval.threat import Norm
     from gencls.zoo import ImageData
@@ -21,7 +24,7 @@ _SOURCE = "cnn-mnist"
 def run_doctor(options: argparse.Namespace) -> int:
     """Print the diagnosis of one defense; 1 if a check failed, else 0."""
     from gencls import zoo
-    from gencls.core import find_device
+    from gencls.core import find_device, key_of
     from gencls.eval.doctor import diagnose
     from gencls.eval.report.diagnosis import write_diagnoses
 
@@ -29,21 +32,23 @@ def run_doctor(options: argparse.Namespace) -> int:
     device = find_device(options.device)
     defense = build_defense(options.defense, data.images[:4]).to(device)
     source = _source(options.transfer_from, options.defense, data)
-    diagnosis = diagnose(
-        defense,
-        data.images,
-        data.labels,
-        epsilon=options.epsilon,
-        norm=options.norm,
-        transfer_from=None if source is None else source.to(device),
-        seed=options.seed,
-        budget=options.budget,
+    settings: dict[str, Any] = {
+        "epsilon": options.epsilon,
+        "norm": options.norm,
+        "seed": options.seed,
+        "budget": options.budget,
         **draw_settings(options, {options.defense: defense}),
+    }
+    subject = {}
+    if options.out is not None:  # before the defense is asked, which may keep what it has computed once
+        subject = _subject(options.defense, key_of(defense, options.defense), data, source, settings)
+    diagnosis = diagnose(
+        defense, data.images, data.labels, transfer_from=None if source is None else source.to(device), **settings
     )
     print(diagnosis.text(options.defense))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_diagnoses(options.out, {options.defense: diagnosis.to_json()})
+        write_diagnoses(options.out, {options.defense: {**diagnosis.to_json(), **subject}})
     return 0 if diagnosis.passed else 1
 
 
@@ -52,7 +57,8 @@ def diagnose_study(
 ) -> tuple[str, ...]:
     """Diagnose the defenses of a study and leave ``doctor.json`` in its folder, from where the report takes it.
 
-    A diagnosis that is there already is kept, so that the same command resumes.
+    A diagnosis that is there already is kept, so that the same command resumes; but not one of another defense, of other
+    images or settings, or by other code: that is said, and the defense is diagnosed again.
 
     Args:
         study: that has claimed its folder.
@@ -66,29 +72,52 @@ def diagnose_study(
         The defenses of which a number would be meaningless.
     """
     from gencls.eval.doctor import diagnose
-    from gencls.eval.report.diagnosis import read_diagnoses, write_diagnoses
+    from gencls.eval.report.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
     from gencls.eval.study_folder import DIAGNOSIS
 
     path = study.folder / DIAGNOSIS
-    if not path.exists():
-        found = {}
-        for name, defense in study.defenses.items():
-            source = _source(None, name, data)
-            device = next((parameter.device for parameter in defense.parameters()), data.images.device)
-            diagnosis = diagnose(
-                defense,
-                data.images,
-                data.labels,
-                epsilon=epsilon,
-                norm=norm,
-                transfer_from=None if source is None else source.to(device),
-                eot_samples=eot_samples,
-                seed=seed,
-            )
-            print(diagnosis.text(name) + "\n")
-            found[name] = diagnosis.to_json()
+    known, found = known_diagnoses(path), {}
+    settings: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
+    for name, defense in study.defenses.items():
+        source = _source(None, name, data)
+        subject = _subject(name, study.defense_keys[name], data, source, settings)
+        if name in known and known[name].get("key") == subject["key"]:
+            found[name] = known[name]
+            continue
+        if name in known:
+            print(f"{name}: the diagnosis in {path} {_difference(known[name], subject)}; diagnosing again")
+        device = next((parameter.device for parameter in defense.parameters()), data.images.device)
+        diagnosis = diagnose(
+            defense, data.images, data.labels, transfer_from=None if source is None else source.to(device), **settings
+        )
+        print(diagnosis.text(name) + "\n")
+        found[name] = {**diagnosis.to_json(), **subject}
+    if list(found.items()) != list(known.items()):
         write_diagnoses(path, found)
     return tuple(diagnosis.defense for diagnosis in read_diagnoses(path, strict=True) if diagnosis.failed)
+
+
+def _subject(
+    name: str, defense: "Key", data: "ImageData", source: "nn.Module | None", settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a diagnosis belongs to: ``of``, by name, and ``key``, a digest of that and of the code that examines."""
+    from gencls.core import key_of
+    from gencls.eval.doctor import diagnose
+    from gencls.eval.fingerprint import sample_hashes
+
+    samples = sha256("".join(sample_hashes(data.images, data.labels)).encode()).hexdigest()[:32]
+    origin = None if source is None else key_of(source, f"source of {name}")
+    of = {"defense": defense.content, "samples": samples, "source": None if origin is None else origin.content, **settings}
+    return {"key": key_of((diagnose, defense.whole, source, *of.items()), name).whole, "of": of}
+
+
+def _difference(known: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
+    """What a diagnosis has that the one that is asked for has not."""
+    if "of" not in known:
+        return "does not say what it was made of"
+    names = {**known["of"], **subject["of"]}
+    other = [name for name in names if known["of"].get(name) != subject["of"].get(name)]
+    return f"is of another {', '.join(other)}" if other else "was made by other code"
 
 
 def _source(wanted: str | None, defense: str, data: "ImageData") -> "nn.Module | None":

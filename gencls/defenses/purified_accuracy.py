@@ -1,7 +1,6 @@
 """What the alphas of MLVGM purification are learned on: accuracy on adversarial images of plain autoencoding (section 3)."""
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Literal
 
 import torch
@@ -11,13 +10,12 @@ from torch.nn import functional
 from gencls.core import (
     GenclsError,
     Latents,
-    TransformedClassifier,
     check_eval_mode,
     check_images,
     check_labels,
     checked,
     draws,
-    fingerprint,
+    key_of,
     keyed,
     repeat_rows,
     stream_seed,
@@ -182,11 +180,10 @@ class PurifiedAccuracy:
         return p * (1 - p) / count
 
     def key(self) -> str:
-        """A name of what is measured: a digest of images, labels, settings and weights, but for the alphas."""
+        """A name of what is measured: images, labels, settings, weights and the code that measures, but not the alphas.
+
+        How many images share a pass, and how much is kept between calls, does not count.
+        """
         neutral = self.purification.with_alphas((0.0,) * self.purification.model.num_levels)
-        digest = blake2b(digest_size=12)
-        digest.update(fingerprint(TransformedClassifier(neutral, self.classifier, 2)).encode())
-        digest.update(repr((self.samples, self.common_draws, self.seed)).encode())
-        for tensor in (self.images, self.labels):
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        settings = (self.samples, self.common_draws, self.seed)
+        return key_of((type(self), neutral, self.classifier, self.images, self.labels, *settings), type(self).__name__).whole

@@ -1,7 +1,9 @@
 """Defenses for foreign code: what an adaptive attacker may differentiate, as models of other attack libraries.
 
 A library gets the surrogate of a defense: in one gradient mode, averaged over fresh draws where the defense is stochastic,
-calibrated, without gradients for parameters. What the library reports of it is a claim; :func:`gencls.eval.judge` decides.
+calibrated, without gradients for parameters. The first images that it is given show how it must be asked: a defense that
+declares that it depends on the batch, image by image; one that depends on it, or draws, without saying so is refused. What the
+library reports of it is a claim; :func:`gencls.eval.judge` decides.
 The other way round, ``gencls.defenses.PlainClassifier(network, num_classes)`` makes a defense of any foreign network.
 """
 
@@ -14,7 +16,7 @@ from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, dec
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.cell import Protocol
 from gencls.eval.fingerprint import device_of
-from gencls.eval.probe import observe
+from gencls.eval.probe import Probe
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -48,15 +50,21 @@ class _Exported(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        averaging = self.scores.eot if isinstance(self.scores, AttackModel) else self.scores
-        if averaging.samples > 1 and not self.observed:  # the first images show whether a forward pass may hold many draws
-            self.observed = True
-            averaging.chunk = observe(self._defense[0], images.detach()).draws_per_pass(averaging.samples)
+        if not self.observed:
+            self._observe(images.detach())
         with frozen(self.scores):
             scores: Tensor = self.scale * self.scores(images)
         if self.positive:
             scores = scores - scores.detach().amin(dim=1, keepdim=True) + 1.0
         return scores.to(images.dtype)  # libraries mix dtypes badly
+
+    def _observe(self, images: Tensor) -> None:
+        """Find out by the first images how the defense must be asked, as before an evaluation."""
+        behaviour = Probe(self._defense[0], images).behaviour
+        averaging, holder = (self.scores.eot, self.scores.meter) if isinstance(self.scores, AttackModel) else (self.scores,) * 2
+        averaging.chunk = behaviour.draws_per_pass(averaging.samples)
+        holder.model = behaviour.attacked(holder.model).eval()
+        self.observed = True
 
     def train(self, mode: bool = True) -> "_Exported":
         """Stays in eval mode: some libraries switch the mode around an attack."""
@@ -89,7 +97,9 @@ def as_module(
 
     Returns:
         A module images (N, C, H, W) in [0, 1] -> scores (N, K) in the images' dtype, always in eval mode. Its decision is that
-        of the defense, up to rounding, or of the average over draws. Gradients reach images only.
+        of the defense, up to rounding, or of the average over draws. Gradients reach images only. Where the defense declares
+        ``batch_dependent``, each image is asked alone. At its first images it raises a GenclsError for a defense that draws, or
+        whose scores depend on the rest of the batch, without declaring it (:class:`gencls.eval.probe.Probe`).
 
     Raises:
         GenclsError: for something that is not a defense, training mode, or settings that are not among the above.

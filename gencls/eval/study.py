@@ -114,7 +114,7 @@ class Study:
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
         # Before anything is asked: a module may keep what it has computed once.
-        self._defense_keys = {name: key_of(defense, f"defense {name}") for name, defense in self.defenses.items()}
+        self.defense_keys = {name: key_of(defense, f"defense {name}") for name, defense in self.defenses.items()}
         self._attack_keys = {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
         self._code = key_of((run_cell, Protocol), "gencls").whole
         # Before the folder is claimed.
@@ -225,17 +225,19 @@ class Study:
         """The table of what is finished: of all cells, unless a subclass leaves some for later."""
         cells, settings = self.cells(), read_study(self.folder)
         done = finished(self.folder, settings, cells)
-        if len(done) < len(cells) and (gone := self.missing()):
-            raise GenclsError(
-                f"{self.folder}: expected all cells finished by now, got {len(gone)} missing; run the study again"
-            )
+        if len(done) < len(cells):
+            if gone := self.missing():
+                raise GenclsError(
+                    f"{self.folder}: expected all cells finished by now, got {len(gone)} missing; run the study again"
+                )
+            done = finished(self.folder, settings, cells)  # again: another process may have finished some in between
         return write_results(self.folder, records_of(self.folder, settings, done, cells))
 
     def _key(self, defense: str, attack: str, mode: str, seed: int, first: int) -> str:
         content = (
             FORMAT,
             self._code,
-            self._defense_keys[defense].whole,
+            self.defense_keys[defense].whole,
             self._attack_keys[attack].whole,
             mode,
             _content(replace(self.protocol, seed=seed)),
@@ -247,7 +249,7 @@ class Study:
         return {
             "format": FORMAT,
             "version": __version__,
-            "defenses": {name: key.content for name, key in self._defense_keys.items()},
+            "defenses": {name: key.content for name, key in self.defense_keys.items()},
             "attacks": {name: repr(attack) for name, attack in self.attacks.items()},
             "attack_keys": {name: key.content for name, key in self._attack_keys.items()},
             "protocol": {k: v for k, v in _content(self.protocol).items() if k != "seed"},

@@ -208,6 +208,12 @@ def report_study(folder: str | Path) -> Path:
     records, partial = records_of(folder, settings, done, cells), _partial(done, cells)
     diagnosis, images = folder / DIAGNOSIS, _panels(folder, settings, done, records)
     diagnoses = read_diagnoses(diagnosis, strict=has_checksums(settings)) if diagnosis.exists() else ()
+    for found in diagnoses if has_checksums(settings) else ():
+        if found.defense_key and found.defense_key != settings.get("defenses", {}).get(found.defense):
+            raise GenclsError(
+                f"{diagnosis}: expected the diagnosis of the study's defense {found.defense}, got that of another one of this "
+                "name; remove it and diagnose again"
+            )
     summary = write_results(folder, records)
     if partial:
         warn(f"{folder}: {partial}; the report shows the others", UnfinishedWarning, stacklevel=2)

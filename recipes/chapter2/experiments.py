@@ -3,16 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from gencls.core import BayesClassifier
-from gencls.core.files import write_sealed
+from gencls.core import BayesClassifier, Defense, key_of
 from gencls.defenses import compare_to_bound, robustness_bound
 from gencls.eval import PGD, Attack, Study, ThreatModel, closest_distances, read_records, thesis_attacks
 from recipes.chapter2.printed import MODELS
 from recipes.chapter2.runs import PartialStudy, Run
 from recipes.chapter2.tables import BLACK_BOX, MINIMAL, PARTS, SMOOTHED
+from recipes.folders import measured
 from recipes.jobs import Job
 
 __all__ = ["ABLATION", "BOUNDED", "TABLES"]
@@ -127,13 +130,21 @@ def bounds(run: Run) -> Iterator[Job]:
 
 def _bound(run: Run, study: Study) -> None:
     """Compute the bounds of a study's samples and write them beside the attacked distances."""
-    path = study.folder / "bound.json"
-    if path.exists():
-        return
     (defense,) = study.defenses.values()
-    images, labels = study.images.to(run.device), study.labels.to(run.device)
-    found = robustness_bound(defense, images, labels, steps=run.budget.bound_steps, seed=run.seed)  # type: ignore[arg-type]
-    records = read_records(study.folder)
+    settings = {"steps": run.budget.bound_steps, "seed": run.seed}
+    cells = [cell.key for cell in study.cells()]  # they know the defense, the samples, and what has attacked them
+    key = key_of((_bounds, cells, *settings.items()), "bound").whole
+
+    def measure() -> dict[str, list[Any]]:
+        return _bounds(defense, study.images.to(run.device), study.labels.to(run.device), study.folder, **settings)
+
+    measured(study.folder / "bound.json", key, measure)
+
+
+def _bounds(defense: Defense, images: Tensor, labels: Tensor, folder: Path, *, steps: int, seed: int) -> dict[str, list[Any]]:
+    """The columns of the table: bounds of the samples, beside the distances of the attacks in a study's folder."""
+    found = robustness_bound(defense, images, labels, steps=steps, seed=seed)  # type: ignore[arg-type]
+    records = read_records(folder)
     order = records.drop_duplicates("sample").set_index("sample").sort_index()["sample_hash"]
     distances = {
         str(attack): torch.from_numpy(closest_distances(rows).loc[order].to_numpy(copy=True))
@@ -142,7 +153,7 @@ def _bound(run: Run, study: Study) -> None:
     frame = compare_to_bound(found.bound, distances)
     sharper = compare_to_bound(found.sharper, distances)
     frame = frame.assign(sharper=sharper["bound"], sharper_violation=sharper["violation"], assumption=found.assumption)
-    write_sealed(path, frame.to_dict("list"))
+    return dict(frame.to_dict("list"))
 
 
 TABLES: Mapping[str, Callable[[Run], Iterator[Job]]] = {

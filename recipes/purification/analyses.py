@@ -1,18 +1,19 @@
 """What section 4 and supplement B measure of alphas: their search, random ones, and which codes carry the class."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, keyed, stream_seed
+from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, key_of, keyed, stream_seed
 from gencls.core.files import write_sealed
 from gencls.defenses import AlphaSearch, learn_alphas
-from recipes.folders import read_measured
+from recipes.folders import measured, read_measured
 from recipes.purification.runs import Run
 from recipes.records import slug
 
@@ -90,8 +91,9 @@ def measure_random_alphas(run: Run) -> None:
     """Measure uniform random alphas on the images of the search (figures 3 to 5 a), or go on with it."""
     accuracy, every = run.random_accuracy, _random(run)
     path = _random_path(run)
-    known = read_measured(path) if path.is_file() else {"key": accuracy.key(), "accuracies": []}
-    if known["key"] != accuracy.key():
+    key = key_of((accuracy.key(), every), "random alphas").whole  # the file holds accuracies alone, in their order
+    known = read_measured(path) if path.is_file() else {"key": key, "accuracies": []}
+    if known["key"] != key:
         raise GenclsError(f"{path}: expected accuracies of this generator, classifier and images, got others; delete the file")
     for number in range(len(known["accuracies"]), len(every)):
         known["accuracies"].append(accuracy(every[number]))
@@ -143,17 +145,14 @@ class CleanAccuracy:
 
 
 def clean_accuracy(run: Run, name: str) -> CleanAccuracy:
-    """Measure a defense on the run's clean test images, once: the file's name knows its weights and settings."""
+    """Measure a defense on the run's clean test images, once.
+
+    The file's name knows the defense and the code that measures, the file itself the images and the seed.
+    """
     defense, labels = run.defense(name), run.data.labels[: run.budget.clean]
-    number = run.budget.eot if defense.stochastic else 1
-    path = _clean_path(run, name)
-    if not path.is_file():
-        scores = _scores(defense, run.data.images[: len(labels)].to(run.device), number, run.seed).cpu()
-        mean = float((scores.mean(dim=1).argmax(dim=1) == labels).double().mean())
-        single = float((scores.argmax(dim=2) == labels[:, None]).double().mean())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(path, {"mean": mean, "single": single, "count": len(labels), "draws": number})
-    return _known(path)
+    images, number = run.data.images[: len(labels)].to(run.device), run.budget.eot if defense.stochastic else 1
+    key = key_of((images, labels, number, run.seed), name).whole
+    return _read(measured(_clean_path(run, name), key, lambda: _clean(defense, images, labels, number, run.seed)))
 
 
 def known_clean_accuracy(run: Run, name: str) -> CleanAccuracy | None:
@@ -161,16 +160,22 @@ def known_clean_accuracy(run: Run, name: str) -> CleanAccuracy | None:
     if name.startswith("learned") and run.learned is None:
         return None
     path = _clean_path(run, name)
-    return _known(path) if path.is_file() else None
+    return _read(read_measured(path)) if path.is_file() else None
 
 
-def _known(path: Path) -> CleanAccuracy:
-    content = read_measured(path)
+def _read(content: Mapping[str, Any]) -> CleanAccuracy:
     return CleanAccuracy(content["mean"], content["single"], content["count"], content["draws"])
 
 
 def _clean_path(run: Run, name: str) -> Path:
-    return run.out / "clean" / f"{slug(name)}-{run.key(name, _scores)}-{run.budget.clean}-{run.budget.eot}.json"
+    return run.out / "clean" / f"{slug(name)}-{run.key(name, _clean)}-{run.budget.clean}-{run.budget.eot}.json"
+
+
+def _clean(defense: Defense, images: Tensor, labels: Tensor, number: int, seed: int) -> dict[str, float | int]:
+    scores = _scores(defense, images, number, seed).cpu()
+    mean = float((scores.mean(dim=1).argmax(dim=1) == labels).double().mean())
+    single = float((scores.argmax(dim=2) == labels[:, None]).double().mean())
+    return {"mean": mean, "single": single, "count": len(labels), "draws": number}
 
 
 @torch.no_grad()

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gencls.core import Defense, key_of, keyed, stream_seed
-from gencls.core.files import write_sealed
+from gencls.defenses import RandomizedSmoothing
 from gencls.eval import Attack, Study, diagnose
 from gencls.eval.attacks.smoothing import SIGMAS
 from recipes import diagnoses
-from recipes.folders import read_measured
+from recipes.folders import measured, read_measured
 from recipes.jobs import Job, compute, predict
 from recipes.records import slug
 from recipes.smoothing.runs import READINGS, Run
@@ -119,20 +120,18 @@ def _certified_study(run: Run, folder: str, *, attacks: Mapping[str, Attack]) ->
 
 def certificates(run: Run) -> None:
     """Compute labels (-1: abstained) and radii of randomized smoothing, and the seconds, if they are missing."""
-    smoothed, budget, path = run.smoothed(), run.budget, _certificates_path(run)
-    if not path.is_file():
-        images = run.data.images[: budget.certified].to(run.device)
-        began = time.perf_counter()
-        streams = [stream_seed(run.seed, "certificate", number) for number in range(len(images))]
-        with torch.no_grad(), keyed(streams):
-            found = smoothed.certify(images, n=budget.noises, chunk=400 if images.device.type == "cpu" else 4000)
-        content = {
-            "labels": found.labels.tolist(),
-            "radii": found.radii.tolist(),
-            "seconds": round(time.perf_counter() - began, 1),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(path, content)
+    smoothed, images = run.smoothed(), run.data.images[: run.budget.certified].to(run.device)
+    settings = {"noises": run.budget.noises, "seed": run.seed}
+    key = key_of((_certified, images, *settings.items()), "certificates").whole
+    measured(_certificates_path(run), key, lambda: _certified(smoothed, images, **settings))
+
+
+def _certified(smoothed: RandomizedSmoothing, images: Tensor, *, noises: int, seed: int) -> dict[str, Any]:
+    began = time.perf_counter()
+    streams = [stream_seed(seed, "certificate", number) for number in range(len(images))]
+    with torch.no_grad(), keyed(streams):
+        found = smoothed.certify(images, n=noises, chunk=400 if images.device.type == "cpu" else 4000)
+    return {"labels": found.labels.tolist(), "radii": found.radii.tolist(), "seconds": round(time.perf_counter() - began, 1)}
 
 
 def certified(run: Run) -> dict[str, Any] | None:
@@ -141,7 +140,7 @@ def certified(run: Run) -> dict[str, Any] | None:
 
 
 def _certificates_path(run: Run) -> Path:
-    """The name knows the weights."""
+    """The name knows the weights; the file knows the images and the code."""
     name = f"{key_of(run.smoothed(), 'smoothed').whole}-{run.budget.certified}-{run.budget.noises}.json"
     return run.out / "certificates" / name
 

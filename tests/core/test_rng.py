@@ -1,9 +1,13 @@
+import random
+
+import numpy
 import pytest
 import torch
 from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, branch, draws, keyed, seeded, select, stream_seed
-from gencls.core.rng import present_rows
+from gencls.core.generators import GlobalStates
+from gencls.core.rng import alone, present_rows
 
 SHAPE = (3, 5)
 
@@ -234,6 +238,16 @@ def test_select_among_many_rows_per_stream():
     with keyed([1, 2]) as streams, select(torch.tensor([0, 1]), 3):  # three rows belong to no two samples
         torch.rand(3, 3)
     assert streams.shared
+
+
+def test_rows_that_were_alone_leave_the_global_generators_as_they_were():
+    with keyed([1, 2]):
+        before = GlobalStates()
+        with alone(2) as turn:
+            for row in (0, 1):
+                turn(row)
+                numpy.random.rand(), random.random(), torch.rand(())
+        assert GlobalStates() == before
 
 
 def test_select_and_draws_do_nothing_without_streams():

@@ -2,11 +2,13 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from gencls.core import EoT, GenclsError, TransformedClassifier, keyed, stream_seed
+from gencls.core.fingerprint import closures
 from gencls.defenses import FixedLengthNoise, GaussianBlur, MLVGMPurification, PurifiedAccuracy, fgsm_examples, learn_alphas
 from tests.toys import Linear, MeanRowsPixels
 
@@ -124,6 +126,42 @@ def test_key_is_that_of_what_is_measured(images, classifier):
         key(parts={"blur": GaussianBlur(1.0)}),
     ]
     assert len({key(), *others}) == 1 + len(others)
+
+
+EDITS = {
+    "the count": (
+        "gencls.defenses.purified_accuracy",
+        "return right / len(self.images)",
+        "return 1 - right / len(self.images)",
+    ),
+    "the rows": ("gencls.defenses.purified_accuracy", "repeat_rows(part, self.samples)", "repeat_rows(part, self.samples + 1)"),
+    "what is purified": ("gencls.defenses.mlvgm", "def resample(", "def resample_("),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_key_is_that_of_the_code(what, images, classifier, tmp_path, monkeypatch):
+    module, old, new = EDITS[what]
+    accuracy = PurifiedAccuracy(purification(), classifier, images, torch.zeros(20, dtype=torch.int64))
+    before, original = accuracy.key(), closures.file_of
+    text = Path(original(module)).read_text()
+    assert old in text
+    (tmp_path / "edited.py").write_text(text.replace(old, new, 1))
+    monkeypatch.setattr(closures, "file_of", lambda name: str(tmp_path / "edited.py") if name == module else original(name))
+    closures._named_by.cache_clear()
+    assert accuracy.key() != before
+
+
+def test_key_is_that_of_the_class(images, classifier, monkeypatch):
+    class Inaccuracy(PurifiedAccuracy):
+        def __call__(self, alphas):
+            return 1 - super().__call__(alphas)
+
+    given = (purification(), classifier, images, torch.zeros(20, dtype=torch.int64))
+    before = PurifiedAccuracy(*given).key()
+    assert Inaccuracy(*given).key() != before
+    monkeypatch.setattr(PurifiedAccuracy, "__call__", lambda self, alphas: 0.5)
+    assert PurifiedAccuracy(*given).key() != before
 
 
 def test_measuring_does_not_change_the_key(images, classifier):

@@ -75,6 +75,7 @@ def test_the_default_set_relies_on_no_single_loss_start_or_gradient(norm):
     assert any(attack.threat.epsilon is None for attack in found)
     assert any(not attack.uses_gradients for attack in found)
     assert any(sigma > 0 for attack in descents for sigma in attack.smoothing) == (norm == "l2")
+    assert all(0 in attack.smoothing and max(attack.smoothing) > 0 for attack in found if isinstance(attack, DDN))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -104,3 +104,14 @@ def test_a_cell_that_lacks_columns(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "study", drop=("distance",))
     with pytest.raises(GenclsError, match=r"cnn0.parquet: .* missing: distance"):
         read_records(folder)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (3, 4, 5), (0, 1)])
+def test_a_whole_cell_of_other_samples(order: tuple[int, ...], tmp_path: Path) -> None:
+    """Its mark fits its files, so that only the samples that study.json lists can tell."""
+    folder = write_folder(tmp_path / "study")
+    settings = read_study(folder)
+    frame = pd.DataFrame(minimal(*(broken(settings["sample_hashes"][i], 0.5) for i in order), defense="cnn"))
+    write_cell(folder, StudyCell(**settings["cells"][0]), frame, torch.rand(len(order), 1, 4, 4))
+    with pytest.raises(GenclsError, match="cnn0.parquet: expected the 3 samples of its cell, got others"):
+        read_records(folder)

@@ -1,6 +1,7 @@
 """The recipe of E-ABS: the thesis's numbers as typed in, and the whole of it on toys."""
 
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -13,11 +14,12 @@ import torch
 
 from gencls import zoo
 from gencls.core import GenclsError
+from gencls.core.files import write_sealed
 from gencls.defenses import ABS, EABS, PlainClassifier
-from gencls.eval import PGD, ThreatModel, closest_distances, evaluate
+from gencls.eval import DDN, PGD, ThreatModel, closest_distances, evaluate
 from gencls.eval.presets import ThesisBudget
 from recipes import eabs
-from recipes.chapter2 import printed, settings_tables
+from recipes.chapter2 import experiments, printed, settings_tables
 from recipes.chapter2.experiments import ABLATION
 from recipes.chapter2.runs import Run
 from recipes.chapter2.settings import BUDGETS, PROFILES, Budget, Profile
@@ -266,6 +268,32 @@ def test_a_second_call_computes_nothing(finished, capsys):
     eabs.main(run, only_predict=True)
     assert "for 0 cells" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in run.out.rglob("*.parquet")} == before
+
+
+def test_bounds_of_other_code_settings_or_cells_are_computed_again(tmp_path, monkeypatch, capsys):
+    run = toys(tmp_path / "run")
+    study, computed = (
+        run.study("bound/ABS", "ABS", run.load("abs", warm=False), {"ddn": DDN(ThreatModel("l2"), steps=3)}, 2),
+        [],
+    )
+    monkeypatch.setattr(experiments, "_bounds", lambda *args, **settings: computed.append(settings) or {"bound": [1.0]})
+    experiments._bounds.fingerprint_key = "one"
+    experiments._bound(run, study)
+    experiments._bound(run, study)
+    assert len(computed) == 1
+    assert capsys.readouterr().out == ""
+    path = study.folder / "bound.json"
+    experiments._bounds.fingerprint_key = "two"  # an edit
+    experiments._bound(run, study)
+    experiments._bound(replace(run, budget=replace(TINY, bound_steps=5)), study)
+    stranger = run.study("other", "ABS", run.load("eabs", warm=False), {"ddn": DDN(ThreatModel("l2"), steps=3)}, 2)
+    shutil.copy(path, stranger.folder)
+    experiments._bound(run, stranger)
+    assert [found["steps"] for found in computed] == [4, 4, 5, 4]
+    assert capsys.readouterr().out.count("measured of something else or by other code; measuring again") == 3
+    write_sealed(path, {"bound": [2.0]})  # as it was written before: without a key
+    experiments._bound(run, study)
+    assert list(eabs._frame(path)["bound"]) == [1.0]
 
 
 def test_parts_join_and_what_is_missing_is_said(tmp_path):

@@ -28,16 +28,26 @@ def test_every_training_is_done_once_with_its_setting(monkeypatch, tmp_path):
     def committed(settings, *, out, **_):
         shares = settings.classifier_share, settings.generative_share
         trained.append((settings.dropout, settings.discriminator_rate, *shares, settings.epochs))
-        (out / settings.name).mkdir(parents=True)
         for kind in ("safetensors", "json"):
             shutil.copy(WEIGHTS / f"eabs-mnist.{kind}", out / settings.name / f"{settings.name}.{kind}")
 
+    committed.fingerprint_key = "one"  # the list that it fills would change its key
     monkeypatch.setattr(eabs_sweep, "train", committed)
     names = [(name, path.is_file()) for name, path in eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path)]
     assert trained == [(*setting, 4) for setting in eabs_sweep.TRAININGS]
     assert names[3] == ("dropout 0.1, discriminator rate x0.1, 0% as a classifier, 50% generative", True)
     assert list(eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path))
     assert len(trained) == len(eabs_sweep.TRAININGS)
+    for other in ({"epochs": 5}, {"seed": 1}):  # their names are the same
+        with pytest.raises(GenclsError, match="got one of another settings; take another --out"):
+            list(eabs_sweep.trainings(**{"epochs": 4, "seed": 0, **other}, out=tmp_path))
+    committed.fingerprint_key = "two"
+    with pytest.raises(GenclsError, match="got one of another code; take another --out"):
+        list(eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path))
+    for path in tmp_path.glob("*/run.json"):
+        path.unlink()
+    with pytest.raises(GenclsError, match=r"expected weights with a run\.json"):
+        list(eabs_sweep.trainings(epochs=4, seed=0, out=tmp_path))
 
 
 @pytest.mark.parametrize("attacked", [-1, 11])

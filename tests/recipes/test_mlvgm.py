@@ -13,7 +13,7 @@ from gencls.defenses import AVAEPurification
 from gencls.defenses.mlvgm import PAPER_TASKS
 from gencls.eval import Diagnosis, mlvgm_attacks
 from gencls.eval.doctor.verdict import Check
-from recipes import diagnoses, mlvgm
+from recipes import diagnoses, folders, mlvgm
 from recipes.purification import analyses, experiments, tables
 from recipes.purification.runs import ALPHAS, Run
 from recipes.purification.settings import BUDGETS, PROFILES, Budget
@@ -172,7 +172,8 @@ def test_every_figure_and_table_is_written(run, page):
 def test_a_second_call_computes_nothing(run, page, monkeypatch):
     before = page.read_bytes()
     monkeypatch.setattr(experiments, "compute", lambda jobs, costs: pytest.fail("computes") if any(costs.values()) else None)
-    monkeypatch.setattr(analyses, "write_sealed", lambda *args: pytest.fail("measures"))  # _scores itself is part of the key
+    for module in (analyses, folders):  # what measures is itself part of the key
+        monkeypatch.setattr(module, "write_sealed", lambda *args: pytest.fail("measures"))
     assert mlvgm.main(run).read_bytes() == before
 
 
@@ -214,8 +215,30 @@ def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
     table = tables.doctor_table(patient)
     assert [row.head for row in table.rows] == list(experiments.every(patient))
     assert [cell.ours for cell in table.rows[0].cells] == ["no", "2", "gradients: all are zero"]
+    monkeypatch.setattr(diagnoses, "diagnose", lambda *args, **settings: Diagnosis((Check("scores", "ok", "fine"),)))
+    others = replace(patient, data=replace(run.data, images=1 - run.data.images))
+    assert experiments.examine(others, "no defense")["passed"]  # of other images, though the file has the same name
     for path in (run.out / "doctor").iterdir():
         path.unlink()
+
+
+def test_clean_accuracy_of_other_images_or_another_seed_is_measured_again(run, page, monkeypatch):
+    kept, path = analyses.clean_accuracy(run, "no defense"), analyses._clean_path(run, "no defense")
+    others = replace(run, data=replace(run.data, labels=(run.data.labels + 1) % 10))
+    assert analyses._clean_path(others, "no defense") == path
+    assert analyses.clean_accuracy(others, "no defense").mean < kept.mean
+    assert analyses.clean_accuracy(run, "no defense") == kept
+    seen = []
+    monkeypatch.setattr(folders, "write_sealed", lambda path, content: seen.append(content["key"]))
+    analyses.clean_accuracy(replace(run, seed=1), "no defense")
+    assert len(seen) == 1
+
+
+def test_random_alphas_that_are_drawn_otherwise_are_not_mixed(run, page, monkeypatch):
+    drawn = analyses._random(run)
+    monkeypatch.setattr(analyses, "_random", lambda run: drawn.flip(0))
+    with pytest.raises(GenclsError, match="expected accuracies of this generator"):
+        analyses.measure_random_alphas(run)
 
 
 def test_alphas_are_chosen_once(run, page):

@@ -148,6 +148,18 @@ def test_the_certified_curve_lies_below_the_attacked_one(run, page):
     assert values[0][0] == pytest.approx(100 * float(right.double().mean()), abs=0.1)
 
 
+def test_certificates_of_other_images_are_made_again(run, page, capsys):
+    kept = experiments.certified(run)
+    experiments.certificates(run)
+    assert experiments.certified(run) == kept
+    others = replace(run, data=replace(run.data, images=run.data.images.flip(0)))
+    experiments.certificates(others)
+    assert "measured of something else or by other code; measuring again" in capsys.readouterr().out
+    assert experiments.certified(others)["key"] != kept["key"]
+    experiments.certificates(run)
+    assert experiments.certified(run)["labels"] == kept["labels"]
+
+
 def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
     verdict = type(
         "D", (), {"verdict": "bad", "text": lambda self, name: name, "to_json": lambda self: {"passed": False, "checks": []}}

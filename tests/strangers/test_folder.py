@@ -254,6 +254,21 @@ def test_a_cell_that_vanishes_while_the_study_runs_leaves_no_table(folder):
     assert not (folder / "results.csv").exists()
 
 
+def test_a_cell_that_another_process_finishes_at_the_last_moment(folder, whole):
+    """Between the look at what is finished and the look at what is missing: the table is of all cells."""
+    study, mark = tiny_study(folder), files(folder, "json")[0]
+    content, missing = mark.read_bytes(), study.missing
+    mark.unlink()
+
+    def look():
+        mark.write_bytes(content)
+        return missing()
+
+    study.missing = look
+    study._write_results()
+    assert table(folder) == table(whole)
+
+
 def test_a_run_leaves_what_another_process_holds(folder):
     """Locks and half-written files of another part of the study; those of the dead go."""
     cells = folder / "cells"

@@ -1,6 +1,7 @@
 """Networks whose gradients mislead an attack: what plain gradients find, and what gradients averaged over noise find."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_gradients_averaged_over_noise_see_where_there_are_none(name):
     problem = saturated()
     assert share_right(plain, *problem) > 0.8
     assert share_right(smoothed(smoothing=(0.1,)), *problem) < 0.1
+
+
+def test_the_default_attack_that_minimises_the_distance_sees_it_too():
+    ddn, problem = default_attacks("l2", NEAR.epsilon)["ddn"], saturated()
+    assert share_right(replace(ddn, smoothing=(0.0,)), *problem) > 0.8
+    assert share_right(ddn, *problem) < 0.1
 
 
 # --- networks of the zoo that are trained in Linf and attacked in L2

@@ -36,10 +36,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All checks of one defense, failing ones first."""
+    """All checks of one defense, failing ones first.
+
+    Args:
+        defense: Its name.
+        checks: What was found.
+        defense_key: Content key of what was examined; empty where the file does not say it.
+    """
 
     defense: str
     checks: tuple[Check, ...]
+    defense_key: str = ""
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -68,12 +75,22 @@ def read_diagnoses(path: Path, *, strict: bool = False) -> tuple[Diagnosis, ...]
     Raises:
         GenclsError: The file has another form, says that a defense passed although a check failed, or was changed.
     """
-    content = read_object(path, "a diagnosis", _ADVICE)
-    _check_checksums(content, path, strict=strict)
+    content = _verified(path, strict=strict)
     return tuple(_diagnosis(defense, found, f"{path}, {defense}") for defense, found in content.items())
 
 
-def _check_checksums(content: Mapping[str, Any], path: Path, *, strict: bool) -> None:
+def known_diagnoses(path: Path) -> dict[str, dict[str, Any]]:
+    """What `doctor.json` holds as :func:`write_diagnoses` took it, to be written again; nothing if there is no such file.
+
+    Raises:
+        GenclsError: see :func:`read_diagnoses`, with ``strict``.
+    """
+    return _verified(path, strict=True) if path.exists() else {}
+
+
+def _verified(path: Path, *, strict: bool) -> dict[str, dict[str, Any]]:
+    """The diagnoses of a file by defense, without their checksums."""
+    content = read_object(path, "a diagnosis", _ADVICE)
     bare, sums = dict[str, Any](), set[Any]()
     for defense, found in content.items():
         _require(isinstance(found, dict), f"{path}, {defense}", 'the keys "passed", "checks"', found)
@@ -81,6 +98,7 @@ def _check_checksums(content: Mapping[str, Any], path: Path, *, strict: bool) ->
         sums.add(found.get("checksum"))
     if strict or sums - {None}:
         check_seal({**bare, "checksum": " ".join(map(str, sums))}, path, _ADVICE)
+    return bare
 
 
 def _diagnosis(defense: str, found: Any, where: str) -> Diagnosis:
@@ -91,7 +109,10 @@ def _diagnosis(defense: str, found: Any, where: str) -> Diagnosis:
     failed = [check.name for check in checks if check.status == "fail"]
     _require(found["passed"] == (not failed), where, f'"passed" to be {str(not failed).lower()}', found["passed"])
     order = get_args(Status)
-    return Diagnosis(defense, tuple(sorted(checks, key=lambda check: order.index(check.status))))
+    made_of = found.get("of", {})
+    _require(isinstance(made_of, dict), where, 'an object as "of"', made_of)
+    in_order = tuple(sorted(checks, key=lambda check: order.index(check.status)))
+    return Diagnosis(defense, in_order, str(made_of.get("defense", "")))
 
 
 def _check(found: Any, where: str) -> Check:
