@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gencls import __version__
+from gencls._commands.arguments import Parser, check_out, count, size
 from gencls._commands.attack import run_attack
 from gencls._commands.catalogue import run_data, run_names, run_weights
 from gencls._commands.doctor import run_doctor
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from gencls.core.errors import GenclsError
 
     try:
+        if getattr(options, "out", None) is not None:
+            check_out(options.out)
         return options.run(options) or 0
     except GenclsError as error:
         print(f"gencls: error: {error}", file=sys.stderr)
@@ -44,11 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, for instance head, has enough
         sys.stderr.close()
         return 1
+    except OSError as error:  # of a file or folder that was named: it cannot be made, read or written
+        if error.filename is None:
+            raise
+        print(f"gencls: error: {error.filename}: expected to read or write it, got: {error.strerror}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        from gencls.eval.budget import is_out_of_memory
+
+        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+            raise
+        print("gencls: error: expected to do with the memory there is, got none left; ask for fewer draws", file=sys.stderr)
+        return 1
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all subcommands; ``run`` of a parsed namespace is the function that does the work."""
-    root = argparse.ArgumentParser(prog="gencls", description="Generative classifiers and defenses, all attacked alike.")
+    root = Parser(prog="gencls", description="Generative classifiers and defenses, all attacked alike.")
     root.add_argument("--version", action="version", version=f"gencls {__version__}")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -89,8 +104,8 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("preset", help="name of a training, see `gencls names`")
     train.add_argument("--data", help="train on another data set of the same shape, for instance mnist-embedded")
-    train.add_argument("--epochs", type=int, help="passes over the training set; default: the preset's")
-    train.add_argument("--limit", type=int, help="train and test on at most this many images")
+    train.add_argument("--epochs", type=count, help="passes over the training set; default: the preset's")
+    train.add_argument("--limit", type=count, help="train and test on at most this many images")
     train.add_argument("--seed", type=int, default=0, help="of initial weights, order and noise (default 0)")
     train.add_argument(
         "--pretrained",
@@ -113,21 +128,31 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument(
         "--defense",
         nargs="+",
+        action="extend",
         required=True,
         metavar="NAME_OR_IMPORT_PATH",
         help="a name of `gencls names`, or package.module:attribute, where the attribute is a torch.nn.Module (images in "
         "[0, 1] to scores) or a function without arguments that returns one",
     )
-    attack.add_argument("--attack", nargs="+", required=True, metavar="NAME", help="one or more of `gencls names`, of one norm")
-    attack.add_argument("--epsilon", type=float, help="radius of the ball, in [0, 1] pixel units; not for minimal-norm attacks")
-    attack.add_argument("--steps", type=int, help="gradient steps, or queries, of every attack; default: each attack's own")
-    attack.add_argument("--restarts", type=int, help="random starts, or draws, of every attack; default: each attack's own")
+    attack.add_argument(
+        "--attack",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="NAME",
+        help="one or more of `gencls names`, of one norm",
+    )
+    attack.add_argument(
+        "--epsilon", type=size, help="radius of the ball, in [0, 1] pixel units, such as 8/255; not for minimal-norm attacks"
+    )
+    attack.add_argument("--steps", type=count, help="gradient steps, or queries, of every attack; default: each attack's own")
+    attack.add_argument("--restarts", type=count, help="random starts, or draws, of every attack; default: each attack's own")
     attack.add_argument("--data", default="mnist-embedded", help="data set (default mnist-embedded)")
     attack.add_argument("--split", default="test", help="of the data set (default test)")
-    attack.add_argument("--limit", type=int, help="attack a class-balanced subset of this size; default: all images")
+    attack.add_argument("--limit", type=count, help="attack a class-balanced subset of this size; default: all images")
     # No defaults here: what is given must act, and only random defenses have draws.
-    attack.add_argument("--eot", type=int, help="draws per gradient of a random defense (default 16)")
-    attack.add_argument("--draws", type=int, help="draws of the judge, for a random defense (default 32)")
+    attack.add_argument("--eot", type=count, help="draws per gradient of a random defense (default 16)")
+    attack.add_argument("--draws", type=count, help="draws of the judge, for a random defense (default 32)")
     attack.add_argument("--reduce", choices=["logits", "probs", "loss"], help="what EoT averages (default logits)")
     attack.add_argument("--common-draws", action="store_true", help="the same draws for all looks of an attack")
     attack.add_argument(
@@ -153,10 +178,12 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("defense", metavar="NAME_OR_IMPORT_PATH", help="as of `gencls attack`")
     doctor.add_argument("--data", default="mnist-embedded", help="data set (default mnist-embedded)")
     doctor.add_argument("--split", default="test", help="of the data set (default test)")
-    doctor.add_argument("--limit", type=int, default=50, help="images at most; fewer if a pass is slow (default 50)")
-    doctor.add_argument("--epsilon", type=float, default=0.3, help="radius of the ball, in [0, 1] pixel units (default 0.3)")
+    doctor.add_argument("--limit", type=count, default=50, help="images at most; fewer if a pass is slow (default 50)")
+    doctor.add_argument(
+        "--epsilon", type=size, default=0.3, help="radius of the ball, in [0, 1] pixel units, such as 8/255 (default 0.3)"
+    )
     doctor.add_argument("--norm", choices=["linf", "l2"], default="linf", help="of the ball (default linf)")
-    doctor.add_argument("--eot", type=int, help="draws per gradient of a random defense (default 16)")
+    doctor.add_argument("--eot", type=count, help="draws per gradient of a random defense (default 16)")
     doctor.add_argument(
         "--transfer-from",
         metavar="NAME_OR_IMPORT_PATH",

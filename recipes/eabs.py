@@ -26,6 +26,7 @@ if not __package__:  # run as a file
 import pandas
 
 from gencls import zoo
+from gencls._commands.arguments import Parser
 from gencls.core import GenclsError, find_device
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import PaperTable, Section, write_paper
@@ -141,17 +142,20 @@ def _jobs(run: Run, names: Sequence[str]) -> list[Job]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--profile", choices=PROFILES, default="smoke", help="data set with its threats (default smoke)")
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
-    made.add_argument("--tables", nargs="+", choices=TABLES, default=(), help="default all; main: Tables 2.2 to 2.5")
-    made.add_argument("--models", nargs="+", choices=MODELS, help="of main and examples; default all")
+    made.add_argument(
+        "--tables", nargs="+", action="extend", choices=TABLES, default=[], help="default all; main: Tables 2.2 to 2.5"
+    )
+    made.add_argument("--models", nargs="+", action="extend", choices=MODELS, help="of main and examples; default all")
     attacks = [*ATTACKS, *(f"{name}-{norm}" for name in ATTACKS for norm in NORMS if norm == "l2" or name not in L2_ONLY)]
     made.add_argument(
         "--attacks",
         nargs="+",
+        action="extend",
         choices=attacks,
-        default=(),
+        default=[],
         metavar="NAME",
         help=f"of Tables 2.2 to 2.5: {', '.join(ATTACKS)}, with -linf or -l2 for one norm; default all",
     )

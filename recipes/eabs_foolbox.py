@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gencls import zoo
+from gencls._commands.arguments import Parser
 from gencls.core import Defense, GenclsError, seeded
 from gencls.eval import DDN, PGD, Attack, DeepFool, ThreatModel, closest_distances, evaluate
 from gencls.eval.adapters import as_foolbox
@@ -111,7 +112,7 @@ def _right(defense: Defense, images: Tensor, labels: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=50, help="test digits (default 50)")
     parser.add_argument("--weights", type=Path, help="of another eabs-mnist than the committed one")
     parser.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")

@@ -23,6 +23,7 @@ import pandas
 import torch
 
 from gencls import zoo
+from gencls._commands.arguments import Parser
 from gencls.core import Defense, GenclsError, key_of, seeded
 from gencls.eval import PGD, ThreatModel, evaluate
 from gencls.zoo.data import ImageData
@@ -151,7 +152,7 @@ def markdown(table: pandas.DataFrame) -> str:
 
 def parse(words: Sequence[str] | None = None) -> dict[str, Any]:
     """What the command line says, as :func:`sweep` takes it; None reads that of the process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "infer"))
     parser.add_argument("--count", type=int, default=300, help="test images (default 300)")
     parser.add_argument("--attacked", type=int, default=30, help="how many of them are attacked (default 30)")

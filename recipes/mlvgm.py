@@ -21,6 +21,7 @@ from pathlib import Path
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from gencls._commands.arguments import Parser
 from gencls.core import GenclsError, find_device
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import Section, write_paper
@@ -91,7 +92,7 @@ def main(run: Run, parts: Sequence[str] = experiments.PARTS) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
         "--profile",
         choices=[*PROFILES, "paper"],
@@ -100,7 +101,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
     made.add_argument("--as", dest="as_", choices=("paper", "code"), default="code", help="whose word counts (default code)")
-    made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
+    made.add_argument(
+        "--parts", nargs="*", action="extend", choices=experiments.PARTS, default=None, help="default all; none: only the page"
+    )
     made.add_argument("--classifier", help="that is protected, by name; default as the profile says")
     made.add_argument("--generator", help="that purifies, by name; default as the profile says")
     made.add_argument("--n", type=int, help="attacked images; default as the budget says")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gencls import zoo
+from gencls._commands.arguments import Parser
 from gencls.core import GenclsError
 from gencls.eval import Attack, DefaultBudget, Protocol, Study, default_attacks, progress_bar
 from gencls.eval.threat import Norm
@@ -72,7 +73,7 @@ def main(*, count: int = 50, steps: int = 10, seed: int = 0, out: Path = Path("r
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=50, help="test digits (default 50)")
     parser.add_argument("--steps", type=int, default=10, help="gradient steps per start (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")

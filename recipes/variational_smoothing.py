@@ -23,6 +23,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gencls import zoo
+from gencls._commands.arguments import Parser
 from gencls.core import GenclsError, find_device
 from gencls.eval.report.paper import Section, write_paper
 from gencls.zoo.data import count_images
@@ -86,11 +87,15 @@ def main(run: Run, parts: Sequence[str] = experiments.PARTS) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--profile", choices=PROFILES, default="smoke", help="data set with its base models (default smoke)")
     made.add_argument("--budget", choices=BUDGETS, help="default smoke for the profile smoke, else reduced")
-    made.add_argument("--parts", nargs="*", choices=experiments.PARTS, default=None, help="default all; none: only the page")
-    made.add_argument("--bases", nargs="+", choices=BASES, help="kinds of base models; default all that the profile has")
+    made.add_argument(
+        "--parts", nargs="*", action="extend", choices=experiments.PARTS, default=None, help="default all; none: only the page"
+    )
+    made.add_argument(
+        "--bases", nargs="+", action="extend", choices=BASES, help="kinds of base models; default all that the profile has"
+    )
     made.add_argument("--data", help="another data set for the same base models, such as cifar10-lossless for cifar10")
     made.add_argument("--n", type=int, help="the most attacked images of any table; default as the budget says")
     made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
@@ -21,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gencls import __version__
-from gencls.core import GenclsError, check_images, check_labels, checked, key_of
+from gencls.core import GenclsError, Key, check_images, check_labels, checked, key_of
 from gencls.core.files import atomically, held, remove_dead, remove_leftovers, write_sealed
 from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
@@ -51,12 +52,17 @@ __all__ = ["Study"]
 _BEGUN = re.compile(rf"{CELLS}(/[0-9a-f]+\.(json|parquet|safetensors|lock))?|{SAMPLES}|({CELLS}/)?\..+~[0-9a-f]{{32}}\.part")
 _OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
 """Names that a study may have left in a folder without ``study.json``, the outputs only where there are cells."""
+_PLANNED = {"defenses", "attacks", "images", "labels", "protocol", "modes", "seeds", "shard_size", "hashes", "probes"}
+"""What the keys of the cells are made of, and the list of cells."""
 _OF_CODE = ("version", "attacks", "cells")
 """Settings that depend on the code: the text of an attack may, its key in ``attack_keys`` does not."""
 
 
 class Study:
-    """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder."""
+    """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder.
+
+    What was planned stays as it is: another choice is another study.
+    """
 
     @checked
     def __init__(
@@ -88,9 +94,9 @@ class Study:
             about: what to say of the study in its report: data set, command, and so on.
 
         Raises:
-            GenclsError: for bad images or labels, an empty grid, a defense that does not take these images, has too few
-                classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables have for
-                something else, something that a key cannot see into, or a folder that holds something else.
+            GenclsError: for bad images or labels, an empty grid, repeated seeds, a defense that does not take these images, has
+                too few classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables
+                have for something else, something that a key cannot see into, or a folder that holds something else.
         """
         check_images(images)
         check_labels(labels, num_classes=None, count=len(images))
@@ -99,11 +105,13 @@ class Study:
                 "study: expected at least one defense, attack and seed and shard_size >= 1, "
                 f"got {len(defenses)}, {len(attacks)}, {len(seeds)} and {shard_size}"
             )
+        if len(set(seeds)) < len(seeds):  # each sample would count as often as a seed is named
+            raise GenclsError(f"study: expected different seeds, got {', '.join(map(str, seeds))}")
         check_names([*defenses, *attacks], "study")
         for settings in attacks.values():
             settings.threat.check_reach(images)
         self.folder = Path(folder)
-        self.defenses, self.attacks = dict(defenses), dict(attacks)
+        self.defenses, self.attacks = MappingProxyType(dict(defenses)), MappingProxyType(dict(attacks))
         self.images, self.labels = images, labels
         self.protocol = protocol or Protocol()
         self.modes = None if modes is None else tuple(modes)
@@ -115,11 +123,22 @@ class Study:
         }
         # Before anything is asked: a module may keep what it has computed once.
         self.defense_keys = {name: key_of(defense, f"defense {name}") for name, defense in self.defenses.items()}
-        self._attack_keys = {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
+        self._attack_keys = self._keys_of_attacks()
+        self._attacks_now = self._attack_keys
         self._code = key_of((run_cell, Protocol), "gencls").whole
         # Before the folder is claimed.
         self.probes = {name: probe_defense(defense, images, labels) for name, defense in self.defenses.items()}
         self._claim_folder()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, but none that the plan is made of.
+
+        Raises:
+            GenclsError: for such a one.
+        """
+        if name in _PLANNED and name in vars(self):
+            raise GenclsError(f"study: expected the {name} that it was planned with, got others; plan another study")
+        super().__setattr__(name, value)
 
     def cells(self) -> list[StudyCell]:
         """All cells, in the order in which they are run and reported."""
@@ -150,22 +169,28 @@ class Study:
             The table, see :func:`gencls.eval.summarize`.
 
         Raises:
-            GenclsError: if cells are missing or damaged again at the end; no table is written then.
+            GenclsError: if cells are missing or damaged again at the end, no table is written then; if images, labels or what
+                an attack holds have changed since the study was planned, nothing is computed then. A defense that has changed
+                is found after its first cell, which is not kept.
         """
+        self._check_plan()
         clean: dict[tuple[str, int, int], Decisions] = {}
         self._mend_samples()
         todo = self.missing()
-        with (progress or _silent)(todo) as tell:
-            for patient in (False, True):  # first what is free, then what others have not finished
-                others = []
-                for cell in todo:
-                    with held(cell_path(self.folder, cell, "lock"), wait=patient) as mine:
-                        if not mine:
-                            others.append(cell)
-                        elif self._is_open(cell):
-                            self._compute(cell, clean)
-                            tell(cell)
-                todo = others
+        try:
+            with (progress or _silent)(todo) as tell:
+                for patient in (False, True):  # first what is free, then what others have not finished
+                    others = []
+                    for cell in todo:
+                        with held(cell_path(self.folder, cell, "lock"), wait=patient) as mine:
+                            if not mine:
+                                others.append(cell)
+                            elif self._is_open(cell):
+                                self._compute(cell, clean)
+                                tell(cell)
+                    todo = others
+        finally:  # what an attack holds, for instance a source model, may keep what it has computed once
+            self._attacks_now = self._keys_of_attacks()
         remove_leftovers(self.folder)
         remove_leftovers(self.folder / CELLS)
         remove_dead((self.folder / CELLS).glob("*.lock"))
@@ -178,6 +203,17 @@ class Study:
     def samples(self, cell: StudyCell) -> slice:
         """Which samples of the study a cell is about."""
         return slice(cell.shard * self.shard_size, min((cell.shard + 1) * self.shard_size, len(self.images)))
+
+    def _keys_of_attacks(self) -> dict[str, Key]:
+        return {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
+
+    def _check_plan(self) -> None:
+        """The tensors and models are the caller's, who may have used them for something else since they were planned with."""
+        if sample_hashes(self.images, self.labels) != self.hashes:
+            raise GenclsError("study: expected the samples that the study was planned with, got others")
+        now = self._keys_of_attacks()
+        if changed := [name for name in now if now[name] != self._attacks_now[name]]:
+            raise GenclsError(f"study: expected the attacks that the study was planned with, got others: {', '.join(changed)}")
 
     def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Decisions]) -> None:
         defense, attack = self.defenses[cell.defense], self.attacks[cell.attack]

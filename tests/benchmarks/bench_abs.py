@@ -211,7 +211,9 @@ def gradient(module: nn.Module, images: Tensor) -> Tensor:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", nargs="*", default=["speed"], help="speed, starts, decisions, warm, modes")
     parser.add_argument("--model", default="abs-mnist")
     parser.add_argument("--weights", type=Path, default=None)

@@ -98,7 +98,9 @@ def calls(name: str, images: torch.Tensor, labels: torch.Tensor) -> dict[str, di
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--digits", type=int, default=500)
     parser.add_argument("--only", default="")
     parser.add_argument("--library", default="")

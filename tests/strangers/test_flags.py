@@ -1,15 +1,17 @@
 """Flags that did nothing: each one acts, or is refused with a sentence that says for what."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
 from gencls import zoo
 from gencls._commands.attack import build_attacks
-from gencls.cli import main
+from gencls.cli import main, parser
 from gencls.core import GenclsError
 from gencls.eval.presets import MINIMAL, PRESETS, attack_by_name, names, preset_by_name, settings_of
-from recipes import eabs, eabs_sweep, variational_smoothing
+from recipes import eabs, eabs_sweep, mlvgm, variational_smoothing
 
 ATTACK = ["attack", "--defense", "cnn-mnist", "--limit", "4"]
 FIXED = ["--attack", "pgd-linf", "--epsilon", "0.1"]
@@ -140,3 +142,100 @@ def test_a_sweep_of_inferences_trains_nothing(capsys):
     assert end.value.code == 2
     assert "--epochs and --out: expected only with train, got infer" in capsys.readouterr().err
     assert eabs_sweep.parse(["train", "--epochs", "3"])["epochs"] == 3
+
+
+# Repeated, abbreviated and unusual flags
+
+UNREADABLE = {
+    "a size twice": ([*ATTACK, *FIXED, "--epsilon", "0.2"], "argument --epsilon: expected once, got it twice"),
+    "the same size twice": ([*ATTACK, *FIXED, "--epsilon", "0.1"], "argument --epsilon: expected once, got it twice"),
+    "a seed twice": ([*ATTACK, *FIXED, "--seed", "0", "--seed", "0"], "argument --seed: expected once"),
+    "a choice twice": (["doctor", "cnn-mnist", "--norm", "l2", "--norm", "linf"], "argument --norm: expected once"),
+    "a folder twice": (["train", "cnn-mnist", "--out", "a", "--out", "b"], "argument --out: expected once"),
+    "a short form": ([*ATTACK, "--attack", "pgd-linf", "--epsi", "0.1"], "unrecognized arguments: --epsi 0.1"),
+    "a short form of the doctor": (["doctor", "cnn-mnist", "--trans", "none"], "unrecognized arguments: --trans none"),
+    "a fraction without end": ([*ATTACK, "--attack", "pgd-linf", "--epsilon", "8/255/2"], "such as 8/255, got '8/255/2'"),
+    "a fraction of nothing": ([*ATTACK, "--attack", "pgd-linf", "--epsilon", "8/0"], "such as 8/255, got '8/0'"),
+    "steps without end": ([*ATTACK, *FIXED, "--steps", "1000000000000"], "expected at most 10,000,000, got 1000000000000"),
+    "steps in words": ([*ATTACK, *FIXED, "--steps", "many"], "expected a whole number, got 'many'"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_not_read(kind, capsys):
+    words, message = UNREADABLE[kind]
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_lists_add_up():
+    words = ["attack", "--defense", "a", "b", "--attack", "x", "--defense", "c", "--attack", "y", "z"]
+    for _ in range(2):  # nothing is left from the line before
+        options = parser().parse_args(words)
+        assert (options.defense, options.attack) == (["a", "b", "c"], ["x", "y", "z"])
+
+
+def test_a_parser_reads_a_second_line_anew():
+    one = parser()
+    for size in ("0.1", "0.2"):
+        assert one.parse_args([*ATTACK, "--attack", "x", "--epsilon", size]).epsilon == float(size)
+
+
+@pytest.mark.parametrize("text", ["8/255", " 8 / 255", "0.03137254901960784"])
+def test_a_size_may_be_a_fraction(text):
+    assert parser().parse_args([*ATTACK, "--attack", "x", "--epsilon", text]).epsilon == 8 / 255
+    assert parser().parse_args(["doctor", "cnn-mnist", "--epsilon", text]).epsilon == 8 / 255
+
+
+@pytest.mark.parametrize("place", ["file/study", "file/further/study", "/proc/nothing/study"])
+@pytest.mark.parametrize(
+    "words", [[*ATTACK, *FIXED], ["doctor", "cnn-mnist", "--limit", "4", "--budget", "1"]], ids=["attack", "doctor"]
+)
+def test_an_out_that_cannot_be_made(words, place, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    assert main([*words, "--out", place]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("gencls: error: ")
+    assert "expected" in error
+    assert place.split("/")[-2] in error
+    assert len(error.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_more_draws_than_memory_end_without_a_traceback(capsys, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 125440000000 bytes")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(zoo, "load_data", full)
+    assert main([*ATTACK, *FIXED]) == 1
+    assert "expected to do with the memory there is" in capsys.readouterr().err
+
+
+def test_the_package_is_a_command():
+    done = subprocess.run([sys.executable, "-m", "gencls", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout[:7]) == (0, "gencls ")
+
+
+@pytest.mark.parametrize("recipe", [eabs, mlvgm, variational_smoothing])
+def test_recipes_read_alike(recipe, capsys):
+    for words, message in (
+        (["--see", "1"], "unrecognized arguments: --see 1"),
+        (["--seed", "1", "--seed", "2"], "expected once"),
+    ):
+        with pytest.raises(SystemExit):
+            recipe.parser().parse_args(words)
+        assert message in capsys.readouterr().err
+
+
+def test_lists_of_recipes_add_up():
+    assert eabs.parser().parse_args(["--tables", "2.8", "--tables", "2.9"]).tables == ["2.8", "2.9"]
+    assert eabs.parser().parse_args([]).tables == []
+    for recipe, part in ((mlvgm, mlvgm.experiments.PARTS), (variational_smoothing, variational_smoothing.experiments.PARTS)):
+        one, two = list(part)[:2]
+        assert recipe.parser().parse_args(["--parts", one, "--parts", two]).parts == [one, two]
+        assert recipe.parser().parse_args(["--parts"]).parts == []
+        assert recipe.parser().parse_args([]).parts is None

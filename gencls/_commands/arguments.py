@@ -1,0 +1,92 @@
+"""How command lines are read: nothing that was said is dropped or guessed at."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Parser", "check_out", "count", "size"]
+
+_MOST = 10**7
+"""Of any count: more would hardly end, and some attacks keep a number for each."""
+
+
+class _Once(argparse.Action):
+    """Stores a value, as argparse does, and refuses a second one of the same flag."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        if option_string is not None and isinstance(parser, Parser):
+            if self.dest in parser.given:
+                parser.error(f"argument {option_string}: expected once, got it twice")
+            parser.given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes flags by their full names only, and each once unless its action is "extend".
+
+    Attributes:
+        given: the flags with a value that the present command line has named so far.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        """Take the settings of argparse's parser."""
+        super().__init__(**{"allow_abbrev": False, **settings})
+        self.given: set[str] = set()
+        for name in (None, "store"):
+            self.register("action", name, _Once)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, for a command line of its own."""
+        self.given = set()
+        return super().parse_known_args(args, namespace)
+
+
+def size(text: str) -> float:
+    """The radius of a ball: a number, or a fraction such as 8/255.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"expected a number or a fraction such as 8/255, got {text!r}") from None
+
+
+def count(text: str) -> int:
+    """How many steps, draws or images; whether it may be 0 or less is for those to say who count.
+
+    Raises:
+        ArgumentTypeError: it is no whole number, or one that no computer gets through.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+    if number > _MOST:
+        raise argparse.ArgumentTypeError(f"expected at most {_MOST:,}, got {text}")
+    return number
+
+
+def check_out(path: Path) -> None:
+    """Check before the work that what it leaves can be written.
+
+    Raises:
+        GenclsError: something on the way is no folder, or one that cannot be written to.
+    """
+    from gencls.core.errors import GenclsError
+
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if there != path.absolute() and not there.is_dir():
+        raise GenclsError(f"--out: expected a path that can be made, got {path}, where {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise GenclsError(f"--out: expected a path that can be written, got {path}, where {there} is not for you to write")
