@@ -14,7 +14,7 @@ from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repe
 from gencls.core.generators import own_seeds_end_here
 from gencls.core.rng import watched
 from gencls.core.surrogate import Reduce
-from gencls.eval.margins import mean_shortfall, score_gap, shortfall
+from gencls.eval.margins import MASKED, mean_shortfall, score_gap, shortfall
 
 __all__ = [
     "AttackModel",
@@ -51,7 +51,8 @@ def resolution(draws: Tensor) -> Tensor:
     for kind in (torch.float32, torch.float16, torch.bfloat16):
         exact = (draws.to(kind).double() == draws).flatten(1).all(dim=1)
         share = share.where(~exact, torch.finfo(kind).eps)
-    return share * draws.abs().amax(dim=(1, 2))
+    near = draws.amax(dim=2, keepdim=True).abs() + MASKED * score_gap(draws)  # a masked class is coarse, and never decides
+    return share * draws.abs().minimum(near).amax(dim=(1, 2))
 
 
 class Calibrated(nn.Module):

@@ -42,7 +42,7 @@ def rows_that_fit(model: nn.Module, image: Tensor, memory: float | None) -> int:
     if memory is None:
         memory = _GPU_SHARE * torch.cuda.mem_get_info(device)[0] / _MIB if device.type == "cuda" else _DEFAULT
     with seeded(0):
-        needed = _TRANSIENT * saved_bytes(lambda: model(image.clone().requires_grad_()))
+        needed = _TRANSIENT * saved_bytes(lambda: model(image.clone().requires_grad_().clone()))
     rows = max(1, int(memory * _MIB / max(needed, 1.0)))
     return min(rows, _CPU_ROWS) if device.type == "cpu" else rows
 

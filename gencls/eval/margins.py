@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor
 
-__all__ = ["margin", "mean_over_draws", "mean_shortfall", "others_of", "score_gap", "shortfall"]
+__all__ = ["MASKED", "margin", "mean_over_draws", "mean_shortfall", "others_of", "score_gap", "shortfall"]
 
 _SMALLEST_GAP = 1e-30
 """Scores closer than this are equal and have no scale; gradients divided by less would overflow in float32."""
+
+MASKED = 300.0
+"""Times the gap of the class before it: a class so far below is masked (-1e9, say), which no image can change."""
 
 _WIDEST = 2.0
 """Times the median scale on which a draw may count. At 1 the margins of two classes, which are the scale, would all be cut."""
@@ -29,13 +32,24 @@ def others_of(scores: Tensor, labels: Tensor, count: int) -> Tensor:
 def score_gap(scores: Tensor, *, best: Tensor | None = None, equal: float = 1.0) -> Tensor:
     """How far the mean class lies below the best, (..., K) -> (..., 1), without gradient.
 
+    Masked classes do not count: one at -1e9 would make every difference between the others vanish. At least three others must
+    be left, or a class far below two that are nearly equal would pass for masked.
+
     Args:
         scores: (..., K).
         best: (..., 1), their maximum where it is known already.
         equal: what stands where all scores are equal.
     """
     fixed = scores.detach()
-    gap = (fixed.amax(dim=-1, keepdim=True) if best is None else best) - fixed.mean(dim=-1, keepdim=True)
+    best = fixed.amax(dim=-1, keepdim=True) if best is None else best
+    gap = best - fixed.mean(dim=-1, keepdim=True)
+    if fixed.shape[-1] > 3:
+        below = (best - fixed).sort(dim=-1).values  # from 0 on
+        masked = (below[..., 3:] > MASKED * below[..., 2:-1]) & (below[..., 2:-1] > 0)
+        if bool(masked.any()):
+            kept = torch.cat([torch.ones_like(below[..., :3]), 1 - masked.cumsum(dim=-1).clamp_max(1)], dim=-1)
+            among = (below * kept).sum(dim=-1, keepdim=True) / kept.sum(dim=-1, keepdim=True)
+            gap = torch.where(masked.any(dim=-1, keepdim=True), among, gap)
     return gap.where(gap > _SMALLEST_GAP, equal)
 
 

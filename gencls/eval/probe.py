@@ -325,12 +325,10 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
         labels: int64 (N,).
 
     Raises:
-        GenclsError: for something that is no module, training mode, images of another shape, scores that are not (1, K), labels
+        GenclsError: for training mode, images of another shape, scores that are not (1, K), labels
             beyond K, or a defense with a gradient mode that is called from within and would be hidden.
     """
     name = type(defense).__name__
-    if not isinstance(defense, nn.Module):
-        raise GenclsError(f"defense: expected a torch.nn.Module, images (N, C, H, W) -> scores (N, K), got {name}")
     check_eval_mode(defense, name=name)
     image = image.to(device_of(defense) or image.device, copy=True)
     with torch.no_grad(), seeded(0):
@@ -357,6 +355,9 @@ def probe_defense(defense: nn.Module, images: Tensor, labels: Tensor, *, seed: i
     Raises:
         GenclsError: see there.
     """
+    if not isinstance(defense, nn.Module):
+        name = type(defense).__name__
+        raise GenclsError(f"defense: expected a torch.nn.Module, images (N, C, H, W) -> scores (N, K), got {name}")
     images = images[:8].to(device_of(defense) or images.device)
     check_defense(defense, images[:1], labels)
     return Probe(defense, images, seed=seed)

@@ -261,7 +261,7 @@ def affordable(patient: Patient, budget: float) -> tuple[Effort, Cost]:
     @torch.enable_grad()
     def differentiate(surrogate: nn.Module, images: Tensor) -> None:
         leaf = images.clone().requires_grad_()
-        torch.autograd.grad(surrogate(leaf).sum(), leaf)
+        torch.autograd.grad(surrogate(leaf.clone()).sum(), leaf)
 
     with seeded(0), torch.no_grad(), frozen(patient.defense):
         cost = Cost(timed(patient.defense), {mode: timed(partial(differentiate, each)) for mode, each in patient.modes.items()})
