@@ -93,6 +93,7 @@ def _apart(warning: str) -> tuple[str, str]:
         (r"(the attack's own claim.*) is (\S+ points) (from .*)", r"\1 differs \3", 2),
         (r"(\d+ %) of the (gradients were exactly zero.*)", r"\2", 1),
         (r"(weaker than .*, which \D+) (\d+ of \d+) images more: (.*)", r"\1 more images: \3", 2),
+        (r"(weaker than .*, which comes far closer on) (\d+ of \d+) images \(.*\): (.*)", r"\1 images: \3", 2),
         (r"(\d+ of \d+) (adversarials broke the rules .*)", r"\2", 1),
     )
     for pattern, words, number in patterns:

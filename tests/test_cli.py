@@ -57,7 +57,8 @@ def here(tmp_path, monkeypatch):
 
 
 def attack(*words):
-    return main(["attack", "--attack", "pgd-linf", "--epsilon", "0.3", "--steps", "2", "--limit", "10", *words])
+    usual = {"--attack": "pgd-linf", "--epsilon": "0.3", "--steps": "2", "--limit": "10"}
+    return main(["attack", *(word for flag in usual if flag not in words for word in (flag, usual[flag])), *words])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,7 +2,9 @@
 
 An attack without the defense's gradient (noise, queries, transfer) has less to go by, and a minimal-norm attack looks for
 something else than success within the budget. Where such an attack breaks more all the same, the gradients of the other one
-led astray: they are masked (Athalye, Carlini, Wagner 2018, arXiv:1802.00420, section 3.1), or it made too few steps.
+led astray: they are masked (Athalye, Carlini, Wagner 2018, arXiv:1802.00420, section 3.1), or it made too few steps. The same
+holds for two minimal-norm attacks one of which finds far larger distances: on scores that end in a softmax, for instance, the
+linearisations of DeepFool and the margins of Carlini and Wagner vanish.
 """
 
 from collections.abc import Sequence
@@ -26,7 +28,14 @@ _LEVEL = 0.05
 """Of McNemar's exact one-sided test, below which it is not taken for chance."""
 
 _CLOSER = 0.99
-"""Of two minimal-norm attacks one comes closer if its distance is below this share of the other's."""
+"""A minimal-norm attack without gradients comes closer if its distance is below this share of the other's."""
+
+_FAR = 1.5
+"""A minimal-norm attack is far off on an image if its distance is above this multiple of another's.
+
+Usual attacks differ by a median factor of up to 1.26 (DeepFool and FMN on ``adv-l2-mnist``, where DeepFool is above 1.5 on 16 of
+100 images); on ``cnn-mnist`` behind a softmax C&W and DeepFool are above 1.5 on 19 of 20, at a median factor of 2.8.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,9 @@ def weakness(own: "pandas.Series", against: Sequence[Rival], size: float | None,
     """What is to be said of a gradient attack, because of the rival that outdoes it on most images; empty for nothing.
 
     Within a budget a rival outdoes it on an image that it breaks at no more than this size and the attack does not. Without one
-    it must come closer, and use no gradient. Said is a surplus of at least two images, and called chance unless McNemar's exact
-    one-sided test gives p < .05.
+    it must minimise the distance, too, and come closer: at all if it uses no gradient, by far if it uses one, because such
+    attacks always differ a little. Said is a surplus of at least two images, and called chance unless McNemar's exact one-sided
+    test gives p < .05. Of an attack that is far off on fewer images than that nothing is said.
 
     Args:
         own: by sample hash, the distances that the attack found, infinite where none; within the budget if there is one.
@@ -74,22 +84,34 @@ def weakness(own: "pandas.Series", against: Sequence[Rival], size: float | None,
         size: epsilon of the budget; None for a minimal-norm attack.
         together: ``own`` is of all gradient attacks of the threat.
     """
-    best, most = "", _MORE - 1
-    for rival in against:
-        both = own.index.intersection(rival.distances.index)
-        ours, theirs = own.loc[both], rival.distances.loc[both]
-        if not len(both) or (size is None and not (rival.blind and rival.minimal)):
-            continue
-        if size is None:
-            ahead, behind, does = ours < _CLOSER * theirs, theirs < _CLOSER * ours, "comes closer on"
-        else:
-            ahead, behind, does = ours < float("inf"), theirs <= size + TOLERANCE, "breaks"
-        test = mcnemar(ahead.to_numpy(), behind.to_numpy())
-        surplus = test.c - test.b
-        if surplus > most:
-            most = surplus
-            who = rival.attack + (" (no gradient)" if rival.blind else "")
-            what = "all gradient attacks together are weaker than" if together else "weaker than"
-            doubt = "suspect masked gradients" if test.p_value / 2 < _LEVEL else "it may be chance"
-            best = f"{what} {who}, which {does} {surplus} of {len(both)} images more: {doubt}"
-    return best
+    found = [said for rival in against if (said := _outdone(own, rival, size))]
+    if not found:
+        return ""
+    words = max(found, key=lambda said: said[:2])[2]
+    return f"{'all gradient attacks together are ' if together else ''}weaker than {words}"
+
+
+def _outdone(own: "pandas.Series", rival: Rival, size: float | None) -> tuple[int, float, str] | None:
+    """By how many images a rival outdoes an attack, how close it comes, and in which words it is said; None for nothing."""
+    both = own.index.intersection(rival.distances.index)
+    ours, theirs = own.loc[both], rival.distances.loc[both]
+    far = size is None and rival.minimal and not rival.blind
+    if size is not None:
+        ahead, behind, does = ours < float("inf"), theirs <= size + TOLERANCE, "breaks"
+    elif far:
+        behind = ours > _FAR * theirs
+        ahead, does = ~behind & ((ours > 0) | (theirs > 0)), "comes far closer on"  # both are 0 where no attack is needed
+    else:
+        ahead, behind, does = ours < _CLOSER * theirs, theirs < _CLOSER * ours, "comes closer on"
+    if not len(both) or (size is None and not rival.minimal):
+        return None
+    test = mcnemar(ahead.to_numpy(), behind.to_numpy())
+    surplus, sure = test.c - test.b, test.p_value / 2 < _LEVEL
+    if surplus < _MORE or (far and not sure):
+        return None
+    count = f"{surplus} of {len(both)} images more"
+    if far:
+        count = f"{test.c} of {len(both)} images (median distance {theirs.median():.3g}, here {ours.median():.3g})"
+    who = rival.attack + (" (no gradient)" if rival.blind else "")
+    doubt = "suspect masked gradients" if sure else "it may be chance"
+    return surplus, -float(theirs.median()), f"{who}, which {does} {count}: {doubt}"
