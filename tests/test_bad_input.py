@@ -47,6 +47,19 @@ def _another_study(folder: Path) -> None:
     _study(folder / "study", seed=1)
 
 
+def _repeated_seed(folder: Path) -> None:
+    labels = torch.tensor([0])
+    attacks = {"FGSM": FGSM(THREAT)}
+    Study(folder, defenses={"cnn": _defense()}, attacks=attacks, images=IMAGES[:1], labels=labels, seeds=(0, 0))
+
+
+def _changed_images(folder: Path) -> None:
+    images, attacks = IMAGES[:1].clone(), {"FGSM": FGSM(THREAT)}
+    study = Study(folder, defenses={"cnn": _defense()}, attacks=attacks, images=images, labels=torch.tensor([0]))
+    images.zero_()
+    study.run()
+
+
 def _foreign_folder(folder: Path) -> None:
     (folder / "thesis.tex").write_text("years of work")
     _study(folder, seed=0)
@@ -124,6 +137,8 @@ CASES: dict[str, Callable[[Path], object]] = {
     "unknown data set": lambda _: zoo.load_data("mnits", "test"),
     "data set that is not there": lambda folder: zoo.load_data("mnist", "test", root=folder),
     "truncated data file": _truncated_data,
+    "a seed twice": _repeated_seed,
+    "images that changed after a study was planned": _changed_images,
     "folder with another study": _another_study,
     "folder with other files": _foreign_folder,
     "checkpoint with a wrong hash": _wrong_hash,

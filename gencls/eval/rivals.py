@@ -33,8 +33,8 @@ _CLOSER = 0.99
 _FAR = 1.5
 """A minimal-norm attack is far off on an image if its distance is above this multiple of another's.
 
-Usual attacks differ by a median factor of up to 1.26 (DeepFool and FMN on ``adv-l2-mnist``, where DeepFool is above 1.5 on 16 of
-100 images); on ``cnn-mnist`` behind a softmax C&W and DeepFool are above 1.5 on 19 of 20, at a median factor of 2.8.
+Usual attacks differ by a median factor of up to 1.26 (DeepFool and FMN on ``adv-l2-mnist``, where DeepFool is above 1.5 on 16
+of 100 images). On ``cnn-mnist`` behind a softmax C&W and DeepFool are above it on 19 of 20 images, at a median factor of 2.8.
 """
 
 
