@@ -32,13 +32,14 @@ def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
     lost: list[tuple[nn.Module, nn.Module, list[str]]] = []
 
     def before(module: nn.Module, given: Any) -> None:
-        if stack and isinstance(module, Declares) and not isinstance(stack[-1], Declares):
-            above = next((one for one in reversed(stack) if isinstance(one, Declares)), whole)
+        callers = stack[:]
+        stack.append(module)  # before anything raises an error: what follows is called all the same
+        if callers and isinstance(module, Declares) and not isinstance(callers[-1], Declares):
+            above = next((one for one in reversed(callers) if isinstance(one, Declares)), whole)
             known = {name for modes in surrogates_of(above) for name in modes.split("+")}
             hidden = [mode for mode in surrogates_of(module) if mode != "exact" and not known.issuperset(mode.split("+"))]
             if hidden:
-                lost.append((stack[-1], module, hidden))
-        stack.append(module)
+                lost.append((callers[-1], module, hidden))
 
     def after(module: nn.Module, given: Any, result: Any) -> None:
         stack.pop()

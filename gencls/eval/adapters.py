@@ -60,7 +60,9 @@ class _Exported(nn.Module):
 
     def _observe(self, images: Tensor) -> None:
         """Find out by the first images how the defense must be asked, as before an evaluation."""
-        behaviour = Probe(self._defense[0], images).behaviour
+        probe = Probe(self._defense[0], images)
+        probe.check_batch(images)
+        behaviour = probe.behaviour
         averaging, holder = (self.scores.eot, self.scores.meter) if isinstance(self.scores, AttackModel) else (self.scores,) * 2
         averaging.chunk = behaviour.draws_per_pass(averaging.samples)
         holder.model = behaviour.attacked(holder.model).eval()

@@ -18,6 +18,8 @@ def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
     try:
         with own_seeds_end_here():
             scores: Tensor = defense(images)
+    except GenclsError:
+        raise
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, torch.OutOfMemoryError) or "memory" in reason:

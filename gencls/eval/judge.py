@@ -29,8 +29,8 @@ class Decisions:
 
     Attributes:
         predictions: (N, M) int64, one per draw; -1 where a sample was decided before, or was not judged at all.
-        draws: S, the draws that every sample has. The fraction of right decisions is taken over these: to draw until the
-            outcome is clear would bias it (optional stopping).
+        draws: S, the draws that every sample has. The fraction of right decisions is taken over these only. Open samples get
+            more draws because of what they showed, so that a fraction over all draws would be biased (optional stopping).
         looks: at how many numbers of draws the majority is tested (Bonferroni).
     """
 

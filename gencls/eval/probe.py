@@ -343,7 +343,9 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
     check_labels(labels, num_classes=scores.shape[1])
 
 
-def probe_defense(defense: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0) -> Probe:
+def probe_defense(
+    defense: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0, behaviour: Behaviour | None = None
+) -> Probe:
     """Check a defense, see :func:`check_defense`, and observe how it behaves, see :class:`~gencls.eval.probe.Probe`.
 
     Args:
@@ -351,6 +353,7 @@ def probe_defense(defense: nn.Module, images: Tensor, labels: Tensor, *, seed: i
         images: (N, C, H, W) in [0, 1].
         labels: int64 (N,).
         seed: of the random streams.
+        behaviour: what was seen of an equal defense already; None looks.
 
     Raises:
         GenclsError: see there.
@@ -360,4 +363,4 @@ def probe_defense(defense: nn.Module, images: Tensor, labels: Tensor, *, seed: i
         raise GenclsError(f"defense: expected a torch.nn.Module, images (N, C, H, W) -> scores (N, K), got {name}")
     images = images[:8].to(device_of(defense) or images.device)
     check_defense(defense, images[:1], labels)
-    return Probe(defense, images, seed=seed)
+    return Probe(defense, images, seed=seed, behaviour=behaviour)

@@ -29,7 +29,7 @@ from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
-from gencls.eval.probe import probe_defense
+from gencls.eval.probe import Behaviour, Probe, probe_defense
 from gencls.eval.records import check_names
 from gencls.eval.study_folder import (
     FORMAT,
@@ -52,6 +52,9 @@ __all__ = ["Study"]
 _BEGUN = re.compile(rf"{CELLS}(/[0-9a-f]+\.(json|parquet|safetensors|lock))?|{SAMPLES}|({CELLS}/)?\..+~[0-9a-f]{{32}}\.part")
 _OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
 """Names that a study may have left in a folder without ``study.json``, the outputs only where there are cells."""
+_SEEN: dict[tuple[str, ...], Behaviour] = {}
+"""Key of a defense, and of the images by which it was observed -> its behaviour."""
+
 _PLANNED = {"defenses", "attacks", "images", "labels", "protocol", "modes", "seeds", "shard_size", "hashes", "probes"}
 """What the keys of the cells are made of, and the list of cells."""
 _OF_CODE = ("version", "attacks", "cells")
@@ -127,7 +130,7 @@ class Study:
         self._attacks_now = self._attack_keys
         self._code = key_of((run_cell, Protocol), "gencls").whole
         # Before the folder is claimed.
-        self.probes = {name: probe_defense(defense, images, labels) for name, defense in self.defenses.items()}
+        self.probes = {name: self._probe(name) for name in self.defenses}
         self._claim_folder()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -139,6 +142,13 @@ class Study:
         if name in _PLANNED and name in vars(self):
             raise GenclsError(f"study: expected the {name} that it was planned with, got others; plan another study")
         super().__setattr__(name, value)
+
+    def _probe(self, name: str) -> Probe:
+        """What is known of a defense; further studies of an equal one in this process do not look again."""
+        known = self.defense_keys[name].whole, *self.hashes[:8]
+        probe = probe_defense(self.defenses[name], self.images, self.labels, behaviour=_SEEN.get(known))
+        _SEEN[known] = probe.behaviour
+        return probe
 
     def cells(self) -> list[StudyCell]:
         """All cells, in the order in which they are run and reported."""
