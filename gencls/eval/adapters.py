@@ -16,7 +16,7 @@ from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, dec
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.cell import Protocol
 from gencls.eval.fingerprint import device_of
-from gencls.eval.probe import Probe
+from gencls.eval.probe import probe_defense
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -60,7 +60,7 @@ class _Exported(nn.Module):
 
     def _observe(self, images: Tensor) -> None:
         """Find out by the first images how the defense must be asked, as before an evaluation."""
-        probe = Probe(self._defense[0], images)
+        probe = probe_defense(self._defense[0], images, torch.zeros(len(images), dtype=torch.long))
         probe.check_batch(images)
         behaviour = probe.behaviour
         averaging, holder = (self.scores.eot, self.scores.meter) if isinstance(self.scores, AttackModel) else (self.scores,) * 2

@@ -192,7 +192,7 @@ def run_cell(
         raise GenclsError(
             "evaluate: expected untargeted attacks, got a targeted one; call it directly with the classes to reach"
         )
-    probe = probe or probe_defense(defense, images, labels, seed=protocol.seed)
+    probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
     known = [clean]  # counts in the first attempt only: the decisions of an earlier cell may have been misjudged, too
 
     def attempt() -> Cell:

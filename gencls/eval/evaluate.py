@@ -110,7 +110,8 @@ def evaluate(
         hashes = sample_hashes(images, labels, seen)
         clean: Decisions | None = None
         if probe is None:
-            probe = probe_defense(defense, images, labels, seed=seed)
+            gradients = any(attack.uses_gradients for attack in attacks.values())
+            probe = probe_defense(defense, images, labels, seed=seed, gradients=gradients)
         for attack_name, attack in attacks.items():
             for mode in gradient_modes(defense, attack, modes):
                 cell = run_cell(defense, attack, mode, images, labels, protocol, clean=clean, hashes=hashes, probe=probe)

@@ -59,7 +59,7 @@ def judge(
         labels = labels.to(device_of(defense) or clean.device)
     clean = clean.to(device_of(defense) or clean.device)
     known = torch.zeros(len(clean), dtype=torch.long) if labels is None else labels
-    probe = probe_defense(defense, clean, known, seed=seed)
+    probe = probe_defense(defense, clean, known, seed=seed, gradients=False)
     hashes = sample_hashes(clean, known)
 
     def attempt() -> Verdict:

@@ -316,13 +316,14 @@ class _Examination:
         return any(_differ(answer, self.ask(stream), _ROUNDING) for _ in range(tries))
 
 
-def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
+def check_defense(defense: nn.Module, image: Tensor, labels: Tensor, *, gradients: bool = True) -> None:
     """Check that a defense takes such images and knows these labels.
 
     Args:
         defense: the module.
         image: (1, C, H, W) in [0, 1].
         labels: int64 (N,).
+        gradients: whether an attack will use them, so that no gradient mode may be hidden.
 
     Raises:
         GenclsError: for training mode, images of another shape, scores that are not (1, K), labels
@@ -332,7 +333,7 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
     check_eval_mode(defense, name=name)
     image = image.to(device_of(defense) or image.device, copy=True)
     with torch.no_grad(), seeded(0):
-        scores: object = check_called(defense, lambda: scores_of(defense, image))
+        scores: object = check_called(defense, lambda: scores_of(defense, image)) if gradients else scores_of(defense, image)
     if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
@@ -344,7 +345,13 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor) -> None:
 
 
 def probe_defense(
-    defense: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0, behaviour: Behaviour | None = None
+    defense: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    seed: int = 0,
+    behaviour: Behaviour | None = None,
+    gradients: bool = True,
 ) -> Probe:
     """Check a defense, see :func:`check_defense`, and observe how it behaves, see :class:`~gencls.eval.probe.Probe`.
 
@@ -354,6 +361,7 @@ def probe_defense(
         labels: int64 (N,).
         seed: of the random streams.
         behaviour: what was seen of an equal defense already; None looks.
+        gradients: whether an attack will use them, so that no gradient mode may be hidden.
 
     Raises:
         GenclsError: see there.
@@ -362,5 +370,5 @@ def probe_defense(
         name = type(defense).__name__
         raise GenclsError(f"defense: expected a torch.nn.Module, images (N, C, H, W) -> scores (N, K), got {name}")
     images = images[:8].to(device_of(defense) or images.device)
-    check_defense(defense, images[:1], labels)
+    check_defense(defense, images[:1], labels, gradients=gradients)
     return Probe(defense, images, seed=seed, behaviour=behaviour)

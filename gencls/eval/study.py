@@ -146,7 +146,8 @@ class Study:
     def _probe(self, name: str) -> Probe:
         """What is known of a defense; further studies of an equal one in this process do not look again."""
         known = self.defense_keys[name].whole, *self.hashes[:8]
-        probe = probe_defense(self.defenses[name], self.images, self.labels, behaviour=_SEEN.get(known))
+        gradients = any(attack.uses_gradients for attack in self.attacks.values())
+        probe = probe_defense(self.defenses[name], self.images, self.labels, behaviour=_SEEN.get(known), gradients=gradients)
         _SEEN[known] = probe.behaviour
         return probe
 

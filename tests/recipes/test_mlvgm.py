@@ -1,5 +1,6 @@
 """The recipe of MLVGM purification: its formulas, its settings beside the paper's, and the whole of it with little."""
 
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -147,9 +148,21 @@ def run(tmp_path_factory):
     return Run(profile=PROFILES["smoke"], budget=LITTLE, out=tmp_path_factory.mktemp("mlvgm"), data=data, command="as told")
 
 
+PARTS = tuple(part for part in experiments.PARTS if part != "smoothed")
+
+
 @pytest.fixture(scope="module")
 def page(run):
-    return mlvgm.main(run)
+    return mlvgm.main(run, PARTS)
+
+
+@pytest.mark.slow
+def test_smoothed_gradients_have_a_part_of_their_own(run, page):
+    smoothed = replace(run, out=run.out.parent / "smoothed")
+    shutil.copytree(run.out, smoothed.out)
+    mlvgm.main(smoothed, ["smoothed"])
+    assert len(experiments.records(smoothed, "linear", smoothed=True))
+    assert "not finished" not in (smoothed.out / "report.html").read_text()
 
 
 def test_every_figure_and_table_is_written(run, page):
@@ -174,7 +187,7 @@ def test_a_second_call_computes_nothing(run, page, monkeypatch):
     monkeypatch.setattr(experiments, "compute", lambda jobs, costs: pytest.fail("computes") if any(costs.values()) else None)
     for module in (analyses, folders):  # what measures is itself part of the key
         monkeypatch.setattr(module, "write_sealed", lambda *args: pytest.fail("measures"))
-    assert mlvgm.main(run).read_bytes() == before
+    assert mlvgm.main(run, PARTS).read_bytes() == before
 
 
 def test_the_best_configuration_has_the_lowest_success_rate(run, page, monkeypatch):

@@ -156,7 +156,16 @@ def test_dlr_is_that_of_the_library():
     torch.testing.assert_close(targeted_dlr(scores, labels, targets), library.dlr_loss_targeted(scores, labels))
 
 
-@pytest.mark.parametrize("scores", [{"shift": 100.0}, {"shift": -100.0}, {"scale": 200.0}, {"scale": 1 / 200}, {"scale": 1e-6}])
+@pytest.mark.parametrize(
+    "scores",
+    [
+        {"shift": 100.0},
+        pytest.param({"shift": -100.0}, marks=pytest.mark.slow),
+        pytest.param({"scale": 200.0}, marks=pytest.mark.slow),
+        pytest.param({"scale": 1 / 200}, marks=pytest.mark.slow),
+        {"scale": 1e-6},
+    ],
+)
 @pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr", "multi-targeted"])
 @both_norms
 def test_offset_and_scale_do_not_matter(loss, norm, scores):
