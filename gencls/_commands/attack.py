@@ -135,7 +135,7 @@ def build_defense(spec: str, images: "Tensor") -> "Defense":
     from gencls import zoo
     from gencls.core import Defense, GenclsError, seeded
     from gencls.defenses import PlainClassifier
-    from gencls.eval.probe import observe
+    from gencls.eval.behaviour import observe
 
     if ":" not in spec:
         return zoo.load(spec)

@@ -210,7 +210,7 @@ def verdict_of(
     which is no attack.
 
     Args:
-        defense: the real defense, see :meth:`gencls.eval.probe.Behaviour.judged`.
+        defense: the real defense, see :meth:`gencls.eval.behaviour.Behaviour.judged`.
         clean: (N, C, H, W) in [0, 1].
         adversarial: what the attack returned.
         threat: norm and ball to check against.

@@ -25,11 +25,12 @@ from gencls import __version__
 from gencls.core import GenclsError, Key, check_images, check_labels, checked, key_of
 from gencls.core.files import atomically, held, remove_dead, remove_leftovers, write_sealed
 from gencls.eval.attacks import Attack
+from gencls.eval.behaviour import Behaviour
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
-from gencls.eval.probe import Behaviour, Probe, probe_defense
+from gencls.eval.probe import Probe, probe_defense
 from gencls.eval.records import check_names
 from gencls.eval.study_folder import (
     FORMAT,

@@ -9,10 +9,10 @@ from torch import nn
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
 from gencls.eval import DDN, PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, Transfer, evaluate, judge
+from gencls.eval.behaviour import observe
 from gencls.eval.doctor import diagnose
 from gencls.eval.doctor.patient import Effort, Patient
 from gencls.eval.doctor.randomness import check_company, check_randomness
-from gencls.eval.probe import observe
 from gencls.eval.statistics import wilson
 from tests.strangers import defenses as strangers
 

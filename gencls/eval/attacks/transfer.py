@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_eval_mode, declared, surrogates_of
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks.base import Attack, prepare
+from gencls.eval.behaviour import observe
 from gencls.eval.fingerprint import device_of
-from gencls.eval.probe import observe
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["Transfer"]

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_settings, declared, keyed, seeded, select, stream_seed
 from gencls.eval.attack_model import AttackModel, frozen
 from gencls.eval.attacks import Attack
+from gencls.eval.behaviour import Behaviour, observe, observe_batch
 from gencls.eval.budget import rows_that_fit
 from gencls.eval.cell import NO_GRADIENT, Cell, Protocol, run_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.gradient_modes import declared_modes
 from gencls.eval.judge import Decisions
-from gencls.eval.probe import Behaviour, Probe, observe, observe_batch
+from gencls.eval.probe import Probe
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
@@ -231,7 +232,7 @@ class Patient:
         """The same, asked from now on as its behaviour needs.
 
         Raises:
-            GenclsError: see :func:`~gencls.eval.probe.observe`.
+            GenclsError: see :func:`~gencls.eval.behaviour.observe`.
         """
         handful = observe(self.defense, self.images, seed=self.protocol.seed)
         rows = rows_that_fit(self.defense, self.images[:1], self.protocol.memory)
