@@ -30,8 +30,8 @@ def fingerprint(module: nn.Module) -> str:
     Nor does a value that was put in its place from outside (``network.threshold = 0.7``), which looks the same. What is to be
     set needs a plain attribute.
 
-    The state of the process does not count: environment variables, torch's global settings, and random generators, but for
-    those that a module holds.
+    The state of the process does not count: environment variables, files that are read later, torch's global settings, and
+    random generators, but for those that a module holds.
 
     Args:
         module: of any kind; nothing is run but ``fingerprint_key`` and what ``pickle`` would call to save it.
