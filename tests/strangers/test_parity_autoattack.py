@@ -55,8 +55,8 @@ def robust(network, epsilon, count):
     digits = zoo.load_data("mnist-embedded", "test", limit=count)
     with keyed(range(count)):
         ours = AutoAttack(ThreatModel("linf", epsilon))(network, digits.images, digits.labels)
-    library = Library(network, norm="Linf", eps=epsilon, version="standard", device="cpu", verbose=False)
-    theirs = library.run_standard_evaluation(digits.images, digits.labels, bs=count)
+    library = Library(network, norm="Linf", eps=epsilon, version="standard", device="cpu")
+    theirs = library.run_standard_evaluation(digits.images, digits.labels, batch_size=count)
     with torch.no_grad():
         return tuple(network(found).argmax(1) == digits.labels for found in (ours, theirs))
 
