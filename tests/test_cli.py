@@ -206,7 +206,7 @@ def test_doctor_exits_with_1_where_a_number_would_be_meaningless(capsys, here):
 
 def test_doctor_flags_noise_without_eot(capsys, here):
     words = ["doctor", "cnn-noise-mnist", "--limit", "10", "--epsilon", "0.1", "--transfer-from", "none"]
-    assert main([*words, "--eot", "1"]) == 1
+    assert main([*words, "--eot", "1", "--budget", "3"]) == 1
     shown = capsys.readouterr().out
     assert "fail  EoT" in shown
     assert "transfer" not in shown

@@ -130,7 +130,7 @@ def shortfall(model, images, labels, found, norm, epsilon):
 @pytest.mark.parametrize("count", [1, 64])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("norm", "epsilon", "slack"), [("linf", 0.1, 1e-4), ("l2", 0.25, 0.01)])
-@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("classes", [2, 10])
 def test_pgd_is_optimal(classes, norm, epsilon, slack, shape, count):
     """With a start against each other class. In L2, steps of epsilon / 4 turn a random start to within a percent."""
     model, images, labels = linear_problem(classes, shape, count)

@@ -32,7 +32,15 @@ def test_it_starts_as_the_paper_does():
     assert search.optimiser_share == 0
 
 
-@pytest.mark.parametrize("settings", [{}, {"acquisition": "ei"}, {"variance": lambda value: 1e-6}, {"warm": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        pytest.param({"acquisition": "ei"}, marks=pytest.mark.slow),
+        pytest.param({"variance": lambda value: 1e-6}, marks=pytest.mark.slow),
+        {"warm": True},
+    ],
+)
 def test_it_comes_closer_than_random_search(settings):
     """17 measurements: random search comes this close once in 50 tries."""
     state = torch.get_rng_state()
@@ -56,7 +64,7 @@ class Dies(Exception):
 
 
 @pytest.mark.parametrize("settings", [{}, {"variance": lambda value: 1e-6}, {"warm": True}])
-@pytest.mark.parametrize("survived", [3, 7])
+@pytest.mark.parametrize("survived", [pytest.param(3, marks=pytest.mark.slow), 7])
 def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(settings, survived, tmp_path):
     path = tmp_path / "made" / "alphas.json"
     expected = learn_alphas(quadratic, 4, steps=4, seed=3, **settings)

@@ -167,7 +167,7 @@ def test_the_judge_confirms_what_libraries_find_whatever_the_scale_of_the_scores
     found = broken(run, defense, images, labels)
     # A minimal perturbation of a noisy classifier ends where half of the draws are wrong, and the judge's are others.
     assert found >= (COUNT // 4 if defense.stochastic and run in MINIMAL_NORM else COUNT // 2)
-    for how in SCALES.values():
+    for how in (SCALES["shifted"], SCALES["small"]):
         assert abs(broken(run, RescaledDefense(defense, **how), images, labels) - found) <= 1
 
 

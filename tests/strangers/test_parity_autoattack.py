@@ -56,7 +56,7 @@ def robust(network, epsilon, count):
     with keyed(range(count)):
         ours = AutoAttack(ThreatModel("linf", epsilon))(network, digits.images, digits.labels)
     library = Library(network, norm="Linf", eps=epsilon, version="standard", device="cpu")
-    theirs = library.run_standard_evaluation(digits.images, digits.labels, batch_size=count)
+    theirs, _ = library.run_standard_evaluation(digits.images, digits.labels, batch_size=count)
     with torch.no_grad():
         return tuple(network(found).argmax(1) == digits.labels for found in (ours, theirs))
 
