@@ -42,7 +42,7 @@ class Probe:
         self.behaviour = behaviour or observe(defense, images, seed=seed)
         self.watched = False
         self._defense, self._seed, self._batch_checked = defense, seed, False
-        self._again = Examination(self.behaviour.judged(defense), handful(images), seed)
+        self._again = Examination(self.behaviour.judged(defense), handful(images)[:1], seed)
         self._first = self._again.ask("later")
         self._check_declared()
 
@@ -76,7 +76,7 @@ class Probe:
         self.behaviour = replace(self.behaviour, shared_draws=True)
 
     def check_again(self) -> bool:
-        """Ask the first images again, with the same random numbers.
+        """Ask the first image again, with the same random numbers.
 
         Returns:
             Whether the scores are the same, or this was never expected. If not, the defense is known to have random numbers of
