@@ -221,6 +221,7 @@ def test_doctor_flags_noise_without_eot(capsys, here):
         (["cnn-mnist", "--budget", "-1"], "expected a budget in seconds > 0, got -1"),
         (["cnn-mnist", "--transfer-from", "mymodels:colour"], "expected a module that takes images (N, 1, 28, 28)"),
         (["cnn-mnist", "--device", "abacus"], "device: expected one of this machine"),
+        (["cnn-mnist", "--out", "."], "--out: expected the path of a file, got ., which is a folder"),
     ],
 )
 def test_bad_input_to_doctor_exits_with_2_and_one_clear_line(words, message, capsys, here):

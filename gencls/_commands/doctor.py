@@ -24,10 +24,12 @@ _SOURCE = "cnn-mnist"
 def run_doctor(options: argparse.Namespace) -> int:
     """Print the diagnosis of one defense; 1 if a check failed, else 0."""
     from gencls import zoo
-    from gencls.core import find_device, key_of
+    from gencls.core import GenclsError, find_device, key_of
     from gencls.eval.doctor import diagnose
     from gencls.eval.report.diagnosis import write_diagnoses
 
+    if options.out is not None and options.out.is_dir():
+        raise GenclsError(f"--out: expected the path of a file, got {options.out}, which is a folder")
     data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
     device = find_device(options.device)
     defense = build_defense(options.defense, data.images[:4]).to(device)
