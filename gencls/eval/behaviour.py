@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, declared, keyed, seeded, stream_seed
 from gencls.core.generators import own_seeds_end_here
 from gencls.core.rng import watched
-from gencls.eval.image_by_image import ImageByImage
+from gencls.eval.image_by_image import ImageByImage, name_of
 from gencls.eval.margins import score_gap
 
 __all__ = ["ROUNDING", "Behaviour", "Examination", "differ", "handful", "observe", "observe_batch"]
@@ -52,6 +52,8 @@ class Behaviour:
         batch_dependent: the scores of an image depend on the other images in the batch.
         place_dependent: they depend on its place in the batch or on the size of the batch, but not on the other images, as
             where a module seeds torch's generator and adds noise to the batch.
+        changed_with_size: how many images of a batch, and of how many, had other scores in a smaller one, where these are too
+            few to tell dependence from rounding.
     """
 
     random: bool = False
@@ -59,6 +61,7 @@ class Behaviour:
     shared_draws: bool = False
     batch_dependent: bool = False
     place_dependent: bool = False
+    changed_with_size: tuple[int, int] = (0, 0)
 
     def judged(self, defense: nn.Module) -> nn.Module:
         """What is asked for decisions, each row of a batch a draw of its own: the defense, image by image if need be."""
@@ -118,7 +121,10 @@ def observe_batch(defense: nn.Module, images: Tensor, behaviour: Behaviour, *, s
         return replace(behaviour, random=True, repeatable=False, shared_draws=True)
     if behaviour.random and batch.shared:
         return replace(behaviour, shared_draws=True)
-    return replace(behaviour, batch_dependent=float(changed.double().mean()) > _FEW_ROWS)
+    count = int(changed.sum())
+    if count > _FEW_ROWS * len(images):
+        return replace(behaviour, batch_dependent=True)
+    return replace(behaviour, changed_with_size=(count, len(images)))
 
 
 def handful(images: Tensor) -> Tensor:
@@ -167,7 +173,7 @@ class Examination:
             scores: Tensor = self.defense(given)
         if not torch.equal(asked, given):
             raise GenclsError(
-                f"{type(self.defense).__name__}: expected a forward pass that leaves its images as they are, got changed ones; "
+                f"{name_of(self.defense)}: expected a forward pass that leaves its images as they are, got changed ones; "
                 "write x = x - mean, not x.sub_(mean)"
             )
         return scores.double()

@@ -19,7 +19,7 @@ from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
 from gencls.eval.judge import Decisions, Verdict, decide, received, verdict_of
 from gencls.eval.probe import Probe, probe_defense
-from gencls.eval.roles import Roles, understanding_draws
+from gencls.eval.roles import Roles, understood
 from gencls.eval.threat import TOLERANCE
 
 if TYPE_CHECKING:
@@ -198,8 +198,7 @@ def run_cell(
     def attempt() -> Cell:
         return _run(defense, attack, mode, images, labels, protocol, probe, known.pop() if known else None, hashes)
 
-    cell = understanding_draws(probe, attempt)
-    return cell if probe.check_again() else attempt()
+    return understood(probe, attempt)
 
 
 def _named(attack: Attack) -> str:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError
 from gencls.core.generators import own_seeds_end_here
+from gencls.eval.image_by_image import name_of
 
 __all__ = ["scores_of"]
 
@@ -24,7 +25,7 @@ def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, torch.OutOfMemoryError) or "memory" in reason:
             raise
-        name = type(defense).__name__
+        name = name_of(defense)
         if "more than 1 value per channel" in reason:  # batch statistics, as torch says it
             raise GenclsError(
                 f"{name}: expected scores of one image, got batch statistics in eval mode, which one image does not have "

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from gencls.core.rng import alone
 
-__all__ = ["ImageByImage"]
+__all__ = ["ImageByImage", "name_of"]
 
 
 class ImageByImage(nn.Module):
@@ -28,3 +28,8 @@ class ImageByImage(nn.Module):
                 turn(index)
                 scores.append(self.model(images[index : index + 1]))
         return torch.cat(scores)
+
+
+def name_of(model: nn.Module) -> str:
+    """The class of a model, for messages: that of the user's own where it is asked image by image."""
+    return type(model.model if isinstance(model, ImageByImage) else model).__name__

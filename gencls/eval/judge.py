@@ -10,6 +10,7 @@ from torch.nn import functional
 from gencls.core import GenclsError, draws, select
 from gencls.eval.eight_bit import to_eight_bit
 from gencls.eval.forward import scores_of
+from gencls.eval.image_by_image import name_of
 from gencls.eval.threat import TOLERANCE, ThreatModel
 
 __all__ = ["ROWS", "Decisions", "Verdict", "decide", "predict", "received", "verdict_of"]
@@ -162,7 +163,7 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, first: int = 0, m
             scores = scores_of(defense, images.repeat_interleave(len(numbers), dim=0))
         if not bool(torch.isfinite(scores).all()):
             bad = int((~torch.isfinite(scores)).any(dim=1).sum())
-            raise GenclsError(f"{type(defense).__name__}: expected finite scores, got NaN or infinity in {bad} rows")
+            raise GenclsError(f"{name_of(defense)}: expected finite scores, got NaN or infinity in {bad} rows")
         decisions.append(scores.argmax(dim=1).unflatten(0, (len(images), len(numbers))))
     return torch.cat(decisions, dim=1)
 

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from gencls.core import check_images, check_labels, checked
+from gencls.core import GenclsError, check_images, check_labels, checked
 from gencls.eval.attack_model import frozen
 from gencls.eval.attacks.base import per_image
 from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.judge import ROWS, Verdict, verdict_of
 from gencls.eval.probe import probe_defense
-from gencls.eval.roles import Roles, understanding_draws
+from gencls.eval.roles import Roles, understood
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["judge"]
@@ -50,10 +50,14 @@ def judge(
         The verdict, on the device of the defense.
 
     Raises:
-        GenclsError: for bad images or labels, images of another shape, ``most`` without labels, or a defense that behaves
-            otherwise than it declares.
+        GenclsError: for bad images, labels or numbers, images of another shape, ``most`` without labels, or a defense that
+            behaves otherwise than it declares.
     """
     check_images(clean)
+    if count < 1 or max_rows < 1 or (most is not None and most < count):
+        raise GenclsError(
+            f"judge: expected count >= 1, most >= count and max_rows >= 1, got count={count}, most={most}, max_rows={max_rows}"
+        )
     if labels is not None:
         check_labels(labels, num_classes=None, count=len(clean))
         labels = labels.to(device_of(defense) or clean.device)
@@ -72,4 +76,4 @@ def judge(
         return found
 
     with frozen(defense):
-        return understanding_draws(probe, attempt)
+        return understood(probe, attempt)

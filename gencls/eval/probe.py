@@ -41,7 +41,7 @@ class Probe:
         self.stochastic = declared(defense, "stochastic")
         self.behaviour = behaviour or observe(defense, images, seed=seed)
         self.watched = False
-        self._defense, self._seed, self._batch_checked = defense, seed, False
+        self._defense, self._seed, self._largest = defense, seed, 0
         self._again = Examination(self.behaviour.judged(defense), handful(images)[:1], seed)
         self._first = self._again.ask("later")
         self._check_declared()
@@ -58,7 +58,7 @@ class Probe:
             )
 
     def check_batch(self, images: Tensor) -> None:
-        """Observe a whole batch, the first that comes, see :func:`observe_batch`.
+        """Observe a whole batch if it is larger than those before, see :func:`observe_batch`.
 
         Args:
             images: (N, C, H, W) in [0, 1], on the defense's device, of one forward pass.
@@ -66,9 +66,9 @@ class Probe:
         Raises:
             GenclsError: if that shows what is not declared.
         """
-        if not self._batch_checked:
+        if len(images) > self._largest:
             self.behaviour = observe_batch(self._defense, images, self.behaviour, seed=self._seed)
-            self._batch_checked = True
+            self._largest = len(images)
             self._check_declared()
 
     def draws_are_shared(self) -> None:
@@ -151,7 +151,7 @@ def probe_defense(
         images: (N, C, H, W) in [0, 1].
         labels: int64 (N,).
         seed: of the random streams.
-        behaviour: what was seen of an equal defense already; None looks.
+        behaviour: what :func:`observe` has seen of it already; None looks.
         gradients: whether an attack will use them, so that no gradient mode may be hidden.
 
     Raises:

@@ -12,12 +12,16 @@ from gencls.eval.attack_model import Metered
 from gencls.eval.judge import Decisions, predict
 from gencls.eval.probe import Probe, undeclared
 
-__all__ = ["Roles", "SharedDraw", "understanding_draws"]
+__all__ = ["NotAsExpected", "Roles", "SharedDraw", "understood"]
 
 _Result = TypeVar("_Result")
 
 
-class SharedDraw(Exception):
+class NotAsExpected(Exception):
+    """A defense behaves otherwise than was known, in a way that it may: it must be asked anew."""
+
+
+class SharedDraw(NotAsExpected):
     """A draw served the whole batch where each row was taken for a draw of its own."""
 
 
@@ -37,6 +41,12 @@ class Roles:
             self.noted.add("random numbers of the defense's own, which no seed reaches: this row cannot be repeated")
         if probe.stochastic and not probe.behaviour.random:
             self.noted.add("declared stochastic, but the same images had the same scores in every call before the attack")
+        changed, count = probe.behaviour.changed_with_size
+        if changed:
+            self.noted.add(
+                f"{changed} of {count} images had other scores in a smaller batch: rounding at a threshold of the network, or "
+                "dependence on the rest of the batch"
+            )
         if probe.behaviour.place_dependent:
             self.noted.add("scores depend on the place in the batch: each image was asked alone")
 
@@ -45,12 +55,12 @@ class Roles:
 
         Raises:
             GenclsError: see there.
-            SharedDraw: if it turns out that a random defense draws for the whole batch.
+            NotAsExpected: if that shows more than was known.
         """
         before = self.probe.behaviour
         self.probe.check_batch(images)
         if self.probe.behaviour != before:
-            raise SharedDraw
+            raise NotAsExpected
 
     @contextmanager
     def judge(self, *path: object) -> Iterator[None]:
@@ -122,16 +132,22 @@ class Roles:
             raise undeclared(self.probe.name)
 
 
-def understanding_draws(probe: Probe, attempt: Callable[[], _Result]) -> _Result:
-    """Attempt something in roles; where a draw serves the whole batch find out whose it is, and attempt it again.
+def understood(probe: Probe, attempt: Callable[[], _Result]) -> _Result:
+    """Attempt something in roles, and again with what that shows: the images that a probe asks beforehand do not show all.
 
-    The images that a probe asks beforehand do not show everything.
+    Where a draw serves the whole batch, the second attempt finds out whose it is. After the attempt the defense is asked again,
+    see :meth:`~gencls.eval.probe.Probe.check_again`.
     """
     while True:
         try:
-            return attempt()
+            result = attempt()
         except SharedDraw:
             if probe.watched:
                 probe.draws_are_shared()
             else:
                 probe.watched = True
+        except NotAsExpected:
+            continue
+        else:
+            if probe.check_again():
+                return result

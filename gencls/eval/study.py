@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from warnings import warn
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors.torch import save
@@ -53,10 +54,22 @@ __all__ = ["Study"]
 _BEGUN = re.compile(rf"{CELLS}(/[0-9a-f]+\.(json|parquet|safetensors|lock))?|{SAMPLES}|({CELLS}/)?\..+~[0-9a-f]{{32}}\.part")
 _OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
 """Names that a study may have left in a folder without ``study.json``, the outputs only where there are cells."""
-_SEEN: dict[tuple[str, ...], Behaviour] = {}
-"""Key of a defense, and of the images by which it was observed -> its behaviour."""
+_SEEN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], Behaviour]] = WeakKeyDictionary()
+"""Defense -> its key, and those of the images by which it was observed -> its behaviour."""
 
-_PLANNED = {"defenses", "attacks", "images", "labels", "protocol", "modes", "seeds", "shard_size", "hashes", "probes"}
+_PLANNED = {
+    "defenses",
+    "attacks",
+    "images",
+    "labels",
+    "protocol",
+    "modes",
+    "seeds",
+    "shard_size",
+    "hashes",
+    "probes",
+    "defense_keys",
+}
 """What the keys of the cells are made of, and the list of cells."""
 _OF_CODE = ("version", "attacks", "cells")
 """Settings that depend on the code: the text of an attack may, its key in ``attack_keys`` does not."""
@@ -145,11 +158,11 @@ class Study:
         super().__setattr__(name, value)
 
     def _probe(self, name: str) -> Probe:
-        """What is known of a defense; further studies of an equal one in this process do not look again."""
-        known = self.defense_keys[name].whole, *self.hashes[:8]
+        """What is known of a defense; further studies of the same one do not look again while nothing in it has changed."""
+        known, seen = (self.defense_keys[name].whole, *self.hashes[:8]), _SEEN.setdefault(self.defenses[name], {})
         gradients = any(attack.uses_gradients for attack in self.attacks.values())
-        probe = probe_defense(self.defenses[name], self.images, self.labels, behaviour=_SEEN.get(known), gradients=gradients)
-        _SEEN[known] = probe.behaviour
+        probe = probe_defense(self.defenses[name], self.images, self.labels, behaviour=seen.get(known), gradients=gradients)
+        seen[known] = probe.behaviour
         return probe
 
     def cells(self) -> list[StudyCell]:

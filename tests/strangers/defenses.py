@@ -283,6 +283,14 @@ class MeanOfManyImages(Stranger):
         return self.network(images - images.mean(dim=0, keepdim=True) if len(images) > 4 else images)
 
 
+class LastOfMany(Stranger):
+    """The last image of a large batch is not looked at."""
+
+    def forward(self, images):
+        forgotten = (torch.arange(len(images)) == len(images) - 1) & (len(images) >= 30)
+        return self.network(images) * torch.where(forgotten, -1.0, 1.0).view(-1, 1)
+
+
 class BatchNormOfFeatures(Stranger):
     """Batch statistics of features, which one image does not have: torch raises an error."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, TransformedClassifier, forward_draws
+from gencls.core import GenclsError, TransformedClassifier, forward_draws, surrogates_of
 from gencls.defenses import Binarize, GaussianNoise, PlainClassifier
 from gencls.eval import DDN, PGD, AttackModel, Boundary, Protocol, Square, ThreatModel, evaluate, run_cell
 from tests.toys import NoisyLogits, small_cnn
@@ -140,7 +140,8 @@ def test_a_defense_that_only_a_call_shows_is_refused(kind, samples):
 def test_what_a_call_shows_is_no_alarm_where_all_modes_are_known(samples):
     binary = TransformedClassifier(Binarize(), small_cnn(), 4)
     for defense in (binary, nn.Sequential(nn.Identity(), binary), PlainClassifier(binary, 4), PlainClassifier(Blurred(), 4)):
-        evaluate(defense.eval(), {"pgd": PGD(LINF, steps=1)}, [samples])
+        found = evaluate(defense.eval(), {"pgd": PGD(LINF, steps=1)}, [samples]).records
+        assert set(found["gradient"]) == set(surrogates_of(defense))
 
 
 def test_a_library_that_puts_the_mode_back_finds_eval_mode(samples):
@@ -166,8 +167,9 @@ def test_a_library_that_puts_the_mode_back_finds_eval_mode(samples):
 
 
 def test_a_first_layer_in_place_can_be_attacked(samples):
-    network = nn.Sequential(nn.ReLU(inplace=True), small_cnn())
-    evaluate(network.eval(), ATTACKS, [samples])
+    found = evaluate(nn.Sequential(nn.ReLU(inplace=True), small_cnn()).eval(), ATTACKS, [samples]).adversarials
+    expected = evaluate(nn.Sequential(nn.ReLU(), small_cnn()).eval(), ATTACKS, [samples]).adversarials
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 BAD = {

@@ -277,6 +277,60 @@ def test_rare_randomness_is_refused(make, samples):
     assert refused >= 19
 
 
+def test_a_batch_that_is_larger_than_the_first_is_looked_at_too(samples):
+    images, labels = samples
+    batches = [(images[:3], labels[:3]), (images, labels)]
+    with pytest.raises(GenclsError, match="depend on one image only"):
+        evaluate(strangers.MeanOfManyImages(), NOISE, batches)
+
+
+def test_few_images_that_change_with_the_size_of_the_batch_are_named():
+    """They may be rounding at a threshold, so nothing is refused, but nothing is silent either."""
+    images = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(6))
+    defense = strangers.LastOfMany()
+    records = in_shards(defense, (images, defense.network(images).argmax(dim=1)), 30)
+    assert records["warnings"].str.contains("1 of 30 images had other scores in a smaller batch").all()
+    assert not in_shards(defense.network, (images, torch.zeros(30, dtype=torch.long)), 30)["warnings"].any()
+
+
+def test_the_judge_of_foreign_images_asks_again(samples):
+    """Wherever among its calls the network is exchanged, this is an error, but between the first look and the rest."""
+    refused = exchanged = 0
+    for skipped in range(40):
+        defense = strangers.LateCounter()
+        for _ in range(skipped):
+            defense(samples[0])
+        try:
+            judge(defense, *[samples[0]] * 2, ThreatModel("linf", 0.1), count=1)
+        except GenclsError as error:
+            refused += "keeps a state" in str(error) or "stochastic" in str(error)
+        exchanged += next(defense.calls) > 41
+    assert exchanged - 1 <= refused <= exchanged
+    assert refused >= 15
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"count": 0}, "expected count >= 1"),
+        ({"count": 1, "max_rows": 0}, "max_rows >= 1"),
+        ({"count": 4, "most": 2, "labels": torch.zeros(COUNT, dtype=torch.long)}, "most >= count"),
+    ],
+)
+def test_the_judge_of_foreign_images_checks_its_settings(settings, message, samples):
+    with pytest.raises(GenclsError, match=message):
+        judge(strangers.Stranger.plain(), *[samples[0]] * 2, ThreatModel("linf", 0.1), **settings)
+
+
+def test_a_key_of_its_own_does_not_stand_for_what_was_seen_of_another_defense(samples, tmp_path):
+    """Behaviour is remembered of the very same object only: a user's key may be older than his code."""
+    for name, make in (("fixed", strangers.Stranger.plain), ("one", strangers.OneOfFive)):
+        defense = PlainClassifier(make(), 4, stochastic=True).eval()
+        defense.fingerprint_key = "version 1"
+        study = Study(tmp_path / name, defenses={"d": defense}, attacks=NOISE, images=samples[0], labels=samples[1])
+        assert study.probes["d"].behaviour.shared_draws == (name == "one")
+
+
 def test_batch_statistics_that_one_image_does_not_have_are_explained(samples):
     with pytest.raises(GenclsError, match="BatchNormOfFeatures: expected scores of one image, got batch statistics"):
         evaluate(strangers.BatchNormOfFeatures(), NOISE, [samples])
