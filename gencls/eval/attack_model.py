@@ -61,7 +61,8 @@ class Calibrated(nn.Module):
     Log likelihoods have arbitrary offset and scale. With the scores of ABS per pixel a softmax is flat, with those per image
     it is saturated and its gradient exactly zero in float32; either way an attack would report robustness that is not there.
     Here each sample's scores are shifted so that the best is 0 and divided by its gap to the mean score (a constant for the
-    gradient), so that the mean class lies 10 nats below the best. The decision does not change, and the result is invariant to
+    gradient), so that the mean class lies 10 nats below the best. Masked classes do not count, see
+    :func:`~gencls.eval.margins.score_gap`. The decision does not change, and the result is invariant to
     adding a constant and to multiplying by a positive one.
     """
 
