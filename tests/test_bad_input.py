@@ -36,15 +36,31 @@ def _evaluate(images: torch.Tensor, labels: torch.Tensor | None = None, **defens
     evaluate(_defense(**defense), {"FGSM": FGSM(THREAT)}, [(images, labels)])
 
 
-def _study(folder: Path, seed: int) -> None:
-    torch.manual_seed(0)
-    defenses, attacks = {"cnn": _defense()}, {"FGSM": FGSM(THREAT)}
-    Study(folder, defenses=defenses, attacks=attacks, images=IMAGES[:1], labels=torch.tensor([0]), seeds=(seed,))
+def _study(folder: Path, *, seed: int = 0, steps: int = 5, images: torch.Tensor | None = None) -> None:
+    torch.manual_seed(seed)
+    defenses, attacks = {"cnn": _defense()}, {"PGD": PGD(THREAT, steps=steps)}
+    images = IMAGES[:2] if images is None else images
+    Study(folder, defenses=defenses, attacks=attacks, images=images, labels=torch.zeros(len(images), dtype=torch.int64))
 
 
 def _another_study(folder: Path) -> None:
-    _study(folder / "study", seed=0)
+    _study(folder / "study")
+    _study(folder / "study", steps=10)
+
+
+def _another_defense(folder: Path) -> None:
+    _study(folder / "study")
     _study(folder / "study", seed=1)
+
+
+def _fewer_images(folder: Path) -> None:
+    _study(folder / "study")
+    _study(folder / "study", images=IMAGES[:1])
+
+
+def _other_images(folder: Path) -> None:
+    _study(folder / "study")
+    _study(folder / "study", images=IMAGES[:2] / 2)
 
 
 def _repeated_seed(folder: Path) -> None:
@@ -62,7 +78,7 @@ def _changed_images(folder: Path) -> None:
 
 def _foreign_folder(folder: Path) -> None:
     (folder / "thesis.tex").write_text("years of work")
-    _study(folder, seed=0)
+    _study(folder)
 
 
 def _truncated_data(folder: Path) -> None:
@@ -140,6 +156,9 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a seed twice": _repeated_seed,
     "images that changed after a study was planned": _changed_images,
     "folder with another study": _another_study,
+    "folder with another defense of this name": _another_defense,
+    "folder with more images than are asked for": _fewer_images,
+    "folder with other images": _other_images,
     "folder with other files": _foreign_folder,
     "checkpoint with a wrong hash": _wrong_hash,
     "pickle with code in it": _pickle_with_code,

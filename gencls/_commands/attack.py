@@ -21,6 +21,7 @@ def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
     from gencls import zoo
     from gencls._commands.doctor import diagnose_study
+    from gencls._commands.report import write_report
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
 
@@ -28,31 +29,36 @@ def run_attack(options: argparse.Namespace) -> int:
     balls = [(attack.threat.norm, attack.threat.epsilon) for attack in attacks.values() if attack.threat.epsilon is not None]
     if options.doctor and not balls:
         raise GenclsError("--doctor: expected an attack within a ball, whose epsilon the diagnosis takes; got none")
-    data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
+    data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed[0])
     device = find_device(options.device)
     defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
     protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
-    names = "+".join([*defenses, *attacks]).replace(":", ".")
-    chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts}
-    settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
-    settings += "-8bit" if options.eight_bit else ""
-    name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}"
     study = Study(
-        options.out or Path("runs") / name,
+        options.out or Path("runs") / _folder_name(options, [*defenses, *attacks], f"{data.name}{len(data)}"),
         defenses=defenses,
         attacks=attacks,
         images=data.images,
         labels=data.labels,
         protocol=protocol,
-        seeds=(options.seed,),
+        seeds=tuple(options.seed),
         about={"data": f"{data.name} {data.split}, {len(data)} images", "command": options.command},
     )
     meaningless = (
-        diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed) if options.doctor else ()
+        diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed[0]) if options.doctor else ()
     )
     _print(study.run(progress=progress_bar(study)))
-    print(study.report())
+    write_report(study.folder)
     return 1 if meaningless else 0
+
+
+def _folder_name(options: argparse.Namespace, names: list[str], data: str) -> str:
+    """The folder of a study that was given none: its settings in words, as far as a name can hold them."""
+    from gencls.core.files import shortened
+
+    chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts}
+    settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
+    settings += "-8bit" if options.eight_bit else ""
+    return shortened(f"{'+'.join(names).replace(':', '.')}{settings}-{data}-seed{'+'.join(map(str, options.seed))}")
 
 
 _DRAWS = {"eot": "eot_samples", "draws": "judge_draws", "reduce": "reduce", "common_draws": "common_draws"}
@@ -183,6 +189,8 @@ def _print(table: "pandas.DataFrame") -> None:
     drawn = bool((table["draws"] > 1).any())
     excluded, lost = (BY_NAME[name].shown(table) for name in ("excluded", "lost_to_eight_bit"))
     heads = ["defense", "attack", "gradient", "N"] + ["excluded"] * excluded + ["clean %", "robust % [95 % interval]"]
+    several = [name for name in ("epsilon", "seed") if table[name].nunique() > 1]
+    heads[3:3] = several
     shown = Table(*heads, *["majority %"] * drawn, *["lost to 8 bits"] * lost, "median distance", "not found")
     for row in table.to_dict("records"):
         minimal = row["epsilon"] != row["epsilon"]  # NaN: the distance is what such an attack is about
@@ -191,7 +199,8 @@ def _print(table: "pandas.DataFrame") -> None:
             return BY_NAME[name].words(row) if said else ""
 
         attack = words("attack") + (", 8-bit" if row["eight_bit"] else "")
-        cells = [words("defense"), attack, words("gradient"), words("n")] + [words("excluded")] * excluded
+        cells = [words("defense"), attack, words("gradient"), *map(words, several)]
+        cells += [words("n")] + [words("excluded")] * excluded
         cells += [words("clean_accuracy"), words("robust_accuracy", not minimal)]
         cells += [words("majority_accuracy", not minimal)] * drawn + [words("lost_to_eight_bit")] * lost
         median = distance(row["median_distance"]) if minimal else ""
@@ -202,4 +211,5 @@ def _print(table: "pandas.DataFrame") -> None:
     console.print(shown)
     for row in table.itertuples():
         if row.warnings:
-            console.print(f"warning: {row.defense}, {row.attack}, {row.gradient}: {row.warnings}", soft_wrap=True)
+            which = "".join(f", {name} {BY_NAME[name].words(row._asdict())}" for name in several)
+            console.print(f"warning: {row.defense}, {row.attack}, {row.gradient}{which}: {row.warnings}", soft_wrap=True)

@@ -60,7 +60,7 @@ def diagnose_study(
     """Diagnose the defenses of a study and leave ``doctor.json`` in its folder, from where the report takes it.
 
     A diagnosis that is there already is kept, so that the same command resumes; but not one of another defense, of other
-    images or settings, or by other code: that is said, and the defense is diagnosed again.
+    images or settings, or by other code: that is said, and the defense is diagnosed again. Those of other defenses stay.
 
     Args:
         study: that has claimed its folder.
@@ -73,6 +73,7 @@ def diagnose_study(
     Returns:
         The defenses of which a number would be meaningless.
     """
+    from gencls.core.files import held
     from gencls.eval.doctor import diagnose
     from gencls.eval.report.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
     from gencls.eval.study_folder import DIAGNOSIS
@@ -94,9 +95,12 @@ def diagnose_study(
         )
         print(diagnosis.text(name) + "\n")
         found[name] = {**diagnosis.to_json(), **subject}
-    if list(found.items()) != list(known.items()):
-        write_diagnoses(path, found)
-    return tuple(diagnosis.defense for diagnosis in read_diagnoses(path, strict=True) if diagnosis.failed)
+    with held(path.with_suffix(".lock")):  # another call on the same folder may have diagnosed others
+        known = known_diagnoses(path)
+        if {**known, **found} != known:
+            write_diagnoses(path, {**known, **found})
+    diagnoses = read_diagnoses(path, strict=True)
+    return tuple(diagnosis.defense for diagnosis in diagnoses if diagnosis.failed and diagnosis.defense in found)
 
 
 def _subject(

@@ -33,8 +33,7 @@ def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
         forward, judging, gradient = seconds[cell.defense, cell.mode]
         forwards, gradients = attack.passes
         forwards += 1  # the attack's own claim
-        where = study.samples(cell)
-        costs.append((where.stop - where.start) * (forwards * forward + judging + gradients * gradient))
+        costs.append(len(study.samples(cell)) * (forwards * forward + judging + gradients * gradient))
     return costs
 
 
@@ -92,7 +91,8 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
         console.print(f"Measuring a first batch to predict the cost of {len(cells)} cells ...")
         costs = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
         total = sum(costs.values())
-        console.print(f"Predicted: about {duration(total)} at most for {len(cells)} cells of {study.shard_size} samples.")
+        size = max(len(study.samples(cell)) for cell in cells)
+        console.print(f"Predicted: about {duration(total)} at most for {len(cells)} cells of up to {size} samples.")
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
         with Progress(TextColumn("{task.description}"), *columns, console=console) as progress:
             task = progress.add_task("cells", total=len(cells), left=f"{duration(total)} left")
