@@ -31,7 +31,7 @@ def run_attack(options: argparse.Namespace) -> int:
     defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
     protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
     names = "+".join([*defenses, *attacks]).replace(":", ".")
-    chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts}
+    chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts, "size": options.size}
     settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
     settings += "-8bit" if options.eight_bit else ""
     name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}"
