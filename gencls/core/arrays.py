@@ -139,6 +139,8 @@ def _tensor(value: Any, what: str) -> Tensor:
         return value.detach().as_subclass(Tensor) if value.requires_grad or type(value) is not Tensor else value
     if is_picture(value) and value.mode not in ("L", "RGB"):
         raise GenclsError(f"{what}: expected PIL images of mode L or RGB, got {value.mode}; convert them")
+    if np.ma.is_masked(value):
+        raise GenclsError(f"{what}: expected all values, got an array with masked ones")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:

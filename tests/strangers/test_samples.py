@@ -192,6 +192,7 @@ REFUSED = {
     "complex images": ((IMAGES * 1j, LABELS), "got torch.complex64"),
     "long double": ((PIXELS / np.longdouble(255), LABELS), "images: expected a dtype that torch has, got float128"),
     "objects": ((np.array([None] * 6), LABELS), "images: expected numbers, got ndarray of object"),
+    "masked": ((np.ma.masked_greater(PIXELS, 200), LABELS), "images: expected all values, got an array with masked ones"),
     "sparse": ((IMAGES.to_sparse(), LABELS), "images: expected a dense tensor, got torch.sparse_coo"),
     "meta": ((IMAGES.to("meta"), LABELS), "images: expected a dense tensor, got torch.strided on meta"),
     "0 to 255 in floats": ((IMAGES * 255, LABELS), "images: expected values in [0, 1], got values in [0, 255]"),
