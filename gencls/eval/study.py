@@ -19,10 +19,11 @@ from warnings import warn
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gencls.core import GenclsError, Key, check_images, check_labels, checked, key_of
+from gencls.core import GenclsError, Key, checked, key_of
 from gencls.core.files import held, remove_dead, remove_leftovers
+from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
 from gencls.eval.behaviour import Behaviour
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
@@ -74,8 +75,8 @@ class Study:
         *,
         defenses: Mapping[str, nn.Module],
         attacks: Mapping[str, Attack],
-        images: Tensor,
-        labels: Tensor,
+        images: object,
+        labels: object = None,
         protocol: Protocol | None = None,
         modes: Sequence[str] | None = None,
         seeds: Sequence[int] = (0,),
@@ -88,8 +89,9 @@ class Study:
             folder: made if missing; may hold what other calls have asked for, or begun.
             defenses: name -> module in eval mode.
             attacks: name -> attack.
-            images: (N, C, H, W) in [0, 1]; all that the folder holds, and perhaps more.
-            labels: int64 (N,).
+            images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; all images of the folder, and
+                perhaps more.
+            labels: int64 (N,); None where the source has them.
             protocol: draws and averaging; its seed is replaced by ``seeds``.
             modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
             seeds: one run of everything per seed.
@@ -102,19 +104,17 @@ class Study:
                 have for something else, something that a key cannot see into, or a folder that holds something else, or rows
                 that would mean something else by these settings.
         """
-        check_images(images)
-        check_labels(labels, num_classes=None, count=len(images))
+        self.images, self.labels = samples_of(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)
         check_names([*defenses, *attacks], "study")
         for settings in attacks.values():
-            settings.threat.check_reach(images)
+            settings.threat.check_reach(self.images)
         self.folder = Path(folder)
         self.defenses, self.attacks = MappingProxyType(dict(defenses)), MappingProxyType(dict(attacks))
-        self.images, self.labels = images, labels
         self.protocol = protocol or Protocol()
         self.modes = None if modes is None else tuple(modes)
         self.seeds, self.shard_size = tuple(seeds), shard_size
-        self.hashes = sample_hashes(images, labels)
+        self.hashes = sample_hashes(self.images, self.labels)
         self.about = {
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
@@ -128,7 +128,7 @@ class Study:
             attacks={
                 name: (attack, key_of(without_epsilon(attack), f"attack {name}")) for name, attack in self.attacks.items()
             },
-            samples=Samples(images, labels, self.hashes, shard_size),
+            samples=Samples(self.images, self.labels, self.hashes, shard_size),
             protocol={name: value for name, value in relevant(self.protocol).items() if name != "seed"},
             code=key_of((run_cell, Protocol), "gencls").whole,
             about=self.about,
