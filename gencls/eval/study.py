@@ -89,7 +89,7 @@ class Study:
             folder: made if missing; may hold what other calls have asked for, or begun.
             defenses: name -> module in eval mode.
             attacks: name -> attack.
-            images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; all images of the folder, and
+            images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; all of the folder, and
                 perhaps more.
             labels: int64 (N,); None where the source has them.
             protocol: draws and averaging; its seed is replaced by ``seeds``.
