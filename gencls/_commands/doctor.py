@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from gencls._commands.attack import build_defense, draw_settings
+from gencls._commands.attack import build_defense, draw_settings, weights_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,8 @@ def run_doctor(options: argparse.Namespace) -> int:
         raise GenclsError(f"--out: expected the path of a file, got {options.out}, which is a folder")
     data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
     device = find_device(options.device)
-    defense = build_defense(options.defense, data.images[:4]).to(device)
+    weights = weights_of([options.defense], options.weights)
+    defense = build_defense(options.defense, data.images[:4], weights.get(options.defense)).to(device)
     source = _source(options.transfer_from, options.defense, data)
     settings: dict[str, Any] = {
         "epsilon": options.epsilon,

@@ -1,7 +1,6 @@
 """Published NVAE checkpoints: a file to a network, its sizes read off the weights."""
 
 import re
-from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +67,7 @@ def load_nvlabs_nvae(
         GenclsError: for a file that is missing, damaged or something else; one without ``args`` if residual is None; weights
             that are not those of an NVAE in this layout, or of another image size.
     """
-    content = file_content(path, allowed=[Namespace])
+    content = file_content(path)
     state = weights_under(path, content, "state_dict")
     if residual is None:
         residual = getattr(content.get("args"), "res_dist", None)

@@ -43,7 +43,7 @@ def load_stylegan2(path: str | Path, *, size: int | None = None) -> StyleGAN2:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of a StyleGAN2 in this
             layout, or of another size.
     """
-    network = stylegan2_from_state(weights_under(path, file_content(path, allowed=[Namespace]), "g_ema"))
+    network = stylegan2_from_state(weights_under(path, file_content(path), "g_ema"))
     if size is not None and network.size != size:
         raise GenclsError(f"{path}: expected a generator of {size} pixels; got one of {network.size}")
     return network
@@ -64,7 +64,7 @@ def load_e4e(path: str | Path, *, num_levels: int | None = None, image_size: int
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of such networks; no
             average code; another number of levels than asked for or of another size than ``opts`` say.
     """
-    content = file_content(path, allowed=[Namespace])
+    content = file_content(path)
     networks = e4e_from_state(weights_under(path, content, "state_dict"))
     average = _average(path, content, networks[1], "stylegan_size")
     return _of_levels(path, E4EAutoencoder(*networks, average, image_size=image_size), num_levels)
@@ -86,7 +86,7 @@ def load_style_transformer(
     Raises:
         GenclsError: as :func:`load_e4e`; for a checkpoint whose ``opts`` say ``learn_in_w``, one code for all levels.
     """
-    content = file_content(path, allowed=[Namespace])
+    content = file_content(path)
     networks = style_transformer_from_state(weights_under(path, content, "state_dict"))
     average = _average(path, content, networks[1], "output_size")
     return _of_levels(path, StyleTransformerAutoencoder(*networks, average, image_size=image_size), num_levels)
