@@ -23,6 +23,7 @@ def run_attack(options: argparse.Namespace) -> int:
     from gencls._commands.doctor import diagnose_study
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
+    from gencls.zoo.models import is_weights_file
 
     attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)
     balls = [(attack.threat.norm, attack.threat.epsilon) for attack in attacks.values() if attack.threat.epsilon is not None]
@@ -31,9 +32,13 @@ def run_attack(options: argparse.Namespace) -> int:
     data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
     device = find_device(options.device)
     weights = weights_of(options.defense, options.weights)
-    defenses = {name: build_defense(name, data.images[:4], weights.get(name)).to(device) for name in options.defense}
+    defenses = {
+        _short(spec, options.defense): build_defense(spec, data.images[:4], weights.get(spec)).to(device)
+        for spec in options.defense
+    }
+    files = [*weights.values(), *filter(is_weights_file, options.defense)]
     protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
-    names = "+".join([*defenses, *attacks])
+    names = "+".join([*dict.fromkeys(options.defense), *attacks])
     chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts}
     settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
     settings += "-8bit" if options.eight_bit else ""
@@ -50,7 +55,7 @@ def run_attack(options: argparse.Namespace) -> int:
         about={
             "data": f"{data.name} {data.split}, {len(data)} images",
             "command": options.command,
-            **({"weights": ", ".join(map(str, weights.values()))} if weights else {}),
+            **({"weights": ", ".join(map(str, files))} if files else {}),
         },
     )
     meaningless = (
@@ -123,6 +128,15 @@ def build_attacks(
     return attacks
 
 
+def _short(spec: str, specs: list[str]) -> str:
+    """What tables call a defense: a weights file by its name without the folder, where no other has the same."""
+    from gencls.zoo.models import is_weights_file
+
+    name = Path(spec).name
+    unique = [Path(other).name for other in specs].count(name) == 1
+    return name if is_weights_file(spec) and unique else spec
+
+
 def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
     """The weights files of those defenses that ``--weights`` is for: all of the zoo that have weights of their own.
 
@@ -134,11 +148,11 @@ def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
         GenclsError: the folder is none, lacks the weights of one of them, or there is no such defense.
     """
     from gencls.core import GenclsError
-    from gencls.zoo.models import SAFETENSORS, find_weights
+    from gencls.zoo.models import find_weights, is_weights_file
 
     if folder is None:
         return {}
-    named = [spec for spec in specs if ":" not in spec and not spec.endswith(SAFETENSORS)]
+    named = [spec for spec in specs if ":" not in spec and not is_weights_file(spec)]
     found = {spec: path for spec in named if (path := find_weights(spec, folder)) is not None}
     if not found:
         raise GenclsError(f"--weights: expected a defense by name, got {', '.join(specs)}, which have their own; leave it out")
@@ -165,8 +179,9 @@ def build_defense(spec: str, images: "Tensor", weights: Path | None = None) -> "
     from gencls.core import Defense, GenclsError, seeded
     from gencls.defenses import PlainClassifier
     from gencls.eval.behaviour import observe
+    from gencls.zoo.models import is_weights_file
 
-    if ":" not in spec or spec.endswith(".safetensors"):
+    if ":" not in spec or is_weights_file(spec):
         return zoo.load(spec) if weights is None else zoo.load(spec, weights=weights)
     module = _import(spec).eval()
     if isinstance(module, Defense):

@@ -157,6 +157,8 @@ def _fitted(path: str | Path, state: Mapping[str, Tensor], card: Card, architect
         raise GenclsError(f"{path}: expected an architecture among {known}; its card says {card.architecture!r:.100}")
     constructor = architectures[card.architecture]
     signature = inspect.signature(constructor)
+    if (wrong := _wrongly_typed(signature, card.arguments)) is not None:
+        raise GenclsError(f"{path}: expected the arguments of {card.architecture}{signature}; its card has {wrong:.200}")
     if sizes := [size for size in _numbers(card.arguments) if abs(size) > _LARGEST]:
         raise GenclsError(f"{path}: expected sizes up to {_LARGEST:,}; its card has {sizes[0]:.6g}")
     try:
@@ -178,6 +180,17 @@ def _fitted(path: str | Path, state: Mapping[str, Tensor], card: Card, architect
             f"{path}: expected a network of some {stored:,} bytes, as its weights are; its card has one of {total:,}"
         )
     return fitting
+
+
+def _wrongly_typed(signature: inspect.Signature, arguments: Mapping[str, Any]) -> str | None:
+    """An argument that is no number, word or truth value where the constructor wants one."""
+    for name, value in arguments.items():
+        wanted = signature.parameters[name].annotation if name in signature.parameters else None
+        if wanted in (bool, int, float, str):
+            fits = (int, float) if wanted is float else wanted
+            if not isinstance(value, fits) or (isinstance(value, bool) and wanted is not bool):
+                return f"{name}={value!r}"
+    return None
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -32,7 +32,7 @@ def layout_of(build: Callable[..., nn.Module], tensors: int, /, **arguments: Any
     Raises:
         TooLarge: see ``tensors``.
     """
-    with warnings.catch_warnings(), torch.device("meta"), _at_most(100 * tensors + 10_000):
+    with warnings.catch_warnings(), torch.device("meta"), _at_most(20 * tensors + 1000):
         warnings.simplefilter("ignore")  # about tensors without elements, before an error that says the same
         network = build(**arguments)
     parts = [*network.parameters(), *network.buffers()]

@@ -26,7 +26,7 @@ from gencls.zoo.official_cifar import load_autoattack_resnet18
 from gencls.zoo.trained import ARCHITECTURES, WEIGHTS, trained_network, weights_places
 from gencls.zoo.weights_files import check_file
 
-__all__ = ["AUTOATTACK", "WEIGHTS", "find_weights", "load", "names", "trained_network"]
+__all__ = ["AUTOATTACK", "WEIGHTS", "find_weights", "is_weights_file", "load", "names", "trained_network"]
 
 
 def names() -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def load(name: str | Path, **overrides: Any) -> Defense:
         GenclsError: for an unknown name (listing the known ones), an override that the model does not have, or
             weights that are missing (naming the command that makes them) or damaged; a file whose card names no defense.
     """
-    if str(name).endswith(SAFETENSORS):
+    if is_weights_file(name):
         return _load_file(Path(name), **overrides)
     name = str(name)
     _check_name(name)
@@ -75,6 +75,11 @@ def load(name: str | Path, **overrides: Any) -> Defense:
             known = ", ".join(_overrides(builder))
             raise GenclsError(f"{name}: expected {f'overrides among {known}' if known else 'no overrides'}; got {key!r}")
     return builder(**overrides).eval().requires_grad_(False)
+
+
+def is_weights_file(name: str | Path) -> bool:
+    """Whether :func:`load` takes this for the path of a weights file."""
+    return str(name).endswith(SAFETENSORS)
 
 
 def _load_file(path: Path, **overrides: Any) -> Defense:

@@ -83,12 +83,16 @@ class Weights(Generic[Network]):
         kind: the network's class, or what builds it.
         state: keys and tensors in the published layout.
         name: of the network, for errors; None takes that of the class.
+
+    Raises:
+        GenclsError: for a tensor that no network has, see :func:`~gencls.zoo.tensors.check_state`.
     """
 
     def __init__(self, kind: Callable[..., Network], state: State, *, name: str | None = None) -> None:
         self.kind = kind
         self.state = state
         self.name = kind.__name__ if name is None else name
+        check_state(f"{self.name} checkpoint", state, finite=False)
 
     def shape(self, key: str, rank: int) -> torch.Size:
         """Shape of a tensor that must be there.
@@ -124,8 +128,8 @@ class Weights(Generic[Network]):
             The network in eval mode, its parameters frozen.
 
         Raises:
-            GenclsError: for a tensor that no network has, see :func:`~gencls.zoo.tensors.check_state`; keys that are missing or
-                surplus, tensors of an unexpected shape, integers as parameters; sizes that no such network has.
+            GenclsError: for keys that are missing or surplus, tensors of an unexpected shape, integers as parameters, NaN or
+                Inf; sizes that no such network has.
         """
         check_state(f"{self.name} checkpoint", self.state)
         try:

@@ -12,12 +12,13 @@ import warnings
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from argparse import Namespace
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
+from torch import Tensor
 
 from gencls.core.errors import GenclsError
 
@@ -87,7 +88,10 @@ def load_torch_file(path: Path, size: int, *, zipped: bool) -> Any:
         called = odd or re.findall(r"GLOBAL ([\w.]+)", str(error))
         raise (_code(path, called[0]) if called else _unreadable(path, size, error)) from None
     if odd:
-        raise _code(path, *_place(content, odd))
+        found = ((type(value).__name__, place) for place, value in _objects(content) if isinstance(value, _Inert))
+        raise _code(path, *next((entry for entry in found if entry[0] in odd), (odd[0],)))
+    if zipped:
+        _check_records(path, content)
     return content
 
 
@@ -176,21 +180,31 @@ def _names(path: Path, file: IO[bytes]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _place(content: Any, odd: list[str]) -> tuple[str, str]:
-    """The first object of such a class and the keys that lead to it."""
+def _objects(content: Any) -> Iterator[tuple[str, Any]]:
+    """All that lies in a file, each with the keys that lead to it; what does not lie deep comes first."""
     seen: set[int] = set()
     left = deque([("", content)])
     while left:
         place, value = left.popleft()
-        if isinstance(value, _Inert) and type(value).__name__ in odd:
-            return type(value).__name__, place
+        yield place, value
         value = vars(value) if isinstance(value, Namespace) else value
-        if id(value) in seen or not isinstance(value, (Mapping, list, tuple)):
-            continue
-        seen.add(id(value))
-        entries = value.items() if isinstance(value, Mapping) else enumerate(value)
-        left.extend((f"{place}[{key!r:.100}]", inner) for key, inner in entries)
-    return odd[0], ""
+        if id(value) not in seen and isinstance(value, (Mapping, list, tuple)):
+            seen.add(id(value))
+            entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+            left.extend((f"{place}[{key!r:.100}]", inner) for key, inner in entries)
+
+
+def _check_records(path: Path, content: Any) -> None:
+    """Check that each tensor is in a record of its own length; torch's reader would go on into the next one."""
+    with ZipFile(path) as archive:
+        sizes = {record.file_size for record in archive.infolist()}
+    for place, value in _objects(content):
+        if isinstance(value, Tensor) and value.layout == torch.strided and not (value.is_meta or value.is_nested):
+            size = value.untyped_storage().nbytes()
+            if size not in sizes:
+                raise GenclsError(
+                    f"{path}: expected a complete file of torch.save; got no record of {size} bytes, which {place} should have"
+                )
 
 
 def _code(path: Path, name: str, place: str = "") -> GenclsError:
