@@ -147,9 +147,11 @@ def _names_in_pickles(path: Path, size: int) -> list[str]:
     names: list[str] = []
     try:
         with path.open("rb") as file:
-            opening = [argument for code, argument, _ in pickletools.genops(file) if code.name not in ("PROTO", "FRAME")]
-            if opening[0] != _MAGIC:
-                raise GenclsError(f"{path}: expected a complete file of torch.save; got {size} bytes, {_kind(path)}. {_ADVICE}")
+            for code, argument, _ in pickletools.genops(file):
+                if code.name not in ("PROTO", "FRAME", "STOP") and argument != _MAGIC:
+                    raise GenclsError(
+                        f"{path}: expected a file of torch.save; got another pickle. Nothing in it was run. {_ADVICE}"
+                    )
             for _ in range(4):
                 names += _names(path, file)
     except GenclsError:
@@ -157,11 +159,6 @@ def _names_in_pickles(path: Path, size: int) -> list[str]:
     except Exception as error:  # pickletools says little about what damaged opcodes make it raise
         raise _unreadable(path, size, error) from None
     return list(dict.fromkeys(names))
-
-
-def _kind(path: Path) -> str:
-    with path.open("rb") as file:
-        return "a pickle, in which nothing was run" if file.read(1) == b"\x80" else "something else"
 
 
 def _names(path: Path, file: IO[bytes]) -> list[str]:

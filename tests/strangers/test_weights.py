@@ -176,7 +176,7 @@ def test_files_of_other_programs_are_told_apart(tmp_path, state):
             load_state_dict(tmp_path / name)
 
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"a": [1.0]}))
-    refused("plain.pkl", "expected a complete file of torch.save; got .* bytes, a pickle, in which nothing was run")
+    refused("plain.pkl", "expected a file of torch.save; got another pickle. Nothing in it was run")
     torch.save(state, tmp_path / "new.pt", pickle_protocol=4)
     refused("new.pt", "expected pickle protocol 2, that of torch.save; got 4")
     with warnings.catch_warnings():
