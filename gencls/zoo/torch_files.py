@@ -147,7 +147,9 @@ def _names_in_pickles(path: Path, size: int) -> list[str]:
     names: list[str] = []
     try:
         with path.open("rb") as file:
-            for code, argument, _ in pickletools.genops(file):
+            for code, argument, position in pickletools.genops(file):
+                if position == 0 and code.name != "PROTO":
+                    raise ValueError("it begins as nothing that torch writes")
                 if code.name not in ("PROTO", "FRAME", "STOP") and argument != _MAGIC:
                     raise GenclsError(
                         f"{path}: expected a file of torch.save; got another pickle. Nothing in it was run. {_ADVICE}"
@@ -163,8 +165,10 @@ def _names_in_pickles(path: Path, size: int) -> list[str]:
 
 def _names(path: Path, file: IO[bytes]) -> list[str]:
     """The classes and functions that a pickle names, as Python 3 calls them, each once."""
-    names = []
+    names, word = [], ""
     for code, argument, _ in pickletools.genops(file):
+        if code.name == "BINUNICODE":
+            word = str(argument)
         if code.name == "PROTO" and int(argument or 0) > 3:
             raise GenclsError(
                 f"{path}: expected pickle protocol 2, that of torch.save; got {argument}, which torch's safe reader cannot "
@@ -173,6 +177,12 @@ def _names(path: Path, file: IO[bytes]) -> list[str]:
         if code.name == "GLOBAL":
             module, _, name = str(argument).partition(" ")
             module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+            if (
+                name == "_rebuild_sparse_tensor"
+            ):  # torch's reader would look at each of its numbers, of which a file can have any
+                raise GenclsError(f"{path}: expected {word:.100} as a dense tensor of ordinary numbers; got a sparse one")
+            if not f"{module}{name}".isprintable():
+                raise ValueError(f"a class called {name!r:.100}")
             names.append(f"{module}.{name}")
     return list(dict.fromkeys(names))
 

@@ -228,7 +228,7 @@ TENSORS = {
     "complex": (lambda t: t.to(torch.complex64), "got torch.complex64"),
     "float8": (lambda t: t.to(torch.float8_e4m3fn), "got torch.float8_e4m3fn"),
     "uint16": (lambda t: t.to(torch.uint16), "got torch.uint16"),
-    "sparse": (lambda t: t.to_sparse(), "got layout torch.sparse_coo"),
+    "sparse": (lambda t: t.to_sparse(), "got (layout torch.sparse_coo|a sparse one)"),
     "quantized": (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), r"got quantized numbers \(torch.qint8\)"),
     "meta": (lambda t: t.to("meta"), r"got shape \(.*\) without values, on the meta device"),
     "of terabytes": (lambda t: torch.zeros(1).expand(2**20, 2**20), "4,398,046,511,104 bytes, expanded from 4 bytes"),
@@ -325,6 +325,22 @@ def test_bombs_are_not_unpacked(tmp_path):
     refused("cannot be read as one")
     torch.save({"net": {"a": torch.zeros(1)}, "b": bytearray(3)}, tmp_path / "a.pt")
     refused(r"code or other objects \(builtins.bytearray\)")
+
+
+def test_sparse_tensors_are_refused_before_their_numbers_are_looked_at(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch: sparse tensors are in beta
+        indices, values = torch.zeros(1, 1, dtype=torch.int64).expand(1, 2**40), torch.ones(1).expand(2**40)
+        torch.save({"a": torch.sparse_coo_tensor(indices, values, (4,), check_invariants=False)}, tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match="expected a as a dense tensor of ordinary numbers; got a sparse one"):
+        load_state_dict(tmp_path / "a.pt")
+
+
+def test_names_that_no_class_can_have(tmp_path):
+    torch.save({"a": torch.ones(1), "path": Path("a")}, tmp_path / "a.pt")
+    _rezipped(tmp_path / "a.pt", lambda name, content: content.replace(b"\nPosixPath\n", b"\nPosix\0ath\n"))
+    with pytest.raises(GenclsError, match=r"cannot be read as one \(ValueError: a class called"):
+        load_state_dict(tmp_path / "a.pt")
 
 
 def test_a_tensor_does_not_read_beyond_its_record(tmp_path):
