@@ -73,6 +73,8 @@ def load_nvlabs_nvae(
         residual = getattr(content.get("args"), "res_dist", None)
     if residual is None:
         raise GenclsError(f"{path}: expected res_dist in the args of the file, or the argument residual; got neither")
+    if not isinstance(residual, int):
+        raise GenclsError(f"{path}: expected res_dist as True or False; got a {type(residual).__name__}")
     return _of_size(nvlabs_nvae_from_state(state, residual=residual, temperature=temperature), path, image_size)
 
 

@@ -15,6 +15,7 @@ from gencls.zoo.networks.style_autoencoders import E4EAutoencoder, StyleAutoenco
 from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan2 import StyleGAN2
 from gencls.zoo.published import State, Weights, file_content, weights_under
+from gencls.zoo.tensors import check_state
 
 __all__ = [
     "e4e_from_state",
@@ -143,6 +144,9 @@ def _average(path: str | Path, content: Mapping[str, Any], generator: StyleGAN2,
     options = vars(options) if isinstance(options, Namespace) else options
     if not isinstance(options, Mapping):
         raise GenclsError(f"{path}: expected options by name under 'opts'; got a {type(options).__name__}")
+    for name in (size_option, "learn_in_w", "start_from_latent_avg"):
+        if not isinstance(options.get(name, 0), int):
+            raise GenclsError(f"{path}: expected opts.{name} as a number; got a {type(options[name]).__name__}")
     size = options.get(size_option, generator.size)
     if size != generator.size:
         raise GenclsError(f"{path}: expected a generator of {size} pixels, as its opts say; got one of {generator.size}")
@@ -153,6 +157,7 @@ def _average(path: str | Path, content: Mapping[str, Any], generator: StyleGAN2,
     average = content.get("latent_avg")
     if not isinstance(average, Tensor):
         raise GenclsError(f"{path}: expected the average code as a tensor under 'latent_avg'; got {type(average).__name__}")
+    check_state(path, {"latent_avg": average})
     return average.clone().float()  # not tied to the file
 
 
