@@ -393,8 +393,7 @@ def test_killed_while_it_grows(tmp_path):
     assert kills >= 20
     for folder in ("s", "whole"):
         for call in calls:
-            study(tmp_path / folder, **call).run()
-        study(tmp_path / folder, count=12, attacks=TWO).run()
+            study(tmp_path / folder, **{**call, "count": 12}).run()
     assert table(tmp_path / "s") == table(tmp_path / "whole")
 
 
