@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels, checked
-from gencls.eval.attack_model import frozen
+from gencls.core import GenclsError, check_images, check_labels, checked, frozen
 from gencls.eval.cell import Protocol
 from gencls.eval.doctor.attacks import check_attacks, pgd
 from gencls.eval.doctor.gradients import (
