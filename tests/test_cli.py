@@ -118,7 +118,10 @@ def test_attack_takes_modules_by_import_path_and_writes_a_report(capsys, here):
         (["--defense", ":linear"], "expected package.module:attribute"),
         (["--defense", "mymodels:number"], "expected a torch.nn.Module or a function that returns one; got 7"),
         (["--defense", "mymodels:flat"], "mymodels:flat: expected scores of shape (4, K), got (3136,)"),
-        (["--defense", "mymodels:colour"], "mymodels:colour: expected images of the shape that it was made for, got (N, C, H, W) = (4, 1, 28, 28)"),
+        (
+            ["--defense", "mymodels:colour"],
+            "mymodels:colour: expected images of the shape that it was made for, got (N, C, H, W) = (4, 1, 28, 28)",
+        ),
         (["--defense", "mymodels:linear", "--attack", "pgd-l7"], "attack: expected a name among fgsm-linf, fgsm-l2"),
         (["--defense", "mymodels:linear", "--attack", "pgd-l2", "apgd-linf"], "expected attacks of one norm"),
         (["--defense", "mymodels:linear", "--epsilon", "8"], "expected a linf epsilon in [0, 1] pixel units"),
@@ -219,7 +222,10 @@ def test_doctor_flags_noise_without_eot(capsys, here):
         (["cnn-mnist", "--epsilon", "8"], "expected a linf epsilon in [0, 1] pixel units"),
         (["cnn-noise-mnist", "--eot", "0"], "expected eot_samples >= 1"),
         (["cnn-mnist", "--budget", "-1"], "expected a budget in seconds > 0, got -1"),
-        (["cnn-mnist", "--transfer-from", "mymodels:colour"], "mymodels:colour: expected images of the shape that it was made for, got (N, C, H, W) = (4, 1, 28, 28)"),
+        (
+            ["cnn-mnist", "--transfer-from", "mymodels:colour"],
+            "mymodels:colour: expected images of the shape that it was made for, got (N, C, H, W) = (4, 1, 28, 28)",
+        ),
         (["cnn-mnist", "--device", "abacus"], "device: expected one of this machine"),
         (["cnn-mnist", "--out", "."], "--out: expected the path of a file, got ., which is a folder"),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels
+from gencls.core import GenclsError, check_images, check_labels, checked
 from gencls.core.surrogate import Reduce
 from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
@@ -43,6 +43,7 @@ class Evaluation:
         return summarize(self.records)
 
 
+@checked
 def evaluate(
     defense: nn.Module,
     attacks: Mapping[str, Attack],

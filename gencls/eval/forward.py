@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, seeded
 from gencls.core.generators import own_seeds_end_here
-from gencls.eval.budget import is_out_of_memory
+from gencls.core.memory import is_out_of_memory
 from gencls.eval.image_by_image import name_of
 
 __all__ = ["answered", "backwards", "scores_of"]
@@ -133,10 +133,10 @@ def _other_dtypes(model: nn.Module, images: Tensor, reason: str) -> list[str]:
     return sorted(found) if found - {str(images.dtype)} else []
 
 
-@torch.no_grad()
 def _takes_one(model: nn.Module, images: Tensor) -> bool:
+    one = images[:1].detach().clone().requires_grad_(images.requires_grad)
     with suppress(Exception), seeded(0):
-        return isinstance(model(images[:1].detach().clone()), Tensor)
+        return isinstance(model(one.clone()), Tensor)
     return False
 
 

@@ -425,8 +425,7 @@ def test_no_gradient_inside_is_said(samples):
     class NoGrad(Around):
         def forward(self, images):
             with torch.no_grad():
-                scores = self.network(images)
-            return scores
+                return self.network(images)
 
     for way in ("evaluate", "FGSM"):
         with pytest.raises(GenclsError, match="expected scores with a gradient, got detached ones"):
@@ -441,6 +440,15 @@ def test_a_network_that_differentiates_without_saying_so_is_told(samples):
 
     with pytest.raises(GenclsError, match="torch.enable_grad"):
         evaluate(Around(before=careless), {"fgsm": STEP}, [samples])
+
+
+@pytest.mark.parametrize("way", ["evaluate", "FGSM"])
+def test_what_fails_only_with_gradients_is_said(way, samples):
+    def leaves_torch(images):
+        return torch.from_numpy(images.numpy())
+
+    with pytest.raises(GenclsError, match=r"fails on any image: Can't call numpy\(\)"):
+        WAYS[way](Around(before=leaves_torch), *samples)
 
 
 def test_an_error_in_the_backward_pass_is_said(samples):
