@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from gencls.core.errors import GenclsError
 from gencls.core.wrappers import declared
 
-__all__ = ["check_eval_mode", "evaluated", "frozen", "in_eval_mode"]
+__all__ = ["check_eval_mode", "evaluated", "frozen", "in_eval_mode", "in_mode"]
 
 _DROPS = re.compile("drop|stochastic_?depth", re.IGNORECASE)
 """Names of classes that leave something out at random, such as DropPath and StochasticDepth."""
@@ -84,6 +84,18 @@ def _indifferent(part: nn.Module) -> bool:
     """Whether a part is torch's own and has neither parts nor numbers."""
     own = type(part).__module__.startswith("torch.nn.modules.")
     return own and not any(True for held in (part.children(), part.parameters(), part.buffers()) for _ in held)
+
+
+@contextmanager
+def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Training or eval mode inside the block; after it every part has the mode that it had before."""
+    before = {part: part.training for part in module.modules()}
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in before.items():
+            part.training = mode
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def _checked(name: str, scores: object, rows: int) -> Tensor:
         )
     shape = tuple(scores.shape)
     if scores.ndim != 2 or shape[0] != rows:
-        raise GenclsError(f"{name}: expected scores of shape ({rows}, K), got {shape}{_mend(shape, rows)}")
+        raise GenclsError(f"{name}: expected scores of shape ({rows}, K), got {shape}{_mend(scores, rows)}")
     if not scores.is_floating_point():
         raise GenclsError(f"{name}: expected floating-point scores, got {scores.dtype}{_cast(scores)}")
     if shape[1] < 2:
@@ -173,8 +173,11 @@ def _part_of(answer: object) -> str:
     return "network(images)[0]" if isinstance(answer, (tuple, list)) else "network(images)"
 
 
-def _mend(shape: tuple[int, ...], rows: int) -> str:
+def _mend(scores: Tensor, rows: int) -> str:
     """What to do about scores of another shape, where that can be guessed."""
+    shape = tuple(scores.shape)
+    if shape == (rows,) and scores.dtype == torch.int64:
+        return "; scores of all classes are expected, not decisions"
     if len(shape) > 2 and shape[0] == rows and all(size == 1 for size in shape[2:]):
         return "; flatten them: network(images).flatten(1)"
     if len(shape) == 1 and rows == 1:

@@ -59,7 +59,7 @@ def test_a_failed_start_concerns_only_its_own_sample():
     """Nothing is of class 2, so targets of class 2 cannot be reached; targets of class 1 can."""
     images = torch.full((4, 1, 3, 3), 0.2)
     attack = Boundary(ThreatModel("l2", targeted=True), queries=1500, tries=20)
-    found = run(attack, FirstPixel().eval().eval(), images, torch.tensor([2, 1, 2, 1]))
+    found = run(attack, FirstPixel().eval(), images, torch.tensor([2, 1, 2, 1]))
     assert torch.equal(found[[0, 2]], images[[0, 2]])
     distance = L2.distance(images, found)[[1, 3]]
     assert (distance > 0.3 - 1e-6).all()  # the first pixel must rise to a half
@@ -89,10 +89,10 @@ def test_starts_from_given_images():
     pool = torch.full((2, 1, 3, 3), 0.1)
     pool[1, 0, 0, 0] = 0.9
     attack = Boundary(L2, starts=pool, queries=1500, tries=30)
-    found = run(attack, FirstPixel().eval().eval(), images, torch.zeros(3, dtype=torch.long))
+    found = run(attack, FirstPixel().eval(), images, torch.zeros(3, dtype=torch.long))
     assert (L2.distance(images, found) < 0.31).all()
     useless = Boundary(L2, starts=pool[:1], queries=500, tries=30)
-    assert torch.equal(run(useless, FirstPixel().eval().eval(), images, torch.zeros(3, dtype=torch.long)), images)
+    assert torch.equal(run(useless, FirstPixel().eval(), images, torch.zeros(3, dtype=torch.long)), images)
     with pytest.raises(GenclsError, match="starts"):
         attack(FirstPixel().eval(), torch.rand(1, 1, 4, 4), torch.zeros(1, dtype=torch.long))
 
