@@ -6,24 +6,33 @@
 import math
 import pickle
 import re
+import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from gencls import zoo
-from gencls._commands.attack import build_attacks
+from gencls._commands.attack import build_attacks, weights_of
 from gencls.cli import main
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
 from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate
 from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
+from gencls.zoo.networks import CifarResNet
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 THREAT = ThreatModel("linf", epsilon=0.1)
+CARD = Card(
+    name="small", architecture="Linear", arguments={}, what="", trained_on="", command="", metrics={}, licence="", seed=0
+)
 
 
 def _defense(channels: int = 1, classes: int = 10) -> nn.Module:
@@ -73,12 +82,46 @@ def _truncated_data(folder: Path) -> None:
     zoo.load_data("mnist", "test", root=folder)
 
 
+def _photo(path: Path, side: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (side, side)).save(path)
+
+
+def _photos(folder: Path) -> None:
+    _photo(folder / "cat" / "a.png", 8)
+    _photo(folder / "dog" / "b.png", 6)
+    zoo.load_data(folder)
+
+
+def _empty_class(folder: Path) -> None:
+    _photo(folder / "cat" / "a.png", 8)
+    (folder / "dog").mkdir()
+    zoo.load_data(folder)
+
+
+def _splits(folder: Path) -> None:
+    _photo(folder / "train" / "cat" / "a.png", 8)
+    _photo(folder / "test" / "cat" / "b.png", 8)
+    zoo.load_data(folder)
+
+
+def _other_names(folder: Path) -> None:
+    np.savez(folder / "mine.npz", pixels=np.zeros((2, 8, 8), np.uint8), classes=np.zeros(2))
+    zoo.load_data(folder / "mine.npz")
+
+
+def _leaving_module(folder: Path) -> None:
+    (folder / "leaving_module.py").write_text("import sys\nsys.exit(0)\n")
+    sys.path.append(str(folder))
+    try:
+        zoo.load_data("leaving_module:data")
+    finally:
+        sys.path.remove(str(folder))
+
+
 def _wrong_hash(folder: Path) -> None:
     path = folder / "small.safetensors"
-    card = Card(
-        name="small", architecture="Linear", arguments={}, what="", trained_on="", command="", metrics={}, licence="", seed=0
-    )
-    save_checkpoint(nn.Linear(2, 2), path, card)
+    save_checkpoint(nn.Linear(2, 2), path, CARD)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -110,6 +153,23 @@ def _html(folder: Path) -> None:
     load_state_dict(path)
 
 
+def _weights() -> dict[str, torch.Tensor]:
+    return {"conv.weight": torch.ones(2)}
+
+
+def _saved(folder: Path, content: object) -> None:
+    torch.save(content, folder / "weights.pt")
+    load_state_dict(folder / "weights.pt")
+
+
+def _huge_card(folder: Path) -> None:
+    path = folder / "small.safetensors"
+    network = CifarResNet(width=4, blocks=(1,), num_classes=3)
+    arguments = {"width": 2**22, "blocks": [1], "num_classes": 3}
+    save_checkpoint(network, path, replace(CARD, architecture="CifarResNet", arguments=arguments))
+    zoo.load(path)
+
+
 class _Answers(nn.Module):
     """A network, and what it makes of its scores."""
 
@@ -137,7 +197,13 @@ CASES: dict[str, Callable[[Path], object]] = {
     "NaN in an image": lambda _: _evaluate(IMAGES.clone().index_fill_(3, torch.tensor([0]), torch.nan)),
     "wrong rank": lambda _: _evaluate(IMAGES[0]),
     "wrong channel count": lambda _: _evaluate(IMAGES, channels=3),
-    "integer dtype": lambda _: _evaluate(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)),
+    "integer dtype": lambda _: _evaluate(torch.zeros(2, 1, 8, 8, dtype=torch.int64)),
+    "half precision in a study": lambda _: _evaluate(IMAGES.half()),
+    "channels that cannot be told": lambda _: _evaluate(torch.zeros(2, 3, 8, 3, dtype=torch.uint8)),
+    "images without labels": lambda _: evaluate(_defense(), {"FGSM": FGSM(THREAT)}, IMAGES),
+    "one-hot labels": lambda _: _evaluate(IMAGES, torch.eye(10)[:2]),
+    "labels that are not whole": lambda _: _evaluate(IMAGES, torch.tensor([0.5, 1.0])),
+    "path in the place of images": lambda _: evaluate(_defense(), {"FGSM": FGSM(THREAT)}, "photos"),
     "empty batch": lambda _: _evaluate(IMAGES[:0]),
     "label out of range": lambda _: _evaluate(IMAGES, torch.tensor([3, 10])),
     "as many labels as images": lambda _: _evaluate(IMAGES, torch.tensor([3])),
@@ -167,6 +233,12 @@ CASES: dict[str, Callable[[Path], object]] = {
     "unknown data set": lambda _: zoo.load_data("mnits", "test"),
     "data set that is not there": lambda folder: zoo.load_data("mnist", "test", root=folder),
     "truncated data file": _truncated_data,
+    "folder of photos of several sizes": _photos,
+    "class folder without images": _empty_class,
+    "folder of splits in the place of classes": _splits,
+    "npz with other names": _other_names,
+    "split of an npz": lambda folder: zoo.load_data(folder / "mine.npz", "test"),
+    "module that ends the program": _leaving_module,
     "a seed twice": _repeated_seed,
     "images that changed after a study was planned": _changed_images,
     "folder with another study": _another_study,
@@ -174,6 +246,14 @@ CASES: dict[str, Callable[[Path], object]] = {
     "checkpoint with a wrong hash": _wrong_hash,
     "pickle with code in it": _pickle_with_code,
     "HTML page named .pt": _html,
+    "object beside the weights": lambda folder: _saved(folder, {"net": _weights(), "cfg": {"lr": Fraction(1, 10)}}),
+    "NaN in the weights": lambda folder: _saved(folder, {"conv.weight": torch.tensor([1.0, torch.nan])}),
+    "a tensor of terabytes in a small file": lambda folder: _saved(folder, {"conv.weight": torch.zeros(1).expand(2**40)}),
+    "sparse weights": lambda folder: _saved(folder, {"conv.weight": torch.eye(2).to_sparse()}),
+    "two networks in a file": lambda folder: _saved(folder, {"model": _weights(), "model_ema": _weights()}),
+    "card of a network of terabytes": _huge_card,
+    "weights folder without the weights": lambda folder: weights_of(["cnn-mnist"], folder),
+    "weights folder for no name": lambda folder: weights_of(["my.models:build"], folder),
 }
 
 
