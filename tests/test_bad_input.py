@@ -186,6 +186,27 @@ def _huge_card(folder: Path) -> None:
     zoo.load(path)
 
 
+class _Answers(nn.Module):
+    """A network, and what it makes of its scores."""
+
+    def __init__(self, answer: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.network, self.answer = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), answer
+        self.eval()
+
+    def forward(self, images: torch.Tensor) -> object:
+        return self.answer(self.network(images))
+
+
+def _brought(part: nn.Module) -> None:
+    """Evaluate a network, or one in eval mode behind a part that is in training mode."""
+    rest = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    network = part if isinstance(part, _Answers) else nn.Sequential(part, *rest)
+    network.training = False
+    evaluate(network, {"FGSM": FGSM(THREAT)}, [(IMAGES, LABELS)])
+
+
+LABELS = torch.tensor([0, 0])
 IMAGES = torch.full((2, 1, 8, 8), 0.5)
 CASES: dict[str, Callable[[Path], object]] = {
     "images outside [0, 1]": lambda _: _evaluate(IMAGES * 510),
@@ -208,6 +229,15 @@ CASES: dict[str, Callable[[Path], object]] = {
     "NaN as a setting": lambda _: CarliniWagner(ThreatModel("l2"), confidence=math.nan),
     "a boolean as a number": lambda _: PGD(THREAT, steps=True),
     "a word as a boolean": lambda _: ThreatModel("l2", targeted="no"),  # type: ignore[arg-type]
+    "network in half precision": lambda _: evaluate(_defense().half(), {"FGSM": FGSM(THREAT)}, [(IMAGES, LABELS)]),
+    "network in training mode": lambda _: FGSM(THREAT)(_defense().train(), IMAGES, LABELS),
+    "batch norm in training mode": lambda _: _brought(nn.BatchNorm2d(1)),
+    "dropout that is not declared": lambda _: _brought(nn.Dropout()),
+    "network that returns a tuple": lambda _: _brought(_Answers(lambda scores: (scores, None))),
+    "network that returns decisions": lambda _: _brought(_Answers(lambda scores: scores.argmax(1))),
+    "network that returns booleans": lambda _: _brought(_Answers(lambda scores: scores > 0)),
+    "network for one image at a time": lambda _: _brought(_Answers(lambda scores: scores.view(1, 3))),
+    "an array as a number": lambda _: PGD(THREAT, steps=torch.tensor([3])),
     "half precision": lambda _: FGSM(THREAT)(_defense(), IMAGES.half(), torch.tensor([0, 0])),
     "steps for an attack without": lambda _: build_attacks(["fgsm-linf"], 0.1, steps=5),
     "steps for a set of attacks": lambda _: build_attacks(["thesis-linf"], 0.1, steps=5),

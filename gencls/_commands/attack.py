@@ -197,28 +197,23 @@ def build_defense(spec: str, images: "Tensor", weights: Path | None = None) -> "
     from torch import nn
 
     from gencls import zoo
-    from gencls.core import Defense, GenclsError, seeded
+    from gencls.core import Defense, check_eval_mode, in_eval_mode, seeded
     from gencls.defenses import PlainClassifier
     from gencls.eval.behaviour import observe
+    from gencls.eval.forward import scores_of
     from gencls.zoo.imported import imported
     from gencls.zoo.models import is_weights_file
 
     if ":" not in spec or is_weights_file(spec):
         return zoo.load(spec) if weights is None else zoo.load(spec, weights=weights)
-    module: Any = imported(spec, lambda found: isinstance(found, nn.Module), "a torch.nn.Module")
-    module.eval()
+    found: Any = imported(spec, lambda found: isinstance(found, nn.Module), "a torch.nn.Module")
+    module = in_eval_mode(found)
+    check_eval_mode(module, name=spec, may_drop=True)
     if isinstance(module, Defense):
         return module
     with torch.no_grad(), seeded(0):
-        try:
-            scores = module(images.clone())
-        except RuntimeError as error:
-            shape = ", ".join(map(str, images.shape[1:]))
-            raise GenclsError(f"{spec}: expected a module that takes images (N, {shape}); got: {error}") from error
-    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != len(images):
-        got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise GenclsError(f"{spec}: expected scores of shape ({len(images)}, K); got {got}")
-    return PlainClassifier(module, scores.shape[1], stochastic=observe(module, images).random).eval()
+        scores = scores_of(module, images, name=spec)
+    return PlainClassifier(module, scores.shape[1], stochastic=observe(module, images).random)
 
 
 def _print(table: "pandas.DataFrame") -> None:

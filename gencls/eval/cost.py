@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
-from gencls.core import seeded
-from gencls.eval.attack_model import AttackModel, frozen
+from gencls.core import evaluated, frozen, seeded
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.fingerprint import device_of
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by
 from gencls.eval.judge import predict
@@ -42,7 +42,8 @@ def _seconds_per_image(study: Study, name: str, mode: str) -> tuple[float, float
     defense, probe = study.defenses[name], study.probes[name]
     device = device_of(defense) or study.images.device
     images, labels = study.images[:_PROBE].to(device), study.labels[:_PROBE].to(device)
-    surrogate, judged = probe.behaviour.attacked(asked_by(mode, defense)), probe.behaviour.judged(defense)
+    surrogate = evaluated(probe.behaviour.attacked(asked_by(mode, defense)), defense)
+    judged = probe.behaviour.judged(defense)
     samples, draws = (study.protocol.eot_samples, study.protocol.judge_draws) if probe.stochastic else (1, 1)
     shared = probe.behaviour.shared_draws
     model = AttackModel(surrogate, samples=samples, reduce=study.protocol.reduce, shared_draws=shared)

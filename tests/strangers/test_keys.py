@@ -21,10 +21,9 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from gencls.core import GenclsError, fingerprint, key_of, keyed
+from gencls.core import GenclsError, fingerprint, frozen, key_of, keyed
 from gencls.core.fingerprint import closures
 from gencls.eval import APGD, FGSM, NES, PGD, Boundary, GaussianNoiseAttack, Protocol, Study, ThreatModel, Transfer
-from gencls.eval.attack_model import frozen
 from gencls.eval.cell import run_cell
 from tests.contracts.defenses import DEFENSES
 from tests.strangers.key_pairs import HARMLESS, TEXT, Colour, Holder, Late, all_pairs, edited, linear, shifted, written
