@@ -12,6 +12,7 @@ from gencls.core.fingerprint import Key, fingerprint, key_of
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.generators import seeded
 from gencls.core.inference import minimize
+from gencls.core.names import did_you_mean
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
 from gencls.core.settings import check_settings, checked
 from gencls.core.surrogate import BPDA, EoT, Unrolled
@@ -42,6 +43,7 @@ __all__ = [
     "check_sigma",
     "checked",
     "declared",
+    "did_you_mean",
     "draws",
     "find_device",
     "fingerprint",

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import nn
 
-from gencls.core import Defense, GenclsError, Transform, TransformedClassifier
+from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, did_you_mean
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo.checkpoints import restore
 from gencls.zoo.networks import (
@@ -70,7 +70,8 @@ def load(name: str, **overrides: Any) -> Defense:
     if name not in _BUILDERS:
         others = ", ".join(other for other in _BUILDERS if other not in names())
         raise GenclsError(
-            f"unknown model {name!r}; expected one of {', '.join(names())}; or, with weights=PATH, one of {others}"
+            f"unknown model {name!r}; {did_you_mean(name, _BUILDERS)}expected one of {', '.join(names())}; or, with "
+            f"weights=PATH, one of {others}"
         )
     builder = _BUILDERS[name]
     for key in overrides:
