@@ -26,6 +26,8 @@ _GPU_SHARE = 0.6
 _CPU_ROWS = 1024
 """The most rows in one pass on a CPU, which far fewer keep busy."""
 
+_MOST_ROWS = 2.0**31
+
 _TRANSIENT = 4.0
 """Peak over what the graph keeps, where one layer is most of it: its gradient, the next one, and the library's copies."""
 
@@ -43,7 +45,7 @@ def rows_that_fit(model: nn.Module, image: Tensor, memory: float | None) -> int:
         memory = _GPU_SHARE * torch.cuda.mem_get_info(device)[0] / _MIB if device.type == "cuda" else _DEFAULT
     with seeded(0):
         needed = _TRANSIENT * saved_bytes(lambda: model(image.clone().requires_grad_().clone()))
-    rows = max(1, int(memory * _MIB / max(needed, 1.0)))
+    rows = max(1, int(min(memory * _MIB / max(needed, 1.0), _MOST_ROWS)))
     return min(rows, _CPU_ROWS) if device.type == "cpu" else rows
 
 

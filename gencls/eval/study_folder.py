@@ -23,6 +23,7 @@ from gencls.core.files import atomically, check_seal, read_object
 from gencls.eval.cell_files import CELLS, RUN_AGAIN, StudyCell, cell_path, is_marked, read_frame, read_images, read_tensors
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.records import complete
+from gencls.eval.settings_check import check_study_settings
 from gencls.eval.summary import WORST_CASE, compare, summarize
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def read_study(folder: str | Path) -> dict[str, Any]:
     settings = read_object(path, "the settings of a study", advice)
     if not {"format", "shard_size", "cells", "seeds"} <= settings.keys():
         raise GenclsError(f"{path}: expected the settings of a study, got JSON of another kind")
+    check_study_settings(settings, path, advice)
     if settings["format"] not in _READABLE:
         raise GenclsError(f"{path}: expected a study of format {_READABLE}, got {settings['format']!r}; update gencls")
     if has_checksums(settings) or "checksum" in settings:  # one flipped bit makes a 2 of a 3
