@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ __all__ = ["build_attacks", "build_defense", "draw_settings", "run_attack"]
 def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
     from gencls import zoo
-    from gencls._commands.doctor import diagnose_study
+    from gencls._commands.doctor import diagnose_study, predict_diagnoses
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
+    from gencls.eval.dry_run import forecast, shadow
 
     attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)
     balls = [(attack.threat.norm, attack.threat.epsilon) for attack in attacks.values() if attack.threat.epsilon is not None]
@@ -37,8 +39,9 @@ def run_attack(options: argparse.Namespace) -> int:
     settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
     settings += "-8bit" if options.eight_bit else ""
     name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}"
-    study = Study(
-        options.out or Path("runs") / name,
+    folder = options.out or Path("runs") / name
+    plan = partial(
+        Study,
         defenses=defenses,
         attacks=attacks,
         images=data.images,
@@ -47,6 +50,14 @@ def run_attack(options: argparse.Namespace) -> int:
         seeds=(options.seed,),
         about={"data": f"{data.name} {data.split}, {len(data)} images", "command": options.command},
     )
+    if options.dry_run:
+        with shadow(folder) as place:
+            study = plan(place)
+            if options.doctor:
+                predict_diagnoses(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed)
+            print(*forecast(study), sep="\n")
+        return 0
+    study = plan(folder)
     meaningless = (
         diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed) if options.doctor else ()
     )

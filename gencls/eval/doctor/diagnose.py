@@ -67,6 +67,48 @@ def diagnose(
     Raises:
         GenclsError: for bad images, labels or settings, or a model in training mode or for images of another shape.
     """
+    patient = _admit(defense, images, labels, ThreatModel(norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
+    with frozen(defense):
+        return Diagnosis(tuple(_examine(patient, transfer_from, effort, budget)))
+
+
+@checked
+def predict_diagnosis(
+    defense: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    transfer_from: nn.Module | None = None,
+    eot_samples: int = 16,
+    seed: int = 0,
+    budget: float = 240.0,
+    memory: float | None = None,
+) -> tuple[Effort, float]:
+    """How closely :func:`diagnose` would look with these arguments, and about how many seconds that takes at most.
+
+    Raises:
+        GenclsError: as :func:`diagnose`.
+    """
+    patient = _admit(defense, images, labels, ThreatModel(norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
+    patient = patient.observed()
+    effort, cost = affordable(patient, budget)
+    return effort, effort.seconds(len(patient.images), cost, patient.draws)
+
+
+def _admit(
+    defense: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: ThreatModel,
+    transfer_from: nn.Module | None,
+    budget: float,
+    eot_samples: int,
+    seed: int,
+    memory: float | None,
+) -> Patient:
+    """Check what is to be examined."""
     check_images(images)
     device = device_of(defense) or images.device
     images, labels = images.to(device), labels.to(device)
@@ -76,12 +118,9 @@ def diagnose(
         check_defense(transfer_from, images[:1], labels)
     if budget <= 0:
         raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
-    threat = ThreatModel(norm, epsilon)
     threat.check_reach(images)
     protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
-    patient = Patient.of(defense, images, labels, threat, protocol)
-    with frozen(defense):
-        return Diagnosis(tuple(_examine(patient, transfer_from, effort, budget)))
+    return Patient.of(defense, images, labels, threat, protocol)
 
 
 def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort | None, budget: float) -> list[Check]:
