@@ -70,9 +70,9 @@ def read_study(folder: str | Path) -> dict[str, Any]:
     settings = read_object(path, "the settings of a study", advice)
     if not {"format", "shard_size", "cells", "seeds"} <= settings.keys():
         raise GenclsError(f"{path}: expected the settings of a study, got JSON of another kind")
-    check_study_settings(settings, path, advice)
     if settings["format"] not in _READABLE:
         raise GenclsError(f"{path}: expected a study of format {_READABLE}, got {settings['format']!r}; update gencls")
+    check_study_settings(settings, path, advice)
     if has_checksums(settings) or "checksum" in settings:  # one flipped bit makes a 2 of a 3
         check_seal(settings, path, advice)
     return settings
