@@ -12,6 +12,8 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +23,21 @@ from PIL import Image
 from torch import nn
 
 from gencls import zoo
-from gencls._commands.attack import build_attacks
+from gencls._commands.attack import build_attacks, weights_of
 from gencls.cli import main
 from gencls.core import GenclsError, find_device
 from gencls.core.files import atomically, sealed
 from gencls.defenses import PlainClassifier
 from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, read_study
 from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
+from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training import train
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 THREAT = ThreatModel("linf", epsilon=0.1)
+CARD = Card(
+    name="small", architecture="Linear", arguments={}, what="", trained_on="", command="", metrics={}, licence="", seed=0
+)
 
 
 def _defense(channels: int = 1, classes: int = 10) -> nn.Module:
@@ -120,10 +126,7 @@ def _leaving_module(folder: Path) -> None:
 
 def _wrong_hash(folder: Path) -> None:
     path = folder / "small.safetensors"
-    card = Card(
-        name="small", architecture="Linear", arguments={}, what="", trained_on="", command="", metrics={}, licence="", seed=0
-    )
-    save_checkpoint(nn.Linear(2, 2), path, card)
+    save_checkpoint(nn.Linear(2, 2), path, CARD)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -178,6 +181,23 @@ def _html(folder: Path) -> None:
     load_state_dict(path)
 
 
+def _weights() -> dict[str, torch.Tensor]:
+    return {"conv.weight": torch.ones(2)}
+
+
+def _saved(folder: Path, content: object) -> None:
+    torch.save(content, folder / "weights.pt")
+    load_state_dict(folder / "weights.pt")
+
+
+def _huge_card(folder: Path) -> None:
+    path = folder / "small.safetensors"
+    network = CifarResNet(width=4, blocks=(1,), num_classes=3)
+    arguments = {"width": 2**22, "blocks": [1], "num_classes": 3}
+    save_checkpoint(network, path, replace(CARD, architecture="CifarResNet", arguments=arguments))
+    zoo.load(path)
+
+
 IMAGES = torch.full((2, 1, 8, 8), 0.5)
 CASES: dict[str, Callable[[Path], object]] = {
     "images outside [0, 1]": lambda _: _evaluate(IMAGES * 510),
@@ -224,6 +244,14 @@ CASES: dict[str, Callable[[Path], object]] = {
     "checkpoint with a wrong hash": _wrong_hash,
     "pickle with code in it": _pickle_with_code,
     "HTML page named .pt": _html,
+    "object beside the weights": lambda folder: _saved(folder, {"net": _weights(), "cfg": {"lr": Fraction(1, 10)}}),
+    "NaN in the weights": lambda folder: _saved(folder, {"conv.weight": torch.tensor([1.0, torch.nan])}),
+    "a tensor of terabytes in a small file": lambda folder: _saved(folder, {"conv.weight": torch.zeros(1).expand(2**40)}),
+    "sparse weights": lambda folder: _saved(folder, {"conv.weight": torch.eye(2).to_sparse()}),
+    "two networks in a file": lambda folder: _saved(folder, {"model": _weights(), "model_ema": _weights()}),
+    "card of a network of terabytes": _huge_card,
+    "weights folder without the weights": lambda folder: weights_of(["cnn-mnist"], folder),
+    "weights folder for no name": lambda folder: weights_of(["my.models:build"], folder),
     "unknown split": lambda _: zoo.load_data("mnist-embedded", "tset"),
     "device that is not there": lambda _: find_device("cuda:-1"),
     "study.json with another type": _study_of_another_type,
