@@ -28,7 +28,7 @@ class _Once(argparse.Action):
             if self.dest in parser.given:
                 parser.error(f"argument {option_string}: expected once, got it twice")
             parser.given.add(self.dest)
-            if values == [] and self.nargs is None:  # what argparse makes of "--data=--"
+            if values == [] and self.nargs in (None, "+"):  # what argparse makes of "--data=--"
                 parser.error(f"argument {option_string}: expected a value, got '--'")
         setattr(namespace, self.dest, values)
 

@@ -37,10 +37,9 @@ def check_study_settings(settings: Mapping[str, Any], path: Path, advice: str = 
             raise GenclsError(f"{path}: expected {name}, got none{advice}")
     shards = len(settings["shards"]) if "shards" in settings else None
     for cell in settings["cells"]:
-        listed = shards is None or (
-            cell["shard"] < shards and cell["defense"] in settings["defenses"] and cell["attack"] in settings["attacks"]
-        )
-        if not listed:
+        parts = [settings.get(kind, {}) for kind in ("defenses", "attacks")] if cell.get("code") else []
+        named = all(isinstance(part.get(cell[kind]), dict) for part, kind in zip(parts, ("defense", "attack"), strict=False))
+        if not named or (shards is not None and cell["shard"] >= shards):
             raise GenclsError(f"{path}: expected cells of the listed defenses, attacks and shards, got {cell}{advice}")
 
 
@@ -81,13 +80,13 @@ def _cell(value: Any) -> bool:
     numbers = _whole(value["seed"]) and _whole(value["shard"]) and value["shard"] >= 0
     plain = not any(isinstance(part, dict | list) for part in value.values())
     # A key is part of a path: nothing in it may lead out of the folder.
-    return texts and numbers and plain and re.fullmatch(r"[\w-]{1,64}", value["key"], re.ASCII) is not None
+    return texts and numbers and plain and re.fullmatch(r"[\w-]{0,64}", value["key"], re.ASCII) is not None
 
 
 _REQUIRED = {field.name for field in fields(StudyCell) if field.default is MISSING}
 _KNOWN = {field.name for field in fields(StudyCell)}
 _TEXTS = ("kind", "content", "code")
-_NEEDED = ("sample_hashes", "shards", "defenses", "attacks", "protocol", "code")
+_NEEDED = ("sample_hashes", "shards")
 """From format 4 on; the first one from format 3 on."""
 
 _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
