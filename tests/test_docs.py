@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.io import write_png
+from torchvision.transforms.functional import to_pil_image
 
 from gencls import zoo
 from gencls.cli import main, parser
@@ -86,7 +86,7 @@ def own_files(tmp_path, monkeypatch):
         if label < 2:
             folder = tmp_path / "photos" / ("nought", "one")[label]
             folder.mkdir(parents=True, exist_ok=True)
-            write_png((image * 255).byte(), str(folder / f"{number}.png"))
+            to_pil_image(image).save(folder / f"{number}.png")
     yield study
     sys.modules.pop("mymodels", None)
 

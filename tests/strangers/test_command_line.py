@@ -213,9 +213,15 @@ def test_train_says_what_was_measured(capsys, here):
     assert main([*words, "--resume", "--dry-run"]) == 0
     assert "for 0 of 1 epochs" in capsys.readouterr().out
     words[-1] = "2"
+    assert main([*words, "--resume", "--dry-run"]) == 0
+    assert "for 1 of 2 epochs" in capsys.readouterr().out
+    assert main([*words, "--resume"]) == 0
+    command = "gencls train cnn-mnist --data mnist-embedded --epochs {} --limit 20"
+    assert read_card(path).command == f"{command.format(1)} && {command.format(2)} --resume"
+    words[-1] = "1"
     for more in ([], ["--dry-run"]):
         assert main([*words, "--resume", *more]) == 2
-        assert "expected 1 epochs, as the run was planned with, got 2; its settings change" in capsys.readouterr().err
+        assert "expected 2 epochs, as the run was planned with, got 1; a finished epoch" in capsys.readouterr().err
 
 
 def test_more_epochs_of_a_constant_rate_are_those_of_one_run(tmp_path):
@@ -231,7 +237,21 @@ def test_more_epochs_of_a_constant_rate_are_those_of_one_run(tmp_path):
         train(settings, **few, epochs=3, seed=1, out=tmp_path / "grown", resume=True)
 
 
-def test_only_constant_rates_can_go_on():
-    """A cosine and a warm-up depend on the number of epochs."""
-    assert not training_module(PRESETS["cnn-mnist"], 10, seed=0, description="").extendable
+def test_what_depends_on_all_epochs_together_does_not_go_on():
+    """A warm-up and shares of the epochs do; a cosine alone can go on as a longer one, which the card says."""
+    made = {name: training_module(PRESETS[name], 10, seed=0, description="") for name in ("cnn-mnist", "eabs-mnist")}
+    assert {name: module.extendable or module.replannable for name, module in made.items()} == {
+        "cnn-mnist": True,
+        "eabs-mnist": False,
+    }
     assert training_module(small("a-vae-fashion"), 10, seed=0, description="").extendable
+
+
+def test_a_run_goes_on_as_a_longer_one_only_from_its_end(tmp_path):
+    few = {"data": "mnist-embedded", "limit": 20, "measured": 4, "progress": False, "out": tmp_path}
+    train("cnn-mnist", **few, epochs=2)
+    checkpoint = tmp_path / "cnn-mnist" / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "epoch": 0}, checkpoint)
+    with pytest.raises(GenclsError, match="got 3; it has not come to the end of its 2 epochs"):
+        train("cnn-mnist", **few, epochs=3, resume=True)

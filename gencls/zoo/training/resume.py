@@ -40,7 +40,7 @@ def epochs_in(checkpoint: Path) -> int:
 
 def check_resumable(
     checkpoint: Path, module: NetworkTraining, epochs: int, described: Callable[[int], Collection[str]]
-) -> None:
+) -> tuple[int, ...]:
     """Check that a training may go on with a run.
 
     Args:
@@ -49,20 +49,34 @@ def check_resumable(
         epochs: that are wanted, all together.
         described: number of epochs -> what a run of so many and otherwise these settings calls itself.
 
+    Returns:
+        The numbers of epochs that the run was planned with, one after the other, this one included.
+
     Raises:
-        GenclsError: for a damaged checkpoint, one of other settings, of more epochs, or of fewer ones where the first epochs of
-            a long training are not those of a short one.
+        GenclsError: for a damaged checkpoint, one of other settings, of more epochs, or of fewer ones where a training can
+            neither be extended nor, once it is finished, go on at the rates of a longer one.
     """
     content = _read(checkpoint)
-    found, planned = content.get("description"), content.get("planned_epochs", epochs)
+    found, plans = content.get("description"), tuple(content.get("planned_epochs") or (epochs,))
+    planned = plans[-1]
     if found not in described(planned):
         raise GenclsError(f"expected to resume a run of {module.description!r}; got one of {found!r}")
-    if planned != epochs and (planned > epochs or not module.extendable):
-        more = "a finished epoch is not taken back" if planned > epochs else "its settings change over all epochs together"
-        raise GenclsError(
-            f"{checkpoint}: expected {planned} epochs, as the run was planned with, got {epochs}; {more}, so {epochs} epochs "
-            "are another training; begin it in another folder"
-        )
+    if planned == epochs:
+        return plans
+    if planned < epochs and module.extendable:
+        return (epochs,)
+    finished = content["epoch"] + 1 == planned
+    if planned < epochs and module.replannable and finished:
+        return (*plans, epochs)
+    why = "its settings change over all epochs together"
+    if planned > epochs:
+        why = "a finished epoch is not taken back"
+    elif module.replannable:
+        why = f"it has not come to the end of its {planned} epochs"
+    raise GenclsError(
+        f"{checkpoint}: expected {planned} epochs, as the run was planned with, got {epochs}; {why}, so {epochs} epochs "
+        "are another training; begin it in another folder"
+    )
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:

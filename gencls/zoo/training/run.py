@@ -87,9 +87,10 @@ def train(
         pretrained: torchvision's weights to start a torchvision network from, as it names the file, see
             :func:`gencls.zoo.training.headed.start_from`; None starts from random ones. The card says which.
         out: parent of the run's folder.
-        resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped. It may be given more
-            epochs than it was planned with, where the first epochs of a long training are those of a short one: under a
-            learning rate that is constant.
+        resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped. A finished one
+            may be given more epochs than it was planned with. Under a constant learning rate the result is that of one run; a
+            classifier whose rate follows a cosine goes on along that of a longer run, and its card names both commands. Other
+            trainings cannot go on.
         progress: whether to show a progress bar.
 
     Returns:
@@ -111,8 +112,9 @@ def train(
 
     with seeded(seed):
         module = plan.module(training_set)
+        module.planned = (settings.epochs,)
         if start is not None:
-            check_resumable(start, module, settings.epochs, plan.descriptions)
+            module.planned = check_resumable(start, module, settings.epochs, plan.descriptions)
         timer = Timer()
         _fit(module, training_set, settings, folder, timer, start=start, progress=progress)
     # What is measured is what is stored: rounded to half precision.
@@ -123,7 +125,7 @@ def train(
         arguments=network_arguments(settings, training_set.num_classes, of=network),
         what=f"{settings.what}. {settings.recipe}",
         trained_on=f"{plan.data} {training_set.split}, {len(training_set)} images",
-        command=plan.command,
+        command=plan.command_after(*module.planned[:-1]),
         metrics={
             "training seconds": round(timer.time_elapsed("train"), 1),
             **_measured(network, settings, tests, few=min(measured, limit or measured, len(tests[-1]))),
@@ -172,6 +174,11 @@ class Plan:
         if isinstance(self.preset, HeadedPreset) and self.preset.pretrained is not None:
             options += [f"--pretrained {self.preset.pretrained.name}"]
         return " ".join(["gencls", "train", self.preset.name, *options])
+
+    def command_after(self, *epochs: int) -> str:
+        """The same, after trainings of so many epochs that this one goes on from."""
+        first, *further = [*(replace(self, epochs=number).command for number in epochs), self.command]
+        return " && ".join([first, *(f"{command} --resume" for command in further)])
 
     @property
     def description(self) -> str:
