@@ -14,8 +14,8 @@ from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
+from gencls.eval.names import check_names
 from gencls.eval.probe import Probe, probe_defense
-from gencls.eval.records import check_names
 
 if TYPE_CHECKING:
     import pandas

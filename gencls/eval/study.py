@@ -31,8 +31,8 @@ from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
+from gencls.eval.names import check_names
 from gencls.eval.probe import Probe, probe_defense
-from gencls.eval.records import check_names
 from gencls.eval.study_folder import (
     FORMAT,
     RESULTS,
@@ -124,7 +124,7 @@ class Study:
             )
         if len(set(seeds)) < len(seeds):  # each sample would count as often as a seed is named
             raise GenclsError(f"study: expected different seeds, got {', '.join(map(str, seeds))}")
-        check_names([*defenses, *attacks], "study")
+        check_names([*defenses, *attacks], "study", about=about)
         for settings in attacks.values():
             settings.threat.check_reach(images)
         self.folder = Path(folder)

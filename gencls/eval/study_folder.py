@@ -23,6 +23,7 @@ from gencls.core.files import atomically, check_seal, read_object
 from gencls.eval.cell_files import CELLS, RUN_AGAIN, StudyCell, cell_path, is_marked, read_frame, read_images, read_tensors
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.records import complete
+from gencls.eval.spreadsheet import csv_of
 from gencls.eval.summary import WORST_CASE, compare, summarize
 
 if TYPE_CHECKING:
@@ -184,7 +185,8 @@ def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
 def write_results(folder: Path, records: "pandas.DataFrame") -> "pandas.DataFrame":
     """Write ``results.csv``, the table of the records; returns it, see :func:`gencls.eval.summarize`."""
     table = summarize(records)
-    atomically(folder / RESULTS, lambda part: table.to_csv(part, index=False, float_format="%.10g"))
+    content = csv_of(table)
+    atomically(folder / RESULTS, lambda part: part.write_bytes(content))
     return table
 
 
