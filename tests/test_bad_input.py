@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,10 @@ from gencls._commands.attack import build_attacks
 from gencls.cli import main
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
-from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate
+from gencls.defenses.confidence import clopper_pearson
+from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, summarize
+from gencls.eval.records import REQUIRED
+from gencls.eval.statistics import bootstrap_band, holm
 from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
@@ -34,6 +39,21 @@ def _defense(channels: int = 1, classes: int = 10) -> nn.Module:
 def _evaluate(images: torch.Tensor, labels: torch.Tensor | None = None, **defense: int) -> None:
     labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
     evaluate(_defense(**defense), {"FGSM": FGSM(THREAT)}, [(images, labels)])
+
+
+def _evaluate_named(*names: str) -> None:
+    evaluate(_defense(), dict.fromkeys(names, FGSM(THREAT)), [(IMAGES, torch.tensor([0, 1]))])
+
+
+def _records(**changes: object) -> pandas.DataFrame:
+    row = dict.fromkeys(REQUIRED, 0.5) | {
+        "defense": "cnn",
+        "attack": "FGSM",
+        "gradient": "exact",
+        "norm": "linf",
+        "warnings": "",
+    }
+    return pandas.DataFrame([{**row, "seed": 0, "valid": True, **changes}])
 
 
 def _study(folder: Path, seed: int) -> None:
@@ -144,6 +164,14 @@ CASES: dict[str, Callable[[Path], object]] = {
     "checkpoint with a wrong hash": _wrong_hash,
     "pickle with code in it": _pickle_with_code,
     "HTML page named .pt": _html,
+    "name with a control character": lambda _: _evaluate_named("a\x1b[31m"),
+    "two names that look alike": lambda _: _evaluate_named("FGSM", "F\u200dGSM"),
+    "records with a share above 1": lambda _: summarize(_records(correct=1.5)),
+    "records without a seed": lambda _: summarize(_records(seed=None)),
+    "a negative seed of the bootstrap": lambda _: bootstrap_band(np.ones(3), lambda x: x[:, :1], seed=-1),
+    "more successes than trials": lambda _: clopper_pearson(4, 3, 0.05),
+    "a p-value above 1": lambda _: holm([0.1, 1.2]),
+    "a list as a network": lambda _: PlainClassifier([], 10),  # type: ignore[arg-type]
 }
 
 

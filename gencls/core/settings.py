@@ -11,10 +11,11 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
@@ -98,7 +99,7 @@ def _fit(value: Any, hint: Any) -> Any:
     """The value in the form of the type.
 
     An object is trusted to behave like the class in whose place it is given (a compiled module, a user's own distance), unless
-    it is a plain number, word or None.
+    it is plain data, a class, or lacks what the class asks for.
     """
     kind, arguments = get_origin(hint) or hint, get_args(hint)
     exact = kind is Tensor or is_dataclass(kind)
@@ -115,7 +116,7 @@ def _fit(value: Any, hint: Any) -> Any:
     elif exact:
         fits = isinstance(value, kind)
     else:
-        fits = kind in (Any, object) or not _plain(value)
+        fits = kind in (Any, object) or _stands_for(value, kind)
     return value if fits else _refuse()
 
 
@@ -152,6 +153,27 @@ def _fit_items(value: Any, kind: type, arguments: tuple[Any, ...]) -> Any:
 
 def _refuse() -> NoReturn:
     raise _UnfitError
+
+
+def _stands_for(value: object, kind: Any) -> bool:
+    protocol = getattr(kind, "_is_protocol", False)
+    if isinstance(kind, type) and not protocol and isinstance(value, kind):
+        return True
+    data = _plain(value) or isinstance(value, (complex, bytes, list, tuple, set, dict, Tensor)) or hasattr(value, "__array__")
+    if data or isinstance(value, type):
+        return protocol and callable(value) and not data
+    if isinstance(kind, type) and issubclass(kind, nn.Module):
+        return callable(value) and all(hasattr(value, name) for name in _asked_of(kind))
+    if kind is Path:
+        return hasattr(value, "__fspath__")
+    return getattr(kind, "__module__", "") != "collections.abc"
+
+
+def _asked_of(kind: type[nn.Module]) -> set[str]:
+    """Names of the methods and attributes that a class leaves to those who derive from it."""
+    own = (base for base in kind.__mro__ if base not in nn.Module.__mro__)
+    declared = (name for base in own for name in inspect.get_annotations(base) if not hasattr(kind, name))
+    return {name for name in (*getattr(kind, "__abstractmethods__", ()), *declared) if not name.startswith("_")}
 
 
 def _plain(value: object) -> bool:

@@ -57,6 +57,7 @@ def empirical_bernstein(mean: Any, variance: Any, n: int, alpha: float) -> Any:
     if n == 1:
         return np.zeros_like(mean, dtype=np.float64)
     variance = _within("empirical Bernstein: variance", variance, n / (4 * (n - 1)))
+    _check_shapes("empirical Bernstein", mean, variance)
     log = math.log(2 / alpha)
     return np.maximum(mean - np.sqrt(2 * variance * log / n) - 7 * log / (3 * (n - 1)), 0.0)
 
@@ -72,6 +73,7 @@ def majority_p_value(first: Any, second: Any) -> Any:
     from scipy.special import betainc
 
     first, second = (_within(f"majority: {name}", value, np.inf) for name, value in (("first", first), ("second", second)))
+    _check_shapes("majority", first, second)
     if not bool((first > 0).all()):
         raise GenclsError("majority: expected a first count > 0, got 0")
     return np.minimum(2 * betainc(first, second + 1, 0.5), 1.0)
@@ -80,6 +82,11 @@ def majority_p_value(first: Any, second: Any) -> Any:
 def _check(name: str, n: int, alpha: float) -> None:
     if n < 1 or not 0 < alpha < 1:
         raise GenclsError(f"{name}: expected n >= 1 and alpha in (0, 1), got n={n} and alpha={alpha}")
+
+
+def _check_shapes(name: str, a: Any, b: Any) -> None:
+    if a.ndim and b.ndim and a.shape != b.shape:
+        raise GenclsError(f"{name}: expected two arrays of the same shape, got {a.shape} and {b.shape}")
 
 
 def _within(what: str, values: Any, high: float) -> Any:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gencls.core import GenclsError, check_labels
-from gencls.eval.domains import as_numbers
+from gencls.eval.domains import as_numbers, as_sizes
 from gencls.eval.records import WORST_CASE, broken, complete, judged
 from gencls.eval.statistics import bootstrap_band, wilson_band
 from gencls.eval.threat import TOLERANCE
@@ -177,7 +177,7 @@ def success_rate_curve(
         GenclsError: for no distances, negative or NaN ones, or bad sizes, confidence or resamples.
     """
     closest = _checked(distances)
-    sizes = np.unique(np.append(0.0, closest[np.isfinite(closest)])) if epsilons is None else _sizes(epsilons)
+    sizes = np.unique(np.append(0.0, closest[np.isfinite(closest)])) if epsilons is None else as_sizes(epsilons)
     # The number of the first size at which a sample is broken; len(sizes) for never.
     step = np.searchsorted(sizes + TOLERANCE, closest)
 
@@ -212,7 +212,7 @@ def robust_accuracy(records: "pandas.DataFrame", epsilons: Sequence[float], *, c
     """
     import pandas
 
-    sizes = _sizes(epsilons)
+    sizes = as_sizes(epsilons)
     tables = []
     for run in minimal_runs(records):
         left = (run.distances[None] > sizes[:, None] + TOLERANCE).sum(axis=1)
@@ -247,7 +247,7 @@ def certified_accuracy(
     """
     import pandas
 
-    sizes, count = _sizes(radii), _check_certificates(certificates)
+    sizes, count = as_sizes(radii), _check_certificates(certificates)
     check_labels(labels, num_classes=None, count=count)
     right = (certificates.labels.cpu() == labels.cpu()).numpy()
     held = (right & (certificates.radii.cpu().numpy() >= sizes[:, None])).sum(axis=1)
@@ -283,10 +283,3 @@ def _checked(distances: npt.ArrayLike) -> Floats:
         got = f"shape {values.shape}" if not bad.size else f"{bad[0]}"
         raise GenclsError(f"expected distances of shape (N,), N >= 1, all >= 0 (infinite where nothing was found), got {got}")
     return values
-
-
-def _sizes(epsilons: Sequence[float]) -> Floats:
-    sizes = as_numbers(epsilons, "sizes")
-    if sizes.ndim != 1 or not sizes.size or not bool((np.isfinite(sizes) & (sizes >= 0)).all()):
-        raise GenclsError(f"expected a list of finite sizes >= 0, got {epsilons}")
-    return np.unique(sizes)

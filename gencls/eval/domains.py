@@ -1,6 +1,7 @@
 """The domains of statistics: what is no number, or none that has a meaning there, is refused before anything is computed."""
 
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["as_confidence", "as_count", "as_number", "as_numbers"]
+__all__ = ["as_confidence", "as_count", "as_number", "as_numbers", "as_sizes", "sizes_by_norm"]
 
 
 def as_numbers(values: Any, what: str) -> npt.NDArray[np.float64]:
@@ -28,6 +29,29 @@ def as_numbers(values: Any, what: str) -> npt.NDArray[np.float64]:
     if array.dtype.kind not in "biuf":
         raise GenclsError(f"{what}: expected numbers, got dtype {array.dtype}")
     return array.astype(np.float64)
+
+
+def as_sizes(sizes: Any) -> npt.NDArray[np.float64]:
+    """Sizes of perturbations, in order and each once.
+
+    Raises:
+        GenclsError: unless it is a list of finite numbers >= 0.
+    """
+    found = as_numbers(sizes, "sizes")
+    if found.ndim != 1 or not found.size or not bool((np.isfinite(found) & (found >= 0)).all()):
+        raise GenclsError(f"expected a list of finite sizes >= 0, got {sizes}")
+    return np.unique(found)
+
+
+def sizes_by_norm(at: Any) -> dict[str, list[float]]:
+    """Sizes of each norm; none for a norm that is not named.
+
+    Raises:
+        GenclsError: for others, or no mapping.
+    """
+    if not isinstance(at, Mapping):
+        raise GenclsError(f"expected sizes by norm, a mapping, got {type(at).__name__}")
+    return {norm: as_sizes(sizes).tolist() for norm, sizes in at.items()}
 
 
 def as_number(value: Any, what: str, low: float, high: float) -> float:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_floats", "check_frame", "check_values", "read_back"]
 
-_GROUPS = ("defense", "attack", "gradient", "norm", "seed", "sample_hash")
+_GROUPS = ("defense", "attack", "gradient", "norm", "seed", "sample_hash", "eight_bit")
 """Columns by which records are told apart: where one of them is missing, a row would be left out without a word."""
 
 _SHARES = ("correct", "clean_correct")

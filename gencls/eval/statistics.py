@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gencls.core.errors import GenclsError
-from gencls.eval.domains import as_confidence, as_count, as_numbers
+from gencls.eval.domains import as_confidence, as_count, as_number, as_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def wilson(successes: float, count: int, confidence: float = 0.95) -> tuple[floa
     Raises:
         GenclsError: An argument is outside its range.
     """
-    low, high = wilson_band([successes], count, confidence)
+    low, high = wilson_band([as_number(successes, "successes", -np.inf, np.inf)], count, confidence)
     return float(low[0]), float(high[0])
 
 
