@@ -170,10 +170,13 @@ def _stands_for(value: object, kind: Any) -> bool:
 
 
 def _asked_of(kind: type[nn.Module]) -> set[str]:
-    """Names of the methods and attributes that a class leaves to those who derive from it."""
-    own = (base for base in kind.__mro__ if base not in nn.Module.__mro__)
+    """Names of the methods and attributes that a class leaves to those who derive from it; of a final class, its methods."""
+    own = [base for base in kind.__mro__ if base not in nn.Module.__mro__]
     declared = (name for base in own for name in inspect.get_annotations(base) if not hasattr(kind, name))
-    return {name for name in (*getattr(kind, "__abstractmethods__", ()), *declared) if not name.startswith("_")}
+    methods = getattr(kind, "__abstractmethods__", ()) or (
+        name for base in own for name in vars(base) if callable(vars(base)[name])
+    )
+    return {name for name in (*methods, *declared) if not name.startswith("_")}
 
 
 def _plain(value: object) -> bool:

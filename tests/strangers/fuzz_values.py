@@ -286,6 +286,9 @@ _BY_NAME: dict[str, list[str]] = {
     "owner": ["PGD(ThreatModel('l2', 0.5))"],
     "function": ["lambda x: x"],
 }
+_OF_CALLERS = {(f"check_{what}", name) for what in ("images", "labels", "eval_mode") for name in ("name", "channels", "what")}
+_OF_CALLERS |= {("key_of", "name"), ("check_labels", "num_classes"), ("check_labels", "count")}
+"""What code says of itself when it checks what users gave."""
 _BY_TYPE_FIRST = ("start", "loss", "generator", "network", "encoder", "radius", "discriminator")
 _ODD_BY_NAME = {**dict.fromkeys(("images", "clean", "adversarial"), ODD_IMAGES), "labels": ODD_LABELS, "records": ODD_TABLES}
 
@@ -361,6 +364,7 @@ def arguments(function: Any) -> dict[str, tuple[list[str], list[str], bool]]:
         if not fit and needed:
             raise LookupError(f"{name}: {hint}")
         odd = _ODD_BY_NAME.get(name, []) + ODD + (ODD_MODULES if _is_module(hint) else [])
+        odd = fit if (function.__name__, name) in _OF_CALLERS else odd
         if fit:
             found[name] = (fit, odd, needed or name in LINES)
     return found

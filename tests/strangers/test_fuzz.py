@@ -38,7 +38,9 @@ EXEMPT = {
     **dict.fromkeys(("MultiLatentModel", "ClassConditionalGenerator", "Certified", "ALL_MODES"), ABSTRACT),
     **dict.fromkeys(("NO_GRADIENT", "REQUIRED", "WORST_CASE", "McNemar", "FORMAT"), ABSTRACT),
     **dict.fromkeys(("Streams", "branch", "draws", "keyed", "repeated", "rows_per_stream", "select", "stream_seed"), INSIDE),
-    **dict.fromkeys(("repeat_rows", "forward_draws", "minimize", "check_settings", "checked", "declared", "seeded"), INSIDE),
+    **dict.fromkeys(
+        ("repeat_rows", "forward_draws", "minimize", "check_settings", "checked", "declared", "seeded", "check_sigma"), INSIDE
+    ),
     **dict.fromkeys(("broken", "judged", "same_size", "surely_broken", "surely_right"), INSIDE),
     **dict.fromkeys(("Key", "Evaluation", "Verdict", "Decisions", "StudyCell", "Diagnosis", "Check", "Certificate"), RECORD),
     **dict.fromkeys(("RobustnessBound", "AlphaSearch", "AlphaTrial", "PaperTask", "SuccessCurve", "MinimalRun"), RECORD),
@@ -346,10 +348,10 @@ def commanded(count: int) -> None:
 
 
 FAST = {
-    "constructed": (constructed, 160),
-    "counted": (counted, 120),
-    "attacked": (attacked, 120),
-    "commanded": (commanded, 100),
+    "constructed": (constructed, 210),
+    "counted": (counted, 90),
+    "attacked": (attacked, 150),
+    "commanded": (commanded, 60),
 }
 
 
