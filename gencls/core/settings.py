@@ -170,13 +170,14 @@ def _stands_for(value: object, kind: Any) -> bool:
 
 
 def _asked_of(kind: type[nn.Module]) -> set[str]:
-    """Names of the methods and attributes that a class leaves to those who derive from it; of a final class, its methods."""
-    own = [base for base in kind.__mro__ if base not in nn.Module.__mro__]
-    declared = (name for base in own for name in inspect.get_annotations(base) if not hasattr(kind, name))
-    methods = getattr(kind, "__abstractmethods__", ()) or (
-        name for base in own for name in vars(base) if callable(vars(base)[name])
-    )
-    return {name for name in (*methods, *declared) if not name.startswith("_")}
+    """Names of the methods and attributes that a class leaves to those who derive from it.
+
+    Numbers are left out: who needs them says how to get them, as the adapters do for the number of classes.
+    """
+    methods = getattr(kind, "__abstractmethods__", ())
+    own = [base for base in kind.__mro__ if methods and base not in nn.Module.__mro__]
+    declared = (name for base in own for name, of in inspect.get_annotations(base).items() if of is not int)
+    return {name for name in (*methods, *declared) if not name.startswith("_") and (name in methods or not hasattr(kind, name))}
 
 
 def _plain(value: object) -> bool:

@@ -74,7 +74,6 @@ class Anything:
         """Nothing."""
 
 
-
 def numeric(hint: Any) -> bool:
     """Whether a type is made of numbers, booleans or literals; names and paths are looked up, and not found."""
     if get_origin(hint) is Callable or isinstance(hint, list):

@@ -422,4 +422,7 @@ KNOWN["gencls_class"] = gencls_class
 
 def _is_module(hint: Any) -> bool:
     kinds = [get_origin(hint) or hint, *(get_origin(one) or one for one in get_args(hint))]
-    return any(inspect.isclass(kind) and issubclass(kind, nn.Module) for kind in kinds)
+    return any(
+        inspect.isclass(kind) and issubclass(kind, nn.Module) and (kind is nn.Module or inspect.isabstract(kind))
+        for kind in kinds
+    )
