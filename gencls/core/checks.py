@@ -24,6 +24,8 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
     """
     if not isinstance(images, Tensor):
         raise GenclsError(f"{name}: expected a torch.Tensor of shape (N, C, H, W), got {type(images).__name__}")
+    if images.layout != torch.strided:
+        raise GenclsError(f"{name}: expected a dense tensor, got layout {images.layout}; call .to_dense()")
     if images.ndim != 4:
         raise GenclsError(f"{name}: expected shape (N, C, H, W), got rank {images.ndim} with shape {tuple(images.shape)}")
     if not images.is_floating_point():
@@ -70,6 +72,8 @@ def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense") ->
     Raises:
         GenclsError: it is, or a part of it.
     """
+    if not isinstance(module, nn.Module):
+        raise GenclsError(f"{name}: expected {what} in eval mode, a torch.nn.Module, got {type(module).__name__}")
     if any(part.training for part in module.modules()):
         raise GenclsError(f"{name}: expected {what} in eval mode, got training mode; call .eval() first")
 
@@ -123,6 +127,6 @@ def find_device(name: str) -> torch.device:
     """
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise GenclsError(f"device: expected one of this machine, such as cpu or cuda; got {name!r}: {reason}") from None

@@ -161,7 +161,7 @@ def _stands_for(value: object, kind: Any) -> bool:
         return True
     data = _plain(value) or isinstance(value, (complex, bytes, list, tuple, set, dict, Tensor)) or hasattr(value, "__array__")
     if data or isinstance(value, type):
-        return protocol and callable(value) and not data
+        return False
     if isinstance(kind, type) and issubclass(kind, nn.Module):
         return callable(value) and all(hasattr(value, name) for name in _asked_of(kind))
     if kind is Path:

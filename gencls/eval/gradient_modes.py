@@ -34,6 +34,8 @@ def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | No
     Raises:
         GenclsError: if the attack uses gradients and the defense declares none of ``modes``, or hides some.
     """
+    if not isinstance(attack, Attack):
+        raise GenclsError(f"expected an attack, see gencls.eval.Attack, got {type(attack).__name__}")
     if not attack.uses_gradients:
         return (NO_GRADIENT,)
     declared = tuple(declared_modes(defense))

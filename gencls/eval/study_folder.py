@@ -18,7 +18,7 @@ from warnings import warn
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, checked
 from gencls.core.files import atomically, check_seal, read_object
 from gencls.eval.cell_files import CELLS, RUN_AGAIN, StudyCell, cell_path, is_marked, read_frame, read_images, read_tensors
 from gencls.eval.fingerprint import sample_hashes
@@ -57,6 +57,7 @@ class UnfinishedWarning(UserWarning):
     """What was written is partial: cells of the study are missing."""
 
 
+@checked
 def read_study(folder: str | Path) -> dict[str, Any]:
     """The settings of the study in a folder.
 
@@ -100,6 +101,7 @@ def finished(folder: Path, settings: Mapping[str, Any], cells: Sequence[StudyCel
     return [cell for cell in cells if cell_path(folder, cell, "parquet").exists()]
 
 
+@checked
 def read_samples(folder: str | Path) -> tuple[Tensor, Tensor]:
     """The images (N, C, H, W) and labels (N,) of the study in a folder.
 
@@ -115,6 +117,7 @@ def read_samples(folder: str | Path) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
+@checked
 def read_records(folder: str | Path) -> "pandas.DataFrame":
     """One row per sample and finished cell, see :func:`gencls.eval.run_cell`, with the index ``sample`` into the samples.
 
@@ -172,6 +175,7 @@ def _partial(done: Sequence[StudyCell], cells: Sequence[StudyCell]) -> str:
     return f"partial: {missing} of {len(cells)} cells are not finished" if missing else ""
 
 
+@checked
 def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
     """The images (n, C, H, W) of a finished cell, as judged.
 
@@ -190,6 +194,7 @@ def write_results(folder: Path, records: "pandas.DataFrame") -> "pandas.DataFram
     return table
 
 
+@checked
 def report_study(folder: str | Path) -> Path:
     """Write ``report.html``, ``results.csv``, ``results.tex``, ``curves.csv`` and the figures of a study from its records.
 

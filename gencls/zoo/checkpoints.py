@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
 from gencls.core.generators import seeded
+from gencls.core.settings import checked
 
 SAFETENSORS = ".safetensors"
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".net", ".model", ".ckpt", ".bin")
@@ -114,6 +115,7 @@ def save_checkpoint(module: nn.Module, path: str | Path, card: Card, *, half: bo
     return Card(**json.loads(text))
 
 
+@checked
 def read_card(path: str | Path) -> Card:
     """Read the card of a weights file without looking at the weights.
 
@@ -135,6 +137,7 @@ def read_card(path: str | Path) -> Card:
     return Card(**values)
 
 
+@checked
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], Card]:
     """Read weights and card of a file that `save_checkpoint` wrote, checked against the card's SHA-256.
 
@@ -202,6 +205,7 @@ def restore(path: str | Path, architectures: Mapping[str, Callable[..., nn.Modul
     return network.eval().requires_grad_(False), card
 
 
+@checked
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of any weights file, never running code that is in it.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import nn
 
-from gencls.core import Defense, GenclsError, Transform, TransformedClassifier
+from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, checked
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo.checkpoints import restore
 from gencls.zoo.networks import (
@@ -42,6 +42,7 @@ def names() -> tuple[str, ...]:
     )
 
 
+@checked
 def load(name: str, **overrides: Any) -> Defense:
     """Build a defense from trained weights.
 

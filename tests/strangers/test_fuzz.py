@@ -41,6 +41,7 @@ EXEMPT = {
     **dict.fromkeys(
         ("repeat_rows", "forward_draws", "minimize", "check_settings", "checked", "declared", "seeded", "check_sigma"), INSIDE
     ),
+    **dict.fromkeys(("evaluated", "in_eval_mode", "frozen", "plain"), INSIDE),
     **dict.fromkeys(("broken", "judged", "same_size", "surely_broken", "surely_right"), INSIDE),
     **dict.fromkeys(("Key", "Evaluation", "Verdict", "Decisions", "StudyCell", "Diagnosis", "Check", "Certificate"), RECORD),
     **dict.fromkeys(("RobustnessBound", "AlphaSearch", "AlphaTrial", "PaperTask", "SuccessCurve", "MinimalRun"), RECORD),

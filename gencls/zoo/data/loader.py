@@ -50,6 +50,7 @@ def data_names() -> tuple[str, ...]:
     return tuple(_SPLITS)
 
 
+@checked
 def split_names(name: str) -> tuple[str, ...]:
     """Names of the splits of a data set.
 
@@ -120,6 +121,7 @@ def load_data(
     )
 
 
+@checked
 def count_images(name: str, split: str, *, root: str | Path | None = None) -> int:
     """Number of images of a split, the largest ``limit`` of `load_data`; no image is decoded.
 
