@@ -147,8 +147,7 @@ def parser() -> argparse.ArgumentParser:
     )
     attack.add_argument("--steps", type=count, help="gradient steps, or queries, of every attack; default: each attack's own")
     attack.add_argument("--restarts", type=count, help="random starts, or draws, of every attack; default: each attack's own")
-    attack.add_argument("--data", default="mnist-embedded", help="data set (default mnist-embedded)")
-    attack.add_argument("--split", default="test", help="of the data set (default test)")
+    _images(attack)
     attack.add_argument("--limit", type=count, help="attack a class-balanced subset of this size; default: all images")
     # No defaults here: what is given must act, and only random defenses have draws.
     attack.add_argument("--eot", type=count, help="draws per gradient of a random defense (default 16)")
@@ -176,9 +175,8 @@ def parser() -> argparse.ArgumentParser:
         "mypackage.models:build --data cifar10 --data-root ~/data --epsilon 0.0314 --out doctor.json",
     )
     doctor.add_argument("defense", metavar="NAME_OR_IMPORT_PATH", help="as of `gencls attack`")
-    doctor.add_argument("--data", default="mnist-embedded", help="data set (default mnist-embedded)")
-    doctor.add_argument("--split", default="test", help="of the data set (default test)")
-    doctor.add_argument("--limit", type=count, default=50, help="images at most; fewer if a pass is slow (default 50)")
+    _images(doctor)
+    doctor.add_argument("--limit", type=count, help="images at most; fewer if a pass is slow (default 50)")
     doctor.add_argument(
         "--epsilon", type=size, default=0.3, help="radius of the ball, in [0, 1] pixel units, such as 8/255 (default 0.3)"
     )
@@ -198,6 +196,20 @@ def parser() -> argparse.ArgumentParser:
     report = command("report", run_report, "Write the report of a study folder again.", "runs/quickstart")
     report.add_argument("folder", type=Path)
     return root
+
+
+def _images(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        default="mnist-embedded",
+        metavar="NAME_OR_PATH",
+        help="a data set of `gencls names`, a folder of images by class, an .npz with images and labels, or "
+        "package.module:attribute, where the attribute is a Dataset, a DataLoader or a pair (default mnist-embedded)",
+    )
+    command.add_argument(
+        "--split", help="of the data set (default test), or a folder in your folder (default: the folder itself)"
+    )
+    command.add_argument("--size", type=count, help="scale the shorter side to so many pixels and cut out the centre square")
 
 
 def _data_root(command: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from gencls.eval.report import figures
 from tests.toys import LinearGaussian, NoisyLogits, small_cnn
 
 
@@ -8,6 +9,14 @@ from tests.toys import LinearGaussian, NoisyLogits, small_cnn
 def _reproducible():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _coarse_figures():
+    """Drawing at the resolution of print takes seconds for a page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(figures.STYLE, "savefig.dpi", 50)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@
 import math
 import pickle
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from gencls import zoo
@@ -93,6 +95,43 @@ def _truncated_data(folder: Path) -> None:
     zoo.load_data("mnist", "test", root=folder)
 
 
+def _photo(path: Path, side: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (side, side)).save(path)
+
+
+def _photos(folder: Path) -> None:
+    _photo(folder / "cat" / "a.png", 8)
+    _photo(folder / "dog" / "b.png", 6)
+    zoo.load_data(folder)
+
+
+def _empty_class(folder: Path) -> None:
+    _photo(folder / "cat" / "a.png", 8)
+    (folder / "dog").mkdir()
+    zoo.load_data(folder)
+
+
+def _splits(folder: Path) -> None:
+    _photo(folder / "train" / "cat" / "a.png", 8)
+    _photo(folder / "test" / "cat" / "b.png", 8)
+    zoo.load_data(folder)
+
+
+def _other_names(folder: Path) -> None:
+    np.savez(folder / "mine.npz", pixels=np.zeros((2, 8, 8), np.uint8), classes=np.zeros(2))
+    zoo.load_data(folder / "mine.npz")
+
+
+def _leaving_module(folder: Path) -> None:
+    (folder / "leaving_module.py").write_text("import sys\nsys.exit(0)\n")
+    sys.path.append(str(folder))
+    try:
+        zoo.load_data("leaving_module:data")
+    finally:
+        sys.path.remove(str(folder))
+
+
 def _wrong_hash(folder: Path) -> None:
     path = folder / "small.safetensors"
     card = Card(
@@ -136,7 +175,13 @@ CASES: dict[str, Callable[[Path], object]] = {
     "NaN in an image": lambda _: _evaluate(IMAGES.clone().index_fill_(3, torch.tensor([0]), torch.nan)),
     "wrong rank": lambda _: _evaluate(IMAGES[0]),
     "wrong channel count": lambda _: _evaluate(IMAGES, channels=3),
-    "integer dtype": lambda _: _evaluate(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)),
+    "integer dtype": lambda _: _evaluate(torch.zeros(2, 1, 8, 8, dtype=torch.int64)),
+    "half precision in a study": lambda _: _evaluate(IMAGES.half()),
+    "channels that cannot be told": lambda _: _evaluate(torch.zeros(2, 3, 8, 3, dtype=torch.uint8)),
+    "images without labels": lambda _: evaluate(_defense(), {"FGSM": FGSM(THREAT)}, IMAGES),
+    "one-hot labels": lambda _: _evaluate(IMAGES, torch.eye(10)[:2]),
+    "labels that are not whole": lambda _: _evaluate(IMAGES, torch.tensor([0.5, 1.0])),
+    "path in the place of images": lambda _: evaluate(_defense(), {"FGSM": FGSM(THREAT)}, "photos"),
     "empty batch": lambda _: _evaluate(IMAGES[:0]),
     "label out of range": lambda _: _evaluate(IMAGES, torch.tensor([3, 10])),
     "as many labels as images": lambda _: _evaluate(IMAGES, torch.tensor([3])),
@@ -157,6 +202,12 @@ CASES: dict[str, Callable[[Path], object]] = {
     "unknown data set": lambda _: zoo.load_data("mnits", "test"),
     "data set that is not there": lambda folder: zoo.load_data("mnist", "test", root=folder),
     "truncated data file": _truncated_data,
+    "folder of photos of several sizes": _photos,
+    "class folder without images": _empty_class,
+    "folder of splits in the place of classes": _splits,
+    "npz with other names": _other_names,
+    "split of an npz": lambda folder: zoo.load_data(folder / "mine.npz", "test"),
+    "module that ends the program": _leaving_module,
     "a seed twice": _repeated_seed,
     "images that changed after a study was planned": _changed_images,
     "folder with another study": _another_study,

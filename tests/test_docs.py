@@ -57,7 +57,8 @@ def test_readme_code_runs_in_a_folder_with_colliding_names(index, tmp_path):
     (tmp_path / "zoo.py").write_text("raise SystemExit('the wrong zoo')\n")
     (tmp_path / "defenses").mkdir()
     (tmp_path / "defenses" / "__init__.py").write_text("raise SystemExit('the wrong defenses')\n")
-    (tmp_path / "mine.py").write_text(blocks(ROOT / "README.md", "python")[index])
+    code = blocks(ROOT / "README.md", "python")[index]
+    (tmp_path / "mine.py").write_text(code.replace("limit=20", "limit=4").replace("starts=2000", "starts=500"))
     done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "tensor(" in done.stdout or "report.html" in done.stdout

@@ -1,25 +1,23 @@
 """``gencls attack``: defenses by name, or any module by import path, under attacks by name, in one study."""
 
 import argparse
-import importlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from gencls.core import Defense
     from gencls.eval import Attack
+    from gencls.zoo import ImageData
 
-__all__ = ["build_attacks", "build_defense", "draw_settings", "run_attack"]
+__all__ = ["build_attacks", "build_defense", "draw_settings", "load_images", "run_attack"]
 
 
 def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
-    from gencls import zoo
     from gencls._commands.doctor import diagnose_study
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
@@ -28,12 +26,12 @@ def run_attack(options: argparse.Namespace) -> int:
     balls = [(attack.threat.norm, attack.threat.epsilon) for attack in attacks.values() if attack.threat.epsilon is not None]
     if options.doctor and not balls:
         raise GenclsError("--doctor: expected an attack within a ball, whose epsilon the diagnosis takes; got none")
-    data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
+    data = load_images(options)
     device = find_device(options.device)
     defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
     protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
     names = "+".join([*defenses, *attacks]).replace(":", ".")
-    chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts}
+    chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts, "size": options.size}
     settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
     settings += "-8bit" if options.eight_bit else ""
     name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}"
@@ -53,6 +51,20 @@ def run_attack(options: argparse.Namespace) -> int:
     _print(study.run(progress=progress_bar(study)))
     print(study.report())
     return 1 if meaningless else 0
+
+
+def load_images(options: argparse.Namespace) -> "ImageData":
+    """The images that a command line names."""
+    from gencls import zoo
+
+    return zoo.load_data(
+        options.data,
+        options.split,
+        root=options.data_root,
+        limit=options.limit,
+        seed=options.seed,
+        size=options.size,
+    )
 
 
 _DRAWS = {"eot": "eot_samples", "draws": "judge_draws", "reduce": "reduce", "common_draws": "common_draws"}
@@ -131,15 +143,18 @@ def build_defense(spec: str, images: "Tensor") -> "Defense":
         GenclsError: for an unknown name, an attribute that cannot be imported or is no module, or scores of another shape.
     """
     import torch
+    from torch import nn
 
     from gencls import zoo
     from gencls.core import Defense, GenclsError, seeded
     from gencls.defenses import PlainClassifier
     from gencls.eval.behaviour import observe
+    from gencls.zoo.imported import imported
 
     if ":" not in spec:
         return zoo.load(spec)
-    module = _import(spec).eval()
+    module: Any = imported(spec, lambda found: isinstance(found, nn.Module), "a torch.nn.Module")
+    module.eval()
     if isinstance(module, Defense):
         return module
     with torch.no_grad(), seeded(0):
@@ -152,26 +167,6 @@ def build_defense(spec: str, images: "Tensor") -> "Defense":
         got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise GenclsError(f"{spec}: expected scores of shape ({len(images)}, K); got {got}")
     return PlainClassifier(module, scores.shape[1], stochastic=observe(module, images).random).eval()
-
-
-def _import(spec: str) -> "nn.Module":
-    from torch import nn
-
-    from gencls.core import GenclsError
-
-    name, _, attribute = spec.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:  # last, so that a user's own eval.py or zoo.py hides no library
-        sys.path.append(here)
-    try:
-        found: Any = getattr(importlib.import_module(name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise GenclsError(f"{spec}: expected package.module:attribute; got: {error}") from error
-    if not isinstance(found, nn.Module) and callable(found):
-        found = found()
-    if not isinstance(found, nn.Module):
-        raise GenclsError(f"{spec}: expected a torch.nn.Module or a function that returns one; got {found!r}")
-    return found
 
 
 def _print(table: "pandas.DataFrame") -> None:

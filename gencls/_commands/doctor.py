@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from gencls._commands.attack import build_defense, draw_settings
+from gencls._commands.attack import build_defense, draw_settings, load_images
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,20 +17,26 @@ if TYPE_CHECKING:
 
 __all__ = ["diagnose_study", "run_doctor"]
 
+_IMAGES = 50
+"""Looked at unless said otherwise, where there are so many."""
+
 _SOURCE = "cnn-mnist"
 """The zoo's model from which adversarials are transferred if its images fit."""
 
 
 def run_doctor(options: argparse.Namespace) -> int:
     """Print the diagnosis of one defense; 1 if a check failed, else 0."""
-    from gencls import zoo
     from gencls.core import GenclsError, find_device, key_of
     from gencls.eval.doctor import diagnose
     from gencls.eval.report.diagnosis import write_diagnoses
+    from gencls.zoo.data import count_images
 
     if options.out is not None and options.out.is_dir():
         raise GenclsError(f"--out: expected the path of a file, got {options.out}, which is a folder")
-    data = zoo.load_data(options.data, options.split, root=options.data_root, limit=options.limit, seed=options.seed)
+    if options.limit is None:
+        there = count_images(options.data, options.split, root=options.data_root)
+        options.limit = min(_IMAGES, there)
+    data = load_images(options)
     device = find_device(options.device)
     defense = build_defense(options.defense, data.images[:4]).to(device)
     source = _source(options.transfer_from, options.defense, data)

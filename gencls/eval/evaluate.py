@@ -1,14 +1,15 @@
 """One defense under several attacks: cells, their records, and the table made of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels
+from gencls.core import GenclsError
+from gencls.core.samples import batches_of
 from gencls.core.surrogate import Reduce
 from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
@@ -46,7 +47,7 @@ class Evaluation:
 def evaluate(
     defense: nn.Module,
     attacks: Mapping[str, Attack],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: object,
     *,
     eot_samples: int = 16,
     judge_draws: int = 32,
@@ -65,7 +66,8 @@ def evaluate(
         defense: any module images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode. A :class:`~gencls.core.Defense`
             declares its gradient modes and whether it is stochastic; of any other module the exact gradient is taken.
         attacks: name -> attack.
-        batches: pairs of images (N, C, H, W) and labels (N,). Results do not depend on how samples are batched.
+        batches: pairs of images (N, C, H, W) in [0, 1] and labels (N,), or any source of samples, see
+            :mod:`gencls.core.samples`. Results do not depend on how samples are batched.
         eot_samples: draws per gradient, for a stochastic defense.
         judge_draws: fresh draws per decision, for a stochastic defense.
         most_draws: at most so many are made of samples whose majority is open; None: eight times judge_draws.
@@ -104,9 +106,7 @@ def evaluate(
     images_of: dict[tuple[str, str], list[Tensor]] = {}
     seen: Counter[str] = Counter()
     probe: Probe | None = None
-    for images, labels in batches:
-        check_images(images)
-        check_labels(labels, num_classes=None, count=len(images))
+    for images, labels in batches_of(batches):
         hashes = sample_hashes(images, labels, seen)
         clean: Decisions | None = None
         if probe is None:

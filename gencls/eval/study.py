@@ -20,11 +20,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from gencls import __version__
-from gencls.core import GenclsError, Key, check_images, check_labels, checked, key_of
+from gencls.core import GenclsError, Key, checked, key_of
 from gencls.core.files import atomically, held, remove_dead, remove_leftovers, write_sealed
+from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
 from gencls.eval.behaviour import Behaviour
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
@@ -88,8 +89,8 @@ class Study:
         *,
         defenses: Mapping[str, nn.Module],
         attacks: Mapping[str, Attack],
-        images: Tensor,
-        labels: Tensor,
+        images: object,
+        labels: object = None,
         protocol: Protocol | None = None,
         modes: Sequence[str] | None = None,
         seeds: Sequence[int] = (0,),
@@ -102,8 +103,8 @@ class Study:
             folder: made if missing; may hold the same study, begun before.
             defenses: name -> module in eval mode.
             attacks: name -> attack.
-            images: (N, C, H, W) in [0, 1].
-            labels: int64 (N,).
+            images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`.
+            labels: int64 (N,); None where the source has them.
             protocol: draws and averaging; its seed is replaced by ``seeds``.
             modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
             seeds: one run of everything per seed.
@@ -115,8 +116,7 @@ class Study:
                 too few classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables
                 have for something else, something that a key cannot see into, or a folder that holds something else.
         """
-        check_images(images)
-        check_labels(labels, num_classes=None, count=len(images))
+        self.images, self.labels = samples_of(images, labels)
         if not defenses or not attacks or not seeds or shard_size < 1:
             raise GenclsError(
                 "study: expected at least one defense, attack and seed and shard_size >= 1, "
@@ -126,14 +126,13 @@ class Study:
             raise GenclsError(f"study: expected different seeds, got {', '.join(map(str, seeds))}")
         check_names([*defenses, *attacks], "study", about=about)
         for settings in attacks.values():
-            settings.threat.check_reach(images)
+            settings.threat.check_reach(self.images)
         self.folder = Path(folder)
         self.defenses, self.attacks = MappingProxyType(dict(defenses)), MappingProxyType(dict(attacks))
-        self.images, self.labels = images, labels
         self.protocol = protocol or Protocol()
         self.modes = None if modes is None else tuple(modes)
         self.seeds, self.shard_size = tuple(seeds), shard_size
-        self.hashes = sample_hashes(images, labels)
+        self.hashes = sample_hashes(self.images, self.labels)
         self.about = {
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",

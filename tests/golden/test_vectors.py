@@ -33,7 +33,7 @@ FAMILIES = {
 
 FOLDERS = [folder for folder in folders(ROOT) if folder.name in FAMILIES]
 VECTORS = {vectors.name: vectors for folder in FOLDERS for vectors in entries(folder, FAMILIES[folder.name])}
-LARGE = 300_000_000  # so many numbers take more than five seconds to be drawn, written, read and used
+LARGE = 200_000_000  # so many numbers take seconds to be drawn, written, read and used
 
 ARRAYS = [
     pytest.param(name, array, marks=[pytest.mark.slow] if vectors.parameters > LARGE else [])

@@ -1,14 +1,26 @@
-"""Recipes at the smallest size: what compares candidates on fresh draws costs more there than the attacks themselves."""
+"""Recipes at the smallest size: what looks twice at random defenses costs more there than the attacks themselves."""
+
+import os
 
 import pytest
 
+from gencls.eval import behaviour
 from gencls.eval.attacks import apgd, pgd, square
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_draws_are_sure():
-    """Candidates of attacks on random defenses are compared on 4 draws in place of 64."""
+def little():
+    """Candidates of attacks on random defenses are compared on 4 draws, not 64; defenses are looked at briefly."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (apgd, pgd, square):
             patch.setattr(module, "SURE_DRAWS", 4)
+        for tries in ("_TRIES", "_REPEATS", "_MIXES"):
+            patch.setattr(behaviour, tries, 1)
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """The same for all processes of a test run, which share the cells of a study as any processes do."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own

@@ -143,9 +143,9 @@ def test_the_tables_of_attacks_print_the_supplement():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(shared_folder):
     data = zoo.load_data("mnist-embedded", "test", limit=60)
-    return Run(profile=PROFILES["smoke"], budget=LITTLE, out=tmp_path_factory.mktemp("mlvgm"), data=data, command="as told")
+    return Run(profile=PROFILES["smoke"], budget=LITTLE, out=shared_folder / "mlvgm", data=data, command="as told")
 
 
 PARTS = tuple(part for part in experiments.PARTS if part != "smoothed")
@@ -182,6 +182,7 @@ def test_every_figure_and_table_is_written(run, page):
     assert "not finished" not in text
 
 
+@pytest.mark.slow  # the recipe of variational smoothing is called twice in the fast tests
 def test_a_second_call_computes_nothing(run, page, monkeypatch):
     before = page.read_bytes()
     monkeypatch.setattr(experiments, "compute", lambda jobs, costs: pytest.fail("computes") if any(costs.values()) else None)

@@ -30,23 +30,26 @@ LITTLE = Budget(
     judge_most=4,
     sweep=2,
     steps=(1, 2),
-    certified=4,
+    certified=2,
     noises=200,  # can certify up to 0.36
-    minimal=3,
+    minimal=2,
     doctor=0.0,
 )
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(shared_folder):
     data = zoo.load_data("mnist-embedded", "test", limit=20)
-    out, kinds = tmp_path_factory.mktemp("smoothing"), ("gaussian",)
-    return Run(profile=PROFILES["smoke"], budget=LITTLE, out=out, data=data, kinds=kinds, command="as told")
+    profile = replace(PROFILES["smoke"], strengths=(1.0, 4.0))
+    out, kinds = shared_folder / "smoothing", ("gaussian",)
+    return Run(profile=profile, budget=LITTLE, out=out, data=data, kinds=kinds, command="as told")
 
 
 @pytest.fixture(scope="module")
 def page(run):
-    return variational_smoothing.main(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "SIGMAS", (0.1,))
+        return variational_smoothing.main(run)
 
 
 def test_cifar10_is_the_thesis():

@@ -353,8 +353,8 @@ def flip_everywhere(whole, count, use, tmp_path):
 
 def test_no_flipped_bit_changes_anything_in_silence(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(study_folder, "summarize", lambda records: records)  # what it makes of the same is the same
-    seen = flip_everywhere(whole, 60, look, tmp_path)
-    assert seen[".parquet", "mended"] >= 10
+    seen = flip_everywhere(whole, 30, look, tmp_path)
+    assert seen[".parquet", "mended"] >= 5
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_tiles_are_those_of_the_sheet(split: str, tmp_path: Path, monkeypatch: p
     assert torch.equal(part.images, data.images[part.indices])
 
 
-@pytest.mark.parametrize(("split", "count"), [("train", 50_000), ("test", 10_000)])
+@pytest.mark.parametrize(("split", "count"), [pytest.param("train", 50_000, marks=pytest.mark.slow), ("test", 10_000)])
 def test_the_real_archives(split: str, count: int) -> None:
     root = real(cifar10_jpeg.CIFAR10_JPEG_FILES[split])
     data = load_data("cifar10-jpeg", split, root=root, limit=50)

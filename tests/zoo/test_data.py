@@ -14,7 +14,7 @@ from torchvision import datasets
 
 from gencls.core import GenclsError, check_images, check_labels
 from gencls.zoo import ImageData, data_names, load_data, split_names
-from gencls.zoo.data import idx
+from gencls.zoo.data import idx, idx_files
 from gencls.zoo.data.image_data import balanced_subset
 
 REAL_DATA_ROOT = os.environ.get("GENCLS_DATA")
@@ -199,7 +199,7 @@ def test_idx_files_are_found_in_every_place(
 ) -> None:
     image_bytes = b"\x00\x00\x08\x03" + bytes(12) + bytes(range(4)) * 784
     contents = {"t10k-images-idx3-ubyte": image_bytes, LABELS: TINY}
-    files = [idx.IdxFile(name, len(content), sha256(content).hexdigest()) for name, content in contents.items()]
+    files = [idx_files.IdxFile(name, len(content), sha256(content).hexdigest()) for name, content in contents.items()]
     monkeypatch.setitem(idx.IDX_SETS, "mnist", idx.IdxSet("MNIST", idx.DIGITS, {"test": (files[0], files[1])}))
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
@@ -251,7 +251,7 @@ def test_damaged_idx_files_are_refused(suffix: str, content: bytes, message: str
     path.write_bytes(content)
 
     with pytest.raises(GenclsError, match=message) as caught:
-        idx.read_idx(path, idx.IDX_SETS["mnist"].files["test"][1])
+        idx_files.read_idx(path, idx.IDX_SETS["mnist"].files["test"][1])
     assert str(path) in str(caught.value)
 
 
@@ -261,7 +261,7 @@ def test_a_truncated_gzip_file_is_reported_with_both_byte_counts(tmp_path: Path)
     path.write_bytes(gzip.compress(random_bytes)[:5000])
 
     with pytest.raises(GenclsError, match=r"is truncated: expected 10008 uncompressed bytes; got \d{4}$"):
-        idx.read_idx(path, idx.IDX_SETS["mnist"].files["test"][1])
+        idx_files.read_idx(path, idx.IDX_SETS["mnist"].files["test"][1])
 
 
 def test_full_mnist(real_mnist: Path) -> None:

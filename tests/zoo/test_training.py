@@ -173,7 +173,7 @@ def test_committed_models_classify_what_they_are_trained_on(name: str) -> None:
         images = load_data(data, "test", limit=20, root=None if data == "fashion-mnist" else DATA_ROOT)
     except GenclsError as error:
         pytest.skip(f"needs {data}: {error}")
-    overrides = {"starts": 500, "steps": 20} if "abs-" in name else {}
+    overrides = {"starts": 300, "steps": 10} if "abs-" in name else {}
     defense = load(name, **overrides)
     assert not defense.training
     assert not any(parameter.requires_grad for parameter in defense.parameters())

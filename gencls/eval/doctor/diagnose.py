@@ -1,8 +1,9 @@
 """The order of the examination."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from gencls.core import GenclsError, check_images, check_labels, checked
+from gencls.core import GenclsError, checked
+from gencls.core.samples import samples_of
 from gencls.eval.attack_model import frozen
 from gencls.eval.cell import Protocol
 from gencls.eval.doctor.attacks import check_attacks, pgd
@@ -30,8 +31,8 @@ _FEW = 4
 @checked
 def diagnose(
     defense: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: object,
+    labels: object = None,
     *,
     epsilon: float,
     norm: Norm = "linf",
@@ -50,8 +51,8 @@ def diagnose(
     Args:
         defense: images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode; a :class:`~gencls.core.Defense` declares its
             gradient modes and whether it is stochastic.
-        images: (N, C, H, W) in [0, 1]; 50 to 100 tell enough.
-        labels: int64 (N,).
+        images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; 50 to 100 tell enough.
+        labels: int64 (N,); None where the source has them.
         epsilon: radius of the attacks' ball, [0, 1] pixel units.
         norm: of the ball.
         transfer_from: another model of the same images and classes, in eval mode, from which adversarials are transferred.
@@ -67,19 +68,18 @@ def diagnose(
     Raises:
         GenclsError: for bad images, labels or settings, or a model in training mode or for images of another shape.
     """
-    check_images(images)
-    device = device_of(defense) or images.device
-    images, labels = images.to(device), labels.to(device)
-    check_labels(labels, num_classes=None, count=len(images))
-    check_defense(defense, images[:1], labels)
+    found, classes = samples_of(images, labels)
+    device = device_of(defense) or found.device
+    found, classes = found.to(device), classes.to(device)
+    check_defense(defense, found[:1], classes)
     if transfer_from is not None:
-        check_defense(transfer_from, images[:1], labels)
+        check_defense(transfer_from, found[:1], classes)
     if budget <= 0:
         raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
     threat = ThreatModel(norm, epsilon)
-    threat.check_reach(images)
+    threat.check_reach(found)
     protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
-    patient = Patient.of(defense, images, labels, threat, protocol)
+    patient = Patient.of(defense, found, classes, threat, protocol)
     with frozen(defense):
         return Diagnosis(tuple(_examine(patient, transfer_from, effort, budget)))
 

@@ -4,7 +4,6 @@ MNIST: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to docum
 FashionMNIST: Xiao, Rasul, Vollgraf, arXiv:1708.07747.
 """
 
-import zlib
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from gencls.core.errors import GenclsError
+from gencls.zoo.data.idx_files import IdxFile, idx_paths, read_first
 from gencls.zoo.data.image_data import ImageSource, permutation, resize_and_crop
 
 Pixels = npt.NDArray[np.uint8]
@@ -45,21 +45,20 @@ _CLOTHES = (
 
 
 @dataclass(frozen=True)
-class IdxFile:
-    """One idx file: its name without .gz, and size in bytes and SHA-256 of its uncompressed content."""
-
-    name: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class IdxSet:
-    """One data set of idx files: the folder torchvision keeps it in, its classes, and per part images and labels."""
+    """One data set of idx files.
+
+    Attributes:
+        folder: Where torchvision keeps it.
+        class_names: The K classes.
+        files: Images and labels of each part.
+        folders: Other usual names of the folder.
+    """
 
     folder: str
     class_names: tuple[str, ...]
     files: dict[str, tuple[IdxFile, IdxFile]]
+    folders: tuple[str, ...] = ()
 
 
 def _files(images_train: str, labels_train: str, images_test: str, labels_test: str) -> dict[str, tuple[IdxFile, IdxFile]]:
@@ -85,6 +84,7 @@ IDX_SETS = {
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
+        ("mnist",),
     ),
     "fashion-mnist": IdxSet(
         "FashionMNIST",
@@ -95,6 +95,7 @@ IDX_SETS = {
             "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
+        ("fashion-mnist", "fashion_mnist", "fashionmnist"),
     ),
 }
 
@@ -103,10 +104,10 @@ def open_idx(name: str, split: str, root: Path | None, *, download: bool) -> Ima
     """Read one split of an idx set; "train-disjoint" is MNIST's training set without the embedded test digits."""
     disjoint = split == "train-disjoint"
     images_file, labels_file = IDX_SETS[name].files["train" if disjoint else split]
-    images_path, labels_path = (_find(name, file, root, download=download) for file in (images_file, labels_file))
+    found = [_find(name, file, root, download=download) for file in (images_file, labels_file)]
     # The content is known byte by byte, so its header says nothing that is not known already.
-    pixels = np.frombuffer(read_idx(images_path, images_file), np.uint8, offset=16).reshape(-1, 28, 28)
-    labels = np.frombuffer(read_idx(labels_path, labels_file), np.uint8, offset=8)
+    pixels = np.frombuffer(read_first(found[0], images_file), np.uint8, offset=16).reshape(-1, 28, 28)
+    labels = np.frombuffer(read_first(found[1], labels_file), np.uint8, offset=8)
     indices = np.arange(len(labels))
     if disjoint:
         indices = _without_embedded_test(pixels)
@@ -122,45 +123,17 @@ def open_embedded(split: str) -> ImageSource:
     return _source(pixels[indices], labels[indices], DIGITS, indices)
 
 
-def read_idx(path: Path, file: IdxFile) -> bytes:
-    """Read the uncompressed content of an idx file, checked against its known size and SHA-256.
-
-    Args:
-        path: The file, compressed if its name ends with .gz.
-        file: What it has to be.
-
-    Raises:
-        GenclsError: It is not gzip, is truncated, is too long, or holds something else.
-    """
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        try:
-            content = stream.decompress(content)
-        except zlib.error as error:
-            raise GenclsError(f"{path}: expected a gzip file that holds {file.name}; got something else: {error}") from None
-        if len(content) == file.size and not stream.eof:
-            raise GenclsError(f"{path} is truncated: expected a complete gzip file; its end is missing")
-    if len(content) != file.size:
-        problem = "is truncated" if len(content) < file.size else "is too long"
-        unit = "uncompressed bytes" if path.suffix == ".gz" else "bytes"
-        raise GenclsError(f"{path} {problem}: expected {file.size} {unit}; got {len(content)}")
-    digest = sha256(content).hexdigest()
-    if digest != file.sha256:
-        raise GenclsError(f"{path}: expected the original {file.name}, SHA-256 {file.sha256}; got SHA-256 {digest}")
-    return content
-
-
-def _find(name: str, file: IdxFile, root: Path | None, *, download: bool) -> Path:
-    """Path of `file` under the data root, compressed or not."""
+def _find(name: str, file: IdxFile, root: Path | None, *, download: bool) -> list[Path]:
+    """Files under the data root that may be `file`, packed or not; at least one."""
     known = IDX_SETS[name].folder
-    folders = [] if root is None else [root / known / "raw", root / "raw", root]
+    folders = []
+    if root is not None:
+        own = [root / folder for folder in (known, *IDX_SETS[name].folders)]
+        folders = [place for folder in (*own, root) for place in (folder / "raw", folder)]
     if name == "fashion-mnist":
         folders.append(DEBIAN_FASHION_MNIST)
-    for folder in folders:
-        for path in (folder / file.name, folder / f"{file.name}.gz"):
-            if path.is_file():
-                return path
+    if paths := idx_paths(file, folders):
+        return paths
     if download:
         if root is None:
             raise GenclsError(f"{name} needs a data root to download to: pass root= or set GENCLS_DATA; got neither")

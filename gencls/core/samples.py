@@ -1,0 +1,173 @@
+"""What people bring as samples, in the one form that everything else takes.
+
+A source of samples is a pair (images, labels), an object that has both as attributes, a torch ``Dataset``, a ``DataLoader``, or
+anything that gives pairs (image, label) or batches (images, labels) one after another. How images and labels themselves are
+understood is said in :mod:`gencls.core.arrays`.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from gencls.core.arrays import as_images, as_labels, is_picture, joined, rank_of, unit_range
+from gencls.core.checks import check_images, check_labels
+from gencls.core.errors import GenclsError
+
+__all__ = ["batches_of", "samples_of"]
+
+_GROUP = 256
+"""Images of a batch, where the source does not say."""
+
+_LOOKS = 8
+"""First images of a data set that must be the same when they are read again."""
+
+_KINDS = "a pair (images, labels), a Dataset, a DataLoader, or pairs (image, label) one after another"
+_PATHS = (str, bytes, os.PathLike)
+
+
+def samples_of(images: object, labels: object = None) -> tuple[Tensor, Tensor]:
+    """All samples of a source at once.
+
+    What is a tensor of this form already is returned itself, and an array of numpy that is shares its memory.
+
+    Args:
+        images: images alone, see :func:`gencls.core.arrays.as_images`, or a source of samples, where ``labels`` is None.
+        labels: see :func:`gencls.core.arrays.as_labels`.
+
+    Returns:
+        Images (N, C, H, W), float32 or float64 in [0, 1], and labels int64 (N,).
+
+    Raises:
+        GenclsError: for images or labels that are neither, no images, other values than these, or a source that gives its
+            samples in random order, or gives others at each reading: a study could not be resumed with them.
+    """
+    if labels is not None:
+        return _checked(images, labels)
+    pair = _pair(images)
+    if pair is not None:
+        return _checked(*pair)
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even where it does not shuffle
+        _check_repeats(images)
+        parts = list(batches_of(images))
+    if not parts:
+        raise GenclsError(f"images: expected at least one image, got an empty {type(images).__name__}")
+    if len(parts) == 1:
+        return parts[0]
+    return joined([part for part, _ in parts], torch.cat), torch.cat([part for _, part in parts])
+
+
+def batches_of(source: object) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same samples in batches: those of the source where it has some, else of 256.
+
+    Args:
+        source: of samples; it may be read only once, and may give its samples in any order.
+
+    Yields:
+        Images (n, C, H, W), float32 or float64 in [0, 1], and labels int64 (n,).
+
+    Raises:
+        GenclsError: see :func:`samples_of`.
+    """
+    pair = _pair(source)
+    if pair is not None:
+        images, labels = _checked(*pair)
+        yield from zip(images.split(_GROUP), labels.split(_GROUP), strict=True)
+        return
+    singles: list[tuple[object, object]] = []
+    for number, item in enumerate(_items(source)):
+        image, label = _sample(item, number)
+        if rank_of(label) == 0 or (isinstance(source, Dataset) and rank_of(image) < 4):
+            singles.append((image, label))
+        else:
+            yield _checked(image, label)
+        if len(singles) == _GROUP:
+            yield _together(singles)
+            singles = []
+    if singles:
+        yield _together(singles)
+
+
+def _checked(images: object, labels: object) -> tuple[Tensor, Tensor]:
+    found = unit_range(as_images(images))
+    check_images(found)
+    classes = as_labels(labels)
+    check_labels(classes, num_classes=None, count=len(found))
+    return found, classes
+
+
+def _together(samples: list[tuple[object, object]]) -> tuple[Tensor, Tensor]:
+    return _checked([image for image, _ in samples], [label for _, label in samples])
+
+
+def _pair(source: Any) -> tuple[object, object] | None:
+    """Images and labels, where a source consists of these; None where it has to be read item by item."""
+    if isinstance(source, (tuple, list)) and len(source) == 2 and rank_of(source[1]) <= 2:
+        return source[0], source[1]  # the second of two samples or batches has an image, and so a higher rank
+    if not isinstance(source, Iterable) and hasattr(source, "images") and hasattr(source, "labels"):
+        return source.images, source.labels
+    return None
+
+
+def _items(source: Any) -> Iterator[object]:
+    if isinstance(source, _PATHS):
+        path = os.fsdecode(source)
+        raise GenclsError(f"samples: expected {_KINDS}, got the path {path!r}; load it with gencls.zoo.load_data")
+    if isinstance(source, (Tensor, np.ndarray, Mapping)) or is_picture(source):
+        raise GenclsError(f"samples: expected {_KINDS}, got a {type(source).__name__} alone; give images and labels")
+    if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
+        return (source[position] for position in range(_length(source)))
+    if not isinstance(source, Iterable):
+        raise GenclsError(f"samples: expected {_KINDS}, got {type(source).__name__}")
+    return iter(source)
+
+
+def _length(source: Any) -> int:
+    try:
+        return len(source)
+    except (TypeError, NotImplementedError):
+        name = type(source).__name__
+        raise GenclsError(f"samples: expected a Dataset with a length, got {name}, which has no __len__") from None
+
+
+def _sample(item: object, number: int) -> tuple[object, object]:
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return item[0], item[1]
+    got = type(item).__name__
+    if isinstance(item, (tuple, list)):
+        got = f"a {got} of {len(item)}"
+    if isinstance(item, Mapping):
+        got = f"a {got} with {', '.join(map(str, item))}"
+    raise GenclsError(f"samples: expected pairs (image, label), got {got} as item {number}")
+
+
+def _check_repeats(source: Any) -> None:
+    """Refuse a source whose samples, or their order, differ from one reading to the next."""
+    dataset = source
+    if isinstance(source, DataLoader):
+        if isinstance(source.sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)):
+            raise GenclsError(
+                "samples: expected the same order at each reading, got a DataLoader that shuffles; leave out shuffle=True, or "
+                "give its dataset"
+            )
+        dataset = source.dataset
+    if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset):
+        return
+    for position in range(min(_LOOKS, _length(dataset))):
+        first, again = (as_images([_sample(dataset[position], position)[0]]) for _ in range(2))
+        if not torch.equal(first.nan_to_num(), again.nan_to_num()):
+            raise GenclsError(
+                f"samples: expected the same image at each reading, got another one as item {position}; leave out random "
+                "augmentation"
+            )

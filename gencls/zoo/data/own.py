@@ -1,0 +1,114 @@
+"""Data of one's own: a folder of images by class, an .npz, or something that can be imported."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gencls.core.arrays import as_images, as_labels, unit_range
+from gencls.core.checks import check_images, check_labels
+from gencls.core.errors import GenclsError
+from gencls.core.samples import samples_of
+from gencls.zoo.data.folder import open_folder
+from gencls.zoo.data.image_data import ImageData, ImageSource, resize_and_crop
+from gencls.zoo.imported import imported
+
+KINDS = "a folder of images by class, an .npz file, or package.module:attribute"
+"""What else than a name of a data set says where data is."""
+
+ARRAYS = (
+    ("images", "labels"),
+    ("x", "y"),
+    ("x_test", "y_test"),
+    ("images_test", "labels_test"),
+    ("test_images", "test_labels"),
+    ("data", "labels"),
+    ("data", "targets"),
+    ("arr_0", "arr_1"),
+)
+"""Names of the two arrays of an .npz, in any case, the first that are there."""
+
+_MOST_CLASSES = 10**5
+"""A larger label is hardly the number of a class."""
+
+
+def is_own(name: str | Path) -> bool:
+    """Whether this says where data of one's own is; whether it can be read is seen later."""
+    return isinstance(name, Path) or ":" in name or name.lower().endswith(".npz") or os.path.exists(os.path.expanduser(name))
+
+
+def open_own(name: str | Path, split: str | None) -> tuple[str, str, ImageSource]:
+    """Open data of one's own.
+
+    Args:
+        name: Path of a folder or an .npz, or an import path.
+        split: A folder in the folder; None takes the data as they are, and so do the other kinds.
+
+    Returns:
+        A short name, the split, "all" where there is none, and the data.
+
+    Raises:
+        GenclsError: There is nothing there, or something else.
+    """
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
+        return path.resolve().name or "root", split or "all", open_folder(path, split)
+    if split is not None:
+        raise GenclsError(f"{name}: expected no split, because these data are taken as they are; got {split!r}; leave it out")
+    if path.suffix.lower() == ".npz" and os.path.isfile(path):
+        return path.stem, "all", _open_npz(path)
+    if os.path.exists(path):
+        raise GenclsError(f"{name}: expected {KINDS}; got a file of another kind")
+    if isinstance(name, Path) or ":" not in name:
+        raise GenclsError(f"{name}: expected {KINDS}; got no such file or folder")
+    return name.replace(":", "."), "all", _open_imported(name)
+
+
+def _open_npz(path: Path) -> ImageSource:
+    """The pair of arrays that is named in `ARRAYS`; nothing is unpickled."""
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it is one array alone")
+            there = {name.lower(): name for name in archive.files}
+            pair = next((pair for pair in ARRAYS if there.keys() >= set(pair)), None)
+            arrays = None if pair is None else tuple(archive[there[name]] for name in pair)
+            names = ", ".join(archive.files) or "nothing"
+    except Exception as error:  # zipfile, zlib and numpy's reader share no error class
+        raise GenclsError(f"{path}: expected an .npz of arrays without objects; it cannot be read: {error}") from error
+    if arrays is None:
+        raise GenclsError(f"{path}: expected arrays named {' or '.join(map(' and '.join, ARRAYS))}; got {names}")
+    try:
+        images = as_images(arrays[0])
+        check_images(unit_range(images[:1]) if images.dtype == torch.uint8 else images)
+        return _source(images, as_labels(arrays[1]))
+    except GenclsError as error:
+        raise GenclsError(f"{path}: {error}") from None
+
+
+def _open_imported(spec: str) -> ImageSource:
+    found = imported(spec, lambda found: not callable(found), "data")
+    try:
+        images, labels = samples_of(found)
+        return _source(images, labels, found.class_names if isinstance(found, ImageData) else None)
+    except GenclsError as error:
+        raise GenclsError(f"{spec}: {error}") from None
+    except Exception as error:  # of the user's code
+        raise GenclsError(f"{spec}: expected data that can be read; got {type(error).__name__}: {error}") from error
+
+
+def _source(images: Tensor, labels: Tensor, class_names: tuple[str, ...] | None = None) -> ImageSource:
+    """Images (N, C, H, W), uint8 or floating point, and their labels."""
+    check_labels(labels, num_classes=None if class_names is None else len(class_names), count=len(images))
+    largest = int(labels.max())
+    if largest >= _MOST_CLASSES:
+        raise GenclsError(f"labels: expected class numbers below {_MOST_CLASSES}, got {largest}")
+
+    def read(positions: Tensor, size: int | None) -> Tensor:
+        return resize_and_crop(images[positions], size)
+
+    names = class_names or tuple(map(str, range(largest + 1)))
+    return ImageSource(labels=labels, class_names=names, read=read, indices=torch.arange(len(labels)))

@@ -1,0 +1,68 @@
+"""What a user names as ``package.module:attribute``: a defense, or data."""
+
+import importlib
+import reprlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from gencls.core.errors import GenclsError
+
+__all__ = ["imported"]
+
+
+def imported(spec: str, fits: Callable[[object], bool], what: str) -> object:
+    """Import an attribute; a function that is found there, or a class, is called without arguments.
+
+    The current folder is searched too, last, so that a user's own eval.py or zoo.py hides no library. Whatever goes wrong in
+    the user's code, ``sys.exit`` included, becomes one error with its message.
+
+    Args:
+        spec: ``package.module:attribute``.
+        fits: whether an object is what was asked for.
+        what: this is called in messages, with its article.
+
+    Returns:
+        The attribute, or what it returned.
+
+    Raises:
+        GenclsError: for another form, a module that cannot be imported or has no such attribute, a function that cannot be
+            called without arguments or raises, or an object that does not fit.
+    """
+    name, _, attribute = spec.partition(":")
+    if not all(part.isidentifier() for part in (*name.split("."), attribute)):
+        raise GenclsError(f"{spec}: expected package.module:attribute, such as mymodels.small:build")
+    _search_here()
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise GenclsError(f"{spec}: expected package.module:attribute; got: {error}") from error
+        _fail(spec, f"a module {name} that can be imported", error)
+    try:
+        found: object = getattr(module, attribute)
+    except AttributeError as error:
+        raise GenclsError(f"{spec}: expected package.module:attribute; got: {error}") from error
+    if not fits(found) and callable(found):
+        try:
+            found = found()
+        except (Exception, SystemExit) as error:
+            _fail(spec, f"{what} or a function without arguments that returns one", error)
+    if not fits(found):
+        raise GenclsError(f"{spec}: expected {what} or a function that returns one; got {reprlib.repr(found)}")
+    return found
+
+
+def _search_here() -> None:
+    try:
+        here = str(Path.cwd())
+    except OSError:  # it was removed
+        return
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def _fail(spec: str, expected: str, error: BaseException) -> NoReturn:
+    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    raise GenclsError(f"{spec}: expected {expected}; got {told}") from error
