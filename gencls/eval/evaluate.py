@@ -98,6 +98,8 @@ def evaluate(
         seed=seed,
         eight_bit=eight_bit,
     )
+    if not isinstance(attacks, Mapping):
+        raise GenclsError(f"evaluate: expected attacks by name, a mapping, got {type(attacks).__name__}")
     if not attacks:
         raise GenclsError("evaluate: expected at least one attack, got none")
     name = type(defense).__name__ if name is None else name

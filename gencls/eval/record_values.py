@@ -58,6 +58,8 @@ def check_values(records: "pandas.DataFrame") -> None:
         shares = as_floats(records, name)
         if not shares.between(0, 1).all():
             raise GenclsError(f"records: expected {name} in [0, 1], got {shares[~shares.between(0, 1)].iloc[0]}")
+    for name in ("draws", "forwards", "backwards", "seconds"):
+        as_floats(records, name)
     distances, epsilon = as_floats(records, "distance"), records["epsilon"]
     unfit = (distances < 0) | (distances.isna() & records["valid"].eq(True))
     if unfit.any():
