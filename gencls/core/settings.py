@@ -6,7 +6,6 @@ and functions. Ranges are their owner's business: a number that has passed here 
 
 import functools
 import inspect
-import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import fields, is_dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
@@ -26,6 +26,9 @@ R = TypeVar("R")
 
 _PLAIN = {bool: "True or False", int: "an int", float: "a finite number", str: "a string", NoneType: "None"}
 """The types that are checked strictly, and what a message calls them."""
+
+_LARGEST = torch.finfo(torch.float32).max
+"""Larger numbers would be infinite among images."""
 
 
 def check_settings(owner: Any) -> None:
@@ -124,9 +127,13 @@ def _fit_plain(value: Any, kind: type) -> Any:
     number = not isinstance(value, bool)
     if kind is int and number and isinstance(value, Integral):
         return int(value)
-    if kind is float and number and isinstance(value, Real) and math.isfinite(value):
+    if kind is float and number and isinstance(value, Real) and _is_finite(value):
         return float(value)
     return value if kind in (bool, str, NoneType) and isinstance(value, kind) else _refuse()
+
+
+def _is_finite(value: Any) -> bool:
+    return bool(abs(value) <= _LARGEST)
 
 
 def _first_that_fits(value: Any, hints: Iterable[Any]) -> Any:
