@@ -124,16 +124,20 @@ def parser() -> argparse.ArgumentParser:
         "--defense cnn-mnist --attack default-linf --epsilon 0.3 --limit 50",
         "--defense cnn-mnist abs-mnist --attack pgd-l2 noise-l2 --epsilon 1.5 --limit 20 --out runs/l2",
         "--defense mypackage.models:build --attack pgd-linf --epsilon 0.3 --data cifar10 --data-root ~/data",
+        "--defense cnn-mnist --weights runs --attack pgd-linf --epsilon 0.3",
+        "--defense cnn-mnist runs/cnn-mnist/cnn-mnist.safetensors --attack pgd-linf --epsilon 0.3",
     )
     attack.add_argument(
         "--defense",
         nargs="+",
         action="extend",
         required=True,
-        metavar="NAME_OR_IMPORT_PATH",
-        help="a name of `gencls names`, or package.module:attribute, where the attribute is a torch.nn.Module (images in "
-        "[0, 1] to scores) or a function without arguments that returns one",
+        metavar="DEFENSE",
+        help="a name of `gencls names`; a weights file of `gencls train`, which ends with .safetensors; or "
+        "package.module:attribute, where the attribute is a torch.nn.Module (images in [0, 1] to scores) or a function without "
+        "arguments that returns one",
     )
+    _weights(attack)
     attack.add_argument(
         "--attack",
         nargs="+",
@@ -174,7 +178,8 @@ def parser() -> argparse.ArgumentParser:
         "abs-mnist --limit 20 --budget 600",
         "mypackage.models:build --data cifar10 --data-root ~/data --epsilon 0.0314 --out doctor.json",
     )
-    doctor.add_argument("defense", metavar="NAME_OR_IMPORT_PATH", help="as of `gencls attack`")
+    doctor.add_argument("defense", metavar="DEFENSE", help="as of `gencls attack`")
+    _weights(doctor)
     _images(doctor)
     doctor.add_argument("--limit", type=count, help="images at most; fewer if a pass is slow (default 50)")
     doctor.add_argument(
@@ -184,7 +189,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--eot", type=count, help="draws per gradient of a random defense (default 16)")
     doctor.add_argument(
         "--transfer-from",
-        metavar="NAME_OR_IMPORT_PATH",
+        metavar="DEFENSE",
         help="another model whose adversarial images are tried, or none; default: cnn-mnist if the images are of its shape",
     )
     doctor.add_argument("--budget", type=float, default=240.0, help="seconds, by which images and steps are chosen (240)")
@@ -196,6 +201,15 @@ def parser() -> argparse.ArgumentParser:
     report = command("report", run_report, "Write the report of a study folder again.", "runs/quickstart")
     report.add_argument("folder", type=Path)
     return root
+
+
+def _weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FOLDER",
+        help="the --out of `gencls train`: each defense by name takes its weights from there; default: those of the package",
+    )
 
 
 def _images(command: argparse.ArgumentParser) -> None:

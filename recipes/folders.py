@@ -8,7 +8,7 @@ from typing import Any
 
 from gencls.core import GenclsError
 from gencls.core.files import atomically, read_object, read_sealed, write_sealed
-from gencls.zoo.models import WEIGHTS
+from gencls.zoo.trained import WEIGHTS, weights_places
 
 __all__ = ["claim", "measured", "read_measured", "require_weights", "weights_path"]
 
@@ -20,8 +20,7 @@ def weights_path(name: str, weights: Path | None) -> Path:
         name: of the training.
         weights: folder of further weights.
     """
-    given = (weights / name, weights) if weights else ()
-    places: list[Path] = [folder / f"{name}.safetensors" for folder in (*given, WEIGHTS)]
+    places = (*(weights_places(name, weights) if weights else ()), WEIGHTS / f"{name}.safetensors")
     return next((path for path in places if path.is_file()), places[-1])
 
 

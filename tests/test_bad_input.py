@@ -9,6 +9,8 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from gencls import zoo
-from gencls._commands.attack import build_attacks
+from gencls._commands.attack import build_attacks, weights_of
 from gencls.cli import main
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
@@ -28,9 +30,13 @@ from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evalu
 from gencls.eval.records import REQUIRED
 from gencls.eval.statistics import bootstrap_band, holm
 from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
+from gencls.zoo.networks import CifarResNet
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 THREAT = ThreatModel("linf", epsilon=0.1)
+CARD = Card(
+    name="small", architecture="Linear", arguments={}, what="", trained_on="", command="", metrics={}, licence="", seed=0
+)
 
 
 def _defense(channels: int = 1, classes: int = 10) -> nn.Module:
@@ -134,10 +140,7 @@ def _leaving_module(folder: Path) -> None:
 
 def _wrong_hash(folder: Path) -> None:
     path = folder / "small.safetensors"
-    card = Card(
-        name="small", architecture="Linear", arguments={}, what="", trained_on="", command="", metrics={}, licence="", seed=0
-    )
-    save_checkpoint(nn.Linear(2, 2), path, card)
+    save_checkpoint(nn.Linear(2, 2), path, CARD)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -167,6 +170,23 @@ def _html(folder: Path) -> None:
     path = folder / "weights.pt"
     path.write_text("<!DOCTYPE html><html><body>Please log in</body></html>")
     load_state_dict(path)
+
+
+def _weights() -> dict[str, torch.Tensor]:
+    return {"conv.weight": torch.ones(2)}
+
+
+def _saved(folder: Path, content: object) -> None:
+    torch.save(content, folder / "weights.pt")
+    load_state_dict(folder / "weights.pt")
+
+
+def _huge_card(folder: Path) -> None:
+    path = folder / "small.safetensors"
+    network = CifarResNet(width=4, blocks=(1,), num_classes=3)
+    arguments = {"width": 2**22, "blocks": [1], "num_classes": 3}
+    save_checkpoint(network, path, replace(CARD, architecture="CifarResNet", arguments=arguments))
+    zoo.load(path)
 
 
 IMAGES = torch.full((2, 1, 8, 8), 0.5)
@@ -223,6 +243,14 @@ CASES: dict[str, Callable[[Path], object]] = {
     "more successes than trials": lambda _: clopper_pearson(4, 3, 0.05),
     "a p-value above 1": lambda _: holm([0.1, 1.2]),
     "a list as a network": lambda _: PlainClassifier([], 10),  # type: ignore[arg-type]
+    "object beside the weights": lambda folder: _saved(folder, {"net": _weights(), "cfg": {"lr": Fraction(1, 10)}}),
+    "NaN in the weights": lambda folder: _saved(folder, {"conv.weight": torch.tensor([1.0, torch.nan])}),
+    "a tensor of terabytes in a small file": lambda folder: _saved(folder, {"conv.weight": torch.zeros(1).expand(2**40)}),
+    "sparse weights": lambda folder: _saved(folder, {"conv.weight": torch.eye(2).to_sparse()}),
+    "two networks in a file": lambda folder: _saved(folder, {"model": _weights(), "model_ema": _weights()}),
+    "card of a network of terabytes": _huge_card,
+    "weights folder without the weights": lambda folder: weights_of(["cnn-mnist"], folder),
+    "weights folder for no name": lambda folder: weights_of(["my.models:build"], folder),
 }
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gencls.eval import Attack
     from gencls.zoo import ImageData
 
-__all__ = ["build_attacks", "build_defense", "draw_settings", "load_images", "run_attack"]
+__all__ = ["build_attacks", "build_defense", "draw_settings", "load_images", "run_attack", "weights_of"]
 
 
 def run_attack(options: argparse.Namespace) -> int:
@@ -21,6 +21,7 @@ def run_attack(options: argparse.Namespace) -> int:
     from gencls._commands.doctor import diagnose_study
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
+    from gencls.zoo.models import is_weights_file
 
     attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)
     balls = [(attack.threat.norm, attack.threat.epsilon) for attack in attacks.values() if attack.threat.epsilon is not None]
@@ -28,13 +29,19 @@ def run_attack(options: argparse.Namespace) -> int:
         raise GenclsError("--doctor: expected an attack within a ball, whose epsilon the diagnosis takes; got none")
     data = load_images(options)
     device = find_device(options.device)
-    defenses = {name: build_defense(name, data.images[:4]).to(device) for name in options.defense}
+    weights = weights_of(options.defense, options.weights)
+    defenses = {
+        _short(spec, options.defense): build_defense(spec, data.images[:4], weights.get(spec)).to(device)
+        for spec in options.defense
+    }
+    files = [*weights.values(), *filter(is_weights_file, options.defense)]
     protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
-    names = "+".join([*defenses, *attacks]).replace(":", ".")
+    names = "+".join([*dict.fromkeys(options.defense), *attacks])
     chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts, "size": options.size}
     settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
     settings += "-8bit" if options.eight_bit else ""
-    name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}"
+    settings += f"-{options.weights}" if options.weights else ""
+    name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}".replace(":", ".").replace("/", ".").lstrip(".")
     study = Study(
         options.out or Path("runs") / name,
         defenses=defenses,
@@ -43,7 +50,11 @@ def run_attack(options: argparse.Namespace) -> int:
         labels=data.labels,
         protocol=protocol,
         seeds=(options.seed,),
-        about={"data": f"{data.name} {data.split}, {len(data)} images", "command": options.command},
+        about={
+            "data": f"{data.name} {data.split}, {len(data)} images",
+            "command": options.command,
+            **({"weights": ", ".join(map(str, files))} if files else {}),
+        },
     )
     meaningless = (
         diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed) if options.doctor else ()
@@ -129,15 +140,47 @@ def build_attacks(
     return attacks
 
 
-def build_defense(spec: str, images: "Tensor") -> "Defense":
-    """A defense of the zoo by name, or any module by import path, in eval mode.
+def _short(spec: str, specs: list[str]) -> str:
+    """What tables call a defense: a weights file by its name without the folder, where no other has the same."""
+    from gencls.zoo.models import is_weights_file
+
+    name = Path(spec).name
+    unique = [Path(other).name for other in specs].count(name) == 1
+    return name if is_weights_file(spec) and unique else spec
+
+
+def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
+    """The weights files of those defenses that ``--weights`` is for: all of the zoo that have weights of their own.
+
+    Args:
+        specs: what was given as defenses, see :func:`build_defense`.
+        folder: given as ``--weights``; None for none.
+
+    Raises:
+        GenclsError: the folder is none, lacks the weights of one of them, or there is no such defense.
+    """
+    from gencls.core import GenclsError
+    from gencls.zoo.models import find_weights, is_weights_file
+
+    if folder is None:
+        return {}
+    named = [spec for spec in specs if ":" not in spec and not is_weights_file(spec)]
+    found = {spec: path for spec in named if (path := find_weights(spec, folder)) is not None}
+    if not found:
+        raise GenclsError(f"--weights: expected a defense by name, got {', '.join(specs)}, which have their own; leave it out")
+    return found
+
+
+def build_defense(spec: str, images: "Tensor", weights: Path | None = None) -> "Defense":
+    """A defense of the zoo by name or from a weights file, or any module by import path, in eval mode.
 
     A module that is not a :class:`~gencls.core.Defense` counts as stochastic where forward passes of the same images differ.
 
     Args:
-        spec: a name, or ``package.module:attribute``, where the attribute is a module (N, C, H, W) in [0, 1] -> (N, K) or
-            a function without arguments that returns one.
+        spec: a name; the path of a .safetensors file with its card; or ``package.module:attribute``, where the attribute is a
+            module (N, C, H, W) in [0, 1] -> (N, K) or a function without arguments that returns one.
         images: (N, C, H, W) in [0, 1], for these forward passes.
+        weights: of a defense by name; None takes the committed ones.
 
     Raises:
         GenclsError: for an unknown name, an attribute that cannot be imported or is no module, or scores of another shape.
@@ -150,9 +193,10 @@ def build_defense(spec: str, images: "Tensor") -> "Defense":
     from gencls.defenses import PlainClassifier
     from gencls.eval.behaviour import observe
     from gencls.zoo.imported import imported
+    from gencls.zoo.models import is_weights_file
 
-    if ":" not in spec:
-        return zoo.load(spec)
+    if ":" not in spec or is_weights_file(spec):
+        return zoo.load(spec) if weights is None else zoo.load(spec, weights=weights)
     module: Any = imported(spec, lambda found: isinstance(found, nn.Module), "a torch.nn.Module")
     module.eval()
     if isinstance(module, Defense):

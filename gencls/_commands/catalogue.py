@@ -48,14 +48,14 @@ def run_weights(options: argparse.Namespace) -> None:
     """Print the cards of weights files, or check the files against them."""
     from gencls.core import GenclsError
     from gencls.zoo.checkpoints import read_card, verify_checkpoint
-    from gencls.zoo.models import WEIGHTS
+    from gencls.zoo.trained import ARCHITECTURES, WEIGHTS
 
     files = options.files or sorted(WEIGHTS.glob("*.safetensors"))
     verify = options.action == "verify"
     failures = []
     for file in files:
         try:
-            card = verify_checkpoint(file) if verify else read_card(file)
+            card = verify_checkpoint(file, ARCHITECTURES) if verify else read_card(file)
         except GenclsError as error:
             failures.append(str(error))
             continue

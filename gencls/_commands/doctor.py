@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from gencls._commands.attack import build_defense, draw_settings, load_images
+from gencls._commands.attack import build_defense, draw_settings, load_images, weights_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,8 @@ def run_doctor(options: argparse.Namespace) -> int:
         options.limit = min(_IMAGES, there)
     data = load_images(options)
     device = find_device(options.device)
-    defense = build_defense(options.defense, data.images[:4]).to(device)
+    weights = weights_of([options.defense], options.weights)
+    defense = build_defense(options.defense, data.images[:4], weights.get(options.defense)).to(device)
     source = _source(options.transfer_from, options.defense, data)
     settings: dict[str, Any] = {
         "epsilon": options.epsilon,

@@ -5,8 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gencls.core import GenclsError, MultiLatentModel, checked
-from gencls.zoo.models import WEIGHTS, trained_network
 from gencls.zoo.networks import NVAE, SmallStyleAutoencoder
+from gencls.zoo.trained import WEIGHTS, trained_network
 from gencls.zoo.training.generator_presets import GENERATOR_PRESETS, NVAEPreset, StylePreset
 from gencls.zoo.training.settings import Preset
 

@@ -5,34 +5,28 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
-
-from torch import nn
+from typing import Any, Literal
 
 from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, checked
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
-from gencls.zoo.checkpoints import restore
+from gencls.zoo.cards import read_card
+from gencls.zoo.checkpoints import SAFETENSORS, restore
 from gencls.zoo.networks import (
     AVAE,
     CNN,
     NDVAE,
-    NVAE,
     CifarResNet,
     ClassConditionalAutoencoder,
     ClassDecoders,
     GroupedDecoders,
     HeadedClassifier,
-    SmallStyleAutoencoder,
 )
 from gencls.zoo.official_abs import official_abs
 from gencls.zoo.official_cifar import load_autoattack_resnet18
+from gencls.zoo.trained import ARCHITECTURES, WEIGHTS, trained_network, weights_places
+from gencls.zoo.weights_files import check_file
 
-__all__ = ["AUTOATTACK", "WEIGHTS", "load", "names", "trained_network"]
-
-N = TypeVar("N", bound=nn.Module)
-
-WEIGHTS = Path(__file__).parent / "weights"
-"""Where the committed weights lie."""
+__all__ = ["AUTOATTACK", "WEIGHTS", "find_weights", "is_weights_file", "load", "names", "trained_network"]
 
 
 def names() -> tuple[str, ...]:
@@ -43,8 +37,11 @@ def names() -> tuple[str, ...]:
 
 
 @checked
-def load(name: str, **overrides: Any) -> Defense:
-    """Build a defense from trained weights.
+def load(name: str | Path, **overrides: Any) -> Defense:
+    """Build a defense from trained weights: by name, or of a weights file.
+
+    The file is one that ``gencls train`` made, ``runs/cnn-mnist/cnn-mnist.safetensors``, with its card beside it. The name on
+    the card says which defense it is; a classifier of another name stands alone.
 
     Names are ``METHOD-DATA``: ``cnn`` is trained plainly (MNIST) or with the noise of the thesis (the others), ``adv-linf`` and
     ``adv-l2`` adversarially, ``trades`` by TRADES; ``abs`` is analysis by synthesis, ``eabs`` its extension, ``a-abs`` and
@@ -54,7 +51,8 @@ def load(name: str, **overrides: Any) -> Defense:
     noise of smoothing (thesis, section 4.3). ``resnet18-autoattack-cifar10`` has weights that come with pyautoattack.
 
     Args:
-        name: one of :func:`names`, or of the trainings of ``gencls names`` together with ``weights``.
+        name: one of :func:`names`, or of the trainings of ``gencls names`` together with ``weights``; or the path of a weights
+            file, which ends with .safetensors.
         **overrides: ``weights`` for every name but ``resnet18-autoattack-cifar10`` (path of a file that ``gencls train``
             made; for the published networks, their folder); ``sigma`` for noise (in [0, 1] pixel units; that of ND-VAE
             included) and blur (in pixels); ``realisations`` and ``temperature`` for A-VAE; for ABS the keyword arguments of
@@ -66,19 +64,77 @@ def load(name: str, **overrides: Any) -> Defense:
 
     Raises:
         GenclsError: for an unknown name (listing the known ones), an override that the model does not have, or
-            weights that are missing (naming the command that makes them) or damaged.
+            weights that are missing (naming the command that makes them) or damaged; a file whose card names no defense.
     """
-    if name not in _BUILDERS:
-        others = ", ".join(other for other in _BUILDERS if other not in names())
-        raise GenclsError(
-            f"unknown model {name!r}; expected one of {', '.join(names())}; or, with weights=PATH, one of {others}"
-        )
+    if is_weights_file(name):
+        return _load_file(Path(name), **overrides)
+    name = str(name)
+    _check_name(name)
     builder = _BUILDERS[name]
     for key in overrides:
         if key not in _overrides(builder):
             known = ", ".join(_overrides(builder))
             raise GenclsError(f"{name}: expected {f'overrides among {known}' if known else 'no overrides'}; got {key!r}")
     return builder(**overrides).eval().requires_grad_(False)
+
+
+def is_weights_file(name: str | Path) -> bool:
+    """Whether :func:`load` takes this for the path of a weights file."""
+    return str(name).endswith(SAFETENSORS)
+
+
+def _load_file(path: Path, **overrides: Any) -> Defense:
+    if "weights" in overrides:
+        raise GenclsError(f"{path}: expected no weights beside a weights file; got {overrides['weights']}")
+    check_file(path)
+    card = read_card(path)
+    if card.name in _BUILDERS and card.name not in (AUTOATTACK, *_OFFICIAL):
+        return load(card.name, weights=path, **overrides)
+    network, _ = restore(path, ARCHITECTURES)
+    if not isinstance(network, (CNN, CifarResNet, HeadedClassifier)):
+        raise GenclsError(
+            f"{path}: expected weights of a defense or of a classifier; got {card.name!r:.100}, a {card.architecture}"
+        )
+    if overrides:
+        raise GenclsError(f"{path}: expected no overrides for a classifier; got {', '.join(map(repr, overrides))}")
+    return PlainClassifier(network, network.num_classes).eval().requires_grad_(False)
+
+
+def find_weights(name: str, folder: Path) -> Path | None:
+    """The weights of a defense in a folder, as :func:`load` takes them.
+
+    Args:
+        name: of the defense.
+        folder: the ``--out`` of ``gencls train``, or one that holds weights files.
+
+    Returns:
+        Their path; None for ``resnet18-autoattack-cifar10``, which has none of its own.
+
+    Raises:
+        GenclsError: for an unknown name; a folder that is not there or does not have them.
+    """
+    _check_name(name)
+    if not folder.is_dir():
+        raise GenclsError(f"weights: expected a folder, got {folder}, which is none")
+    if name == AUTOATTACK:
+        return None
+    trained = _TRAINED.get(name, name)
+    places = weights_places(trained, folder)
+    if name in _OFFICIAL:
+        places = (folder / name / _OFFICIAL_FILE, folder / _OFFICIAL_FILE)
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise GenclsError(f"{name}: expected its weights at {places[0]} or {places[1]}; got no such file")
+    return found.parent if name in _OFFICIAL else found
+
+
+def _check_name(name: str) -> None:
+    if name not in _BUILDERS:
+        others = ", ".join(other for other in _BUILDERS if other not in names())
+        raise GenclsError(
+            f"unknown model {name!r}; expected one of {', '.join(names())}; or, with weights=PATH, one of {others}; or "
+            f"the path of a weights file with a card, which ends with {SAFETENSORS}"
+        )
 
 
 def _overrides(builder: Callable[..., Defense]) -> list[str]:
@@ -90,29 +146,6 @@ def _overrides(builder: Callable[..., Defense]) -> list[str]:
         return own
     networks = ("generator", "encoder", "discriminator", "source", "variant")  # they come from weights and name
     return [*own, *(key for key in inspect.signature(method).parameters if key not in networks)]
-
-
-def trained_network(kind: type[N], trained: str, weights: str | Path | None = None) -> N:
-    """The network of a training, in eval mode, its parameters frozen.
-
-    Args:
-        kind: expected.
-        trained: name of the training.
-        weights: path of a file that ``gencls train`` made; None is the committed one.
-
-    Raises:
-        GenclsError: for weights that are missing (naming the command that makes them), damaged, or of another kind.
-    """
-    path = WEIGHTS / f"{trained}.safetensors" if weights is None else Path(weights)
-    if not path.is_file():
-        raise GenclsError(
-            f"expected the weights of {trained} at {path}; got no such file. "
-            f"Make them with: gencls train {trained} --data-root DATA"
-        )
-    network, card = restore(path, _ARCHITECTURES)
-    if not isinstance(network, kind):
-        raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
-    return network
 
 
 def _classifier(trained: str, *, weights: str | Path | None = None) -> Defense:
@@ -204,21 +237,6 @@ def eabs_of(network: ClassConditionalAutoencoder, **settings: Any) -> Defense:
     )
 
 
-# Constructors by the names that cards use.
-_ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
-    {
-        "AVAE": AVAE,
-        "CNN": CNN.from_architecture,
-        "CifarResNet": CifarResNet,
-        "HeadedClassifier": HeadedClassifier,
-        "NDVAE": NDVAE,
-        "ClassDecoders": ClassDecoders.from_architecture,
-        "ClassConditionalAutoencoder": ClassConditionalAutoencoder.from_architecture,
-        "NVAE": NVAE,
-        "SmallStyleAutoencoder": SmallStyleAutoencoder.of_sizes,
-    }
-)
-
 _CLASSIFIERS = ("cnn", "adv-linf", "adv-l2", "trades")
 _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
@@ -252,3 +270,7 @@ _BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
 
 # Whose weights a defense is built on, where the names differ.
 _TRAINED = {"cnn-noise-mnist": "cnn-gaussian-mnist", "cnn-blur-mnist": "cnn-mnist"}
+
+# Networks of others: ten files in a folder.
+_OFFICIAL = ("official-abs-mnist", "official-abs-binary-mnist")
+_OFFICIAL_FILE = "ABS_0.net"

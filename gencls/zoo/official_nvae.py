@@ -1,7 +1,6 @@
 """Published NVAE checkpoints: a file to a network, its sizes read off the weights."""
 
 import re
-from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,12 +67,14 @@ def load_nvlabs_nvae(
         GenclsError: for a file that is missing, damaged or something else; one without ``args`` if residual is None; weights
             that are not those of an NVAE in this layout, or of another image size.
     """
-    content = file_content(path, allowed=[Namespace])
+    content = file_content(path)
     state = weights_under(path, content, "state_dict")
     if residual is None:
         residual = getattr(content.get("args"), "res_dist", None)
     if residual is None:
         raise GenclsError(f"{path}: expected res_dist in the args of the file, or the argument residual; got neither")
+    if not isinstance(residual, int):
+        raise GenclsError(f"{path}: expected res_dist as True or False; got a {type(residual).__name__}")
     return _of_size(nvlabs_nvae_from_state(state, residual=residual, temperature=temperature), path, image_size)
 
 

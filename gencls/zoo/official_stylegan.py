@@ -15,6 +15,7 @@ from gencls.zoo.networks.style_autoencoders import E4EAutoencoder, StyleAutoenco
 from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan2 import StyleGAN2
 from gencls.zoo.published import State, Weights, file_content, weights_under
+from gencls.zoo.tensors import check_state
 
 __all__ = [
     "e4e_from_state",
@@ -43,7 +44,7 @@ def load_stylegan2(path: str | Path, *, size: int | None = None) -> StyleGAN2:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of a StyleGAN2 in this
             layout, or of another size.
     """
-    network = stylegan2_from_state(weights_under(path, file_content(path, allowed=[Namespace]), "g_ema"))
+    network = stylegan2_from_state(weights_under(path, file_content(path), "g_ema"))
     if size is not None and network.size != size:
         raise GenclsError(f"{path}: expected a generator of {size} pixels; got one of {network.size}")
     return network
@@ -64,7 +65,7 @@ def load_e4e(path: str | Path, *, num_levels: int | None = None, image_size: int
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of such networks; no
             average code; another number of levels than asked for or of another size than ``opts`` say.
     """
-    content = file_content(path, allowed=[Namespace])
+    content = file_content(path)
     networks = e4e_from_state(weights_under(path, content, "state_dict"))
     average = _average(path, content, networks[1], "stylegan_size")
     return _of_levels(path, E4EAutoencoder(*networks, average, image_size=image_size), num_levels)
@@ -86,7 +87,7 @@ def load_style_transformer(
     Raises:
         GenclsError: as :func:`load_e4e`; for a checkpoint whose ``opts`` say ``learn_in_w``, one code for all levels.
     """
-    content = file_content(path, allowed=[Namespace])
+    content = file_content(path)
     networks = style_transformer_from_state(weights_under(path, content, "state_dict"))
     average = _average(path, content, networks[1], "output_size")
     return _of_levels(path, StyleTransformerAutoencoder(*networks, average, image_size=image_size), num_levels)
@@ -143,6 +144,9 @@ def _average(path: str | Path, content: Mapping[str, Any], generator: StyleGAN2,
     options = vars(options) if isinstance(options, Namespace) else options
     if not isinstance(options, Mapping):
         raise GenclsError(f"{path}: expected options by name under 'opts'; got a {type(options).__name__}")
+    for name in (size_option, "learn_in_w", "start_from_latent_avg"):
+        if not isinstance(options.get(name, 0), int):
+            raise GenclsError(f"{path}: expected opts.{name} as a number; got a {type(options[name]).__name__}")
     size = options.get(size_option, generator.size)
     if size != generator.size:
         raise GenclsError(f"{path}: expected a generator of {size} pixels, as its opts say; got one of {generator.size}")
@@ -153,6 +157,7 @@ def _average(path: str | Path, content: Mapping[str, Any], generator: StyleGAN2,
     average = content.get("latent_avg")
     if not isinstance(average, Tensor):
         raise GenclsError(f"{path}: expected the average code as a tensor under 'latent_avg'; got {type(average).__name__}")
+    check_state(path, {"latent_avg": average})
     return average.clone().float()  # not tied to the file
 
 

@@ -4,7 +4,7 @@ Errors name the network: ``StyleGAN2 checkpoint: expected ...; got ...``.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,21 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.checkpoints import load_torch_file, tensors_by_name
+from gencls.zoo.layout import layout_of
+from gencls.zoo.tensors import check_state, fitted, tensors_by_name
+from gencls.zoo.weights_files import load_content
 
 __all__ = ["State", "Weights", "file_content", "weights_in", "weights_under", "with_counters", "without_prefixes"]
 
 State = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
+_UNNUMBERED = 8
+"""Parts of a list without weights, which have numbers but no keys."""
 
-def file_content(path: str | Path, *, allowed: Sequence[type] = ()) -> Mapping[str, Any]:
-    """What a file of `torch.save` holds by name; nothing where it holds something else.
+
+def file_content(path: str | Path) -> Mapping[str, Any]:
+    """What a weights file holds by name; nothing where it holds something else.
 
     Raises:
-        GenclsError: as :func:`~gencls.zoo.checkpoints.load_torch_file`.
+        GenclsError: as :func:`~gencls.zoo.weights_files.load_content`.
     """
-    content = load_torch_file(path, allowed=allowed)
+    content = load_content(path)
     return {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
 
 
@@ -35,11 +40,12 @@ def weights_under(path: str | Path, content: Mapping[str, Any], name: str) -> di
     """One state dict of such a file, copied, half precision turned into float32.
 
     Raises:
-        GenclsError: there is nothing of that name, or something else than tensors by name.
+        GenclsError: there is nothing of that name, or something else than tensors by name; a tensor that no network has, see
+            :func:`~gencls.zoo.tensors.check_state`.
     """
     if name not in content:
         raise GenclsError(f"{path}: expected weights under {name!r}; got {', '.join(map(repr, content)) or 'none'}")
-    return tensors_by_name(path, content[name])
+    return tensors_by_name(path, content[name], size=Path(path).stat().st_size)
 
 
 def weights_in(path: str | Path, *names: str) -> dict[str, Tensor]:
@@ -48,13 +54,13 @@ def weights_in(path: str | Path, *names: str) -> dict[str, Tensor]:
     It is copied, half precision turned into float32.
 
     Raises:
-        GenclsError: as :func:`~gencls.zoo.checkpoints.load_torch_file`; for something else than tensors by name.
+        GenclsError: as :func:`~gencls.zoo.weights_files.load_content`; as :func:`weights_under`.
     """
-    values = load_torch_file(path)
+    values = load_content(path)
     for name in names:
         if isinstance(values, Mapping) and name in values:
             values = values[name]
-    return tensors_by_name(path, values)
+    return tensors_by_name(path, values, size=Path(path).stat().st_size)
 
 
 def without_prefixes(state: State, *prefixes: str) -> dict[str, Tensor]:
@@ -77,31 +83,43 @@ class Weights(Generic[Network]):
         kind: the network's class, or what builds it.
         state: keys and tensors in the published layout.
         name: of the network, for errors; None takes that of the class.
+
+    Raises:
+        GenclsError: for a tensor that no network has, see :func:`~gencls.zoo.tensors.check_state`.
     """
 
     def __init__(self, kind: Callable[..., Network], state: State, *, name: str | None = None) -> None:
         self.kind = kind
         self.state = state
         self.name = kind.__name__ if name is None else name
+        check_state(f"{self.name} checkpoint", state, finite=False)
 
     def shape(self, key: str, rank: int) -> torch.Size:
         """Shape of a tensor that must be there.
 
         Raises:
-            GenclsError: it is not, or has another number of dimensions.
+            GenclsError: it is not, has another number of dimensions or none of some size.
         """
         tensor = self.state.get(key)
-        if tensor is None or tensor.ndim != rank:
+        if tensor is None or tensor.ndim != rank or 0 in tensor.shape:
             first = f"keys {', '.join(list(self.state)[:3])}, ..." if self.state else "no keys"
             raise self._error(f"{key} of rank {rank}; got {first if tensor is None else f'shape {tuple(tensor.shape)}'}")
         return tensor.shape
 
     def count(self, pattern: str) -> int:
-        """One more than the highest number at this place of the keys; 0 without such keys."""
-        return max((int(match[1]) + 1 for match in map(re.compile(pattern).match, self.state) if match), default=0)
+        """One more than the highest number at this place of the keys; 0 without such keys.
+
+        Raises:
+            GenclsError: it is higher than what so many keys can count up to.
+        """
+        numbers = [match[1] for match in map(re.compile(pattern).match, self.state) if match]
+        highest = max(numbers, key=lambda number: (len(number), number), default="-1")
+        if len(highest) > 6 or int(highest) > _UNNUMBERED + len(self.state):
+            raise self._error(f"parts with numbers up to {len(self.state)}, as there are keys; got {highest:.20}")
+        return int(highest) + 1
 
     def build(self, **arguments: Any) -> Network:
-        """The network with these weights; it shares the tensors.
+        """The network with these weights, in the precision that it has itself; it shares the tensors that have it already.
 
         Args:
             arguments: of its constructor.
@@ -110,21 +128,21 @@ class Weights(Generic[Network]):
             The network in eval mode, its parameters frozen.
 
         Raises:
-            GenclsError: for keys that are missing or surplus, tensors of an unexpected shape, or integers as parameters.
+            GenclsError: for keys that are missing or surplus, tensors of an unexpected shape, integers as parameters, NaN or
+                Inf; sizes that no such network has.
         """
-        layout, state = _layout(self.kind, **arguments), self.state
-        missing, surplus = [key for key in layout if key not in state], [key for key in state if key not in layout]
-        if missing or surplus:
-            raise self._error(f"other keys; missing: {_some(missing)}; surplus: {_some(surplus)}")
-        for key, shape in layout.items():
-            if state[key].shape != shape:
-                raise self._error(f"{key} of shape {tuple(shape)}; got {tuple(state[key].shape)}")
+        check_state(f"{self.name} checkpoint", self.state)
+        try:
+            layout = _layout(self.kind, len(self.state), **arguments)
+        except GenclsError:
+            raise
+        except Exception as error:  # constructors fail in their own ways where sizes do not go together
+            sizes = ", ".join(f"{name}={value!r:.80}" for name, value in arguments.items())
+            raise self._error(f"sizes of such a network; got {sizes}: {type(error).__name__}: {error}") from None
+        state = fitted(self.state, layout, self._error)
         with torch.device("meta"):  # no time for numbers that the weights replace
             network = self.kind(**arguments).requires_grad_(False)
         network.load_state_dict(state, assign=True)
-        integers = [key for key, parameter in network.named_parameters() if not parameter.is_floating_point()]
-        if integers:
-            raise self._error(f"{integers[0]} of floating point numbers; got {state[integers[0]].dtype}")
         return network.eval()
 
     def _error(self, expected: str) -> GenclsError:
@@ -132,10 +150,5 @@ class Weights(Generic[Network]):
 
 
 @lru_cache(maxsize=16)
-def _layout(kind: Callable[..., nn.Module], **arguments: Any) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {key: value.shape for key, value in kind(**arguments).state_dict().items()}
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or "none"
+def _layout(kind: Callable[..., nn.Module], tensors: int, /, **arguments: Any) -> Mapping[str, Tensor]:
+    return layout_of(kind, tensors, **arguments)[0]

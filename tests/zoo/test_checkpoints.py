@@ -189,7 +189,7 @@ def test_restore_builds_the_network_of_the_card(network: nn.Module, saved: Path)
         ({"architecture": "Large"}, "expected an architecture among Small; its card says 'Large'"),
         ({"arguments": {"features": 4, "depth": 2}}, "expected the arguments of Small.*unexpected keyword argument 'depth'"),
         ({"arguments": {}}, "expected the arguments of Small.*missing a required argument: 'features'"),
-        ({"arguments": {"features": 5}}, "expected the weights of the network on its card; got others.*size mismatch"),
+        ({"arguments": {"features": 5}}, r"got others: expected 0.weight of shape \(3, 5\); got \(3, 4\)"),
     ],
 )
 def test_cards_that_describe_another_network(network: nn.Module, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -287,8 +287,8 @@ def test_truncated_files_of_torch_save(tmp_path: Path, zipped: bool) -> None:
         ("a.pt", b"", "expected a weights file; got an empty file"),
         ("a.pt", b"hello world" * 100, "expected a complete file of torch.save; got 1100 bytes"),
         ("a.pt", b"version https://git-lfs.github.com/spec/v1\n", "got a Git LFS pointer"),
-        ("a.zip", b"PK", r"expected a file name that ends with one of \.safetensors, \.pt.*; got \.zip"),
-        ("a", b"PK", "got no ending"),
+        ("a.zip", b"PK", "expected a complete file of torch.save; got 2 bytes"),
+        ("a", b"PK", "expected a complete file of torch.save; got 2 bytes"),
     ],
 )
 def test_other_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -157,8 +157,8 @@ def test_an_html_page(folder):
     [
         ("conv_1.weight", (4, 3, 5), r"expected VAE_2.Decoder.conv_1.weight of rank 4, got shape \(4, 3, 5\)"),
         ("conv_1.weight", (5, 3, 5, 5), r"expected VAE_2.Decoder.conv_1.weight with 4 input channels, got 5"),
-        ("conv_1.bias", (4,), r"expected other tensors under VAE_2.Decoder.conv_1.: .*size mismatch for bias"),
-        ("bn_2.running_var", (3,), r"expected other tensors under VAE_2.Decoder.bn_2.: .*size mismatch for running_var"),
+        ("conv_1.bias", (4,), r"expected VAE_2.Decoder.conv_1.bias of shape"),
+        ("bn_2.running_var", (3,), r"expected VAE_2.Decoder.bn_2.running_var of shape"),
         ("conv_3.weight", (2, 1, 5, 5), r"expected decoders of one layout; decoder 0 is .* decoder 2 is"),
         ("conv_0.weight", (4, 4, 4, 4), r"expected decoders of one layout; decoder 0 is .* decoder 2 is"),
     ],

@@ -1,7 +1,7 @@
 """RobustBench's checkpoints: as its own loader reads them, and bad input."""
 
-import argparse
 import json
+from fractions import Fraction
 
 import pytest
 import torch
@@ -100,8 +100,8 @@ def test_weights_of_another_model(package, tmp_path):
         torch.save(content, tmp_path / "a.pt")
         with pytest.raises(GenclsError, match=message):
             load_robustbench(tmp_path / "a.pt", "Wong2020Fast")
-    torch.save({"state_dict": state, "args": argparse.Namespace(lr=1)}, tmp_path / "a.pt")
-    with pytest.raises(GenclsError, match=r"got a pickle with code or other objects \(argparse.Namespace\)"):
+    torch.save({"state_dict": state, "args": Fraction(1, 2)}, tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match=r"got a pickle with code or other objects \(fractions.Fraction\)"):
         load_robustbench(tmp_path / "a.pt", "Wong2020Fast")
 
 
@@ -123,9 +123,7 @@ def test_the_standard_model_is_28_layers_deep_and_ten_times_as_wide():
     path = ROOT / "robustbench_preact" / "manifest_standard_wrn28_10.json"
     if not path.is_file():
         pytest.skip(f"no {path.name} in {path.parent}; set GENCLS_GOLDEN")
-    state = {
-        key: torch.empty(shape, dtype=getattr(torch, kind), device="meta") for key, shape, kind in json.loads(path.read_text())
-    }
+    state = {key: torch.zeros(shape, dtype=getattr(torch, kind)) for key, shape, kind in json.loads(path.read_text())}
     named, read_off = robustbench_from_state(state, "Standard"), wide_resnet_from_state(state)
     assert type(named) is type(read_off)
     assert named.state_dict().keys() == read_off.state_dict().keys() == state.keys()

@@ -139,6 +139,24 @@ def test_no_average_code(load, content):
         load(content)
 
 
+@pytest.mark.parametrize(
+    ("average", "message"),
+    [
+        (torch.full((LEVELS, 64), torch.nan), "expected latent_avg of finite numbers; got NaN"),
+        (torch.zeros(1).expand(2**20, 2**20), "expected latent_avg as a dense tensor .* expanded from 4 bytes"),
+    ],
+)
+def test_average_codes_that_are_none(load, content, average, message):
+    with pytest.raises(GenclsError, match=f"published.pt: {message}"):
+        load({**content, "latent_avg": average})
+
+
+def test_options_of_another_type(load, content):
+    content["opts"]["start_from_latent_avg"] = torch.ones(2)
+    with pytest.raises(GenclsError, match="published.pt: expected opts.start_from_latent_avg as a number; got a Tensor"):
+        load(content)
+
+
 def test_average_code_of_another_generator(load, content):
     with pytest.raises(GenclsError, match=r"expected an average code of shape \(6, 64\).*got \(18, 512\)"):
         load({**content, "latent_avg": torch.zeros(18, 512)})

@@ -33,6 +33,7 @@ _FACTS = (
     ("Split", "split"),
     ("Images", "n"),
     ("Seed", "seed"),
+    ("Weights", "weights"),
     ("Machine", "machine"),
     ("Made", "created"),
 )
@@ -124,7 +125,7 @@ def _render(
     shown = [column for column in columns.SUMMARY if column.shown(summary)]
     return template.render(
         title=str(about.get("title", "Robustness study")),
-        facts=[(head, _fact(key, about, summary)) for head, key in _FACTS],
+        facts=[(head, _fact(key, about, summary)) for head, key in _FACTS if key in about or key != "weights"],
         command=about.get("command"),
         threats=[key.label for key in keys],
         verdict=rows,

@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
+from gencls.zoo.tensors import check_state, fitted
 
 __all__ = ["official_abs_decoders", "unused_official_abs_keys"]
 
+_CHECKPOINT = "official ABS checkpoint"
 _STRIDES = (1, 2, 2, 1)
 _KEY = re.compile(
     r"VAE_(?P<number>\d+)\.(?P<part>Encoder|Decoder)\."
@@ -29,9 +31,11 @@ def official_abs_decoders(state: Mapping[str, Tensor]) -> GroupedDecoders:
             Encoders may be there; inference does not use them, see :func:`unused_official_abs_keys`.
 
     Raises:
-        GenclsError: if there is no such key, one is missing, unknown or of an unexpected shape.
+        GenclsError: if there is no such key, one is missing, unknown or of an unexpected shape; for integers as weights or a
+            tensor that no network has, see :func:`~gencls.zoo.tensors.check_state`.
     """
     unused_official_abs_keys(state)
+    check_state(_CHECKPOINT, state)
     count = len({key.split(".")[0] for key in state})
     return GroupedDecoders([_decoder(state, f"VAE_{k}.Decoder.") for k in range(count)])
 
@@ -47,7 +51,7 @@ def unused_official_abs_keys(keys: Iterable[str]) -> tuple[str, ...]:
     parts = {key: match["part"] for key, match in matches.items() if match is not None}
     if "Decoder" not in parts.values() or unknown:
         found = ", ".join((unknown or list(parts))[:3]) or "nothing"
-        raise GenclsError(f"official ABS checkpoint: expected keys VAE_0.Decoder.conv_0.weight, ...; got {found}, ...")
+        raise GenclsError(f"{_CHECKPOINT}: expected keys VAE_0.Decoder.conv_0.weight, ...; got {found}, ...")
     return tuple(key for key, part in parts.items() if part == "Encoder")
 
 
@@ -59,11 +63,11 @@ def _decoder(state: Mapping[str, Tensor], prefix: str) -> list[DecoderStage]:
         weight = state.get(name)
         if weight is None or weight.ndim != 4:
             shape = "nothing" if weight is None else f"shape {tuple(weight.shape)}"
-            raise GenclsError(f"official ABS checkpoint: expected {name} of rank 4, got {shape}")
+            raise GenclsError(f"{_CHECKPOINT}: expected {name} of rank 4, got {shape}")
         depth, channels, height, width = weight.shape
         if stages and depth != stages[-1].conv.out_channels:
             before = stages[-1].conv.out_channels
-            raise GenclsError(f"official ABS checkpoint: expected {name} with {before} input channels, got {depth}")
+            raise GenclsError(f"{_CHECKPOINT}: expected {name} with {before} input channels, got {depth}")
         conv = nn.ConvTranspose2d(depth, channels, (height, width), stride)
         norm = nn.BatchNorm2d(channels) if index < last else None
         _fill(conv, state, f"{prefix}conv_{index}.")
@@ -74,7 +78,7 @@ def _decoder(state: Mapping[str, Tensor], prefix: str) -> list[DecoderStage]:
 
 
 def _fill(module: nn.Module, state: Mapping[str, Tensor], prefix: str) -> None:
-    try:
-        module.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
-    except RuntimeError as error:
-        raise GenclsError(f"official ABS checkpoint: expected other tensors under {prefix}: {error}") from None
+    given = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    layout = {key: value for key, value in module.state_dict().items() if key in given or key != "num_batches_tracked"}
+    fitting = fitted(given, layout, lambda expected: GenclsError(f"{_CHECKPOINT}: expected {prefix}{expected}"))
+    module.load_state_dict(fitting, strict=False)

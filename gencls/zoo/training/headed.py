@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.checkpoints import load_state_dict
@@ -78,10 +79,14 @@ def start_from(network: HeadedClassifier, backbone: str, path: Path) -> None:
         raise GenclsError(f"{path}: expected SHA-256 {named[1]}..., as its name says; got {digest}")
     head = f"{BACKBONES[backbone]}."
     given = {f"model.{key}": value for key, value in state.items() if not key.startswith(head)}
-    body = {key: value.shape for key, value in network.state_dict().items() if not key.startswith(f"model.{head}")}
+    body = {key: _kind(value) for key, value in network.state_dict().items() if not key.startswith(f"model.{head}")}
     # Files of old versions of torch lack the counters of batch norm, which nothing here reads.
-    wrong = {key for key in given.keys() | body.keys() if key not in given or given[key].shape != body.get(key)}
+    wrong = {key for key in given.keys() | body.keys() if key not in given or _kind(given[key]) != body.get(key)}
     wrong = {key for key in wrong if key in given or not key.endswith(".num_batches_tracked")}
     if wrong:
         raise GenclsError(f"{path}: expected the weights of {backbone}; {len(wrong)} do not fit, one is {min(wrong)}")
     network.load_state_dict(given, strict=False)
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
+    return tensor.shape, tensor.is_floating_point()

@@ -1,0 +1,161 @@
+"""Are these the weights of a network? Asked before memory is taken, by everything that reads or assigns weights."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gencls.core.errors import GenclsError
+
+__all__ = ["check_state", "fitted", "tensors_by_name"]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def check_state(source: str | Path, state: Mapping[str, Tensor], *, finite: bool = True) -> None:
+    """Check that each tensor is a plain one: dense, with values of its own, of numbers that weights can have.
+
+    Args:
+        source: file or network, for errors.
+        state: keys and tensors.
+        finite: also look at the values.
+
+    Raises:
+        GenclsError: for a tensor that is sparse, nested, quantized, on the meta device, larger than what it is stored in, or
+            not of floating point numbers of 16, 32 or 64 bits, integers or booleans; with ``finite`` for NaN or Inf. It names
+            the tensor.
+    """
+    for key, tensor in state.items():
+        got = _oddity(tensor) if isinstance(tensor, Tensor) else _named(tensor)
+        if got is not None:
+            raise GenclsError(f"{source}: expected {key} as a dense tensor of ordinary numbers; got {got}")
+        if finite:
+            _check_finite(source, key, tensor)
+
+
+def _oddity(tensor: Tensor) -> str | None:
+    """What keeps a tensor from being weights."""
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "nested tensors" if tensor.is_nested else f"layout {tensor.layout}"
+    if tensor.is_meta:
+        return f"shape {tuple(tensor.shape)} without values, on the meta device"
+    if tensor.is_quantized:
+        return f"quantized numbers ({tensor.dtype})"
+    if tensor.dtype not in (*_FLOATS, *_WHOLE, torch.bool):
+        return str(tensor.dtype)
+    size, stored = tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes()
+    if size > stored:
+        return f"shape {tuple(tensor.shape)}, {size:,} bytes, expanded from {stored:,} bytes"
+    return None
+
+
+def _check_finite(source: str | Path, key: str, tensor: Tensor) -> None:
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        what = "NaN" if bool(tensor.isnan().any()) else "Inf"
+        raise GenclsError(f"{source}: expected {key} of finite numbers; got {what}")
+
+
+def tensors_by_name(path: str | Path, values: object, *, size: int) -> dict[str, Tensor]:
+    """A state dict out of a file, copied, half precision turned into float32.
+
+    The prefixes ``module.`` of DataParallel and ``_orig_mod.`` of torch.compile are taken off where all keys begin with them.
+    What is one tensor under several keys stays one.
+
+    Args:
+        path: for errors.
+        values: what should be such a dictionary.
+        size: bytes of the file; what is copied is not more.
+
+    Raises:
+        GenclsError: It is anything else; there is none; a tensor is not as :func:`check_state` wants it.
+    """
+    if not isinstance(values, Mapping):
+        raise GenclsError(f"{path}: expected tensors by name; got {_named(values)}{_NO_CODE}")
+    for key, value in values.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise GenclsError(f"{path}: expected tensors by name; got {_named(value)} under {key!r:.100}{_NO_CODE}")
+    if not values:
+        raise GenclsError(f"{path}: expected tensors by name; got none")
+    check_state(path, values, finite=False)
+    distinct = {_identity(tensor): tensor for tensor in values.values()}
+    total = sum(tensor.numel() * tensor.itemsize for tensor in distinct.values())
+    if total > size:
+        raise GenclsError(
+            f"{path}: expected tensors that do not overlap; got {total:,} bytes of them in a file of {size:,} bytes"
+        )
+    copies = {identity: _single(tensor) for identity, tensor in distinct.items()}
+    state = {key: copies[_identity(tensor)] for key, tensor in values.items()}
+    check_state(path, state)
+    return _unwrapped(state)
+
+
+_NO_CODE = ". Save the weights alone: torch.save(network.state_dict(), FILE)"
+
+
+def _named(value: object) -> str:
+    """A value's class, for errors."""
+    return f"a {type(value).__name__}"
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...]:
+    """The same for tensors that are the same part of one storage."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """A copy; half precision as float32."""
+    tensor = tensor.detach()
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.clone()
+
+
+def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys as the network itself has them."""
+    for prefix in ("module.", "_orig_mod."):
+        if all(key.startswith(prefix) for key in state):
+            return _unwrapped({key.removeprefix(prefix): tensor for key, tensor in state.items()})
+    return state
+
+
+def fitted(state: Mapping[str, Tensor], layout: Mapping[str, Tensor], error: Callable[[str], GenclsError]) -> dict[str, Tensor]:
+    """The same tensors in the precision of the network, float32 as a rule, in the order of its layout.
+
+    Args:
+        state: keys and tensors.
+        layout: the network's own, on the meta device.
+        error: what was expected (and came) to the error.
+
+    Raises:
+        GenclsError: for keys that are missing or surplus, another shape, other kinds of numbers, for instance integers as
+            parameters, or numbers that are too large for the precision.
+    """
+    missing, surplus = [key for key in layout if key not in state], [key for key in state if key not in layout]
+    if missing or surplus:
+        raise error(f"other keys; missing: {_some(missing)}; surplus: {_some(surplus)}")
+    for key, own in layout.items():
+        tensor = state[key]
+        if tensor.shape != own.shape:
+            raise error(f"{key} of shape {tuple(own.shape)}; got {tuple(tensor.shape)}")
+        if _kind(tensor) != _kind(own) and not _counts(tensor, own):
+            raise error(f"{key} of {_kind(own)}; got {tensor.dtype}")
+    cast = {key: state[key].to(own.dtype) for key, own in layout.items()}
+    for key, tensor in cast.items():
+        if tensor.dtype != state[key].dtype and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise error(f"{key} of numbers that {tensor.dtype} can hold; got {state[key].abs().max():.3g}")
+    return cast
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_floating_point():
+        return "floating point numbers"
+    return "booleans" if tensor.dtype == torch.bool else "integers"
+
+
+def _counts(tensor: Tensor, own: Tensor) -> bool:
+    """Whether floating point numbers stand for whole ones, as where all of a file was turned into half precision."""
+    return _kind(own) == "integers" and tensor.is_floating_point() and bool((tensor == tensor.round()).all())
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or "none"

@@ -1,0 +1,546 @@
+"""Weights as people have them: odd names, wrappers and companions load; odd tensors, cards and files are refused by name."""
+
+import argparse
+import collections
+import json
+import pathlib
+import pickle
+import resource
+import shutil
+import warnings
+import zipfile
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from gencls import zoo
+from gencls._commands.attack import build_defense, weights_of
+from gencls.cli import main
+from gencls.core import GenclsError, seeded
+from gencls.zoo.checkpoints import Card, load_state_dict, read_card, restore, save_checkpoint, verify_checkpoint
+from gencls.zoo.models import find_weights
+from gencls.zoo.networks import CNN, CifarResNet
+from gencls.zoo.official_abs import official_abs, read_official_abs
+from gencls.zoo.official_cifar import akamaster_from_state, kuangliu_from_state, load_akamaster, load_kuangliu
+from gencls.zoo.official_mlvgm import load_headed_classifier
+from gencls.zoo.official_nvae import load_nvae, load_nvlabs_nvae
+from gencls.zoo.official_robustbench import load_robustbench
+from gencls.zoo.official_stylegan import load_e4e, load_style_transformer, load_stylegan2
+from gencls.zoo.trained import ARCHITECTURES, WEIGHTS
+from recipes.folders import weights_path
+
+IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def network():
+    with seeded(0):
+        return CifarResNet(width=4, blocks=(1, 1), num_classes=3).eval()
+
+
+@pytest.fixture(scope="module")
+def state(network):
+    return dict(network.state_dict())
+
+
+class AttributeDict(dict):
+    """As Lightning has it."""
+
+
+def _rezipped(path, edit=lambda name, content: content, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(name, edit(name, content))
+
+
+# --- names, wrappers, companions -------------------------------------------------------------------------------------
+
+NAMES = ["ckpt.t7", "model_best.pth.tar", "W.PTH", "W.PT", "weights.pkl", "weights", "weights.zip", "checkpoint-epoch=3.5"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_name_of_a_file_does_not_matter(tmp_path, network, state, name, zipped):
+    torch.save({"net": state, "acc": 93.2, "epoch": 1}, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    assert load_state_dict(tmp_path / name).keys() == state.keys()
+    assert torch.equal(load_kuangliu(tmp_path / name, normalized=False)(IMAGES), network(IMAGES))
+
+
+@pytest.mark.parametrize("name", ["model.bin", "weights.st", "weights"])
+def test_safetensors_under_another_name(tmp_path, network, state, name):
+    save_file(state, tmp_path / name)
+    assert torch.equal(load_kuangliu(tmp_path / name, normalized=False)(IMAGES), network(IMAGES))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "net", "model_state_dict", "weights", "network", "ema"])
+def test_the_weights_lie_under_any_key(tmp_path, state, key):
+    torch.save({key: state, "optimizer": {"state": {0: {"step": torch.ones(1)}}, "param_groups": []}}, tmp_path / "a.pt")
+    assert load_state_dict(tmp_path / "a.pt").keys() == state.keys()
+
+
+def test_of_several_networks_one_is_named(tmp_path, state):
+    torch.save({"model": state, "model_ema": {"a": torch.ones(1)}}, tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match="expected one state dict, or key=NAME that says which; got 'model', 'model_ema'"):
+        load_state_dict(tmp_path / "a.pt")
+    assert load_state_dict(tmp_path / "a.pt", key="model_ema").keys() == {"a"}
+    with pytest.raises(GenclsError, match="expected weights under 'ema'; got 'model', 'model_ema'"):
+        load_state_dict(tmp_path / "a.pt", key="ema")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_wrappers_of_torch_are_taken_off(tmp_path, state, prefix):
+    torch.save({f"{prefix}{key}": value for key, value in state.items()}, tmp_path / "a.pt")
+    assert load_state_dict(tmp_path / "a.pt").keys() == state.keys()
+    load_kuangliu(tmp_path / "a.pt")
+
+
+def test_a_part_called_module_keeps_its_name(tmp_path):
+    torch.save({"module.weight": torch.ones(1), "head.weight": torch.ones(1)}, tmp_path / "a.pt")
+    assert load_state_dict(tmp_path / "a.pt").keys() == {"module.weight", "head.weight"}
+
+
+COMPANIONS = {
+    "numpy scalars": lambda: {"epoch": np.int64(3), "best_acc": np.float64(0.93), "ok": np.bool_(True)},
+    "numpy arrays": lambda: {"mean": np.ones(3), "names": np.array(["a", "b"])},
+    "defaultdict": lambda: {"history": collections.defaultdict(list, {"loss": [1.0]})},
+    "OrderedDict": lambda: {"metrics": collections.OrderedDict(acc=0.9)},
+    "Counter": lambda: {"seen": collections.Counter("abc")},
+    "paths": lambda: {"path": Path("a/b"), "pure": pathlib.PureWindowsPath("C:/a")},
+    "Namespace": lambda: {"args": argparse.Namespace(lr=0.1, out=Path("a"))},
+    "sets and bytes": lambda: {"sizes": {1, 2}, "digest": b"abc", "size": torch.Size([1, 2])},
+}
+
+
+@pytest.mark.parametrize("companions", COMPANIONS.values(), ids=COMPANIONS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_harmless_companions_of_the_weights(tmp_path, state, companions, zipped):
+    torch.save({**companions(), "state_dict": state}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    assert load_state_dict(tmp_path / "a.pt").keys() == state.keys()
+
+
+def test_hyperparameters_of_lightning(tmp_path, state):
+    torch.save({"hyper_parameters": AttributeDict(lr=0.1, path=Path("data")), "state_dict": state}, tmp_path / "last.ckpt")
+    assert load_state_dict(tmp_path / "last.ckpt").keys() == state.keys()
+
+
+def test_paths_of_another_system(tmp_path, state):
+    torch.save({"path": Path("a/b"), "state_dict": state}, tmp_path / "a.pt")
+    _rezipped(tmp_path / "a.pt", lambda name, content: content.replace(b"\nPosixPath\n", b"\nWindowsPath\n"))
+    assert load_state_dict(tmp_path / "a.pt").keys() == state.keys()
+
+
+class Config:
+    """Anything of somebody's own."""
+
+
+ODD = {
+    "of their own": (
+        lambda state: {"state_dict": state, "cfg": {"x": [Config()]}},
+        r"test_weights.Config.* at \['cfg'\]\['x'\]\[0\]",
+    ),
+    "in the place of weights": (lambda state: {**state, "conv1.weight": Config()}, r"Config.* at \['conv1.weight'\]"),
+    "in a Namespace": (
+        lambda state: {"net": state, "args": argparse.Namespace(cfg=Config())},
+        r"Config.* at \['args'\]\['cfg'\]",
+    ),
+    "a whole network": (lambda state: nn.Linear(1, 1), r"torch.nn.modules.linear.Linear.*torch.save\(network.state_dict\(\)"),
+    "a function": (lambda state: {"net": state, "f": print}, r"builtins.print\)\. Nothing in it was run"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), ODD.values(), ids=ODD)
+def test_other_objects_are_named_with_their_key(tmp_path, state, make, message):
+    torch.save(make(state), tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match=f"expected tensors only; got a pickle with code or other objects .*{message}"):
+        load_state_dict(tmp_path / "a.pt")
+
+
+def test_arrays_are_no_weights(tmp_path):
+    torch.save({"a": np.ones(3)}, tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match="expected tensors by name; got a numpy.*_reconstruct under 'a'.*state_dict"):
+        load_state_dict(tmp_path / "a.pt")
+
+
+def test_files_of_other_programs_are_told_apart(tmp_path, state):
+    def refused(name, message):
+        with pytest.raises(GenclsError, match=message):
+            load_state_dict(tmp_path / name)
+
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"a": [1.0]}))
+    refused("plain.pkl", "expected a file of torch.save; got another pickle. Nothing in it was run")
+    torch.save(state, tmp_path / "new.pt", pickle_protocol=4)
+    refused("new.pt", "expected pickle protocol 2, that of torch.save; got 4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.ones(1, 1)), tmp_path / "script.pt")
+    refused("script.pt", "expected weights; got a TorchScript archive")
+    shutil.make_archive(str(tmp_path / "files"), "tar", tmp_path, "plain.pkl")
+    refused("files.tar", "got a tar archive")
+    with zipfile.ZipFile(tmp_path / "files.zip", "w") as archive:
+        archive.writestr("a.txt", "a")
+    refused("files.zip", "expected a file of torch.save, with one data.pkl; got")
+
+
+# --- precision -------------------------------------------------------------------------------------------------------
+
+
+def test_weights_in_float64_make_a_float32_network(tmp_path, network, state):
+    double = {key: value.double() if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(double, tmp_path / "a.pt")
+    loaded = load_kuangliu(tmp_path / "a.pt", normalized=False)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded(IMAGES), network(IMAGES))
+    assert load_state_dict(tmp_path / "a.pt")["conv1.weight"].dtype == torch.float64
+    torch.save({**double, "conv1.weight": double["conv1.weight"] + 1e300}, tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match=r"expected conv1.weight of numbers that torch.float32 can hold; got 1e\+300"):
+        load_kuangliu(tmp_path / "a.pt")
+
+
+def test_counters_in_half_precision(network, state):
+    half = {key: value.half() for key, value in state.items()}
+    assert kuangliu_from_state(half, normalized=False)(IMAGES).dtype == torch.float32
+
+
+def test_one_tensor_under_many_keys_is_copied_once(tmp_path):
+    shared = torch.ones(100, 100)
+    torch.save({f"block.{i}": shared for i in range(1000)}, tmp_path / "a.pt")
+    assert len({tensor.data_ptr() for tensor in load_state_dict(tmp_path / "a.pt").values()}) == 1
+    views = torch.ones(1000)
+    torch.save({f"{i}": views[i:] for i in range(500)}, tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match="expected tensors that do not overlap; got .* bytes of them in a file of"):
+        load_state_dict(tmp_path / "a.pt")
+
+
+# --- odd tensors through every loader --------------------------------------------------------------------------------
+
+TENSORS = {
+    "NaN": (lambda t: t * torch.nan, "finite numbers; got NaN"),
+    "Inf": (lambda t: torch.full_like(t, torch.inf), "finite numbers; got Inf"),
+    "complex": (lambda t: t.to(torch.complex64), "got torch.complex64"),
+    "float8": (lambda t: t.to(torch.float8_e4m3fn), "got torch.float8_e4m3fn"),
+    "uint16": (lambda t: t.to(torch.uint16), "got torch.uint16"),
+    "sparse": (lambda t: t.to_sparse(), "got (layout torch.sparse_coo|a sparse one)"),
+    "quantized": (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), r"got quantized numbers \(torch.qint8\)"),
+    "meta": (lambda t: t.to("meta"), r"got shape \(.*\) without values, on the meta device"),
+    "of terabytes": (lambda t: torch.zeros(1).expand(2**20, 2**20), "4,398,046,511,104 bytes, expanded from 4 bytes"),
+}
+WHOLE = {"integer": lambda t: t.long(), "bool": lambda t: t.bool()}
+
+FILES = {
+    "load_state_dict": (load_state_dict, "state_dict"),
+    "kuangliu": (load_kuangliu, "net"),
+    "akamaster": (load_akamaster, "state_dict"),
+    "robustbench": (partial(load_robustbench, name="Wong2020Fast"), "last"),
+    "mlvgm": (load_headed_classifier, "state_dict"),
+    "nvae": (load_nvae, "state_dict_temp=0.6"),
+    "nvlabs": (load_nvlabs_nvae, "state_dict"),
+    "stylegan2": (load_stylegan2, "g_ema"),
+    "e4e": (load_e4e, "state_dict"),
+    "style transformer": (load_style_transformer, "state_dict"),
+}
+
+
+@pytest.mark.parametrize("loader", FILES)
+@pytest.mark.parametrize("kind", TENSORS)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch says that such tensors are in beta or deprecated
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_reader_refuses_odd_tensors(tmp_path, state, loader, kind):
+    load, key = FILES[loader]
+    make, message = TENSORS[kind]
+    torch.save({key: {**state, "layer1.0.conv1.weight": make(state["layer1.0.conv1.weight"])}}, tmp_path / "a.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(GenclsError, match=f"a.pt: expected layer1.0.conv1.weight .*{message}"):
+        load(tmp_path / "a.pt")
+    if loader != "robustbench":  # whose package is imported first
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000, "kB"
+
+
+@pytest.mark.parametrize("make", [kuangliu_from_state, akamaster_from_state])
+@pytest.mark.parametrize("kind", TENSORS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_so_does_every_builder(state, make, kind):
+    odd, message = TENSORS[kind]
+    with pytest.raises(GenclsError, match=f"CifarResNet checkpoint: expected conv1.weight .*{message}"):
+        make({**state, "conv1.weight": odd(state["conv1.weight"])})
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_parameters_are_floating_point_numbers(tmp_path, state, kind):
+    whole = {**state, "layer1.0.conv1.weight": WHOLE[kind](state["layer1.0.conv1.weight"])}
+    with pytest.raises(GenclsError, match="expected layer1.0.conv1.weight of floating point numbers; got torch"):
+        kuangliu_from_state(whole)
+    stage = {f"VAE_0.Decoder.conv_{i}.weight": torch.ones(2, 2, 1, 1) for i in range(4)}
+    stage |= {f"VAE_0.Decoder.conv_{i}.bias": torch.ones(2) for i in range(4)}
+    stage |= {
+        f"VAE_0.Decoder.bn_{i}.{n}": torch.ones(2) for i in range(3) for n in ("weight", "bias", "running_mean", "running_var")
+    }
+    official_abs(stage)
+    with pytest.raises(GenclsError, match="expected VAE_0.Decoder.bn_1.weight of floating point numbers"):
+        official_abs({**stage, "VAE_0.Decoder.bn_1.weight": WHOLE[kind](torch.ones(2))})
+    with pytest.raises(GenclsError, match="expected VAE_0.Decoder.bn_1.weight of finite numbers; got NaN"):
+        official_abs({**stage, "VAE_0.Decoder.bn_1.weight": torch.full((2,), torch.nan)})
+    for k in range(10):
+        torch.save({"a": torch.full((1,), torch.nan)}, tmp_path / f"ABS_{k}.net")
+    with pytest.raises(GenclsError, match="ABS_0.net: expected a of finite numbers; got NaN"):
+        read_official_abs(tmp_path)
+
+
+def test_numbered_keys_do_not_ask_for_endless_networks(state):
+    for number in ("999999999999", "9" * 6000, "99999"):
+        with pytest.raises(GenclsError, match="CifarResNet checkpoint: expected parts with numbers up to"):
+            kuangliu_from_state({**state, f"layer1.{number}.conv1.weight": state["conv1.weight"]})
+
+
+# --- hostile files ---------------------------------------------------------------------------------------------------
+
+
+def _grown(name, content):
+    """A pickle that says of 1,000 numbers that they are 2^30."""
+    return content.replace(b"M\xe8\x03", b"J\x00\x00\x00\x40") if name.endswith("data.pkl") else content
+
+
+def test_bombs_are_not_unpacked(tmp_path):
+    def refused(message):
+        with pytest.raises(GenclsError, match=message):
+            load_state_dict(tmp_path / "a.pt")
+
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "a.pt")
+    _rezipped(tmp_path / "a.pt", compression=zipfile.ZIP_DEFLATED)
+    refused("expected a file of torch.save, (which compresses nothing|whose records are not compressed); got compressed")
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "a.pt")
+    _rezipped(tmp_path / "a.pt", _grown)
+    refused("cannot be read as one")
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "a.pt").write_bytes(_grown("data.pkl", (tmp_path / "a.pt").read_bytes()))
+    refused("cannot be read as one")
+    torch.save({"net": {"a": torch.zeros(1)}, "b": bytearray(3)}, tmp_path / "a.pt")
+    refused(r"code or other objects \(builtins.bytearray\)")
+
+
+def test_sparse_tensors_are_refused_before_their_numbers_are_looked_at(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch: sparse tensors are in beta
+        indices, values = torch.zeros(1, 1, dtype=torch.int64).expand(1, 2**40), torch.ones(1).expand(2**40)
+        torch.save({"a": torch.sparse_coo_tensor(indices, values, (4,), check_invariants=False)}, tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match="expected a as a dense tensor of ordinary numbers; got a sparse one"):
+        load_state_dict(tmp_path / "a.pt")
+
+
+def test_names_that_no_class_can_have(tmp_path):
+    torch.save({"a": torch.ones(1), "path": Path("a")}, tmp_path / "a.pt")
+    _rezipped(tmp_path / "a.pt", lambda name, content: content.replace(b"\nPosixPath\n", b"\nPosix\0ath\n"))
+    with pytest.raises(GenclsError, match=r"cannot be read as one \(ValueError: a class called"):
+        load_state_dict(tmp_path / "a.pt")
+
+
+def test_a_tensor_does_not_read_beyond_its_record(tmp_path):
+    torch.save({"a": torch.zeros(1000), "b": torch.ones(5000)}, tmp_path / "a.pt")
+    _rezipped(
+        tmp_path / "a.pt",
+        lambda name, content: content.replace(b"M\xe8\x03", b"M\xe8\x04") if name.endswith(".pkl") else content,
+    )
+    with pytest.raises(GenclsError, match="expected a complete file of torch.save"):
+        load_state_dict(tmp_path / "a.pt")
+
+
+# --- cards -----------------------------------------------------------------------------------------------------------
+
+CARD = Card(
+    name="mine",
+    architecture="CifarResNet",
+    arguments={"width": 4, "blocks": [1, 1], "num_classes": 3},
+    what="",
+    trained_on="",
+    command="",
+    metrics={},
+    licence="",
+    seed=0,
+)
+
+
+@pytest.fixture
+def mine(tmp_path, network):
+    save_checkpoint(network, tmp_path / "mine.safetensors", CARD)
+    return tmp_path / "mine.safetensors"
+
+
+ARGUMENTS = {
+    "terabytes": ({"width": 2**22}, r"expected conv1.weight of shape \(4194304, 3, 3, 3\); got \(4, 3, 3, 3\)"),
+    "beyond any size": ({"width": 10**30}, r"expected sizes up to 16,777,216; its card has 1e\+30"),
+    "endless": ({"blocks": [2**23]}, "its card does not fit: more than .* modules and parameters"),
+    "negative": ({"width": -4}, "its card does not fit: "),
+    "of another type": ({"width": "4"}, "its card has width='4'"),
+    "a truth value as a number": ({"num_classes": True}, "its card has num_classes=True"),
+    "a list as a number": ({"num_classes": [[3]]}, r"its card has num_classes=\[\[3\]\]"),
+    "a number as a list": ({"blocks": 3}, "its card does not fit: "),
+    "unknown": ({"colour": 3}, "its card does not fit: got an unexpected keyword argument 'colour'"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), ARGUMENTS.values(), ids=ARGUMENTS)
+def test_cards_of_impossible_networks(tmp_path, network, changes, message):
+    save_checkpoint(network, tmp_path / "a.safetensors", replace(CARD, arguments={**CARD.arguments, **changes}))
+    for read in (
+        zoo.load,
+        partial(restore, architectures=ARCHITECTURES),
+        partial(verify_checkpoint, architectures=ARCHITECTURES),
+    ):
+        with pytest.raises(GenclsError, match=f"(?s)a.safetensors: .*{message}"):
+            read(tmp_path / "a.safetensors")
+
+
+JSON = {
+    "nesting": ('"metrics": {}', '"metrics": ' + '{"a":' * 50_000 + "1" + "}" * 50_000, "expected a JSON card"),
+    "deep lists": ('"metrics": {}', '"metrics": {"a": ' + "[" * 50_000 + "]" * 50_000 + "}", "expected a JSON card"),
+    "NaN": ('"metrics": {}', '"metrics": {"a": NaN}', "NaN is no number of JSON"),
+    "Infinity": ('"metrics": {}', '"metrics": {"a": -Infinity}', "-Infinity is no number of JSON"),
+    "a key twice": ('"seed": 0', '"seed": 0, "seed": 1', "'seed' stands there twice"),
+    "a key twice inside": ('"width": 4', '"width": 4, "width": 8', "'width' stands there twice"),
+    "endless digits": ('"seed": 0', '"seed": ' + "9" * 10_000, "expected a JSON card"),
+    "a million letters": ('"what": ""', '"what": "' + "a" * 2**20 + '"', "expected a card of at most 1,048,576 bytes; got"),
+    "another type": ('"seed": 0', '"seed": "0"', "expected seed as int; got '0'"),
+    "a truth value": ('"seed": 0', '"seed": true', "expected seed as int; got True"),
+    "a negative size": ('"size": ', '"size": -', "expected size as a number of bytes; got -"),
+    "no object": (None, "3", "expected the fields of a card"),
+    "other letters": (None, "\udcff", "expected a JSON card"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "message"), JSON.values(), ids=JSON)
+def test_cards_that_are_none(mine, old, new, message):
+    path = mine.with_suffix(".json")
+    text = path.read_text()
+    path.write_text(text.replace(old, new) if old else new, errors="surrogateescape")
+    assert path.read_bytes() != text.encode()
+    for read in (read_card, zoo.load, verify_checkpoint):
+        with pytest.raises(GenclsError, match=f"mine.json: .*{message}"):
+            read(mine)
+
+
+def _with_card(path, state, card):
+    """Weights that `save_checkpoint` would not write."""
+    save_file(state, path)
+    content = path.read_bytes()
+    values = {**vars(card), "size": len(content), "sha256": sha256(content).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("kind", ["NaN", "Inf", "complex", "float8", "integer", "bool"])
+def test_verify_names_the_tensor(tmp_path, capsys, state, kind):
+    make = WHOLE.get(kind) or TENSORS[kind][0]
+    _with_card(tmp_path / "a.safetensors", {**state, "linear.bias": make(state["linear.bias"])}, CARD)
+    assert main(["weights", "verify", str(tmp_path / "a.safetensors")]) == 2
+    assert "expected linear.bias " in capsys.readouterr().err
+    with pytest.raises(GenclsError, match="expected linear.bias "):
+        zoo.load(tmp_path / "a.safetensors")
+
+
+def test_kinds_of_numbers_that_torch_lacks(tmp_path, state):
+    _with_card(tmp_path / "a.safetensors", state, CARD)
+    content = (tmp_path / "a.safetensors").read_bytes().replace(b'"F32"', b'"F4" ', 1)
+    (tmp_path / "b.safetensors").write_bytes(content)
+    with pytest.raises(GenclsError, match="b.safetensors: expected a complete safetensors file; got"):
+        load_state_dict(tmp_path / "b.safetensors")
+
+
+# --- what was trained, on the command line ---------------------------------------------------------------------------
+
+ATTACK = ["--attack", "fgsm-linf", "--epsilon", "0.1", "--limit", "4"]
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A folder as `gencls train` leaves it, with cnn-mnist, of other weights than the package's."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "cnn-mnist"
+    card = read_card(WEIGHTS / "cnn-mnist.safetensors")
+    with seeded(3):
+        save_checkpoint(CNN.from_architecture(**card.arguments), folder / "cnn-mnist.safetensors", card)
+    return Path("runs")
+
+
+def test_attack_takes_the_weights_of_a_folder_and_a_weights_file_as_a_defense(runs, capsys):
+    shutil.copytree(runs / "cnn-mnist", "other")
+    file = "other/cnn-mnist.safetensors"
+    assert main(["attack", "--defense", "cnn-mnist", file, "--weights", "runs", *ATTACK]) == 0
+    assert "│ cnn-mnist.safetensors │" in capsys.readouterr().out
+    (folder,) = (path for path in runs.iterdir() if path.name != "cnn-mnist")
+    page = (folder / "report.html").read_text()
+    assert f"<dt>Weights</dt><dd>runs/cnn-mnist/cnn-mnist.safetensors, {file}</dd>" in page
+    images = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    weights = weights_of(["cnn-mnist", file], runs)
+    mine, theirs, alone = (
+        build_defense(*words) for words in (("cnn-mnist", images, weights["cnn-mnist"]), ("cnn-mnist", images), (file, images))
+    )
+    assert torch.equal(mine(images), alone(images))
+    assert not torch.equal(mine(images), theirs(images))
+
+
+def test_the_doctor_takes_them_too(runs, capsys):
+    file = "runs/cnn-mnist/cnn-mnist.safetensors"
+    settings = ["--limit", "4", "--budget", "1", "--epsilon", "0.1"]
+    assert main(["doctor", file, "--transfer-from", file, *settings]) in (0, 1)
+    assert file in capsys.readouterr().out
+    assert main(["doctor", "cnn-mnist", "--weights", "runs", "--transfer-from", "none", *settings]) in (0, 1)
+
+
+REFUSED = {
+    "no folder": (["cnn-mnist", "--weights", "nowhere"], "expected a folder, got nowhere, which is none"),
+    "not there": (
+        ["cnn-mnist", "abs-mnist", "--weights", "runs"],
+        "abs-mnist: expected its weights at runs/abs-mnist/abs-mnist.safetensors or runs/abs-mnist.safetensors; got no",
+    ),
+    "for nobody": (["runs/cnn-mnist/cnn-mnist.safetensors", "--weights", "runs"], "--weights: expected a defense by name"),
+    "no name": (["cnn-mnits", "--weights", "runs"], "unknown model 'cnn-mnits'"),
+    "no such file": (["runs/cnn-mnist.safetensors"], "runs/cnn-mnist.safetensors: expected a weights file; got no such file"),
+    "an import path": (["tests.toys:x", "--weights", "runs"], "--weights: expected a defense by name"),
+    "no such ABS": (
+        ["official-abs-mnist", "--weights", "runs"],
+        "official-abs-mnist: expected its weights at runs/",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_flag_acts_or_is_refused(runs, capsys, words, message):
+    assert main(["attack", "--defense", *words, *ATTACK]) == 2
+    assert message in capsys.readouterr().err
+    if len(words) > 2 and words[1].startswith("--"):
+        assert main(["doctor", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_card_says_which_defense_it_is(mine, tmp_path, network):
+    plain = zoo.load(mine)
+    assert torch.equal(plain(IMAGES), network(IMAGES))
+    assert type(plain).__name__ == "PlainClassifier"
+    assert type(zoo.load(WEIGHTS / "eabs-mnist.safetensors", steps=3)) is type(zoo.load("eabs-mnist"))
+    assert zoo.load(str(WEIGHTS / "a-vae-mnist.safetensors"), realisations=2).stochastic
+    for path, overrides, message in (
+        (WEIGHTS / "nvae-mnist.safetensors", {}, "expected weights of a defense or of a classifier; got 'nvae-mnist', a NVAE"),
+        (mine, {"sigma": 1}, "expected no overrides for a classifier; got 'sigma'"),
+        (WEIGHTS / "cnn-mnist.safetensors", {"weights": "a"}, "expected no weights beside a weights file; got a"),
+        (tmp_path / "none.safetensors", {}, "expected a weights file; got no such file"),
+    ):
+        with pytest.raises(GenclsError, match=message):
+            zoo.load(path, **overrides)
+    mine.with_suffix(".json").unlink()
+    with pytest.raises(GenclsError, match=r"expected its card mine.json beside it"):
+        zoo.load(mine)
+
+
+def test_recipes_and_commands_look_in_the_same_places(runs):
+    assert find_weights("cnn-mnist", runs) == weights_path("cnn-mnist", runs) == runs / "cnn-mnist" / "cnn-mnist.safetensors"
+    assert find_weights("cnn-blur-mnist", runs / "cnn-mnist") == weights_path("cnn-mnist", runs / "cnn-mnist")
+    assert weights_path("abs-mnist", runs) == WEIGHTS / "abs-mnist.safetensors"
+    assert find_weights("resnet18-autoattack-cifar10", runs) is None
