@@ -72,8 +72,6 @@ def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense") ->
     Raises:
         GenclsError: it is, or a part of it.
     """
-    if not isinstance(module, nn.Module):
-        raise GenclsError(f"{name}: expected {what} in eval mode, a torch.nn.Module, got {type(module).__name__}")
     if any(part.training for part in module.modules()):
         raise GenclsError(f"{name}: expected {what} in eval mode, got training mode; call .eval() first")
 

@@ -39,7 +39,18 @@ EXEMPT = {
     **dict.fromkeys(("NO_GRADIENT", "REQUIRED", "WORST_CASE", "McNemar", "FORMAT"), ABSTRACT),
     **dict.fromkeys(("Streams", "branch", "draws", "keyed", "repeated", "rows_per_stream", "select", "stream_seed"), INSIDE),
     **dict.fromkeys(
-        ("repeat_rows", "forward_draws", "minimize", "check_settings", "checked", "declared", "seeded", "check_sigma"), INSIDE
+        (
+            "repeat_rows",
+            "forward_draws",
+            "minimize",
+            "check_settings",
+            "checked",
+            "declared",
+            "seeded",
+            "check_sigma",
+            "check_eval_mode",
+        ),
+        INSIDE,
     ),
     **dict.fromkeys(("evaluated", "in_eval_mode", "frozen", "plain"), INSIDE),
     **dict.fromkeys(("broken", "judged", "same_size", "surely_broken", "surely_right"), INSIDE),
