@@ -59,7 +59,9 @@ def check_values(records: "pandas.DataFrame") -> None:
         if not shares.between(0, 1).all():
             raise GenclsError(f"records: expected {name} in [0, 1], got {shares[~shares.between(0, 1)].iloc[0]}")
     for name in ("draws", "forwards", "backwards", "seconds"):
-        as_floats(records, name)
+        numbers = as_floats(records, name)
+        if not (numbers.between(0, float("inf"), inclusive="left") | ((name != "draws") & numbers.isna())).all():
+            raise GenclsError(f"records: expected finite {name} >= 0, got {numbers.min()} to {numbers.max()}")
     distances, epsilon = as_floats(records, "distance"), records["epsilon"]
     unfit = (distances < 0) | (distances.isna() & records["valid"].eq(True))
     if unfit.any():
