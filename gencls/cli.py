@@ -162,12 +162,23 @@ def parser() -> argparse.ArgumentParser:
         "--eight-bit", action="store_true", help="round adversarial images to k/255, as if saved, before they are judged"
     )
     attack.add_argument("--memory", type=float, help="MiB for the graphs of an attack (default: 1024, or a share of the GPU)")
-    attack.add_argument("--seed", type=int, default=0, help="of all random streams and of the subset (default 0)")
+    attack.add_argument(
+        "--seed",
+        nargs="+",
+        type=int,
+        default=[0],
+        help="of all random streams, one run of everything each; the first one also chooses the subset (default 0)",
+    )
     attack.add_argument("--device", default="cpu", help="where the defenses run: cpu (default), cuda, cuda:1 ...")
     attack.add_argument(
         "--doctor", action="store_true", help="first diagnose each defense, see `gencls doctor`; it goes into the report"
     )
-    attack.add_argument("--out", type=Path, help="folder of the study; default: below runs/, named by defense and attack")
+    attack.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the study, to which a later call may add attacks, defenses, seeds, sizes or images; default: below "
+        "runs/, named by defense and attack",
+    )
     _data_root(attack)
 
     doctor = command(

@@ -64,15 +64,31 @@ def _records(**changes: object) -> pandas.DataFrame:
     return pandas.DataFrame([{**row, "seed": 0, "valid": True, **changes}])
 
 
-def _study(folder: Path, seed: int) -> None:
-    torch.manual_seed(0)
-    defenses, attacks = {"cnn": _defense()}, {"FGSM": FGSM(THREAT)}
-    Study(folder, defenses=defenses, attacks=attacks, images=IMAGES[:1], labels=torch.tensor([0]), seeds=(seed,))
+def _study(folder: Path, *, seed: int = 0, steps: int = 5, images: torch.Tensor | None = None) -> None:
+    torch.manual_seed(seed)
+    defenses, attacks = {"cnn": _defense()}, {"PGD": PGD(THREAT, steps=steps)}
+    images = IMAGES[:2] if images is None else images
+    Study(folder, defenses=defenses, attacks=attacks, images=images, labels=torch.zeros(len(images), dtype=torch.int64))
 
 
 def _another_study(folder: Path) -> None:
-    _study(folder / "study", seed=0)
+    _study(folder / "study")
+    _study(folder / "study", steps=10)
+
+
+def _another_defense(folder: Path) -> None:
+    _study(folder / "study")
     _study(folder / "study", seed=1)
+
+
+def _fewer_images(folder: Path) -> None:
+    _study(folder / "study")
+    _study(folder / "study", images=IMAGES[:1])
+
+
+def _other_images(folder: Path) -> None:
+    _study(folder / "study")
+    _study(folder / "study", images=IMAGES[:2] / 2)
 
 
 def _repeated_seed(folder: Path) -> None:
@@ -90,7 +106,7 @@ def _changed_images(folder: Path) -> None:
 
 def _foreign_folder(folder: Path) -> None:
     (folder / "thesis.tex").write_text("years of work")
-    _study(folder, seed=0)
+    _study(folder)
 
 
 def _truncated_data(folder: Path) -> None:
@@ -189,6 +205,27 @@ def _huge_card(folder: Path) -> None:
     zoo.load(path)
 
 
+class _Answers(nn.Module):
+    """A network, and what it makes of its scores."""
+
+    def __init__(self, answer: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.network, self.answer = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), answer
+        self.eval()
+
+    def forward(self, images: torch.Tensor) -> object:
+        return self.answer(self.network(images))
+
+
+def _brought(part: nn.Module) -> None:
+    """Evaluate a network, or one in eval mode behind a part that is in training mode."""
+    rest = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    network = part if isinstance(part, _Answers) else nn.Sequential(part, *rest)
+    network.training = False
+    evaluate(network, {"FGSM": FGSM(THREAT)}, [(IMAGES, LABELS)])
+
+
+LABELS = torch.tensor([0, 0])
 IMAGES = torch.full((2, 1, 8, 8), 0.5)
 CASES: dict[str, Callable[[Path], object]] = {
     "images outside [0, 1]": lambda _: _evaluate(IMAGES * 510),
@@ -211,6 +248,15 @@ CASES: dict[str, Callable[[Path], object]] = {
     "NaN as a setting": lambda _: CarliniWagner(ThreatModel("l2"), confidence=math.nan),
     "a boolean as a number": lambda _: PGD(THREAT, steps=True),
     "a word as a boolean": lambda _: ThreatModel("l2", targeted="no"),  # type: ignore[arg-type]
+    "network in half precision": lambda _: evaluate(_defense().half(), {"FGSM": FGSM(THREAT)}, [(IMAGES, LABELS)]),
+    "network in training mode": lambda _: FGSM(THREAT)(_defense().train(), IMAGES, LABELS),
+    "batch norm in training mode": lambda _: _brought(nn.BatchNorm2d(1)),
+    "dropout that is not declared": lambda _: _brought(nn.Dropout()),
+    "network that returns a tuple": lambda _: _brought(_Answers(lambda scores: (scores, None))),
+    "network that returns decisions": lambda _: _brought(_Answers(lambda scores: scores.argmax(1))),
+    "network that returns booleans": lambda _: _brought(_Answers(lambda scores: scores > 0)),
+    "network for one image at a time": lambda _: _brought(_Answers(lambda scores: scores.view(1, 3))),
+    "an array as a number": lambda _: PGD(THREAT, steps=torch.tensor([3])),
     "half precision": lambda _: FGSM(THREAT)(_defense(), IMAGES.half(), torch.tensor([0, 0])),
     "steps for an attack without": lambda _: build_attacks(["fgsm-linf"], 0.1, steps=5),
     "steps for a set of attacks": lambda _: build_attacks(["thesis-linf"], 0.1, steps=5),
@@ -231,6 +277,9 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a seed twice": _repeated_seed,
     "images that changed after a study was planned": _changed_images,
     "folder with another study": _another_study,
+    "folder with another defense of this name": _another_defense,
+    "folder with more images than are asked for": _fewer_images,
+    "folder with other images": _other_images,
     "folder with other files": _foreign_folder,
     "checkpoint with a wrong hash": _wrong_hash,
     "pickle with code in it": _pickle_with_code,

@@ -36,7 +36,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     if options.limit is None:
         there = count_images(options.data, options.split, root=options.data_root)
         options.limit = min(_IMAGES, there)
-    data = load_images(options)
+    data = load_images(options, options.seed)
     device = find_device(options.device)
     weights = weights_of([options.defense], options.weights)
     defense = build_defense(options.defense, data.images[:4], weights.get(options.defense)).to(device)
@@ -67,7 +67,7 @@ def diagnose_study(
     """Diagnose the defenses of a study and leave ``doctor.json`` in its folder, from where the report takes it.
 
     A diagnosis that is there already is kept, so that the same command resumes; but not one of another defense, of other
-    images or settings, or by other code: that is said, and the defense is diagnosed again.
+    images or settings, or by other code: that is said, and the defense is diagnosed again. Those of other defenses stay.
 
     Args:
         study: that has claimed its folder.
@@ -80,6 +80,7 @@ def diagnose_study(
     Returns:
         The defenses of which a number would be meaningless.
     """
+    from gencls.core.files import held
     from gencls.eval.doctor import diagnose
     from gencls.eval.report.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
     from gencls.eval.study_folder import DIAGNOSIS
@@ -101,9 +102,12 @@ def diagnose_study(
         )
         print(diagnosis.text(name) + "\n")
         found[name] = {**diagnosis.to_json(), **subject}
-    if list(found.items()) != list(known.items()):
-        write_diagnoses(path, found)
-    return tuple(diagnosis.defense for diagnosis in read_diagnoses(path, strict=True) if diagnosis.failed)
+    with held(path.with_suffix(".lock")):  # another call on the same folder may have diagnosed others
+        known = known_diagnoses(path)
+        if {**known, **found} != known:
+            write_diagnoses(path, {**known, **found})
+    diagnoses = read_diagnoses(path, strict=True)
+    return tuple(diagnosis.defense for diagnosis in diagnoses if diagnosis.failed and diagnosis.defense in found)
 
 
 def _subject(

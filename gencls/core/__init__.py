@@ -4,7 +4,7 @@ Notation of the whole package: N images, K classes, L latent levels, S draws. Im
 [0, 1]; labels int64 (N,); scores (N, K); distances (N,); norms in units of [0, 1] pixels (8/255, never 8).
 """
 
-from gencls.core.checks import check_eval_mode, check_images, check_labels, check_sigma, find_device
+from gencls.core.checks import check_images, check_labels, check_sigma, find_device
 from gencls.core.defense import BayesClassifier, Defense, Transform, TransformedClassifier, forward_draws, repeat_rows
 from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
@@ -12,6 +12,7 @@ from gencls.core.fingerprint import Key, fingerprint, key_of
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.generators import seeded
 from gencls.core.inference import minimize
+from gencls.core.modes import check_eval_mode, evaluated, frozen, in_eval_mode
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
 from gencls.core.settings import check_settings, checked
 from gencls.core.surrogate import BPDA, EoT, Unrolled
@@ -43,9 +44,12 @@ __all__ = [
     "checked",
     "declared",
     "draws",
+    "evaluated",
     "find_device",
     "fingerprint",
     "forward_draws",
+    "frozen",
+    "in_eval_mode",
     "key_of",
     "keyed",
     "minimize",

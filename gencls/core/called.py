@@ -1,8 +1,12 @@
 """What a module really calls: defenses that a search through its attributes does not find."""
 
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
@@ -46,7 +50,8 @@ def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
 
     hooks = register_module_forward_pre_hook(before), register_module_forward_hook(after, always_call=True)
     try:
-        answer = ask()
+        with _uncompiled():
+            answer = ask()
     finally:
         for hook in hooks:
             hook.remove()
@@ -58,3 +63,12 @@ def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
             f"Defense of your own how {name} is differentiated"
         )
     return answer
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Inside the block compiled modules run as they were written: torch's compiler cannot follow the hooks."""
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with stance, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*global hooks on modules", category=UserWarning)
+        yield

@@ -4,11 +4,11 @@ Inner loops do not check: reading a value of a CUDA tensor costs a device synchr
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["check_eval_mode", "check_image_shape", "check_images", "check_labels", "check_sigma", "find_device"]
+__all__ = ["check_image_shape", "check_images", "check_labels", "check_sigma", "find_device"]
 
 
 def check_images(images: Tensor, *, channels: int | None = None, name: str = "images") -> None:
@@ -59,21 +59,6 @@ def check_image_shape(images: Tensor, shape: tuple[int, ...], *, name: str) -> N
             f"{name}: expected floating-point images of shape (N, {', '.join(map(str, shape))}), "
             f"got {images.dtype} of shape {tuple(images.shape)}"
         )
-
-
-def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense") -> None:
-    """Check that no part of a module is in training mode: batch norm and dropout would make it another function.
-
-    Args:
-        module: the module.
-        name: of the caller or of the module, for the message.
-        what: it is there.
-
-    Raises:
-        GenclsError: it is, or a part of it.
-    """
-    if any(part.training for part in module.modules()):
-        raise GenclsError(f"{name}: expected {what} in eval mode, got training mode; call .eval() first")
 
 
 def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None = None) -> None:

@@ -128,6 +128,7 @@ class TransformedClassifier(Defense):
         self.num_classes = num_classes
         self.stochastic = declared(transform, "stochastic") or declared(classifier, "stochastic")
         self.batch_dependent = declared(transform, "batch_dependent") or declared(classifier, "batch_dependent")
+        self.training = transform.training or classifier.training
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the transformed images."""

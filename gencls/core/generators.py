@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import numpy
 import torch
 
+from gencls.core.settings import plain
+
 __all__ = ["GlobalStates", "own_seeds_end_here", "reseed", "seeded"]
 
 
@@ -64,6 +66,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def reseed(seed: int) -> None:
     """Seed the global generators, for good."""
+    seed = plain(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed looks for every kind of device, at 30 times the price
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)

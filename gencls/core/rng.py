@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gencls.core.generators import GlobalStates, reseed, seeded
 from gencls.core.random_functions import KeyedDraws
+from gencls.core.settings import plain
 
 __all__ = [
     "Streams",
@@ -37,7 +38,7 @@ __all__ = [
 
 def stream_seed(*parts: object) -> int:
     """A 63-bit seed from a path of names and numbers, equal on every machine: (study seed, sample, role, draw)."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("/".join(str(plain(part)) for part in parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
@@ -52,7 +53,7 @@ class Streams:
 
     def __init__(self, seeds: Sequence[int]) -> None:
         """Take one seed per row of the batch, see :func:`stream_seed`."""
-        self.rows: list[tuple[int, ...]] = [(seed,) for seed in seeds]
+        self.rows: list[tuple[int, ...]] = [(plain(seed),) for seed in seeds]
         self.shared: set[str] = set()
         self.used = False
         self.global_seed = torch.initial_seed()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["check_settings", "checked"]
+__all__ = ["check_settings", "checked", "plain"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,9 +34,9 @@ _LARGEST = torch.finfo(torch.float32).max
 def check_settings(owner: Any) -> None:
     """Check the fields of a dataclass against their annotations; stands first in ``__post_init__``.
 
-    ``int`` takes no bool and no float, ``float`` any real number that is finite. Numbers of numpy become Python's own, an int
-    that stands for a float becomes a float and a list that stands for a tuple a tuple, so that equal settings have one ``repr``
-    and one key.
+    ``int`` takes no bool and no float, ``float`` any real number that is finite. Numbers of numpy and torch become Python's
+    own, see :func:`plain`, an int that stands for a float becomes a float and a list that stands for a tuple a tuple, so that
+    equal settings have one ``repr`` and one key.
 
     Args:
         owner: the instance; may be frozen.
@@ -77,6 +77,20 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+def plain(value: Any) -> Any:
+    """A number, truth value or word of numpy or torch as Python's own; anything else as it is.
+
+    Arrays and tensors without dimensions are such numbers. Those of one dimension are not, also with one element: a list is no
+    number. The value is kept: of ``numpy.float32(0.3)`` it is 0.30000001192092896.
+    """
+    if getattr(value, "ndim", None) != 0 or not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except (RuntimeError, ValueError):  # of a tensor without numbers, on the device "meta"
+        return value
+
+
 @functools.cache
 def _hints(annotated: Any) -> Mapping[str, Any]:
     if isinstance(annotated, type):
@@ -93,8 +107,10 @@ def _fitted(owner: str, name: str, value: Any, hint: Any) -> Any:
     try:
         return _fit(value, hint)
     except _UnfitError:
-        shown = _plain(value) or isinstance(value, (list, tuple))
-        got = f"{reprlib.repr(value)} ({type(value).__name__})" if shown else type(value).__name__
+        meant, shape = plain(value), getattr(value, "shape", ())
+        shown = _plain(meant) or isinstance(meant, (complex, list, tuple))
+        got = f"{reprlib.repr(meant)} ({type(value).__name__})" if shown else type(value).__name__
+        got += f" of shape {tuple(shape)}" if isinstance(shape, tuple) and shape else ""
         raise GenclsError(f"{owner}: expected {name} to be {_name(hint)}, got {got}") from None
 
 
@@ -107,12 +123,13 @@ def _fit(value: Any, hint: Any) -> Any:
     kind, arguments = get_origin(hint) or hint, get_args(hint)
     exact = kind is Tensor or is_dataclass(kind)
     if kind in _PLAIN:
-        return _fit_plain(value, kind)
+        return _fit_plain(plain(value), kind)
     if kind in (Union, UnionType):
         return _first_that_fits(value, arguments)
     if kind in (tuple, Sequence):
         return _fit_items(value, kind, arguments)
     if kind is Literal:
+        value = plain(value)
         fits = any(type(value) is type(choice) and value == choice for choice in arguments)
     elif kind is Callable:
         fits = callable(value)

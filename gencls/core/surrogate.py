@@ -30,11 +30,12 @@ class BPDA(nn.Module):
         super().__init__()
         self.exact = exact
         self.approx = approx
+        self.training = exact.training
 
     def forward(self, images: Tensor) -> Tensor:
         """``exact(images)``; backward goes through ``approx(images)``."""
         with torch.no_grad():
-            value: Tensor = self.exact(images)
+            value: Tensor = self.exact(images.clone())  # it may work in place
         path = self.approx(images)
         return value.add(path - path.detach())
 
@@ -74,6 +75,7 @@ class EoT(nn.Module):
         self.samples = samples
         self.reduce: Reduce = reduce
         self.chunk = min(chunk or samples, samples)
+        self.training = model.training
 
     def per_draw(self, images: Tensor) -> Tensor:
         """Scores of the single draws: (N, C, H, W) -> (N, S, K).
@@ -93,7 +95,7 @@ class EoT(nn.Module):
 
     def _draw(self, images: Tensor, numbers: range) -> Tensor:
         with draws(numbers):
-            scores = forward_draws(self.model, images, len(numbers))
+            scores = forward_draws(self.model, images.clone(), len(numbers))  # a first layer may work in place
         return scores.view(images.shape[0], len(numbers), -1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -167,6 +169,7 @@ class Unrolled(nn.Module):
         """Take the classifier."""
         super().__init__()
         self.defense = defense
+        self.training = defense.training
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> scores (N, K)."""

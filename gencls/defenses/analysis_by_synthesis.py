@@ -26,6 +26,7 @@ from gencls.core import (
     Latents,
     check_settings,
     checked,
+    frozen,
     minimize,
     select,
 )
@@ -122,12 +123,10 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
             raise GenclsError(f"AnalysisBySynthesis: expected start_std > 0 and samples >= 1, got {start_std}, {samples}")
         if warm_steps is not None and warm_steps < 1:
             raise GenclsError(f"AnalysisBySynthesis: expected warm_steps >= 1 or None, got {warm_steps}")
-        self.generator = generator.requires_grad_(False)  # inference must not collect gradients of the parameters
+        self.generator = generator
         self.start = start
-        self.proposals = nn.ModuleList(proposals)
-        self.proposals.requires_grad_(False)
-        self.distance = distance
-        self.regularizer = regularizer.requires_grad_(False)
+        self.proposals, self.distance = nn.ModuleList(proposals), distance
+        self.regularizer = regularizer
         self.num_classes = generator.num_classes
         self.stochastic = variational
         self.variational = variational
@@ -170,11 +169,13 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
 
     def infer(self, images: Tensor) -> Latents:
         """The q of each class, (N, K, *shape) per level; unrolled where the images require grad."""
-        return self._in_parts(images, None, self.steps)
+        with frozen(self):
+            return self._in_parts(images, None, self.steps)
 
     def resume(self, images: Tensor, q: Latents, steps: int) -> Latents:
         """So many steps on from a q of images nearby; as :meth:`infer`."""
-        return self._in_parts(images, q, steps)
+        with frozen(self):
+            return self._in_parts(images, q, steps)
 
     def surrogates(self) -> Mapping[str, nn.Module]:
         """``frozen`` (eq. 2.9), or a new ``warm`` one where there are ``warm_steps``, and ``unrolled``."""
@@ -187,8 +188,9 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
 
     def log_joint(self, images: Tensor, q: Latents) -> Tensor:
         """-l_k(x), (N, K); its gradient with q fixed is -2 (x - G_k(z*)) for the squared L2 distance (eq. 2.9)."""
-        target = self._embed(images)
-        losses = [self.loss(target, q) for _ in range(self.samples if self.variational else 1)]
+        with frozen(self):
+            target = self._embed(images)
+            losses = [self.loss(target, q) for _ in range(self.samples if self.variational else 1)]
         return torch.stack(losses).mean(0).neg()
 
     def reconstruct(self, images: Tensor, q: Latents | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BPDA, GenclsError, Transform, checked, minimize, repeat_rows
+from gencls.core import BPDA, GenclsError, Transform, checked, frozen, minimize, repeat_rows
 from gencls.core.inference import Optimizer
 
 __all__ = ["DefenseGAN"]
@@ -45,8 +45,7 @@ class DefenseGAN(Transform):
         """Take the generator.
 
         Args:
-            generator: G, latents (M, *latent_shape) -> images (M, C, H, W); values beyond [0, 1] are clipped at the end. A
-                module is frozen.
+            generator: G, latents (M, *latent_shape) -> images (M, C, H, W); values beyond [0, 1] are clipped at the end.
             latent_shape: of one latent.
             sample: count -> random latents (count, *latent_shape) to start from; None draws standard normal ones.
             restarts: R >= 1; 10 in the paper.
@@ -67,7 +66,7 @@ class DefenseGAN(Transform):
             )
         if not latent_shape or min(latent_shape) < 1:
             raise GenclsError(f"DefenseGAN: expected a latent_shape of numbers >= 1, got {tuple(latent_shape)}")
-        self.generator = generator.requires_grad_(False) if isinstance(generator, nn.Module) else generator
+        self.generator = generator
         self.latent_shape = tuple(latent_shape)
         self.sample = sample
         self.restarts, self.steps, self.lr, self.max_rows = restarts, steps, lr, max_rows
@@ -87,7 +86,7 @@ class DefenseGAN(Transform):
         Returns:
             G(z*) clipped to [0, 1], z* (N, *latent_shape), and the start (N, *latent_shape) that led there; detached.
         """
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), frozen(self):
             images = images.detach().clone()
             with torch.no_grad():
                 starts = self._starts(images)
@@ -102,7 +101,7 @@ class DefenseGAN(Transform):
         def objective(latents: tuple[Tensor, ...]) -> Tensor:
             return self._distance(latents[0], images)
 
-        with torch.enable_grad():
+        with torch.enable_grad(), frozen(self):
             (latents,) = minimize(
                 objective, (starts,), steps=self.steps, lr=self.lr, optimizer=self.optimizer, unroll=images.requires_grad
             )
@@ -184,7 +183,7 @@ class _Projection(torch.autograd.Function):
         parts = (tensor.split(per_graph) for tensor in (*ctx.saved_tensors, grad_outputs[0]))
         for images, starts, gradient in zip(*parts, strict=True):
             images = images.detach().requires_grad_()
-            with torch.enable_grad():
+            with torch.enable_grad(), frozen(defense):
                 found = defense.generator(defense.descend(images, starts)).clamp(0.0, 1.0)
             gradients.append(torch.autograd.grad(found, images, gradient)[0])
         return None, torch.cat(gradients)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, checked, rows_per_stream, select, surrogates_of
+from gencls.core import BayesClassifier, GenclsError, checked, frozen, rows_per_stream, select, surrogates_of
 
 __all__ = ["NoisyLikelihood", "UnrolledByClass", "in_parts", "per_class"]
 
@@ -48,7 +48,7 @@ class NoisyLikelihood(nn.Module):
 
     @checked
     def __init__(self, classifier: nn.Module, num_classes: int, *, draws: int, hard: bool, max_rows: int) -> None:
-        """Take f and freeze it: see :class:`~gencls.defenses.VariationalSmoothing`.
+        """Take f: see :class:`~gencls.defenses.VariationalSmoothing`.
 
         Raises:
             GenclsError: for numbers out of range, or a classifier without an exact gradient mode.
@@ -65,7 +65,7 @@ class NoisyLikelihood(nn.Module):
                 "variational smoothing: expected num_classes >= 2, draws >= 1 and max_rows >= 1, "
                 f"got {num_classes}, {draws} and {max_rows}"
             )
-        self.classifier = classifier.requires_grad_(False)  # inference must not collect gradients of the parameters
+        self.classifier = classifier
         self.num_classes = num_classes
         self.draws = draws
         self.hard = hard
@@ -139,7 +139,8 @@ class NoisyLikelihood(nn.Module):
     def _all_log_probs(self, points: Tensor) -> Tensor:
         """(M, K, C, H, W) -> (M, K, K), the last dimension that of the softmax."""
         count = len(points)
-        scores: Tensor = self.classifier(points.flatten(0, 1))
+        with frozen(self.classifier):
+            scores: Tensor = self.classifier(points.flatten(0, 1))
         if scores.shape != (count * self.num_classes, self.num_classes):
             raise GenclsError(
                 f"variational smoothing: expected {self.num_classes} scores for each of {count * self.num_classes} images, "

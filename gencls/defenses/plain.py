@@ -37,6 +37,7 @@ class PlainClassifier(Defense):
         self.num_classes = num_classes
         self.stochastic = stochastic or declared(network, "stochastic")
         self.batch_dependent = batch_dependent or declared(network, "batch_dependent")
+        self.training = network.training
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, K) of the network."""

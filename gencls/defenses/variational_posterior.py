@@ -44,7 +44,7 @@ class VariationalPosteriorSmoothing(BayesClassifier[Latents]):
         optimizer: Optimizer = "gradient",
         max_rows: int = 256,
     ) -> None:
-        """Take the classifier, which is frozen. Nothing but sigma and the draws is in the thesis.
+        """Take the classifier. Nothing but sigma and the draws is in the thesis.
 
         Args:
             classifier: f, images (M, C, H, W) -> scores (M, K), normalising inside, in eval mode; noise leaves [0, 1].

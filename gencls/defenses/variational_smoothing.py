@@ -61,7 +61,7 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         hard: bool = False,
         max_rows: int = 256,
     ) -> None:
-        """Take the classifier, which is frozen.
+        """Take the classifier.
 
         Args:
             classifier: f, images (M, C, H, W) -> scores (M, K), normalising inside, in eval mode; noise leaves [0, 1].

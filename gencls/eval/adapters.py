@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, declared
-from gencls.eval.attack_model import AttackModel, frozen
+from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, declared, evaluated, frozen
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.cell import Protocol
 from gencls.eval.fingerprint import device_of
 from gencls.eval.probe import probe_defense
@@ -47,7 +47,7 @@ class _Exported(nn.Module):
         self.observed = False
         self.scale = scale
         self.positive = positive
-        self.eval()
+        self.training = False
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.observed:
@@ -65,12 +65,12 @@ class _Exported(nn.Module):
         behaviour = probe.behaviour
         averaging, holder = (self.scores.eot, self.scores.meter) if isinstance(self.scores, AttackModel) else (self.scores,) * 2
         averaging.chunk = behaviour.draws_per_pass(averaging.samples)
-        holder.model = behaviour.attacked(holder.model).eval()
+        holder.model = evaluated(behaviour.attacked(holder.model), self._defense[0])
         self.observed = True
 
     def train(self, mode: bool = True) -> "_Exported":
-        """Stays in eval mode: some libraries switch the mode around an attack."""
-        return super().train(False)
+        """Changes nothing: some libraries switch the mode around an attack."""
+        return self
 
 
 @checked
@@ -117,7 +117,7 @@ def as_module(
     if samples is None:
         samples = Protocol.eot_samples if declared(defense, "stochastic") else 1
     kind = AttackModel if calibrated else EoT
-    scores = kind(defense.surrogate(mode), samples=samples, reduce=reduce)
+    scores = kind(evaluated(defense.surrogate(mode), defense), samples=samples, reduce=reduce)
     # Calibration puts the mean of all K classes 10 nats below the best, which with two classes is 20 for the other one: in
     # float32 the label's probability 1 - 2e-9 is 1 and its half of the gradient lost, and the other half as small as the
     # tolerances with which libraries divide (1e-7 in ART). So here it is the mean of the K - 1 others; one of them then has

@@ -1,8 +1,8 @@
 """What an attack sees: calibrated, averaged scores of a surrogate, a loss per sample, and a meter of what was spent."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
-from gencls.core.generators import own_seeds_end_here
 from gencls.core.rng import watched
 from gencls.core.surrogate import Reduce
+from gencls.eval.forward import answered, backwards
 from gencls.eval.margins import MASKED, mean_shortfall, score_gap, shortfall
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Metered",
     "Response",
     "calibrate",
-    "frozen",
     "resolution",
 ]
 
@@ -89,6 +88,7 @@ class Metered(nn.Module):
         """Take the model whose use is to be counted."""
         super().__init__()
         self.model = model
+        self.training = model.training
         self.forwards = 0
         self.backwards = 0
         self.gradients = 0
@@ -104,10 +104,8 @@ class Metered(nn.Module):
         """The model's scores of ``count`` draws per image, see :func:`gencls.core.forward_draws`."""
         rows = images.shape[0] * count
         self.forwards += rows
-        if images.is_leaf and images.requires_grad:
-            images = images.clone()  # a first layer that works in place, such as ReLU(inplace=True), cannot have a leaf
-        with own_seeds_end_here(), watched() if self.watch else nullcontext() as seen:
-            scores = forward_draws(self.model, images, count)
+        with watched() if self.watch else nullcontext() as seen:
+            scores = answered(self.model, images, lambda: forward_draws(self.model, images, count), rows=rows)
         self.shared |= seen is not None and seen.shared
         if scores.requires_grad:
             scores.register_hook(lambda _: self._count(rows))
@@ -201,8 +199,12 @@ class AttackModel(nn.Module):
         self.max_rows = max_rows
         self.common_draws = common_draws
         self.shared_draws = shared_draws
-        self.eval()  # libraries put a model back into the mode in which they found it
+        self.training = False
         self.stochastic = (samples > 1 or declared(surrogate, "stochastic")) if stochastic is None else stochastic
+
+    def train(self, mode: bool = True) -> "AttackModel":
+        """Changes nothing: some libraries switch the mode around an attack, and a network's dropout at test time stays on."""
+        return self
 
     @classmethod
     def of(cls, model: nn.Module) -> "AttackModel":
@@ -300,12 +302,15 @@ class AttackModel(nn.Module):
         Raises:
             GenclsError: for scores without a gradient.
         """
-        if not value.requires_grad:
+        gradient = None
+        if value.requires_grad:
+            with backwards(self.meter.model):
+                (gradient,) = torch.autograd.grad(value, images, retain_graph=keep_graph, allow_unused=True)
+        if gradient is None:
             raise GenclsError(
                 "attack: expected scores with a gradient, got detached ones; a defense without a useful gradient declares "
                 "one in surrogates(), for instance BPDA"
             )
-        (gradient,) = torch.autograd.grad(value, images, retain_graph=keep_graph)
         return gradient
 
     def counted(self, gradient: Tensor) -> Tensor:
@@ -321,16 +326,3 @@ class AttackModel(nn.Module):
         self.meter.gradients += len(sizes)
         self.meter.zero_gradients += sizes.count(0.0)
         return gradient
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for parameters inside the block: attacks need those of images only, and libraries call backward()."""
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, declared, keyed, seeded, stream_seed
-from gencls.core.generators import own_seeds_end_here
+from gencls.core import declared, keyed, seeded, stream_seed
 from gencls.core.rng import watched
-from gencls.eval.image_by_image import ImageByImage, name_of
+from gencls.eval.forward import scores_of
+from gencls.eval.image_by_image import ImageByImage
 from gencls.eval.margins import score_gap
 
 __all__ = ["ROUNDING", "Behaviour", "Examination", "differ", "handful", "observe", "observe_batch"]
@@ -87,7 +87,7 @@ def observe(defense: nn.Module, images: Tensor, *, seed: int = 0) -> Behaviour:
         seed: of the random streams.
 
     Raises:
-        GenclsError: if the defense changes the images that it is given.
+        GenclsError: if a forward pass fails, or returns no scores.
     """
     if declared(defense, "batch_dependent"):
         seen = Examination(ImageByImage(defense), handful(images), seed)
@@ -167,20 +167,13 @@ class Examination:
         """
         rows = list(range(len(self.images))) if rows is None else rows
         asked = self.images[rows] if images is None else images
-        given = asked.clone()
         names = [keep[1] if keep and keep[0] == row else stream for row in rows]
         with self._streams([stream_seed(self.seed, "probe", name, row) for name, row in zip(names, rows, strict=True)]):
-            scores: Tensor = self.defense(given)
-        if not torch.equal(asked, given):
-            raise GenclsError(
-                f"{name_of(self.defense)}: expected a forward pass that leaves its images as they are, got changed ones; "
-                "write x = x - mean, not x.sub_(mean)"
-            )
-        return scores.double()
+            return scores_of(self.defense, asked).double()
 
     @contextmanager
     def _streams(self, seeds: list[int]) -> Iterator[None]:
-        with seeded(stream_seed(*seeds)), keyed(seeds) as streams, watched() as seen, own_seeds_end_here():
+        with seeded(stream_seed(*seeds)), keyed(seeds) as streams, watched() as seen:
             yield
         self.drew |= streams.used or seen.shared
         self.shared |= seen.shared

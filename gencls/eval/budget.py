@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import seeded
-from gencls.core.memory import saved_bytes
+from gencls.core.memory import is_out_of_memory, saved_bytes
+from gencls.eval.forward import answered
 
 __all__ = ["Peak", "is_out_of_memory", "peak_memory", "rows_that_fit", "with_fewer_rows", "work_off"]
 
@@ -42,7 +43,8 @@ def rows_that_fit(model: nn.Module, image: Tensor, memory: float | None) -> int:
     if memory is None:
         memory = _GPU_SHARE * torch.cuda.mem_get_info(device)[0] / _MIB if device.type == "cuda" else _DEFAULT
     with seeded(0):
-        needed = _TRANSIENT * saved_bytes(lambda: model(image.clone().requires_grad_().clone()))
+        leaf = image.clone().requires_grad_()
+        needed = _TRANSIENT * saved_bytes(lambda: answered(model, leaf, lambda: model(leaf.clone())))
     rows = max(1, int(memory * _MIB / max(needed, 1.0)))
     return min(rows, _CPU_ROWS) if device.type == "cpu" else rows
 
@@ -88,11 +90,6 @@ def with_fewer_rows(rows: int, work: Callable[[int], Result]) -> Result:
             if not is_out_of_memory(error) or rows == 1:
                 raise
         rows //= 2
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch ran out of memory, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class Peak:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels, check_settings, checked, key_of
+from gencls.core import GenclsError, check_images, check_labels, check_settings, checked, evaluated, frozen, key_of
 from gencls.core.surrogate import Reduce
-from gencls.eval.attack_model import AttackModel, frozen
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.base import per_image
 from gencls.eval.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
@@ -222,10 +222,10 @@ def _run(
     hashes = hashes or sample_hashes(images, labels)
     draws, most = (protocol.judge_draws, protocol.most_draws or 8 * protocol.judge_draws) if stochastic else (1, 1)
     samples = protocol.eot_samples if stochastic else 1
-    surrogate = behaviour.attacked(asked_by(mode, defense))
+    surrogate = evaluated(behaviour.attacked(asked_by(mode, defense)), defense)
     at_once = behaviour.draws_per_pass(samples)
     model = AttackModel(
-        surrogate.eval(),
+        surrogate,
         samples=samples,
         reduce=protocol.reduce,
         common_draws=protocol.common_draws,
@@ -254,7 +254,7 @@ def _run(
         def assault(part: Tensor, pieces: int) -> None:
             chosen = worth[part]
             # Anew: a repeated part does not know what the failed one has seen.
-            model.meter.model = behaviour.attacked(asked_by(mode, defense)).eval()
+            model.meter.model = evaluated(behaviour.attacked(asked_by(mode, defense)), defense)
             model.eot.chunk = max(1, min(at_once, rows) // pieces)
             model.max_rows = max(1, len(part) * model.eot.chunk if pieces > 1 else rows)
             with roles.attack(chosen.tolist(), model.meter, named, mode):

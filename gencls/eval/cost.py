@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from gencls.core import seeded
-from gencls.eval.attack_model import AttackModel, frozen
+from gencls.core import evaluated, frozen, seeded
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.domains import as_number
 from gencls.eval.fingerprint import device_of
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by
@@ -36,8 +36,7 @@ def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
         forward, judging, gradient = seconds[cell.defense, cell.mode]
         forwards, gradients = attack.passes
         forwards += 1  # the attack's own claim
-        where = study.samples(cell)
-        costs.append((where.stop - where.start) * (forwards * forward + judging + gradients * gradient))
+        costs.append(len(study.samples(cell)) * (forwards * forward + judging + gradients * gradient))
     return costs
 
 
@@ -46,7 +45,8 @@ def _seconds_per_image(study: Study, name: str, mode: str) -> tuple[float, float
     defense, probe = study.defenses[name], study.probes[name]
     device = device_of(defense) or study.images.device
     images, labels = study.images[:_PROBE].to(device), study.labels[:_PROBE].to(device)
-    surrogate, judged = probe.behaviour.attacked(asked_by(mode, defense)), probe.behaviour.judged(defense)
+    surrogate = evaluated(probe.behaviour.attacked(asked_by(mode, defense)), defense)
+    judged = probe.behaviour.judged(defense)
     samples, draws = (study.protocol.eot_samples, study.protocol.judge_draws) if probe.stochastic else (1, 1)
     shared = probe.behaviour.shared_draws
     model = AttackModel(surrogate, samples=samples, reduce=study.protocol.reduce, shared_draws=shared)
@@ -95,7 +95,8 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
         console.print(f"Measuring a first batch to predict the cost of {len(cells)} cells ...")
         costs = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
         total = sum(costs.values())
-        console.print(f"Predicted: about {duration(total)} at most for {len(cells)} cells of {study.shard_size} samples.")
+        size = max(len(study.samples(cell)) for cell in cells)
+        console.print(f"Predicted: about {duration(total)} at most for {len(cells)} cells of up to {size} samples.")
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
         with Progress(TextColumn("{task.description}", markup=False), *columns, console=console) as progress:
             task = progress.add_task("cells", total=len(cells), left=f"{duration(total)} left")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, checked
 from gencls.core.samples import batches_of
 from gencls.core.surrogate import Reduce
 from gencls.eval.attacks import Attack
@@ -44,6 +44,7 @@ class Evaluation:
         return summarize(self.records)
 
 
+@checked
 def evaluate(
     defense: nn.Module,
     attacks: Mapping[str, Attack],

@@ -1,38 +1,195 @@
-"""One forward pass of a defense, and what can be said when it fails."""
+"""One pass through somebody's network, and what can be said when it fails or returns something that is no scores."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, seeded
 from gencls.core.generators import own_seeds_end_here
+from gencls.core.memory import is_out_of_memory
 from gencls.eval.image_by_image import name_of
 
-__all__ = ["scores_of"]
+__all__ = ["answered", "backwards", "scores_of"]
+
+_ALONE = (
+    "declare batch_dependent = True (for a network: PlainClassifier(network, num_classes, batch_dependent=True)), and each "
+    "image is asked alone"
+)
 
 
-def scores_of(defense: nn.Module, images: Tensor) -> Tensor:
-    """The defense's scores (N, K).
+def scores_of(defense: nn.Module, images: Tensor, *, name: str | None = None) -> Tensor:
+    """The defense's scores (N, K) of images, which it may change: it is given a copy.
+
+    Args:
+        defense: the module.
+        images: (N, C, H, W).
+        name: of the defense, for messages; None takes that of its class.
 
     Raises:
-        GenclsError: for images of a shape that the defense does not take, or a single one where it needs several.
+        GenclsError: if its forward pass fails, or returns no scores; see :func:`answered`.
     """
+    return answered(defense, images, lambda: defense(images.clone()), name=name)
+
+
+def answered(
+    model: nn.Module, images: Tensor, ask: Callable[[], Tensor], *, rows: int | None = None, name: str | None = None
+) -> Tensor:
+    """Ask a model for scores; what comes is checked without a look at its values.
+
+    Args:
+        model: that is asked.
+        images: (N, C, H, W), for messages.
+        ask: asks it.
+        rows: of scores that are expected; None: N.
+        name: of the model, for messages; None takes that of its class.
+
+    Returns:
+        Scores (rows, K), K >= 2, floating point.
+
+    Raises:
+        GenclsError: for images of a dtype or shape that the model does not take, one image where it needs several or several
+            where it takes one, an error of its own, or an answer that is not such scores. torch's own error where memory runs
+            out.
+    """
+    name = name or name_of(model)
     try:
         with own_seeds_end_here():
-            scores: Tensor = defense(images)
+            scores: object = ask()
     except GenclsError:
         raise
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, torch.OutOfMemoryError) or "memory" in reason:
+    except Exception as error:
+        if _memory(error):
             raise
-        name = name_of(defense)
-        if "more than 1 value per channel" in reason:  # batch statistics, as torch says it
-            raise GenclsError(
-                f"{name}: expected scores of one image, got batch statistics in eval mode, which one image does not have "
-                f"({reason}): a decision would depend on the rest of the batch; use running statistics"
-            ) from error
+        raise GenclsError(f"{name}: {_said(model, images, error)}") from error
+    return _checked(name, scores, len(images) if rows is None else rows)
+
+
+@contextmanager
+def backwards(model: nn.Module) -> Iterator[None]:
+    """Inside the block a graph of the model is differentiated.
+
+    Raises:
+        GenclsError: if that fails. torch's own error where memory runs out.
+    """
+    try:
+        yield
+    except GenclsError:
+        raise
+    except Exception as error:
+        if _memory(error):
+            raise
         raise GenclsError(
-            f"{name}: expected images of the shape that it was made for, got (N, C, H, W) = {tuple(images.shape)}, or its "
-            f"forward pass fails on any image: {reason}"
+            f"{name_of(model)}: expected scores with a gradient, got an error in the backward pass: {_reason(error)}"
         ) from error
+
+
+def _memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or is_out_of_memory(error) or "out of memory" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    first = said[0] if said else ""
+    return first if isinstance(error, (RuntimeError, ValueError)) and first else f"{type(error).__name__}: {first}".rstrip(": ")
+
+
+def _said(model: nn.Module, images: Tensor, error: Exception) -> str:
+    """What was expected of the images, or of the model, if asking it about them ended in an error."""
+    reason = _reason(error)
+    if "more than 1 value per channel" in reason:  # batch statistics, as torch says it
+        return (
+            f"expected scores of one image, got batch statistics in eval mode, which one image does not have ({reason}): a "
+            "decision would depend on the rest of the batch; use running statistics"
+        )
+    if "does not require grad" in reason:
+        return (
+            "expected a forward pass that works under torch.no_grad() and with parameters that have no gradient, got one that "
+            f"differentiates ({reason}); let it do so in a block `with torch.enable_grad():`, by inputs that require a gradient"
+        )
+    if dtypes := _other_dtypes(model, images, reason):
+        return (
+            f"expected parameters of the dtype of the images, {images.dtype}, got {' and '.join(dtypes)} ({reason}); call "
+            f"{_CASTS.get(images.dtype, '.float()')} on the network, or wrap it in a module that casts images and scores"
+        )
+    if len(images) > 1 and _takes_one(model, images):
+        return f"expected scores of {len(images)} images, got an error, although one image alone has some ({reason}); {_ALONE}"
+    return (
+        f"expected images of the shape that it was made for, got (N, C, H, W) = {tuple(images.shape)}, or its forward pass "
+        f"fails on any image: {reason}"
+    )
+
+
+_CASTS = {torch.float32: ".float()", torch.float64: ".double()", torch.float16: ".half()", torch.bfloat16: ".bfloat16()"}
+
+
+def _other_dtypes(model: nn.Module, images: Tensor, reason: str) -> list[str]:
+    """The dtypes of the numbers of a model, if these are not those of the images and the error is about that."""
+    if not any(word in reason for word in ("type", "not implemented for")):
+        return []
+    numbers = (*model.parameters(), *model.buffers())
+    found = {str(tensor.dtype) for tensor in numbers if tensor.is_floating_point() or tensor.is_complex()}
+    return sorted(found) if found - {str(images.dtype)} else []
+
+
+def _takes_one(model: nn.Module, images: Tensor) -> bool:
+    one = images[:1].detach().clone().requires_grad_(images.requires_grad)
+    with suppress(Exception), seeded(0):
+        return isinstance(model(one.clone()), Tensor)
+    return False
+
+
+def _checked(name: str, scores: object, rows: int) -> Tensor:
+    if not isinstance(scores, Tensor):
+        raise GenclsError(
+            f"{name}: expected scores, a tensor of shape ({rows}, K), got {_kind(scores)}; wrap the network in a module whose "
+            f"forward returns the scores alone, such as {_part_of(scores)}"
+        )
+    shape = tuple(scores.shape)
+    if scores.ndim != 2 or shape[0] != rows:
+        raise GenclsError(f"{name}: expected scores of shape ({rows}, K), got {shape}{_mend(scores, rows)}")
+    if not scores.is_floating_point():
+        raise GenclsError(f"{name}: expected floating-point scores, got {scores.dtype}{_cast(scores)}")
+    if shape[1] < 2:
+        raise GenclsError(
+            f"{name}: expected scores of at least 2 classes, got {shape[1]}; a single score s stands for two: "
+            "torch.cat([-s, s], dim=1)"
+        )
     return scores
+
+
+def _kind(answer: object) -> str:
+    if isinstance(answer, Mapping):
+        return f"{type(answer).__name__} with {', '.join(map(str, answer))}"
+    return f"{type(answer).__name__} of {len(answer)}" if isinstance(answer, (tuple, list)) else type(answer).__name__
+
+
+def _part_of(answer: object) -> str:
+    if hasattr(answer, "logits"):
+        return "network(images).logits"
+    if isinstance(answer, Mapping):
+        return f"network(images)[{next((key for key in answer if key == 'logits'), next(iter(answer), 'logits'))!r}]"
+    return "network(images)[0]" if isinstance(answer, (tuple, list)) else "network(images)"
+
+
+def _mend(scores: Tensor, rows: int) -> str:
+    """What to do about scores of another shape, where that can be guessed."""
+    shape = tuple(scores.shape)
+    if shape == (rows,) and scores.dtype == torch.int64:
+        return "; scores of all classes are expected, not decisions"
+    if len(shape) > 2 and shape[0] == rows and all(size == 1 for size in shape[2:]):
+        return "; flatten them: network(images).flatten(1)"
+    if len(shape) == 1 and rows == 1:
+        return "; keep the batch dimension, also of one image"
+    if shape == (rows,):
+        return "; a single score s of each image stands for two: torch.stack([-s, s], dim=1)"
+    if len(shape) == 2 and shape[0] == 1 and rows > 1:
+        return f"; it answers one image at a time: {_ALONE}"
+    return ""
+
+
+def _cast(scores: Tensor) -> str:
+    if scores.dtype == torch.bool:
+        return "; scores of 0 and 1 have no gradient, but can be judged: network(images).float()"
+    return "; take their size: network(images).abs()" if scores.is_complex() else "; cast them: network(images).float()"

@@ -19,6 +19,7 @@ class ImageByImage(nn.Module):
         """Take a model images (N, C, H, W) -> scores (N, K)."""
         super().__init__()
         self.model = model
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels, checked
-from gencls.eval.attack_model import frozen
+from gencls.core import GenclsError, check_images, check_labels, checked, frozen
 from gencls.eval.attacks.base import per_image
 from gencls.eval.fingerprint import device_of, sample_hashes
 from gencls.eval.judge import ROWS, Verdict, verdict_of

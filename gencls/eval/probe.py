@@ -122,16 +122,9 @@ def check_defense(defense: nn.Module, image: Tensor, labels: Tensor, *, gradient
     """
     name = type(defense).__name__
     check_eval_mode(defense, name=name)
-    image = image.to(device_of(defense) or image.device, copy=True)
+    image = image.to(device_of(defense) or image.device)
     with torch.no_grad(), seeded(0):
-        scores: object = check_called(defense, lambda: scores_of(defense, image)) if gradients else scores_of(defense, image)
-    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise GenclsError(f"{name}: expected scores of shape (1, K) for one image, got {got}")
-    if not scores.is_floating_point():
-        raise GenclsError(f"{name}: expected floating-point scores, got {scores.dtype}")
-    if scores.shape[1] < 2:
-        raise GenclsError(f"{name}: expected scores of at least 2 classes, got {scores.shape[1]}")
+        scores: Tensor = check_called(defense, lambda: scores_of(defense, image)) if gradients else scores_of(defense, image)
     check_labels(labels, num_classes=scores.shape[1])
 
 

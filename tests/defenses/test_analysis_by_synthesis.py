@@ -261,7 +261,7 @@ def test_parameters_collect_no_gradients(digits):
     for mode in ("frozen", "unrolled"):
         defense.surrogate(mode)(images).sum().backward()
     assert images.grad is not None
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in defense.parameters())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in defense.generator.parameters())
 
 
 def test_the_global_random_state_is_not_touched(digits):

@@ -67,7 +67,7 @@ def test_the_unrolled_gradient_is_the_projection_matrix(images):
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-9)
     torch.testing.assert_close(made.detach(), projected(generator, images)[0], rtol=0, atol=1e-9)
     assert generator.matrix.grad is None
-    assert not generator.matrix.requires_grad
+    assert generator.matrix.requires_grad
 
 
 def test_few_unrolled_steps_contract_the_gradient_by_a_known_factor(images):

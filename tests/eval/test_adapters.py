@@ -385,7 +385,7 @@ def test_bad_input_is_named(defenses):
     with pytest.raises(GenclsError, match="PlainClassifier"):
         as_module(nn.Identity())
     with pytest.raises(GenclsError, match="eval mode"):
-        as_foolbox(PlainClassifier(small_cnn(), 4))
+        as_foolbox(PlainClassifier(small_cnn(), 4).train())
     with pytest.raises(GenclsError, match="'logits', 'probs'"):
         as_module(cnn, reduce="loss")
     with pytest.raises(GenclsError, match="samples"):

@@ -6,8 +6,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels
+from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, declared
 from gencls.eval.attack_model import AttackModel
+from gencls.eval.image_by_image import ImageByImage, name_of
 from gencls.eval.threat import Norm, ThreatModel
 
 __all__ = ["Attack", "joined", "per_image", "prepare", "project", "random_start", "require", "steepest", "taken"]
@@ -51,14 +52,14 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatMode
     """Check the arguments of an attack and give the model the form that attacks use.
 
     Args:
-        model: under attack.
+        model: under attack, in eval mode. One that declares ``batch_dependent = True`` is asked image by image.
         images: (N, C, H, W) in [0, 1].
         labels: int64 (N,).
         threat: that the attack serves; None for what has none.
 
     Raises:
         GenclsError: for images or labels of the wrong kind, or in half precision, whose pixels lie up to 4e-3 apart: too coarse
-            to keep to a ball; or for a ball that no image can leave.
+            to keep to a ball; for a ball that no image can leave; or for a model in training mode.
     """
     check_images(images)
     if images.dtype not in (torch.float32, torch.float64):
@@ -69,7 +70,10 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatMode
     if threat is not None:
         threat.check_reach(images)
     check_labels(labels, num_classes=None, count=len(images))
-    return AttackModel.of(model)
+    asked = model.meter.model if isinstance(model, AttackModel) else model
+    check_eval_mode(asked, name=name_of(asked), what="a model")
+    alone = asked is model and declared(model, "batch_dependent")
+    return AttackModel.of(ImageByImage(model) if alone else model)
 
 
 def require(threat: ThreatModel, name: str, *, minimal: bool = False, targeted: bool = False, norms: Any = None) -> None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_eval_mode, declared, surrogates_of
-from gencls.eval.attack_model import AttackModel, frozen
+from gencls.core import GenclsError, check_eval_mode, declared, evaluated, frozen, surrogates_of
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import Attack, prepare
 from gencls.eval.behaviour import observe
 from gencls.eval.fingerprint import device_of
@@ -61,7 +61,7 @@ class Transfer:
         samples = target.eot.samples if stochastic else 1
         behaviour = observe(self.source, images.to(device))
         model = AttackModel(
-            behaviour.attacked(surrogate.eval()),
+            behaviour.attacked(evaluated(surrogate, self.source)),
             samples=samples,
             reduce=target.eot.reduce,
             chunk=min(samples, target.eot.chunk) if target.eot.samples > 1 else None,

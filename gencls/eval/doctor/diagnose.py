@@ -2,9 +2,8 @@
 
 from torch import nn
 
-from gencls.core import GenclsError, checked
+from gencls.core import GenclsError, checked, frozen
 from gencls.core.samples import samples_of
-from gencls.eval.attack_model import frozen
 from gencls.eval.cell import Protocol
 from gencls.eval.doctor.attacks import check_attacks, pgd
 from gencls.eval.doctor.gradients import (

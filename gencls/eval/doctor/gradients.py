@@ -207,7 +207,7 @@ def _alone(errors: Mapping[float, float]) -> float | None:
 def check_dynamic(patient: Patient, errors: Mapping[str, Mapping[float, float]]) -> Check:
     """Whether forward itself differentiates; then a gradient may or may not go through what it optimises."""
     with torch.no_grad(), seeded(patient.protocol.seed):
-        count = inner_gradients(lambda: patient.defense(patient.images[:1]))
+        count = inner_gradients(lambda: patient.defense(patient.images[:1].clone()))
     evidence: dict[str, float | str] = {"gradients within a forward": count, "modes": ", ".join(patient.modes)}
     name = "dynamic forward"
     if not count:

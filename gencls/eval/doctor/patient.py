@@ -9,13 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_settings, declared, keyed, seeded, select, stream_seed
-from gencls.eval.attack_model import AttackModel, frozen
+from gencls.core import GenclsError, check_settings, declared, evaluated, frozen, keyed, seeded, select, stream_seed
+from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks import Attack
 from gencls.eval.behaviour import Behaviour, observe, observe_batch
 from gencls.eval.budget import rows_that_fit
 from gencls.eval.cell import NO_GRADIENT, Cell, Protocol, run_cell
 from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.forward import backwards
 from gencls.eval.gradient_modes import declared_modes
 from gencls.eval.judge import Decisions
 from gencls.eval.probe import Probe
@@ -145,7 +146,7 @@ class Patient:
     @classmethod
     def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, protocol: Protocol) -> "Patient":
         """The defense with the gradient modes that it declares."""
-        modes = {name: module.eval() for name, module in declared_modes(defense).items()}
+        modes = {name: evaluated(module, defense) for name, module in declared_modes(defense).items()}
         return cls(defense, images, labels, threat, protocol, modes)
 
     @property
@@ -209,7 +210,8 @@ class Patient:
                 found = value(scores, part)
                 if not found.requires_grad:
                     return None
-                (gradient,) = torch.autograd.grad(found.sum(), leaf, allow_unused=True)
+                with backwards(model.meter.model):
+                    (gradient,) = torch.autograd.grad(found.sum(), leaf, allow_unused=True)
             if gradient is None:
                 return None
             parts.append(gradient)
@@ -251,7 +253,10 @@ def affordable(patient: Patient, budget: float) -> tuple[Effort, Cost]:
     """The closest look that the budget of seconds allows, or the quickest one; and the measured cost."""
     images = patient.images[:4]
 
-    def timed(call: Callable[[Tensor], object]) -> float:
+    def timed(ask: Callable[[Tensor], object]) -> float:
+        def call(images: Tensor) -> object:
+            return ask(images.clone())
+
         call(images)  # what is cached at the first call is paid once
         seconds = _seconds(call, images)
         if seconds > _SLOW:
@@ -261,7 +266,7 @@ def affordable(patient: Patient, budget: float) -> tuple[Effort, Cost]:
 
     @torch.enable_grad()
     def differentiate(surrogate: nn.Module, images: Tensor) -> None:
-        leaf = images.clone().requires_grad_()
+        leaf = images.requires_grad_()
         torch.autograd.grad(surrogate(leaf.clone()).sum(), leaf)
 
     with seeded(0), torch.no_grad(), frozen(patient.defense):

@@ -85,9 +85,9 @@ def _differences(patient: Patient) -> dict[str, float]:
     if patient.behaviour.random:
         with patient.streams("again"):
             with repeated():
-                one = patient.defense(patient.images)
+                one = patient.defense(patient.images.clone())
             with repeated():
-                two = patient.defense(patient.images)
+                two = patient.defense(patient.images.clone())
         found["largest difference with the same draws"] = between(one, two)[0]
     return found
 

@@ -69,6 +69,7 @@ class _Rescaled(nn.Module):
         self.model = model
         self.scale = scale
         self.shift = shift
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         scores: Tensor = self.model(images)

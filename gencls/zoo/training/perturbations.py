@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
+from gencls.core.modes import in_mode
 from gencls.core.settings import check_settings
 from gencls.zoo.training.attack import Norm, ascend, pgd
 
@@ -168,18 +169,16 @@ class Adversarial:
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
         """See :class:`Perturbation`."""
         scale = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs > 0 else 1.0
-        network.eval()
-        adversarial = pgd(
-            network,
-            images,
-            labels,
-            norm=self.norm,
-            epsilon=scale * self.epsilon,
-            steps=self.steps,
-            step_size=scale * self.step_size,
-        )
-        network.train()
-        return adversarial
+        with in_mode(network, training=False):
+            return pgd(
+                network,
+                images,
+                labels,
+                norm=self.norm,
+                epsilon=scale * self.epsilon,
+                steps=self.steps,
+                step_size=scale * self.step_size,
+            )
 
 
 @dataclass(frozen=True)
@@ -218,21 +217,18 @@ class KLAdversarial:
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
         """See :class:`Perturbation`."""
-        training = network.training
-        network.eval()
-        with torch.no_grad():
-            predicted = network(images)
-        adversarial = ascend(
-            lambda moved: prediction_divergence(predicted, network(moved)).sum(),
-            images,
-            images + self.start_std * torch.randn_like(images),
-            norm=self.norm,
-            epsilon=self.epsilon,
-            steps=self.steps,
-            step_size=self.step_size,
-        )
-        network.train(training)
-        return adversarial
+        with in_mode(network, training=False):
+            with torch.no_grad():
+                predicted = network(images)
+            return ascend(
+                lambda moved: prediction_divergence(predicted, network(moved)).sum(),
+                images,
+                images + self.start_std * torch.randn_like(images),
+                norm=self.norm,
+                epsilon=self.epsilon,
+                steps=self.steps,
+                step_size=self.step_size,
+            )
 
 
 @dataclass(frozen=True)

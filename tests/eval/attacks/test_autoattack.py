@@ -255,7 +255,7 @@ def test_gradients_are_checked_and_counted(attack):
             return torch.cat([score + 1, 0 * score], dim=1)
 
     with pytest.raises(GenclsError, match="expected finite gradients, got NaN or infinity"):
-        attack(Broken(), images, labels)
+        attack(Broken().eval(), images, labels)
 
     class Detached(nn.Module):
         def forward(self, x):

@@ -94,7 +94,7 @@ def test_starts_from_given_images():
     useless = Boundary(L2, starts=pool[:1], queries=500, tries=30)
     assert torch.equal(run(useless, FirstPixel().eval(), images, torch.zeros(3, dtype=torch.long)), images)
     with pytest.raises(GenclsError, match="starts"):
-        attack(FirstPixel(), torch.rand(1, 1, 4, 4), torch.zeros(1, dtype=torch.long))
+        attack(FirstPixel().eval(), torch.rand(1, 1, 4, 4), torch.zeros(1, dtype=torch.long))
 
 
 def test_digits_of_the_class_of_all_noise_are_attacked():

@@ -40,14 +40,14 @@ def test_starts_help_where_the_image_has_no_gradient():
     images, labels = torch.full((3, 1, 4, 4), 0.2), torch.zeros(3, dtype=torch.long)
     starts = torch.stack([torch.full((1, 4, 4), 0.9), torch.full((1, 4, 4), 0.1)])
     starts[0, 0, :2] = 1.0  # not on the shortest way
-    assert torch.equal(run(FMN(L2), Plateau(), images, labels), images)
-    found = run(FMN(L2, starts=starts), Plateau(), images, labels)
+    assert torch.equal(run(FMN(L2), Plateau().eval(), images, labels), images)
+    found = run(FMN(L2, starts=starts), Plateau().eval(), images, labels)
     torch.testing.assert_close(L2.distance(images, found), torch.full((3,), 1.2, dtype=torch.float64), rtol=0.01, atol=0)
 
 
 def test_starts_of_the_right_class_are_no_starts():
     images, labels = torch.full((3, 1, 4, 4), 0.2), torch.zeros(3, dtype=torch.long)
-    assert torch.equal(run(FMN(L2, starts=0.5 * images), Plateau(), images, labels), images)
+    assert torch.equal(run(FMN(L2, starts=0.5 * images), Plateau().eval(), images, labels), images)
 
 
 def test_starts_are_known_by_their_content_and_checked():
@@ -57,7 +57,7 @@ def test_starts_are_known_by_their_content_and_checked():
     with pytest.raises(GenclsError, match="FMN starts: expected values in"):
         FMN(L2, starts=2 * pool + 1)
     with pytest.raises(GenclsError, match=r"FMN: expected starts of shape \(1, 4, 4\), got \(1, 8, 8\)"):
-        FMN(L2, starts=pool)(Plateau(), torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.long))
+        FMN(L2, starts=pool)(Plateau().eval(), torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.long))
 
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"restarts": 0}, {"tries": 0}, {"first_step": 0.0}, {"gamma": 1.0}])

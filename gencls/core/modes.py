@@ -1,0 +1,116 @@
+"""Flags of a module's parts: which may be in training mode when a defense is asked, and parameters without gradients."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from gencls.core.errors import GenclsError
+from gencls.core.wrappers import declared
+
+__all__ = ["check_eval_mode", "evaluated", "frozen", "in_eval_mode", "in_mode"]
+
+_DROPS = re.compile("drop|stochastic_?depth", re.IGNORECASE)
+"""Names of classes that leave something out at random, such as DropPath and StochasticDepth."""
+
+
+def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense", may_drop: bool | None = None) -> None:
+    """Check that no part of a module is in training mode, where batch norm for instance would be another function.
+
+    Dropout may be, in a module that declares ``stochastic = True``: that is test-time dropout. Parts of torch without numbers
+    of their own, such as activations, are the same in both modes and do not count.
+
+    Args:
+        module: the module.
+        name: of the caller or of the module, for the message.
+        what: it is there.
+        may_drop: whether test-time dropout is allowed; None asks whether the module declares ``stochastic = True``.
+
+    Raises:
+        GenclsError: it is, or a part of it.
+    """
+    if not isinstance(module, nn.Module):
+        raise GenclsError(f"{name}: expected {what} in eval mode, a torch.nn.Module, got {type(module).__name__}")
+    training = [(path, part) for path, part in module.named_modules() if part.training]
+    if not training:
+        return
+    wrong = [(path, part) for path, part in training if not (_drops(part) or _indifferent(part))]
+    if wrong:
+        path, part = wrong[0]
+        where = f" of {path} ({type(part).__name__})" if path else ""
+        raise GenclsError(f"{name}: expected {what} in eval mode, got training mode{where}; call .eval() first")
+    dropping = [(path, part) for path, part in training if _drops(part)]
+    if dropping and not (declared(module, "stochastic") if may_drop is None else may_drop):
+        path, part = dropping[0]
+        raise GenclsError(
+            f"{name}: expected {what} in eval mode, got training mode of {path or 'the whole'} ({type(part).__name__}), and "
+            "stochastic is not set; call .eval(), or for test-time dropout set stochastic = True or wrap it as "
+            "PlainClassifier(network, num_classes, stochastic=True)"
+        )
+
+
+def evaluated(surrogate: nn.Module, of: nn.Module) -> nn.Module:
+    """The surrogate of a defense, switched to eval mode; where the defense drops at test time, so does its surrogate."""
+    if not any(part.training for part in of.modules()):
+        return surrogate.eval()
+    for part in surrogate.modules():
+        if part.training and not _drops(part):
+            part.training = False
+    return surrogate
+
+
+def in_eval_mode(module: nn.Module) -> nn.Module:
+    """A module from somebody's code, switched to eval mode, unless dropout was left on in parts that are in eval mode.
+
+    A module that has never been switched is in training mode in all its parts, or in those that hold what was switched.
+    """
+    switched = {part for part in module.modules() if not part.training}
+    if not switched:
+        return module.eval()
+    for part in module.modules():
+        if part.training and not switched.isdisjoint(part.modules()):
+            part.training = False
+    return module
+
+
+def _drops(part: nn.Module) -> bool:
+    """Whether a part is random in training mode and does nothing else there."""
+    if isinstance(part, (_DropoutNd, nn.RReLU)):
+        return True
+    return bool(_DROPS.search(type(part).__name__)) and not any(part.children())
+
+
+def _indifferent(part: nn.Module) -> bool:
+    """Whether a part is torch's own and has neither parts nor numbers."""
+    own = type(part).__module__.startswith("torch.nn.modules.")
+    return own and not any(True for held in (part.children(), part.parameters(), part.buffers()) for _ in held)
+
+
+@contextmanager
+def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Training or eval mode inside the block; after it every part has the mode that it had before."""
+    before = {part: part.training for part in module.modules()}
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in before.items():
+            part.training = mode
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """No gradients for parameters inside the block: what is differentiated there are images or latents.
+
+    Graphs that are made inside leave the parameters out, also when they are used outside.
+    """
+    learning = {parameter for module in modules for parameter in module.parameters() if parameter.requires_grad}
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
