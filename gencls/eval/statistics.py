@@ -158,6 +158,8 @@ def mcnemar(a_correct: npt.ArrayLike, b_correct: npt.ArrayLike, *, mid_p: bool =
         GenclsError: The arrays are not bool, not of rank 1, empty, or of different lengths.
     """
     a, b = _decisions(a_correct, "first"), _decisions(b_correct, "second")
+    if not isinstance(mid_p, bool | np.bool_):
+        raise GenclsError(f"McNemar's test: expected mid_p to be True or False, got {type(mid_p).__name__}")
     if len(a) != len(b):
         raise GenclsError(f"expected the same samples for both defenses, got {len(a)} and {len(b)} decisions")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))

@@ -274,7 +274,7 @@ _BY_NAME: dict[str, list[str]] = {
     "start": ["lambda x: (torch.zeros(len(x), 4, 3),)", "(torch.zeros(2, 3),)"],
     "generator": ["SigmoidGenerator()"],
     "network": ["NoisyRows()"],
-    "encoder": ["None"],
+    **dict.fromkeys(("encoder", "discriminator"), ["None"]),
     "seed": ["0", "1", "np.int64(2)"],
     "seeds": ["(0,)", "[0, 1]"],
     "folder": ["'nowhere'", "Path('study')"],
@@ -289,7 +289,7 @@ _BY_NAME: dict[str, list[str]] = {
 _OF_CALLERS = {(f"check_{what}", name) for what in ("images", "labels", "eval_mode") for name in ("name", "channels", "what")}
 _OF_CALLERS |= {("key_of", "name"), ("check_labels", "num_classes"), ("check_labels", "count")}
 """What code says of itself when it checks what users gave."""
-_BY_TYPE_FIRST = ("start", "loss", "generator", "network", "encoder", "radius", "discriminator")
+_BY_TYPE_FIRST = ("start", "loss", "generator", "network", "radius")
 _ODD_BY_NAME = {**dict.fromkeys(("images", "clean", "adversarial"), ODD_IMAGES), "labels": ODD_LABELS, "records": ODD_TABLES}
 
 LINES = frozenset(
@@ -364,6 +364,8 @@ def arguments(function: Any) -> dict[str, tuple[list[str], list[str], bool]]:
         if not fit and needed:
             raise LookupError(f"{name}: {hint}")
         odd = _ODD_BY_NAME.get(name, []) + ODD + (ODD_MODULES if _is_module(hint) else [])
+        if _is_module(hint) or get_origin(hint) is collections.abc.Callable:  # what functions of users do is theirs
+            odd = [code for code in odd if code not in ("int", "lambda *a, **k: None")]
         odd = fit if (function.__name__, name) in _OF_CALLERS else odd
         if fit:
             found[name] = (fit, odd, needed or name in LINES)
