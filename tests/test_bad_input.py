@@ -3,7 +3,10 @@
 ``python tests/test_bad_input.py`` writes that page again.
 """
 
+import errno
+import json
 import math
+import os
 import pickle
 import re
 import sys
@@ -23,14 +26,16 @@ from torch import nn
 from gencls import zoo
 from gencls._commands.attack import build_attacks, weights_of
 from gencls.cli import main
-from gencls.core import GenclsError
+from gencls.core import GenclsError, find_device
+from gencls.core.files import atomically, sealed
 from gencls.defenses import PlainClassifier
 from gencls.defenses.confidence import clopper_pearson
-from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, summarize
+from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, read_study, summarize
 from gencls.eval.records import REQUIRED
 from gencls.eval.statistics import bootstrap_band, holm
 from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
 from gencls.zoo.networks import CifarResNet
+from gencls.zoo.training import train
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 THREAT = ThreatModel("linf", epsilon=0.1)
@@ -182,6 +187,29 @@ def _pickle_with_code(folder: Path) -> None:
         assert not (folder / "ran").exists()
 
 
+def _study_of_another_type(folder: Path) -> None:
+    _study(folder, seed=0)
+    path = folder / "study.json"
+    settings = json.loads(path.read_text())
+    del settings["checksum"]
+    path.write_text(json.dumps(sealed({**settings, "seeds": "0"})))
+    read_study(folder)
+
+
+def _full_disk(folder: Path) -> None:
+    def write(part: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    atomically(folder / "cell.parquet", write)
+
+
+def _damaged_checkpoint(folder: Path) -> None:
+    path = folder / "cnn-mnist" / "last.ckpt"
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    train("cnn-mnist", data="mnist-embedded", limit=16, epochs=1, out=folder, resume=True, progress=False)
+
+
 def _html(folder: Path) -> None:
     path = folder / "weights.pt"
     path.write_text("<!DOCTYPE html><html><body>Please log in</body></html>")
@@ -300,6 +328,11 @@ CASES: dict[str, Callable[[Path], object]] = {
     "card of a network of terabytes": _huge_card,
     "weights folder without the weights": lambda folder: weights_of(["cnn-mnist"], folder),
     "weights folder for no name": lambda folder: weights_of(["my.models:build"], folder),
+    "unknown split": lambda _: zoo.load_data("mnist-embedded", "tset"),
+    "device that is not there": lambda _: find_device("cuda:-1"),
+    "study.json with another type": _study_of_another_type,
+    "full disk": _full_disk,
+    "damaged checkpoint of a training": _damaged_checkpoint,
 }
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ __all__ = ["build_attacks", "build_defense", "draw_settings", "load_images", "ru
 
 def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
-    from gencls._commands.doctor import diagnose_study
+    from gencls._commands.doctor import diagnose_study, predict_diagnoses
     from gencls._commands.report import write_report
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
+    from gencls.eval.dry_run import forecast, shadow
     from gencls.zoo.models import is_weights_file
 
     attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)
@@ -37,9 +39,10 @@ def run_attack(options: argparse.Namespace) -> int:
     }
     files = [*weights.values(), *filter(is_weights_file, options.defense)]
     protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
-    study = Study(
-        options.out
-        or Path("runs") / _folder_name(options, [*dict.fromkeys(options.defense), *attacks], f"{data.name}{len(data)}"),
+    names = [*dict.fromkeys(options.defense), *attacks]
+    folder = options.out or Path("runs") / _folder_name(options, names, f"{data.name}{len(data)}")
+    plan = partial(
+        Study,
         defenses=defenses,
         attacks=attacks,
         images=data.images,
@@ -52,6 +55,14 @@ def run_attack(options: argparse.Namespace) -> int:
             **({"weights": ", ".join(map(str, files))} if files else {}),
         },
     )
+    if options.dry_run:
+        with shadow(folder) as place:
+            study = plan(place)
+            if options.doctor:
+                predict_diagnoses(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed[0])
+            print(*forecast(study), sep="\n")
+        return 0
+    study = plan(folder)
     meaningless = (
         diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed[0]) if options.doctor else ()
     )

@@ -48,17 +48,47 @@ def run_doctor(options: argparse.Namespace) -> int:
         "budget": options.budget,
         **draw_settings(options, {options.defense: defense}),
     }
+    if options.dry_run:
+        print(f"predicted: {_predicted(defense, data, source, settings)} for {options.defense}")
+        return 0
     subject = {}
     if options.out is not None:  # before the defense is asked, which may keep what it has computed once
         subject = _subject(options.defense, key_of(defense, options.defense), data, source, settings)
-    diagnosis = diagnose(
-        defense, data.images, data.labels, transfer_from=None if source is None else source.to(device), **settings
-    )
+    diagnosis = diagnose(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
     print(diagnosis.text(options.defense))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_diagnoses(options.out, {options.defense: {**diagnosis.to_json(), **subject}})
     return 0 if diagnosis.passed else 1
+
+
+def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: float, *, eot_samples: int, seed: int) -> None:
+    """Print what :func:`diagnose_study` would cost, for those diagnoses that are not there already."""
+    from gencls.eval.report.diagnosis import known_diagnoses
+    from gencls.eval.study_folder import DIAGNOSIS
+
+    known = known_diagnoses(study.folder / DIAGNOSIS)
+    settings: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
+    for name, defense in study.defenses.items():
+        source = _source(None, name, data)
+        subject = _subject(name, study.defense_keys[name], data, source, settings)
+        if known.get(name, {}).get("key") != subject["key"]:
+            print(f"{name}: {_predicted(defense, data, source, settings)}")
+
+
+def _predicted(defense: "nn.Module", data: "ImageData", source: "nn.Module | None", settings: Mapping[str, Any]) -> str:
+    from gencls.eval.cost import duration
+    from gencls.eval.doctor import predict_diagnosis
+
+    effort, seconds = predict_diagnosis(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
+    images = min(effort.images, len(data))
+    return f"{duration(seconds)} at most for a diagnosis ({effort.name}) on {images} of {len(data)} images"
+
+
+def _beside(source: "nn.Module | None", defense: "nn.Module") -> "nn.Module | None":
+    """The source where the defense is."""
+    device = next((parameter.device for parameter in defense.parameters()), None)
+    return source if source is None or device is None else source.to(device)
 
 
 def diagnose_study(
@@ -96,10 +126,7 @@ def diagnose_study(
             continue
         if name in known:
             print(f"{name}: the diagnosis in {path} {_difference(known[name], subject)}; diagnosing again")
-        device = next((parameter.device for parameter in defense.parameters()), data.images.device)
-        diagnosis = diagnose(
-            defense, data.images, data.labels, transfer_from=None if source is None else source.to(device), **settings
-        )
+        diagnosis = diagnose(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
         print(diagnosis.text(name) + "\n")
         found[name] = {**diagnosis.to_json(), **subject}
     with held(path.with_suffix(".lock")):  # another call on the same folder may have diagnosed others

@@ -109,7 +109,9 @@ def find_device(name: str) -> torch.device:
         GenclsError: for a name that torch does not know or a device that is not there.
     """
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, TypeError) as error:
+        made = torch.empty(0, device=name)
+        made.cpu()  # the device "meta" takes tensors and gives none back
+        return made.device
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise GenclsError(f"device: expected one of this machine, such as cpu or cuda; got {name!r}: {reason}") from None

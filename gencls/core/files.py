@@ -19,6 +19,7 @@ try:
 except ImportError:  # Windows has no such locks, see held()
     fcntl = None  # type: ignore[assignment]
 
+from gencls.core.disk import writing
 from gencls.core.errors import GenclsError
 
 __all__ = [
@@ -94,7 +95,7 @@ def atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool =
     """
     _remove_leftovers_once(path.parent)
     part = _part(path)
-    with held(part):
+    with writing(path), held(part):
         write(part)
         if overwrite:
             _replace(part, path)
@@ -153,7 +154,8 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
 def _take(path: Path, *, wait: bool) -> int | None:
     """A descriptor of the locked file; None if another process holds it."""
     for _ in range(_TRIES):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with writing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             locked = _lock(descriptor, wait=wait)
             if locked and _is_at(descriptor, path):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from gencls.core import GenclsError, checked, surrogates_of
+from gencls.core import GenclsError, checked, did_you_mean, surrogates_of
 from gencls.eval.attacks import Attack
 from gencls.eval.records import ALL_MODES, NO_GRADIENT
 
@@ -41,8 +41,9 @@ def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | No
     declared = tuple(declared_modes(defense))
     chosen = tuple(mode for mode in declared if modes is None or mode in modes)
     if not chosen:
-        expected = ", ".join(declared)
-        raise GenclsError(f"{type(defense).__name__}: expected gradient modes among {expected}; got {', '.join(modes or ())}")
+        expected, got = ", ".join(declared), ", ".join(modes or ())
+        hint = next(filter(None, (did_you_mean(mode, declared) for mode in modes or ())), "")
+        raise GenclsError(f"{type(defense).__name__}: {hint}expected gradient modes among {expected}; got {got}")
     return chosen
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from gencls.core import GenclsError, checked
 from gencls.core.files import check_seal, read_object
 from gencls.eval.cell_files import StudyCell
+from gencls.eval.settings_check import check_study_settings
 
 __all__ = ["FORMAT", "SETTINGS", "first_sample", "has_checksums", "is_outdated", "made_by", "planned", "read_study"]
 
@@ -39,6 +40,7 @@ def read_study(folder: str | Path) -> dict[str, Any]:
         check_seal(settings, path, advice)
     if settings["format"] not in _READABLE:
         raise GenclsError(f"{path}: expected a study of format {_READABLE}, got {settings['format']!r}; update gencls")
+    check_study_settings(settings, path, advice)
     if has_checksums(settings):
         check_seal(settings, path, advice)
     return settings

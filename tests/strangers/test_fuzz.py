@@ -52,7 +52,7 @@ EXEMPT = {
         ),
         INSIDE,
     ),
-    **dict.fromkeys(("evaluated", "in_eval_mode", "frozen", "plain"), INSIDE),
+    **dict.fromkeys(("evaluated", "in_eval_mode", "in_mode", "frozen", "plain", "did_you_mean"), INSIDE),
     **dict.fromkeys(("broken", "judged", "same_size", "surely_broken", "surely_right"), INSIDE),
     **dict.fromkeys(("Key", "Evaluation", "Verdict", "Decisions", "StudyCell", "Diagnosis", "Check", "Certificate"), RECORD),
     **dict.fromkeys(("RobustnessBound", "AlphaSearch", "AlphaTrial", "PaperTask", "SuccessCurve", "MinimalRun"), RECORD),
