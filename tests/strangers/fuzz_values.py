@@ -364,7 +364,7 @@ def arguments(function: Any) -> dict[str, tuple[list[str], list[str], bool]]:
         if not fit and needed:
             raise LookupError(f"{name}: {hint}")
         odd = _ODD_BY_NAME.get(name, []) + ODD + (ODD_MODULES if _is_module(hint) else [])
-        if _is_module(hint) or get_origin(hint) is collections.abc.Callable:  # what functions of users do is theirs
+        if _is_module(hint, own=True) or get_origin(hint) is collections.abc.Callable:  # what functions of users do is theirs
             odd = [code for code in odd if code not in ("int", "lambda *a, **k: None")]
         odd = fit if (function.__name__, name) in _OF_CALLERS else odd
         if fit:
@@ -422,9 +422,8 @@ def gencls_class(module: str, name: str) -> Any:
 KNOWN["gencls_class"] = gencls_class
 
 
-def _is_module(hint: Any) -> bool:
-    kinds = [get_origin(hint) or hint, *(get_origin(one) or one for one in get_args(hint))]
-    return any(
-        inspect.isclass(kind) and issubclass(kind, nn.Module) and (kind is nn.Module or inspect.isabstract(kind))
-        for kind in kinds
-    )
+def _is_module(hint: Any, *, own: bool = False) -> bool:
+    """Whether any network may stand there; with ``own`` also a class of ours that is no contract."""
+    kinds = [get_origin(one) or one for one in (hint, *get_args(hint))]
+    modules = [kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, nn.Module)]
+    return any(own or kind is nn.Module or inspect.isabstract(kind) for kind in modules)
