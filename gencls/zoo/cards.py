@@ -63,6 +63,8 @@ class Card:
 
 def card_path(path: str | Path) -> Path:
     """Path of the card that belongs to a weights file: the same name, ending with .json."""
+    if not Path(path).name:
+        raise GenclsError(f"expected the path of a weights file, got {str(path)!r}")
     return Path(path).with_suffix(".json")
 
 
