@@ -274,6 +274,15 @@ def test_code_of_its_own_that_changed(tmp_path, monkeypatch):
             study(tmp_path / "s", defenses={"own": own})
 
 
+@pytest.mark.parametrize("changes", [{"defenses": {"e\u0301": small_cnn()}}, {"attacks": {"e\u0301": FGSM(LINF)}}])
+def test_names_that_look_like_others_in_the_folder_are_refused_before_computing(changes, tmp_path):
+    study(tmp_path / "s", defenses={"\u00e9": small_cnn()})
+    before = (tmp_path / "s" / "study.json").read_bytes()
+    with pytest.raises(GenclsError, match="expected names that look different"):
+        study(tmp_path / "s", **changes)
+    assert (tmp_path / "s" / "study.json").read_bytes() == before
+
+
 def test_fewer_images_are_asked_for(tmp_path):
     study(tmp_path / "s", count=9)
     with pytest.raises(GenclsError, match=r"s holds 9 images: expected all of them, and perhaps more, got 4 of them; a"):
