@@ -184,6 +184,21 @@ def test_rows_that_were_not_named_lack_the_new_images(tmp_path):
     assert read_records(tmp_path / "s")["warnings"].eq("").all()
 
 
+def test_a_worst_case_of_fewer_attacks_says_so(tmp_path):
+    """Of defenses and of seeds: without the other attack a number looks better than it is."""
+    study(tmp_path / "s", attacks=TWO).run()
+    study(tmp_path / "s", defenses=NOISY).run()
+    study(tmp_path / "s", seeds=(1,)).run()
+    found = study(tmp_path / "s", attacks=WIDER).run().query("attack == 'worst case'")
+    said = found.set_index(["defense", "epsilon", "seed"])["warnings"].str.contains("not comparable: without fgsm, which")
+    assert said.to_dict() == {
+        ("net", 0.05, 0): False,
+        ("net", 0.05, 1): True,
+        ("net", 0.1, 0): False,
+        ("noisy", 0.05, 0): True,
+    }
+
+
 def test_what_another_call_has_not_finished_makes_the_table_partial(tmp_path):
     study(tmp_path / "s", attacks={"fgsm": FGSM(LINF)})
     assert study(tmp_path / "s").run()["warnings"].str.contains("partial: 2 of 4 cells are not finished").all()
