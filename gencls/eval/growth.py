@@ -163,8 +163,8 @@ def _check_rows(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
     """Check that what is in a folder means the same by the settings of a call, and that all names can stand in one table.
 
     Raises:
-        GenclsError: if it would mean something else, in the words of the settings that differ; for a folder of an old format, or
-            names that look like others there.
+        GenclsError: if it would mean something else, in the words of the settings that differ; for a folder of an old format;
+            for names that look like others there.
     """
     if found["format"] != FORMAT:
         raise GenclsError(
