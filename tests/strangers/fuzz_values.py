@@ -87,7 +87,12 @@ def noisy():
 
 def settings():
     """Of a small study."""
-    return {"defenses": {"d": small_cnn()}, "attacks": {"x": FGSM(ThreatModel("linf", 0.1))}, "images": IMAGES, "labels": LABELS}
+    return {
+        "defenses": {"d": small_cnn()},
+        "attacks": {"x": FGSM(ThreatModel("linf", 0.1))},
+        "images": IMAGES,
+        "labels": LABELS,
+    }
 
 
 def finished():
@@ -257,6 +262,7 @@ _BY_NAME: dict[str, list[str]] = {
     **dict.fromkeys(("images", "clean", "adversarial"), ["images()"]),
     "labels": ["labels()"],
     "attack": _ATTACKS,
+    "threat": _THREATS[:2],
     "records": ["table()"],
     "epsilon": ["0.1", "8 / 255", "1", "np.float32(0.25)", "torch.tensor(0.5)"],
     "distances": ["torch.rand(3)", "[0.1, INF, 0.0]", "np.array([0.5, 0.25])"],
@@ -362,7 +368,12 @@ _OF_CALLERS = {(f"check_{what}", name) for what in ("images", "labels", "eval_mo
 _OF_CALLERS |= {("key_of", "name"), ("check_labels", "num_classes"), ("check_labels", "count")}
 """What code says of itself when it checks what users gave."""
 _BY_TYPE_FIRST = ("start", "loss", "generator", "network", "radius")
-_ODD_BY_NAME = {**dict.fromkeys(("images", "clean", "adversarial"), ODD_IMAGES), "labels": ODD_LABELS, "records": ODD_TABLES}
+_ODD_BY_NAME = {
+    "threat": _THREATS,
+    **dict.fromkeys(("images", "clean", "adversarial"), ODD_IMAGES),
+    "labels": ODD_LABELS,
+    "records": ODD_TABLES,
+}
 
 LINES = frozenset(
     [
