@@ -128,7 +128,7 @@ KNOWN: dict[str, Any] = {
     **vars(toys),
     **{name: value for name, value in globals().items() if not name.startswith("_")},
     **{name: getattr(package, name) for package in (gencls.eval, gencls.defenses, gencls.core) for name in package.__all__},
-    **{"np": np, "Fraction": Fraction, "Effort": Effort, "types": types},
+    **{"WEIGHTS": WEIGHTS, "np": np, "Fraction": Fraction, "Effort": Effort, "types": types},
     "NAN": math.nan,
     "INF": math.inf,
 }
