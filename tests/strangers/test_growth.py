@@ -452,12 +452,14 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert attack("--epsilon", "0.1", "--limit", "10") == 0
     assert read_study("mine")["shards"] == [[0, 6], [6, 10]]
     assert attack("--epsilon", "0.2", "--limit", "10", "--attack", "noise-linf", "--seed", "0", "1") == 0
+    assert attack("--epsilon", "0.2", "--limit", "10", "--seed", "2") == 0  # whose own subset is another one
     found = pandas.read_csv("mine/results.csv")
     rows = found[found["attack"] != "worst case"].set_index(["attack", "epsilon", "seed"])["n"].to_dict()
     assert rows == {
         ("fgsm-linf", 0.1, 0): 10,
         ("fgsm-linf", 0.2, 0): 10,
         ("fgsm-linf", 0.2, 1): 10,
+        ("fgsm-linf", 0.2, 2): 10,
         ("noise-linf", 0.2, 0): 10,
         ("noise-linf", 0.2, 1): 10,
     }
