@@ -224,6 +224,7 @@ def test_train_says_what_was_measured(capsys, here):
         assert "expected 2 epochs, as the run was planned with, got 1; a finished epoch" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_epochs_of_a_constant_rate_are_those_of_one_run(tmp_path):
     settings, few = small("a-vae-fashion"), {**TINY, "limit": 16, "measured": 4}
     whole = train(settings, **few, epochs=2, out=tmp_path / "whole")
