@@ -143,7 +143,8 @@ def check_sound(result: Any, where: str) -> None:
                 assert rows.to_numpy().max(initial=1) <= 1 + slack, where
         if {"n", "robust_accuracy"} <= set(result):
             assert result.loc[result["n"] > 0, "robust_accuracy"].notna().all(), f"{where}: NaN"
-    if isinstance(result, tuple) and len(result) == 2 and all(isinstance(part, float) for part in result):
+    interval = isinstance(result, tuple) and where.startswith(("wilson(", "clopper_pearson("))
+    if interval and all(isinstance(part, float) for part in result):
         assert 0 <= result[0] <= result[1] <= 1, f"{where}: {result}"
     for part in result if isinstance(result, tuple) else (result,):
         if isinstance(part, float | np.ndarray) and np.asarray(part).dtype.kind == "f":

@@ -25,6 +25,7 @@ from gencls.eval import (
     DeepFool,
     GaussianNoiseAttack,
     GrowingNoise,
+    LatentDescent,
     Protocol,
     Square,
     Study,
@@ -528,3 +529,11 @@ def test_foreign_libraries_leave_no_trace(samples):
     foolbox.attacks.LinfPGD(steps=2)(as_foolbox(defense, samples=2), *samples, epsilons=0.05)
     as_module(defense, samples=2).train()
     assert same(state(module), before)
+
+
+def test_latent_descent_names_images_of_another_shape():
+    """It asks the classifier's parts one by one."""
+    model = ABS(SigmoidDecoders(), starts=4, steps=1).eval()
+    attack = LatentDescent(ThreatModel("l2"), steps=1, bisections=1)
+    with pytest.raises(GenclsError, match="expected images of the shape"):
+        attack(model, torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2]))
