@@ -54,7 +54,7 @@ def evaluated(surrogate: nn.Module, of: nn.Module) -> nn.Module:
     if not any(part.training for part in of.modules()):
         return surrogate.eval()
     for part in surrogate.modules():
-        if part.training and not _drops(part):
+        if part.training and not (_drops(part) or _indifferent(part)):
             part.training = False
     return surrogate
 
@@ -77,13 +77,17 @@ def _drops(part: nn.Module) -> bool:
     """Whether a part is random in training mode and does nothing else there."""
     if isinstance(part, (_DropoutNd, nn.RReLU)):
         return True
-    return bool(_DROPS.search(type(part).__name__)) and not any(part.children())
+    return bool(_DROPS.search(type(part).__name__)) and not _holds(part)
 
 
 def _indifferent(part: nn.Module) -> bool:
     """Whether a part is torch's own and has neither parts nor numbers."""
-    own = type(part).__module__.startswith("torch.nn.modules.")
-    return own and not any(True for held in (part.children(), part.parameters(), part.buffers()) for _ in held)
+    return type(part).__module__.startswith("torch.nn.modules.") and not _holds(part)
+
+
+def _holds(part: nn.Module) -> bool:
+    """Whether it has parts or numbers."""
+    return any(True for held in (part.children(), part.parameters(), part.buffers()) for _ in held)
 
 
 @contextmanager

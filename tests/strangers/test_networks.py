@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from gencls._commands.attack import build_defense
-from gencls.core import BPDA, EoT, GenclsError, TransformedClassifier, keyed
+from gencls.core import BPDA, BayesClassifier, EoT, GenclsError, TransformedClassifier, Unrolled, keyed
 from gencls.defenses import ABS, Binarize, DefenseGAN, PlainClassifier, RandomizedSmoothing, VariationalSmoothing
+from gencls.defenses.starts import EncoderStart
 from gencls.eval import (
     APGD,
     DDN,
@@ -322,6 +323,50 @@ def test_normalisation_in_place_under_every_attack(attack, samples):
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)
 
 
+class Near(BayesClassifier):
+    """Near which centre an image lies, where the encoder has moved it to."""
+
+    num_classes = 3
+
+    def __init__(self, work):
+        super().__init__()
+        self.work = work
+
+    def infer(self, images):
+        return self.work(images).mean((1, 2, 3)).unsqueeze(1) * torch.arange(3)
+
+    def log_joint(self, images, q):
+        return -(images.mean((1, 2, 3)).unsqueeze(1) - q).square()
+
+
+def started(work, images):
+    images = images.clone()
+    return EncoderStart(lambda images: (work(images), torch.zeros(())))(images)[0] + images
+
+
+OF_BAYES = {
+    "unrolled": lambda work, images: Unrolled(Near(work))(images.clone()),
+    "unrolled in parts": lambda work, images: Unrolled(Parted(work))(images.clone()),
+    "start": started,
+}
+
+
+class Parted(Near):
+    def images_per_graph(self, images):
+        return 2
+
+
+@pytest.mark.parametrize("way", OF_BAYES)
+def test_classifiers_of_bayes_with_parts_that_work_in_place(way, samples):
+    found = []
+    for work in (in_place, lambda images: (images - 0.5) / 0.5):
+        images = samples[0].clone().requires_grad_()
+        answer = OF_BAYES[way](work, images)
+        found.append((answer.detach(), *torch.autograd.grad(answer[:, 0].sum(), images)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
 @every_way
 def test_a_part_in_training_mode_is_named(way, samples, tmp_path, monkeypatch):
     module = WithNorm()
@@ -381,8 +426,7 @@ def test_dropout_at_test_time_is_found_by_import_path(samples, monkeypatch):
     assert module.layers[2].training
     assert not defense.training
     result = evaluate(defense, {"fgsm": STEP}, [samples], eot_samples=2, judge_draws=16)
-    predictions = [set(row) for row in result.frame["predictions"]] if hasattr(result, "frame") else []
-    assert not predictions or any(len(row) > 1 for row in predictions)
+    assert any(len(set(row)) > 1 for row in result.records["predictions"])
 
 
 def test_what_was_never_switched_is_switched_by_import_path(samples, monkeypatch):
@@ -410,6 +454,27 @@ def test_a_surrogate_drops_where_its_defense_does(samples):
     module = dropping()
     evaluate(Smoothed(module, 3, stochastic=True), {"fgsm": STEP}, [samples], eot_samples=2, judge_draws=4)
     assert module.layers[2].training
+
+
+@pytest.mark.parametrize("way", DROPPING)
+def test_flags_that_change_nothing_stay_too(way, samples, tmp_path):
+    module = WithNorm()
+    module.layers[3].train()  # the ReLU
+    before = state(module)
+    DROPPING[way](module, samples, tmp_path)
+    assert same(state(module), before)
+
+
+def test_a_name_alone_is_no_dropout(samples):
+    class DropNorm(nn.BatchNorm2d):
+        pass
+
+    module = nn.Sequential(DropNorm(1), network()).eval()
+    module[0].train()
+    before = state(module)
+    with pytest.raises(GenclsError, match=r"training mode of network.0 \(DropNorm\)"):
+        evaluate(declared(module), {"fgsm": STEP}, [samples])
+    assert same(state(module), before)
 
 
 def test_images_one_at_a_time(samples):
