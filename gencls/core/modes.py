@@ -60,15 +60,15 @@ def evaluated(surrogate: nn.Module, of: nn.Module) -> nn.Module:
 
 
 def in_eval_mode(module: nn.Module) -> nn.Module:
-    """A module from somebody's code, switched to eval mode, unless dropout was left on in parts that are in eval mode.
+    """A module from somebody's code, switched to eval mode, but for what was left on: parts of a part that is in eval mode.
 
-    A module that has never been switched is in training mode in all its parts, or in those that hold what was switched.
+    Of a module that has never been switched nothing is left on, whatever it holds that was.
     """
-    switched = {part for part in module.modules() if not part.training}
-    if not switched:
+    left_on = {part for holder in module.modules() if not holder.training for part in holder.children() if part.training}
+    if not left_on:
         return module.eval()
     for part in module.modules():
-        if part.training and not switched.isdisjoint(part.modules()):
+        if part.training and part not in left_on:
             part.training = False
     return module
 
