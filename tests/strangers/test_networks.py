@@ -343,6 +343,17 @@ def test_normalisation_in_place_under_every_attack(attack, samples):
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_networks_under_every_attack(attack, samples):
+    found = []
+    for module in (torch.compile(network(), backend="eager"), network()):
+        with keyed(range(6)):
+            found.append(ATTACKS[attack](module, *samples))
+    assert torch.equal(*found)
+
+
 class Near(BayesClassifier):
     """Near which centre an image lies, where the encoder has moved it to."""
 
