@@ -1,7 +1,7 @@
 """The command ``gencls``: data, weights, training, attacks, diagnoses and reports from a shell.
 
 Exit codes: 0 done; 1 a diagnosis with a failed check, the report of an unfinished study, or a failure of the program; 2 bad
-input, with one line ``gencls: error: ...`` on the standard error.
+input, with one line ``gencls: error: ...`` on the standard error, or no command, with the help there.
 """
 
 import argparse
@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gencls import __version__
-from gencls._commands.arguments import Parser, check_out, count, size
+from gencls._commands.arguments import Parser, count, dry_run_flag, size
 from gencls._commands.attack import run_attack
 from gencls._commands.catalogue import run_data, run_names, run_weights
 from gencls._commands.doctor import run_doctor
+from gencls._commands.failures import exit_code_of
 from gencls._commands.report import run_report
 from gencls._commands.train import run_train
 
@@ -31,34 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after ``gencls``; None takes those of the process.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser().parse_args(words, argparse.Namespace(command=shlex.join(["gencls", *words])))
-    from gencls.core.errors import GenclsError
+    made = parser()
+    if not words:
+        made.exit(2, made.format_help())
+    options = made.parse_args(words, argparse.Namespace(command=shlex.join(["gencls", *words])))
 
-    try:
-        if getattr(options, "out", None) is not None:
-            check_out(options.out)
-        return options.run(options) or 0
-    except GenclsError as error:
-        print(f"gencls: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("gencls: interrupted; finished work is kept", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output, for instance head, has enough
-        sys.stderr.close()
-        return 1
-    except OSError as error:  # of a file or folder that was named: it cannot be made, read or written
-        if error.filename is None:
-            raise
-        print(f"gencls: error: {error.filename}: expected to read or write it, got: {error.strerror}", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        from gencls.eval.budget import is_out_of_memory
-
-        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
-            raise
-        print("gencls: error: expected to do with the memory there is, got none left; ask for fewer draws", file=sys.stderr)
-        return 1
+    run: _Run = options.run
+    return exit_code_of("gencls", lambda: run(options), out=getattr(options, "out", None))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, default=Path("runs"), help="parent of the run's folder (default runs)")
     train.add_argument("--resume", action="store_true", help="go on from the last finished epoch")
     _data_root(train)
+    dry_run_flag(train)
 
     attack = command(
         "attack",
@@ -162,13 +143,25 @@ def parser() -> argparse.ArgumentParser:
         "--eight-bit", action="store_true", help="round adversarial images to k/255, as if saved, before they are judged"
     )
     attack.add_argument("--memory", type=float, help="MiB for the graphs of an attack (default: 1024, or a share of the GPU)")
-    attack.add_argument("--seed", type=int, default=0, help="of all random streams and of the subset (default 0)")
+    attack.add_argument(
+        "--seed",
+        nargs="+",
+        type=int,
+        default=[0],
+        help="of all random streams, one run of everything each; the first one also chooses the subset (default 0)",
+    )
     attack.add_argument("--device", default="cpu", help="where the defenses run: cpu (default), cuda, cuda:1 ...")
     attack.add_argument(
         "--doctor", action="store_true", help="first diagnose each defense, see `gencls doctor`; it goes into the report"
     )
-    attack.add_argument("--out", type=Path, help="folder of the study; default: below runs/, named by defense and attack")
+    attack.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the study, to which a later call may add attacks, defenses, seeds, sizes or images; default: below "
+        "runs/, named by defense and attack",
+    )
     _data_root(attack)
+    dry_run_flag(attack)
 
     doctor = command(
         "doctor",
@@ -197,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--device", default="cpu", help="where the defense runs: cpu (default), cuda, cuda:1 ...")
     doctor.add_argument("--out", type=Path, metavar="FILE", help="write the diagnosis to this file, as JSON")
     _data_root(doctor)
+    dry_run_flag(doctor)
 
     report = command("report", run_report, "Write the report of a study folder again.", "runs/quickstart")
     report.add_argument("folder", type=Path)

@@ -1,7 +1,7 @@
 """E-ABS (thesis, chapter 2): all its tables and figures, ours beside the thesis's.
 
     python recipes/eabs.py --profile smoke                              # real digits, everything once, minutes on two cores
-    python recipes/eabs.py --profile mnist --data-root DATA --predict   # what it would cost
+    python recipes/eabs.py --profile mnist --data-root DATA --dry-run   # what it would cost
     python recipes/eabs.py --profile mnist --data-root DATA --tables main --models eabs    # a part; further ones join it
     python recipes/eabs.py --profile mnist --data-root DATA --budget paper --device cuda   # the thesis's budgets and N
 
@@ -18,7 +18,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -26,8 +25,10 @@ if not __package__:  # run as a file
 import pandas
 
 from gencls import zoo
-from gencls._commands.arguments import Parser
+from gencls._commands.arguments import Parser, dry_run_flag
+from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
+from gencls.eval.dry_run import shadow
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import PaperTable, Section, write_paper
 from recipes.chapter2 import settings_tables, tables
@@ -107,16 +108,16 @@ def _sweeps(run: Run) -> Iterator[tuple[PaperTable, NamedFigure]]:
     yield from filter(None, found)
 
 
-def main(run: Run, names: Sequence[str] = (), *, only_predict: bool = False) -> Path | None:
+def main(run: Run, names: Sequence[str] = (), *, dry_run: bool = False) -> Path | None:
     """Compute what is missing, or what was chosen of it, and write the page.
 
     Args:
         run: profile, budget, data and folder.
         names: of :data:`TABLES`; empty for all that have weights.
-        only_predict: print what it would cost, and no more.
+        dry_run: only print what it would cost; nothing is written.
 
     Returns:
-        The path of the page; None if the cost was only predicted.
+        The path of the page; None after a dry run.
 
     Raises:
         GenclsError: for missing weights, or a folder that holds another run.
@@ -124,9 +125,9 @@ def main(run: Run, names: Sequence[str] = (), *, only_predict: bool = False) -> 
     of_eabs = {"2.7", "2.8", "2.9"}
     names = names or [name for name in TABLES if name not in of_eabs or run.path("eabs").is_file()]
     run.require([*(run.models if MODEL_TABLES & set(names) else ()), *(["eabs"] if of_eabs & set(names) else ())])
-    if only_predict:
-        with TemporaryDirectory() as folder:  # a folder that is not there yet may become that of another run
-            begun = run if (run.out / "run.json").is_file() else replace(run, out=Path(folder))
+    if dry_run:
+        with shadow(run.out) as folder:
+            begun = replace(run, out=folder)
             begun.claim()
             predict(_jobs(begun, names))
         return None
@@ -165,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--weights", type=Path, help="folder of weights made by gencls train, beside the committed ones")
     made.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
     made.add_argument("--out", type=Path, help="folder of the run (default runs/eabs/PROFILE-BUDGET)")
-    made.add_argument("--predict", action="store_true", help="only print what it would cost")
+    dry_run_flag(made)
     return made
 
 
@@ -197,16 +198,18 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
     )
 
 
+def command(words: Sequence[str] | None = None) -> int:
+    """Run the recipe as its command line says, None: that of the process; returns the exit code."""
+    words = sys.argv[1:] if words is None else words
+    options = parser().parse_args(words)
+
+    def work() -> None:
+        run = plan(options, shlex.join(["python", "recipes/eabs.py", *words]))
+        if page := main(run, options.tables, dry_run=options.dry_run):
+            print("report:", page.resolve())
+
+    return exit_code_of("eabs", work, out=options.out)
+
+
 if __name__ == "__main__":
-    arguments = parser().parse_args()
-    try:
-        page = main(
-            plan(arguments, shlex.join(["python", "recipes/eabs.py", *sys.argv[1:]])),
-            arguments.tables,
-            only_predict=arguments.predict,
-        )
-    except GenclsError as error:
-        print(f"eabs: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    if page:
-        print("report:", page.resolve())
+    sys.exit(command())

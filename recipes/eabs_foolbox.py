@@ -11,7 +11,7 @@ a cosine. In the second row neither differs: Foolbox sees calibrated scores, our
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +23,16 @@ import torch
 from torch import Tensor
 
 from gencls import zoo
-from gencls._commands.arguments import Parser
-from gencls.core import Defense, GenclsError, seeded
+from gencls._commands.arguments import Parser, dry_run_flag
+from gencls._commands.failures import exit_code_of
+from gencls.core import Defense, seeded
 from gencls.eval import DDN, PGD, Attack, DeepFool, ThreatModel, closest_distances, evaluate
 from gencls.eval.adapters import as_foolbox
+from gencls.eval.cost import duration
 from gencls.eval.statistics import wilson
 from gencls.eval.threat import TOLERANCE
 from recipes.eabs_sweep import markdown
+from recipes.jobs import seconds_of
 
 EPSILON = 1.5
 STEPS = {"PGD": 40, "DeepFool": 20, "DDN": 30}
@@ -111,17 +114,34 @@ def _right(defense: Defense, images: Tensor, labels: Tensor) -> Tensor:
         return defense(images).argmax(1) == labels
 
 
-if __name__ == "__main__":
+def predict(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int = 4, seed: int = 0) -> float:
+    """Seconds that :func:`compare` takes at most: Foolbox's attacks make as many passes as ours."""
+    attacks = {name: pair.ours for name, pair in pairs().items()}
+    settings = {"eot_samples": draws, "judge_draws": judge, "most_draws": judge, "seed": seed}
+    return 2 * seconds_of(defense, attacks, data, modes=("frozen",), **settings)
+
+
+def command(words: Sequence[str] | None = None) -> int:
+    """Run the recipe as its command line says, None: that of the process; returns the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=50, help="test digits (default 50)")
     parser.add_argument("--weights", type=Path, help="of another eabs-mnist than the committed one")
     parser.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    try:
+    dry_run_flag(parser)
+    options = parser.parse_args(words)
+
+    def work() -> None:
         digits = zoo.load_data("mnist", "test", root=options.data_root, limit=options.count)
         network = zoo.load("eabs-mnist", weights=options.weights, steps=20, lr=0.1, starts=2000, fast=True)
-        print(markdown(compare(network, digits, seed=options.seed)))
-    except GenclsError as error:
-        print(f"eabs_foolbox: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        if options.dry_run:
+            seconds = predict(network, digits, seed=options.seed)
+            print(f"predicted: about {duration(seconds)} at most for {len(pairs())} pairs of attacks on {len(digits)} images")
+        else:
+            print(markdown(compare(network, digits, seed=options.seed)))
+
+    return exit_code_of("eabs_foolbox", work)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

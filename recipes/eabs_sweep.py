@@ -23,13 +23,19 @@ import pandas
 import torch
 
 from gencls import zoo
-from gencls._commands.arguments import Parser
+from gencls._commands.arguments import Parser, dry_run_flag
+from gencls._commands.failures import exit_code_of
 from gencls.core import Defense, GenclsError, key_of, seeded
 from gencls.eval import PGD, ThreatModel, evaluate
+from gencls.eval.cost import duration
+from gencls.eval.dry_run import shadow
 from gencls.zoo.data import ImageData
 from gencls.zoo.training import train
+from gencls.zoo.training.forecast import seconds_per_epoch
 from gencls.zoo.training.presets import AutoencoderPreset, preset
+from gencls.zoo.training.run import plan_training
 from recipes.folders import claim
+from recipes.jobs import seconds_of
 
 TRAININGS = (
     (0.1, 1.0, 0.0, 0.5),
@@ -51,7 +57,8 @@ INFERENCES = (
 )
 """(steps of Adam, their size, random starts, standard deviation around these); the thesis starts with unit variance."""
 
-ATTACK_STEPS = 10
+ATTACK = PGD(ThreatModel("l2", 1.5), steps=10)
+DRAWS = {"eot_samples": 2, "judge_draws": 4}
 
 
 def measure(defense: Defense, data: ImageData, *, attacked: int, seed: int) -> dict[str, float]:
@@ -74,15 +81,14 @@ def measure(defense: Defense, data: ImageData, *, attacked: int, seed: int) -> d
         "loss of the true class": float(-scores.gather(1, data.labels[:, None]).mean()),
     }
     if attacked:
-        attack = PGD(ThreatModel("l2", 1.5), steps=ATTACK_STEPS)
         batches = [(data.images[:attacked], data.labels[:attacked])]
-        records = evaluate(defense, {"pgd": attack}, batches, eot_samples=2, judge_draws=4, seed=seed).records
+        records = evaluate(defense, {"pgd": ATTACK}, batches, **DRAWS, seed=seed).records
         row["accuracy under PGD"] = float(records.groupby("sample_hash")["correct"].min().mean())
     return row
 
 
-def trainings(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Path]]:
-    """Train E-ABS with each setting; those that are there already, with these settings and by this code, are not trained again.
+def planned(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, AutoencoderPreset, Path]]:
+    """The trainings: what is varied, their settings, and where the weights lie or will lie; each claims its folder.
 
     Args:
         epochs: passes over the training set.
@@ -101,13 +107,68 @@ def trainings(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Path]
         if path.is_file() and not (out / name / "run.json").is_file():
             raise GenclsError(f"{path}: expected weights with a run.json that says how they were made; take another --out")
         claim(out / name, {"settings": key_of((settings, seed), name).content, "code": key_of(train, "training").whole})
+        what = f"dropout {dropout}, discriminator rate x{rate}, {classifier:.0%} as a classifier, {generative:.0%} generative"
+        yield what, settings, path
+
+
+def trainings(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Path]]:
+    """Train E-ABS with each setting; those that are there already, with these settings and by this code, are not trained again.
+
+    Takes and raises what :func:`planned` does.
+    """
+    for what, settings, path in planned(epochs=epochs, seed=seed, out=out):
         if not path.is_file():
-            unfinished = (out / name / "last.ckpt").is_file()
+            unfinished = (path.parent / "last.ckpt").is_file()
             train(settings, data="mnist-embedded", measured=10, seed=seed, out=out, resume=unfinished, progress=False)
-        yield (
-            f"dropout {dropout}, discriminator rate x{rate}, {classifier:.0%} as a classifier, {generative:.0%} generative",
-            path,
-        )
+        yield what, path
+
+
+def predict(
+    what: str, *, count: int, attacked: int, seed: int, epochs: int = 15, out: Path = Path("runs/sweep")
+) -> Iterator[tuple[str, float]]:
+    """What :func:`sweep` would do with these arguments: for each setting the seconds that are left at most."""
+    data = _digits(count, attacked)
+    if what == "infer":
+        found = list(_inferences())
+        per_step = _seconds(found[0][2], data, attacked, seed) / found[0][1]
+        yield from ((setting, steps * per_step) for setting, steps, _ in found)
+        return
+    measuring = _seconds(_trained(None), data, attacked, seed)
+    with shadow(out) as folder:
+        for setting, settings, path in planned(epochs=epochs, seed=seed, out=folder):
+            plan = plan_training(
+                settings, data="mnist-embedded", data_root=None, epochs=None, limit=None, seed=seed, pretrained=None
+            )
+            yield setting, measuring + (0.0 if path.is_file() else epochs * seconds_per_epoch(plan, plan.load()))
+
+
+def _seconds(defense: Defense, data: ImageData, attacked: int, seed: int) -> float:
+    """Of :func:`measure` at most."""
+    few, some = data.images[:4], replace(data, images=data.images[:attacked], labels=data.labels[:attacked])
+    with seeded(seed), torch.no_grad():
+        defense(few)  # decodes the starts
+        began = time.perf_counter()
+        defense(few)
+        clean = (time.perf_counter() - began) * len(data) / len(few)
+    return clean + (seconds_of(defense, {"pgd": ATTACK}, some, **DRAWS, seed=seed) if attacked else 0.0)
+
+
+def _digits(count: int, attacked: int) -> ImageData:
+    data = zoo.load_data("mnist-embedded", "test", limit=count)
+    if not 0 <= attacked <= count:
+        raise GenclsError(f"--attacked: expected 0 to {count}, the number of test images, got {attacked}")
+    return data
+
+
+def _trained(path: Path | None) -> Defense:
+    return zoo.load("eabs-mnist", weights=path, steps=20, lr=0.1, starts=2000, fast=True)
+
+
+def _inferences() -> Iterator[tuple[str, int, Defense]]:
+    """What is varied, the steps of the inference, and the defense."""
+    for steps, lr, starts, std in INFERENCES:
+        setting = f"{steps} steps of {lr}, {starts} starts" + ("" if std == 1 else f" of std {std}")
+        yield setting, steps, zoo.load("eabs-mnist", steps=steps, lr=lr, starts=starts, start_std=std, fast=True)
 
 
 def sweep(
@@ -126,18 +187,13 @@ def sweep(
     Raises:
         GenclsError: for fewer attacked images than none, or more than there are, and what data and training refuse.
     """
-    data = zoo.load_data("mnist-embedded", "test", limit=count)
-    if not 0 <= attacked <= count:
-        raise GenclsError(f"--attacked: expected 0 to {count}, the number of test images, got {attacked}")
+    data = _digits(count, attacked)
     rows = {}
     if what == "train":
         for setting, path in trainings(epochs=epochs, seed=seed, out=out):
-            defense = zoo.load("eabs-mnist", weights=path, steps=20, lr=0.1, starts=2000, fast=True)
-            rows[setting] = measure(defense, data, attacked=attacked, seed=seed)
+            rows[setting] = measure(_trained(path), data, attacked=attacked, seed=seed)
     else:
-        for steps, lr, starts, std in INFERENCES:
-            defense = zoo.load("eabs-mnist", steps=steps, lr=lr, starts=starts, start_std=std, fast=True)
-            setting = f"{steps} steps of {lr}, {starts} starts" + ("" if std == 1 else f" of std {std}")
+        for setting, _, defense in _inferences():
             rows[setting] = measure(defense, data, attacked=attacked, seed=seed)
     return pandas.DataFrame(rows).T
 
@@ -159,16 +215,30 @@ def parse(words: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--epochs", type=int, help="of each training (default 15)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the trainings (default runs/sweep)")
+    dry_run_flag(parser)
     options = {name: value for name, value in vars(parser.parse_args(words)).items() if value is not None}
     if options["what"] == "infer" and options.keys() & {"epochs", "out"}:
         parser.error("--epochs and --out: expected only with train, got infer, which trains nothing")
     return options
 
 
+def command(words: Sequence[str] | None = None) -> int:
+    """Run the recipe as its command line says, None: that of the process; returns the exit code."""
+    chosen = parse(words)
+    dry_run = chosen.pop("dry_run")
+
+    def work() -> None:
+        if not dry_run:
+            print(markdown(sweep(**chosen)))
+            return
+        total = 0.0
+        for setting, seconds in predict(**chosen):
+            print(f"{setting}: {duration(seconds)}", flush=True)
+            total += seconds
+        print(f"predicted: about {duration(total)} at most")
+
+    return exit_code_of("eabs_sweep", work, out=chosen.get("out"))
+
+
 if __name__ == "__main__":
-    chosen = parse()
-    try:
-        print(markdown(sweep(**chosen)))
-    except GenclsError as error:
-        print(f"eabs_sweep: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(command())

@@ -1,14 +1,18 @@
 """The studies of a recipe: built when their turn comes, predicted, computed, resumed."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from gencls.eval import Study, StudyCell, predict_cost
+from gencls.core import Defense
+from gencls.eval import Attack, Protocol, Study, StudyCell, predict_cost
 from gencls.eval.cost import duration
+from gencls.zoo.data import ImageData
 
-__all__ = ["Job", "compute", "predict"]
+__all__ = ["Job", "compute", "predict", "seconds_of"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,29 @@ def predict(jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
     total = sum(sum(cells.values()) for cells in costs.values())
     print(f"predicted: {duration(total)} at most for {sum(map(len, costs.values()))} cells", flush=True)
     return costs
+
+
+def seconds_of(defense: Defense, attacks: Mapping[str, Attack], data: ImageData, **settings: Any) -> float:
+    """What evaluating a defense would cost at most, with what is found out about it before.
+
+    Args:
+        defense: in eval mode.
+        attacks: by name.
+        data: what is attacked.
+        settings: ``modes`` of :class:`~gencls.eval.Study`; the others are those of its protocol.
+    """
+    modes, began = settings.pop("modes", None), time.perf_counter()
+    with TemporaryDirectory() as folder:
+        study = Study(
+            folder,
+            defenses={"defense": defense},
+            attacks=attacks,
+            images=data.images,
+            labels=data.labels,
+            protocol=Protocol(**settings),
+            modes=modes,
+        )
+        return time.perf_counter() - began + sum(predict_cost(study, study.cells()))
 
 
 def compute(jobs: Sequence[Job], costs: Mapping[str, Mapping[str, float]]) -> None:

@@ -21,11 +21,14 @@ from pathlib import Path
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gencls._commands.arguments import Parser
-from gencls.core import GenclsError, find_device
+from gencls._commands.arguments import Parser, dry_run_flag
+from gencls._commands.failures import exit_code_of
+from gencls.core import find_device
+from gencls.eval.dry_run import shadow
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper import Section, write_paper
 from recipes.purification import analyses, experiments, figures, tables
+from recipes.purification.prediction import predict_parts
 from recipes.purification.runs import ALPHAS, Run, load_at_most
 from recipes.purification.settings import BUDGETS, PROFILES
 
@@ -71,20 +74,27 @@ def report(run: Run) -> Path:
     return write_paper(run.out, f"MLVGM purification on {run.data.name}", facts, sections)
 
 
-def main(run: Run, parts: Sequence[str] = experiments.PARTS) -> Path:
+def main(run: Run, parts: Sequence[str] = experiments.PARTS, *, dry_run: bool = False) -> Path | None:
     """Compute what is missing, or what was chosen of it, and write the page.
 
     Args:
         run: profile, budget, data and folder.
         parts: of :data:`recipes.purification.experiments.PARTS`; with none only the page is written.
+        dry_run: only print what it would cost; nothing is written.
 
     Returns:
-        The path of the page.
+        The path of the page; None after a dry run.
 
     Raises:
         GenclsError: for missing weights, a folder that holds another run, or a part that needs another one first.
     """
     run.require()
+    if dry_run:
+        with shadow(run.out) as folder:
+            begun = replace(run, out=folder)
+            begun.claim()
+            predict_parts(begun, parts)
+        return None
     run.claim()
     experiments.run_parts(run, parts)
     return report(run)
@@ -114,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
     made.add_argument("--out", type=Path, help="parent of the runs' folders (default runs/mlvgm)")
+    dry_run_flag(made)
     return made
 
 
@@ -143,19 +154,23 @@ def plan(chosen: argparse.Namespace, task: str, command: str) -> Run:
     )
 
 
-if __name__ == "__main__":
-    arguments = parser().parse_args()
-    try:
-        chosen_parts = experiments.PARTS if arguments.parts is None else arguments.parts
-        tasks = (
-            [name for name in PROFILES if name.startswith("paper-")] if arguments.profile == "paper" else [arguments.profile]
-        )
-        command = shlex.join(["python", "recipes/mlvgm.py", *sys.argv[1:]])
-        runs = [plan(arguments, name, command) for name in tasks]
+def command(words: Sequence[str] | None = None) -> int:
+    """Run the recipe as its command line says, None: that of the process; returns the exit code."""
+    words = sys.argv[1:] if words is None else words
+    options = parser().parse_args(words)
+    tasks = [name for name in PROFILES if name.startswith("paper-")] if options.profile == "paper" else [options.profile]
+
+    def work() -> None:
+        runs = [plan(options, name, shlex.join(["python", "recipes/mlvgm.py", *words])) for name in tasks]
         for run in runs:  # before the first of them starts
             run.require()
         for run in runs:
-            print("report:", main(run, chosen_parts).resolve())
-    except GenclsError as error:
-        print(f"mlvgm: error: {error}", file=sys.stderr)
-        sys.exit(2)
+            page = main(run, experiments.PARTS if options.parts is None else options.parts, dry_run=options.dry_run)
+            if page:
+                print("report:", page.resolve())
+
+    return exit_code_of("mlvgm", work, out=options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -2,6 +2,7 @@
 
     python recipes/quickstart.py                    # 50 test digits, writes runs/quickstart/report.html
     python recipes/quickstart.py --count 200        # more digits: narrower intervals
+    python recipes/quickstart.py --dry-run          # what it would cost
 
 The defenses are a plain CNN, the same network trained on noise behind fresh Gaussian noise (a stochastic transform), an
 adversarially trained CNN, and ABS (a Bayes-rule classifier that optimises at test time). The threats are those of the
@@ -12,13 +13,15 @@ and ABS descends for 5 steps in place of 50. The study folder and the report say
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gencls import zoo
-from gencls._commands.arguments import Parser
-from gencls.core import GenclsError
+from gencls._commands.arguments import Parser, dry_run_flag
+from gencls._commands.failures import exit_code_of
 from gencls.eval import Attack, DefaultBudget, Protocol, Study, default_attacks, progress_bar
+from gencls.eval.dry_run import forecast, shadow
 from gencls.eval.threat import Norm
 
 # ABS descends for 5 steps in place of 50: its clean accuracy is the same, and the attack differentiates every step.
@@ -39,21 +42,11 @@ def attacks(steps: int) -> dict[str, Attack]:
     }
 
 
-def main(*, count: int = 50, steps: int = 10, seed: int = 0, out: Path = Path("runs/quickstart")) -> Path:
-    """Run the study, or what is missing of it.
-
-    Args:
-        count: test digits, equally many of each class as far as possible.
-        steps: gradient steps per start; a random search has twice as many queries.
-        seed: of the subset and of all random streams.
-        out: the study folder.
-
-    Returns:
-        The path of the report.
-    """
+def plan(folder: Path, *, count: int, steps: int, seed: int) -> Study:
+    """The study in a folder, see :func:`main`."""
     digits = zoo.load_data("mnist-embedded", "test", limit=count, seed=seed)
-    study = Study(
-        out,
+    return Study(
+        folder,
         defenses={name: zoo.load(name, **settings) for name, settings in DEFENSES.items()},
         attacks=attacks(steps),
         images=digits.images,
@@ -66,20 +59,50 @@ def main(*, count: int = 50, steps: int = 10, seed: int = 0, out: Path = Path("r
             "command": f"python recipes/quickstart.py --count {count} --steps {steps} --seed {seed}",
         },
     )
+
+
+def main(
+    *, count: int = 50, steps: int = 10, seed: int = 0, out: Path = Path("runs/quickstart"), dry_run: bool = False
+) -> Path | None:
+    """Run the study, or what is missing of it.
+
+    Args:
+        count: test digits, equally many of each class as far as possible.
+        steps: gradient steps per start; a random search has twice as many queries.
+        seed: of the subset and of all random streams.
+        out: the study folder.
+        dry_run: only print what it would cost; nothing is written.
+
+    Returns:
+        The path of the report; None after a dry run.
+    """
+    if dry_run:
+        with shadow(out) as folder:
+            print(*forecast(plan(folder, count=count, steps=steps, seed=seed)), sep="\n")
+        return None
+    study = plan(out, count=count, steps=steps, seed=seed)
     table = study.run(progress=progress_bar(study))
     shown = ["defense", "attack", "gradient", "n", "clean_accuracy", "robust_accuracy", "ci_low", "ci_high"]
     print(table[shown].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     return study.report()
 
 
-if __name__ == "__main__":
+def command(words: Sequence[str] | None = None) -> int:
+    """Run the recipe as its command line says, None: that of the process; returns the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=50, help="test digits (default 50)")
     parser.add_argument("--steps", type=int, default=10, help="gradient steps per start (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="study folder; run again to resume")
-    try:
-        print("report:", main(**vars(parser.parse_args())).resolve())
-    except GenclsError as error:
-        print(f"quickstart: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    dry_run_flag(parser)
+    options = parser.parse_args(words)
+
+    def work() -> None:
+        if report := main(**vars(options)):
+            print("report:", report.resolve())
+
+    return exit_code_of("quickstart", work, out=options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -23,8 +23,10 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gencls import zoo
-from gencls._commands.arguments import Parser
+from gencls._commands.arguments import Parser, dry_run_flag
+from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
+from gencls.eval.dry_run import shadow
 from gencls.eval.report.paper import Section, write_paper
 from gencls.zoo.data import count_images
 from recipes.diagnoses import diagnosis_table
@@ -64,15 +66,16 @@ def report(run: Run) -> Path:
     return write_paper(run.out, f"Variational smoothing on {run.data.name}", facts, sections)
 
 
-def main(run: Run, parts: Sequence[str] = experiments.PARTS) -> Path:
+def main(run: Run, parts: Sequence[str] = experiments.PARTS, *, dry_run: bool = False) -> Path | None:
     """Compute what is missing, or what was chosen of it, and write the page.
 
     Args:
         run: profile, budget, data and folder.
         parts: of :data:`recipes.smoothing.experiments.PARTS`; with none only the page is written.
+        dry_run: only print what it would cost; nothing is written.
 
     Returns:
-        The path of the page.
+        The path of the page; None after a dry run.
 
     Raises:
         GenclsError: for missing weights, or a folder that holds another run.
@@ -80,6 +83,12 @@ def main(run: Run, parts: Sequence[str] = experiments.PARTS) -> Path:
     run.require()
     if "certified" in parts:
         run.smoothed()  # its weights are asked for before the first measurement, too
+    if dry_run:
+        with shadow(run.out) as folder:
+            begun = replace(run, out=folder)
+            begun.claim()
+            experiments.predict_parts(begun, parts)
+        return None
     run.claim()
     experiments.run_parts(run, parts)
     return report(run)
@@ -103,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--weights", type=Path, help="folder of weights made by gencls train, and of Wong2020Fast.pt")
     made.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
     made.add_argument("--out", type=Path, help="parent of the runs' folders (default runs/smoothing)")
+    dry_run_flag(made)
     return made
 
 
@@ -134,11 +144,19 @@ def plan(chosen: argparse.Namespace, command: str) -> Run:
     )
 
 
+def command(words: Sequence[str] | None = None) -> int:
+    """Run the recipe as its command line says, None: that of the process; returns the exit code."""
+    words = sys.argv[1:] if words is None else words
+    options = parser().parse_args(words)
+
+    def work() -> None:
+        run = plan(options, shlex.join(["python", "recipes/variational_smoothing.py", *words]))
+        page = main(run, experiments.PARTS if options.parts is None else options.parts, dry_run=options.dry_run)
+        if page:
+            print("report:", page.resolve())
+
+    return exit_code_of("variational_smoothing", work, out=options.out)
+
+
 if __name__ == "__main__":
-    arguments = parser().parse_args()
-    try:
-        planned = plan(arguments, shlex.join(["python", "recipes/variational_smoothing.py", *sys.argv[1:]]))
-        print("report:", main(planned, experiments.PARTS if arguments.parts is None else arguments.parts).resolve())
-    except GenclsError as error:
-        print(f"variational_smoothing: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(command())

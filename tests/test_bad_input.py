@@ -3,7 +3,10 @@
 ``python tests/test_bad_input.py`` writes that page again.
 """
 
+import errno
+import json
 import math
+import os
 import pickle
 import re
 import sys
@@ -14,6 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -22,11 +26,16 @@ from torch import nn
 from gencls import zoo
 from gencls._commands.attack import build_attacks, weights_of
 from gencls.cli import main
-from gencls.core import GenclsError
+from gencls.core import GenclsError, find_device
+from gencls.core.files import atomically, sealed
 from gencls.defenses import PlainClassifier
-from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate
+from gencls.defenses.confidence import clopper_pearson
+from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, read_study, summarize
+from gencls.eval.records import REQUIRED
+from gencls.eval.statistics import bootstrap_band, holm
 from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
 from gencls.zoo.networks import CifarResNet
+from gencls.zoo.training import train
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 THREAT = ThreatModel("linf", epsilon=0.1)
@@ -45,15 +54,46 @@ def _evaluate(images: torch.Tensor, labels: torch.Tensor | None = None, **defens
     evaluate(_defense(**defense), {"FGSM": FGSM(THREAT)}, [(images, labels)])
 
 
-def _study(folder: Path, seed: int) -> None:
-    torch.manual_seed(0)
-    defenses, attacks = {"cnn": _defense()}, {"FGSM": FGSM(THREAT)}
-    Study(folder, defenses=defenses, attacks=attacks, images=IMAGES[:1], labels=torch.tensor([0]), seeds=(seed,))
+def _evaluate_named(*names: str) -> None:
+    evaluate(_defense(), dict.fromkeys(names, FGSM(THREAT)), [(IMAGES, torch.tensor([0, 1]))])
+
+
+def _records(**changes: object) -> pandas.DataFrame:
+    row = dict.fromkeys(REQUIRED, 0.5) | {
+        "defense": "cnn",
+        "attack": "FGSM",
+        "gradient": "exact",
+        "norm": "linf",
+        "warnings": "",
+    }
+    return pandas.DataFrame([{**row, "seed": 0, "valid": True, **changes}])
+
+
+def _study(folder: Path, *, seed: int = 0, steps: int = 5, images: torch.Tensor | None = None) -> None:
+    torch.manual_seed(seed)
+    defenses, attacks = {"cnn": _defense()}, {"PGD": PGD(THREAT, steps=steps)}
+    images = IMAGES[:2] if images is None else images
+    Study(folder, defenses=defenses, attacks=attacks, images=images, labels=torch.zeros(len(images), dtype=torch.int64))
 
 
 def _another_study(folder: Path) -> None:
-    _study(folder / "study", seed=0)
+    _study(folder / "study")
+    _study(folder / "study", steps=10)
+
+
+def _another_defense(folder: Path) -> None:
+    _study(folder / "study")
     _study(folder / "study", seed=1)
+
+
+def _fewer_images(folder: Path) -> None:
+    _study(folder / "study")
+    _study(folder / "study", images=IMAGES[:1])
+
+
+def _other_images(folder: Path) -> None:
+    _study(folder / "study")
+    _study(folder / "study", images=IMAGES[:2] / 2)
 
 
 def _repeated_seed(folder: Path) -> None:
@@ -71,7 +111,7 @@ def _changed_images(folder: Path) -> None:
 
 def _foreign_folder(folder: Path) -> None:
     (folder / "thesis.tex").write_text("years of work")
-    _study(folder, seed=0)
+    _study(folder)
 
 
 def _truncated_data(folder: Path) -> None:
@@ -145,6 +185,29 @@ def _pickle_with_code(folder: Path) -> None:
         load_state_dict(path)
     finally:
         assert not (folder / "ran").exists()
+
+
+def _study_of_another_type(folder: Path) -> None:
+    _study(folder, seed=0)
+    path = folder / "study.json"
+    settings = json.loads(path.read_text())
+    del settings["checksum"]
+    path.write_text(json.dumps(sealed({**settings, "seeds": "0"})))
+    read_study(folder)
+
+
+def _full_disk(folder: Path) -> None:
+    def write(part: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    atomically(folder / "cell.parquet", write)
+
+
+def _damaged_checkpoint(folder: Path) -> None:
+    path = folder / "cnn-mnist" / "last.ckpt"
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    train("cnn-mnist", data="mnist-embedded", limit=16, epochs=1, out=folder, resume=True, progress=False)
 
 
 def _html(folder: Path) -> None:
@@ -242,10 +305,21 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a seed twice": _repeated_seed,
     "images that changed after a study was planned": _changed_images,
     "folder with another study": _another_study,
+    "folder with another defense of this name": _another_defense,
+    "folder with more images than are asked for": _fewer_images,
+    "folder with other images": _other_images,
     "folder with other files": _foreign_folder,
     "checkpoint with a wrong hash": _wrong_hash,
     "pickle with code in it": _pickle_with_code,
     "HTML page named .pt": _html,
+    "name with a control character": lambda _: _evaluate_named("a\x1b[31m"),
+    "two names that look alike": lambda _: _evaluate_named("FGSM", "F\u200dGSM"),
+    "records with a share above 1": lambda _: summarize(_records(correct=1.5)),
+    "records without a seed": lambda _: summarize(_records(seed=None)),
+    "a negative seed of the bootstrap": lambda _: bootstrap_band(np.ones(3), lambda x: x[:, :1], seed=-1),
+    "more successes than trials": lambda _: clopper_pearson(4, 3, 0.05),
+    "a p-value above 1": lambda _: holm([0.1, 1.2]),
+    "a list as a network": lambda _: PlainClassifier([], 10),  # type: ignore[arg-type]
     "object beside the weights": lambda folder: _saved(folder, {"net": _weights(), "cfg": {"lr": Fraction(1, 10)}}),
     "NaN in the weights": lambda folder: _saved(folder, {"conv.weight": torch.tensor([1.0, torch.nan])}),
     "a tensor of terabytes in a small file": lambda folder: _saved(folder, {"conv.weight": torch.zeros(1).expand(2**40)}),
@@ -254,6 +328,11 @@ CASES: dict[str, Callable[[Path], object]] = {
     "card of a network of terabytes": _huge_card,
     "weights folder without the weights": lambda folder: weights_of(["cnn-mnist"], folder),
     "weights folder for no name": lambda folder: weights_of(["my.models:build"], folder),
+    "unknown split": lambda _: zoo.load_data("mnist-embedded", "tset"),
+    "device that is not there": lambda _: find_device("cuda:-1"),
+    "study.json with another type": _study_of_another_type,
+    "full disk": _full_disk,
+    "damaged checkpoint of a training": _damaged_checkpoint,
 }
 
 

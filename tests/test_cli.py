@@ -112,7 +112,7 @@ def test_attack_takes_modules_by_import_path_and_writes_a_report(capsys, here):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--defense", "cnn-cifar"], "unknown model 'cnn-cifar'; expected one of cnn-"),
+        (["--defense", "cnn-cifar"], "unknown model 'cnn-cifar'; did you mean 'cnn-cars'? expected one of cnn-"),
         (["--defense", "nowhere:model"], "nowhere:model: expected package.module:attribute; got: No module named 'nowhere'"),
         (["--defense", "mymodels:missing"], "has no attribute 'missing'"),
         (["--defense", ":linear"], "expected package.module:attribute"),
@@ -122,7 +122,7 @@ def test_attack_takes_modules_by_import_path_and_writes_a_report(capsys, here):
             ["--defense", "mymodels:colour"],
             "mymodels:colour: expected images of the shape that it was made for, got (N, C, H, W) = (4, 1, 28, 28)",
         ),
-        (["--defense", "mymodels:linear", "--attack", "pgd-l7"], "attack: expected a name among fgsm-linf, fgsm-l2"),
+        (["--defense", "mymodels:linear", "--attack", "pgd-l7"], "attack: did you mean 'pgd-l2'? expected a name among fgsm"),
         (["--defense", "mymodels:linear", "--attack", "pgd-l2", "apgd-linf"], "expected attacks of one norm"),
         (["--defense", "mymodels:linear", "--epsilon", "8"], "expected a linf epsilon in [0, 1] pixel units"),
         (["--defense", "mymodels:linear", "--epsilon", "nan"], "expected epsilon to be a finite number or None, got nan"),

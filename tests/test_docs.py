@@ -1,6 +1,7 @@
 """What the documentation shows must hold: links, Python code, commands, make targets."""
 
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -8,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.transforms.functional import to_pil_image
 
-from gencls.cli import parser
+from gencls import zoo
+from gencls.cli import main, parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -51,14 +55,55 @@ def test_commands_are_understood(page):
             assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("index", range(len(blocks(ROOT / "README.md", "python"))))
-def test_readme_code_runs_in_a_folder_with_colliding_names(index, tmp_path):
+OWN = [code for code in blocks(ROOT / "README.md", "python") if "mymodels" in code]
+CODE = [code for code in blocks(ROOT / "README.md", "python") if code not in OWN]
+
+
+@pytest.mark.parametrize("code", CODE, ids=range(len(CODE)))
+def test_readme_code_runs_in_a_folder_with_colliding_names(code, tmp_path):
     (tmp_path / "eval.py").write_text("raise SystemExit('the wrong eval')\n")
     (tmp_path / "zoo.py").write_text("raise SystemExit('the wrong zoo')\n")
     (tmp_path / "defenses").mkdir()
     (tmp_path / "defenses" / "__init__.py").write_text("raise SystemExit('the wrong defenses')\n")
-    code = blocks(ROOT / "README.md", "python")[index]
     (tmp_path / "mine.py").write_text(code.replace("limit=20", "limit=4").replace("starts=2000", "starts=500"))
     done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "tensor(" in done.stdout or "report.html" in done.stdout
+
+
+@pytest.fixture
+def own_files(tmp_path, monkeypatch):
+    """What the README's section on one's own model and data takes for granted: weights, a module and a folder of images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    model, study = OWN
+    (tmp_path / "mymodels.py").write_text(model)
+    weights = {"0.weight": torch.randn(8, 1, 3, 3), "0.bias": torch.randn(8)}
+    weights |= {"3.weight": torch.randn(2, 1352), "3.bias": torch.randn(2)}
+    torch.save({"epoch": 3, "state_dict": weights}, "mine.pth.tar")
+    digits = zoo.load_data("mnist-embedded", "test", limit=40)
+    for number, (image, label) in enumerate(zip(digits.images, digits.labels, strict=True)):
+        if label < 2:
+            folder = tmp_path / "photos" / ("nought", "one")[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            to_pil_image(image).save(folder / f"{number}.png")
+    yield study
+    sys.modules.pop("mymodels", None)
+
+
+def test_the_readme_on_your_own_model_and_data_holds(own_files, capsys):
+    lines = [words for words in commands(ROOT / "README.md") if "photos" in words]
+    planned, first, grown, doctor = (words[1:] for words in lines)
+    assert planned == [*first, "--dry-run"]
+    assert main(planned) == 0
+    assert not os.path.exists("runs")
+    assert main(first) == 0
+    cells = set(os.listdir("runs/photos/cells"))
+    before = {name: os.stat(f"runs/photos/cells/{name}").st_mtime_ns for name in cells}
+    assert main(grown) == 0
+    assert set(os.listdir("runs/photos/cells")) > cells
+    assert before == {name: os.stat(f"runs/photos/cells/{name}").st_mtime_ns for name in cells}
+    assert "mymodels:Noisy" in capsys.readouterr().out
+    assert main([*doctor, "--budget", "1"]) in (0, 1)
+    exec(compile(own_files, "README.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "runs/mine/report.html"

@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import reprlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["Parser", "check_out", "count", "size"]
+__all__ = ["Parser", "check_out", "count", "dry_run_flag", "size"]
 
 _MOST = 10**7
 """Of any count: more would hardly end, and some attacks keep a number for each."""
@@ -26,6 +28,8 @@ class _Once(argparse.Action):
             if self.dest in parser.given:
                 parser.error(f"argument {option_string}: expected once, got it twice")
             parser.given.add(self.dest)
+            if values == [] and self.nargs in (None, "+"):  # what argparse makes of "--data=--"
+                parser.error(f"argument {option_string}: expected a value, got '--'")
         setattr(namespace, self.dest, values)
 
 
@@ -40,13 +44,33 @@ class Parser(argparse.ArgumentParser):
         """Take the settings of argparse's parser."""
         super().__init__(**{"allow_abbrev": False, **settings})
         self.given: set[str] = set()
+        self._words: list[str] = []
         for name in (None, "store"):
             self.register("action", name, _Once)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, for a command line of its own."""
-        self.given = set()
-        return super().parse_known_args(args, namespace)
+        """As argparse does, for a command line of its own; what is not known is refused here, where the flags are."""
+        self.given, self._words = set(), sys.argv[1:] if args is None else list(args)
+        found, unknown = super().parse_known_args(self._words, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2, as argparse does, after the message and what mistyped flags may have meant."""
+        from gencls.core.names import did_you_mean
+
+        flags = [word.partition("=")[0] for word in self._words if word.startswith("--")]
+        hints = [did_you_mean(flag, self._option_string_actions) for flag in flags if flag not in self._option_string_actions]
+        super().error("; ".join([message, *(hint.strip() for hint in hints if hint)]))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            from gencls.core.names import did_you_mean
+
+            known = [str(choice) for choice in action.choices]
+            hint = did_you_mean(str(value), known)
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {hint}choose from {', '.join(known)}")
 
 
 def size(text: str) -> float:
@@ -77,6 +101,13 @@ def count(text: str) -> int:
     return number
 
 
+def dry_run_flag(parser: argparse.ArgumentParser) -> None:
+    """Give a command the flag ``--dry-run``."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print what it would cost, compute and write nothing"
+    )
+
+
 def check_out(path: Path) -> None:
     """Check before the work that what it leaves can be written.
 
@@ -85,7 +116,13 @@ def check_out(path: Path) -> None:
     """
     from gencls.core.errors import GenclsError
 
-    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if "\0" in str(path):
+        raise GenclsError(f"--out: expected a path without NUL, got {str(path)!r}")
+    try:
+        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    except OSError as error:
+        shown = reprlib.repr(str(path))
+        raise GenclsError(f"--out: expected a path that this file system takes, got {shown}: {error.strerror}") from None
     if there != path.absolute() and not there.is_dir():
         raise GenclsError(f"--out: expected a path that can be made, got {path}, where {there} is a file")
     if not os.access(there, os.W_OK):

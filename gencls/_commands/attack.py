@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +19,18 @@ __all__ = ["build_attacks", "build_defense", "draw_settings", "load_images", "ru
 
 def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
-    from gencls._commands.doctor import diagnose_study
+    from gencls._commands.doctor import diagnose_study, predict_diagnoses
+    from gencls._commands.report import write_report
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
+    from gencls.eval.dry_run import forecast, shadow
     from gencls.zoo.models import is_weights_file
 
     attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)
     balls = [(attack.threat.norm, attack.threat.epsilon) for attack in attacks.values() if attack.threat.epsilon is not None]
     if options.doctor and not balls:
         raise GenclsError("--doctor: expected an attack within a ball, whose epsilon the diagnosis takes; got none")
-    data = load_images(options)
+    data = load_images(options, options.seed[0])
     device = find_device(options.device)
     weights = weights_of(options.defense, options.weights)
     defenses = {
@@ -36,36 +39,52 @@ def run_attack(options: argparse.Namespace) -> int:
     }
     files = [*weights.values(), *filter(is_weights_file, options.defense)]
     protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
-    names = "+".join([*dict.fromkeys(options.defense), *attacks])
-    chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts, "size": options.size}
-    settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
-    settings += "-8bit" if options.eight_bit else ""
-    settings += f"-{options.weights}" if options.weights else ""
-    name = f"{names}{settings}-{data.name}{len(data)}-seed{options.seed}".replace(":", ".").replace("/", ".").lstrip(".")
-    study = Study(
-        options.out or Path("runs") / name,
+    names = [*dict.fromkeys(options.defense), *attacks]
+    folder = options.out or Path("runs") / _folder_name(options, names, f"{data.name}{len(data)}")
+    plan = partial(
+        Study,
         defenses=defenses,
         attacks=attacks,
         images=data.images,
         labels=data.labels,
         protocol=protocol,
-        seeds=(options.seed,),
+        seeds=tuple(options.seed),
         about={
             "data": f"{data.name} {data.split}, {len(data)} images",
             "command": options.command,
             **({"weights": ", ".join(map(str, files))} if files else {}),
         },
     )
+    if options.dry_run:
+        with shadow(folder) as place:
+            study = plan(place)
+            if options.doctor:
+                predict_diagnoses(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed[0])
+            print(*forecast(study), sep="\n")
+        return 0
+    study = plan(folder)
     meaningless = (
-        diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed) if options.doctor else ()
+        diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed[0]) if options.doctor else ()
     )
     _print(study.run(progress=progress_bar(study)))
-    print(study.report())
+    write_report(study.folder)
     return 1 if meaningless else 0
 
 
-def load_images(options: argparse.Namespace) -> "ImageData":
-    """The images that a command line names."""
+def _folder_name(options: argparse.Namespace, names: list[str], data: str) -> str:
+    """The folder of a study that was given none: its settings in words, as far as a name can hold them."""
+    from gencls.core.files import shortened
+
+    chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts, "size": options.size}
+    settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
+    settings += "-8bit" if options.eight_bit else ""
+    settings += f"-{options.weights}" if options.weights else ""
+    name = f"{'+'.join(names)}{settings}-{data}-seed{'+'.join(map(str, options.seed))}"
+    return shortened(name.replace(":", ".").replace("/", ".").lstrip("."))
+
+
+def load_images(options: argparse.Namespace, seed: int) -> "ImageData":
+    """The images that a command line names; the seed chooses among them."""
     from gencls import zoo
 
     return zoo.load_data(
@@ -73,7 +92,7 @@ def load_images(options: argparse.Namespace) -> "ImageData":
         options.split,
         root=options.data_root,
         limit=options.limit,
-        seed=options.seed,
+        seed=seed,
         size=options.size,
     )
 
@@ -217,6 +236,8 @@ def _print(table: "pandas.DataFrame") -> None:
     drawn = bool((table["draws"] > 1).any())
     excluded, lost = (BY_NAME[name].shown(table) for name in ("excluded", "lost_to_eight_bit"))
     heads = ["defense", "attack", "gradient", "N"] + ["excluded"] * excluded + ["clean %", "robust % [95 % interval]"]
+    several = [name for name in ("epsilon", "seed") if table[name].nunique() > 1]
+    heads[3:3] = several
     shown = Table(*heads, *["majority %"] * drawn, *["lost to 8 bits"] * lost, "median distance", "not found")
     for row in table.to_dict("records"):
         minimal = row["epsilon"] != row["epsilon"]  # NaN: the distance is what such an attack is about
@@ -225,15 +246,17 @@ def _print(table: "pandas.DataFrame") -> None:
             return BY_NAME[name].words(row) if said else ""
 
         attack = words("attack") + (", 8-bit" if row["eight_bit"] else "")
-        cells = [words("defense"), attack, words("gradient"), words("n")] + [words("excluded")] * excluded
+        cells = [words("defense"), attack, words("gradient"), *map(words, several)]
+        cells += [words("n")] + [words("excluded")] * excluded
         cells += [words("clean_accuracy"), words("robust_accuracy", not minimal)]
         cells += [words("majority_accuracy", not minimal)] * drawn + [words("lost_to_eight_bit")] * lost
         median = distance(row["median_distance"]) if minimal else ""
         shown.add_row(*cells, median, words("failures", minimal))
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a name may hold brackets and colons
     if not console.is_terminal:  # a file or a pipe has no width that names should be cut to
-        console = Console(width=160)
+        console = Console(width=160, markup=False, emoji=False)
     console.print(shown)
     for row in table.itertuples():
         if row.warnings:
-            console.print(f"warning: {row.defense}, {row.attack}, {row.gradient}: {row.warnings}", soft_wrap=True)
+            which = "".join(f", {name} {BY_NAME[name].words(row._asdict())}" for name in several)
+            console.print(f"warning: {row.defense}, {row.attack}, {row.gradient}{which}: {row.warnings}", soft_wrap=True)

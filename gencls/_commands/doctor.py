@@ -36,7 +36,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     if options.limit is None:
         there = count_images(options.data, options.split, root=options.data_root)
         options.limit = min(_IMAGES, there)
-    data = load_images(options)
+    data = load_images(options, options.seed)
     device = find_device(options.device)
     weights = weights_of([options.defense], options.weights)
     defense = build_defense(options.defense, data.images[:4], weights.get(options.defense)).to(device)
@@ -48,17 +48,47 @@ def run_doctor(options: argparse.Namespace) -> int:
         "budget": options.budget,
         **draw_settings(options, {options.defense: defense}),
     }
+    if options.dry_run:
+        print(f"predicted: {_predicted(defense, data, source, settings)} for {options.defense}")
+        return 0
     subject = {}
     if options.out is not None:  # before the defense is asked, which may keep what it has computed once
         subject = _subject(options.defense, key_of(defense, options.defense), data, source, settings)
-    diagnosis = diagnose(
-        defense, data.images, data.labels, transfer_from=None if source is None else source.to(device), **settings
-    )
+    diagnosis = diagnose(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
     print(diagnosis.text(options.defense))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_diagnoses(options.out, {options.defense: {**diagnosis.to_json(), **subject}})
     return 0 if diagnosis.passed else 1
+
+
+def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: float, *, eot_samples: int, seed: int) -> None:
+    """Print what :func:`diagnose_study` would cost, for those diagnoses that are not there already."""
+    from gencls.eval.report.diagnosis import known_diagnoses
+    from gencls.eval.study_folder import DIAGNOSIS
+
+    known = known_diagnoses(study.folder / DIAGNOSIS)
+    settings: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
+    for name, defense in study.defenses.items():
+        source = _source(None, name, data)
+        subject = _subject(name, study.defense_keys[name], data, source, settings)
+        if known.get(name, {}).get("key") != subject["key"]:
+            print(f"{name}: {_predicted(defense, data, source, settings)}")
+
+
+def _predicted(defense: "nn.Module", data: "ImageData", source: "nn.Module | None", settings: Mapping[str, Any]) -> str:
+    from gencls.eval.cost import duration
+    from gencls.eval.doctor import predict_diagnosis
+
+    effort, seconds = predict_diagnosis(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
+    images = min(effort.images, len(data))
+    return f"{duration(seconds)} at most for a diagnosis ({effort.name}) on {images} of {len(data)} images"
+
+
+def _beside(source: "nn.Module | None", defense: "nn.Module") -> "nn.Module | None":
+    """The source where the defense is."""
+    device = next((parameter.device for parameter in defense.parameters()), None)
+    return source if source is None or device is None else source.to(device)
 
 
 def diagnose_study(
@@ -67,7 +97,7 @@ def diagnose_study(
     """Diagnose the defenses of a study and leave ``doctor.json`` in its folder, from where the report takes it.
 
     A diagnosis that is there already is kept, so that the same command resumes; but not one of another defense, of other
-    images or settings, or by other code: that is said, and the defense is diagnosed again.
+    images or settings, or by other code: that is said, and the defense is diagnosed again. Those of other defenses stay.
 
     Args:
         study: that has claimed its folder.
@@ -80,6 +110,7 @@ def diagnose_study(
     Returns:
         The defenses of which a number would be meaningless.
     """
+    from gencls.core.files import held
     from gencls.eval.doctor import diagnose
     from gencls.eval.report.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
     from gencls.eval.study_folder import DIAGNOSIS
@@ -95,15 +126,15 @@ def diagnose_study(
             continue
         if name in known:
             print(f"{name}: the diagnosis in {path} {_difference(known[name], subject)}; diagnosing again")
-        device = next((parameter.device for parameter in defense.parameters()), data.images.device)
-        diagnosis = diagnose(
-            defense, data.images, data.labels, transfer_from=None if source is None else source.to(device), **settings
-        )
+        diagnosis = diagnose(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
         print(diagnosis.text(name) + "\n")
         found[name] = {**diagnosis.to_json(), **subject}
-    if list(found.items()) != list(known.items()):
-        write_diagnoses(path, found)
-    return tuple(diagnosis.defense for diagnosis in read_diagnoses(path, strict=True) if diagnosis.failed)
+    with held(path.with_suffix(".lock")):  # another call on the same folder may have diagnosed others
+        known = known_diagnoses(path)
+        if {**known, **found} != known:
+            write_diagnoses(path, {**known, **found})
+    diagnoses = read_diagnoses(path, strict=True)
+    return tuple(diagnosis.defense for diagnosis in diagnoses if diagnosis.failed and diagnosis.defense in found)
 
 
 def _subject(

@@ -2,24 +2,49 @@
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gencls.zoo.training.run import Plan
 
 __all__ = ["run_train"]
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """Train, and print the path of the weights."""
+    """Train, and print what was measured and the path of the weights; or only what the training would take."""
+    from gencls.zoo.checkpoints import read_card
     from gencls.zoo.training import train
+    from gencls.zoo.training.resume import checkpoint_to_start_from, epochs_in
+    from gencls.zoo.training.run import plan_training
 
-    path = train(
-        options.preset,
-        data=options.data,
-        data_root=options.data_root,
-        epochs=options.epochs,
-        limit=options.limit,
-        seed=options.seed,
-        pretrained=options.pretrained,
-        out=options.out,
-        resume=options.resume,
-        progress=sys.stderr.isatty(),
-    )
+    chosen: dict[str, Any] = {
+        name: getattr(options, name) for name in ("data", "data_root", "epochs", "limit", "seed", "pretrained")
+    }
+    plan = plan_training(options.preset, **chosen)
+    start = checkpoint_to_start_from(options.out / options.preset, resume=options.resume)
+    done = 0 if start is None else epochs_in(start)
+    if options.dry_run:
+        print(_predicted(plan, start, done))
+        return
+    path = train(options.preset, **chosen, out=options.out, resume=options.resume, progress=sys.stderr.isatty())
+    if done:
+        print(f"went on after epoch {done}")
+    for what, value in read_card(path).metrics.items():
+        print(f"{what}: {value:.4g}" if isinstance(value, float) else f"{what}: {value}")
     print(path)
+
+
+def _predicted(plan: "Plan", start: Path | None, done: int) -> str:
+    from gencls.eval.cost import duration
+    from gencls.zoo.training.forecast import seconds_per_epoch
+    from gencls.zoo.training.resume import check_resumable
+
+    data, settings = plan.load(), plan.settings
+    if start is not None:
+        check_resumable(start, plan.module(data), settings.epochs, plan.descriptions)
+    left = max(0, settings.epochs - done)
+    return (
+        f"predicted: about {duration(left * seconds_per_epoch(plan, data))} for {left} of {settings.epochs} epochs of "
+        f"{settings.name} on {len(data)} images of {plan.data}, and the measurement of the weights after them"
+    )

@@ -13,6 +13,7 @@ from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, Multi
 from gencls.core.generators import seeded
 from gencls.core.inference import minimize
 from gencls.core.modes import check_eval_mode, evaluated, frozen, in_eval_mode
+from gencls.core.names import did_you_mean
 from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
 from gencls.core.settings import check_settings, checked
 from gencls.core.surrogate import BPDA, EoT, Unrolled
@@ -43,6 +44,7 @@ __all__ = [
     "check_sigma",
     "checked",
     "declared",
+    "did_you_mean",
     "draws",
     "evaluated",
     "find_device",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
 from gencls.core.wrappers import chained, computes_as_its_class, declared, surrogates_of
 
@@ -86,7 +87,8 @@ class _Differentiable(nn.Module, ABC):
         if mode is None:
             return next(iter(modes.values()))
         if mode not in modes:
-            raise GenclsError(f"{type(self).__name__}: expected a gradient mode among {sorted(modes)}, got {mode!r}")
+            hint = did_you_mean(mode, modes)
+            raise GenclsError(f"{type(self).__name__}: {hint}expected a gradient mode among {sorted(modes)}, got {mode!r}")
         return modes[mode]
 
 

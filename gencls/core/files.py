@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ try:
 except ImportError:  # Windows has no such locks, see held()
     fcntl = None  # type: ignore[assignment]
 
+from gencls.core.disk import writing
 from gencls.core.errors import GenclsError
 
 __all__ = [
@@ -29,16 +31,53 @@ __all__ = [
     "remove_dead",
     "remove_leftovers",
     "sealed",
+    "shortened",
     "write_sealed",
 ]
 
-_HOST = re.sub(r"[^\w.-]", "-", platform.node())
+LONGEST = 255
+"""Bytes that the name of a file may have on the usual file systems."""
 
-_PART = re.compile(rf"\..+~{re.escape(_HOST)}~[0-9a-f]{{32}}\.part")
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.EPERM}
+"""What a file system answers that cannot lock."""
+
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EMLINK}
+"""What one answers that has no hard links."""
+
+_TRIES = 100
+"""After so many files that were gone, or others, as soon as they were locked, a file system is one that cannot lock."""
+
+
+def shortened(name: str, longest: int = LONGEST) -> str:
+    """A name for a file of at most so many bytes: itself, or its beginning and 12 digits of its SHA-256.
+
+    Args:
+        name: of any length.
+        longest: number of bytes, at least 14.
+    """
+    if len(name.encode("utf-8", "surrogatepass")) <= longest:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    beginning = name.encode("utf-8", "surrogatepass")[: longest - 13].decode("utf-8", "ignore")
+    return f"{beginning}-{digest}"
+
+
+def _host(node: str) -> str:
+    """What a machine is called within names of files; machines that differ in what is left out stay apart."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "-", node)
+    return shortened(plain if plain == node else f"{plain}-{hashlib.sha256(node.encode()).hexdigest()[:8]}", 64)
+
+
+_HOST = _host(platform.node())
+
+_PART = re.compile(rf"\..+~{re.escape(_HOST)}~[0-9a-f]{{32}}\.part", re.DOTALL)
 """Names of files that a process of this machine is writing, or was when it died. Those of other machines look different."""
 
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-"""What a file system answers that cannot lock."""
+
+def _part(path: Path) -> Path:
+    """A file beside this one that nobody else writes."""
+    ending = f"~{_HOST}~{uuid.uuid4().hex}.part"
+    return path.with_name(f".{shortened(path.name, LONGEST - 1 - len(ending))}{ending}")
 
 
 def atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool = True) -> None:
@@ -55,13 +94,35 @@ def atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool =
         FileExistsError: if the file is there and is not to be replaced.
     """
     _remove_leftovers_once(path.parent)
-    part = path.with_name(f".{path.name}~{_HOST}~{uuid.uuid4().hex}.part")
-    with held(part):
+    part = _part(path)
+    with writing(path), held(part):
         write(part)
         if overwrite:
-            os.replace(part, path)
+            _replace(part, path)
         else:
-            os.link(part, path)  # unlike a rename it fails if another process was faster
+            _link(part, path)
+
+
+def _replace(part: Path, path: Path) -> None:
+    try:
+        os.replace(part, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # a folder of several layers
+            raise
+        shutil.copyfile(part, path)
+
+
+def _link(part: Path, path: Path) -> None:
+    """Give a file its name, unless another process was faster."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # the first one has the name
+        _replace(part, path)
 
 
 @contextmanager
@@ -84,15 +145,17 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
         yield wait or descriptor is not None
     finally:
         if wait or descriptor is not None:
-            path.unlink(missing_ok=True)  # while it is held: who waits for it will see that its name is gone
+            with suppress(OSError):  # a file system that does not let go of open files
+                path.unlink(missing_ok=True)  # while it is held: who waits for it will see that its name is gone
         if descriptor is not None:
             os.close(descriptor)
 
 
 def _take(path: Path, *, wait: bool) -> int | None:
     """A descriptor of the locked file; None if another process holds it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    for _ in range(_TRIES):
+        with writing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             locked = _lock(descriptor, wait=wait)
             if locked and _is_at(descriptor, path):
@@ -104,6 +167,7 @@ def _take(path: Path, *, wait: bool) -> int | None:
         if not locked:
             return None
         # Its holder has removed the file while we waited: this lock guards no name.
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666) if wait else None
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:

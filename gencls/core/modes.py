@@ -31,6 +31,8 @@ def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense", ma
     Raises:
         GenclsError: it is, or a part of it.
     """
+    if not isinstance(module, nn.Module):
+        raise GenclsError(f"{name}: expected {what} in eval mode, a torch.nn.Module, got {type(module).__name__}")
     training = [(path, part) for path, part in module.named_modules() if part.training]
     if not training:
         return

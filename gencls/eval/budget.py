@@ -27,6 +27,8 @@ _GPU_SHARE = 0.6
 _CPU_ROWS = 1024
 """The most rows in one pass on a CPU, which far fewer keep busy."""
 
+_MOST_ROWS = 2.0**31
+
 _TRANSIENT = 4.0
 """Peak over what the graph keeps, where one layer is most of it: its gradient, the next one, and the library's copies."""
 
@@ -45,7 +47,7 @@ def rows_that_fit(model: nn.Module, image: Tensor, memory: float | None) -> int:
     with seeded(0):
         leaf = image.clone().requires_grad_()
         needed = _TRANSIENT * saved_bytes(lambda: answered(model, leaf, lambda: model(leaf.clone())))
-    rows = max(1, int(memory * _MIB / max(needed, 1.0)))
+    rows = max(1, int(min(memory * _MIB / max(needed, 1.0), _MOST_ROWS)))
     return min(rows, _CPU_ROWS) if device.type == "cpu" else rows
 
 

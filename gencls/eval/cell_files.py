@@ -42,7 +42,18 @@ Kind = Literal["json", "parquet", "safetensors", "lock"]
 
 @dataclass(frozen=True)
 class StudyCell:
-    """One unit of work: an attack in one gradient mode on one shard of samples, by name and content key."""
+    """One unit of work: an attack in one gradient mode on one shard of samples, by name and content key.
+
+    Attributes:
+        defense: name.
+        attack: name.
+        mode: gradient mode.
+        seed: of the random streams.
+        shard: number of the shard within the folder.
+        key: names the files; empty for a cell that no call has asked for since samples were added.
+        epsilon: of the attack; None for a minimal-norm attack, and in folders before format 4.
+        code: digest of the code of gencls and libraries that the cell belongs to; empty where the key is, and before format 4.
+    """
 
     defense: str
     attack: str
@@ -50,6 +61,8 @@ class StudyCell:
     seed: int
     shard: int
     key: str
+    epsilon: float | None = None
+    code: str = ""
 
 
 def cell_path(folder: Path, cell: StudyCell, kind: Kind) -> Path:

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from gencls.core import GenclsError, check_settings, checked
+from gencls.core import GenclsError, check_settings, checked, did_you_mean
 from gencls.eval.attacks import (
     APGD,
     DDN,
@@ -144,11 +144,11 @@ def _refuse_others(name: str, given: Mapping[str, float | None]) -> None:
 
 
 def _parts(name: str) -> tuple[str, Norm]:
-    method, _, norm_name = name.rpartition("-")
-    norms: dict[str, Norm] = {"linf": "linf", "l2": "l2"}
-    if norm_name not in norms or method not in _METHODS or (method in _L2_ONLY and norm_name != "l2"):
-        raise GenclsError(f"attack: expected a name among {', '.join(names())}; got {name}")
-    return method, norms[norm_name]
+    if name not in (known := names()):
+        hint = did_you_mean(name, [*known, *PRESETS])
+        raise GenclsError(f"attack: {hint}expected a name among {', '.join(known)}; got {name}")
+    method, _, norm = name.rpartition("-")
+    return method, "linf" if norm == "linf" else "l2"
 
 
 def names() -> list[str]:
@@ -166,7 +166,7 @@ def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, Atta
         GenclsError: for an unknown name, a missing epsilon where a method needs one, or one where none does.
     """
     if name not in PRESETS:
-        raise GenclsError(f"attack: expected a set among {', '.join(PRESETS)}; got {name}")
+        raise GenclsError(f"attack: {did_you_mean(name, PRESETS)}expected a set among {', '.join(PRESETS)}; got {name}")
     _refuse_others(name, {"epsilon": epsilon})
     paper, _, rest = name.partition("-")
     if paper == "mlvgm":

@@ -1,17 +1,17 @@
-"""A study: a grid of cells (defense x attack x gradient mode x seed x shard) in a folder that survives anything.
+"""A study: a grid of cells (defense x attack x gradient mode x seed x shard) in a folder that survives anything, and grows.
 
 A cell is named by its content key: samples, defense, attack, protocol. It is finished when its mark appears, which carries the
 checksums of its files. The same command after a crash computes what is missing, or damaged; processes on one folder share the
-cells through file locks, which the system releases when a process dies.
+cells through file locks, which the system releases when a process dies. Another command adds to the folder what it asks for,
+see :mod:`gencls.eval.growth`.
 """
 
 import hashlib
 import json
 import platform
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,42 +19,29 @@ from warnings import warn
 from weakref import WeakKeyDictionary
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
-from gencls import __version__
 from gencls.core import GenclsError, Key, checked, key_of
-from gencls.core.files import atomically, held, remove_dead, remove_leftovers, write_sealed
+from gencls.core.files import held, remove_dead, remove_leftovers
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
 from gencls.eval.behaviour import Behaviour
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.growth import Order, claim, mend_samples
 from gencls.eval.judge import Decisions
+from gencls.eval.names import check_names
+from gencls.eval.plan import Plan, Samples, check_grid, relevant, without_epsilon
 from gencls.eval.probe import Probe, probe_defense
-from gencls.eval.records import check_names
-from gencls.eval.study_folder import (
-    FORMAT,
-    RESULTS,
-    SAMPLES,
-    SETTINGS,
-    finished,
-    read_samples,
-    read_study,
-    records_of,
-    report_study,
-    write_results,
-)
+from gencls.eval.study_folder import finished, records_of, report_study, write_results
+from gencls.eval.study_settings import FORMAT, planned, read_study
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["Study"]
 
-_BEGUN = re.compile(rf"{CELLS}(/[0-9a-f]+\.(json|parquet|safetensors|lock))?|{SAMPLES}|({CELLS}/)?\..+~[0-9a-f]{{32}}\.part")
-_OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
-"""Names that a study may have left in a folder without ``study.json``, the outputs only where there are cells."""
 _SEEN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], Behaviour]] = WeakKeyDictionary()
 """Defense -> its key, and those of the images by which it was observed -> its behaviour."""
 
@@ -72,14 +59,13 @@ _PLANNED = {
     "defense_keys",
 }
 """What the keys of the cells are made of, and the list of cells."""
-_OF_CODE = ("version", "attacks", "cells")
-"""Settings that depend on the code: the text of an attack may, its key in ``attack_keys`` does not."""
 
 
 class Study:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder.
 
-    What was planned stays as it is: another choice is another study.
+    It is what one call asks for. The folder may hold more, from other calls: it keeps it, and the table and the report show it.
+    What was planned stays as it is, and what rows of the folder mean does, too: a change of that is another study.
     """
 
     @checked
@@ -100,31 +86,27 @@ class Study:
         """Plan a study and claim its folder. Nothing is computed yet.
 
         Args:
-            folder: made if missing; may hold the same study, begun before.
+            folder: made if missing; may hold what other calls have asked for, or begun.
             defenses: name -> module in eval mode.
             attacks: name -> attack.
-            images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`.
+            images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; all of the folder, and
+                perhaps more.
             labels: int64 (N,); None where the source has them.
             protocol: draws and averaging; its seed is replaced by ``seeds``.
             modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
             seeds: one run of everything per seed.
-            shard_size: samples per cell; what a crash can lose, and the batch size. Results do not depend on it.
+            shard_size: samples per new cell; what a crash can lose, and the batch size. Results do not depend on it.
             about: what to say of the study in its report: data set, command, and so on.
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, repeated seeds, a defense that does not take these images, has
                 too few classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables
-                have for something else, something that a key cannot see into, or a folder that holds something else.
+                have for something else, something that a key cannot see into, or a folder that holds something else, or rows
+                that would mean something else by these settings.
         """
         self.images, self.labels = samples_of(images, labels)
-        if not defenses or not attacks or not seeds or shard_size < 1:
-            raise GenclsError(
-                "study: expected at least one defense, attack and seed and shard_size >= 1, "
-                f"got {len(defenses)}, {len(attacks)}, {len(seeds)} and {shard_size}"
-            )
-        if len(set(seeds)) < len(seeds):  # each sample would count as often as a seed is named
-            raise GenclsError(f"study: expected different seeds, got {', '.join(map(str, seeds))}")
-        check_names([*defenses, *attacks], "study")
+        check_grid(defenses, attacks, seeds, shard_size)
+        check_names([*defenses, *attacks], "study", about=about)
         for settings in attacks.values():
             settings.threat.check_reach(self.images)
         self.folder = Path(folder)
@@ -141,7 +123,16 @@ class Study:
         self.defense_keys = {name: key_of(defense, f"defense {name}") for name, defense in self.defenses.items()}
         self._attack_keys = self._keys_of_attacks()
         self._attacks_now = self._attack_keys
-        self._code = key_of((run_cell, Protocol), "gencls").whole
+        self._plan = Plan(
+            defenses={name: (module, self.defense_keys[name]) for name, module in self.defenses.items()},
+            attacks={
+                name: (attack, key_of(without_epsilon(attack), f"attack {name}")) for name, attack in self.attacks.items()
+            },
+            samples=Samples(self.images, self.labels, self.hashes, shard_size),
+            protocol={name: value for name, value in relevant(self.protocol).items() if name != "seed"},
+            code=key_of((run_cell, Protocol), "gencls").whole,
+            about=self.about,
+        )
         # Before the folder is claimed.
         self.probes = {name: self._probe(name) for name in self.defenses}
         self._claim_folder()
@@ -165,19 +156,18 @@ class Study:
         return probe
 
     def cells(self) -> list[StudyCell]:
-        """All cells, in the order in which they are run and reported."""
-        shards = range(0, len(self.images), self.shard_size)
+        """The cells that this call asks for, in the order in which they are run."""
         return [
-            StudyCell(defense, attack, mode, seed, shard, self._key(defense, attack, mode, seed, first))
+            self._cell(defense, attack, mode, seed, shard)
             for defense, module in self.defenses.items()
             for attack, settings in self.attacks.items()
             for mode in gradient_modes(module, settings, self.modes)
             for seed in self.seeds
-            for shard, first in enumerate(shards)
+            for shard in range(len(self._order.shards))
         ]
 
     def missing(self) -> list[StudyCell]:
-        """The cells that are not finished, or whose files are not what was written."""
+        """Those of them that are not finished, or whose files are not what was written."""
         return [cell for cell in self.cells() if not is_marked(self.folder, cell) or damage(self.folder, cell)]
 
     def run(self, *, progress: Callable[[Sequence[StudyCell]], Any] | None = None) -> "pandas.DataFrame":
@@ -190,7 +180,8 @@ class Study:
                 finished cell. None shows nothing.
 
         Returns:
-            The table, see :func:`gencls.eval.summarize`.
+            The table of all that the folder holds, see :func:`gencls.eval.summarize`. If what other calls have asked for is not
+            finished, the ``warnings`` of every row say that it is partial.
 
         Raises:
             GenclsError: if cells are missing or damaged again at the end, no table is written then; if images, labels or what
@@ -199,7 +190,7 @@ class Study:
         """
         self._check_plan()
         clean: dict[tuple[str, int, int], Decisions] = {}
-        self._mend_samples()
+        mend_samples(self.folder, self._plan)
         todo = self.missing()
         try:
             with (progress or _silent)(todo) as tell:
@@ -224,9 +215,9 @@ class Study:
         """Write ``report.html`` and its tables and figures beside ``results.csv``; returns the path of the page."""
         return report_study(self.folder)
 
-    def samples(self, cell: StudyCell) -> slice:
-        """Which samples of the study a cell is about."""
-        return slice(cell.shard * self.shard_size, min((cell.shard + 1) * self.shard_size, len(self.images)))
+    def samples(self, cell: StudyCell) -> list[int]:
+        """The places among ``images`` of the samples that a cell is about."""
+        return self._order.places[slice(*self._order.shards[cell.shard])]
 
     def _keys_of_attacks(self) -> dict[str, Key]:
         return {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
@@ -252,7 +243,7 @@ class Study:
             self.labels[where],
             protocol,
             clean=clean.get(known),
-            hashes=self.hashes[where],
+            hashes=[self.hashes[place] for place in where],
             probe=self.probes[cell.defense],
         )
         clean[known] = result.clean
@@ -270,22 +261,15 @@ class Study:
             cell_path(self.folder, cell, "json").unlink()
         return True
 
-    def _mend_samples(self) -> None:
-        try:
-            read_samples(self.folder)
-        except GenclsError as error:
-            warn(f"{error}; writing them again", stacklevel=3)
-            self._write_samples()
-
-    def _write_samples(self) -> None:
-        content = save({"images": self.images.cpu().contiguous(), "labels": self.labels.cpu().contiguous()})
-        atomically(self.folder / SAMPLES, lambda part: part.write_bytes(content))
-
     def _write_results(self) -> "pandas.DataFrame":
-        """The table of what is finished: of all cells, unless a subclass leaves some for later."""
-        cells, settings = self.cells(), read_study(self.folder)
+        """The table of what is finished: of all cells of this call, unless a subclass leaves some for later."""
+        mine = set(self.cells())
+        if not mine <= set(planned(read_study(self.folder))):
+            self._claim_folder()  # without locks another process may have written study.json over ours
+        settings = read_study(self.folder)
+        cells = planned(settings)
         done = finished(self.folder, settings, cells)
-        if len(done) < len(cells):
+        if not mine <= set(done):
             if gone := self.missing():
                 raise GenclsError(
                     f"{self.folder}: expected all cells finished by now, got {len(gone)} missing; run the study again"
@@ -293,74 +277,21 @@ class Study:
             done = finished(self.folder, settings, cells)  # again: another process may have finished some in between
         return write_results(self.folder, records_of(self.folder, settings, done, cells))
 
-    def _key(self, defense: str, attack: str, mode: str, seed: int, first: int) -> str:
-        content = (
-            FORMAT,
-            self._code,
-            self.defense_keys[defense].whole,
-            self._attack_keys[attack].whole,
-            mode,
-            _content(replace(self.protocol, seed=seed)),
-            self.hashes[first : first + self.shard_size],
-        )
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "version": __version__,
-            "defenses": {name: key.content for name, key in self.defense_keys.items()},
-            "attacks": {name: repr(attack) for name, attack in self.attacks.items()},
-            "attack_keys": {name: key.content for name, key in self._attack_keys.items()},
-            "protocol": {k: v for k, v in _content(self.protocol).items() if k != "seed"},
-            "modes": None if self.modes is None else list(self.modes),
-            "seeds": list(self.seeds),
-            "shard_size": self.shard_size,
-            "samples": hashlib.sha256("".join(self.hashes).encode()).hexdigest()[:32],
-            "n": len(self.images),
-            "cells": [asdict(cell) for cell in self.cells()],
-        }
+    def _cell(self, defense: str, attack: str, mode: str, seed: int, shard: int) -> StudyCell:
+        code, of_defense, of_attack = self._plan.code, self.defense_keys[defense].whole, self._attack_keys[attack].whole
+        protocol, samples = replace(self.protocol, seed=seed), self._order.samples[slice(*self._order.shards[shard])]
+        content = (FORMAT, code, of_defense, of_attack, mode, relevant(protocol), samples)
+        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+        epsilon = self.attacks[attack].threat.epsilon
+        return StudyCell(defense, attack, mode, seed, shard, key, epsilon, self._plan.made_by(defense, attack))
 
     def _claim_folder(self) -> None:
-        path = self.folder / SETTINGS
-        settings = self._settings()
-        names = _names(self.folder) + [f"{CELLS}/{name}" for name in _names(self.folder / CELLS)]  # before looking for path
-        if path.exists():
-            self._compare(settings)
-            return
-        if self.folder.exists() and not self.folder.is_dir():
-            raise GenclsError(f"{self.folder}: expected a folder, got a file")
-        # Another process may be claiming the folder for the same study just now, or was killed while it did; or study.json was
-        # damaged and removed: the cells, which know their content, are kept.
-        own = _OUTPUTS if CELLS in names else ()
-        if foreign := [name for name in names if name not in own and not _BEGUN.fullmatch(name)]:
-            raise GenclsError(f"{self.folder}: expected an empty folder or this study, got a folder with {foreign[:5]}")
-        (self.folder / CELLS).mkdir(parents=True, exist_ok=True)
-        self._write_samples()
-        try:
-            write_sealed(path, {**settings, "about": self.about, "sample_hashes": self.hashes}, overwrite=False)
-        except FileExistsError:
-            self._compare(settings)
+        claim(self.folder, self._plan, self._take)
 
-    def _compare(self, settings: dict[str, Any]) -> None:
-        found = read_study(self.folder)
-        different = [key for key in settings if found.get(key) != settings[key] and key not in _OF_CODE]
-        if different:
-            if "attack_keys" in different and found.get("attacks") != settings["attacks"]:  # a reader understands these
-                different[different.index("attack_keys")] = "attacks"
-            details = "; ".join(f"{key}: expected {settings[key]}, got {found.get(key)}" for key in different)
-            raise GenclsError(f"{self.folder} holds another study ({details}); choose another folder")
-        if found["cells"] != settings["cells"]:  # other code makes other cells of the same study; the old files are not read
-            write_sealed(self.folder / SETTINGS, {**found, **{key: settings[key] for key in _OF_CODE}})
-
-
-def _content(protocol: Protocol) -> dict[str, Any]:
-    """What of a protocol results depend on: memory only decides about speed."""
-    return {name: value for name, value in asdict(protocol).items() if name != "memory"}
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    def _take(self, order: Order) -> list[StudyCell]:
+        """The cells once the samples have an order."""
+        self._order = order
+        return self.cells()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The folder of a study: what is in it, and how to read it without the defenses that filled it.
 
-study.json           settings and the list of cells      samples.safetensors      images and labels
+study.json           settings and the list of cells      samples.safetensors      images, labels, bounds of the shards
 cells/KEY.parquet    records of a finished cell          cells/KEY.safetensors    its adversarial images
 cells/KEY.json       its mark: the checksums of both     doctor.json              the diagnosis, if one was made
 results.csv          the table                           report.html, figures/    the report
@@ -8,6 +8,9 @@ curves.csv           success rates at every size
 
 Whatever is read is verified first: study.json and doctor.json by checksums of their own, cells by their marks, samples by the
 hashes that study.json lists. The last two lines are outputs: they are written anew, and never read.
+
+A folder may grow: calls add rows and samples, see :mod:`gencls.eval.growth`. Samples are written before the study.json that
+lists them, so more of them may be there than are listed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +21,21 @@ from warnings import warn
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError
-from gencls.core.files import atomically, check_seal, read_object
+from gencls.core import GenclsError, checked
+from gencls.core.files import atomically
 from gencls.eval.cell_files import CELLS, RUN_AGAIN, StudyCell, cell_path, is_marked, read_frame, read_images, read_tensors
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.records import complete
+from gencls.eval.spreadsheet import csv_of
+from gencls.eval.study_settings import (
+    FORMAT,
+    SETTINGS,
+    first_sample,
+    has_checksums,
+    is_outdated,
+    planned,
+    read_study,
+)
 from gencls.eval.summary import WORST_CASE, compare, summarize
 
 if TYPE_CHECKING:
@@ -30,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CELLS",
+    "FORMAT",
     "StudyCell",
     "UnfinishedWarning",
     "cell_path",
@@ -41,13 +55,9 @@ __all__ = [
     "report_study",
 ]
 
-FORMAT = 3
-"""2: the judge draws sequentially, so records hold different numbers of draws, and majorities of their own. 3: checksums."""
-_READABLE = (1, 2, 3)  # to report; only a study of the present format is continued, since an older judge decided otherwise
-_CHECKSUMS = 3
-"""The first format with checksums."""
+SAMPLES, RESULTS, DIAGNOSIS = "samples.safetensors", "results.csv", "doctor.json"
 
-SETTINGS, SAMPLES, RESULTS, DIAGNOSIS = "study.json", "samples.safetensors", "results.csv", "doctor.json"
+_OUTDATED = "computed by other code of gencls or libraries than the newest rows: name it again to compute it anew"
 
 _PANEL_IMAGES = 8
 
@@ -56,40 +66,10 @@ class UnfinishedWarning(UserWarning):
     """What was written is partial: cells of the study are missing."""
 
 
-def read_study(folder: str | Path) -> dict[str, Any]:
-    """The settings of the study in a folder.
-
-    Raises:
-        GenclsError: if the folder holds no study, one of a format that is not known here, or one whose settings were changed.
-    """
-    path = Path(folder) / SETTINGS
-    if not path.is_file():
-        raise GenclsError(f"{folder}: expected a study folder with {SETTINGS}, got none")
-    advice = "; remove it and run the study again, finished cells are kept"
-    settings = read_object(path, "the settings of a study", advice)
-    if not {"format", "shard_size", "cells", "seeds"} <= settings.keys():
-        raise GenclsError(f"{path}: expected the settings of a study, got JSON of another kind")
-    if settings["format"] not in _READABLE:
-        raise GenclsError(f"{path}: expected a study of format {_READABLE}, got {settings['format']!r}; update gencls")
-    if has_checksums(settings) or "checksum" in settings:  # one flipped bit makes a 2 of a 3
-        check_seal(settings, path, advice)
-    return settings
-
-
-def has_checksums(settings: Mapping[str, Any]) -> bool:
-    """Whether the files of a study carry checksums; those of formats 1 and 2 do not."""
-    return bool(settings["format"] >= _CHECKSUMS)
-
-
 def read_cells(folder: str | Path) -> list[StudyCell]:
     """The finished cells of the study in a folder, in order. Their files are verified by whoever reads them."""
     folder, settings = Path(folder), read_study(folder)
     return finished(folder, settings, planned(settings))
-
-
-def planned(settings: Mapping[str, Any]) -> list[StudyCell]:
-    """All cells of a study, in order."""
-    return [StudyCell(**cell) for cell in settings["cells"]]
 
 
 def finished(folder: Path, settings: Mapping[str, Any], cells: Sequence[StudyCell]) -> list[StudyCell]:
@@ -99,6 +79,7 @@ def finished(folder: Path, settings: Mapping[str, Any], cells: Sequence[StudyCel
     return [cell for cell in cells if cell_path(folder, cell, "parquet").exists()]
 
 
+@checked
 def read_samples(folder: str | Path) -> tuple[Tensor, Tensor]:
     """The images (N, C, H, W) and labels (N,) of the study in a folder.
 
@@ -109,11 +90,16 @@ def read_samples(folder: str | Path) -> tuple[Tensor, Tensor]:
     path = folder / SAMPLES
     tensors = read_tensors(path, "images", "labels")
     images, labels = tensors["images"], tensors["labels"]
-    if has_checksums(settings) and sample_hashes(images, labels) != settings["sample_hashes"]:
+    if not has_checksums(settings):
+        return images, labels
+    listed = settings["sample_hashes"]
+    images, labels = images[: len(listed)], labels[: len(listed)]
+    if len(images) != len(labels) or sample_hashes(images, labels) != listed:
         raise GenclsError(f"{path}: expected the samples that {SETTINGS} lists, got others; {RUN_AGAIN}")
     return images, labels
 
 
+@checked
 def read_records(folder: str | Path) -> "pandas.DataFrame":
     """One row per sample and finished cell, see :func:`gencls.eval.run_cell`, with the index ``sample`` into the samples.
 
@@ -157,11 +143,14 @@ def _records_of_cell(folder: Path, settings: Mapping[str, Any], cell: StudyCell)
         frame = complete(frame.assign(defense=cell.defense, attack=cell.attack))
     except GenclsError as error:
         raise GenclsError(f"{path}: {error}") from error
-    first = cell.shard * settings["shard_size"]
+    first = first_sample(settings, cell)
     if has_checksums(settings):
-        samples = settings["sample_hashes"][first : first + settings["shard_size"]]
+        stop = settings["shards"][cell.shard][1] if "shards" in settings else first + settings["shard_size"]
+        samples = settings["sample_hashes"][first:stop]
         if frame["sample_hash"].to_list() != samples:
             raise GenclsError(f"{path}: expected the {len(samples)} samples of its cell, got others; {RUN_AGAIN}")
+    if is_outdated(settings, cell):
+        frame["warnings"] = [f"{said}; {_OUTDATED}" if said else _OUTDATED for said in frame["warnings"]]
     return frame.assign(sample=range(first, first + len(frame)))
 
 
@@ -171,6 +160,7 @@ def _partial(done: Sequence[StudyCell], cells: Sequence[StudyCell]) -> str:
     return f"partial: {missing} of {len(cells)} cells are not finished" if missing else ""
 
 
+@checked
 def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
     """The images (n, C, H, W) of a finished cell, as judged.
 
@@ -184,10 +174,12 @@ def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
 def write_results(folder: Path, records: "pandas.DataFrame") -> "pandas.DataFrame":
     """Write ``results.csv``, the table of the records; returns it, see :func:`gencls.eval.summarize`."""
     table = summarize(records)
-    atomically(folder / RESULTS, lambda part: table.to_csv(part, index=False, float_format="%.10g"))
+    content = csv_of(table)
+    atomically(folder / RESULTS, lambda part: part.write_bytes(content))
     return table
 
 
+@checked
 def report_study(folder: str | Path) -> Path:
     """Write ``report.html``, ``results.csv``, ``results.tex``, ``curves.csv`` and the figures of a study from its records.
 
@@ -206,10 +198,11 @@ def report_study(folder: str | Path) -> Path:
     cells = planned(settings)
     done = finished(folder, settings, cells)  # once: another process may finish more of them meanwhile
     records, partial = records_of(folder, settings, done, cells), _partial(done, cells)
-    diagnosis, images = folder / DIAGNOSIS, _panels(folder, settings, done, records)
+    diagnosis, images = folder / DIAGNOSIS, _panels(folder, settings, done)
     diagnoses = read_diagnoses(diagnosis, strict=has_checksums(settings)) if diagnosis.exists() else ()
     for found in diagnoses if has_checksums(settings) else ():
-        if found.defense_key and found.defense_key != settings.get("defenses", {}).get(found.defense):
+        known = settings.get("defenses", {}).get(found.defense)
+        if found.defense_key and found.defense_key != (known["content"] if isinstance(known, dict) else known):
             raise GenclsError(
                 f"{diagnosis}: expected the diagnosis of the study's defense {found.defense}, got that of another one of this "
                 "name; remove it and diagnose again"
@@ -234,24 +227,24 @@ def _reasons(settings: Mapping[str, Any], summary: "pandas.DataFrame", partial: 
     """To distrust the study: what is to be said of all of it, then what its rows say, but that they are partial."""
     if not has_checksums(settings):
         yield f"the study has format {settings['format']}, without checksums: damage to its files would not be seen"
+    several = summary.groupby(["defense", "attack"])["epsilon"].nunique()
     for run in summary[summary["attack"] != WORST_CASE].itertuples():
         said = [warning for warning in run.warnings.split("; ") if warning not in ("", partial)]
         if said:
-            yield f"{run.defense}, {run.attack} ({run.gradient}): {'; '.join(said)}"
+            size = f", ε = {run.epsilon:.4g}" if several[run.defense, run.attack] > 1 else ""
+            yield f"{run.defense}, {run.attack} ({run.gradient}{size}): {'; '.join(said)}"
 
 
-def _panels(folder: Path, settings: Mapping[str, Any], done: Sequence[StudyCell], records: "pandas.DataFrame") -> list[Any]:
-    """For each defense, attack and gradient mode the first images of the first shard."""
+def _panels(folder: Path, settings: Mapping[str, Any], done: Sequence[StudyCell]) -> list[Any]:
+    """For each defense, attack, epsilon and gradient mode the first images of the first shard, under its first seed."""
     from gencls.eval.report import ImagePanel
 
     images, labels = read_samples(folder)
+    first = {(cell.defense, cell.attack, cell.epsilon, cell.mode): cell for cell in reversed(done) if not cell.shard}
     panels = []
-    for cell in done:
-        if cell.shard or cell.seed != settings["seeds"][0]:
-            continue
+    for cell in reversed(first.values()):
         adversarial = read_adversarials(folder, cell)[:_PANEL_IMAGES]
-        chosen = records[(records["defense"] == cell.defense) & (records["attack"] == cell.attack)]
-        chosen = chosen[(chosen["gradient"] == cell.mode) & (chosen["seed"] == cell.seed)].head(len(adversarial))
+        chosen = _records_of_cell(folder, settings, cell).head(len(adversarial))
         panels.append(
             ImagePanel(
                 defense=cell.defense,

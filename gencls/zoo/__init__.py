@@ -1,7 +1,8 @@
 """Data sets, networks, training and trained weights: what a study of real defenses on real images is made of.
 
 ``load(name)`` gives a trained model or ready-made defense, ``names()`` lists them; ``load_generator(name)`` gives a trained
-generator with several latent levels; ``load_data(name, split)`` gives images.
+generator with several latent levels; ``load_data(name, split)`` gives images; ``load_state_dict(path)`` gives the weights in
+anybody's file, without running code that is in it.
 """
 
 from importlib import import_module
@@ -10,13 +11,30 @@ from typing import TYPE_CHECKING, Any
 from gencls.zoo.data import ImageData, data_names, load_data, split_names
 
 if TYPE_CHECKING:
+    from gencls.zoo.checkpoints import load_state_dict
     from gencls.zoo.generators import generator_names, load_generator
     from gencls.zoo.models import load, names
 
-__all__ = ["ImageData", "data_names", "generator_names", "load", "load_data", "load_generator", "names", "split_names"]
+__all__ = [
+    "ImageData",
+    "data_names",
+    "generator_names",
+    "load",
+    "load_data",
+    "load_generator",
+    "load_state_dict",
+    "names",
+    "split_names",
+]
 
 # Networks and defenses are imported by whoever asks for a model, not by whoever wants only images.
-_LATER = {"load": "models", "names": "models", "generator_names": "generators", "load_generator": "generators"}
+_LATER = {
+    "load": "models",
+    "names": "models",
+    "generator_names": "generators",
+    "load_generator": "generators",
+    "load_state_dict": "checkpoints",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from gencls.core import Defense, GenclsError, Transform, TransformedClassifier
+from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, checked, did_you_mean
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo.cards import read_card
 from gencls.zoo.checkpoints import SAFETENSORS, restore
@@ -36,6 +36,7 @@ def names() -> tuple[str, ...]:
     )
 
 
+@checked
 def load(name: str | Path, **overrides: Any) -> Defense:
     """Build a defense from trained weights: by name, or of a weights file.
 
@@ -131,8 +132,8 @@ def _check_name(name: str) -> None:
     if name not in _BUILDERS:
         others = ", ".join(other for other in _BUILDERS if other not in names())
         raise GenclsError(
-            f"unknown model {name!r}; expected one of {', '.join(names())}; or, with weights=PATH, one of {others}; or "
-            f"the path of a weights file with a card, which ends with {SAFETENSORS}"
+            f"unknown model {name!r}; {did_you_mean(name, _BUILDERS)}expected one of {', '.join(names())}; or, with "
+            f"weights=PATH, one of {others}; or the path of a weights file with a card, which ends with {SAFETENSORS}"
         )
 
 

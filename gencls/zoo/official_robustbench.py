@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.names import did_you_mean
 from gencls.zoo.published import State, Weights, weights_in, with_counters, without_prefixes
 from gencls.zoo.robustbench import import_robustbench
 
@@ -94,8 +95,7 @@ def _model(name: str, threat: str, data: str) -> Callable[[], Any]:
         raise GenclsError(f"RobustBench: expected data and threat to be one of {known}; got {data} {threat}")
     models = {key: entry["model"] for key, entry in lists[data][threat].items() if isinstance(entry["gdrive_id"], str)}
     if name not in models:
-        raise GenclsError(
-            f"RobustBench: expected a model of one file for {data} {threat}, one of {', '.join(models)}; got {name!r}"
-        )
+        hint, known = did_you_mean(name, models), ", ".join(models)
+        raise GenclsError(f"RobustBench: {hint}expected a model of one file for {data} {threat}, one of {known}; got {name!r}")
     build: Callable[[], Any] = models[name]
     return build

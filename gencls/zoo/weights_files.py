@@ -8,12 +8,14 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
+from gencls.core.settings import checked
 from gencls.zoo.tensors import tensors_by_name
 from gencls.zoo.torch_files import load_torch_file
 
 __all__ = ["check_file", "load_content", "load_state_dict", "parse_safetensors"]
 
 
+@checked
 def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of any weights file, never running code that is in it.
 

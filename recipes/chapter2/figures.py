@@ -12,6 +12,7 @@ from gencls.eval.report.columns import distance
 from gencls.eval.report.figures import NamedFigure
 from gencls.eval.report.paper_figures import Tile, tile_grid
 from gencls.eval.study_folder import read_cells, read_samples
+from gencls.eval.study_settings import first_sample
 from recipes.chapter2.printed import MODELS
 from recipes.chapter2.runs import Run
 from recipes.records import begun
@@ -40,15 +41,16 @@ class Example:
 def closest_examples(folder: Path, norm: str) -> dict[int, Example]:
     """Sample -> its closest adversarial in a norm, over all attacks of a study."""
     records = read_records(folder)
-    shard = read_study(folder)["shard_size"]
+    settings = read_study(folder)
     best: dict[int, Example] = {}
     clean, _ = read_samples(folder)
     for cell in read_cells(folder):
+        images, first = read_adversarials(folder, cell), first_sample(settings, cell)
         rows = records[(records["attack"] == cell.attack) & (records["gradient"] == cell.mode)]
-        rows = rows[(rows["norm"] == norm) & (rows["sample"] // shard == cell.shard)]
+        rows = rows[(rows["norm"] == norm) & rows["sample"].isin(range(first, first + len(images)))]
         if not len(rows):  # a cell of the other norm
             continue
-        for row, image in zip(rows.itertuples(), read_adversarials(folder, cell), strict=True):
+        for row, image in zip(rows.itertuples(), images, strict=True):
             found = best.setdefault(row.sample, Example(None))
             if not row.clean_majority_correct:
                 best[row.sample] = Example(clean[row.sample], 0.0, _majority(row.clean_predictions))

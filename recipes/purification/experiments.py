@@ -17,7 +17,7 @@ from recipes.purification import analyses
 from recipes.purification.runs import ALPHAS, PREPROCESSING, STANDALONE, Run
 from recipes.records import records_of, slug, unfinished
 
-__all__ = ["PARTS", "best", "chosen", "compared", "configurations", "preprocessed", "records", "run_parts"]
+__all__ = ["PARTS", "best", "chosen", "compared", "configurations", "jobs_of", "preprocessed", "records", "run_parts"]
 
 PARTS = ("learn", "random", "alphas", "preprocessing", "comparison", "smoothed", "clean", "doctor")
 """In their order; "alphas" needs learned ones, "preprocessing" the best; those from "smoothed" on take all that is known."""
@@ -110,11 +110,13 @@ def run_parts(run: Run, parts: Sequence[str]) -> None:
                 raise GenclsError(
                     f"{run.out}: expected finished attacks on all alphas before {part}; run the part 'alphas' first"
                 )
-            jobs = list(_jobs(run, names, smoothed=part == "smoothed"))
+            jobs = list(jobs_of(run, names, smoothed=part == "smoothed"))
             compute(jobs, predict(jobs))
 
 
-def _jobs(run: Run, names: Sequence[str], *, smoothed: bool) -> Iterator[Job]:
+def jobs_of(run: Run, names: Sequence[str], *, smoothed: bool) -> Iterator[Job]:
+    """The studies of some defenses: under the paper's attacks, or along smoothed gradients."""
+
     def study(folder: str, *, name: str) -> Study:
         return run.study(folder, name, smoothed=smoothed)
 

@@ -1,7 +1,7 @@
 """Chapter 4's experiments as stages. What the sweeps share is computed once."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gencls.core import Defense, key_of, keyed, stream_seed
+from gencls.core import Defense, key_of, keyed, seeded, stream_seed
 from gencls.defenses import RandomizedSmoothing
 from gencls.eval import Attack, Study, diagnose
 from gencls.eval.attacks.smoothing import SIGMAS
+from gencls.eval.cost import duration
 from recipes import diagnoses
 from recipes.folders import measured, read_measured
 from recipes.jobs import Job, compute, predict
@@ -21,7 +22,17 @@ from recipes.records import slug
 from recipes.smoothing.runs import READINGS, Run
 from recipes.smoothing.survivors import survivor_jobs
 
-__all__ = ["PARTS", "Variant", "certificates", "certified", "examined", "main_variants", "run_parts", "sweep_variants"]
+__all__ = [
+    "PARTS",
+    "Variant",
+    "certificates",
+    "certified",
+    "examined",
+    "main_variants",
+    "predict_parts",
+    "run_parts",
+    "sweep_variants",
+]
 
 PARTS = ("main", "survivors", "strength", "steps", "readings", "certified", "doctor")
 
@@ -90,6 +101,42 @@ def sweep_variants(run: Run, part: str) -> list[Variant]:
     return [Variant("sweep", kind, True, usual, reading) for reading in READINGS]
 
 
+def predict_parts(run: Run, parts: Sequence[str]) -> None:
+    """Print what is left of some parts and how long it takes at most.
+
+    Which images survive is known once the part "main" is finished; until then all of them may.
+
+    Args:
+        run: whose folder may be written to, see :func:`gencls.eval.dry_run.shadow`.
+        parts: of :data:`PARTS`.
+    """
+    total = 0.0
+    for part in (part for part in PARTS if part in parts):
+        print(f"{part}:", flush=True)
+        if part == "doctor":
+            left = [variant for variant in main_variants(run) if examined(run, variant) is None]
+            seconds = run.budget.doctor * len(left)
+            print(f"  {duration(seconds)} at most for {len(left)} diagnoses", flush=True)
+        else:
+            seconds = sum(sum(cells.values()) for cells in predict(_jobs_of(run, part, unknown=True)).values())
+        if part == "certified" and certified(run) is None:
+            certifying = run.budget.certified * run.budget.noises * _seconds_per_row(run)
+            print(f"  {duration(certifying)} at most for certificates", flush=True)
+            seconds += certifying
+        total += seconds
+    print(f"predicted: {duration(total)} at most for all parts", flush=True)
+
+
+def _seconds_per_row(run: Run) -> float:
+    """Of the classifier that is certified."""
+    smoothed, images = run.smoothed(), run.data.images[:1].to(run.device)
+    with torch.no_grad(), seeded(run.seed):
+        smoothed.certify(images, n0=100, n=100)  # warm-up
+        began = time.perf_counter()
+        smoothed.certify(images, n0=100, n=400)
+    return (time.perf_counter() - began) / 500
+
+
 def run_parts(run: Run, parts: Sequence[str]) -> None:
     """Compute what is missing of some parts, in their order."""
     for part in (part for part in PARTS if part in parts):
@@ -100,18 +147,19 @@ def run_parts(run: Run, parts: Sequence[str]) -> None:
             continue
         if part == "certified":
             certificates(run)
-            attacks = {"certified": {"ddn": run.minimal()}, "smoothed": {"ddn-smoothed": run.minimal(smoothing=SIGMAS)}}
-            jobs = [Job(folder, partial(_certified_study, run, attacks=attacks[folder])) for folder in attacks]
-        elif part == "survivors":
-            jobs = list(survivor_jobs(run))
-        else:
-            jobs = list(_jobs(run, main_variants(run) if part == "main" else sweep_variants(run, part)))
+        jobs = _jobs_of(run, part)
         compute(jobs, predict(jobs))
 
 
-def _jobs(run: Run, variants: Sequence[Variant]) -> Iterator[Job]:
-    for variant in variants:
-        yield Job(variant.folder, lambda folder, variant=variant: variant.study(run))  # type: ignore[misc]
+def _jobs_of(run: Run, part: str, *, unknown: bool = False) -> list[Job]:
+    """The studies of a part; with ``unknown`` of all images that may survive, while it is not known which do."""
+    if part == "certified":
+        attacks = {"certified": {"ddn": run.minimal()}, "smoothed": {"ddn-smoothed": run.minimal(smoothing=SIGMAS)}}
+        return [Job(folder, partial(_certified_study, run, attacks=attacks[folder])) for folder in attacks]
+    if part == "survivors":
+        return list(survivor_jobs(run, unknown=unknown))
+    variants = main_variants(run) if part == "main" else sweep_variants(run, part)
+    return [Job(variant.folder, lambda folder, variant=variant: variant.study(run)) for variant in variants]  # type: ignore[misc]
 
 
 def _certified_study(run: Run, folder: str, *, attacks: Mapping[str, Attack]) -> Study:

@@ -21,12 +21,12 @@ STEPS, DRAWS, QUERIES = 3, 4, 25
 ATTACKS = {"transfer": "Transfer", "pgd": "PGD", "pgd-targeted": "PGD, targeted", "square": "Square"}
 
 
-def _rows(run: Run, kind: str) -> list[int]:
-    """Numbers of the images; none before all attacks on both are finished."""
+def _rows(run: Run, kind: str) -> list[int] | None:
+    """Numbers of the images; None before all attacks on both are finished."""
     folders = [f"main/{kind}-{which}" for which in ("base", "inference")]
     records = [records_of(run.out, folder) for folder in folders]
     if not all(map(len, records)) or unfinished(run.out, *folders):
-        return []
+        return None
     without, with_it = map(right_under, records)
     hashes = sample_hashes(run.data.images[: run.budget.count], run.data.labels[: run.budget.count])
     return [number for number, name in enumerate(hashes) if with_it[name] and not without[name]]
@@ -43,10 +43,18 @@ def _attacks(run: Run, kind: str) -> Mapping[str, Attack]:
     }
 
 
-def survivor_jobs(run: Run) -> Iterator[Job]:
-    """One study for each base model around which there are such images."""
+def survivor_jobs(run: Run, *, unknown: bool = False) -> Iterator[Job]:
+    """One study for each base model around which there are such images.
+
+    Args:
+        run: with its records.
+        unknown: take all images while the attacks are not finished that tell which.
+    """
     for kind in run.bases:
-        if rows := _rows(run, kind):
+        rows = _rows(run, kind)
+        if rows is None and unknown:
+            rows = list(run.first(run.budget.count))
+        if rows:
             yield Job(f"survivors/{kind}", partial(_study, run, kind, rows))
 
 

@@ -263,17 +263,15 @@ def test_many_claims_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"seeds": (0,)}, r"seeds: expected \[0\], got \[0, 1\]"),
-        ({"shard_size": 10}, "shard_size: expected 10, got 12"),
-        ({"attacks": {"pgd": PGD(ThreatModel("linf", 0.05), steps=5)}}, "attacks: expected .*steps=5"),
-        ({"defenses": {"cnn": small_cnn(seed=1)}}, "defenses: expected"),
-        ({"protocol": Protocol(eot_samples=3, judge_draws=3)}, "protocol: expected .*'eot_samples': 3"),
+        ({"attacks": {"pgd": PGD(ThreatModel("linf", 0.05), steps=5)}}, "attack pgd had steps 4 and now has 5"),
+        ({"defenses": {"cnn": small_cnn(seed=1)}}, "defense cnn has other weights"),
+        ({"protocol": Protocol(eot_samples=3, judge_draws=3)}, "eot_samples was 2 and is now 3"),
         ({"labels": torch.zeros(30, dtype=torch.int64)}, "samples: expected"),
     ],
 )
 def test_a_folder_with_another_study(changes, what, undisturbed):
     before = (undisturbed / "study.json").read_bytes()
-    with pytest.raises(GenclsError, match=f"holds another study .*{what}.*choose another folder"):
+    with pytest.raises(GenclsError, match=f"holds another study.*{what}.*choose another folder"):
         small_study(undisturbed, **changes)
     assert (undisturbed / "study.json").read_bytes() == before
 
@@ -327,8 +325,8 @@ def test_some_gradient_modes(tmp_path):
     assert {mode for defense, attack, mode in ways if defense != "abs" and attack != "noise"} == {"exact"}
     assert {mode for _, attack, mode in ways if attack == "noise"} == {"none"}
     assert len(small_study(tmp_path / "some", modes=("exact", "unrolled")).missing()) == len(study.cells())
-    with pytest.raises(GenclsError, match="holds another study.*modes"):
-        small_study(tmp_path / "some")
+    more = {(cell.defense, cell.attack, cell.mode) for cell in small_study(tmp_path / "some").cells()}
+    assert more > ways
     with pytest.raises(GenclsError, match="Sequential: expected gradient modes among exact; got warm"):
         small_study(tmp_path / "none", modes=("warm",))
     assert not (tmp_path / "none").exists()

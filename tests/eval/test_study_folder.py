@@ -29,7 +29,8 @@ def write_folder(folder: Path, *, form: int = FORMAT, drop: tuple[str, ...] = ()
     cells = [
         StudyCell(defense, "ddn", "exact", 0, shard, f"{defense}{shard}") for defense in ("cnn", "abs") for shard in (0, 1)
     ]
-    settings: dict[str, Any] = {"format": form, "shard_size": 3, "seeds": [0], "cells": [asdict(cell) for cell in cells]}
+    settings: dict[str, Any] = {"format": form, "seeds": [0], "cells": [asdict(cell) for cell in cells]}
+    settings |= {"shards": [[0, 3], [3, 6]]} if form == FORMAT else {"shard_size": 3}
     (folder / "cells").mkdir(parents=True)
     images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(6, dtype=torch.int64)
@@ -91,12 +92,11 @@ def test_a_folder_of_format_1(tmp_path: Path) -> None:
     assert "the study has format 1, without checksums: damage to its files would not be seen" in page
 
 
-@pytest.mark.parametrize("form", [0, 4, "2", None])
+@pytest.mark.parametrize("form", [0, 5, "2", None])
 def test_an_unknown_format(form: Any, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "study")
-    settings = json.loads((folder / "study.json").read_text())
-    (folder / "study.json").write_text(json.dumps(settings | {"format": form}))
-    with pytest.raises(GenclsError, match=rf"expected a study of format \(1, 2, 3\), got {form!r}"):
+    write_sealed(folder / "study.json", json.loads((folder / "study.json").read_text()) | {"format": form})
+    with pytest.raises(GenclsError, match=rf"expected a study of format \(1, 2, 3, 4\), got {form!r}"):
         read_study(folder)
 
 

@@ -265,7 +265,7 @@ def test_latent_descent_and_unrolling_are_for_classifiers_by_synthesis(finished)
 def test_a_second_call_computes_nothing(finished, capsys):
     run, _ = finished
     before = {path: path.stat().st_mtime_ns for path in run.out.rglob("*.parquet")}
-    eabs.main(run, only_predict=True)
+    eabs.main(run, dry_run=True)
     assert "for 0 cells" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in run.out.rglob("*.parquet")} == before
 
@@ -317,7 +317,7 @@ def test_parts_join_and_what_is_missing_is_said(tmp_path):
 
 def test_only_predicting_computes_nothing(tmp_path, capsys):
     run = toys(tmp_path / "run", models=("cnn",))
-    assert eabs.main(run, ["main"], only_predict=True) is None
+    assert eabs.main(run, ["main"], dry_run=True) is None
     assert "predicted:" in capsys.readouterr().out
     assert not run.out.exists()
 
@@ -375,7 +375,7 @@ def test_bounds_stand_beside_attacked_distances(finished):
 
 
 def test_it_runs_as_a_file_from_anywhere(tmp_path):
-    words = ["--models", "cnn", "--tables", "examples", "--n", "1", "--predict", "--out", str(tmp_path / "run")]
+    words = ["--models", "cnn", "--tables", "examples", "--n", "1", "--dry-run", "--out", str(tmp_path / "run")]
     done = subprocess.run(
         [sys.executable, str(ROOT / "recipes" / "eabs.py"), *words], cwd=tmp_path, capture_output=True, text=True
     )

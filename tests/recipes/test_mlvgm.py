@@ -309,7 +309,7 @@ def test_generators_that_do_not_fit_are_refused(run, tmp_path):
 
 
 def test_an_unknown_classifier_is_named(run):
-    with pytest.raises(GenclsError, match="unknown training 'cnn-mnits'; expected one of cnn-mnist"):
+    with pytest.raises(GenclsError, match="unknown training 'cnn-mnits'; did you mean 'cnn-mnist'. expected one of cnn-mnist"):
         replace(run, profile=replace(run.profile, classifier="cnn-mnits")).require()
 
 

@@ -142,8 +142,8 @@ SAMPLES = {
 }
 SETTINGS = {
     "fewer cells": shorten,
-    "another attack": lambda f: flip_in(f / "study.json", "steps=2"),
-    "an older format": lambda f: flip_in(f / "study.json", '"format": 3'),
+    "another attack": lambda f: flip_in(f / "study.json", '"steps": "2'),
+    "another format": lambda f: flip_in(f / "study.json", '"format": 4'),
     "no checksum": lambda f: flip_in(f / "study.json", '"checksum'),
     "settings cut short": lambda f: os.truncate(f / "study.json", 200),
 }

@@ -67,6 +67,48 @@ def diagnose(
     Raises:
         GenclsError: for bad images, labels or settings, or a model in training mode or for images of another shape.
     """
+    patient = _admit(defense, images, labels, ThreatModel(norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
+    with frozen(defense):
+        return Diagnosis(tuple(_examine(patient, transfer_from, effort, budget)))
+
+
+@checked
+def predict_diagnosis(
+    defense: nn.Module,
+    images: object,
+    labels: object = None,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    transfer_from: nn.Module | None = None,
+    eot_samples: int = 16,
+    seed: int = 0,
+    budget: float = 240.0,
+    memory: float | None = None,
+) -> tuple[Effort, float]:
+    """How closely :func:`diagnose` would look with these arguments, and about how many seconds that takes at most.
+
+    Raises:
+        GenclsError: as :func:`diagnose`.
+    """
+    patient = _admit(defense, images, labels, ThreatModel(norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
+    patient = patient.observed()
+    effort, cost = affordable(patient, budget)
+    return effort, effort.seconds(len(patient.images), cost, patient.draws)
+
+
+def _admit(
+    defense: nn.Module,
+    images: object,
+    labels: object,
+    threat: ThreatModel,
+    transfer_from: nn.Module | None,
+    budget: float,
+    eot_samples: int,
+    seed: int,
+    memory: float | None,
+) -> Patient:
+    """Check what is to be examined."""
     found, classes = samples_of(images, labels)
     device = device_of(defense) or found.device
     found, classes = found.to(device), classes.to(device)
@@ -75,12 +117,9 @@ def diagnose(
         check_defense(transfer_from, found[:1], classes)
     if budget <= 0:
         raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
-    threat = ThreatModel(norm, epsilon)
     threat.check_reach(found)
     protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
-    patient = Patient.of(defense, found, classes, threat, protocol)
-    with frozen(defense):
-        return Diagnosis(tuple(_examine(patient, transfer_from, effort, budget)))
+    return Patient.of(defense, found, classes, threat, protocol)
 
 
 def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort | None, budget: float) -> list[Check]:

@@ -8,6 +8,7 @@ import torch
 
 from gencls.core.arrays import unit_range
 from gencls.core.errors import GenclsError
+from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
 from gencls.zoo.data.celeba_10k_gender import CELEBA_10K_GENDER_SPLITS, open_celeba_10k_gender
 from gencls.zoo.data.celeba_100_identities import CELEBA_100_IDENTITIES_SPLITS, open_celeba_100_identities
@@ -52,6 +53,7 @@ def data_names() -> tuple[str, ...]:
     return tuple(_SPLITS)
 
 
+@checked
 def split_names(name: str) -> tuple[str, ...]:
     """Names of the splits of a data set.
 
@@ -59,7 +61,8 @@ def split_names(name: str) -> tuple[str, ...]:
         GenclsError: No data set has this name.
     """
     if name not in _SPLITS:
-        raise GenclsError(f"expected the name of a data set, one of {', '.join(_SPLITS)}; got {name!r}")
+        hint = did_you_mean(name, _SPLITS)
+        raise GenclsError(f"{hint}expected the name of a data set, one of {', '.join(_SPLITS)}; got {name!r}")
     return _SPLITS[name]
 
 
@@ -123,6 +126,7 @@ def load_data(
     )
 
 
+@checked
 def count_images(name: str | Path, split: str | None = None, *, root: str | Path | None = None) -> int:
     """Number of images of a split, the largest ``limit`` of `load_data`; no image is decoded.
 
@@ -148,7 +152,8 @@ def _open(name: str | Path, split: str | None, root: str | Path | None, *, downl
 
 def _open_named(name: str, split: str, root: str | Path | None, *, download: bool) -> ImageSource:
     if split not in split_names(name):
-        raise GenclsError(f"expected a split of {name}, one of {', '.join(split_names(name))}; got {split!r}")
+        hint = did_you_mean(split, split_names(name))
+        raise GenclsError(f"{hint}expected a split of {name}, one of {', '.join(split_names(name))}; got {split!r}")
     if download and (name == "mnist-embedded" or name in _PROCEDURES):
         raise GenclsError(f"{name}: expected no download, because gencls has no address of this set's files; see docs/data.md")
     place = _data_root(root)

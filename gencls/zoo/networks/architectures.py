@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gencls.core.errors import GenclsError
+from gencls.core.names import did_you_mean
 
 __all__ = ["PHOTOS", "TABLE_2_1", "Architecture", "ConvLayer", "find_architecture"]
 
@@ -109,5 +110,5 @@ def find_architecture(name: str) -> Architecture:
     """
     known = {**TABLE_2_1, **PHOTOS}
     if name not in known:
-        raise GenclsError(f"unknown architecture {name!r}; expected one of {', '.join(known)}")
+        raise GenclsError(f"unknown architecture {name!r}; {did_you_mean(name, known)}expected one of {', '.join(known)}")
     return known[name]

@@ -43,6 +43,8 @@ class AVAETraining(NetworkTraining):
         GenclsError: for a negative weight.
     """
 
+    extendable = True  # the rates are constant
+
     def __init__(
         self,
         network: AVAE,

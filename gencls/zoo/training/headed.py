@@ -29,6 +29,8 @@ class HeadedTraining(ClassifierTraining):
         **shared: see :class:`~gencls.zoo.training.modules.NetworkTraining`.
     """
 
+    extendable = True  # the rate is constant
+
     def __init__(self, network: HeadedClassifier, *, momentum: float, **shared: Any) -> None:
         super().__init__(network, **shared)
         self.momentum = momentum

@@ -28,7 +28,17 @@ class NetworkTraining(lightning.LightningModule, ABC):
         learning_rate: of Adam, at the start.
         seed: of the training.
         description: of all settings; a checkpoint with another one is refused.
+
+    Attributes:
+        extendable: whether the first epochs of a long training are those of a short one, so that it can go on.
+        replannable: whether it can go on after its last epoch at the rates of a longer training. The result is that of neither
+            training alone, so its card names both commands.
+        planned: numbers of epochs that it was planned with, one after the other; the last one is that of this run.
     """
+
+    extendable = False
+    replannable = False
+    planned: tuple[int, ...] = ()
 
     def __init__(self, *, perturbation: Perturbation, learning_rate: float, seed: int, description: str = "") -> None:
         super().__init__()
@@ -72,18 +82,9 @@ class NetworkTraining(lightning.LightningModule, ABC):
         """What remains to be done with the network after the last step."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the settings."""
+        """Note the settings, see :func:`gencls.zoo.training.resume.check_resumable`."""
         checkpoint["description"] = self.description
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with other settings.
-
-        Raises:
-            GenclsError: naming both.
-        """
-        found = checkpoint.get("description")
-        if found != self.description:
-            raise GenclsError(f"expected to resume a run of {self.description!r}; got one of {found!r}")
+        checkpoint["planned_epochs"] = list(self.planned)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Begin the random stream of this step; where the rate starts once more, Adam forgets the gradients of another loss."""
@@ -110,6 +111,8 @@ class ClassifierTraining(NetworkTraining):
         seed: there.
         description: there.
     """
+
+    replannable = True
 
     def __init__(
         self, network: nn.Module, *, perturbation: Perturbation, learning_rate: float, seed: int, description: str = ""

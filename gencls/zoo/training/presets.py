@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gencls.core.errors import GenclsError
+from gencls.core.names import did_you_mean
 from gencls.zoo.networks import find_architecture
 from gencls.zoo.training.cifar_presets import CIFAR_PRESETS
 from gencls.zoo.training.generator_presets import GENERATOR_PRESETS
@@ -312,5 +313,5 @@ def preset(name: str) -> Preset:
         GenclsError: for an unknown name, listing the known ones.
     """
     if name not in PRESETS:
-        raise GenclsError(f"unknown training {name!r}; expected one of {', '.join(PRESETS)}")
+        raise GenclsError(f"unknown training {name!r}; {did_you_mean(name, PRESETS)}expected one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -4,9 +4,8 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
@@ -17,26 +16,21 @@ from torch import nn
 from gencls.core.errors import GenclsError
 from gencls.core.generators import seeded
 from gencls.core.memory import store_channels_last
+from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
 from gencls.zoo.checkpoints import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
-from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders
 from gencls.zoo.training.batches import batch_loader
-from gencls.zoo.training.cifar import cifar_training
-from gencls.zoo.training.cifar_presets import CifarPreset
-from gencls.zoo.training.generator_presets import GeneratorPreset
-from gencls.zoo.training.generators import generator_training
-from gencls.zoo.training.headed import headed_training
+from gencls.zoo.training.build import network_arguments, training_module
 from gencls.zoo.training.headed_presets import HeadedPreset
 from gencls.zoo.training.measure import measure
-from gencls.zoo.training.modules import AutoencoderTraining, ClassifierTraining, NetworkTraining
-from gencls.zoo.training.presets import AutoencoderPreset, Preset, TablePreset, TradesPreset, preset
+from gencls.zoo.training.modules import NetworkTraining
+from gencls.zoo.training.presets import Preset, preset
 from gencls.zoo.training.purifier_presets import PurifierPreset
-from gencls.zoo.training.purifiers import measure_purifier, purifier_training
-from gencls.zoo.training.settings import NetworkPreset
-from gencls.zoo.training.trades import TradesTraining
+from gencls.zoo.training.purifiers import measure_purifier
+from gencls.zoo.training.resume import check_resumable, checkpoint_to_start_from
 
-__all__ = ["SPLITS", "train"]
+__all__ = ["SPLITS", "Plan", "plan_training", "train", "without_advice"]
 
 SPLITS = {
     # All embedded digits are also MNIST training digits; the split leaves out those that are tested on.
@@ -93,7 +87,10 @@ def train(
         pretrained: torchvision's weights to start a torchvision network from, as it names the file, see
             :func:`gencls.zoo.training.headed.start_from`; None starts from random ones. The card says which.
         out: parent of the run's folder.
-        resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped.
+        resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped. A finished one
+            may be given more epochs than it was planned with. Under a constant learning rate the result is that of one run; a
+            classifier whose rate follows a cosine goes on along that of a longer run, and its card names both commands. Other
+            trainings cannot go on.
         progress: whether to show a progress bar.
 
     Returns:
@@ -101,29 +98,23 @@ def train(
 
     Raises:
         GenclsError: for an unknown preset or data set, images of another shape than the network's, fewer than one
-            epoch, a folder that holds a run already (unless ``resume``), no run to resume, one with other settings, or
+            epoch, a folder that holds a run already (unless ``resume``), no run to resume, a damaged one or one with other
+            settings, more epochs where they would be another training, or
             ``pretrained`` weights that are damaged, of another network, or for a training that takes none.
     """
-    settings = preset(name) if isinstance(name, str) else name
-    settings = settings if epochs is None else replace(settings, epochs=epochs)
-    settings = settings if pretrained is None else _starting_from(settings, Path(pretrained))
-    data = settings.data if data is None else data
-    if settings.epochs < 1:
-        raise GenclsError(f"train: expected epochs >= 1, got {settings.epochs}")
-    if data not in SPLITS:
-        raise GenclsError(f"train: expected data to be one of {', '.join(SPLITS)}, got {data!r}")
-    folder = Path(out) / settings.name
-    start = _checkpoint_to_start_from(folder, resume=resume)
-    train_split, test_split = SPLITS[data]
-    training_set = load_data(data, train_split, root=data_root, limit=limit)
-    tests = [load_data(data, test_split, root=data_root)]
-    if data == "mnist":
+    folder = Path(out) / (name if isinstance(name, str) else name.name)
+    plan = plan_training(name, data=data, data_root=data_root, epochs=epochs, limit=limit, seed=seed, pretrained=pretrained)
+    start = checkpoint_to_start_from(folder, resume=resume)
+    settings, training_set = plan.settings, plan.load()
+    tests = [load_data(plan.data, SPLITS[plan.data][1], root=data_root)]
+    if plan.data == "mnist":
         tests.append(load_data("mnist-embedded", "test"))
-    _check_shape(training_set, settings.image_shape)
-    command = _command(settings, data=data, epochs=epochs, limit=limit, seed=seed)
 
     with seeded(seed):
-        module = _module(settings, training_set.num_classes, seed, command)
+        module = plan.module(training_set)
+        module.planned = (settings.epochs,)
+        if start is not None:
+            module.planned = check_resumable(start, module, settings.epochs, plan.descriptions)
         timer = Timer()
         _fit(module, training_set, settings, folder, timer, start=start, progress=progress)
     # What is measured is what is stored: rounded to half precision.
@@ -131,20 +122,114 @@ def train(
     card = Card(
         name=settings.name,
         architecture=type(network).__name__,
-        arguments=_arguments(settings, training_set.num_classes, of=network),
+        arguments=network_arguments(settings, training_set.num_classes, of=network),
         what=f"{settings.what}. {settings.recipe}",
-        trained_on=f"{data} {train_split}, {len(training_set)} images",
-        command=command,
+        trained_on=f"{plan.data} {training_set.split}, {len(training_set)} images",
+        command=plan.command_after(*module.planned[:-1]),
         metrics={
             "training seconds": round(timer.time_elapsed("train"), 1),
             **_measured(network, settings, tests, few=min(measured, limit or measured, len(tests[-1]))),
         },
-        licence=_licence(data),
+        licence=_licence(plan.data),
         seed=seed,
     )
     path = folder / f"{settings.name}.safetensors"
     save_checkpoint(network, path, card, half=True)
     return path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that may be run.
+
+    Attributes:
+        preset: before the number of epochs was chosen.
+        data: the data set.
+        epochs: chosen, or None.
+        limit: of training images, or None.
+        seed: of the training.
+        root: where the files of ``data`` lie.
+    """
+
+    preset: Preset
+    data: str
+    epochs: int | None
+    limit: int | None
+    seed: int
+    root: str | Path | None
+
+    @property
+    def settings(self) -> Preset:
+        """The preset with the chosen number of epochs."""
+        return self.preset if self.epochs is None else replace(self.preset, epochs=self.epochs)
+
+    @property
+    def command(self) -> str:
+        """That repeats the training."""
+        options = [f"--data {self.data}"] if self.data != self.preset.data else []
+        options += ["--data-root DATA"] if self.data != "mnist-embedded" else []
+        options += [f"--epochs {self.epochs}"] if self.epochs is not None else []
+        options += [f"--limit {self.limit}"] if self.limit is not None else []
+        options += [f"--seed {self.seed}"] if self.seed else []
+        if isinstance(self.preset, HeadedPreset) and self.preset.pretrained is not None:
+            options += [f"--pretrained {self.preset.pretrained.name}"]
+        return " ".join(["gencls", "train", self.preset.name, *options])
+
+    def command_after(self, *epochs: int) -> str:
+        """The same, after trainings of so many epochs that this one goes on from."""
+        first, *further = [*(replace(self, epochs=number).command for number in epochs), self.command]
+        return " && ".join([first, *(f"{command} --resume" for command in further)])
+
+    @property
+    def description(self) -> str:
+        """All settings."""
+        return f"{self.command}: {self.settings.recipe}"
+
+    def descriptions(self, epochs: int) -> set[str]:
+        """What this training calls itself with so many epochs, whether they are asked for or are the preset's."""
+        asked = [epochs, None] if epochs == self.preset.epochs else [epochs]
+        return {replace(self, epochs=number).description for number in asked}
+
+    def load(self) -> ImageData:
+        """The training images.
+
+        Raises:
+            GenclsError: for data that are not there, or of another shape than the network's.
+        """
+        data = load_data(self.data, SPLITS[self.data][0], root=self.root, limit=self.limit)
+        wanted, got = self.preset.image_shape, tuple(data.images.shape[1:])
+        if got != wanted:
+            raise GenclsError(f"train: expected images of shape {wanted}, got {got} from {data.name}")
+        return data
+
+    def module(self, data: ImageData) -> NetworkTraining:
+        """What Lightning trains, with new weights from the global random state."""
+        return training_module(self.settings, data.num_classes, seed=self.seed, description=self.description)
+
+
+def plan_training(
+    name: str | Preset,
+    *,
+    data: str | None,
+    data_root: str | Path | None,
+    epochs: int | None,
+    limit: int | None,
+    seed: int,
+    pretrained: str | Path | None,
+) -> Plan:
+    """What :func:`train` would do with these arguments.
+
+    Raises:
+        GenclsError: for an unknown preset or data set, fewer than one epoch, or weights for a training that takes none.
+    """
+    settings = preset(name) if isinstance(name, str) else name
+    settings = settings if pretrained is None else _starting_from(settings, Path(pretrained))
+    data = settings.data if data is None else data
+    if (settings.epochs if epochs is None else epochs) < 1:
+        raise GenclsError(f"train: expected epochs >= 1, got {settings.epochs if epochs is None else epochs}")
+    if data not in SPLITS:
+        raise GenclsError(f"train: {did_you_mean(data, SPLITS)}expected data to be one of {', '.join(SPLITS)}, got {data!r}")
+    return Plan(settings, data, epochs, limit, seed, data_root)
 
 
 def _licence(data: str) -> str:
@@ -166,67 +251,6 @@ def _measured(network: nn.Module, settings: Preset, tests: Sequence[ImageData], 
     return measure(network, tests, few=few)
 
 
-def _checkpoint_to_start_from(folder: Path, *, resume: bool) -> Path | None:
-    checkpoint = folder / "last.ckpt"
-    if resume and not checkpoint.is_file():
-        raise GenclsError(f"train: expected a run to resume at {checkpoint}, found none; leave out resume to begin one")
-    if not resume and checkpoint.exists():
-        raise GenclsError(
-            f"train: expected no earlier run in {folder}, found {checkpoint.name}; resume it, or choose another folder"
-        )
-    return checkpoint if resume else None
-
-
-def _check_shape(data: ImageData, shape: tuple[int, int, int]) -> None:
-    if tuple(data.images.shape[1:]) != shape:
-        raise GenclsError(f"train: expected images of shape {shape}, got {tuple(data.images.shape[1:])} from {data.name}")
-
-
-def _module(settings: Preset, num_classes: int, seed: int, command: str) -> NetworkTraining:
-    shared: dict[str, Any] = {
-        "perturbation": settings.perturbation,
-        "learning_rate": settings.learning_rate,
-        "seed": seed,
-        "description": f"{command}: {settings.recipe}",
-    }
-    if isinstance(settings, PurifierPreset):
-        return purifier_training(settings, **shared)
-    if isinstance(settings, GeneratorPreset):
-        return generator_training(settings, **shared)
-    if isinstance(settings, HeadedPreset):
-        return headed_training(settings, num_classes, **shared)
-    if isinstance(settings, CifarPreset):
-        return cifar_training(settings, num_classes, **shared)
-    arguments = _arguments(settings, num_classes)
-    if isinstance(settings, AutoencoderPreset):
-        return AutoencoderTraining(
-            ClassConditionalAutoencoder.from_architecture(**arguments),
-            beta=settings.beta,
-            gamma=settings.gamma if settings.discriminative else 0.0,
-            classifier_epochs=settings.classifier_share * settings.epochs,
-            generative_epochs=settings.generative_share * settings.epochs,
-            discriminator_rate=settings.discriminator_rate,
-            **shared,
-        )
-    if isinstance(settings, TradesPreset):
-        return TradesTraining(CNN.from_architecture(**arguments), beta=settings.beta, **shared)
-    return ClassifierTraining(CNN.from_architecture(**arguments), **shared)
-
-
-def _arguments(settings: Preset, num_classes: int, *, of: nn.Module | None = None) -> dict[str, Any]:
-    """The constructor's arguments of the network that is trained, or of the part of it that is saved; they go on its card."""
-    if isinstance(settings, HeadedPreset | CifarPreset):
-        return settings.arguments | {"num_classes": num_classes}
-    if isinstance(settings, NetworkPreset):
-        return settings.arguments
-    if not isinstance(settings, TablePreset):
-        raise GenclsError(f"{settings.name}: expected a preset of a known kind, got a {type(settings).__name__}")
-    arguments = {"architecture": settings.architecture, "num_classes": num_classes, "dropout": settings.dropout}
-    if isinstance(settings, AutoencoderPreset) and not isinstance(of, ClassDecoders):
-        return arguments | {"shared_encoder": settings.discriminative, "adversarial": settings.adversarial}
-    return arguments
-
-
 def _fit(
     module: NetworkTraining,
     data: ImageData,
@@ -242,7 +266,7 @@ def _fit(
         ModelCheckpoint(folder, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False),
     ]
     batches = batch_loader(data.images, data.labels, batch_size=settings.batch_size, seed=module.seed)
-    with _without_advice():
+    with without_advice():
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             accelerator="auto",
@@ -263,7 +287,7 @@ def _fit(
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """Silence Lightning's advice: batches are cut from tensors in memory, so worker processes would only cost."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
@@ -276,14 +300,3 @@ def _without_advice() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _command(settings: Preset, *, data: str, epochs: int | None, limit: int | None, seed: int) -> str:
-    options = [f"--data {data}"] if data != settings.data else []
-    options += ["--data-root DATA"] if data != "mnist-embedded" else []
-    options += [f"--epochs {epochs}"] if epochs is not None else []
-    options += [f"--limit {limit}"] if limit is not None else []
-    options += [f"--seed {seed}"] if seed else []
-    if isinstance(settings, HeadedPreset) and settings.pretrained is not None:
-        options += [f"--pretrained {settings.pretrained.name}"]
-    return " ".join(["gencls", "train", settings.name, *options])

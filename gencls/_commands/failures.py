@@ -1,0 +1,68 @@
+"""How commands and recipes end: an exit code, and one line on the standard error where something was wrong."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from gencls._commands.arguments import check_out
+
+__all__ = ["exit_code_of"]
+
+
+def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | None = None) -> int:
+    """Do the work, tell what ends it early, and say how it ended.
+
+    Args:
+        program: whose name stands before the message.
+        work: returns an exit code, or None for 0.
+        out: what it will write to; checked before.
+
+    Returns:
+        That code; 2 for bad input, a disk that is full, files that cannot be read or written, and code of the user's that ends
+        the program; 130 after an interrupt; 1 where memory is used up or nobody reads the output. Other errors pass.
+    """
+    from gencls.core.errors import GenclsError
+
+    try:
+        if out is not None:
+            check_out(out)
+        return work() or 0
+    except GenclsError as error:
+        return _failed(program, str(error))
+    except KeyboardInterrupt:
+        return _interrupted(program)
+    except BrokenPipeError:  # the reader of our output, for instance head, has enough
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        return _failed(program, _said(error))
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # so Lightning ends a training
+            return _interrupted(program)
+        return _failed(program, f"expected code that returns, got one that ended the program with sys.exit({end.code!r})")
+    except (MemoryError, RuntimeError) as error:
+        from gencls.eval.budget import is_out_of_memory
+
+        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+            raise
+        return _failed(program, "expected to do with the memory there is, got none left; ask for fewer draws", code=1)
+
+
+def _interrupted(program: str) -> int:
+    print(f"{program}: interrupted; finished work is kept", file=sys.stderr)
+    return 130
+
+
+def _failed(program: str, message: str, code: int = 2) -> int:
+    print(f"{program}: error: {message}", file=sys.stderr)
+    return code
+
+
+def _said(error: OSError) -> str:
+    """What the system refused, in the form of our own errors."""
+    from gencls.core.disk import DISK_FULL
+
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in DISK_FULL:
+        return f"{where}expected room for a file, got: {error.strerror}; finished work is kept, make room and run again"
+    return f"{where}expected to read or write it, got: {error.strerror or error}"

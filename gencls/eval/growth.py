@@ -1,0 +1,249 @@
+"""How a call of a study joins what its folder holds.
+
+A folder holds rows (defense, attack, epsilon, gradient mode, seed) x shards of one ordered list of samples. A call may add
+rows, and samples, which get shards of their own. It may not change what the rows that are there mean: that is another study.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+from warnings import warn
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from gencls import __version__
+from gencls.core import GenclsError
+from gencls.core.files import atomically, held, write_sealed
+from gencls.eval.cell_files import CELLS, StudyCell, read_tensors
+from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.plan import Plan, Samples, described, differences
+from gencls.eval.records import same_size
+from gencls.eval.study_folder import RESULTS, SAMPLES, read_samples
+from gencls.eval.study_settings import FORMAT, SETTINGS, planned, read_study
+
+__all__ = ["Order", "claim", "mend_samples"]
+
+_LOCK = "study.lock"
+"""Held by whoever changes study.json."""
+
+_BEGUN = re.compile(
+    rf"{CELLS}(/[0-9a-f]+\.(json|parquet|safetensors|lock))?|{SAMPLES}|{_LOCK}|({CELLS}/)?\..+~[0-9a-f]{{32}}\.part", re.DOTALL
+)
+_OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
+"""Names that a study may have left in a folder without ``study.json``, the outputs only where there are cells."""
+
+
+class Order(NamedTuple):
+    """The samples in the order of the folder.
+
+    Attributes:
+        samples: their keys.
+        places: of each, among the samples of the call.
+        shards: their bounds, one after the other.
+    """
+
+    samples: list[str]
+    places: list[int]
+    shards: list[list[int]]
+
+
+def claim(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> None:
+    """Join a folder: make it if it is missing, and add to it what a call asks for and it does not have.
+
+    Args:
+        folder: of the study.
+        plan: of the call.
+        cells: told the order of the samples, says which cells the call asks for: its rows x all shards.
+
+    Raises:
+        GenclsError: if the folder holds something else, or rows that would mean something else by this plan, in the words of
+            the settings that differ, or samples that the call does not have.
+    """
+    _check_free(folder)
+    if _joined(folder, plan, cells) is None:  # as most often; what is refused is refused here, before anything is made
+        return
+    (folder / CELLS).mkdir(parents=True, exist_ok=True)
+    with held(folder / _LOCK):  # another process may be joining, too
+        settings = _joined(folder, plan, cells)
+        if settings is not None:
+            _write_samples(folder, plan.samples, settings)
+            write_sealed(folder / SETTINGS, settings)
+
+
+def mend_samples(folder: Path, plan: Plan) -> None:
+    """Write the samples of a folder again if they are damaged, and name the damage in a warning.
+
+    Raises:
+        GenclsError: if another call has added some that this one does not have.
+    """
+    try:
+        read_samples(folder)
+    except GenclsError as error:
+        settings = read_study(folder)
+        _check_samples(folder, settings, plan.samples.hashes)
+        warn(f"{error}; writing them again", stacklevel=4)
+        _write_samples(folder, plan.samples, settings)
+
+
+def _write_samples(folder: Path, samples: Samples, settings: Mapping[str, Any]) -> None:
+    place = {key: place for place, key in enumerate(samples.hashes)}
+    places = [place[key] for key in settings["sample_hashes"]]
+    tensors = {"images": samples.images[places].cpu().contiguous(), "labels": samples.labels[places].cpu().contiguous()}
+    content = save(tensors, metadata={"shards": json.dumps(settings["shards"])})
+    atomically(folder / SAMPLES, lambda part: part.write_bytes(content))
+
+
+def _joined(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> dict[str, Any] | None:
+    """The settings of a folder once a call has joined it; None if it adds nothing."""
+    found, hashes = read_study(folder) if (folder / SETTINGS).exists() else None, plan.samples.hashes
+    if found:
+        _check_rows(folder, found, plan)
+        _check_samples(folder, found, hashes)
+    order = _grown(found or _recovered(folder / SAMPLES, hashes), plan.samples)
+    settings = _merged(found, plan, cells(order), order)
+    return None if settings == found else settings
+
+
+def _check_free(folder: Path) -> None:
+    """Check that a folder holds a study, what is left of one, or nothing.
+
+    Another process may be claiming it just now, or was killed while it did; or study.json was damaged and removed: the cells,
+    which know their content, are kept.
+
+    Raises:
+        GenclsError: for other files, or a file in its place.
+    """
+    names = _names(folder) + [f"{CELLS}/{name}" for name in _names(folder / CELLS)]  # before looking for study.json
+    if (folder / SETTINGS).exists():
+        return
+    if folder.exists() and not folder.is_dir():
+        raise GenclsError(f"{folder}: expected a folder, got a file")
+    own = _OUTPUTS if CELLS in names else ()
+    if foreign := [name for name in names if name not in own and not _BEGUN.fullmatch(name)]:
+        raise GenclsError(f"{folder}: expected an empty folder or this study, got a folder with {foreign[:5]}")
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def _recovered(path: Path, hashes: Sequence[str]) -> dict[str, Any] | None:
+    """Samples and shards of a folder whose study.json is gone, from its samples.safetensors; None if they are not those."""
+    try:
+        tensors = read_tensors(path, "images", "labels")
+        with safe_open(path, "pt") as file:
+            shards = json.loads(file.metadata()["shards"])
+        there = sample_hashes(tensors["images"], tensors["labels"])
+        bounds = [0, *(stop for _, stop in shards)]
+    except (GenclsError, SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = shards == [[*pair] for pair in pairwise(bounds)] and bounds[-1] == len(there)
+    return {"sample_hashes": there, "shards": shards} if whole and set(there) <= set(hashes) else None
+
+
+def _grown(found: Mapping[str, Any] | None, mine: Samples) -> Order:
+    """The samples and shards of a folder once those of a call have been added."""
+    samples, shards = (list(found["sample_hashes"]), list(found["shards"])) if found else ([], [])
+    known, place = set(samples), {key: place for place, key in enumerate(mine.hashes)}
+    first = len(samples)
+    samples += [key for key in mine.hashes if key not in known]
+    while first < len(samples):
+        shards.append([first, min(first + mine.shard_size, len(samples))])
+        first += mine.shard_size
+    return Order(samples, [place[key] for key in samples], shards)
+
+
+def _check_rows(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
+    """Check that what is in a folder means the same by the settings of a call.
+
+    Raises:
+        GenclsError: if it would mean something else, in the words of the settings that differ; for a folder of an old format.
+    """
+    if found["format"] != FORMAT:
+        raise GenclsError(
+            f"{folder} holds a study of format {found['format']}, made by another version: expected format {FORMAT}; it can be "
+            "reported, but not continued: choose another folder"
+        )
+    if different := list(differences(found, plan)):
+        other = ", or another name" if all(found["protocol"].get(key) == value for key, value in plan.protocol.items()) else ""
+        raise GenclsError(
+            f"{folder} holds another study: {'; '.join(different)}; expected what is there to stay as it is: choose another "
+            f"folder{other}"
+        )
+
+
+def _check_samples(folder: Path, found: Mapping[str, Any], hashes: Sequence[str]) -> None:
+    """Check that a call has all the samples that are in a folder.
+
+    Raises:
+        GenclsError: if some are missing.
+    """
+    there, mine = found["sample_hashes"], set(hashes)
+    shared = sum(key in mine for key in there)
+    if shared == len(there):
+        return
+    if shared == len(mine):
+        raise GenclsError(
+            f"{folder} holds {len(there)} images: expected all of them, and perhaps more, got {shared} of them; a study can "
+            "grow, but not shrink: take them all, or choose another folder"
+        )
+    raise GenclsError(
+        f"{folder} holds another study (samples: expected the {len(there)} images there with their labels, and perhaps more, "
+        f"got {shared} of them and {len(mine) - shared} others); choose another folder"
+    )
+
+
+def _merged(found: Mapping[str, Any] | None, plan: Plan, cells: Sequence[StudyCell], order: Order) -> dict[str, Any]:
+    """The settings of a folder with the cells of a call; equal to those found if it adds nothing."""
+    found = found or {"defenses": {}, "attacks": {}, "seeds": [], "cells": [], "about": {}}
+    settings = {
+        "format": FORMAT,
+        "version": __version__,
+        "code": plan.code,
+        "defenses": dict(found["defenses"]),
+        "attacks": dict(found["attacks"]),
+        "protocol": dict(plan.protocol),
+        "seeds": list(dict.fromkeys([*found["seeds"], *(cell.seed for cell in cells)])),
+        "shards": order.shards,
+        "n": len(order.samples),
+        "cells": [],
+        "about": found["about"],
+        "sample_hashes": order.samples,
+    }
+    for kind, parts in (("defenses", plan.defenses), ("attacks", plan.attacks)):
+        for name, (value, key) in parts.items():
+            known = settings[kind].get(name) or described(value, key)
+            settings[kind][name] = {**known, "code": key.whole}
+    settings["cells"] = [asdict(cell) for cell in _all_cells(planned(found), cells, settings)]
+    if any(settings[name] != found.get(name) for name in settings if name not in ("about", "version")):
+        said = [text for about in (found["about"], plan.about) if (text := about.get("command"))]
+        command = {"command": "\n".join(dict.fromkeys("\n".join(said).splitlines()))} if said else {}
+        return {**settings, "about": {**found["about"], **plan.about, **command}}
+    return dict(found)
+
+
+def _all_cells(there: Sequence[StudyCell], mine: Sequence[StudyCell], settings: Mapping[str, Any]) -> list[StudyCell]:
+    """Every row x every shard, in the order of the folder; what no call has asked for has no key."""
+    sizes = {cell.epsilon for cell in there if cell.epsilon is not None}
+    rows: dict[tuple[Any, ...], dict[int, StudyCell]] = {}
+    for cell in (*there, *mine):
+        size = None if cell.epsilon is None else next((size for size in sizes if same_size(size, cell.epsilon)), cell.epsilon)
+        rows.setdefault((cell.defense, cell.attack, size, cell.mode, cell.seed), {})[cell.shard] = cell
+    places = {name: {key: i for i, key in enumerate(settings[name])} for name in ("defenses", "attacks", "seeds")}
+    modes = {key: i for i, key in enumerate(dict.fromkeys((row[0], row[3]) for row in rows))}
+
+    def place(row: tuple[Any, ...]) -> tuple[float, ...]:
+        defense, attack, size, mode, seed = row
+        first = (places["defenses"][defense], places["attacks"][attack], -1.0 if size is None else size)
+        return (*first, modes[defense, mode], places["seeds"][seed])
+
+    return [
+        rows[row].get(shard) or replace(next(iter(rows[row].values())), shard=shard, key="", code="")
+        for row in sorted(rows, key=place)
+        for shard in range(len(settings["shards"]))
+    ]

@@ -1,0 +1,159 @@
+"""What one call of a study asks its folder for, and how that differs from what an earlier one has asked for, in words."""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from itertools import chain
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, Key, key_of
+from gencls.eval.attacks import Attack
+from gencls.eval.cell import Protocol
+from gencls.eval.study_settings import made_by
+from gencls.eval.threat import ThreatModel
+
+__all__ = ["Plan", "Samples", "check_grid", "described", "differences", "relevant", "without_epsilon"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+_LONGEST = 80
+"""Characters of a setting in study.json."""
+
+
+class Samples(NamedTuple):
+    """The samples of a call.
+
+    Attributes:
+        images: (N, C, H, W).
+        labels: (N,).
+        hashes: N keys.
+        shard_size: of the shards that they make in a folder that does not have them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    hashes: list[str]
+    shard_size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call asks a folder for, but for its cells.
+
+    Attributes:
+        defenses: by name, with their keys.
+        attacks: by name, with their keys as :func:`without_epsilon`.
+        samples: of which the folder may hold some.
+        protocol: what of it results depend on, but for the seed.
+        code: digest of the code that attacks and judges.
+        about: what the report says of the study.
+    """
+
+    defenses: Mapping[str, tuple[nn.Module, Key]]
+    attacks: Mapping[str, tuple[Attack, Key]]
+    samples: Samples
+    protocol: Mapping[str, Any]
+    code: str
+    about: Mapping[str, str]
+
+    def made_by(self, defense: str, attack: str) -> str:
+        """Digest of the code that a row of these is computed with."""
+        return made_by(self.code, self.defenses[defense][1].whole, self.attacks[attack][1].whole)
+
+
+def check_grid(defenses: Mapping[str, object], attacks: Mapping[str, object], seeds: Sequence[int], shard_size: int) -> None:
+    """Check what a call is made of.
+
+    Raises:
+        GenclsError: for an empty grid, or repeated seeds.
+    """
+    if not defenses or not attacks or not seeds or shard_size < 1:
+        raise GenclsError(
+            "study: expected at least one defense, attack and seed and shard_size >= 1, "
+            f"got {len(defenses)}, {len(attacks)}, {len(seeds)} and {shard_size}"
+        )
+    if len(set(seeds)) < len(seeds):  # each sample would count as often as a seed is named
+        raise GenclsError(f"study: expected different seeds, got {', '.join(map(str, seeds))}")
+
+
+def relevant(protocol: Protocol) -> dict[str, Any]:
+    """What of a protocol results depend on: memory only decides about speed."""
+    return {name: value for name, value in asdict(protocol).items() if name != "memory"}
+
+
+def without_epsilon(value: Any) -> Any:
+    """A copy of an attack whose threat models have no epsilon, also those of attacks that it holds; for its key alone."""
+    if isinstance(value, ThreatModel):
+        return replace(value, epsilon=None)
+    if isinstance(value, nn.Module | type) or not (is_dataclass(value) or hasattr(value, "threat")):
+        return value
+    names = [field.name for field in fields(value)] if is_dataclass(value) else ["threat"]
+    changed = {name: new for name in names if (new := without_epsilon(old := getattr(value, name, None))) is not old}
+    if not changed:
+        return value
+    twin = copy.copy(value)
+    try:
+        for name, new in changed.items():
+            object.__setattr__(twin, name, new)
+    except (AttributeError, TypeError):  # a threat that is computed: another epsilon counts as another setting
+        return value
+    return twin
+
+
+def described(value: Any, key: Key) -> dict[str, Any]:
+    """What study.json says of a defense or an attack, to tell later what has changed of it."""
+    words: dict[str, Any] = {"kind": type(value).__name__, "content": key.content}
+    if isinstance(value, nn.Module):
+        tensors = tuple(chain(value.named_parameters(), value.named_buffers()))
+        layers = tuple((name, *tensor.shape) for name, tensor in tensors)
+        words |= {"settings": dict(_settings_of(value))}
+        words |= {"layers": key_of(layers, "layers").content, "weights": key_of(tensors, "weights").content}
+    elif is_dataclass(value):
+        twin = without_epsilon(value)
+        words["settings"] = {field.name: _words(getattr(twin, field.name)) for field in fields(value) if field.repr}
+    else:
+        words["settings"] = {}
+    return words
+
+
+def _settings_of(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """The plain attributes of a module and of those in it, but for torch's own."""
+    for path, part in module.named_modules():
+        if not type(part).__module__.startswith("torch."):
+            for name, value in vars(part).items():
+                if not name.startswith("_") and name != "training" and isinstance(value, bool | int | float | str | None):
+                    yield ".".join(filter(None, (path, name))), _words(value)
+
+
+def _words(value: Any) -> str:
+    words = _ADDRESS.sub("", repr(value))
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
+
+
+def differences(found: Mapping[str, Any], plan: Plan) -> Iterator[str]:
+    """What would change the meaning of rows that are there, in words."""
+    for name, value in plan.protocol.items():
+        if found["protocol"].get(name) != value:
+            yield f"{name} was {found['protocol'].get(name)} and is now {value}"
+    for kind, parts in (("defense", plan.defenses), ("attack", plan.attacks)):
+        for name, (value, key) in parts.items():
+            known = found[f"{kind}s"].get(name)
+            if known and known["content"] != key.content:
+                yield from (f"{kind} {name} {said}" for said in _changes(known, described(value, key)))
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    if old["kind"] != new["kind"]:
+        yield f"was {old['kind']} and is now {new['kind']}"
+        return
+    names = [name for name in old["settings"] | new["settings"] if old["settings"].get(name) != new["settings"].get(name)]
+    for name in names:
+        yield f"had {name} {old['settings'].get(name, 'unset')} and now has {new['settings'].get(name, 'unset')}"
+    tensors = next((what for what in ("layers", "weights") if old.get(what) != new.get(what)), None)
+    if tensors:
+        yield f"has other {tensors}"
+    elif not names:
+        yield "has other code, or holds something else"

@@ -1,0 +1,70 @@
+"""How long a training will take, from a few of its steps."""
+
+import time
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from gencls.core.generators import seeded
+from gencls.core.memory import store_channels_last
+from gencls.zoo.data import ImageData
+from gencls.zoo.training.batches import batch_loader
+from gencls.zoo.training.run import Plan, without_advice
+
+__all__ = ["seconds_per_epoch"]
+
+_PLACES = 8
+"""So many steps are timed, spread over the epochs: some trainings begin with cheaper ones."""
+
+
+def seconds_per_epoch(plan: Plan, data: ImageData) -> float:
+    """Seconds that an epoch takes on the mean, without the measurement at the end. Nothing is written.
+
+    Args:
+        plan: the training.
+        data: its images.
+    """
+    clock = _Clock(plan.settings.epochs)
+    with seeded(plan.seed), without_advice():
+        module = plan.module(data)
+        store_channels_last(module)
+        batches = batch_loader(data.images, data.labels, batch_size=plan.settings.batch_size, seed=plan.seed)
+        trainer = lightning.Trainer(
+            max_epochs=max(plan.settings.epochs, _PLACES + 1),  # an epoch may have one step only
+            accelerator="auto",
+            devices=1,
+            logger=False,
+            callbacks=[clock],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, batches)
+    return len(batches) * sum(clock.seconds) / len(clock.seconds)
+
+
+class _Clock(Callback):
+    """Times steps, each as if its share of the epochs had passed; the first one warms up."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.seconds: list[float] = []
+        self._count = 0
+        self._began = 0.0
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        """Begin a step."""
+        epoch = self.epochs * (max(self._count, 1) - 0.5) / _PLACES
+        module.epochs_passed = lambda batch_index: epoch
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Stop the watch, and after the last step the training."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if self._count:
+            self.seconds.append(time.perf_counter() - self._began)
+        self._count += 1
+        trainer.should_stop = self._count > _PLACES

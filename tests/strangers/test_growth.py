@@ -1,0 +1,442 @@
+"""A study that grows: one more of anything computes just what is missing, and what is there keeps its meaning."""
+
+import importlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pandas
+import pytest
+import torch
+from torch import nn
+
+from gencls._commands.doctor import diagnose_study
+from gencls.cli import main
+from gencls.core import GenclsError, TransformedClassifier
+from gencls.core.files import write_sealed
+from gencls.defenses import GaussianNoise
+from gencls.eval import (
+    DDN,
+    FGSM,
+    PGD,
+    GaussianNoiseAttack,
+    Protocol,
+    Study,
+    ThreatModel,
+    Transfer,
+    read_adversarials,
+    read_records,
+    read_study,
+    report_study,
+)
+from gencls.eval import growth as growing
+from gencls.eval import study as planning
+from gencls.eval.report import page
+from gencls.eval.report.figures import NamedFigure
+from gencls.eval.study_folder import read_cells, read_samples
+from tests.toys import small_cnn
+
+LINF = ThreatModel("linf", 0.05)
+IMAGES = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+LABELS = torch.arange(12) % 4
+FORK = multiprocessing.get_context("fork")
+
+
+class Thresholded(nn.Module):
+    """A network with a setting of its own."""
+
+    def __init__(self, threshold=0.5):
+        super().__init__()
+        self.network, self.threshold = small_cnn(), threshold
+
+    def forward(self, images):
+        return self.network(images) * self.threshold
+
+
+def study(folder, *, count=6, **changes):
+    settings = {
+        "defenses": {"net": small_cnn()},
+        "attacks": {"pgd": PGD(LINF, steps=2)},
+        "images": IMAGES[:count],
+        "labels": LABELS[:count],
+        "protocol": Protocol(eot_samples=2, judge_draws=3),
+        "shard_size": 3,
+    }
+    return Study(folder, **{**settings, **changes})
+
+
+def computed(planned):
+    """Runs a study; the cells that were computed, by name, and the table."""
+    done = []
+
+    @contextmanager
+    def progress(cells):
+        yield done.append
+
+    table = planned.run(progress=progress)
+    return [(cell.defense, cell.attack, cell.epsilon, cell.mode, cell.seed, cell.shard) for cell in done], table
+
+
+def table(folder):
+    """results.csv without what depends on the machine."""
+    return pandas.read_csv(folder / "results.csv").drop(columns=["seconds", "peak_memory"]).to_csv()
+
+
+NOISY = {"noisy": TransformedClassifier(GaussianNoise(0.1), small_cnn(), 4).eval()}
+TWO = {"pgd": PGD(LINF, steps=2), "fgsm": FGSM(LINF)}
+WIDER = {"pgd": PGD(ThreatModel("linf", 0.1), steps=2)}
+DISTILLED = {"pgd": PGD(LINF, steps=2), "ddn": DDN(ThreatModel("l2"), steps=2)}
+
+MORE = {
+    "one more attack": ({"attacks": TWO}, {("net", "fgsm", 0.05, "exact", 0)}),
+    "only the new attack": ({"attacks": {"fgsm": FGSM(LINF)}}, {("net", "fgsm", 0.05, "exact", 0)}),
+    "an attack without a budget": ({"attacks": DISTILLED}, {("net", "ddn", None, "exact", 0)}),
+    "one more defense": ({"defenses": {"net": small_cnn(), **NOISY}}, {("noisy", "pgd", 0.05, "exact", 0)}),
+    "only the new defense": ({"defenses": NOISY}, {("noisy", "pgd", 0.05, "exact", 0)}),
+    "one more seed": ({"seeds": (0, 1)}, {("net", "pgd", 0.05, "exact", 1)}),
+    "another seed": ({"seeds": (1,)}, {("net", "pgd", 0.05, "exact", 1)}),
+    "another epsilon": ({"attacks": WIDER}, {("net", "pgd", 0.1, "exact", 0)}),
+    "nothing": ({}, set()),
+    "another shard size": ({"shard_size": 2}, set()),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "s"
+    return folder, study(folder).run()
+
+
+@pytest.mark.parametrize("what", MORE)
+def test_one_more(what, finished, tmp_path):
+    """Computes just that; the rest stays in the table."""
+    changes, rows = MORE[what]
+    folder, first = finished
+    shutil.copytree(folder, tmp_path / "s")
+    done, second = computed(study(tmp_path / "s", **changes))
+    assert set(done) == {(*row, shard) for row in rows for shard in (0, 1)}
+    assert len(done) == len(set(done))
+    assert second["n"].eq(6).all()
+    assert second["warnings"].str.contains("partial").sum() == 0
+    before = first[first["attack"] != "worst case"].drop(columns="warnings")
+    after = second.merge(before[["defense", "attack", "epsilon", "gradient", "seed"]])[before.columns]
+    pandas.testing.assert_frame_equal(after, before.reset_index(drop=True))
+    assert study(tmp_path / "s").missing() == []
+    assert len(read_cells(tmp_path / "s")) == len({cell.key for cell in read_cells(tmp_path / "s")}) == 2 + 2 * len(rows)
+
+
+def test_grown_step_by_step_it_is_the_study_made_at_once(tmp_path):
+    attacks = {"noise": GaussianNoiseAttack(LINF, tries=1), "fgsm": FGSM(LINF)}
+    defenses = {"net": small_cnn(), **NOISY}
+    for name, attack in attacks.items():
+        study(tmp_path / "steps", attacks={name: attack}).run()
+    study(tmp_path / "steps", attacks=attacks, defenses=NOISY, seeds=(1,)).run()
+    study(tmp_path / "steps", attacks=attacks, defenses=defenses, seeds=(0, 1)).run()
+    study(tmp_path / "once", attacks=attacks, defenses=defenses, seeds=(0, 1)).run()
+    assert read_study(tmp_path / "steps")["cells"] == read_study(tmp_path / "once")["cells"]
+    assert table(tmp_path / "steps") == table(tmp_path / "once")
+
+
+def test_more_images_get_shards_of_their_own(tmp_path):
+    """The last shard stays as small as it was; the call has its images in any order."""
+    study(tmp_path / "s", count=5).run()
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    planned = study(tmp_path / "s", images=IMAGES[order], labels=LABELS[order], shard_size=5)
+    done, found = computed(planned)
+    assert read_study(tmp_path / "s")["shards"] == [[0, 3], [3, 5], [5, 10], [10, 12]]
+    assert {cell[-1] for cell in done} == {2, 3}
+    assert found["n"].tolist() == [12, 12]
+    images, labels = read_samples(tmp_path / "s")
+    assert torch.equal(images[:5], IMAGES[:5])
+    for cell in planned.cells():
+        first, stop = read_study(tmp_path / "s")["shards"][cell.shard]
+        assert torch.equal(planned.images[planned.samples(cell)], images[first:stop])
+        assert (read_adversarials(tmp_path / "s", cell) - planned.images[planned.samples(cell)]).abs().max() <= 0.0501
+    records = read_records(tmp_path / "s")
+    assert records["sample"].tolist() == list(range(12))
+    assert records["label"].tolist() == labels.tolist()
+    fresh = study(tmp_path / "fresh", count=12).run()
+    alike = ["defense", "attack", "n", "clean_accuracy", "robust_accuracy", "median_distance"]
+    pandas.testing.assert_frame_equal(found[alike], fresh[alike])
+
+
+def test_repeated_images_are_counted(tmp_path):
+    images, labels = IMAGES[[0, 0, 1]], LABELS[[0, 0, 1]]
+    study(tmp_path / "s", images=images[:2], labels=labels[:2]).run()
+    done, found = computed(study(tmp_path / "s", images=images[[2, 0, 1, 0]], labels=labels[[2, 0, 1, 0]]))
+    assert len(done) == 1
+    assert found["n"].tolist() == [4, 4]
+
+
+def test_rows_that_were_not_named_lack_the_new_images(tmp_path):
+    study(tmp_path / "s", attacks=TWO).run()
+    done, found = computed(study(tmp_path / "s", count=9))
+    assert len(done) == 1
+    assert found["warnings"].str.contains("partial: 1 of 6 cells are not finished").all()
+    assert found.set_index("attack")["n"].to_dict() == {"pgd": 9, "fgsm": 6, "worst case": 9}
+    assert len(computed(study(tmp_path / "s", count=9, attacks={"fgsm": FGSM(LINF)}))[0]) == 1
+    assert read_records(tmp_path / "s")["warnings"].eq("").all()
+
+
+def test_what_another_call_has_not_finished_makes_the_table_partial(tmp_path):
+    study(tmp_path / "s", attacks={"fgsm": FGSM(LINF)})
+    assert study(tmp_path / "s").run()["warnings"].str.contains("partial: 2 of 4 cells are not finished").all()
+    assert not study(tmp_path / "s", attacks=TWO).run()["warnings"].str.contains("partial").any()
+
+
+class Blue:
+    """An attack that is no dataclass, with a threat of its own."""
+
+    uses_gradients, passes = False, (0, 0)
+
+    def __init__(self, epsilon, kind="blue"):
+        self.threat, self.kind = ThreatModel("linf", epsilon), kind
+
+    def __call__(self, model, images, labels):
+        return images
+
+
+OTHER = {
+    "steps": ({"attacks": {"pgd": PGD(LINF, steps=3)}}, "attack pgd had steps 2 and now has 3"),
+    "steps and epsilon": ({"attacks": {"pgd": PGD(ThreatModel("linf", 0.1), steps=3)}}, "attack pgd had steps 2 and now has 3"),
+    "another method": ({"attacks": {"pgd": FGSM(LINF)}}, "attack pgd was PGD and is now FGSM"),
+    "the norm": (
+        {"attacks": {"pgd": PGD(ThreatModel("l2", 0.05), steps=2)}},
+        "attack pgd had threat .*linf.* has .*l2",
+    ),
+    "a source": (
+        {"attacks": {"transfer": Transfer(small_cnn(seed=5), FGSM(LINF))}},
+        "attack transfer has other code, or holds something else",
+    ),
+    "a foreign attack": ({"attacks": {"blue": Blue(0.05, "red")}}, "attack blue has other code, or holds something else"),
+    "weights": ({"defenses": {"net": small_cnn(seed=1)}}, "defense net has other weights"),
+    "layers": ({"defenses": {"net": nn.Sequential(small_cnn(), nn.Identity()).eval()}}, "defense net has other layers"),
+    "a setting": ({"defenses": {"own": Thresholded(0.7).eval()}}, r"defense own had threshold 0\.5 and now has 0\.7"),
+    "draws": ({"protocol": Protocol(eot_samples=2, judge_draws=4)}, "judge_draws was 3 and is now 4"),
+    "several": (
+        {"protocol": Protocol(eot_samples=1, judge_draws=3), "defenses": {"net": small_cnn(seed=1)}},
+        "eot_samples was 2 and is now 1; defense net has other weights",
+    ),
+    "other images": (
+        {"images": IMAGES[2:9], "labels": LABELS[2:9]},
+        "the 6 images there .* got 4 of them and 3 others",
+    ),
+    "other labels": ({"labels": LABELS[:6].flip(0)}, "expected the 6 images there with their labels"),
+}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("begun") / "mine"
+    attacks = {"pgd": PGD(LINF, steps=2), "transfer": Transfer(small_cnn(seed=2), FGSM(LINF)), "blue": Blue(0.05)}
+    study(folder, attacks=attacks, defenses={"net": small_cnn(), "own": Thresholded().eval()})
+    return folder
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_another_study_is_told_in_words(what, begun):
+    changes, words = OTHER[what]
+    before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
+    with pytest.raises(GenclsError, match=f"mine holds another study.*{words}.*choose another folder") as said:
+        study(begun, **changes)
+    for key in json.loads((begun / "study.json").read_text())["sample_hashes"]:
+        assert key not in str(said.value)
+    assert not any(len(word) >= 12 and set(word) <= set("0123456789abcdef") for word in str(said.value).split())
+    assert {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("attack", ["pgd", "transfer", "blue"])
+def test_any_attack_has_a_row_for_each_epsilon(attack, begun):
+    threat = ThreatModel("linf", 0.2)
+    others = {"pgd": PGD(threat, steps=2), "transfer": Transfer(small_cnn(seed=2), FGSM(threat)), "blue": Blue(0.2)}
+    planned = study(begun, attacks={attack: others[attack]})
+    assert [(cell.attack, cell.epsilon) for cell in planned.missing()] == [(attack, 0.2)] * 2
+
+
+def test_code_of_its_own_that_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    text = (
+        "from torch import nn\nclass Own(nn.Module):\n    def forward(self, images):\n        return images.flatten(1)[:, :4]\n"
+    )
+    for code, words in ((text, None), (text.replace(":4", "4:8"), "defense own has other code, or")):
+        (tmp_path / "ownnet.py").write_text(code)
+        monkeypatch.delitem(sys.modules, "ownnet", raising=False)
+        importlib.invalidate_caches()
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        own = importlib.import_module("ownnet").Own().eval()
+        with pytest.raises(GenclsError, match=words) if words else nullcontext():
+            study(tmp_path / "s", defenses={"own": own})
+
+
+def test_fewer_images_are_asked_for(tmp_path):
+    study(tmp_path / "s", count=9)
+    with pytest.raises(GenclsError, match=r"s holds 9 images: expected all of them, and perhaps more, got 4 of them; a"):
+        study(tmp_path / "s", count=4)
+
+
+def test_a_folder_of_an_older_format_is_not_continued(tmp_path):
+    study(tmp_path / "s")
+    settings = {name: value for name, value in read_study(tmp_path / "s").items() if name != "shards"}
+    write_sealed(tmp_path / "s" / "study.json", {**settings, "format": 3, "shard_size": 3})
+    with pytest.raises(GenclsError, match="holds a study of format 3, made by another version: expected format 4"):
+        study(tmp_path / "s")
+
+
+def test_epsilons_are_told_apart_everywhere(tmp_path, monkeypatch):
+    """Also where they differ by rounding, which is the same row."""
+    monkeypatch.setattr(NamedFigure, "encode", lambda *_: b"")  # drawing takes most of the time
+    several = [PGD(ThreatModel("linf", size), steps=1) for size in (0.05, 0.1, 0.1 * (1 + 1e-8))]
+    for attack in several:
+        study(tmp_path / "s", attacks={"pgd": attack}, defenses={"net": small_cnn(), "two": small_cnn(seed=1)}).run()
+    shown = report_study(tmp_path / "s").read_text()
+    found = pandas.read_csv(tmp_path / "s" / "results.csv")
+    assert sorted(found["epsilon"].round(6)) == [0.05] * 4 + [0.1] * 4
+    assert found["n"].eq(6).all()
+    names = [path.stem for path in (tmp_path / "s" / "figures").glob("*.png")]
+    assert len([name for name in names if name.startswith("images-")]) == 4
+    for name in ("accuracy-linf-0.05", "accuracy-linf-0.1", "claimed-linf-0.1", "mcnemar-linf-0.05", "mcnemar-linf-0.1"):
+        assert name in names
+    assert "net under pgd (L∞, ε = 0.05)" in shown
+    assert "net under pgd (L∞, ε = 0.1)" in shown
+
+
+def test_other_code_of_gencls(tmp_path, monkeypatch):
+    """Rows of this call are computed again; those of others stay, and say so."""
+    both = {"net": small_cnn(), "two": small_cnn(seed=1)}
+    study(tmp_path / "s", attacks=TWO, defenses=both).run()
+    real = planning.key_of
+    other = lambda value, name: real(value, name)._replace(whole=f"other {real(value, name).whole}")  # noqa: E731
+    monkeypatch.setattr(planning, "key_of", other)
+    done, found = computed(study(tmp_path / "s"))
+    assert len(done) == 2
+    rows = found[found["attack"] != "worst case"].set_index(["defense", "attack"])["warnings"]
+    said = rows.str.contains("computed by other code of gencls or libraries than the newest rows")
+    assert said.to_dict() == {("net", "pgd"): False, ("net", "fgsm"): True, ("two", "pgd"): True, ("two", "fgsm"): True}
+    monkeypatch.undo()
+    found = study(tmp_path / "s", attacks=TWO, defenses=both).run()
+    assert not found["warnings"].str.contains("other code").any()
+
+
+def test_killed_between_samples_and_settings(tmp_path, monkeypatch):
+    """The folder is as it was, and grows when the call is made again."""
+    study(tmp_path / "s", count=5).run()
+    before = table(tmp_path / "s")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(growing, "write_sealed", killed)
+        with pytest.raises(KeyboardInterrupt):
+            study(tmp_path / "s", attacks=TWO, count=9)
+    assert len(read_samples(tmp_path / "s")[0]) == 5
+    study(tmp_path / "s", count=5).run()
+    assert table(tmp_path / "s") == before
+    assert study(tmp_path / "s", attacks=TWO, count=9).run()["n"].max() == 9
+
+
+def test_a_grown_folder_without_its_settings(tmp_path):
+    """The order of the samples and the bounds of the shards are kept beside the samples."""
+    study(tmp_path / "s", count=5).run()
+    study(tmp_path / "s", count=9).run()
+    before = table(tmp_path / "s")
+    (tmp_path / "s" / "study.json").unlink()
+    again = study(tmp_path / "s", images=IMAGES[:9].flip(0), labels=LABELS[:9].flip(0), shard_size=4)
+    assert again.missing() == []
+    again.run()
+    assert table(tmp_path / "s") == before
+
+
+def test_calls_at_once_lose_no_rows(tmp_path):
+    """Each adds an attack of its own to one folder."""
+    study(tmp_path / "s")
+
+    def add(i):
+        os.environ["OMP_NUM_THREADS"] = "1"
+        study(tmp_path / "s", attacks={f"fgsm {i}": FGSM(LINF)})
+
+    processes = [FORK.Process(target=add, args=(i,)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert set(read_study(tmp_path / "s")["attacks"]) == {"pgd", *(f"fgsm {i}" for i in range(4))}
+    assert len(read_study(tmp_path / "s")["cells"]) == 10
+    assert not (tmp_path / "s" / "study.lock").exists()
+
+
+@pytest.mark.slow
+def test_killed_while_it_grows(tmp_path):
+    """At random moments, by random calls: what the folder holds is whole, and in the end all of it is there."""
+    source = torch.Generator().manual_seed(0)
+    calls = [{"count": 6}, {"count": 9, "attacks": TWO}, {"count": 12, "attacks": WIDER}, {"count": 12, "seeds": (1, 2)}]
+    kills = 0
+    for turn in range(60):
+        call = calls[min(turn // 15, 3)]
+        process = FORK.Process(target=lambda call=call: study(tmp_path / "s", **call).run())
+        process.start()
+        time.sleep(0.05 + 0.6 * float(torch.rand((), generator=source)))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        if (tmp_path / "s" / "study.json").exists():
+            read_samples(tmp_path / "s")
+            cells = read_cells(tmp_path / "s")
+            assert all(len(read_adversarials(tmp_path / "s", cell)) for cell in cells)
+    assert kills >= 20
+    for folder in ("s", "whole"):
+        for call in calls:
+            study(tmp_path / folder, **{**call, "count": 12}).run()
+    assert table(tmp_path / "s") == table(tmp_path / "whole")
+
+
+def test_diagnoses_of_other_defenses_stay(tmp_path, monkeypatch):
+    from gencls.eval import doctor
+    from gencls.eval.report.diagnosis import known_diagnoses
+
+    class Found:
+        def to_json(self):
+            return {"passed": False, "checks": [{"name": "x", "status": "fail", "finding": "y", "evidence": {}}]}
+
+        def text(self, name):
+            return name
+
+    monkeypatch.setattr(doctor, "diagnose", lambda *_, **__: Found())
+    data = SimpleNamespace(images=IMAGES[:6], labels=LABELS[:6], num_classes=4)
+    settings = {"eot_samples": 2, "seed": 0}
+    assert diagnose_study(study(tmp_path / "s"), data, "linf", 0.1, **settings) == ("net",)
+    assert diagnose_study(study(tmp_path / "s", defenses=NOISY), data, "linf", 0.1, **settings) == ("noisy",)
+    assert list(known_diagnoses(tmp_path / "s" / "doctor.json")) == ["net", "noisy"]
+
+
+def attack(*words):
+    return main(["attack", "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--out", "mine", *words])
+
+
+def test_on_the_command_line(tmp_path, monkeypatch, capsys):
+    """More images, another epsilon, one more attack, one more seed, in one folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page, "all_figures", lambda *_: ())
+    assert attack("--epsilon", "0.1", "--limit", "6") == 0
+    assert attack("--epsilon", "0.1", "--limit", "10") == 0
+    assert read_study("mine")["shards"] == [[0, 6], [6, 10]]
+    assert attack("--epsilon", "0.2", "--limit", "10", "--attack", "noise-linf", "--seed", "0", "1") == 0
+    found = pandas.read_csv("mine/results.csv")
+    rows = found[found["attack"] != "worst case"].set_index(["attack", "epsilon", "seed"])["n"].to_dict()
+    assert rows == {
+        ("fgsm-linf", 0.1, 0): 10,
+        ("fgsm-linf", 0.2, 0): 10,
+        ("fgsm-linf", 0.2, 1): 10,
+        ("noise-linf", 0.2, 0): 10,
+        ("noise-linf", 0.2, 1): 10,
+    }
+    capsys.readouterr()
+    assert attack("--epsilon", "0.1", "--limit", "4") == 2
+    assert "mine holds 10 images: expected all of them, and perhaps more, got 4 of them" in capsys.readouterr().err
