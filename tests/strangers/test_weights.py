@@ -536,6 +536,7 @@ def test_a_card_says_which_defense_it_is(mine, tmp_path, network):
         (mine, {"sigma": 1}, "expected no overrides for a classifier; got 'sigma'"),
         (WEIGHTS / "cnn-mnist.safetensors", {"weights": "a"}, "expected no weights beside a weights file; got a"),
         (tmp_path / "none.safetensors", {}, "expected a weights file; got no such file"),
+        (tmp_path, {}, "expected a weights file; got a folder"),
     ):
         with pytest.raises(GenclsError, match=message):
             zoo.load(path, **overrides)
