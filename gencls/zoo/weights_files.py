@@ -84,7 +84,8 @@ def check_file(path: Path) -> bytes:
         GenclsError: It is not there, or empty, an HTML page or a Git LFS pointer.
     """
     if not path.is_file():
-        raise GenclsError(f"{path}: expected a weights file; got no such file")
+        got = "a folder" if path.is_dir() else "no such file"
+        raise GenclsError(f"{path}: expected a weights file; got {got}")
     size = path.stat().st_size
     if not size:
         raise GenclsError(f"{path}: expected a weights file; got an empty file")

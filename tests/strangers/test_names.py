@@ -107,7 +107,7 @@ def test_names_that_look_alike_are_refused(pair):
     assert file_name(pair[0]) != file_name(pair[1])
 
 
-@pytest.mark.parametrize("about", ["words", {1: "x"}, {"data": None}, {"data": object()}], ids=str)
+@pytest.mark.parametrize("about", ["words", {1: "x"}, {"data": None}, {"data": object()}])
 def test_what_is_said_of_a_study_is_text(about, tmp_path):
     with pytest.raises(GenclsError, match="expected about to be"):
         Study(tmp_path / "s", defenses={"n": small_cnn()}, attacks={"f": FGSM(LINF)}, images=IMAGES, labels=LABELS, about=about)

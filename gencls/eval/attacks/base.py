@@ -72,7 +72,9 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatMode
         threat.check_reach(images)
     check_labels(labels, num_classes=None, count=len(images))
     asked = model.meter.model if isinstance(model, AttackModel) else model
-    check_eval_mode(asked, name=name_of(asked), what="a model")
+    # The surrogate of a random defense need not say itself that it is random.
+    random = model.stochastic if isinstance(model, AttackModel) else False
+    check_eval_mode(asked, name=name_of(asked), what="a model", may_drop=random or None)
     alone = asked is model and declared(model, "batch_dependent")
     found = AttackModel.of(ImageByImage(model) if alone else model)
     found.meter.classes = int(labels.max()) + 1
