@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_settings, select
+from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_labels, check_settings, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require
 from gencls.eval.forward import answered
@@ -128,6 +128,7 @@ def _look(
             return classifier.log_joint(*inferred)
 
     scores = answered(classifier, images, ask)
+    check_labels(labels, num_classes=scores.shape[1])
     with torch.no_grad():
         reconstructions = classifier.reconstruct(*inferred)
     model.meter.forwards += len(images)
