@@ -280,9 +280,9 @@ class Study:
     def _cell(self, defense: str, attack: str, mode: str, seed: int, shard: int) -> StudyCell:
         code, of_defense, of_attack = self._plan.code, self.defense_keys[defense].whole, self._attack_keys[attack].whole
         protocol, samples = replace(self.protocol, seed=seed), self._order.samples[slice(*self._order.shards[shard])]
-        content = (FORMAT, code, of_defense, of_attack, mode, relevant(protocol), samples)
+        epsilon = self.attacks[attack].threat.epsilon  # beside the attack's key, which may be one that its author chose
+        content = (FORMAT, code, of_defense, of_attack, epsilon, mode, relevant(protocol), samples)
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
-        epsilon = self.attacks[attack].threat.epsilon
         return StudyCell(defense, attack, mode, seed, shard, key, epsilon, self._plan.made_by(defense, attack))
 
     def _claim_folder(self) -> None:

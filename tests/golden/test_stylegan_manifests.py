@@ -6,11 +6,18 @@ import pytest
 import torch
 
 from gencls.core import GenclsError
+from gencls.zoo import published
 from tests.golden.stylegan import E4E, STYLE_TRANSFORMER, STYLEGAN2
 from tests.golden.vectors import ROOT
 
 FAMILIES = {"e4e": E4E, "style_transformer": STYLE_TRANSFORMER, "stylegan2": STYLEGAN2}
 MANIFESTS = [path for folder in FAMILIES for path in sorted((ROOT / folder).glob("manifest*.json"))]
+
+
+@pytest.fixture(autouse=True)
+def _without_values(monkeypatch):
+    """The tensors of a manifest have shapes only, which weights must not."""
+    monkeypatch.setattr(published, "check_state", lambda *args, **settings: None)
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -105,8 +105,8 @@ def test_an_earlier_run_is_not_overwritten(tmp_path: Path) -> None:
     train("cnn-mnist", **TINY, epochs=1, out=tmp_path)
     with pytest.raises(GenclsError, match="expected no earlier run in .*, found last.ckpt; resume it, or choose another"):
         train("cnn-mnist", **TINY, epochs=1, out=tmp_path)
-    with pytest.raises(GenclsError, match="expected 1 epochs, as the run was planned with, got 2; its settings"):
-        train("cnn-mnist", **TINY, epochs=2, out=tmp_path, resume=True)
+    with pytest.raises(GenclsError, match="expected to resume a run of"):
+        train("cnn-mnist", **TINY, epochs=1, seed=1, out=tmp_path, resume=True)
 
 
 def test_bad_settings(tmp_path: Path) -> None:

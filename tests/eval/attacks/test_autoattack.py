@@ -262,9 +262,9 @@ def test_gradients_are_checked_and_counted(attack):
             return x.detach().flatten(1)[:, :3] + torch.tensor([2.0, 0, 0])
 
     with pytest.raises(GenclsError, match="expected scores with a gradient, got detached ones"):
-        attack(Detached(), images, labels)
+        attack(Detached().eval(), images, labels)
 
-    dead = AttackModel(Linear(torch.zeros(3, 16), torch.tensor([1.0, 0.0, 0.0])))
+    dead = AttackModel(Linear(torch.zeros(3, 16), torch.tensor([1.0, 0.0, 0.0])).eval())
     found = attack(dead, images, labels)
     assert torch.isfinite(found).all()
     assert dead.meter.zero_gradients == dead.meter.gradients > 0
