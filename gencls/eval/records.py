@@ -41,6 +41,8 @@ REQUIRED = (
 )
 """Columns that records of every format have."""
 
+_NAMES = ("sample_hash", "defense", "attack", "gradient", "norm")
+
 _UNKNOWN = ("undecided", "clean_undecided", "left_range", "left_ball", "broken_unrounded", "attack_draws", "peak_memory")
 _BOOL = ("majority_correct", "clean_majority_correct")
 
@@ -56,17 +58,23 @@ def complete(records: "pandas.DataFrame") -> "pandas.DataFrame":
     reported as such. Epsilons that differ by rounding, as 8/255 in double and in single precision, become the largest of them.
 
     Args:
-        records: as made by :func:`gencls.eval.evaluate` or read from a study folder.
+        records: as made by :func:`gencls.eval.evaluate`, read from a study folder, or from a CSV that they were written to.
 
     Returns:
         The records, unchanged where nothing is missing.
 
     Raises:
-        GenclsError: if a column that every format has is missing, or a decision is not bool.
+        GenclsError: if a column that every format has is missing, a name is, or a decision is not bool.
     """
     missing = [name for name in REQUIRED if name not in records.columns]
     if missing:
         raise GenclsError(f"expected records with the columns {', '.join(REQUIRED)}; missing: {', '.join(missing)}")
+    for name in _NAMES:
+        if lost := int(records[name].isna().sum()):
+            raise GenclsError(
+                f"expected {name} in every record, got none in {lost} of {len(records)}; pandas.read_csv takes names such as NA "
+                "and None for no value, but not with keep_default_na=False, na_values=['']"
+            )
     added: dict[str, object] = {}
     if "majority_correct" not in records.columns:
         added["majority_correct"] = records["correct"] > 0.5
@@ -75,6 +83,8 @@ def complete(records: "pandas.DataFrame") -> "pandas.DataFrame":
     if "eight_bit" not in records.columns:
         added["eight_bit"] = False
     added.update({name: float("nan") for name in _UNKNOWN if name not in records.columns})
+    if records["warnings"].isna().any():  # a CSV does not tell "no warning" from "no value"
+        added["warnings"] = records["warnings"].astype(object).where(records["warnings"].notna(), "")
     epsilon = records["epsilon"].astype("float64")  # None becomes NaN
     sizes = _one_size_each(epsilon)
     if records["epsilon"].dtype != "float64" or sizes is not epsilon:
