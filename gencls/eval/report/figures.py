@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from gencls.core.files import LONGEST, shortened
 from gencls.eval.curves import SuccessCurve
 from gencls.eval.records import WORST_CASE
 from gencls.eval.report.curves import AtBudgets, DefenseCurves
@@ -98,9 +99,8 @@ def all_figures(
     taken: Counter[str] = Counter()
     with matplotlib.rc_context(STYLE):
         for figure in _figures(summary, curves, mcnemar, images):
-            taken[figure.name] += 1  # names may differ in what a file name cannot hold
-            again = taken[figure.name]
-            yield figure if again == 1 else replace(figure, name=f"{figure.name}-{again}")
+            taken[name := shortened(figure.name, LONGEST - 16)] += 1  # names may differ in what a file name cannot hold
+            yield replace(figure, name=name if taken[name] == 1 else f"{name}-{taken[name]}")
 
 
 def _figures(
