@@ -17,10 +17,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gencls import zoo
 from gencls._commands.attack import build_attacks, weights_of
@@ -28,7 +30,10 @@ from gencls.cli import main
 from gencls.core import GenclsError, find_device
 from gencls.core.files import atomically, sealed
 from gencls.defenses import PlainClassifier
-from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, read_study
+from gencls.defenses.confidence import clopper_pearson
+from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, read_study, summarize
+from gencls.eval.records import REQUIRED
+from gencls.eval.statistics import bootstrap_band, holm
 from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training import train
@@ -48,6 +53,21 @@ def _defense(channels: int = 1, classes: int = 10) -> nn.Module:
 def _evaluate(images: torch.Tensor, labels: torch.Tensor | None = None, **defense: int) -> None:
     labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
     evaluate(_defense(**defense), {"FGSM": FGSM(THREAT)}, [(images, labels)])
+
+
+def _evaluate_named(*names: str) -> None:
+    evaluate(_defense(), dict.fromkeys(names, FGSM(THREAT)), [(IMAGES, torch.tensor([0, 1]))])
+
+
+def _records(**changes: object) -> pandas.DataFrame:
+    row = dict.fromkeys(REQUIRED, 0.5) | {
+        "defense": "cnn",
+        "attack": "FGSM",
+        "gradient": "exact",
+        "norm": "linf",
+        "warnings": "",
+    }
+    return pandas.DataFrame([{**row, "seed": 0, "valid": True, **changes}])
 
 
 def _study(folder: Path, *, seed: int = 0, steps: int = 5, images: torch.Tensor | None = None) -> None:
@@ -248,6 +268,9 @@ CASES: dict[str, Callable[[Path], object]] = {
     "one-hot labels": lambda _: _evaluate(IMAGES, torch.eye(10)[:2]),
     "labels that are not whole": lambda _: _evaluate(IMAGES, torch.tensor([0.5, 1.0])),
     "path in the place of images": lambda _: evaluate(_defense(), {"FGSM": FGSM(THREAT)}, "photos"),
+    "loader that drops samples": lambda _: evaluate(
+        _defense(), {"FGSM": FGSM(THREAT)}, DataLoader(TensorDataset(IMAGES, LABELS), len(IMAGES) + 1, drop_last=True)
+    ),
     "empty batch": lambda _: _evaluate(IMAGES[:0]),
     "label out of range": lambda _: _evaluate(IMAGES, torch.tensor([3, 10])),
     "as many labels as images": lambda _: _evaluate(IMAGES, torch.tensor([3])),
@@ -293,6 +316,14 @@ CASES: dict[str, Callable[[Path], object]] = {
     "checkpoint with a wrong hash": _wrong_hash,
     "pickle with code in it": _pickle_with_code,
     "HTML page named .pt": _html,
+    "name with a control character": lambda _: _evaluate_named("a\x1b[31m"),
+    "two names that look alike": lambda _: _evaluate_named("FGSM", "F\u200dGSM"),
+    "records with a share above 1": lambda _: summarize(_records(correct=1.5)),
+    "records without a seed": lambda _: summarize(_records(seed=None)),
+    "a negative seed of the bootstrap": lambda _: bootstrap_band(np.ones(3), lambda x: x[:, :1], seed=-1),
+    "more successes than trials": lambda _: clopper_pearson(4, 3, 0.05),
+    "a p-value above 1": lambda _: holm([0.1, 1.2]),
+    "a list as a network": lambda _: PlainClassifier([], 10),  # type: ignore[arg-type]
     "object beside the weights": lambda folder: _saved(folder, {"net": _weights(), "cfg": {"lr": Fraction(1, 10)}}),
     "NaN in the weights": lambda folder: _saved(folder, {"conv.weight": torch.tensor([1.0, torch.nan])}),
     "a tensor of terabytes in a small file": lambda folder: _saved(folder, {"conv.weight": torch.zeros(1).expand(2**40)}),

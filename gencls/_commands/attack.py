@@ -252,9 +252,9 @@ def _print(table: "pandas.DataFrame") -> None:
         cells += [words("majority_accuracy", not minimal)] * drawn + [words("lost_to_eight_bit")] * lost
         median = distance(row["median_distance"]) if minimal else ""
         shown.add_row(*cells, median, words("failures", minimal))
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a name may hold brackets and colons
     if not console.is_terminal:  # a file or a pipe has no width that names should be cut to
-        console = Console(width=160)
+        console = Console(width=160, markup=False, emoji=False)
     console.print(shown)
     for row in table.itertuples():
         if row.warnings:

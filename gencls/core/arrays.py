@@ -87,8 +87,16 @@ def as_labels(value: object) -> Tensor:
 
 
 def unit_range(images: Tensor) -> Tensor:
-    """Images in [0, 1]: uint8 divided by 255, as float32; others are returned themselves."""
-    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
+    """Images in [0, 1]: uint8 divided by 255, as float32; others are returned themselves.
+
+    Raises:
+        GenclsError: for uint8 images of 0 and 1 alone.
+    """
+    if images.dtype != torch.uint8:
+        return images
+    if images.numel() and images.max() == 1:
+        raise GenclsError("images: expected uint8 from 0 to 255, got 0 and 1 alone; give them as float32")
+    return images.to(torch.float32).div_(255)
 
 
 def joined(parts: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -> Tensor:

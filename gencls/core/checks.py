@@ -24,6 +24,8 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
     """
     if not isinstance(images, Tensor):
         raise GenclsError(f"{name}: expected a torch.Tensor of shape (N, C, H, W), got {type(images).__name__}")
+    if images.layout != torch.strided:
+        raise GenclsError(f"{name}: expected a dense tensor, got layout {images.layout}; call .to_dense()")
     if images.ndim != 4:
         raise GenclsError(f"{name}: expected shape (N, C, H, W), got rank {images.ndim} with shape {tuple(images.shape)}")
     if not images.is_floating_point():
@@ -110,6 +112,6 @@ def find_device(name: str) -> torch.device:
         made = torch.empty(0, device=name)
         made.cpu()  # the device "meta" takes tensors and gives none back
         return made.device
-    except (RuntimeError, AssertionError, ImportError) as error:
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise GenclsError(f"device: expected one of this machine, such as cpu or cuda; got {name!r}: {reason}") from None

@@ -1,12 +1,14 @@
 """The global random generators: torch's (CPU and CUDA), numpy's, and that of Python's ``random``."""
 
 import random
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy
 import torch
 
+from gencls.core.errors import GenclsError
 from gencls.core.settings import plain
 
 __all__ = ["GlobalStates", "own_seeds_end_here", "reseed", "seeded"]
@@ -55,7 +57,13 @@ def seeded(seed: int) -> Iterator[None]:
 
     Args:
         seed: any integer of at most 64 bits.
+
+    Raises:
+        GenclsError: for something else.
     """
+    seed = plain(seed)
+    if type(seed) is not int or not -(2**63) <= seed < 2**64:
+        raise GenclsError(f"seeded: expected an int of at most 64 bits as seed, got {reprlib.repr(seed)}")
     before = GlobalStates()
     try:
         reseed(seed)
@@ -66,7 +74,6 @@ def seeded(seed: int) -> Iterator[None]:
 
 def reseed(seed: int) -> None:
     """Seed the global generators, for good."""
-    seed = plain(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed looks for every kind of device, at 30 times the price
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)

@@ -31,6 +31,8 @@ def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense", ma
     Raises:
         GenclsError: it is, or a part of it.
     """
+    if not isinstance(module, nn.Module):
+        raise GenclsError(f"{name}: expected {what} in eval mode, a torch.nn.Module, got {type(module).__name__}")
     training = [(path, part) for path, part in module.named_modules() if part.training]
     if not training:
         return
@@ -54,21 +56,21 @@ def evaluated(surrogate: nn.Module, of: nn.Module) -> nn.Module:
     if not any(part.training for part in of.modules()):
         return surrogate.eval()
     for part in surrogate.modules():
-        if part.training and not _drops(part):
+        if part.training and not (_drops(part) or _indifferent(part)):
             part.training = False
     return surrogate
 
 
 def in_eval_mode(module: nn.Module) -> nn.Module:
-    """A module from somebody's code, switched to eval mode, unless dropout was left on in parts that are in eval mode.
+    """A module from somebody's code, switched to eval mode, but for what was left on: parts of a part that is in eval mode.
 
-    A module that has never been switched is in training mode in all its parts, or in those that hold what was switched.
+    Of a module that has never been switched nothing is left on, whatever it holds that was.
     """
-    switched = {part for part in module.modules() if not part.training}
-    if not switched:
+    left_on = {part for holder in module.modules() if not holder.training for part in holder.children() if part.training}
+    if not left_on:
         return module.eval()
     for part in module.modules():
-        if part.training and not switched.isdisjoint(part.modules()):
+        if part.training and part not in left_on:
             part.training = False
     return module
 
@@ -77,13 +79,17 @@ def _drops(part: nn.Module) -> bool:
     """Whether a part is random in training mode and does nothing else there."""
     if isinstance(part, (_DropoutNd, nn.RReLU)):
         return True
-    return bool(_DROPS.search(type(part).__name__)) and not any(part.children())
+    return bool(_DROPS.search(type(part).__name__)) and not _holds(part)
 
 
 def _indifferent(part: nn.Module) -> bool:
     """Whether a part is torch's own and has neither parts nor numbers."""
-    own = type(part).__module__.startswith("torch.nn.modules.")
-    return own and not any(True for held in (part.children(), part.parameters(), part.buffers()) for _ in held)
+    return type(part).__module__.startswith("torch.nn.modules.") and not _holds(part)
+
+
+def _holds(part: nn.Module) -> bool:
+    """Whether it has parts or numbers."""
+    return any(True for held in (part.children(), part.parameters(), part.buffers()) for _ in held)
 
 
 @contextmanager

@@ -119,7 +119,8 @@ def _pair(source: Any) -> tuple[object, object] | None:
     """Images and labels, where a source consists of these; None where it has to be read item by item."""
     if isinstance(source, (tuple, list)) and len(source) == 2 and rank_of(source[1]) <= 2:
         return source[0], source[1]  # the second of two samples or batches has an image, and so a higher rank
-    if not isinstance(source, Iterable) and hasattr(source, "images") and hasattr(source, "labels"):
+    read_by_item = isinstance(source, (Dataset, Iterable))  # it may do more to its images than to keep them
+    if not read_by_item and hasattr(source, "images") and hasattr(source, "labels"):
         return source.images, source.labels
     return None
 
@@ -169,11 +170,19 @@ def _check_whole(loader: "DataLoader[Any]") -> None:
         )
 
 
+def _shuffles(loader: DataLoader[Any]) -> bool:
+    if isinstance(loader.dataset, IterableDataset):
+        return False
+    order = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    drawn = isinstance(getattr(order, "sampler", order), (RandomSampler, SubsetRandomSampler, WeightedRandomSampler))
+    return drawn or list(order) != list(order)
+
+
 def _check_repeats(source: Any) -> None:
     """Refuse a source whose samples, or their order, differ from one reading to the next."""
     dataset = source
     if isinstance(source, DataLoader):
-        if isinstance(source.sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)):
+        if _shuffles(source):
             raise GenclsError(
                 "samples: expected the same order at each reading, got a DataLoader that shuffles; leave out shuffle=True, or "
                 "give its dataset"

@@ -6,15 +6,16 @@ and functions. Ranges are their owner's business: a number that has passed here 
 
 import functools
 import inspect
-import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
@@ -25,6 +26,9 @@ R = TypeVar("R")
 
 _PLAIN = {bool: "True or False", int: "an int", float: "a finite number", str: "a string", NoneType: "None"}
 """The types that are checked strictly, and what a message calls them."""
+
+_LARGEST = torch.finfo(torch.float32).max
+"""Larger numbers would be infinite among images."""
 
 
 def check_settings(owner: Any) -> None:
@@ -114,7 +118,7 @@ def _fit(value: Any, hint: Any) -> Any:
     """The value in the form of the type.
 
     An object is trusted to behave like the class in whose place it is given (a compiled module, a user's own distance), unless
-    it is a plain number, word or None.
+    it is plain data, a class, or lacks what the class asks for.
     """
     kind, arguments = get_origin(hint) or hint, get_args(hint)
     exact = kind is Tensor or is_dataclass(kind)
@@ -132,7 +136,7 @@ def _fit(value: Any, hint: Any) -> Any:
     elif exact:
         fits = isinstance(value, kind)
     else:
-        fits = kind in (Any, object) or not _plain(plain(value))
+        fits = kind in (Any, object) or _stands_for(value, kind)
     return value if fits else _refuse()
 
 
@@ -140,9 +144,13 @@ def _fit_plain(value: Any, kind: type) -> Any:
     number = not isinstance(value, bool)
     if kind is int and number and isinstance(value, Integral):
         return int(value)
-    if kind is float and number and isinstance(value, Real) and math.isfinite(value):
+    if kind is float and number and isinstance(value, Real) and _is_finite(value):
         return float(value)
     return value if kind in (bool, str, NoneType) and isinstance(value, kind) else _refuse()
+
+
+def _is_finite(value: Any) -> bool:
+    return bool(abs(value) <= _LARGEST)
 
 
 def _first_that_fits(value: Any, hints: Iterable[Any]) -> Any:
@@ -169,6 +177,31 @@ def _fit_items(value: Any, kind: type, arguments: tuple[Any, ...]) -> Any:
 
 def _refuse() -> NoReturn:
     raise _UnfitError
+
+
+def _stands_for(value: object, kind: Any) -> bool:
+    protocol = getattr(kind, "_is_protocol", False)
+    if isinstance(kind, type) and not protocol and isinstance(value, kind):
+        return True
+    data = _plain(value) or isinstance(value, (complex, bytes, list, tuple, set, dict, Tensor)) or hasattr(value, "__array__")
+    if data or isinstance(value, type):
+        return False
+    if isinstance(kind, type) and issubclass(kind, nn.Module):
+        return callable(value) and all(hasattr(value, name) for name in _asked_of(kind))
+    if kind is Path:
+        return hasattr(value, "__fspath__")
+    return getattr(kind, "__module__", "") != "collections.abc"
+
+
+def _asked_of(kind: type[nn.Module]) -> set[str]:
+    """Names of the methods and attributes that a class leaves to those who derive from it.
+
+    Numbers are left out: who needs them says how to get them, as the adapters do for the number of classes.
+    """
+    methods = getattr(kind, "__abstractmethods__", ())
+    own = [base for base in kind.__mro__ if methods and base not in nn.Module.__mro__]
+    declared = (name for base in own for name, of in inspect.get_annotations(base).items() if of is not int)
+    return {name for name in (*methods, *declared) if not name.startswith("_") and (name in methods or not hasattr(kind, name))}
 
 
 def _plain(value: object) -> bool:

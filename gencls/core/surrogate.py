@@ -178,7 +178,7 @@ class Unrolled(nn.Module):
         fit = self.defense.images_per_graph(images)
         # Draws could not be repeated in the backward pass.
         if fit is None or fit >= len(images) or self.defense.stochastic:
-            return self.defense.log_joint(images, self.defense.infer(images))
+            return self.defense.log_joint(images, self.defense.infer(images.clone()))  # it may work in place
         return torch.cat([_recomputed(self.defense, part) for part in images.split(fit)])
 
     def surrogates(self) -> Mapping[str, nn.Module]:
@@ -199,7 +199,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
         images = ctx.saved_tensors[0].detach().requires_grad_()
         with torch.enable_grad():
-            scores = ctx.defense.log_joint(images, ctx.defense.infer(images))
+            scores = ctx.defense.log_joint(images, ctx.defense.infer(images.clone()))
             (gradient,) = torch.autograd.grad(scores, images, grad_outputs)
         return None, gradient
 

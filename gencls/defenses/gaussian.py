@@ -85,15 +85,17 @@ class GaussianBlur(Transform):
         """Make the kernel.
 
         Args:
-            sigma: standard deviation in pixels, > 0.
+            sigma: standard deviation in pixels, in [1e-6, 1e4].
             radius: the kernel has 2 * radius + 1 taps; None takes 3 * sigma rounded up, beyond which the weights are < 1 %.
 
         Raises:
-            GenclsError: for a sigma that is not positive and finite, or a radius below 1.
+            GenclsError: for a sigma outside this range, or a radius below 1.
         """
         super().__init__()
-        if sigma <= 0 or (radius is not None and radius < 1):
-            raise GenclsError(f"GaussianBlur: expected sigma > 0 and radius >= 1, got sigma={sigma}, radius={radius}")
+        if not 1e-6 <= sigma <= 1e4 or (radius is not None and radius < 1):
+            raise GenclsError(
+                f"GaussianBlur: expected sigma in [1e-6, 1e4] and radius >= 1, got sigma={sigma}, radius={radius}"
+            )
         self.sigma = sigma
         self.radius = radius if radius is not None else int(-(-3 * sigma // 1))
         taps = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)

@@ -54,6 +54,7 @@ class RobustnessBound:
     assumption: str
 
 
+@checked
 def lower_bound(distances: Tensor, losses: Tensor, error: Tensor, labels: Tensor) -> Tensor:
     """Eq. 2.7 corrected, from exact minima.
 
@@ -183,6 +184,8 @@ def compare_to_bound(bound: Tensor, distances: Mapping[str, Tensor], *, toleranc
     if not distances:
         raise GenclsError("compare_to_bound: expected the distances of at least one attack, got none")
     for name, found in distances.items():
+        if not isinstance(found, Tensor):
+            raise GenclsError(f"compare_to_bound: expected distances of {name} as a tensor, got {type(found).__name__}")
         if found.shape != bound.shape or not bool((found >= 0).all()):
             got = f"shape {tuple(found.shape)}" if found.shape != bound.shape else "negative or NaN ones"
             raise GenclsError(f"compare_to_bound: expected {len(bound)} distances >= 0 of {name}, got {got}")

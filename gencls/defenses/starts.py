@@ -112,5 +112,5 @@ class EncoderStart(nn.Module):
 
     def forward(self, images: Tensor) -> Latents:
         """Images (N, C, H, W) -> mean and log standard deviation, each (N, K, d); differentiable."""
-        mean, log_variance = self.encoder(images)
+        mean, log_variance = self.encoder(images.clone())  # it may work in place
         return mean, 0.5 * log_variance

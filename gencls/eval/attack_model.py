@@ -80,6 +80,7 @@ class Metered(nn.Module):
     """Counts the rows (images x draws) that pass a model forwards and backwards, and how many gradients were zero.
 
     Attributes:
+        classes: that there must be.
         watch: look, at a price, whether the model draws for the whole batch.
         shared: it was seen to.
     """
@@ -93,6 +94,7 @@ class Metered(nn.Module):
         self.backwards = 0
         self.gradients = 0
         self.zero_gradients = 0
+        self.classes = 0
         self.watch = False
         self.shared = False
 
@@ -106,6 +108,8 @@ class Metered(nn.Module):
         self.forwards += rows
         with watched() if self.watch else nullcontext() as seen:
             scores = answered(self.model, images, lambda: forward_draws(self.model, images, count), rows=rows)
+        if scores.shape[-1] < self.classes:
+            raise GenclsError(f"labels: expected values below {scores.shape[-1]}, the model's classes, got {self.classes - 1}")
         self.shared |= seen is not None and seen.shared
         if scores.requires_grad:
             scores.register_hook(lambda _: self._count(rows))

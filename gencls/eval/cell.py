@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels, check_settings, evaluated, frozen, key_of
+from gencls.core import GenclsError, check_images, check_labels, check_settings, checked, evaluated, frozen, key_of
 from gencls.core.surrogate import Reduce
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks import Attack
@@ -145,6 +145,7 @@ class Cell:
         )
 
 
+@checked
 def run_cell(
     defense: nn.Module,
     attack: Attack,
@@ -189,9 +190,7 @@ def run_cell(
     check_labels(labels, num_classes=None, count=len(images))
     attack.threat.check_reach(images)
     if attack.threat.targeted:
-        raise GenclsError(
-            "evaluate: expected untargeted attacks, got a targeted one; call it directly with the classes to reach"
-        )
+        raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
     probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
     known = [clean]  # counts in the first attempt only: the decisions of an earlier cell may have been misjudged, too
 

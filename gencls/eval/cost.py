@@ -1,5 +1,6 @@
 """What a study will cost, predicted from a first batch, and a progress bar that knows it."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,9 +9,11 @@ import torch
 
 from gencls.core import evaluated, frozen, seeded
 from gencls.eval.attack_model import AttackModel
+from gencls.eval.domains import as_number
 from gencls.eval.fingerprint import device_of
 from gencls.eval.gradient_modes import NO_GRADIENT, asked_by
 from gencls.eval.judge import predict
+from gencls.eval.names import shortened
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell
 
@@ -85,7 +88,7 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        console = Console()
+        console = Console(markup=False, emoji=False)  # a name may hold brackets and colons
         if not cells:
             console.print("All cells of this study are finished.")
             yield lambda cell: None
@@ -102,7 +105,7 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
         size = max(len(study.samples(cell)) for cell in cells)
         console.print(f"Predicted: about {duration(total)} at most for {len(cells)} cells of up to {size} samples.")
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
-        with Progress(TextColumn("{task.description}"), *columns, console=console) as progress:
+        with Progress(TextColumn("{task.description}", markup=False), *columns, console=console) as progress:
             task = progress.add_task("cells", total=len(cells), left=f"{duration(total)} left")
             began, done = time.perf_counter(), 0.0
 
@@ -110,7 +113,7 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
                 nonlocal done
                 done += costs[cell.key]
                 left = (total - done) * (time.perf_counter() - began) / done if done else total
-                label = f"{cell.defense} / {cell.attack} / {cell.mode}"
+                label = f"{shortened(cell.defense, 40)} / {shortened(cell.attack, 40)} / {cell.mode}"
                 progress.update(task, advance=1, description=label, left=f"{duration(left)} left")
                 if not console.is_terminal:
                     console.print(f"finished {label}, {duration(left)} left")
@@ -121,7 +124,12 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: "40 s", "12 min", "3.5 h"."""
+    """Seconds in words: "40 s", "12 min", "3.5 h"; less than none is none.
+
+    Raises:
+        GenclsError: for something else than a finite number.
+    """
+    seconds = as_number(seconds, "duration: seconds", -math.inf, math.inf)
     if seconds < 90:
         return f"{max(0.0, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -8,13 +8,14 @@ wrong.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from gencls.core import GenclsError, check_labels
+from gencls.eval.domains import as_numbers, as_sizes
 from gencls.eval.records import WORST_CASE, broken, complete, judged
 from gencls.eval.statistics import bootstrap_band, wilson_band
 from gencls.eval.threat import TOLERANCE
@@ -176,7 +177,7 @@ def success_rate_curve(
         GenclsError: for no distances, negative or NaN ones, or bad sizes, confidence or resamples.
     """
     closest = _checked(distances)
-    sizes = np.unique(np.append(0.0, closest[np.isfinite(closest)])) if epsilons is None else _sizes(epsilons)
+    sizes = np.unique(np.append(0.0, closest[np.isfinite(closest)])) if epsilons is None else as_sizes(epsilons)
     # The number of the first size at which a sample is broken; len(sizes) for never.
     step = np.searchsorted(sizes + TOLERANCE, closest)
 
@@ -211,7 +212,7 @@ def robust_accuracy(records: "pandas.DataFrame", epsilons: Sequence[float], *, c
     """
     import pandas
 
-    sizes = _sizes(epsilons)
+    sizes = as_sizes(epsilons)
     tables = []
     for run in minimal_runs(records):
         left = (run.distances[None] > sizes[:, None] + TOLERANCE).sum(axis=1)
@@ -246,7 +247,7 @@ def certified_accuracy(
     """
     import pandas
 
-    sizes, count = _sizes(radii), len(certificates.labels)
+    sizes, count = as_sizes(radii), _check_certificates(certificates)
     check_labels(labels, num_classes=None, count=count)
     right = (certificates.labels.cpu() == labels.cpu()).numpy()
     held = (right & (certificates.radii.cpu().numpy() >= sizes[:, None])).sum(axis=1)
@@ -264,17 +265,21 @@ def round_sizes(distances: Floats) -> list[float]:
     return sorted({float(candidates[np.abs(np.log(candidates / size)).argmin()]) for size in quartiles})
 
 
+def _check_certificates(certificates: Any) -> int:
+    """How many there are."""
+    labels, radii = (getattr(certificates, name, None) for name in ("labels", "radii"))
+    if not (isinstance(labels, Tensor) and isinstance(radii, Tensor) and labels.ndim == 1 and labels.shape == radii.shape):
+        got = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in (labels, radii)]
+        raise GenclsError(f"certificates: expected tensors labels and radii of the same shape (N,), got {got[0]} and {got[1]}")
+    if not len(labels) or not bool((radii >= 0).all()):
+        raise GenclsError(f"certificates: expected at least one, of radii >= 0, got {len(labels)}, of {radii.tolist()[:5]}")
+    return len(labels)
+
+
 def _checked(distances: npt.ArrayLike) -> Floats:
-    values = np.asarray(distances, dtype=np.float64)
+    values = as_numbers(distances, "distances")
     if values.ndim != 1 or not values.size or not bool((values >= 0).all()):
         bad = values[~(values >= 0)]
         got = f"shape {values.shape}" if not bad.size else f"{bad[0]}"
         raise GenclsError(f"expected distances of shape (N,), N >= 1, all >= 0 (infinite where nothing was found), got {got}")
     return values
-
-
-def _sizes(epsilons: Sequence[float]) -> Floats:
-    sizes = np.asarray(epsilons, dtype=np.float64)
-    if sizes.ndim != 1 or not sizes.size or not bool((np.isfinite(sizes) & (sizes >= 0)).all()):
-        raise GenclsError(f"expected a list of finite sizes >= 0, got {epsilons}")
-    return np.unique(sizes)

@@ -15,8 +15,8 @@ from gencls.eval.attacks import Attack
 from gencls.eval.cell import Protocol, gradient_modes, run_cell
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.judge import Decisions
+from gencls.eval.names import check_names
 from gencls.eval.probe import Probe, probe_defense
-from gencls.eval.records import check_names
 
 if TYPE_CHECKING:
     import pandas
@@ -99,6 +99,8 @@ def evaluate(
         seed=seed,
         eight_bit=eight_bit,
     )
+    if not isinstance(attacks, Mapping):
+        raise GenclsError(f"evaluate: expected attacks by name, a mapping, got {type(attacks).__name__}")
     if not attacks:
         raise GenclsError("evaluate: expected at least one attack, got none")
     name = type(defense).__name__ if name is None else name

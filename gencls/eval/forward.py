@@ -109,10 +109,11 @@ def _said(model: nn.Module, images: Tensor, error: Exception) -> str:
             f"differentiates ({reason}); let it do so in a block `with torch.enable_grad():`, by inputs that require a gradient"
         )
     if dtypes := _other_dtypes(model, images, reason):
-        return (
-            f"expected parameters of the dtype of the images, {images.dtype}, got {' and '.join(dtypes)} ({reason}); call "
-            f"{_CASTS.get(images.dtype, '.float()')} on the network, or wrap it in a module that casts images and scores"
+        mend = (
+            f"call {_CASTS.get(images.dtype, '.float()')} on the network, or wrap it in a module that casts images and scores"
         )
+        mend = f"give the images in float32, or {mend}" if dtypes == ["torch.float32"] else mend
+        return f"expected parameters of the dtype of the images, {images.dtype}, got {' and '.join(dtypes)} ({reason}); {mend}"
     if len(images) > 1 and _takes_one(model, images):
         return f"expected scores of {len(images)} images, got an error, although one image alone has some ({reason}); {_ALONE}"
     return (

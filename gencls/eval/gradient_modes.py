@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from gencls.core import GenclsError, did_you_mean, surrogates_of
+from gencls.core import GenclsError, checked, did_you_mean, surrogates_of
 from gencls.eval.attacks import Attack
 from gencls.eval.records import ALL_MODES, NO_GRADIENT
 
@@ -27,12 +27,15 @@ def declared_modes(defense: nn.Module) -> Mapping[str, nn.Module]:
     return modes
 
 
+@checked
 def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | None = None) -> tuple[str, ...]:
     """The gradient modes in which an attack is run against a defense: all that it declares, or those among ``modes``.
 
     Raises:
         GenclsError: if the attack uses gradients and the defense declares none of ``modes``, or hides some.
     """
+    if not isinstance(attack, Attack):
+        raise GenclsError(f"expected an attack, see gencls.eval.Attack, got {type(attack).__name__}")
     if not attack.uses_gradients:
         return (NO_GRADIENT,)
     declared = tuple(declared_modes(defense))
@@ -45,5 +48,14 @@ def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | No
 
 
 def asked_by(mode: str, defense: nn.Module) -> nn.Module:
-    """What an attack in this mode asks: the surrogate, or the defense itself where no gradient is used."""
-    return defense if mode == NO_GRADIENT else declared_modes(defense)[mode]
+    """What an attack in this mode asks: the surrogate, or the defense itself where no gradient is used.
+
+    Raises:
+        GenclsError: for a mode that the defense does not declare.
+    """
+    if mode == NO_GRADIENT:
+        return defense
+    declared = declared_modes(defense)
+    if mode not in declared:
+        raise GenclsError(f"{type(defense).__name__}: expected a gradient mode among {', '.join(declared)}, got {mode!r}")
+    return declared[mode]

@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gencls.core import GenclsError
+from gencls.eval.names import WORST_CASE
+from gencls.eval.record_values import as_floats, check_frame, check_values, read_back
 
 if TYPE_CHECKING:
     import pandas
@@ -18,16 +20,12 @@ __all__ = [
     "REQUIRED",
     "WORST_CASE",
     "broken",
-    "check_names",
     "complete",
     "judged",
     "same_size",
     "surely_broken",
     "surely_right",
 ]
-
-WORST_CASE = "worst case"
-"""In the column ``attack``: per sample the most damaging of all attacks and gradient modes."""
 
 NO_GRADIENT = "none"
 """In the column ``gradient``: the attack uses no gradient of the defense."""
@@ -40,8 +38,6 @@ REQUIRED = (
     *("clean_correct", "correct", "claimed", "distance", "valid", "draws", "forwards", "backwards", "seconds", "warnings"),
 )
 """Columns that records of every format have."""
-
-_NAMES = ("sample_hash", "defense", "attack", "gradient", "norm")
 
 _UNKNOWN = ("undecided", "clean_undecided", "left_range", "left_ball", "broken_unrounded", "attack_draws", "peak_memory")
 _BOOL = ("majority_correct", "clean_majority_correct")
@@ -58,23 +54,19 @@ def complete(records: "pandas.DataFrame") -> "pandas.DataFrame":
     reported as such. Epsilons that differ by rounding, as 8/255 in double and in single precision, become the largest of them.
 
     Args:
-        records: as made by :func:`gencls.eval.evaluate`, read from a study folder, or from a CSV that they were written to.
+        records: as made by :func:`gencls.eval.evaluate` or read from a study folder.
 
     Returns:
         The records, unchanged where nothing is missing.
 
     Raises:
-        GenclsError: if a column that every format has is missing, a name is, or a decision is not bool.
+        GenclsError: if a column that every format has is missing, a decision is not bool, a number is none or is missing, or a
+            name is none, see :func:`gencls.eval.names.check_names`.
     """
+    check_frame(records)
     missing = [name for name in REQUIRED if name not in records.columns]
     if missing:
         raise GenclsError(f"expected records with the columns {', '.join(REQUIRED)}; missing: {', '.join(missing)}")
-    for name in _NAMES:
-        if lost := int(records[name].isna().sum()):
-            raise GenclsError(
-                f"expected {name} in every record, got none in {lost} of {len(records)}; pandas.read_csv takes names such as NA "
-                "and None for no value, but not with keep_default_na=False, na_values=['']"
-            )
     added: dict[str, object] = {}
     if "majority_correct" not in records.columns:
         added["majority_correct"] = records["correct"] > 0.5
@@ -83,13 +75,13 @@ def complete(records: "pandas.DataFrame") -> "pandas.DataFrame":
     if "eight_bit" not in records.columns:
         added["eight_bit"] = False
     added.update({name: float("nan") for name in _UNKNOWN if name not in records.columns})
-    if records["warnings"].isna().any():  # a CSV does not tell "no warning" from "no value"
-        added["warnings"] = records["warnings"].astype(object).where(records["warnings"].notna(), "")
-    epsilon = records["epsilon"].astype("float64")  # None becomes NaN
+    epsilon = as_floats(records, "epsilon")  # None becomes NaN
     sizes = _one_size_each(epsilon)
     if records["epsilon"].dtype != "float64" or sizes is not epsilon:
         added["epsilon"] = sizes
+    added.update(read_back(records))
     records = records.assign(**added) if added else records
+    check_values(records)
     for name in _BOOL:
         if records[name].dtype != "bool":
             raise GenclsError(f"expected records with bool {name}, got dtype {records[name].dtype}")
@@ -138,20 +130,3 @@ def surely_right(records: "pandas.DataFrame") -> "pandas.Series":
 
 def _open(records: "pandas.DataFrame", name: str) -> "pandas.Series":
     return records[name].eq(True)  # unknown counts as decided
-
-
-def check_names(names: Any, what: str) -> None:
-    """Check what defenses or attacks are called in a table.
-
-    Args:
-        names: expected: words that can be printed on one line, without a semicolon, which stands between warnings.
-        what: they belong to, for the message.
-
-    Raises:
-        GenclsError: for other names, or for an attack the name of the worst case.
-    """
-    for name in names:
-        if not isinstance(name, str) or name != name.strip() or not name or not name.isprintable() or ";" in name:
-            raise GenclsError(f"{what}: expected a printable name without a semicolon or spaces around it, got {name!r}")
-        if name == WORST_CASE:
-            raise GenclsError(f"{what}: expected another name than {WORST_CASE!r}, which tables have for the worst of all")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gencls.core.errors import GenclsError
+from gencls.eval.domains import as_confidence, as_count, as_number, as_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ def wilson(successes: float, count: int, confidence: float = 0.95) -> tuple[floa
     Raises:
         GenclsError: An argument is outside its range.
     """
-    low, high = wilson_band([successes], count, confidence)
+    low, high = wilson_band([as_number(successes, "successes", -np.inf, np.inf)], count, confidence)
     return float(low[0]), float(high[0])
 
 
@@ -80,13 +81,12 @@ def wilson_band(successes: npt.ArrayLike, count: int, confidence: float = 0.95) 
     Raises:
         GenclsError: An argument is outside its range.
     """
-    values = np.asarray(successes, dtype=np.float64)
-    if count < 1:
-        raise GenclsError(f"expected a count of at least 1 for an interval, got {count}")
+    values = as_numbers(successes, "successes")
+    count = as_count(count, "interval: count", 1)
     outside = values[~((values >= 0) & (values <= count * (1 + 1e-9)))]  # a mean of draws times the count may round up
     if outside.size:
         raise GenclsError(f"expected between 0 and {count} successes, got {outside.flat[0]:g}")
-    _check_confidence(confidence)
+    confidence = as_confidence(confidence)
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(np.minimum(values, count), count, alpha=1 - confidence, method="wilson")
@@ -117,16 +117,23 @@ def bootstrap_band(
         averaged with others.
 
     Raises:
-        GenclsError: There are no values or resamples, or the confidence is out of range.
+        GenclsError: There are no values or resamples, a value is NaN or no number, the confidence or the seed is out of range,
+            or the statistic returns something else than numbers (B, P).
     """
-    _check_confidence(confidence)
-    if values.ndim != 1 or not values.size or resamples < 1:
-        raise GenclsError(f"expected values of shape (N,), N >= 1, and resamples >= 1, got {values.shape} and {resamples}")
+    confidence, seed = as_confidence(confidence), as_count(seed, "bootstrap: seed", 0)
+    numbers, resamples = as_numbers(values, "bootstrap: values"), as_count(resamples, "bootstrap: resamples", 1)
+    if numbers.ndim != 1 or not numbers.size or bool(np.isnan(numbers).any()):
+        got = "NaN" if numbers.size and np.isnan(numbers).any() else numbers.shape
+        raise GenclsError(f"bootstrap: expected values of shape (N,), N >= 1, and none of them NaN, got {got}")
+    if not callable(statistic):
+        raise GenclsError(f"bootstrap: expected a statistic, a function, got {type(statistic).__name__}")
+    values = np.asarray(values)
     generator = np.random.default_rng(seed)
     rows = max(1, _BLOCK // len(values))
     blocks = [min(rows, resamples - first) for first in range(0, resamples, rows)]
     # The generator hands out one stream of numbers, so that blocks of any size resample alike.
-    found = np.concatenate([statistic(values[generator.integers(len(values), size=(b, len(values)))]) for b in blocks])
+    drawn = (values[generator.integers(len(values), size=(b, len(values)))] for b in blocks)
+    found = np.concatenate([_of_each(statistic(sample), len(sample)) for sample in drawn])
     quantile: Any = np.nanquantile if np.isnan(found).any() else np.quantile  # the former is slow
     tail = (1 - confidence) / 2
     return quantile(found, tail, axis=0, method="lower"), quantile(found, 1 - tail, axis=0, method="higher")
@@ -151,6 +158,8 @@ def mcnemar(a_correct: npt.ArrayLike, b_correct: npt.ArrayLike, *, mid_p: bool =
         GenclsError: The arrays are not bool, not of rank 1, empty, or of different lengths.
     """
     a, b = _decisions(a_correct, "first"), _decisions(b_correct, "second")
+    if not isinstance(mid_p, bool | np.bool_):
+        raise GenclsError(f"McNemar's test: expected mid_p to be True or False, got {type(mid_p).__name__}")
     if len(a) != len(b):
         raise GenclsError(f"expected the same samples for both defenses, got {len(a)} and {len(b)} decisions")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
@@ -169,7 +178,7 @@ def holm(p_values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.
     Raises:
         GenclsError: A p-value is missing or outside [0, 1], or the rank is not 1.
     """
-    values = np.asarray(p_values, dtype=np.float64)
+    values = as_numbers(p_values, "p-values")
     if values.ndim != 1:
         raise GenclsError(f"expected p-values of shape (M,), got {values.shape}")
     bad = values[~((values >= 0) & (values <= 1))]
@@ -197,6 +206,8 @@ def pairwise_mcnemar(correct: Mapping[str, npt.ArrayLike]) -> pd.DataFrame:
     """
     import pandas as pd
 
+    if not isinstance(correct, Mapping):
+        raise GenclsError(f"paired tests: expected decisions by defense, a mapping, got {type(correct).__name__}")
     pairs = list(combinations(correct, 2))
     tests = [mcnemar(correct[a], correct[b]) for a, b in pairs]
     exact = np.array([test.p_value for test in tests], dtype=np.float64)
@@ -215,13 +226,18 @@ def pairwise_mcnemar(correct: Mapping[str, npt.ArrayLike]) -> pd.DataFrame:
     )
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise GenclsError(f"expected a confidence strictly between 0 and 1, got {confidence}")
+def _of_each(found: Any, rows: int) -> Floats:
+    values = as_numbers(found, "bootstrap: statistic")
+    if values.ndim != 2 or len(values) != rows:
+        raise GenclsError(f"bootstrap: expected a statistic of shape ({rows}, P), one row per resample, got {values.shape}")
+    return values
 
 
 def _decisions(values: npt.ArrayLike, name: str) -> BoolArray:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GenclsError(f"expected bool decisions for the {name} defense, got {type(values).__name__}: {error}") from None
     if array.dtype != np.bool_:
         raise GenclsError(f"expected bool decisions for the {name} defense, got dtype {array.dtype}")
     if array.ndim != 1 or not array.size:

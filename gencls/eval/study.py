@@ -31,9 +31,9 @@ from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marke
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.growth import Order, claim, mend_samples
 from gencls.eval.judge import Decisions
+from gencls.eval.names import check_names
 from gencls.eval.plan import Plan, Samples, check_grid, relevant, without_epsilon
 from gencls.eval.probe import Probe, probe_defense
-from gencls.eval.records import check_names
 from gencls.eval.study_folder import finished, records_of, report_study, write_results
 from gencls.eval.study_settings import FORMAT, planned, read_study
 
@@ -106,7 +106,7 @@ class Study:
         """
         self.images, self.labels = samples_of(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)
-        check_names([*defenses, *attacks], "study")
+        check_names([*defenses, *attacks], "study", about=about)
         for settings in attacks.values():
             settings.threat.check_reach(self.images)
         self.folder = Path(folder)

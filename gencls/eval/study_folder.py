@@ -21,11 +21,12 @@ from warnings import warn
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, checked
 from gencls.core.files import atomically
 from gencls.eval.cell_files import CELLS, RUN_AGAIN, StudyCell, cell_path, is_marked, read_frame, read_images, read_tensors
 from gencls.eval.fingerprint import sample_hashes
 from gencls.eval.records import complete
+from gencls.eval.spreadsheet import csv_of
 from gencls.eval.study_settings import (
     FORMAT,
     SETTINGS,
@@ -78,6 +79,7 @@ def finished(folder: Path, settings: Mapping[str, Any], cells: Sequence[StudyCel
     return [cell for cell in cells if cell_path(folder, cell, "parquet").exists()]
 
 
+@checked
 def read_samples(folder: str | Path) -> tuple[Tensor, Tensor]:
     """The images (N, C, H, W) and labels (N,) of the study in a folder.
 
@@ -97,6 +99,7 @@ def read_samples(folder: str | Path) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
+@checked
 def read_records(folder: str | Path) -> "pandas.DataFrame":
     """One row per sample and finished cell, see :func:`gencls.eval.run_cell`, with the index ``sample`` into the samples.
 
@@ -157,6 +160,7 @@ def _partial(done: Sequence[StudyCell], cells: Sequence[StudyCell]) -> str:
     return f"partial: {missing} of {len(cells)} cells are not finished" if missing else ""
 
 
+@checked
 def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
     """The images (n, C, H, W) of a finished cell, as judged.
 
@@ -170,10 +174,12 @@ def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
 def write_results(folder: Path, records: "pandas.DataFrame") -> "pandas.DataFrame":
     """Write ``results.csv``, the table of the records; returns it, see :func:`gencls.eval.summarize`."""
     table = summarize(records)
-    atomically(folder / RESULTS, lambda part: table.to_csv(part, index=False, float_format="%.10g"))
+    content = csv_of(table)
+    atomically(folder / RESULTS, lambda part: part.write_bytes(content))
     return table
 
 
+@checked
 def report_study(folder: str | Path) -> Path:
     """Write ``report.html``, ``results.csv``, ``results.tex``, ``curves.csv`` and the figures of a study from its records.
 

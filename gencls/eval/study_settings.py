@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, checked
 from gencls.core.files import check_seal, read_object
 from gencls.eval.cell_files import StudyCell
 from gencls.eval.settings_check import check_study_settings
@@ -22,6 +22,7 @@ _CHECKSUMS = 3
 """The first format with checksums."""
 
 
+@checked
 def read_study(folder: str | Path) -> dict[str, Any]:
     """The settings of the study in a folder.
 

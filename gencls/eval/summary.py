@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gencls.eval.curves import closest_distances, record_distances
+from gencls.eval.domains import sizes_by_norm
 from gencls.eval.records import (
     ALL_MODES,
     NO_GRADIENT,
@@ -166,12 +167,11 @@ def compare(records: "pandas.DataFrame", *, at: Mapping[str, Sequence[float]] = 
         empty without pairs. Holm's correction is over the pairs of one norm, epsilon and seed.
 
     Raises:
-        GenclsError: for records that lack columns.
+        GenclsError: for records that lack columns, or sizes that are none.
     """
     import pandas
 
-    records = complete(records)
-    tables = []
+    records, at, tables = complete(records), sizes_by_norm(at), []
     for (norm, seed, eight_bit), group in records.groupby(["norm", "seed", "eight_bit"], sort=False):
         bounded, minimal = group[group["epsilon"].notna()], group[group["epsilon"].isna()]
         attacked = bounded["epsilon"].unique()

@@ -8,6 +8,7 @@ from typing import Any, get_origin
 import torch
 
 from gencls.core.errors import GenclsError
+from gencls.core.settings import checked
 
 __all__ = ["Card", "card_path", "read_card"]
 
@@ -62,9 +63,12 @@ class Card:
 
 def card_path(path: str | Path) -> Path:
     """Path of the card that belongs to a weights file: the same name, ending with .json."""
+    if not Path(path).name:
+        raise GenclsError(f"expected the path of a weights file, got {str(path)!r}")
     return Path(path).with_suffix(".json")
 
 
+@checked
 def read_card(path: str | Path) -> Card:
     """Read the card of a weights file without looking at the weights.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
 from gencls.core.generators import seeded
+from gencls.core.settings import checked
 from gencls.zoo.cards import Card, card_path, read_card
 from gencls.zoo.layout import layout_of
 from gencls.zoo.tensors import fitted, tensors_by_name
@@ -86,6 +87,7 @@ def save_checkpoint(module: nn.Module, path: str | Path, card: Card, *, half: bo
     return Card(**json.loads(text))
 
 
+@checked
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], Card]:
     """Read weights and card of a file that `save_checkpoint` wrote, checked against the card's SHA-256.
 

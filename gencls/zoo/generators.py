@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from gencls.core import GenclsError, MultiLatentModel, did_you_mean
+from gencls.core import GenclsError, MultiLatentModel, checked, did_you_mean
 from gencls.zoo.networks import NVAE, SmallStyleAutoencoder
 from gencls.zoo.trained import WEIGHTS, trained_network
 from gencls.zoo.training.generator_presets import GENERATOR_PRESETS, NVAEPreset, StylePreset
@@ -21,6 +21,7 @@ def generator_names() -> tuple[str, ...]:
     return tuple(item.name for item in GENERATOR_PRESETS if (WEIGHTS / f"{item.name}.safetensors").is_file())
 
 
+@checked
 def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLatentModel:
     """A generator of our own, for instance for :class:`gencls.defenses.MLVGMPurification`.
 

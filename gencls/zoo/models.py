@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, did_you_mean
+from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, checked, did_you_mean
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo.cards import read_card
 from gencls.zoo.checkpoints import SAFETENSORS, restore
@@ -36,6 +36,7 @@ def names() -> tuple[str, ...]:
     )
 
 
+@checked
 def load(name: str | Path, **overrides: Any) -> Defense:
     """Build a defense from trained weights: by name, or of a weights file.
 

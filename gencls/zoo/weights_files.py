@@ -8,12 +8,14 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
+from gencls.core.settings import checked
 from gencls.zoo.tensors import tensors_by_name
 from gencls.zoo.torch_files import load_torch_file
 
 __all__ = ["check_file", "load_content", "load_state_dict", "parse_safetensors"]
 
 
+@checked
 def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of any weights file, never running code that is in it.
 
@@ -82,7 +84,8 @@ def check_file(path: Path) -> bytes:
         GenclsError: It is not there, or empty, an HTML page or a Git LFS pointer.
     """
     if not path.is_file():
-        raise GenclsError(f"{path}: expected a weights file; got no such file")
+        got = "a folder" if path.is_dir() else "no such file"
+        raise GenclsError(f"{path}: expected a weights file; got {got}")
     size = path.stat().st_size
     if not size:
         raise GenclsError(f"{path}: expected a weights file; got an empty file")

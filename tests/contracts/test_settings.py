@@ -1,7 +1,7 @@
 """No public class or function takes NaN, a boolean or a word for a number: what is new is found and tried by itself."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from math import inf, nan
 from types import NoneType, SimpleNamespace, UnionType
@@ -60,7 +60,18 @@ BAD: dict[Any, tuple[Any, ...]] = {
 """Type -> values that are not of it."""
 
 PLACEHOLDERS = {ThreatModel: ThreatModel("l2"), int: 2, float: 0.5, bool: False, str: "word", torch.Tensor: torch.zeros(1)}
-"""Type -> a value of it; any object stands for a class that is not among them."""
+"""Type -> a value of it."""
+
+
+class Anything:
+    """Stands for any class that is not among them: it has whatever is asked for."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+    def __call__(self) -> None:
+        """Nothing."""
 
 
 def numeric(hint: Any) -> bool:
@@ -91,7 +102,9 @@ def placeholder(hint: Any) -> Any:
         return tuple(map(placeholder, of))
     if kind in (Union, UnionType):
         return placeholder(of[0])
-    return len if kind is Callable else PLACEHOLDERS.get(hint, object())
+    if kind is Mapping:
+        return {}
+    return len if kind is Callable else PLACEHOLDERS.get(hint, Anything())
 
 
 def arguments(made: Any) -> dict[str, tuple[Any, bool]]:

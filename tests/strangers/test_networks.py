@@ -1,5 +1,6 @@
 """Networks as people bring them: in every dtype, mode and form, under every way in. They work, or a message says what to do."""
 
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -8,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from gencls._commands.attack import build_defense
-from gencls.core import BPDA, EoT, GenclsError, TransformedClassifier, keyed
+from gencls.core import BPDA, BayesClassifier, EoT, GenclsError, TransformedClassifier, Unrolled, keyed
 from gencls.defenses import ABS, Binarize, DefenseGAN, PlainClassifier, RandomizedSmoothing, VariationalSmoothing
+from gencls.defenses.starts import EncoderStart
 from gencls.eval import (
     APGD,
     DDN,
@@ -117,6 +119,12 @@ def bring(way, module, samples, folder, monkeypatch):
 every_way = pytest.mark.parametrize("way", WAYS)
 
 
+def thinned(pairs, everywhere):
+    """Pairs of a kind and a way in: one kind is tried every way, the others quickly the shortest ways, else slowly."""
+    fast = ("evaluate", "import path", "FGSM")
+    return [pytest.param(*pair, marks=() if pair[0] == everywhere or pair[1] in fast else pytest.mark.slow) for pair in pairs]
+
+
 @dataclass
 class Classified:
     """As HuggingFace's models answer."""
@@ -168,7 +176,7 @@ EVERYWHERE = ("half precision", "mixed", "a tuple", "one image at a time", "an e
 PAIRS = [(kind, way) for kind in REFUSED for way in WAYS if kind in EVERYWHERE or way in ("evaluate", "import path", "FGSM")]
 
 
-@pytest.mark.parametrize(("kind", "way"), PAIRS)
+@pytest.mark.parametrize(("kind", "way"), thinned(PAIRS, "half precision"))
 def test_what_cannot_be_asked_is_refused_in_words(kind, way, samples, tmp_path, monkeypatch):
     make, message = REFUSED[kind]
     whole_batches = way in ("FGSM", "Square", "import path")  # not asked about one image
@@ -197,12 +205,10 @@ def double_of(samples):
     return samples[0].double(), samples[1]
 
 
-COMPILED = pytest.param("compiled", marks=pytest.mark.slow)
 WORK = {
     "in place": lambda: Around(before=in_place),
     "a cast": lambda: nn.Sequential(Cast(torch.float16), network().half(), Cast(torch.float32)).eval(),
     "differentiates inside": lambda: Around(before=with_gradient_inside),
-    "compiled": lambda: torch.compile(network(), backend="eager"),
     "scripted": lambda: torch.jit.script(network()),
     "traced": lambda: torch.jit.trace(network(), torch.rand(6, 1, 8, 8)),
 }
@@ -217,10 +223,8 @@ class Cast(nn.Module):
         return images.to(self.dtype)
 
 
-@every_way
-@pytest.mark.parametrize("kind", [COMPILED if kind == "compiled" else kind for kind in WORK])
+@pytest.mark.parametrize(("kind", "way"), thinned(list(itertools.product(WORK, WAYS)), "in place"))
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_what_works_by_itself_works_and_images_stay(kind, way, samples, tmp_path, monkeypatch):
     before = samples[0].clone()
     bring(way, WORK[kind](), samples, tmp_path, monkeypatch)
@@ -228,13 +232,30 @@ def test_what_works_by_itself_works_and_images_stay(kind, way, samples, tmp_path
 
 
 @every_way
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_networks_work_and_images_stay(way, samples, tmp_path, monkeypatch):
+    before = samples[0].clone()
+    bring(way, torch.compile(network(), backend="eager"), samples, tmp_path, monkeypatch)
+    assert torch.equal(samples[0], before)
+
+
+SEVERAL = pytest.mark.parametrize(
+    "way", ["evaluate", "judge", "foolbox", "FGSM", pytest.param("Study", marks=pytest.mark.slow)]
+)
+
+
+@SEVERAL
 def test_float64_networks_take_float64_images(way, samples, tmp_path, monkeypatch):
-    if way == "Transfer":
-        pytest.skip("its target is in float32")
     bring(way, network().double(), double_of(samples), tmp_path, monkeypatch)
 
 
-@every_way
+def test_float64_images_are_to_be_cast(samples):
+    with pytest.raises(GenclsError, match="torch.float64, got torch.float32 .*; give the images in float32, or call .double"):
+        STEP(network(), *double_of(samples))
+
+
+@SEVERAL
 def test_float64_as_the_default_dtype(way, samples, tmp_path, monkeypatch):
     torch.set_default_dtype(torch.float64)
     try:
@@ -322,6 +343,61 @@ def test_normalisation_in_place_under_every_attack(attack, samples):
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_networks_under_every_attack(attack, samples):
+    found = []
+    for module in (torch.compile(network(), backend="eager"), network()):
+        with keyed(range(6)):
+            found.append(ATTACKS[attack](module, *samples))
+    assert torch.equal(*found)
+
+
+class Near(BayesClassifier):
+    """Near which centre an image lies, where the encoder has moved it to."""
+
+    num_classes = 3
+
+    def __init__(self, work):
+        super().__init__()
+        self.work = work
+
+    def infer(self, images):
+        return self.work(images).mean((1, 2, 3)).unsqueeze(1) * torch.arange(3)
+
+    def log_joint(self, images, q):
+        return -(images.mean((1, 2, 3)).unsqueeze(1) - q).square()
+
+
+def started(work, images):
+    images = images.clone()
+    return EncoderStart(lambda images: (work(images), torch.zeros(())))(images)[0] + images
+
+
+OF_BAYES = {
+    "unrolled": lambda work, images: Unrolled(Near(work))(images.clone()),
+    "unrolled in parts": lambda work, images: Unrolled(Parted(work))(images.clone()),
+    "start": started,
+}
+
+
+class Parted(Near):
+    def images_per_graph(self, images):
+        return 2
+
+
+@pytest.mark.parametrize("way", OF_BAYES)
+def test_classifiers_of_bayes_with_parts_that_work_in_place(way, samples):
+    found = []
+    for work in (in_place, lambda images: (images - 0.5) / 0.5):
+        images = samples[0].clone().requires_grad_()
+        answer = OF_BAYES[way](work, images)
+        found.append((answer.detach(), *torch.autograd.grad(answer[:, 0].sum(), images)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
 @every_way
 def test_a_part_in_training_mode_is_named(way, samples, tmp_path, monkeypatch):
     module = WithNorm()
@@ -381,8 +457,7 @@ def test_dropout_at_test_time_is_found_by_import_path(samples, monkeypatch):
     assert module.layers[2].training
     assert not defense.training
     result = evaluate(defense, {"fgsm": STEP}, [samples], eot_samples=2, judge_draws=16)
-    predictions = [set(row) for row in result.frame["predictions"]] if hasattr(result, "frame") else []
-    assert not predictions or any(len(row) > 1 for row in predictions)
+    assert any(len(set(row)) > 1 for row in result.records["predictions"])
 
 
 def test_what_was_never_switched_is_switched_by_import_path(samples, monkeypatch):
@@ -394,7 +469,17 @@ def test_what_was_never_switched_is_switched_by_import_path(samples, monkeypatch
         def forward(self, images):
             return self.inner(images)
 
-    for module, stays in ((WithNorm().train(), False), (Wrapper(), True)):
+    class Headed(nn.Module):
+        """A network that was switched, and dropout of its own that was not."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner, self.drop = WithNorm(), nn.Dropout(0.5)
+
+        def forward(self, images):
+            return self.inner(self.drop(images))
+
+    for module, stays in ((WithNorm().train(), False), (Wrapper(), True), (Headed(), False), (Headed().eval(), False)):
         monkeypatch.setattr("tests.strangers.test_networks.BROUGHT", module, raising=False)
         defense = build_defense("tests.strangers.test_networks:BROUGHT", samples[0])
         assert defense.stochastic == stays
@@ -402,14 +487,51 @@ def test_what_was_never_switched_is_switched_by_import_path(samples, monkeypatch
         assert (module.training, dropout.training) == (False, stays)
 
 
-def test_a_surrogate_drops_where_its_defense_does(samples):
+def test_a_new_head_in_training_mode_is_named_by_import_path(samples, monkeypatch):
+    module = WithNorm()
+    module.layers[5] = nn.Sequential(nn.Dropout(0.5), module.layers[5])
+    monkeypatch.setattr("tests.strangers.test_networks.BROUGHT", module, raising=False)
+    with pytest.raises(GenclsError, match=r"training mode of layers.5 \(Sequential\)"):
+        build_defense("tests.strangers.test_networks:BROUGHT", samples[0])
+
+
+SURROGATES = {
+    "declares it": lambda defense: BPDA(defense, nn.Sequential(nn.Flatten(), nn.Linear(64, 3))),
+    "is the network": lambda defense: defense.network,
+    "holds the network": lambda defense: nn.Sequential(defense.network),
+}
+
+
+@pytest.mark.parametrize("kind", SURROGATES)
+def test_a_surrogate_drops_where_its_defense_does(kind, samples):
     class Smoothed(PlainClassifier):
         def surrogates(self):
-            return {"bpda": BPDA(self, nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))}
+            return {"smooth": SURROGATES[kind](self)}
 
     module = dropping()
     evaluate(Smoothed(module, 3, stochastic=True), {"fgsm": STEP}, [samples], eot_samples=2, judge_draws=4)
     assert module.layers[2].training
+
+
+@pytest.mark.parametrize("way", DROPPING)
+def test_flags_that_change_nothing_stay_too(way, samples, tmp_path):
+    module = WithNorm()
+    module.layers[3].train()  # the ReLU
+    before = state(module)
+    DROPPING[way](module, samples, tmp_path)
+    assert same(state(module), before)
+
+
+def test_a_name_alone_is_no_dropout(samples):
+    class DropNorm(nn.BatchNorm2d):
+        pass
+
+    module = nn.Sequential(DropNorm(1), network()).eval()
+    module[0].train()
+    before = state(module)
+    with pytest.raises(GenclsError, match=r"training mode of network.0 \(DropNorm\)"):
+        evaluate(declared(module), {"fgsm": STEP}, [samples])
+    assert same(state(module), before)
 
 
 def test_images_one_at_a_time(samples):

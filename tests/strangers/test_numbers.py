@@ -117,6 +117,12 @@ def test_streams(kind):
     assert torch.equal(drawn[1], drawn[3])
 
 
+@pytest.mark.parametrize("seed", [1.0, True, "1", None, 2**64, torch.tensor(0.5)])
+def test_a_seed_is_a_whole_number_of_64_bits(seed):
+    with pytest.raises(GenclsError, match="seeded: expected an int of at most 64 bits as seed, got"), seeded(seed):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["numpy array", "tensor"])
 def test_evaluations_studies_and_verdicts(kind, tmp_path):
     number = INTS[kind]

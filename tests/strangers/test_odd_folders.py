@@ -16,8 +16,7 @@ from gencls.cli import main
 from gencls.core import files
 from gencls.core.files import atomically, held, remove_leftovers, shortened
 from gencls.eval import FGSM, PGD, Study, ThreatModel, read_records
-from gencls.eval.report import figures, page
-from gencls.eval.report.figures import NamedFigure
+from gencls.eval.report import page
 from tests.toys import small_cnn
 
 LINF = ThreatModel("linf", 0.05)
@@ -222,14 +221,6 @@ def test_many_defenses_and_attacks_without_out():
     assert len(os.fsencode(name)) == 255
     assert name == same != other
     assert _folder_name(argparse.Namespace(**options), ["cnn", "pgd"], "mnist20") == "cnn+pgd-eps0.1-mnist20-seed0"
-
-
-def test_long_names_have_figures_of_their_own(monkeypatch):
-    found = [NamedFigure("images", f"images-{LONG}{end}", end, None) for end in ("", "y", "y")]
-    monkeypatch.setattr(figures, "_figures", lambda *_: iter(found))
-    names = [figure.name for figure in figures.all_figures(None, None, None, None)]
-    assert len(set(names)) == 3
-    assert all(len(f"{name}.png") <= 255 for name in names)
 
 
 @pytest.mark.slow

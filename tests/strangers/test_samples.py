@@ -7,7 +7,17 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    Subset,
+    TensorDataset,
+)
 from torchvision import tv_tensors
 
 from gencls.core import GenclsError
@@ -34,6 +44,27 @@ class Listed(Dataset):
 
     def __getitem__(self, position):
         return self.items[position]
+
+
+class Cropping(Listed):
+    """Keeps raw images under a usual name and makes others of them."""
+
+    def __init__(self):
+        super().__init__(CLASSES)
+        self.images, self.labels = np.pad(PIXELS, ((0, 0), (0, 0), (2, 2), (2, 2))), np.array(CLASSES)
+
+    def __getitem__(self, position):
+        return torch.from_numpy(self.images[position, :, 2:-2, 2:-2] / np.float32(255)), self.labels[position]
+
+
+class Shuffling(Sampler):
+    """An order of somebody's own, another one each time."""
+
+    def __iter__(self):
+        return iter(torch.randperm(600).tolist())
+
+    def __len__(self):
+        return 600
 
 
 class Streamed(IterableDataset):
@@ -65,6 +96,7 @@ def read_only(array):
 
 PICTURES = [Image.fromarray(image) for image in LAST]
 DATASET = TensorDataset(IMAGES, LABELS)
+MANY = ConcatDataset([DATASET] * 100)
 HALVES = [(IMAGES[:4], LABELS[:4]), (IMAGES[4:], LABELS[4:])]
 SOURCES = {
     "pair": (IMAGES, LABELS),
@@ -93,6 +125,7 @@ SOURCES = {
     "Dataset of pictures": Listed(pairs(PICTURES)),
     "Dataset of uint8": Listed(pairs(torch.from_numpy(PIXELS))),
     "Dataset with labels of one entry": Listed(pairs(IMAGES, [np.array([label]) for label in CLASSES])),
+    "Dataset with raw images": Cropping(),
     "IterableDataset": Streamed(),
     "DataLoader": DataLoader(DATASET, batch_size=4),
     "DataLoader without batches": DataLoader(DATASET, batch_size=None),
@@ -209,6 +242,12 @@ REFUSED = {
     "four channels": ((np.zeros((6, 8, 8, 4), np.uint8), LABELS), "expected 1 or 3 channels, (N, C, H, W) or (N, H, W, C)"),
     "pictures with a palette": ([(PICTURES[0].convert("P"), 1)], "expected PIL images of mode L or RGB, got P; convert them"),
     "a loader that shuffles": (DataLoader(DATASET, shuffle=True), "got a DataLoader that shuffles; leave out shuffle=True"),
+    "a batch sampler that shuffles": (
+        DataLoader(DATASET, batch_sampler=BatchSampler(RandomSampler(DATASET), 4, drop_last=False)),
+        "got a DataLoader that shuffles",
+    ),
+    "a sampler of their own": (DataLoader(MANY, sampler=Shuffling()), "got a DataLoader that shuffles"),
+    "uint8 of 0 and 1": ((PIXELS // 128, LABELS), "images: expected uint8 from 0 to 255, got 0 and 1 alone"),
     "random augmentation": (Augmented(pairs(IMAGES / 2)), "got another one as item 0; leave out random augmentation"),
     "augmentation in a loader": (DataLoader(Augmented(pairs(IMAGES / 2))), "leave out random augmentation"),
 }

@@ -59,7 +59,8 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatMode
 
     Raises:
         GenclsError: for images or labels of the wrong kind, or in half precision, whose pixels lie up to 4e-3 apart: too coarse
-            to keep to a ball; for a ball that no image can leave; or for a model in training mode.
+            to keep to a ball; for a ball that no image can leave; for a model in training mode, or later for
+            one that has fewer classes than the labels.
     """
     check_images(images)
     if images.dtype not in (torch.float32, torch.float64):
@@ -71,9 +72,13 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatMode
         threat.check_reach(images)
     check_labels(labels, num_classes=None, count=len(images))
     asked = model.meter.model if isinstance(model, AttackModel) else model
-    check_eval_mode(asked, name=name_of(asked), what="a model")
+    # The surrogate of a random defense need not say itself that it is random.
+    random = model.stochastic if isinstance(model, AttackModel) else False
+    check_eval_mode(asked, name=name_of(asked), what="a model", may_drop=random or None)
     alone = asked is model and declared(model, "batch_dependent")
-    return AttackModel.of(ImageByImage(model) if alone else model)
+    found = AttackModel.of(ImageByImage(model) if alone else model)
+    found.meter.classes = int(labels.max()) + 1
+    return found
 
 
 def require(threat: ThreatModel, name: str, *, minimal: bool = False, targeted: bool = False, norms: Any = None) -> None:

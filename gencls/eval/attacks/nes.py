@@ -153,7 +153,10 @@ def _change(model: AttackModel, loss: Loss, above: Tensor, below: Tensor, labels
     """How much a loss differs between two sets of scores (M, S, K), by its slope in the middle; (M,)."""
     with torch.enable_grad():
         middle = ((above + below) / 2).requires_grad_()
-        (slope,) = torch.autograd.grad(loss(middle, labels).sum(), middle)
+        value = loss(middle, labels)
+        if not isinstance(value, Tensor) or not value.requires_grad:
+            raise GenclsError(f"NES: expected a loss that is a differentiable tensor, got {type(value).__name__}")
+        (slope,) = torch.autograd.grad(value.sum(), middle)
     return (slope * (above - below)).sum(dim=(1, 2))
 
 

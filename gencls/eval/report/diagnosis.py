@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gencls.core.errors import GenclsError
+from gencls.core import GenclsError, checked
 from gencls.core.files import atomically, check_seal, read_object, sealed
 from gencls.eval.report.columns import count
 
@@ -61,6 +61,7 @@ def write_diagnoses(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
     atomically(path, lambda part: part.write_text(text + "\n", "utf-8"))
 
 
+@checked
 def read_diagnoses(path: Path, *, strict: bool = False) -> tuple[Diagnosis, ...]:
     """Read `doctor.json`.
 

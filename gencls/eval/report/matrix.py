@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from gencls.eval.report.columns import probability
+from gencls.eval.report.style import drawn
 from gencls.eval.report.verdict import select, threats
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 ALPHA = 0.01
 """Family-wise error rate within a matrix (thesis section 2.3 tests at .01, without a correction)."""
+
+_MOST = 20
+"""Characters of a name at an axis."""
 
 _BETTER, _OPEN, _WORSE = "#b5d7ee", "#f1f3f5", "#f6c7ae"
 
@@ -54,11 +58,12 @@ def mcnemar_matrix(table: pd.DataFrame, names: Sequence[str]) -> Figure:
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
-    size = len(names)
+    size, heads = len(names), [drawn(name, _MOST) for name in names]
     colours: npt.NDArray[np.float64] = np.full((size, size), np.nan)
-    slanted = max(len(name) for name in names) > 10
-    width = max(4.2, 1.6 + 1.12 * size)
-    figure = Figure(figsize=(width, 0.7 + (0.35 if slanted else 0) + 0.68 * size), layout="constrained")
+    longest = max(map(len, heads))
+    slanted, beyond = longest > 10, max(0, longest - 16)
+    size_of = (max(4.2, 1.6 + 1.12 * size) + 0.1 * beyond, 0.7 + (0.35 if slanted else 0) + 0.68 * size + 0.025 * beyond)
+    figure = Figure(figsize=size_of, layout="constrained")
     axis = figure.subplots()
     for row in table.to_dict("records"):
         a, b = names.index(str(row["defense_a"])), names.index(str(row["defense_b"]))
@@ -72,8 +77,8 @@ def mcnemar_matrix(table: pd.DataFrame, names: Sequence[str]) -> Figure:
                 words = f"{kind} {words}" if words.startswith("<") else f"{kind} = {words}"
                 axis.text(j, i + height, words, ha="center", va="center", fontsize=7)
     axis.imshow(colours, cmap=ListedColormap([_WORSE, _OPEN, _BETTER]), vmin=-1, vmax=1, aspect="auto")
-    axis.set(xticks=range(size), yticks=range(size), yticklabels=names)
-    axis.set_xticklabels(names, rotation=20 if slanted else 0, ha="left" if slanted else "center")
+    axis.set(xticks=range(size), yticks=range(size), yticklabels=heads)
+    axis.set_xticklabels(heads, rotation=20 if slanted else 0, ha="left" if slanted else "center")
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
     axis.set_xticks(np.arange(size + 1) - 0.5, minor=True)

@@ -15,7 +15,8 @@ import pandas as pd
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
 from gencls.eval.curves import robust_accuracy
-from gencls.eval.records import WORST_CASE, complete
+from gencls.eval.names import WORST_CASE, isolated
+from gencls.eval.records import complete
 from gencls.eval.report import columns
 from gencls.eval.report.curves import curve_frame, reading_sizes, study_curves
 from gencls.eval.report.diagnosis import Diagnosis
@@ -24,6 +25,7 @@ from gencls.eval.report.matrix import ALPHA, better, mcnemar_tables
 from gencls.eval.report.panels import ImagePanel
 from gencls.eval.report.tables import latex_tables
 from gencls.eval.report.verdict import attack_label, norm_label, threats, verdict
+from gencls.eval.spreadsheet import csv_of
 
 # What the head of the page shows, with the setting it comes from.
 _FACTS = (
@@ -94,9 +96,12 @@ def write_report(
     points = curve_frame(curves)
     if not points.empty:
         points = points.assign(warnings=partial) if partial else points
-        _replace(folder / "curves.csv", points.to_csv(index=False, float_format="%.10g").encode())
+        _replace(folder / "curves.csv", csv_of(points))
     page = folder / "report.html"
-    _replace(page, _render(records, summary, mcnemar, shown, settings, warnings, diagnoses, partial).encode())
+    _replace(
+        page,
+        _render(records, summary, mcnemar, shown, settings, warnings, diagnoses, partial).encode("utf-8", "backslashreplace"),
+    )
     return page
 
 
@@ -214,7 +219,7 @@ def _pairs(mcnemar: pd.DataFrame) -> list[dict[str, str]]:
             lines.append(
                 {
                     "threat": label,
-                    "pair": f"{row['defense_a']} and {row['defense_b']}",
+                    "pair": f"{isolated(row['defense_a'])} and {isolated(row['defense_b'])}",
                     "only_a": columns.count(row["only_a"]),
                     "only_b": columns.count(row["only_b"]),
                     **{name: f"{row[name]:.2g}" for name in ("p_value", "p_holm", "p_mid", "p_mid_holm")},

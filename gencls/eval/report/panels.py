@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
+from gencls.eval.names import file_name, isolated
+from gencls.eval.report.style import drawn
 from gencls.eval.report.verdict import ThreatKey
 
 if TYPE_CHECKING:
@@ -77,14 +78,13 @@ class ImagePanel:
         """Defense, attack, gradient mode and threat in one line."""
         mode = "" if self.gradient in ("none", "exact", "all") else f", {self.gradient} gradient"
         threat = "" if self.norm is None else f" ({ThreatKey(self.norm, self.epsilon, self.eight_bit).label})"
-        return f"{self.defense} under {self.attack}{mode}{threat}"
+        return f"{isolated(self.defense)} under {isolated(self.attack)}{mode}{threat}"
 
     @property
     def slug(self) -> str:
         """For file names; defense, attack, gradient mode and threat."""
         threat = "" if self.norm is None else ThreatKey(self.norm, self.epsilon, self.eight_bit).slug
-        words = (self.defense, self.attack, self.gradient, threat)
-        return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-")
+        return file_name(self.defense, self.attack, self.gradient, threat)
 
 
 def image_grid(panel: ImagePanel) -> Figure:
@@ -147,4 +147,4 @@ def _caption(panel: ImagePanel, draws: Tensor, label: int) -> tuple[str, str]:
 
 
 def _name(panel: ImagePanel, label: int) -> str:
-    return panel.class_names[label] if panel.class_names else str(label)
+    return drawn(panel.class_names[label], 16) if panel.class_names else str(label)

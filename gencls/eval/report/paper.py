@@ -10,8 +10,9 @@ from pathlib import Path
 
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
+from gencls.eval.names import file_name
 from gencls.eval.report.columns import MISSING
-from gencls.eval.report.figures import NamedFigure
+from gencls.eval.report.style import NamedFigure
 
 __all__ = ["Cell", "PaperTable", "Row", "Section", "write_paper"]
 
@@ -126,12 +127,13 @@ def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Se
     shown = []
     for section in sections:
         for table in section.tables:
-            _write(folder / "tables" / f"{table.name}.md", table.markdown().encode())
+            _write(folder / "tables" / f"{file_name(table.name)}.md", table.markdown().encode())
         images = []
         for figure in section.figures:
             png = figure.encode("png")
-            _write(folder / "figures" / f"{figure.name}.png", png)
-            _write(folder / "figures" / f"{figure.name}.pdf", figure.encode("pdf"))
+            path = folder / "figures" / file_name(figure.name)
+            _write(path.with_name(f"{path.name}.png"), png)
+            _write(path.with_name(f"{path.name}.pdf"), figure.encode("pdf"))
             width = round(96 * figure.figure.get_figwidth())  # CSS pixels: the drawn size, whatever the resolution
             images.append({"title": figure.title, "width": width, "data": base64.b64encode(png).decode("ascii")})
         shown.append({"section": section, "figures": images})

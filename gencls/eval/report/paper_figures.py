@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.eval.curves import SuccessCurve
-from gencls.eval.report.figures import PALETTE, STYLE
+from gencls.eval.report.style import PALETTE, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,6 +48,13 @@ def tile_grid(rows: Sequence[Sequence[Tile]], heads: Sequence[str], groups: Sequ
     Raises:
         GenclsError: No tiles, or numbers that do not fit together.
     """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}):
+        return _tile_grid(rows, heads, groups)
+
+
+def _tile_grid(rows: Sequence[Sequence[Tile]], heads: Sequence[str], groups: Sequence[tuple[str, int]]) -> Figure:
     from matplotlib.figure import Figure
 
     columns = len(rows[0]) if rows else 0

@@ -7,38 +7,13 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from gencls.eval.records import WORST_CASE
+from gencls.eval.names import WORST_CASE, shortened
 from gencls.eval.report.columns import BY_NAME, MISSING, count, percent, text, warning_list
+from gencls.eval.report.latex import OTHER_SCRIPTS, escape
 from gencls.eval.report.verdict import Estimate, attack_label, norm_latex, select, threats, verdict
 
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    MISSING: "--",
-    "—": "---",
-    "\N{NARROW NO-BREAK SPACE}": r"\,",
-    "ε": r"$\varepsilon$",
-    "∞": r"$\infty$",
-    "×": r"$\times$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "\n": " ",
-}
-
-
-def escape(words: str) -> str:
-    """Text for LaTeX: every special character printed as itself."""
-    return "".join(_ESCAPES.get(character, character) for character in words)
+_MOST = 40
+"""Characters of a name in a table."""
 
 
 def latex_tables(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]] = MappingProxyType({})) -> str:
@@ -55,7 +30,7 @@ def latex_tables(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]] = Ma
     minimal = summary[summary["epsilon"].isna()]
     if not minimal.empty:
         tables.append(_distance_table(minimal))
-    return "% Needs \\usepackage{booktabs}\n" + "\n".join(tables)
+    return "\n".join(["% Needs \\usepackage{booktabs}", OTHER_SCRIPTS, *tables])
 
 
 def _verdict_table(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]]) -> str:
@@ -66,7 +41,7 @@ def _verdict_table(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]]) -
         counts = sorted({e.n for e in (row.clean, *row.robust) if e is not None})
         cells = [_estimate(row.clean, notes)] + [_estimate(estimate, notes) for estimate in row.robust]
         checks = failed.get(row.defense)
-        name = escape(row.defense) + notes.mark([f"diagnosis failed: {', '.join(checks)}"] if checks else [])
+        name = _name(row.defense) + notes.mark([f"diagnosis failed: {', '.join(checks)}"] if checks else [])
         lines.append([name, escape(MISSING.join(count(n) for n in (counts[:1] + counts[1:][-1:]))), *cells])
     caption = r"Clean and worst-case robust accuracy in \%, with 95\,\% Wilson intervals."
     return _table("l" + "r" * (len(heads) - 1), heads, lines, caption, notes)
@@ -75,9 +50,9 @@ def _verdict_table(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]]) -
 def _distance_table(summary: pd.DataFrame) -> str:
     notes, lines = _Notes(), []
     for row in summary.to_dict("records"):
-        name = r"\emph{worst case}" if row["attack"] == WORST_CASE else escape(attack_label(row))
+        name = r"\emph{worst case}" if row["attack"] == WORST_CASE else _name(attack_label(row))
         cells = [
-            escape(text(row["defense"])),
+            _name(text(row["defense"])),
             name,
             norm_latex(row["norm"]) + (", 8-bit" if row["eight_bit"] else ""),
             escape(text(row["seed"])),
@@ -97,8 +72,8 @@ def _attack_table(summary: pd.DataFrame) -> str:
     notes, lines = _Notes(), []
     for threat in threats(summary):
         for _, row in select(summary, threat).iterrows():
-            name = r"\emph{worst case}" if row["attack"] == WORST_CASE else escape(attack_label(row))
-            cells = [escape(text(row["defense"])), name, threat.latex, escape(text(row["seed"]))]
+            name = r"\emph{worst case}" if row["attack"] == WORST_CASE else _name(attack_label(row))
+            cells = [_name(text(row["defense"])), name, threat.latex, escape(text(row["seed"]))]
             cells += [escape(count(row[column])) for column in ("n", "draws")]
             cells.append(escape(percent(row["clean_accuracy"])))
             cells.append(escape(BY_NAME["robust_accuracy"].words(row)) + notes.mark(warning_list(row["warnings"])))
@@ -109,6 +84,10 @@ def _attack_table(summary: pd.DataFrame) -> str:
     heads += ["Claimed", "Forwards", "Backwards", "Seconds"]
     caption = r"Robust accuracy in \% under each attack, as judged on the real defense and as claimed by the attack."
     return _table("lll" + "r" * 11, heads, lines, caption, notes)
+
+
+def _name(name: str) -> str:
+    return escape(shortened(name, _MOST))
 
 
 class _Notes:

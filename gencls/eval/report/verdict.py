@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gencls.eval.records import WORST_CASE
+from gencls.eval.names import WORST_CASE, file_name, isolated
 from gencls.eval.report.columns import BY_NAME, is_missing, text, warning_list
 from gencls.eval.report.columns import epsilon as format_epsilon
+from gencls.eval.report.latex import escape
 from gencls.eval.statistics import wilson
 
 _NORM_LABELS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
@@ -40,7 +41,7 @@ class ThreatKey(NamedTuple):
     def slug(self) -> str:
         """For file names."""
         size = "minimal" if self.epsilon is None else format_epsilon(self.epsilon).replace("/", "of")
-        return f"{self.norm}-{size}" + ("-8bit" if self.eight_bit else "")
+        return file_name(self.norm, size, "8bit" if self.eight_bit else "")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def norm_label(norm: Any) -> str:
 
 def norm_latex(norm: str) -> str:
     """The same for LaTeX."""
-    return _NORM_LATEX.get(norm, r"\textrm{" + norm.replace("_", r"\_") + "}")
+    return _NORM_LATEX.get(norm, escape(norm))
 
 
 def defenses(summary: pd.DataFrame) -> list[str]:
@@ -199,4 +200,4 @@ def _warnings(rows: pd.DataFrame) -> tuple[str, ...]:
             names = concerned.setdefault(warning, [])
             if row["attack"] != WORST_CASE and attack_label(row) not in names:
                 names.append(attack_label(row))
-    return tuple(f"{'; '.join(names or [WORST_CASE])}: {warning}" for warning, names in concerned.items())
+    return tuple(f"{'; '.join(map(isolated, names or [WORST_CASE]))}: {warning}" for warning, names in concerned.items())

@@ -53,6 +53,7 @@ def data_names() -> tuple[str, ...]:
     return tuple(_SPLITS)
 
 
+@checked
 def split_names(name: str) -> tuple[str, ...]:
     """Names of the splits of a data set.
 
@@ -125,6 +126,7 @@ def load_data(
     )
 
 
+@checked
 def count_images(name: str | Path, split: str | None = None, *, root: str | Path | None = None) -> int:
     """Number of images of a split, the largest ``limit`` of `load_data`; no image is decoded.
 

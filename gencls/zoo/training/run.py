@@ -87,10 +87,8 @@ def train(
         pretrained: torchvision's weights to start a torchvision network from, as it names the file, see
             :func:`gencls.zoo.training.headed.start_from`; None starts from random ones. The card says which.
         out: parent of the run's folder.
-        resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped. A finished one
-            may be given more epochs than it was planned with. Under a constant learning rate the result is that of one run; a
-            classifier whose rate follows a cosine goes on along that of a longer run, and its card names both commands. Other
-            trainings cannot go on.
+        resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped. A finished one may
+            get more epochs, see :func:`gencls.zoo.training.resume.check_resumable`.
         progress: whether to show a progress bar.
 
     Returns:

@@ -1,0 +1,97 @@
+"""The domains of statistics: what is no number, or none that has a meaning there, is refused before anything is computed."""
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gencls.core.errors import GenclsError
+
+__all__ = ["as_confidence", "as_count", "as_number", "as_numbers", "as_sizes", "sizes_by_norm"]
+
+
+def as_numbers(values: Any, what: str) -> npt.NDArray[np.float64]:
+    """Values as an array of floats of the same shape; NaN and infinity are the caller's business.
+
+    Raises:
+        GenclsError: for words, complex numbers, objects, or nested lists of unequal lengths.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GenclsError(f"{what}: expected numbers, got {type(values).__name__}: {error}") from None
+    if array.dtype.kind == "O":  # fractions, or None among numbers
+        numbers = [isinstance(value, Real) and not isinstance(value, bool) for value in array.flat]
+        array = array.astype(np.float64) if all(numbers) else array
+    if array.dtype.kind not in "biuf":
+        raise GenclsError(f"{what}: expected numbers, got dtype {array.dtype}")
+    return array.astype(np.float64)
+
+
+def as_sizes(sizes: Any) -> npt.NDArray[np.float64]:
+    """Sizes of perturbations, in order and each once.
+
+    Raises:
+        GenclsError: unless it is a list of finite numbers >= 0.
+    """
+    found = as_numbers(sizes, "sizes")
+    if found.ndim != 1 or not found.size or not bool((np.isfinite(found) & (found >= 0)).all()):
+        raise GenclsError(f"expected a list of finite sizes >= 0, got {sizes}")
+    return np.unique(found)
+
+
+def sizes_by_norm(at: Any) -> dict[str, list[float]]:
+    """Sizes of each norm; none for a norm that is not named.
+
+    Raises:
+        GenclsError: for others, or no mapping.
+    """
+    if not isinstance(at, Mapping):
+        raise GenclsError(f"expected sizes by norm, a mapping, got {type(at).__name__}")
+    return {norm: as_sizes(sizes).tolist() for norm, sizes in at.items()}
+
+
+def as_number(value: Any, what: str, low: float, high: float) -> float:
+    """A finite number within limits, both included.
+
+    Raises:
+        GenclsError: for anything else, True and False among it.
+    """
+    value = _bare(value)
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not low <= value <= high:
+        within = "" if math.isinf(low) else f" >= {low:g}" if math.isinf(high) else f" in [{low:g}, {high:g}]"
+        raise GenclsError(f"{what}: expected a finite number{within}, got {value!r}")
+    return float(value)
+
+
+def as_count(value: Any, what: str, least: int) -> int:
+    """A whole number.
+
+    Raises:
+        GenclsError: for anything else, True and False among it, or a smaller one.
+    """
+    value = _bare(value)
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise GenclsError(f"{what}: expected an int >= {least}, got {value!r}")
+    return int(value)
+
+
+def as_confidence(value: Any) -> float:
+    """The coverage of an interval.
+
+    Raises:
+        GenclsError: if it is not a number strictly between 0 and 1.
+    """
+    value = _bare(value)
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < 1:
+        raise GenclsError(f"expected a confidence strictly between 0 and 1, got {value!r}")
+    return float(value)
+
+
+def _bare(value: Any) -> Any:
+    """A number of numpy or torch as Python's own."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
