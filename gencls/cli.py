@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=int,
         default=[0],
-        help="of all random streams, one run of everything each; the first one also chooses the subset (default 0)",
+        help="of all random streams, one run of everything each; the first of a study also chooses the subset (default 0)",
     )
     attack.add_argument("--device", default="cpu", help="where the defenses run: cpu (default), cuda, cuda:1 ...")
     attack.add_argument(

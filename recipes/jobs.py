@@ -9,7 +9,7 @@ from typing import Any
 
 from gencls.core import Defense
 from gencls.eval import Attack, Protocol, Study, StudyCell, predict_cost
-from gencls.eval.cost import duration
+from gencls.eval.cost import counted, duration
 from gencls.zoo.data import ImageData
 
 __all__ = ["Job", "compute", "predict", "seconds_of"]
@@ -37,9 +37,9 @@ def predict(jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
         study = job.build(job.folder)
         cells = study.missing()
         costs[job.folder] = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
-        print(f"  {job.folder:24} {len(cells):4} cells {duration(sum(costs[job.folder].values())):>8}", flush=True)
+        print(f"  {job.folder:24} {counted(len(cells), 'cell'):>10} {duration(sum(costs[job.folder].values())):>8}", flush=True)
     total = sum(sum(cells.values()) for cells in costs.values())
-    print(f"predicted: {duration(total)} at most for {sum(map(len, costs.values()))} cells", flush=True)
+    print(f"predicted: {duration(total)} at most for {counted(sum(map(len, costs.values())), 'cell')}", flush=True)
     return costs
 
 

@@ -146,7 +146,7 @@ def test_a_folder_with_another_study_is_left_alone(capsys, here):
     assert attack(*words) == 0
     before = {path: path.read_bytes() for path in (here / "study").rglob("*") if path.is_file()}
     capsys.readouterr()
-    assert attack(*words, "--seed", "1") == 2
+    assert attack(*words, "--eight-bit") == 2
     assert "study holds another study" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (here / "study").rglob("*") if path.is_file()} == before
 

@@ -30,7 +30,7 @@ def run_attack(options: argparse.Namespace) -> int:
     balls = [(attack.threat.norm, attack.threat.epsilon) for attack in attacks.values() if attack.threat.epsilon is not None]
     if options.doctor and not balls:
         raise GenclsError("--doctor: expected an attack within a ball, whose epsilon the diagnosis takes; got none")
-    data = load_images(options, options.seed[0])
+    data = load_images(options, _choosing_seed(options))
     device = find_device(options.device)
     weights = weights_of(options.defense, options.weights)
     defenses = {
@@ -81,6 +81,14 @@ def _folder_name(options: argparse.Namespace, names: list[str], data: str) -> st
     settings += f"-{options.weights}" if options.weights else ""
     name = f"{'+'.join(names)}{settings}-{data}-seed{'+'.join(map(str, options.seed))}"
     return shortened(name.replace(":", ".").replace("/", ".").lstrip("."))
+
+
+def _choosing_seed(options: argparse.Namespace) -> int:
+    """The seed that chooses among the images: the first one of the study, which may be there already."""
+    from gencls.eval.study_settings import SETTINGS, read_study
+
+    there = options.out is not None and (options.out / SETTINGS).is_file()
+    return int(read_study(options.out)["seeds"][0] if there else options.seed[0])
 
 
 def load_images(options: argparse.Namespace, seed: int) -> "ImageData":

@@ -77,12 +77,12 @@ def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: 
 
 
 def _predicted(defense: "nn.Module", data: "ImageData", source: "nn.Module | None", settings: Mapping[str, Any]) -> str:
-    from gencls.eval.cost import duration
+    from gencls.eval.cost import counted, duration
     from gencls.eval.doctor import predict_diagnosis
 
     effort, seconds = predict_diagnosis(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
     images = min(effort.images, len(data))
-    return f"{duration(seconds)} at most for a diagnosis ({effort.name}) on {images} of {len(data)} images"
+    return f"{duration(seconds)} at most for a diagnosis ({effort.name}) on {images} of {counted(len(data), 'image')}"
 
 
 def _beside(source: "nn.Module | None", defense: "nn.Module") -> "nn.Module | None":

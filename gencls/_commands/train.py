@@ -36,7 +36,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def _predicted(plan: "Plan", start: Path | None, done: int) -> str:
-    from gencls.eval.cost import duration
+    from gencls.eval.cost import counted, duration
     from gencls.zoo.training.forecast import seconds_per_epoch
     from gencls.zoo.training.resume import check_resumable
 
@@ -44,7 +44,8 @@ def _predicted(plan: "Plan", start: Path | None, done: int) -> str:
     if start is not None:
         check_resumable(start, plan.module(data), settings.epochs, plan.descriptions)
     left = max(0, settings.epochs - done)
+    epochs, images = counted(settings.epochs, "epoch"), counted(len(data), "image")
     return (
-        f"predicted: about {duration(left * seconds_per_epoch(plan, data))} for {left} of {settings.epochs} epochs of "
-        f"{settings.name} on {len(data)} images of {plan.data}, and the measurement of the weights after them"
+        f"predicted: about {duration(left * seconds_per_epoch(plan, data))} for {left} of {epochs} of {settings.name} on "
+        f"{images} of {plan.data}, and the measurement of the weights after them"
     )

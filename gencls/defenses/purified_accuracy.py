@@ -52,8 +52,8 @@ def fgsm_examples(
         Adversarial images in [0, 1] as floats (the public code rounds them down to 8 bits), and their labels.
 
     Raises:
-        GenclsError: for images or labels of the wrong kind, settings out of range, parts in training mode, or where no image
-            is left.
+        GenclsError: for images or labels of the wrong kind, settings out of range, parts in training mode, a classifier that
+            does not fit them or has no gradient, or where no image is left.
     """
     check_images(images)
     check_labels(labels, num_classes=None, count=len(images))
@@ -64,9 +64,7 @@ def fgsm_examples(
     found, wrong = [], []
     for part, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         part = part.detach().clone().requires_grad_()
-        with torch.enable_grad():
-            loss = functional.cross_entropy(base(part), truth, reduction="sum")
-            sign = torch.autograd.grad(loss, part)[0].sign()
+        sign = _gradient(base, part, truth).sign()
         step = epsilon * functional.normalize(sign.flatten(1), dim=1).view_as(sign)
         with torch.no_grad():
             found.append((part + step).clamp(0.0, 1.0))
@@ -77,6 +75,19 @@ def fgsm_examples(
             f"fgsm_examples: expected an epsilon at which the attack succeeds, got {epsilon}, at which it never does"
         )
     return torch.cat(found)[kept], labels[kept]
+
+
+def _gradient(base: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    try:
+        with torch.enable_grad():
+            return torch.autograd.grad(functional.cross_entropy(base(images), labels, reduction="sum"), images)[0]
+    except torch.OutOfMemoryError:
+        raise
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise GenclsError(
+            "fgsm_examples: expected a classifier that takes these images, has a class for each label and a gradient, got "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_parts(purification: MLVGMPurification, classifier: nn.Module, *, name: str) -> None:

@@ -17,7 +17,7 @@ from gencls.eval.names import shortened
 from gencls.eval.study import Study
 from gencls.eval.study_folder import StudyCell
 
-__all__ = ["duration", "predict_cost", "progress_bar"]
+__all__ = ["counted", "duration", "predict_cost", "progress_bar"]
 
 _PROBE = 8
 
@@ -99,11 +99,12 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
                     f"{name}: one draw serves the whole batch, or images count for each other; each image and draw "
                     "takes a forward pass of its own."
                 )
-        console.print(f"Measuring a first batch to predict the cost of {len(cells)} cells ...")
+        console.print(f"Measuring a first batch to predict the cost of {counted(len(cells), 'cell')} ...")
         costs = dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
         total = sum(costs.values())
         size = max(len(study.samples(cell)) for cell in cells)
-        console.print(f"Predicted: about {duration(total)} at most for {len(cells)} cells of up to {size} samples.")
+        found = f"{counted(len(cells), 'cell')} of up to {counted(size, 'sample')}"
+        console.print(f"Predicted: about {duration(total)} at most for {found}.")
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
         with Progress(TextColumn("{task.description}", markup=False), *columns, console=console) as progress:
             task = progress.add_task("cells", total=len(cells), left=f"{duration(total)} left")
@@ -121,6 +122,11 @@ def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
             yield finished
 
     return bar
+
+
+def counted(number: int, thing: str) -> str:
+    """How many of something in words: "1 cell", "2 cells"."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:

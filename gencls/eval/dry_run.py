@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gencls.core import GenclsError
-from gencls.eval.cost import duration, predict_cost
+from gencls.eval.cost import counted, duration, predict_cost
 from gencls.eval.study import Study
 
 __all__ = ["forecast", "shadow"]
@@ -44,5 +44,6 @@ def forecast(study: Study) -> Iterator[str]:
     costs = predict_cost(study, cells)
     for name in study.defenses:
         own = [cost for cell, cost in zip(cells, costs, strict=True) if cell.defense == name]
-        yield f"{name}: {len(own)} cells, {duration(sum(own))}"
-    yield f"predicted: {duration(sum(costs))} at most for {len(cells)} of {len(every)} cells, {len(study.images)} images"
+        yield f"{name}: {counted(len(own), 'cell')}, {duration(sum(own))}"
+    left = f"{len(cells)} of {counted(len(every), 'cell')}, {counted(len(study.images), 'image')}"
+    yield f"predicted: {duration(sum(costs))} at most for {left}"

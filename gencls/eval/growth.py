@@ -21,6 +21,7 @@ from gencls.core import GenclsError
 from gencls.core.files import atomically, held, write_sealed
 from gencls.eval.cell_files import CELLS, StudyCell, read_tensors
 from gencls.eval.fingerprint import sample_hashes
+from gencls.eval.names import check_names
 from gencls.eval.plan import Plan, Samples, described, differences
 from gencls.eval.records import same_size
 from gencls.eval.study_folder import RESULTS, SAMPLES, read_samples
@@ -159,10 +160,11 @@ def _grown(found: Mapping[str, Any] | None, mine: Samples) -> Order:
 
 
 def _check_rows(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
-    """Check that what is in a folder means the same by the settings of a call.
+    """Check that what is in a folder means the same by the settings of a call, and that all names can stand in one table.
 
     Raises:
-        GenclsError: if it would mean something else, in the words of the settings that differ; for a folder of an old format.
+        GenclsError: if it would mean something else, in the words of the settings that differ; for a folder of an old format;
+            for names that look like others there.
     """
     if found["format"] != FORMAT:
         raise GenclsError(
@@ -175,6 +177,7 @@ def _check_rows(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
             f"{folder} holds another study: {'; '.join(different)}; expected what is there to stay as it is: choose another "
             f"folder{other}"
         )
+    check_names([*found["defenses"], *plan.defenses, *found["attacks"], *plan.attacks], f"{folder}")
 
 
 def _check_samples(folder: Path, found: Mapping[str, Any], hashes: Sequence[str]) -> None:

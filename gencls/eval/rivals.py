@@ -5,8 +5,11 @@ something else than success within the budget. Where such an attack breaks more 
 led astray: they are masked (Athalye, Carlini, Wagner 2018, arXiv:1802.00420, section 3.1), or it made too few steps. The same
 holds for two minimal-norm attacks one of which finds far larger distances: on scores that end in a softmax, for instance, the
 linearisations of DeepFool and the margins of Carlini and Wagner vanish.
+
+A worst case over fewer attacks than others' is no better for it, see :func:`unmet`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +22,7 @@ from gencls.eval.threat import TOLERANCE
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Rival", "closest", "rivals", "weakness"]
+__all__ = ["Rival", "closest", "rivals", "unmet", "weakness"]
 
 _MORE = 2
 """Images that a rival must break beyond the attack, on balance, before anything is said."""
@@ -89,6 +92,20 @@ def weakness(own: "pandas.Series", against: Sequence[Rival], size: float | None,
         return ""
     words = max(found, key=lambda said: said[:2])[2]
     return f"{'all gradient attacks together are ' if together else ''}weaker than {words}"
+
+
+def unmet(records: "pandas.DataFrame", group: "pandas.DataFrame") -> str:
+    """What is to be said where the rows of a defense and seed under a threat lack attacks that others have met under it.
+
+    Args:
+        records: complete ones, of a study.
+        group: those of them of one defense, norm, epsilon and seed.
+    """
+    of = group.iloc[0]
+    size = records["epsilon"].isna() if math.isnan(of["epsilon"]) else records["epsilon"] == of["epsilon"]
+    alike = size & (records["norm"] == of["norm"]) & (records["eight_bit"] == of["eight_bit"])
+    lacking = sorted(set(records.loc[alike, "attack"]) - set(group["attack"]))
+    return f"not comparable: without {', '.join(lacking)}, which others have met under this threat" if lacking else ""
 
 
 def _outdone(own: "pandas.Series", rival: Rival, size: float | None) -> tuple[int, float, str] | None:

@@ -32,7 +32,7 @@ def read_study(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise GenclsError(f"{folder}: expected a study folder with {SETTINGS}, got none")
-    advice = "; remove it and run the study again, finished cells are kept"
+    advice = "; remove it and run the study again, all calls of it: finished cells are kept"
     settings = read_object(path, "the settings of a study", advice)
     if not {"format", "cells", "seeds"} <= settings.keys() or not {"shard_size", "shards"} & settings.keys():
         raise GenclsError(f"{path}: expected the settings of a study, got JSON of another kind")

@@ -20,7 +20,7 @@ from gencls.eval.records import (
     surely_broken,
     surely_right,
 )
-from gencls.eval.rivals import closest, rivals, weakness
+from gencls.eval.rivals import closest, rivals, unmet, weakness
 from gencls.eval.statistics import bootstrap_band, pairwise_mcnemar, wilson
 from gencls.eval.threat import TOLERANCE
 
@@ -62,7 +62,8 @@ def summarize(records: "pandas.DataFrame") -> "pandas.DataFrame":
     alike.
     ``any_draw_accuracy`` counts samples right in each of the first ``draws`` draws (a single wrong one counts as broken; the
     judge's further draws of undecided samples are left out, because the figure depends on the number of draws). Intervals are
-    Wilson's, 95 %, over the N samples. In the worst case each sample counts with its worst attack and gradient mode.
+    Wilson's, 95 %, over the N samples. In the worst case each sample counts with its worst attack and gradient mode. It warns
+    where others have met more attacks.
 
     N leaves out the ``excluded`` samples: their adversarials broke the rules, and nothing is known of them. With 8 bits
     ``lost_to_eight_bit`` counts samples that were broken before their adversarials were rounded and are not afterwards.
@@ -102,6 +103,7 @@ def summarize(records: "pandas.DataFrame") -> "pandas.DataFrame":
         worst = _row({**key, "attack": WORST_CASE, "gradient": ALL_MODES}, worst_case(records, key))
         worst["excluded"] = group["sample_hash"].nunique() - worst["n"]
         _warn(worst, _violations(group, f", samples without a valid one are excluded: N = {worst['n']}"))
+        _warn(worst, unmet(records, group))
         if seeing:
             _warn(worst, weakness(closest(pandas.concat(seeing)), against[tuple(of)], size, together=True))
         rows.append(worst)

@@ -39,8 +39,10 @@ from gencls.defenses import (
     MLVGMPurification,
     Regularizer,
 )
-from gencls.eval import Decisions, Protocol, StudyCell, ThreatModel
+from gencls.eval import FGSM, Decisions, Protocol, Study, StudyCell, ThreatModel
 from gencls.eval.doctor.patient import Effort
+from gencls.eval.report.diagnosis import write_diagnoses
+from gencls.zoo.trained import WEIGHTS
 from tests import toys
 from tests.toys import SigmoidDecoders, small_cnn
 
@@ -83,6 +85,30 @@ def noisy():
     return TransformedClassifier(GaussianNoise(0.1), small_cnn(), 4).eval()
 
 
+def settings():
+    """Of a small study."""
+    return {
+        "defenses": {"d": small_cnn()},
+        "attacks": {"x": FGSM(ThreatModel("linf", 0.1))},
+        "images": IMAGES,
+        "labels": LABELS,
+    }
+
+
+def finished():
+    """The folder of a finished study."""
+    if not Path("finished", "results.csv").exists():
+        Study("finished", **settings()).run()
+    return "finished"
+
+
+def diagnosed():
+    """The file of a diagnosis."""
+    check = {"name": "x", "status": "fail", "finding": "y", "evidence": {}}
+    write_diagnoses(Path("doctor.json"), {"d": {"passed": False, "checks": [check]}})
+    return Path("doctor.json")
+
+
 def table(**changes):
     """Records of two defenses and two attacks on three samples."""
     rows = []
@@ -102,7 +128,7 @@ KNOWN: dict[str, Any] = {
     **vars(toys),
     **{name: value for name, value in globals().items() if not name.startswith("_")},
     **{name: getattr(package, name) for package in (gencls.eval, gencls.defenses, gencls.core) for name in package.__all__},
-    **{"np": np, "Fraction": Fraction, "Effort": Effort, "types": types},
+    **{"WEIGHTS": WEIGHTS, "np": np, "Fraction": Fraction, "Effort": Effort, "types": types},
     "NAN": math.nan,
     "INF": math.inf,
 }
@@ -236,6 +262,7 @@ _BY_NAME: dict[str, list[str]] = {
     **dict.fromkeys(("images", "clean", "adversarial"), ["images()"]),
     "labels": ["labels()"],
     "attack": _ATTACKS,
+    "threat": _THREATS[:2],
     "records": ["table()"],
     "epsilon": ["0.1", "8 / 255", "1", "np.float32(0.25)", "torch.tensor(0.5)"],
     "distances": ["torch.rand(3)", "[0.1, INF, 0.0]", "np.array([0.5, 0.25])"],
@@ -286,11 +313,67 @@ _BY_NAME: dict[str, list[str]] = {
     "owner": ["PGD(ThreatModel('l2', 0.5))"],
     "function": ["lambda x: x"],
 }
+_PURIFICATION = "MLVGMPurification(MeanRowsPixels(), 'linear').eval()"
+_DIGITS = ["'mnist-embedded'", "'nothing'"]
+_STARTS = ["None", "images()", "2"]
+_BY_OWNER: dict[tuple[str, str], list[str]] = {
+    ("find_device", "name"): ["'cpu'"],
+    ("ClassFactors", "factors"): ["(0.5, 1, 2, 1)"],
+    ("DiscriminatorPenalty", "discriminator"): ["nn.Sequential(nn.Flatten(), nn.Linear(64, 1))"],
+    ("EncoderStart", "encoder"): ["lambda x: (torch.zeros(len(x), 3), torch.zeros(len(x), 3))"],
+    **dict.fromkeys((("PurifiedAccuracy", "purification"), ("fgsm_examples", "purification")), [_PURIFICATION]),
+    ("alpha_schedule", "name"): ["'linear'", "'reversed-cosine'"],
+    ("compare_to_bound", "distances"): ["{'a': torch.rand(3)}"],
+    ("compare_to_bound", "bound"): ["torch.rand(3)"],
+    ("learn_alphas", "starts"): ["None", "[[0.5]]"],
+    ("learn_alphas", "objective"): ["lambda a: float(torch.as_tensor(a).sum())"],
+    ("learn_alphas", "variance"): ["None"],
+    **dict.fromkeys((("lower_bound", "distances"), ("lower_bound", "losses")), ["torch.rand(3, 4)"]),
+    ("lower_bound", "error"): ["torch.rand(3)"],
+    ("paper_blur", "resolution"): ["64", "32"],
+    ("robustness_bound", "codes"): ["4", "8"],
+    ("robustness_bound", "exact"): ["False", "True"],
+    ("GrowingNoise", "sizes"): ["3", "2"],
+    ("GrowingNoise", "smallest"): ["0.1", "8 / 255"],
+    ("DeepFool", "candidates"): ["3", "2"],
+    ("load_data", "download"): ["False"],
+    ("VariationalSmoothing", "objective"): ["'maximize'", "'minimize'"],
+    **{(attack, "threat"): ["ThreatModel('l2')"] for attack in ("DDN", "CarliniWagner", "DeepFool", "RestartedCarliniWagner")},
+    **{(attack, "threat"): ["ThreatModel('linf')", "ThreatModel('l2')"] for attack in ("GrowingNoise", "LatentDescent")},
+    **{(made, "starts"): _STARTS for made in ("FMN", "Boundary", "thesis_attacks")},
+    ("Boundary", "threat"): ["ThreatModel('l2')"],
+    ("Boundary", "converged"): ["0.001"],
+    ("FMN", "threat"): ["ThreatModel('linf')", "ThreatModel('l2')"],
+    ("attack_by_name", "name"): ["'pgd-linf'", "'ddn-l2'", "'nothing'"],
+    ("preset_by_name", "name"): ["'default-linf'", "'nothing'"],
+    ("closest_distances", "records"): ["table().query(\"defense == 'a'\")", "table()"],
+    ("judge", "most"): ["None", "4"],
+    ("mlvgm_attacks", "task"): ["'gender'", "'cars'"],
+    **{(made, "images"): ["images()"] for made in ("Study", "diagnose")},
+    **{(made, "name"): _DIGITS for made in ("load_data", "split_names", "count_images")},
+    **{(made, "split"): ["'test'", "'train'", "'nothing'"] for made in ("load_data", "count_images")},
+    ("load_generator", "name"): ["'nvae-mnist'", "'nothing'"],
+    ("load_generator", "weights"): ["None"],
+    **{(made, "path"): ["WEIGHTS / 'cnn-mnist.safetensors'", "'nowhere'"] for made in ("load_state_dict", "load_checkpoint")},
+    ("load_state_dict", "key"): ["None", "'nothing'"],
+    ("run_cell", "clean"): ["None"],
+    ("run_cell", "hashes"): ["None", "['a', 'b', 'c']"],
+    **{(made, "folder"): ["finished()", "'nowhere'"] for made in ("read_study", "read_records", "report_study")},
+    ("read_adversarials", "folder"): ["finished()"],
+    ("read_adversarials", "cell"): ["gencls.eval.Study('finished', **settings()).cells()[0]"],
+    ("read_diagnoses", "path"): ["diagnosed()", "Path('nowhere')"],
+}
+"""Where a name says something else than elsewhere."""
 _OF_CALLERS = {(f"check_{what}", name) for what in ("images", "labels", "eval_mode") for name in ("name", "channels", "what")}
 _OF_CALLERS |= {("key_of", "name"), ("check_labels", "num_classes"), ("check_labels", "count")}
 """What code says of itself when it checks what users gave."""
 _BY_TYPE_FIRST = ("start", "loss", "generator", "network", "radius")
-_ODD_BY_NAME = {**dict.fromkeys(("images", "clean", "adversarial"), ODD_IMAGES), "labels": ODD_LABELS, "records": ODD_TABLES}
+_ODD_BY_NAME = {
+    "threat": _THREATS,
+    **dict.fromkeys(("images", "clean", "adversarial"), ODD_IMAGES),
+    "labels": ODD_LABELS,
+    "records": ODD_TABLES,
+}
 
 LINES = frozenset(
     [
@@ -360,7 +443,7 @@ def arguments(function: Any) -> dict[str, tuple[list[str], list[str], bool]]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         hint = hints.get(name, Any)
-        fit, needed = known(name, hint), parameter.default is parameter.empty
+        fit, needed = _BY_OWNER.get((function.__name__, name)) or known(name, hint), parameter.default is parameter.empty
         if not fit and needed:
             raise LookupError(f"{name}: {hint}")
         odd = _ODD_BY_NAME.get(name, []) + ODD + (ODD_MODULES if _is_module(hint) else [])

@@ -152,7 +152,7 @@ def test_errors_of_a_dry_run_name_the_folder_itself(tmp_path, linear):
 COMMANDS = {
     "attack": (
         ["attack", "--defense", "cnn-mnist", "--attack", "noise-linf", "--epsilon", "0.1", "--limit", "6", "--doctor"],
-        ["1 of 1 cells, 6 images", "at most for a diagnosis (full) on 6 of 6 images"],
+        ["cnn-mnist: 1 cell, ", "1 of 1 cell, 6 images", "at most for a diagnosis (full) on 6 of 6 images"],
     ),
     "doctor": (["doctor", "cnn-mnist", "--limit", "5"], ["diagnosis (full) on 5 of 5 images for cnn-mnist"]),
     "train": (
@@ -211,7 +211,7 @@ def test_train_says_what_was_measured(capsys, here):
     assert path == "runs/cnn-mnist/cnn-mnist.safetensors"
     assert any(line.startswith("clean accuracy, mnist-embedded test, 1000 images: 0.") for line in lines)
     assert main([*words, "--resume", "--dry-run"]) == 0
-    assert "for 0 of 1 epochs" in capsys.readouterr().out
+    assert "for 0 of 1 epoch of" in capsys.readouterr().out
     words[-1] = "2"
     assert main([*words, "--resume", "--dry-run"]) == 0
     assert "for 1 of 2 epochs" in capsys.readouterr().out
@@ -224,6 +224,7 @@ def test_train_says_what_was_measured(capsys, here):
         assert "expected 2 epochs, as the run was planned with, got 1; a finished epoch" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_epochs_of_a_constant_rate_are_those_of_one_run(tmp_path):
     settings, few = small("a-vae-fashion"), {**TINY, "limit": 16, "measured": 4}
     whole = train(settings, **few, epochs=2, out=tmp_path / "whole")

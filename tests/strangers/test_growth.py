@@ -113,7 +113,11 @@ def finished(tmp_path_factory):
     return folder, study(folder).run()
 
 
-@pytest.mark.parametrize("what", MORE)
+SLOW = ("only the new attack", "an attack without a budget", "only the new defense", "one more seed")
+"""The others have all that these have."""
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, marks=pytest.mark.slow) if what in SLOW else what for what in MORE])
 def test_one_more(what, finished, tmp_path):
     """Computes just that; the rest stays in the table."""
     changes, rows = MORE[what]
@@ -135,10 +139,10 @@ def test_grown_step_by_step_it_is_the_study_made_at_once(tmp_path):
     attacks = {"noise": GaussianNoiseAttack(LINF, tries=1), "fgsm": FGSM(LINF)}
     defenses = {"net": small_cnn(), **NOISY}
     for name, attack in attacks.items():
-        study(tmp_path / "steps", attacks={name: attack}).run()
-    study(tmp_path / "steps", attacks=attacks, defenses=NOISY, seeds=(1,)).run()
-    study(tmp_path / "steps", attacks=attacks, defenses=defenses, seeds=(0, 1)).run()
-    study(tmp_path / "once", attacks=attacks, defenses=defenses, seeds=(0, 1)).run()
+        study(tmp_path / "steps", attacks={name: attack}, count=3).run()
+    study(tmp_path / "steps", attacks=attacks, defenses=NOISY, seeds=(1,), count=3).run()
+    for folder in ("steps", "once"):
+        study(tmp_path / folder, attacks=attacks, defenses=defenses, seeds=(0, 1), count=3).run()
     assert read_study(tmp_path / "steps")["cells"] == read_study(tmp_path / "once")["cells"]
     assert table(tmp_path / "steps") == table(tmp_path / "once")
 
@@ -182,6 +186,21 @@ def test_rows_that_were_not_named_lack_the_new_images(tmp_path):
     assert found.set_index("attack")["n"].to_dict() == {"pgd": 9, "fgsm": 6, "worst case": 9}
     assert len(computed(study(tmp_path / "s", count=9, attacks={"fgsm": FGSM(LINF)}))[0]) == 1
     assert read_records(tmp_path / "s")["warnings"].eq("").all()
+
+
+def test_a_worst_case_of_fewer_attacks_says_so(tmp_path):
+    """Of defenses and of seeds: without the other attack a number looks better than it is."""
+    study(tmp_path / "s", attacks=TWO, count=3).run()
+    for changes in ({"defenses": NOISY}, {"seeds": (1,)}, {"attacks": WIDER}):
+        found = study(tmp_path / "s", count=3, **changes).run()
+    found = found.query("attack == 'worst case'")
+    said = found.set_index(["defense", "epsilon", "seed"])["warnings"].str.contains("not comparable: without fgsm, which")
+    assert said.to_dict() == {
+        ("net", 0.05, 0): False,
+        ("net", 0.05, 1): True,
+        ("net", 0.1, 0): False,
+        ("noisy", 0.05, 0): True,
+    }
 
 
 def test_what_another_call_has_not_finished_makes_the_table_partial(tmp_path):
@@ -274,6 +293,15 @@ def test_code_of_its_own_that_changed(tmp_path, monkeypatch):
             study(tmp_path / "s", defenses={"own": own})
 
 
+@pytest.mark.parametrize("changes", [{"defenses": {"e\u0301": small_cnn()}}, {"attacks": {"e\u0301": FGSM(LINF)}}])
+def test_names_that_look_like_others_in_the_folder_are_refused_before_computing(changes, tmp_path):
+    study(tmp_path / "s", defenses={"\u00e9": small_cnn()})
+    before = (tmp_path / "s" / "study.json").read_bytes()
+    with pytest.raises(GenclsError, match="expected names that look different"):
+        study(tmp_path / "s", **changes)
+    assert (tmp_path / "s" / "study.json").read_bytes() == before
+
+
 def test_fewer_images_are_asked_for(tmp_path):
     study(tmp_path / "s", count=9)
     with pytest.raises(GenclsError, match=r"s holds 9 images: expected all of them, and perhaps more, got 4 of them; a"):
@@ -288,6 +316,14 @@ def test_a_folder_of_an_older_format_is_not_continued(tmp_path):
         study(tmp_path / "s")
 
 
+def test_epsilons_that_differ_by_rounding_are_one_row(tmp_path):
+    for size in (0.05, 0.1, 0.1 * (1 + 1e-8), 0.1):
+        found = study(tmp_path / "s", attacks={"fgsm": FGSM(ThreatModel("linf", size))}, count=3).run()
+    assert found["epsilon"].round(6).tolist() == [0.05, 0.05, 0.1, 0.1]
+    assert found["n"].eq(3).all()
+
+
+@pytest.mark.slow
 def test_epsilons_are_told_apart_everywhere(tmp_path, monkeypatch):
     """Also where they differ by rounding, which is the same row."""
     monkeypatch.setattr(NamedFigure, "encode", lambda *_: b"")  # drawing takes most of the time
@@ -425,17 +461,17 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(page, "all_figures", lambda *_: ())
     assert attack("--epsilon", "0.1", "--limit", "6") == 0
-    assert attack("--epsilon", "0.1", "--limit", "10") == 0
+    assert attack("--epsilon", "0.1", "--limit", "10", "--attack", "noise-linf", "--seed", "0", "1") == 0
     assert read_study("mine")["shards"] == [[0, 6], [6, 10]]
-    assert attack("--epsilon", "0.2", "--limit", "10", "--attack", "noise-linf", "--seed", "0", "1") == 0
+    assert attack("--epsilon", "0.2", "--limit", "10", "--seed", "2") == 0  # whose own subset is another one
     found = pandas.read_csv("mine/results.csv")
     rows = found[found["attack"] != "worst case"].set_index(["attack", "epsilon", "seed"])["n"].to_dict()
     assert rows == {
         ("fgsm-linf", 0.1, 0): 10,
-        ("fgsm-linf", 0.2, 0): 10,
-        ("fgsm-linf", 0.2, 1): 10,
-        ("noise-linf", 0.2, 0): 10,
-        ("noise-linf", 0.2, 1): 10,
+        ("fgsm-linf", 0.1, 1): 10,
+        ("noise-linf", 0.1, 0): 10,
+        ("noise-linf", 0.1, 1): 10,
+        ("fgsm-linf", 0.2, 2): 10,
     }
     capsys.readouterr()
     assert attack("--epsilon", "0.1", "--limit", "4") == 2

@@ -10,7 +10,16 @@ from torch.nn import functional
 
 from gencls._commands.attack import build_defense
 from gencls.core import BPDA, BayesClassifier, EoT, GenclsError, TransformedClassifier, Unrolled, keyed
-from gencls.defenses import ABS, Binarize, DefenseGAN, PlainClassifier, RandomizedSmoothing, VariationalSmoothing
+from gencls.defenses import (
+    ABS,
+    Binarize,
+    DefenseGAN,
+    MLVGMPurification,
+    PlainClassifier,
+    RandomizedSmoothing,
+    VariationalSmoothing,
+    fgsm_examples,
+)
 from gencls.defenses.starts import EncoderStart
 from gencls.eval import (
     APGD,
@@ -27,6 +36,7 @@ from gencls.eval import (
     DeepFool,
     GaussianNoiseAttack,
     GrowingNoise,
+    LatentDescent,
     Protocol,
     Square,
     Study,
@@ -38,7 +48,8 @@ from gencls.eval import (
 from gencls.eval.adapters import as_foolbox, as_module
 from gencls.eval.doctor import diagnose
 from gencls.eval.doctor.patient import Effort
-from tests.toys import SigmoidDecoders
+from tests.strangers.fuzz_values import Answers
+from tests.toys import MeanRowsPixels, SigmoidDecoders
 
 LINF = ThreatModel("linf", 0.05)
 STEP = FGSM(LINF)
@@ -650,3 +661,30 @@ def test_foreign_libraries_leave_no_trace(samples):
     foolbox.attacks.LinfPGD(steps=2)(as_foolbox(defense, samples=2), *samples, epsilons=0.05)
     as_module(defense, samples=2).train()
     assert same(state(module), before)
+
+
+def test_latent_descent_names_images_and_labels_that_do_not_fit():
+    """It asks the classifier's parts one by one."""
+    model = ABS(SigmoidDecoders(), starts=4, steps=1).eval()
+    attack = LatentDescent(ThreatModel("l2"), steps=1, bisections=1)
+    with pytest.raises(GenclsError, match="expected images of the shape"):
+        attack(model, torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2]))
+    with pytest.raises(GenclsError, match=r"labels: expected values in 0\.\.3 for 4 classes, got values in 1\.\.4"):
+        attack(model, torch.rand(3, 1, 8, 8), torch.tensor([1, 2, 4]))
+
+
+NO_CLASSIFIERS = {
+    "no gradient": lambda images: images.new_zeros(len(images), 4),
+    "images for scores": lambda images: images,
+    "another dtype": nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).double().eval(),
+    "too few classes": nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval(),
+}
+
+
+@pytest.mark.parametrize("what", NO_CLASSIFIERS)
+def test_examples_of_a_step_need_a_classifier_that_fits(what):
+    answer = NO_CLASSIFIERS[what]
+    classifier = answer if isinstance(answer, nn.Module) else Answers(answer)
+    purification = MLVGMPurification(MeanRowsPixels(), "linear").eval()
+    with pytest.raises(GenclsError, match="fgsm_examples: expected a classifier that takes these images"):
+        fgsm_examples(purification, classifier, torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 3]), epsilon=0.5)

@@ -32,7 +32,7 @@ def fails(code):
 
 
 def study(folder, **changes):
-    settings = {"defenses": {"net": small_cnn()}, "attacks": {"pgd": PGD(LINF, steps=1)}, "shard_size": 2}
+    settings = {"defenses": {"net": small_cnn()}, "attacks": {"pgd": PGD(LINF, steps=1)}, "shard_size": 4}
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     return Study(folder, **{**settings, "images": images, "labels": torch.arange(4), **changes})
 

@@ -117,6 +117,7 @@ def test_a_disk_that_refuses_is_told_and_the_next_run_recovers(case, tmp_path, m
     assert (tmp_path / "study" / "results.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_is_exit_code_2_in_a_process_of_its_own(tmp_path):
     """What ``ulimit -f`` allows is used up by the samples."""
     words = ["--defense", "cnn-mnist", "--attack", "noise-linf", "--epsilon", "0.1", "--limit", "20", "--out", "study"]

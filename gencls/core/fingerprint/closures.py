@@ -21,6 +21,7 @@ class _Module(NamedTuple):
 
     name: str
     path: Path
+    real: str
     ours: bool
     source: Source | None
     """None if it is not written in Python."""
@@ -41,7 +42,7 @@ def _read(name: str, path: str, written: int, size: int) -> _Module:
     file = Path(path)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     source = parsed(file.read_text("utf-8", "replace"), package) if file.suffix == ".py" else None
-    return _Module(name, file, name.partition(".")[0] == PACKAGE.name, source)
+    return _Module(name, file, os.path.realpath(file), name.partition(".")[0] == PACKAGE.name, source)
 
 
 def _says(module: _Module, name: str) -> str:
@@ -49,7 +50,7 @@ def _says(module: _Module, name: str) -> str:
     if module.source is None:
         return f"{module.path.name} {hashlib.sha256(module.path.read_bytes()).hexdigest()}"
     status = module.path.stat()
-    before = _AT_IMPORT.get(os.path.realpath(module.path))
+    before = _AT_IMPORT.get(module.real)
     changed = before is not None and before != (status.st_mtime_ns, status.st_size)
     return f"{name} {module.source.says(name)}" + (f" as it was at {before}" if changed else "")
 

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_settings, select
+from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_labels, check_settings, select
 from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks.base import per_image, prepare, require
+from gencls.eval.forward import answered
 from gencls.eval.threat import ThreatModel
 
 __all__ = ["LatentDescent"]
@@ -116,12 +117,20 @@ def _look(
     transform: nn.Module, classifier: BayesClassifier[Any], model: AttackModel, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Whether the decisions are wrong, (N,) bool, and the best other class's reconstructions (N, C, H, W), in one inference."""
+    inferred: list[Any] = []
+
+    def ask() -> Tensor:
+        with torch.no_grad():
+            seen = transform(images)
+        with torch.inference_mode(False), torch.enable_grad():
+            inferred[:] = seen, classifier.infer(seen.detach().clone())
+        with torch.no_grad():
+            return classifier.log_joint(*inferred)
+
+    scores = answered(classifier, images, ask)
+    check_labels(labels, num_classes=scores.shape[1])
     with torch.no_grad():
-        seen = transform(images)
-    with torch.inference_mode(False), torch.enable_grad():
-        q = classifier.infer(seen.detach().clone())
-    with torch.no_grad():
-        scores, reconstructions = classifier.log_joint(seen, q), classifier.reconstruct(seen, q)
+        reconstructions = classifier.reconstruct(*inferred)
     model.meter.forwards += len(images)
     # The decision of a stochastic defense is a vote of several draws.
     reached = model.look(images, labels).reached if model.stochastic else scores.argmax(dim=1) != labels
