@@ -22,6 +22,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gencls import zoo
 from gencls._commands.attack import build_attacks, weights_of
@@ -267,6 +268,9 @@ CASES: dict[str, Callable[[Path], object]] = {
     "one-hot labels": lambda _: _evaluate(IMAGES, torch.eye(10)[:2]),
     "labels that are not whole": lambda _: _evaluate(IMAGES, torch.tensor([0.5, 1.0])),
     "path in the place of images": lambda _: evaluate(_defense(), {"FGSM": FGSM(THREAT)}, "photos"),
+    "loader that drops samples": lambda _: evaluate(
+        _defense(), {"FGSM": FGSM(THREAT)}, DataLoader(TensorDataset(IMAGES, LABELS), len(IMAGES) + 1, drop_last=True)
+    ),
     "empty batch": lambda _: _evaluate(IMAGES[:0]),
     "label out of range": lambda _: _evaluate(IMAGES, torch.tensor([3, 10])),
     "as many labels as images": lambda _: _evaluate(IMAGES, torch.tensor([3])),

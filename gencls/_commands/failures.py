@@ -21,8 +21,10 @@ def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | No
         That code; 2 for bad input, a disk that is full, files that cannot be read or written, and code of the user's that ends
         the program; 130 after an interrupt; 1 where memory is used up or nobody reads the output. Other errors pass.
     """
-    from gencls.core.errors import GenclsError
-
+    try:
+        from gencls.core.errors import GenclsError  # brings torch, which takes seconds
+    except KeyboardInterrupt:
+        return _interrupted(program)
     try:
         if out is not None:
             check_out(out)

@@ -54,6 +54,10 @@ def samples_of(images: object, labels: object = None) -> tuple[Tensor, Tensor]:
             samples in random order, or gives others at each reading: a study could not be resumed with them.
     """
     if labels is not None:
+        if isinstance(images, (Dataset, DataLoader)):
+            raise GenclsError(
+                f"labels: expected none beside a {type(images).__name__}, which has its own; got {type(labels).__name__}"
+            )
         return _checked(images, labels)
     pair = _pair(images)
     if pair is not None:
@@ -129,6 +133,8 @@ def _items(source: Any) -> Iterator[object]:
         raise GenclsError(f"samples: expected {_KINDS}, got a {type(source).__name__} alone; give images and labels")
     if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
         return (source[position] for position in range(_length(source)))
+    if isinstance(source, DataLoader):
+        _check_whole(source)
     if not isinstance(source, Iterable):
         raise GenclsError(f"samples: expected {_KINDS}, got {type(source).__name__}")
     return iter(source)
@@ -151,6 +157,17 @@ def _sample(item: object, number: int) -> tuple[object, object]:
     if isinstance(item, Mapping):
         got = f"a {got} with {', '.join(map(str, item))}"
     raise GenclsError(f"samples: expected pairs (image, label), got {got} as item {number}")
+
+
+def _check_whole(loader: "DataLoader[Any]") -> None:
+    """Refuse a loader that leaves samples out without saying so."""
+    if not loader.drop_last or not loader.batch_size or isinstance(loader.dataset, IterableDataset):
+        return
+    if left := _length(loader.sampler) % loader.batch_size:
+        raise GenclsError(
+            f"samples: expected all samples, got a DataLoader that drops the last {left}; leave out drop_last=True, or give a "
+            "Subset"
+        )
 
 
 def _shuffles(loader: DataLoader[Any]) -> bool:

@@ -1,5 +1,6 @@
 """A folder of photos by class."""
 
+import os
 import struct
 import sys
 import zlib
@@ -222,3 +223,13 @@ def test_folders_without_classes(here):
         load_data("empty")
     with pytest.raises(GenclsError, match="expected one folder per class, got no folder"):
         load_data(here / "empty")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with a name")
+def test_a_pipe_is_refused_and_not_waited_for(here):
+    for label in "ab":
+        (here / "photos" / label).mkdir(parents=True)
+        Image.fromarray(PIXELS[0]).save(here / "photos" / label / "0.png")
+    os.mkfifo(here / "photos" / "b" / "1.png")
+    with pytest.raises(GenclsError, match=r"1\.png: expected an image that can be read; got no regular file"):
+        load_data("photos")

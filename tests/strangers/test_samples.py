@@ -310,3 +310,15 @@ def test_the_doctor_takes_a_source():
     nn.init.constant_(network.layer.weight, torch.nan)
     assert not diagnose(network, Listed(pairs(PICTURES)), epsilon=0.1).passed
     assert torch.equal(network.seen[0], IMAGES[:1])
+
+
+@pytest.mark.parametrize("take", [samples_of, lambda source: list(batches_of(source))], ids=["all", "batches"])
+def test_a_loader_that_drops_the_last_samples_is_refused(take):
+    with pytest.raises(GenclsError, match=r"expected all samples, got a DataLoader that drops the last 2; leave out drop_last"):
+        take(DataLoader(TensorDataset(IMAGES, LABELS), batch_size=4, drop_last=True))
+    take(DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3, drop_last=True))  # none is left over
+
+
+def test_labels_beside_a_data_set_are_refused():
+    with pytest.raises(GenclsError, match="labels: expected none beside a TensorDataset, which has its own; got Tensor"):
+        samples_of(TensorDataset(IMAGES, LABELS), LABELS)

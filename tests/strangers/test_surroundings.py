@@ -1,5 +1,6 @@
 """Faults of the surroundings: full disks, folders that go, files that are damaged, odd flags, code that ends the program."""
 
+import builtins
 import errno
 import json
 import os
@@ -357,6 +358,17 @@ def test_a_network_that_exits_is_no_success(capsys, here):
 def test_an_interrupt_is_130(capsys, here):
     assert attack("--defense", "surroundings:Interrupted") == 130
     assert "interrupted; finished work is kept" in capsys.readouterr().err
+
+
+def test_an_interrupt_while_torch_is_imported_is_130(monkeypatch, capsys):
+    def interrupted(name, *rest, importing=builtins.__import__):
+        if name == "gencls.core.errors":
+            raise KeyboardInterrupt
+        return importing(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    assert exit_code_of("recipe", lambda: 0) == 130
+    assert capsys.readouterr().err == "recipe: interrupted; finished work is kept\n"
 
 
 ENDS = {

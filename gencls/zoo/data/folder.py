@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -162,6 +163,8 @@ def _opened(file: Path) -> "Iterator[Image]":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if not S_ISREG(file.stat().st_mode):  # a pipe would be waited for
+                raise GenclsError(f"{file}: expected an image that can be read; got no regular file")
             with Image.open(file, formats=_FORMATS) as picture:
                 yield picture
     except GenclsError:
