@@ -14,6 +14,7 @@ from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repe
 from gencls.core.rng import watched
 from gencls.core.surrogate import Reduce
 from gencls.eval.forward import answered, backwards
+from gencls.eval.image_by_image import name_of
 from gencls.eval.margins import MASKED, mean_shortfall, score_gap, shortfall
 
 __all__ = [
@@ -312,8 +313,8 @@ class AttackModel(nn.Module):
                 (gradient,) = torch.autograd.grad(value, images, retain_graph=keep_graph, allow_unused=True)
         if gradient is None:
             raise GenclsError(
-                "attack: expected scores with a gradient, got detached ones; a defense without a useful gradient declares "
-                "one in surrogates(), for instance BPDA"
+                f"{name_of(self.meter.model)}: expected scores with a gradient, got detached ones; a defense without a "
+                "useful gradient declares one in surrogates(), for instance BPDA"
             )
         return gradient
 
