@@ -131,7 +131,6 @@ class Weights(Generic[Network]):
             GenclsError: for keys that are missing or surplus, tensors of an unexpected shape, integers as parameters, NaN or
                 Inf; sizes that no such network has.
         """
-        check_state(f"{self.name} checkpoint", self.state)
         try:
             layout = _layout(self.kind, len(self.state), **arguments)
         except GenclsError:
@@ -139,6 +138,8 @@ class Weights(Generic[Network]):
         except Exception as error:  # constructors fail in their own ways where sizes do not go together
             sizes = ", ".join(f"{name}={value!r:.80}" for name, value in arguments.items())
             raise self._error(f"sizes of such a network; got {sizes}: {type(error).__name__}: {error}") from None
+        if layout.keys() == self.state.keys():  # else other keys are the error, and no value has to be looked at
+            check_state(f"{self.name} checkpoint", self.state)
         state = fitted(self.state, layout, self._error)
         with torch.device("meta"):  # no time for numbers that the weights replace
             network = self.kind(**arguments).requires_grad_(False)
