@@ -282,7 +282,7 @@ def test_minimal_attacks_find_all(key, cnn, digits):
 
 
 @every_minimal
-@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("noisy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_minimal_attacks_do_not_depend_on_the_batch(key, noisy, cnn, noisy_cnn, digits):
     images, labels = digits[0][:7], digits[1][:7]
     model = noisy_cnn if noisy else cnn

@@ -131,7 +131,7 @@ def test_predictions_that_end_early_are_those_of_all_draws(chunk):
     assert np.mean(asked) < 185
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64])
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 7, 64])
 @pytest.mark.parametrize("soft", [False, True])
 def test_certificates_that_end_early_are_those_of_all_draws(chunk, soft):
     early = 0

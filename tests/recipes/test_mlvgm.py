@@ -23,8 +23,8 @@ from recipes.records import slug
 LITTLE = Budget(
     count=2,
     eot=2,
-    judge=8,
-    judge_most=8,
+    judge=4,
+    judge_most=4,
     deepfool=2,
     cw_restarts=1,
     cw_steps=2,
