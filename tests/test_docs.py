@@ -76,6 +76,7 @@ def own_files(tmp_path, monkeypatch):
     """What the README's section on one's own model and data takes for granted: weights, a module and a folder of images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "mymodels", raising=False)  # of another test
     model, study = OWN
     (tmp_path / "mymodels.py").write_text(model)
     weights = {"0.weight": torch.randn(8, 1, 3, 3), "0.bias": torch.randn(8)}
