@@ -62,7 +62,7 @@ def test_the_contract(attack, norm, cnn, digits):
 
 @every_attack
 @both_norms
-@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("noisy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_samples_do_not_depend_on_their_batch(attack, norm, noisy, cnn, noisy_cnn, digits):
     images, labels = digits[0][:7], digits[1][:7]
     settings = ATTACKS[attack](THREATS[norm])
@@ -305,7 +305,7 @@ def test_minimal_attacks_do_not_depend_on_the_batch(key, noisy, cnn, noisy_cnn, 
         pytest.param(SHAPES[1], 64, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("classes", [2, pytest.param(3, marks=pytest.mark.slow), 10])
 def test_minimal_attacks_are_optimal_on_linear_classifiers(key, classes, shape, count):
     """Images in [0.3, 0.7], so that the box does not bind."""
     model, images, labels = linear_problem(classes, shape, count)
@@ -344,7 +344,7 @@ def distances_on_many(key):
     [
         {"shift": 100.0},
         pytest.param({"shift": -100.0}, marks=pytest.mark.slow),
-        {"scale": 200.0},
+        pytest.param({"scale": 200.0}, marks=pytest.mark.slow),
         pytest.param({"scale": 1 / 200}, marks=pytest.mark.slow),
     ],
 )

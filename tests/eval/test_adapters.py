@@ -324,6 +324,7 @@ def test_every_part_of_autoattack_takes_the_scores(attack, defenses, images):
     assert (verdict.predictions[:, 0] != labels).sum() >= COUNT // 2
 
 
+@pytest.mark.slow
 def test_robustbench_measures_a_defense(monkeypatch, capsys):
     package = import_robustbench()
     source = torch.Generator().manual_seed(0)

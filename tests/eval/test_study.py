@@ -245,6 +245,7 @@ def test_a_folder_with_cells_of_something_else(tmp_path):
         small_study(tmp_path)
 
 
+@pytest.mark.slow
 def test_many_claims_at_once(tmp_path):
     for attempt in range(5):
         studies = [small_study(tmp_path / f"model {i}") for i in range(4)]

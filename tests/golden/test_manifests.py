@@ -27,6 +27,7 @@ def _without_values(monkeypatch):
     monkeypatch.setattr(published, "check_state", lambda *args, **settings: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_manifest(path):
     family = FAMILIES[path.parent.name]

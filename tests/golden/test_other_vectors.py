@@ -49,6 +49,7 @@ def write(root: Path) -> None:
     (root / "another_network" / "index.json").write_text("[]")
 
 
+@pytest.mark.slow
 def test_they_run_without_a_change_and_errors_are_found(tmp_path: Path) -> None:
     if not (ROOT / "fill.py").is_file():
         pytest.skip(f"no fill.py in {ROOT}; set GENCLS_GOLDEN")

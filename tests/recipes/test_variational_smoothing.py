@@ -52,9 +52,21 @@ def one_deviation():
         yield
 
 
+PARTS = tuple(part for part in experiments.PARTS if part != "readings")
+
+
 @pytest.fixture(scope="module")
 def page(run):
-    return variational_smoothing.main(run)
+    return variational_smoothing.main(run, PARTS)
+
+
+@pytest.mark.slow
+def test_readings_have_a_part_of_their_own(run, page):
+    whole = replace(run, out=run.out.parent / "readings")
+    shutil.copytree(run.out, whole.out)
+    text = variational_smoothing.main(whole).read_text()
+    assert all(reading in text for reading in READINGS)
+    assert "not finished" not in text
 
 
 def test_cifar10_is_the_thesis():
@@ -70,7 +82,7 @@ def test_cifar10_is_the_thesis():
 
 def test_every_table_and_figure_is_written(run, page):
     written = {path.stem for path in (run.out / "tables").glob("*.md")}
-    assert written == {"table-4.1", "table-4.2", "steps", "readings", "certified"}
+    assert written == {"table-4.1", "table-4.2", "steps", "readings", "certified"}  # one reading is that of the other parts
     text = page.read_text()
     for title in ("Table 4.1", "Table 4.2", "Steps of the inner optimisation", "Randomized smoothing"):
         assert title in text
@@ -79,7 +91,7 @@ def test_every_table_and_figure_is_written(run, page):
 
 def test_a_second_call_computes_nothing(run, page, monkeypatch):
     monkeypatch.setattr("gencls.eval.study.Study._compute", lambda *args: pytest.fail("computes again"))
-    assert variational_smoothing.main(run) == page
+    assert variational_smoothing.main(run, PARTS) == page
 
 
 def test_inference_meets_every_attack_through_both_gradients(run, page):

@@ -221,6 +221,7 @@ print(found.adversarials["mine", "exact"].double().sum().item())
 """
 
 
+@pytest.mark.slow
 def test_an_attack_without_a_name_of_its_own_is_the_same_in_every_process():
     answers = {
         subprocess.run([sys.executable, "-c", PROGRAM.format(number=n)], capture_output=True, text=True, check=True).stdout

@@ -91,7 +91,7 @@ def test_a_draw_that_serves_the_whole_batch_is_one_draw(kind, samples):
     assert abs(found.mean() - expected.mean()) <= 4 * error + 1e-9
 
 
-@pytest.mark.parametrize("smoothing", [(0.0,), (0.1,)])
+@pytest.mark.parametrize("smoothing", [(0.0,), pytest.param((0.1,), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", SHARED)
 def test_a_gradient_of_shared_draws_has_as_many_draws_as_it_says(kind, smoothing, samples):
     calls = []

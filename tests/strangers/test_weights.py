@@ -275,6 +275,8 @@ def test_every_reader_refuses_odd_tensors(tmp_path, state, loader, kind):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_so_does_every_builder(state, make, kind):
     odd, message = TENSORS[kind]
+    if make is akamaster_from_state:  # whose shortcuts have no weights
+        state = {key: value for key, value in state.items() if "shortcut" not in key}
     with pytest.raises(GenclsError, match=f"CifarResNet checkpoint: expected conv1.weight .*{message}"):
         make({**state, "conv1.weight": odd(state["conv1.weight"])})
 
