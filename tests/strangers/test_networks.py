@@ -258,7 +258,10 @@ SEVERAL = pytest.mark.parametrize(
 
 @SEVERAL
 def test_float64_networks_take_float64_images(way, samples, tmp_path, monkeypatch):
-    bring(way, network().double(), double_of(samples), tmp_path, monkeypatch)
+    images, labels = double_of(samples)
+    before = images.clone()
+    bring(way, network().double(), (images, labels), tmp_path, monkeypatch)
+    assert torch.equal(images, before)
 
 
 def test_float64_images_are_to_be_cast(samples):
@@ -268,11 +271,14 @@ def test_float64_images_are_to_be_cast(samples):
 
 @SEVERAL
 def test_float64_as_the_default_dtype(way, samples, tmp_path, monkeypatch):
+    images, labels = double_of(samples)
+    before = images.clone()
     torch.set_default_dtype(torch.float64)
     try:
-        bring(way, network(), double_of(samples), tmp_path, monkeypatch)
+        bring(way, network(), (images, labels), tmp_path, monkeypatch)
     finally:
         torch.set_default_dtype(torch.float32)
+    assert torch.equal(images, before)
 
 
 NEAR, FAR = ThreatModel("l2"), ThreatModel("linf")
