@@ -1,0 +1,1 @@
+"""Transforms that put an image through a generative model before it is classified."""

@@ -1,0 +1,1 @@
+"""Classifiers that decide by what happens to an image under Gaussian noise."""

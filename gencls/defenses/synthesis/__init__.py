@@ -1,0 +1,1 @@
+"""Classifiers that analyse an image by synthesising it, once per class."""

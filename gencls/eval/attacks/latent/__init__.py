@@ -1,0 +1,1 @@
+"""Attacks on the latent codes of generative models."""

@@ -1,0 +1,1 @@
+"""What records amount to: tables, curves, intervals and tests."""

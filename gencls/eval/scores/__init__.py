@@ -1,0 +1,1 @@
+"""How a defense is asked for scores, and what scores say."""

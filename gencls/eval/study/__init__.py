@@ -1,0 +1,1 @@
+"""Studies: grids of cells in a folder that survives anything, and grows."""

@@ -1,0 +1,1 @@
+"""Weights on disk: ours with their cards, and other people's."""

@@ -1,0 +1,1 @@
+"""The class-conditional autoencoders of ABS and E-ABS."""

@@ -1,0 +1,1 @@
+"""Discriminative classifiers, and the layouts in which others publish theirs."""

@@ -1,0 +1,1 @@
+"""The networks of the purification methods that the MLVGM paper compares with."""
