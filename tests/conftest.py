@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gencls.eval.report import figures
+from gencls.eval.report.study import figures
 from tests.toys import LinearGaussian, NoisyLogits, small_cnn
 
 

@@ -30,11 +30,11 @@ from gencls.cli import main
 from gencls.core import GenclsError, find_device
 from gencls.core.files import atomically, sealed
 from gencls.defenses import PlainClassifier
-from gencls.defenses.confidence import clopper_pearson
+from gencls.defenses.smoothing.confidence import clopper_pearson
 from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, read_study, summarize
-from gencls.eval.records import REQUIRED
-from gencls.eval.statistics import bootstrap_band, holm
-from gencls.zoo.checkpoints import Card, load_checkpoint, load_state_dict, save_checkpoint
+from gencls.eval.measures.records import REQUIRED
+from gencls.eval.measures.statistics import bootstrap_band, holm
+from gencls.zoo.checkpoints.checkpoint import Card, load_checkpoint, load_state_dict, save_checkpoint
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training import train
 

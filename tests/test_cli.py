@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from gencls.cli import main, parser
-from gencls.eval.report.diagnosis import write_diagnoses
+from gencls.eval.report.study.diagnosis import write_diagnoses
 
 COMMANDS = ("names", "data", "weights", "train", "attack", "doctor", "report")
 
@@ -260,7 +260,7 @@ STRANGERS = ["mymodels:instance", "mymodels:Detached"]
 def diagnosed(here, capsys, monkeypatch):
     """A study with a diagnosis of two defenses; a function that attacks again: exit code, how many were diagnosed, output."""
     from gencls.eval import doctor
-    from gencls.eval.report import page
+    from gencls.eval.report.study import page
 
     monkeypatch.setattr(page, "all_figures", lambda *_: ())  # they take most of the time
     words = ["attack", "--attack", "noise-linf", "--epsilon", "0.3", "--limit", "4", "--doctor", "--out", "study"]

@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gencls.zoo.training import train
-from gencls.zoo.training.modules import NetworkTraining
+from gencls.zoo.training.methods.modules import NetworkTraining
 from gencls.zoo.training.settings import Preset
 
 

@@ -23,8 +23,8 @@ def run_attack(options: argparse.Namespace) -> int:
     from gencls._commands.report import write_report
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
-    from gencls.eval.dry_run import forecast, shadow
-    from gencls.zoo.models import is_weights_file
+    from gencls.eval.study.dry_run import forecast, shadow
+    from gencls.zoo.registry import is_weights_file
 
     attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)
     balls = [(attack.threat.norm, attack.threat.epsilon) for attack in attacks.values() if attack.threat.epsilon is not None]
@@ -85,7 +85,7 @@ def _folder_name(options: argparse.Namespace, names: list[str], data: str) -> st
 
 def _choosing_seed(options: argparse.Namespace) -> int:
     """The seed that chooses among the images: the first one of the study, which may be there already."""
-    from gencls.eval.study_settings import SETTINGS, read_study
+    from gencls.eval.study.settings import SETTINGS, read_study
 
     there = options.out is not None and (options.out / SETTINGS).is_file()
     return int(read_study(options.out)["seeds"][0] if there else options.seed[0])
@@ -134,7 +134,7 @@ def build_attacks(
     """Attacks of one norm by name.
 
     Args:
-        names: of :mod:`gencls.eval.presets`, single attacks or sets.
+        names: of :mod:`gencls.eval.attacks.presets`, single attacks or sets.
         epsilon: radius of the ball, in [0, 1] pixel units, for those that have one; at least one has.
         steps: of every attack; None keeps each attack's default.
         restarts: random starts or draws of every attack; None keeps each attack's default.
@@ -144,7 +144,7 @@ def build_attacks(
             take.
     """
     from gencls.core import GenclsError
-    from gencls.eval.presets import PRESETS, attack_by_name, preset_by_name, settings_of
+    from gencls.eval.attacks.presets import PRESETS, attack_by_name, preset_by_name, settings_of
 
     takes_none = not any("epsilon" in settings_of(name) for name in names)
     attacks: dict[str, Attack] = {}
@@ -169,7 +169,7 @@ def build_attacks(
 
 def _short(spec: str, specs: list[str]) -> str:
     """What tables call a defense: a weights file by its name without the folder, where no other has the same."""
-    from gencls.zoo.models import is_weights_file
+    from gencls.zoo.registry import is_weights_file
 
     name = Path(spec).name
     unique = [Path(other).name for other in specs].count(name) == 1
@@ -187,7 +187,7 @@ def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
         GenclsError: the folder is none, lacks the weights of one of them, or there is no such defense.
     """
     from gencls.core import GenclsError
-    from gencls.zoo.models import find_weights, is_weights_file
+    from gencls.zoo.registry import find_weights, is_weights_file
 
     if folder is None:
         return {}
@@ -218,10 +218,10 @@ def build_defense(spec: str, images: "Tensor", weights: Path | None = None) -> "
     from gencls import zoo
     from gencls.core import Defense, check_eval_mode, in_eval_mode, seeded
     from gencls.defenses import PlainClassifier
-    from gencls.eval.behaviour import observe
-    from gencls.eval.forward import scores_of
+    from gencls.eval.scores.behaviour import observe
+    from gencls.eval.scores.forward import scores_of
     from gencls.zoo.imported import imported
-    from gencls.zoo.models import is_weights_file
+    from gencls.zoo.registry import is_weights_file
 
     if ":" not in spec or is_weights_file(spec):
         return zoo.load(spec) if weights is None else zoo.load(spec, weights=weights)
@@ -239,7 +239,7 @@ def _print(table: "pandas.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gencls.eval.report.columns import BY_NAME, distance
+    from gencls.eval.report.study.columns import BY_NAME, distance
 
     drawn = bool((table["draws"] > 1).any())
     excluded, lost = (BY_NAME[name].shown(table) for name in ("excluded", "lost_to_eight_bit"))

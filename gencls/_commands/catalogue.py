@@ -8,7 +8,7 @@ __all__ = ["run_data", "run_names", "run_weights"]
 def run_names(options: argparse.Namespace) -> None:
     """Print the names of everything that has one."""
     from gencls import zoo
-    from gencls.eval import presets
+    from gencls.eval.attacks import presets
     from gencls.zoo.training import PRESETS
 
     for title, names in (
@@ -47,7 +47,7 @@ def run_data(options: argparse.Namespace) -> None:
 def run_weights(options: argparse.Namespace) -> None:
     """Print the cards of weights files, or check the files against them."""
     from gencls.core import GenclsError
-    from gencls.zoo.checkpoints import read_card, verify_checkpoint
+    from gencls.zoo.checkpoints.checkpoint import read_card, verify_checkpoint
     from gencls.zoo.trained import ARCHITECTURES, WEIGHTS
 
     files = options.files or sorted(WEIGHTS.glob("*.safetensors"))

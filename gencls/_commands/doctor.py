@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from gencls.core import Key
     from gencls.eval import Study
-    from gencls.eval.threat import Norm
+    from gencls.eval.threats.threat import Norm
     from gencls.zoo import ImageData
 
 __all__ = ["diagnose_study", "run_doctor"]
@@ -28,7 +28,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     """Print the diagnosis of one defense; 1 if a check failed, else 0."""
     from gencls.core import GenclsError, find_device, key_of
     from gencls.eval.doctor import diagnose
-    from gencls.eval.report.diagnosis import write_diagnoses
+    from gencls.eval.report.study.diagnosis import write_diagnoses
     from gencls.zoo.data import count_images
 
     if options.out is not None and options.out.is_dir():
@@ -64,8 +64,8 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: float, *, eot_samples: int, seed: int) -> None:
     """Print what :func:`diagnose_study` would cost, for those diagnoses that are not there already."""
-    from gencls.eval.report.diagnosis import known_diagnoses
-    from gencls.eval.study_folder import DIAGNOSIS
+    from gencls.eval.report.study.diagnosis import known_diagnoses
+    from gencls.eval.study.folder import DIAGNOSIS
 
     known = known_diagnoses(study.folder / DIAGNOSIS)
     settings: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
@@ -77,8 +77,8 @@ def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: 
 
 
 def _predicted(defense: "nn.Module", data: "ImageData", source: "nn.Module | None", settings: Mapping[str, Any]) -> str:
-    from gencls.eval.cost import counted, duration
     from gencls.eval.doctor import predict_diagnosis
+    from gencls.eval.study.cost import counted, duration
 
     effort, seconds = predict_diagnosis(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
     images = min(effort.images, len(data))
@@ -112,8 +112,8 @@ def diagnose_study(
     """
     from gencls.core.files import held
     from gencls.eval.doctor import diagnose
-    from gencls.eval.report.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
-    from gencls.eval.study_folder import DIAGNOSIS
+    from gencls.eval.report.study.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
+    from gencls.eval.study.folder import DIAGNOSIS
 
     path = study.folder / DIAGNOSIS
     known, found = known_diagnoses(path), {}
@@ -142,8 +142,8 @@ def _subject(
 ) -> dict[str, Any]:
     """What a diagnosis belongs to: ``of``, by name, and ``key``, a digest of that and of the code that examines."""
     from gencls.core import key_of
+    from gencls.core.fingerprint.samples import sample_hashes
     from gencls.eval.doctor import diagnose
-    from gencls.eval.fingerprint import sample_hashes
 
     samples = sha256("".join(sample_hashes(data.images, data.labels)).encode()).hexdigest()[:32]
     origin = None if source is None else key_of(source, f"source of {name}")

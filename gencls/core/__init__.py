@@ -10,14 +10,14 @@ from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
 from gencls.core.fingerprint import Key, fingerprint, key_of
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
-from gencls.core.generators import seeded
+from gencls.core.gradients import BPDA, EoT, Unrolled
 from gencls.core.inference import minimize
-from gencls.core.modes import check_eval_mode, evaluated, frozen, in_eval_mode
+from gencls.core.modules.modes import check_eval_mode, evaluated, frozen, in_eval_mode
+from gencls.core.modules.wrappers import declared, surrogates_of
 from gencls.core.names import did_you_mean
-from gencls.core.rng import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
 from gencls.core.settings import check_settings, checked
-from gencls.core.surrogate import BPDA, EoT, Unrolled
-from gencls.core.wrappers import declared, surrogates_of
+from gencls.core.streams.seeds import seeded
+from gencls.core.streams.streams import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
 
 __all__ = [
     "BPDA",

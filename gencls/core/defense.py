@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.modules.wrappers import chained, computes_as_its_class, declared, surrogates_of
 from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
-from gencls.core.wrappers import chained, computes_as_its_class, declared, surrogates_of
 
 __all__ = ["BayesClassifier", "Defense", "Transform", "TransformedClassifier", "forward_draws", "repeat_rows"]
 
@@ -143,7 +143,7 @@ class TransformedClassifier(Defense):
         return scores
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Every mode of the transform with every mode of the classifier, see :func:`gencls.core.wrappers.chained`."""
+        """Every mode of the transform with every mode of the classifier, see :func:`gencls.core.modules.wrappers.chained`."""
         return chained((self.transform, self.classifier), self)
 
 
@@ -199,6 +199,6 @@ class BayesClassifier(Defense, Generic[Q]):
 
     def surrogates(self) -> Mapping[str, nn.Module]:
         """``frozen`` (eq. 2.9: q is a constant) and ``unrolled`` (through the inner optimisation)."""
-        from gencls.core.surrogate import Unrolled  # surrogate.py needs this file
+        from gencls.core.gradients import Unrolled  # surrogate.py needs this file
 
         return {"frozen": self, "unrolled": Unrolled(self)}

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gencls.core.defense import BayesClassifier, forward_draws
 from gencls.core.errors import GenclsError
-from gencls.core.rng import draws, repeatable
+from gencls.core.modules.wrappers import declared, surrogates_of
 from gencls.core.settings import checked
-from gencls.core.wrappers import declared, surrogates_of
+from gencls.core.streams.streams import draws, repeatable
 
 __all__ = ["BPDA", "EoT", "Unrolled"]
 

@@ -1,7 +1,6 @@
 """Adaptive evaluation: threat models, attacks, the judge, studies and their reports."""
 
 from gencls.eval.adapters import as_art, as_autoattack, as_foolbox, as_module, as_robustbench, as_torchattacks
-from gencls.eval.attack_model import AttackModel, Calibrated
 from gencls.eval.attacks import (
     APGD,
     DDN,
@@ -23,19 +22,20 @@ from gencls.eval.attacks import (
     Transfer,
     estimate_gradient,
 )
-from gencls.eval.cell import Protocol, gradient_modes, run_cell
-from gencls.eval.cost import predict_cost, progress_bar
-from gencls.eval.curves import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve
-from gencls.eval.default_set import DefaultBudget, default_attacks
+from gencls.eval.attacks.default_set import DefaultBudget, default_attacks
+from gencls.eval.attacks.parts.attack_model import AttackModel, Calibrated
+from gencls.eval.attacks.presets import attack_by_name, mlvgm_attacks, thesis_attacks
 from gencls.eval.doctor import Diagnosis, diagnose
-from gencls.eval.evaluate import Evaluation, evaluate
-from gencls.eval.judge import Decisions, Verdict
-from gencls.eval.judge_foreign import judge
-from gencls.eval.presets import attack_by_name, mlvgm_attacks, thesis_attacks
-from gencls.eval.study import Study
-from gencls.eval.study_folder import StudyCell, read_adversarials, read_records, read_study, report_study
-from gencls.eval.summary import compare, summarize
-from gencls.eval.threat import ThreatModel
+from gencls.eval.judgement.evaluate import Evaluation, evaluate
+from gencls.eval.judgement.judge import Decisions, Verdict
+from gencls.eval.judgement.judge_foreign import judge
+from gencls.eval.judgement.runner import Protocol, gradient_modes, run_cell
+from gencls.eval.measures.curves import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve
+from gencls.eval.measures.summary import compare, summarize
+from gencls.eval.study.cost import predict_cost, progress_bar
+from gencls.eval.study.folder import StudyCell, read_adversarials, read_records, read_study, report_study
+from gencls.eval.study.study import Study
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = [
     "APGD",

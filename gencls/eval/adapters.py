@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, declared, evaluated, frozen
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.cell import Protocol
-from gencls.eval.fingerprint import device_of
-from gencls.eval.probe import probe_defense
+from gencls.core.fingerprint.samples import device_of
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.judgement.probe import probe_defense
+from gencls.eval.judgement.runner import Protocol
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -101,7 +101,7 @@ def as_module(
         A module images (N, C, H, W) in [0, 1] -> scores (N, K) in the images' dtype, always in eval mode. Its decision is that
         of the defense, up to rounding, or of the average over draws. Gradients reach images only. Where the defense declares
         ``batch_dependent``, each image is asked alone. At its first images it raises a GenclsError for a defense that draws, or
-        whose scores depend on the rest of the batch, without declaring it (:class:`gencls.eval.probe.Probe`).
+        whose scores depend on the rest of the batch, without declaring it (:class:`gencls.eval.judgement.probe.Probe`).
 
     Raises:
         GenclsError: for something that is not a defense, training mode, or settings that are not among the above.
@@ -264,8 +264,8 @@ def as_robustbench(
     """The surrogate of a defense as a model for ``robustbench.utils.clean_accuracy`` and ``robustbench.benchmark``.
 
     RobustBench's rules leave randomised and optimising defenses out, for its numbers are those of this surrogate and not of
-    the defense: for a stochastic one the accuracy of averaged scores. ``gencls.zoo.robustbench.import_robustbench`` imports
-    the package.
+    the defense: for a stochastic one the accuracy of averaged scores. The package is imported by
+    ``gencls.zoo.networks.classifiers.robustbench.import_robustbench``.
 
     Args:
         defense: in eval mode.

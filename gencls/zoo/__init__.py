@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from gencls.zoo.data import ImageData, data_names, load_data, split_names
 
 if TYPE_CHECKING:
-    from gencls.zoo.checkpoints import load_state_dict
+    from gencls.zoo.checkpoints.checkpoint import load_state_dict
     from gencls.zoo.generators import generator_names, load_generator
-    from gencls.zoo.models import load, names
+    from gencls.zoo.registry import load, names
 
 __all__ = [
     "ImageData",
@@ -29,11 +29,11 @@ __all__ = [
 
 # Networks and defenses are imported by whoever asks for a model, not by whoever wants only images.
 _LATER = {
-    "load": "models",
-    "names": "models",
+    "load": "registry",
+    "names": "registry",
     "generator_names": "generators",
     "load_generator": "generators",
-    "load_state_dict": "checkpoints",
+    "load_state_dict": "checkpoints.checkpoint",
 }
 
 

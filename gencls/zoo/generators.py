@@ -25,7 +25,8 @@ def generator_names() -> tuple[str, ...]:
 def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLatentModel:
     """A generator of our own, for instance for :class:`gencls.defenses.MLVGMPurification`.
 
-    Published checkpoints have readers of their own: :mod:`gencls.zoo.official_nvae` and :mod:`gencls.zoo.official_stylegan`.
+    Published checkpoints have readers of their own: :mod:`gencls.zoo.networks.nvae.published` and
+    :mod:`gencls.zoo.networks.stylegan.published`.
 
     Args:
         name: one of :func:`generator_names`, or with ``weights`` of any training of a generator.

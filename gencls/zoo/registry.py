@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, checked, did_you_mean
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
-from gencls.zoo.cards import read_card
-from gencls.zoo.checkpoints import SAFETENSORS, restore
+from gencls.zoo.checkpoints.cards import read_card
+from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, restore
+from gencls.zoo.checkpoints.reading import check_file
 from gencls.zoo.networks import (
     AVAE,
     CNN,
@@ -21,10 +22,9 @@ from gencls.zoo.networks import (
     GroupedDecoders,
     HeadedClassifier,
 )
-from gencls.zoo.official_abs import official_abs
-from gencls.zoo.official_cifar import load_autoattack_resnet18
+from gencls.zoo.networks.abs.published import official_abs
+from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
 from gencls.zoo.trained import ARCHITECTURES, WEIGHTS, trained_network, weights_places
-from gencls.zoo.weights_files import check_file
 
 __all__ = ["AUTOATTACK", "WEIGHTS", "find_weights", "is_weights_file", "load", "names", "trained_network"]
 
@@ -56,8 +56,9 @@ def load(name: str | Path, **overrides: Any) -> Defense:
         **overrides: ``weights`` for every name but ``resnet18-autoattack-cifar10`` (path of a file that ``gencls train``
             made; for the published networks, their folder); ``sigma`` for noise (in [0, 1] pixel units; that of ND-VAE
             included) and blur (in pixels); ``realisations`` and ``temperature`` for A-VAE; for ABS the keyword arguments of
-            :func:`gencls.defenses.ABS`, for the published networks those of :func:`gencls.zoo.official_abs.official_abs`; for
-            the other autoencoders those of :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
+            :func:`gencls.defenses.ABS`, for the published networks those of
+            :func:`gencls.zoo.networks.abs.published.official_abs`; for the other autoencoders those of
+            :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
 
     Returns:
         The defense in eval mode, its parameters frozen.

@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import nn
 
 from gencls.core import GenclsError
-from gencls.zoo.checkpoints import Architectures, restore
+from gencls.zoo.checkpoints.checkpoint import Architectures, restore
 from gencls.zoo.networks import (
     AVAE,
     CNN,

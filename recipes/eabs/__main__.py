@@ -1,9 +1,9 @@
 """E-ABS (thesis, chapter 2): all its tables and figures, ours beside the thesis's.
 
-    python recipes/eabs.py --profile smoke                              # real digits, everything once, minutes on two cores
-    python recipes/eabs.py --profile mnist --data-root DATA --dry-run   # what it would cost
-    python recipes/eabs.py --profile mnist --data-root DATA --tables main --models eabs    # a part; further ones join it
-    python recipes/eabs.py --profile mnist --data-root DATA --budget paper --device cuda   # the thesis's budgets and N
+    python -m recipes.eabs --profile smoke                              # real digits, everything once, minutes on two cores
+    python -m recipes.eabs --profile mnist --data-root DATA --dry-run   # what it would cost
+    python -m recipes.eabs --profile mnist --data-root DATA --tables main --models eabs    # a part; further ones join it
+    python -m recipes.eabs --profile mnist --data-root DATA --budget paper --device cuda   # the thesis's budgets and N
 
 Five classifiers with the same modules (a CNN trained with noise, two adversarially trained ones, ABS and E-ABS) meet all
 attacks of section 2.3, with the gradient of eq. 2.9 and with what goes beyond the thesis; then come the ablation of the
@@ -19,28 +19,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import pandas
 
 from gencls import zoo
 from gencls._commands.arguments import Parser, dry_run_flag
 from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
-from gencls.eval.dry_run import shadow
-from gencls.eval.report.figures import NamedFigure
-from gencls.eval.report.paper import PaperTable, Section, write_paper
-from recipes.chapter2 import settings_tables, tables
-from recipes.chapter2.experiments import ABLATION, BOUNDED, TABLES
-from recipes.chapter2.figures import example_figures
-from recipes.chapter2.printed import MODELS
-from recipes.chapter2.runs import Run
-from recipes.chapter2.settings import BUDGETS, PROFILES
-from recipes.chapter2.tables import ATTACKS, L2_ONLY, NORMS, PARTS
-from recipes.folders import read_measured
-from recipes.jobs import Job, compute, predict
-from recipes.records import begun, records_of
+from gencls.eval.report.paper.page import PaperTable, Section, write_paper
+from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.study.dry_run import shadow
+from recipes.eabs import settings_tables, tables
+from recipes.eabs.experiments import ABLATION, BOUNDED, TABLES
+from recipes.eabs.figures import example_figures
+from recipes.eabs.printed import MODELS
+from recipes.eabs.runs import Run
+from recipes.eabs.settings import BUDGETS, PROFILES
+from recipes.eabs.tables import ATTACKS, L2_ONLY, NORMS, PARTS
+from recipes.harness.folders import read_measured
+from recipes.harness.jobs import Job, compute, predict
+from recipes.harness.records import begun, records_of
 
 MODEL_TABLES = {"main", "examples"}
 """Those of :data:`TABLES` whose models can be chosen."""
@@ -204,7 +201,7 @@ def command(words: Sequence[str] | None = None) -> int:
     options = parser().parse_args(words)
 
     def work() -> None:
-        run = plan(options, shlex.join(["python", "recipes/eabs.py", *words]))
+        run = plan(options, shlex.join(["python", "-m", "recipes.eabs", *words]))
         if page := main(run, options.tables, dry_run=options.dry_run):
             print("report:", page.resolve())
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from gencls.core import BayesClassifier, Defense, key_of
-from gencls.defenses import compare_to_bound, robustness_bound
+from gencls.defenses import compare_to_bound
+from gencls.defenses.synthesis import bounds as robustness_bound
 from gencls.eval import PGD, Attack, Study, ThreatModel, closest_distances, read_records, thesis_attacks
-from recipes.chapter2.printed import MODELS
-from recipes.chapter2.runs import PartialStudy, Run
-from recipes.chapter2.tables import BLACK_BOX, MINIMAL, PARTS, SMOOTHED
-from recipes.folders import measured
-from recipes.jobs import Job
+from recipes.eabs.printed import MODELS
+from recipes.eabs.runs import PartialStudy, Run
+from recipes.eabs.tables import BLACK_BOX, MINIMAL, PARTS, SMOOTHED
+from recipes.harness.folders import measured
+from recipes.harness.jobs import Job
 
 __all__ = ["ABLATION", "BOUNDED", "TABLES"]
 

@@ -1,6 +1,6 @@
 """E-ABS under Foolbox's own attacks, as the thesis ran them: what they claim beside what is verified, and ours beside both.
 
-    python recipes/eabs_foolbox.py --data-root DATA --count 50
+    python -m recipes.eabs.foolbox --data-root DATA --count 50
 
 The thesis reports 90.4 % for E-ABS on MNIST under L2 attacks of size 1.5, we find less. If Foolbox's attacks on raw scores
 claimed about 90 % of our network too, the difference would be one of attacks; docs/reproduction/eabs.md has what came out.
@@ -15,9 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import pandas
 import torch
 from torch import Tensor
@@ -28,15 +25,15 @@ from gencls._commands.failures import exit_code_of
 from gencls.core import Defense, seeded
 from gencls.eval import DDN, PGD, Attack, DeepFool, ThreatModel, closest_distances, evaluate
 from gencls.eval.adapters import as_foolbox
-from gencls.eval.cost import duration
-from gencls.eval.statistics import wilson
-from gencls.eval.threat import TOLERANCE
-from recipes.eabs_sweep import markdown
-from recipes.jobs import seconds_of
+from gencls.eval.measures.statistics import wilson
+from gencls.eval.study.cost import duration
+from gencls.eval.threats.threat import TOLERANCE
+from recipes.eabs.sweep import markdown
+from recipes.harness.jobs import seconds_of
 
 EPSILON = 1.5
 STEPS = {"PGD": 40, "DeepFool": 20, "DDN": 30}
-"""As in the reduced budget of recipes/eabs.py."""
+"""As in the reduced budget of recipes.eabs."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from gencls import zoo
 from gencls.core import Defense
 from gencls.defenses import EABS
 from gencls.eval import PGD, Attack, Protocol, Study, StudyCell, ThreatModel
-from gencls.zoo.checkpoints import restore
+from gencls.zoo.checkpoints.checkpoint import restore
 from gencls.zoo.networks import ClassDecoders, GroupedDecoders
-from recipes.chapter2.printed import MODELS
-from recipes.chapter2.settings import Budget, Profile
-from recipes.folders import claim, require_weights, weights_path
+from recipes.eabs.printed import MODELS
+from recipes.eabs.settings import Budget, Profile
+from recipes.harness.folders import claim, require_weights, weights_path
 
 __all__ = ["PartialStudy", "Run"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gencls.core import GenclsError
-from gencls.eval.presets import ThesisBudget
-from gencls.eval.threat import Norm
+from gencls.eval.attacks.presets import ThesisBudget
+from gencls.eval.threats.threat import Norm
 
 __all__ = ["BUDGETS", "PROFILES", "Budget", "Profile"]
 

@@ -7,16 +7,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from gencls.eval import closest_distances
-from gencls.eval.report.columns import MISSING, distance, epsilon, percent
-from gencls.eval.report.figures import NamedFigure
-from gencls.eval.report.paper import Cell, PaperTable, Row
-from gencls.eval.report.paper_figures import plateau
-from gencls.eval.statistics import bootstrap_band, wilson
-from gencls.eval.threat import TOLERANCE
-from recipes.chapter2 import printed
-from recipes.chapter2.runs import Run
-from recipes.chapter2.tables import NORMS, clean_accuracy
-from recipes.records import Share, records_of, warnings_of
+from gencls.eval.measures.statistics import bootstrap_band, wilson
+from gencls.eval.report.paper.figures import plateau
+from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from gencls.eval.report.study.columns import MISSING, distance, epsilon, percent
+from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.threats.threat import TOLERANCE
+from recipes.eabs import printed
+from recipes.eabs.runs import Run
+from recipes.eabs.tables import NORMS, clean_accuracy
+from recipes.harness.records import Share, records_of, warnings_of
 
 __all__ = ["ablation_table", "bound_table", "sweep"]
 

@@ -1,7 +1,7 @@
 """What the thesis leaves open of E-ABS, swept once: dropout, the discriminator's rate, how the encoder begins, inference.
 
-    python recipes/eabs_sweep.py train     # 7 trainings on the 4,000 embedded training digits, minutes each on a CPU core
-    python recipes/eabs_sweep.py infer     # inference settings on the committed weights
+    python -m recipes.eabs.sweep train     # 7 trainings on the 4,000 embedded training digits, minutes each on a CPU core
+    python -m recipes.eabs.sweep infer     # inference settings on the committed weights
 
 Both print a Markdown table of measurements on embedded test digits; docs/reproduction/eabs-settings.md has what was run. Robust
 accuracy is that of a short attack, good for comparing settings and for nothing else.
@@ -16,9 +16,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import pandas
 import torch
 
@@ -27,15 +24,15 @@ from gencls._commands.arguments import Parser, dry_run_flag
 from gencls._commands.failures import exit_code_of
 from gencls.core import Defense, GenclsError, key_of, seeded
 from gencls.eval import PGD, ThreatModel, evaluate
-from gencls.eval.cost import duration
-from gencls.eval.dry_run import shadow
+from gencls.eval.study.cost import duration
+from gencls.eval.study.dry_run import shadow
 from gencls.zoo.data import ImageData
 from gencls.zoo.training import train
 from gencls.zoo.training.forecast import seconds_per_epoch
 from gencls.zoo.training.presets import AutoencoderPreset, preset
 from gencls.zoo.training.run import plan_training
-from recipes.folders import claim
-from recipes.jobs import seconds_of
+from recipes.harness.folders import claim
+from recipes.harness.jobs import seconds_of
 
 TRAININGS = (
     (0.1, 1.0, 0.0, 0.5),

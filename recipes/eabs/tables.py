@@ -10,15 +10,15 @@ import pandas as pd
 
 from gencls.core import GenclsError
 from gencls.eval import closest_distances
-from gencls.eval.report.columns import MISSING, count, epsilon, probability
-from gencls.eval.report.figures import NamedFigure
-from gencls.eval.report.matrix import ALPHA, better, mcnemar_matrix
-from gencls.eval.report.paper import Cell, PaperTable, Row
-from gencls.eval.statistics import pairwise_mcnemar
-from gencls.eval.threat import TOLERANCE
-from recipes.chapter2 import printed
-from recipes.chapter2.runs import Run
-from recipes.records import Share, records_of, unfinished, warnings_of
+from gencls.eval.measures.statistics import pairwise_mcnemar
+from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from gencls.eval.report.study.columns import MISSING, count, epsilon, probability
+from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_matrix
+from gencls.eval.threats.threat import TOLERANCE
+from recipes.eabs import printed
+from recipes.eabs.runs import Run
+from recipes.harness.records import Share, records_of, unfinished, warnings_of
 
 __all__ = ["accuracy_table", "clean_accuracy", "mcnemar"]
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from gencls.core import Defense, key_of
 from gencls.eval import diagnose
-from gencls.eval.report.paper import Cell, PaperTable, Row
-from recipes.folders import measured
+from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from recipes.harness.folders import measured
 
 __all__ = ["diagnosis_table", "examine"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gencls.core import Defense
 from gencls.eval import Attack, Protocol, Study, StudyCell, predict_cost
-from gencls.eval.cost import counted, duration
+from gencls.eval.study.cost import counted, duration
 from gencls.zoo.data import ImageData
 
 __all__ = ["Job", "compute", "predict", "seconds_of"]

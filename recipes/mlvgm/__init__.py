@@ -1,1 +1,1 @@
-"""The experiments of the MLVGM paper, for recipes/mlvgm.py."""
+"""The experiments of the MLVGM paper."""

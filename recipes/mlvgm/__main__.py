@@ -1,8 +1,8 @@
 """MLVGM purification (Serez et al., WACV 2025): its figures and tables, ours beside the paper's.
 
-    python recipes/mlvgm.py --profile smoke                              # real digits, everything once, minutes on two cores
-    python recipes/mlvgm.py --profile fashion --data-root DATA --parts learn random       # a part; further ones join it
-    python recipes/mlvgm.py --profile fashion --data-root DATA --budget paper --device cuda    # the paper's budgets and N
+    python -m recipes.mlvgm --profile smoke                              # real digits, everything once, minutes on two cores
+    python -m recipes.mlvgm --profile fashion --data-root DATA --parts learn random       # a part; further ones join it
+    python -m recipes.mlvgm --profile fashion --data-root DATA --budget paper --device cuda    # the paper's budgets and N
 
 A generator with several latent levels purifies in front of a classifier. Alphas are learned and compared with linear and
 cosine ones, the best are combined with noise and blur, and the best of all meets no defense, TRADES, A-VAE and ND-VAE;
@@ -18,19 +18,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from gencls._commands.arguments import Parser, dry_run_flag
 from gencls._commands.failures import exit_code_of
 from gencls.core import find_device
-from gencls.eval.dry_run import shadow
-from gencls.eval.report.figures import NamedFigure
-from gencls.eval.report.paper import Section, write_paper
-from recipes.purification import analyses, experiments, figures, tables
-from recipes.purification.prediction import predict_parts
-from recipes.purification.runs import ALPHAS, Run, load_at_most
-from recipes.purification.settings import BUDGETS, PROFILES
+from gencls.eval.report.paper.page import Section, write_paper
+from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.study.dry_run import shadow
+from recipes.mlvgm import analyses, experiments, figures, tables
+from recipes.mlvgm.prediction import predict_parts
+from recipes.mlvgm.runs import ALPHAS, Run, load_at_most
+from recipes.mlvgm.settings import BUDGETS, PROFILES
 
 
 def report(run: Run) -> Path:
@@ -79,7 +76,7 @@ def main(run: Run, parts: Sequence[str] = experiments.PARTS, *, dry_run: bool = 
 
     Args:
         run: profile, budget, data and folder.
-        parts: of :data:`recipes.purification.experiments.PARTS`; with none only the page is written.
+        parts: of :data:`recipes.mlvgm.experiments.PARTS`; with none only the page is written.
         dry_run: only print what it would cost; nothing is written.
 
     Returns:
@@ -161,7 +158,7 @@ def command(words: Sequence[str] | None = None) -> int:
     tasks = [name for name in PROFILES if name.startswith("paper-")] if options.profile == "paper" else [options.profile]
 
     def work() -> None:
-        runs = [plan(options, name, shlex.join(["python", "recipes/mlvgm.py", *words])) for name in tasks]
+        runs = [plan(options, name, shlex.join(["python", "-m", "recipes.mlvgm", *words])) for name in tasks]
         for run in runs:  # before the first of them starts
             run.require()
         for run in runs:

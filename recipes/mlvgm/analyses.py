@@ -13,9 +13,9 @@ from torch import Tensor
 from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, key_of, keyed, stream_seed
 from gencls.core.files import write_sealed
 from gencls.defenses import AlphaSearch, learn_alphas
-from recipes.folders import measured, read_measured
-from recipes.purification.runs import Run
-from recipes.records import slug
+from recipes.harness.folders import measured, read_measured
+from recipes.harness.records import slug
+from recipes.mlvgm.runs import Run
 
 __all__ = [
     "CLASS_ALPHA",

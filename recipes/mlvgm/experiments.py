@@ -10,12 +10,12 @@ import pandas as pd
 
 from gencls.core import GenclsError
 from gencls.eval import Study, closest_distances, diagnose, success_rate_curve
-from recipes import diagnoses
-from recipes.folders import read_measured
-from recipes.jobs import Job, compute, predict
-from recipes.purification import analyses
-from recipes.purification.runs import ALPHAS, PREPROCESSING, STANDALONE, Run
-from recipes.records import records_of, slug, unfinished
+from recipes.harness import diagnoses
+from recipes.harness.folders import read_measured
+from recipes.harness.jobs import Job, compute, predict
+from recipes.harness.records import records_of, slug, unfinished
+from recipes.mlvgm import analyses
+from recipes.mlvgm.runs import ALPHAS, PREPROCESSING, STANDALONE, Run
 
 __all__ = ["PARTS", "best", "chosen", "compared", "configurations", "jobs_of", "preprocessed", "records", "run_parts"]
 

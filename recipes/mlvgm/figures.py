@@ -12,11 +12,11 @@ from torch import Tensor
 from gencls.core import Transform, draws, forward_draws, keyed, stream_seed
 from gencls.defenses import alpha_schedule, fgsm_examples
 from gencls.eval import closest_distances, success_rate_curve
-from gencls.eval.curves import SuccessCurve
-from gencls.eval.report.figures import PALETTE, STYLE, NamedFigure
-from gencls.eval.report.paper_figures import Tile, success_panels, tile_grid
-from recipes.purification import analyses, experiments
-from recipes.purification.runs import ALPHAS, STANDALONE, Run
+from gencls.eval.measures.curves import SuccessCurve
+from gencls.eval.report.paper.figures import Tile, success_panels, tile_grid
+from gencls.eval.report.study.figures import PALETTE, STYLE, NamedFigure
+from recipes.mlvgm import analyses, experiments
+from recipes.mlvgm.runs import ALPHAS, STANDALONE, Run
 
 __all__ = ["ATTACKS", "curves", "every_figure", "pearson"]
 

@@ -7,10 +7,10 @@ import torch
 
 from gencls.core import forward_draws
 from gencls.core.files import write_sealed
-from gencls.eval.cost import duration
-from recipes.jobs import predict
-from recipes.purification import analyses, experiments
-from recipes.purification.runs import ALPHAS, STANDALONE, Run
+from gencls.eval.study.cost import duration
+from recipes.harness.jobs import predict
+from recipes.mlvgm import analyses, experiments
+from recipes.mlvgm.runs import ALPHAS, STANDALONE, Run
 
 __all__ = ["predict_parts"]
 
@@ -23,8 +23,8 @@ def predict_parts(run: Run, parts: Sequence[str]) -> None:
     What a part needs of an earlier one that has not been run is stood in for by other alphas: all cost the same.
 
     Args:
-        run: whose folder may be written to, see :func:`gencls.eval.dry_run.shadow`.
-        parts: of :data:`recipes.purification.experiments.PARTS`.
+        run: whose folder may be written to, see :func:`gencls.eval.study.dry_run.shadow`.
+        parts: of :data:`recipes.mlvgm.experiments.PARTS`.
     """
     unknown = run.learned is None
     if unknown:

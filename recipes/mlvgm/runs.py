@@ -18,12 +18,12 @@ from gencls.defenses import (
     fgsm_examples,
     paper_blur,
 )
-from gencls.defenses.mlvgm import PAPER_TASKS
+from gencls.defenses.purification.mlvgm import PAPER_TASKS
 from gencls.eval import PGD, Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
 from gencls.zoo.data import count_images
 from gencls.zoo.training.presets import preset
-from recipes.folders import claim, read_measured, require_weights, weights_path
-from recipes.purification.settings import Budget, Profile
+from recipes.harness.folders import claim, read_measured, require_weights, weights_path
+from recipes.mlvgm.settings import Budget, Profile
 
 __all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run", "load_at_most"]
 
@@ -123,8 +123,8 @@ class Run:
         return model
 
     def _published(self) -> MultiLatentModel:
-        from gencls.zoo.official_nvae import load_nvae
-        from gencls.zoo.official_stylegan import load_e4e, load_style_transformer
+        from gencls.zoo.networks.nvae.published import load_nvae
+        from gencls.zoo.networks.stylegan.published import load_e4e, load_style_transformer
 
         path, levels = self.checkpoint, len(PAPER_TASKS[self.profile.task].learned)
         if self.profile.task == "gender":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gencls.core import GenclsError
-from gencls.eval.attacks.smoothing import SIGMAS
+from gencls.eval.attacks.parts.smoothing import SIGMAS
 
 __all__ = ["BUDGETS", "PROFILES", "Budget", "Profile"]
 

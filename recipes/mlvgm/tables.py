@@ -7,16 +7,16 @@ import pandas as pd
 from torch import nn
 
 from gencls.eval import closest_distances
-from gencls.eval.report.columns import MISSING, percent
-from gencls.eval.report.paper import Cell, PaperTable, Row
-from gencls.eval.statistics import wilson
-from gencls.eval.threat import TOLERANCE
-from recipes.diagnoses import diagnosis_table
-from recipes.folders import read_measured
-from recipes.purification import analyses, experiments
-from recipes.purification.figures import ATTACKS, pearson
-from recipes.purification.runs import Run
-from recipes.records import passes, records_of, unfinished, warnings_of
+from gencls.eval.measures.statistics import wilson
+from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from gencls.eval.report.study.columns import MISSING, percent
+from gencls.eval.threats.threat import TOLERANCE
+from recipes.harness.diagnoses import diagnosis_table
+from recipes.harness.folders import read_measured
+from recipes.harness.records import passes, records_of, unfinished, warnings_of
+from recipes.mlvgm import analyses, experiments
+from recipes.mlvgm.figures import ATTACKS, pearson
+from recipes.mlvgm.runs import Run
 
 __all__ = ["PRINTED_PEARSON", "alphas_table", "attacks_table", "doctor_table", "parameters_table", "success_table"]
 

@@ -1,1 +1,1 @@
-"""Parts of recipes/variational_smoothing.py."""
+"""The experiments of the variational smoothing paper."""

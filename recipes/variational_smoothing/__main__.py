@@ -1,8 +1,8 @@
 """Variational smoothing (thesis, chapter 4): its tables, ours beside the thesis's, and randomized smoothing's certified curve.
 
-    python recipes/variational_smoothing.py --profile smoke                              # real digits, everything once
-    python recipes/variational_smoothing.py --profile fashion --data-root DATA --parts main     # a part; further ones join it
-    python recipes/variational_smoothing.py --profile cifar10 --data-root DATA --weights FOLDER --budget paper --device cuda
+    python -m recipes.variational_smoothing --profile smoke                              # real digits, everything once
+    python -m recipes.variational_smoothing --profile fashion --data-root DATA --parts main     # a part; further ones join it
+    python -m recipes.variational_smoothing --profile cifar10 --data-root DATA --weights FOLDER --budget paper --device cuda
 
 Base models as they are and with inference around them (Algorithm 5) meet AutoAttack as published, AutoAttack for random
 defenses, PGD and Square, through both gradients of the inference and EoT over its starts and noise; per image the worst
@@ -19,21 +19,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from gencls import zoo
 from gencls._commands.arguments import Parser, dry_run_flag
 from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
-from gencls.eval.dry_run import shadow
-from gencls.eval.report.paper import Section, write_paper
+from gencls.eval.report.paper.page import Section, write_paper
+from gencls.eval.study.dry_run import shadow
 from gencls.zoo.data import count_images
-from recipes.diagnoses import diagnosis_table
-from recipes.smoothing import experiments, figures, tables
-from recipes.smoothing.runs import Run
-from recipes.smoothing.settings import BASES, BUDGETS, PROFILES
-from recipes.smoothing.survivors import survivor_table
+from recipes.harness.diagnoses import diagnosis_table
+from recipes.variational_smoothing import experiments, figures, tables
+from recipes.variational_smoothing.runs import Run
+from recipes.variational_smoothing.settings import BASES, BUDGETS, PROFILES
+from recipes.variational_smoothing.survivors import survivor_table
 
 
 def report(run: Run) -> Path:
@@ -71,7 +68,7 @@ def main(run: Run, parts: Sequence[str] = experiments.PARTS, *, dry_run: bool = 
 
     Args:
         run: profile, budget, data and folder.
-        parts: of :data:`recipes.smoothing.experiments.PARTS`; with none only the page is written.
+        parts: of :data:`recipes.variational_smoothing.experiments.PARTS`; with none only the page is written.
         dry_run: only print what it would cost; nothing is written.
 
     Returns:
@@ -150,7 +147,7 @@ def command(words: Sequence[str] | None = None) -> int:
     options = parser().parse_args(words)
 
     def work() -> None:
-        run = plan(options, shlex.join(["python", "recipes/variational_smoothing.py", *words]))
+        run = plan(options, shlex.join(["python", "-m", "recipes.variational_smoothing", *words]))
         page = main(run, experiments.PARTS if options.parts is None else options.parts, dry_run=options.dry_run)
         if page:
             print("report:", page.resolve())

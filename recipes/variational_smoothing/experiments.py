@@ -13,14 +13,14 @@ from torch import Tensor
 from gencls.core import Defense, key_of, keyed, seeded, stream_seed
 from gencls.defenses import RandomizedSmoothing
 from gencls.eval import Attack, Study, diagnose
-from gencls.eval.attacks.smoothing import SIGMAS
-from gencls.eval.cost import duration
-from recipes import diagnoses
-from recipes.folders import measured, read_measured
-from recipes.jobs import Job, compute, predict
-from recipes.records import slug
-from recipes.smoothing.runs import READINGS, Run
-from recipes.smoothing.survivors import survivor_jobs
+from gencls.eval.attacks.parts.smoothing import SIGMAS
+from gencls.eval.study.cost import duration
+from recipes.harness import diagnoses
+from recipes.harness.folders import measured, read_measured
+from recipes.harness.jobs import Job, compute, predict
+from recipes.harness.records import slug
+from recipes.variational_smoothing.runs import READINGS, Run
+from recipes.variational_smoothing.survivors import survivor_jobs
 
 __all__ = [
     "PARTS",
@@ -107,7 +107,7 @@ def predict_parts(run: Run, parts: Sequence[str]) -> None:
     Which images survive is known once the part "main" is finished; until then all of them may.
 
     Args:
-        run: whose folder may be written to, see :func:`gencls.eval.dry_run.shadow`.
+        run: whose folder may be written to, see :func:`gencls.eval.study.dry_run.shadow`.
         parts: of :data:`PARTS`.
     """
     total = 0.0

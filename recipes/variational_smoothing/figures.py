@@ -9,16 +9,16 @@ import torch
 from matplotlib.figure import Figure
 
 from gencls.eval import certified_accuracy, closest_distances
-from gencls.eval.attacks.smoothing import SIGMAS
-from gencls.eval.report.figures import NamedFigure
-from gencls.eval.report.paper import Cell, PaperTable, Row
-from gencls.eval.report.paper_figures import plateau
-from gencls.eval.statistics import wilson, wilson_band
-from gencls.eval.threat import TOLERANCE
-from recipes.records import Share, records_of, right_under, warnings_of
-from recipes.smoothing import experiments
-from recipes.smoothing.runs import Run
-from recipes.smoothing.tables import PRINTED_STEPS, compared
+from gencls.eval.attacks.parts.smoothing import SIGMAS
+from gencls.eval.measures.statistics import wilson, wilson_band
+from gencls.eval.report.paper.figures import plateau
+from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.threats.threat import TOLERANCE
+from recipes.harness.records import Share, records_of, right_under, warnings_of
+from recipes.variational_smoothing import experiments
+from recipes.variational_smoothing.runs import Run
+from recipes.variational_smoothing.tables import PRINTED_STEPS, compared
 
 __all__ = ["certified_curves", "steps_figure"]
 

@@ -10,10 +10,10 @@ from gencls import zoo
 from gencls.core import Defense, GenclsError, key_of
 from gencls.defenses import PlainClassifier, RandomizedSmoothing, VariationalPosteriorSmoothing, VariationalSmoothing
 from gencls.eval import DDN, PGD, Attack, AutoAttack, Protocol, Square, Study, ThreatModel
-from gencls.zoo.models import AUTOATTACK
-from gencls.zoo.official_robustbench import load_robustbench
-from recipes.folders import claim, require_weights, weights_path
-from recipes.smoothing.settings import BASES, WONG, Budget, Profile
+from gencls.zoo.networks.classifiers.published_robustbench import load_robustbench
+from gencls.zoo.registry import AUTOATTACK
+from recipes.harness.folders import claim, require_weights, weights_path
+from recipes.variational_smoothing.settings import BASES, WONG, Budget, Profile
 
 __all__ = ["READINGS", "Run"]
 

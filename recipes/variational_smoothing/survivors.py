@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
+from gencls.core.fingerprint.samples import sample_hashes
 from gencls.eval import PGD, Attack, Square, Study, ThreatModel, Transfer
-from gencls.eval.fingerprint import sample_hashes
-from gencls.eval.report.columns import MISSING
-from gencls.eval.report.paper import Cell, PaperTable, Row
-from recipes.jobs import Job
-from recipes.records import records_of, right_under, unfinished, warnings_of
-from recipes.smoothing.runs import Run
-from recipes.smoothing.settings import BASES
+from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from gencls.eval.report.study.columns import MISSING
+from recipes.harness.jobs import Job
+from recipes.harness.records import records_of, right_under, unfinished, warnings_of
+from recipes.variational_smoothing.runs import Run
+from recipes.variational_smoothing.settings import BASES
 
 __all__ = ["survivor_jobs", "survivor_table"]
 

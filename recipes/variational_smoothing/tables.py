@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from gencls.eval.report.columns import MISSING, epsilon, probability
-from gencls.eval.report.paper import Cell, PaperTable, Row
-from gencls.eval.statistics import McNemar, holm, mcnemar
-from recipes.records import Share, passes, records_of, right_under, unfinished, warnings_of
-from recipes.smoothing import experiments
-from recipes.smoothing.experiments import Variant
-from recipes.smoothing.runs import Run
-from recipes.smoothing.settings import BASES
+from gencls.eval.measures.statistics import McNemar, holm, mcnemar
+from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from gencls.eval.report.study.columns import MISSING, epsilon, probability
+from recipes.harness.records import Share, passes, records_of, right_under, unfinished, warnings_of
+from recipes.variational_smoothing import experiments
+from recipes.variational_smoothing.experiments import Variant
+from recipes.variational_smoothing.runs import Run
+from recipes.variational_smoothing.settings import BASES
 
 __all__ = ["ATTACKS", "compared", "main_tables", "sweep_table"]
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from gencls.core import Defense, keyed
 from gencls.eval import PGD, ThreatModel
-from gencls.eval.attack_model import AttackModel
+from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.zoo import load, load_data
-from gencls.zoo.checkpoints import restore
-from gencls.zoo.models import WEIGHTS
+from gencls.zoo.checkpoints.checkpoint import restore
 from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders
+from gencls.zoo.registry import WEIGHTS
 
 
 class PerClassLoop:

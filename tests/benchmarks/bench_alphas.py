@@ -21,7 +21,7 @@ from gencls.defenses import AlphaSearch, MLVGMPurification, PurifiedAccuracy, fg
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes
 
-from recipes.purification.settings import PROFILES
+from recipes.mlvgm.settings import PROFILES
 
 LEVELS, STEPS, NOISE = 24, 60, 0.01
 VARIANTS = {

@@ -17,13 +17,13 @@ import gencls.perceptual
 import gencls.zoo
 import gencls.zoo.training
 from gencls.core import GenclsError
-from gencls.defenses.elimination import Elimination
-from gencls.defenses.noisy_likelihood import NoisyLikelihood
+from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood
+from gencls.defenses.synthesis.elimination import Elimination
 from gencls.eval import ThreatModel
+from gencls.eval.attacks.presets import ThesisBudget, preset_by_name
 from gencls.eval.doctor.patient import Effort
-from gencls.eval.presets import ThesisBudget, preset_by_name
-from gencls.zoo.training import padded_crops, perturbations, photo_views
 from gencls.zoo.training.presets import PRESETS, preset
+from gencls.zoo.training.views import padded_crops, perturbations, photo_views
 
 MODULES = (gencls.core, gencls.eval, gencls.defenses, gencls.perceptual, gencls.zoo, gencls.zoo.training)
 

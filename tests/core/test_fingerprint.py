@@ -9,7 +9,7 @@ from torch.nn import functional
 from gencls.core import fingerprint
 from gencls.defenses import ABS
 from gencls.zoo.networks import GroupedDecoders
-from gencls.zoo.networks.grouped_decoders import DecoderStage
+from gencls.zoo.networks.abs.grouped_decoders import DecoderStage
 from tests.toys import SigmoidDecoders, small_cnn
 
 

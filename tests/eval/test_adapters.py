@@ -10,8 +10,8 @@ from gencls.core import Defense, GenclsError, TransformedClassifier, keyed, seed
 from gencls.defenses import ABS, GaussianNoise, PlainClassifier
 from gencls.eval import AttackModel, ThreatModel, judge
 from gencls.eval.adapters import as_art, as_autoattack, as_foolbox, as_module, as_robustbench, as_torchattacks
-from gencls.eval.judge import predict
-from gencls.zoo.robustbench import import_robustbench
+from gencls.eval.judgement.judge import predict
+from gencls.zoo.networks.classifiers.robustbench import import_robustbench
 from tests.toys import Linear, NoisyLogits, Rescaled, SigmoidDecoders, small_cnn
 
 COUNT, STEPS = 50, 20

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gencls.zoo.networks import official_abs_decoders
-from gencls.zoo.networks.official_abs import unused_official_abs_keys
-from gencls.zoo.official_abs import official_abs, published_codes, published_confidence, read_official_abs
+from gencls.zoo.networks.abs.official import unused_official_abs_keys
+from gencls.zoo.networks.abs.published import official_abs, published_codes, published_confidence, read_official_abs
 from tests.golden.vectors import Family, State, Vectors
 
 DEFAULTS = {"n_samples": 8000, "n_iter": 50, "clip": 5.0, "lr": 0.05, "beta": 1}  # of the published code

@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.zoo.official_cifar import kuangliu_from_state, load_kuangliu
-from gencls.zoo.official_robustbench import load_robustbench, robustbench_from_state, wide_resnet_from_state
+from gencls.zoo.networks.classifiers.published import kuangliu_from_state, load_kuangliu
+from gencls.zoo.networks.classifiers.published_robustbench import (
+    load_robustbench,
+    robustbench_from_state,
+    wide_resnet_from_state,
+)
 from tests.golden.stylegan import family, recorded
 from tests.golden.vectors import State, Vectors
 

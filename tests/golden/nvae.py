@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from torch import Tensor, nn
 
-from gencls.zoo.networks.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
+from gencls.zoo.networks.nvae.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
 from tests.golden.vectors import Vectors
 
 

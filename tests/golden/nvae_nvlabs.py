@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gencls.zoo.networks.nvae import adaptive_groups
-from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
-from gencls.zoo.official_nvae import load_nvlabs_nvae, nvlabs_nvae_from_state, unused_nvlabs_keys
+from gencls.zoo.networks.nvae.nvae import adaptive_groups
+from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
+from gencls.zoo.networks.nvae.published import load_nvlabs_nvae, nvlabs_nvae_from_state, unused_nvlabs_keys
 from tests.golden.nvae import Inputs, encoded_only, given_draws, prefixed, prior_samples, recorded, tolerance
 from tests.golden.vectors import Family, Vectors
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gencls.zoo.networks.nvae import NVAE, adaptive_groups
-from gencls.zoo.official_nvae import load_nvae, nvae_from_state
+from gencls.zoo.networks.nvae.nvae import NVAE, adaptive_groups
+from gencls.zoo.networks.nvae.published import load_nvae, nvae_from_state
 from tests.golden.nvae import Inputs, encoded_only, given_draws, prefixed, prior_samples, recorded, tolerance
 from tests.golden.vectors import Family, Vectors
 

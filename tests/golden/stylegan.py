@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gencls.zoo.networks.style_autoencoders import StyleAutoencoder
-from gencls.zoo.networks.stylegan2 import StyleGAN2, published_channels
-from gencls.zoo.official_stylegan import (
+from gencls.zoo.networks.stylegan.autoencoders import StyleAutoencoder
+from gencls.zoo.networks.stylegan.published import (
     e4e_from_state,
     load_e4e,
     load_style_transformer,
@@ -22,6 +21,7 @@ from gencls.zoo.official_stylegan import (
     style_transformer_from_state,
     stylegan2_from_state,
 )
+from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2, published_channels
 from tests.golden.vectors import Family, Vectors
 
 

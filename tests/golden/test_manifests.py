@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gencls.core import GenclsError
-from gencls.zoo import published
+from gencls.zoo.checkpoints import published
 from tests.golden.cifar import CIFAR_RESNET_VGG, ROBUSTBENCH_PREACT
 from tests.golden.nvae_nvlabs import NVAE_NVLABS
 from tests.golden.nvae_serez import NVAE_SEREZ

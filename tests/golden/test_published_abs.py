@@ -11,7 +11,7 @@ import torch
 from gencls.core import GenclsError
 from gencls.defenses import ClassFactors
 from gencls.zoo import load_data
-from gencls.zoo.official_abs import official_abs, published_codes, published_confidence
+from gencls.zoo.networks.abs.published import official_abs, published_codes, published_confidence
 from tests.golden.vectors import ROOT
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gencls.core import GenclsError
-from gencls.zoo import published
+from gencls.zoo.checkpoints import published
 from tests.golden.stylegan import E4E, STYLE_TRANSFORMER, STYLEGAN2
 from tests.golden.vectors import ROOT
 

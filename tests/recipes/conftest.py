@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from gencls.eval import behaviour
 from gencls.eval.attacks import apgd, pgd, square
+from gencls.eval.scores import behaviour
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,14 +17,14 @@ from gencls.core import GenclsError
 from gencls.core.files import write_sealed
 from gencls.defenses import ABS, EABS, PlainClassifier
 from gencls.eval import DDN, PGD, ThreatModel, closest_distances, evaluate
-from gencls.eval.presets import ThesisBudget
-from recipes import eabs
-from recipes.chapter2 import experiments, printed, settings_tables
-from recipes.chapter2.experiments import ABLATION
-from recipes.chapter2.runs import Run
-from recipes.chapter2.settings import BUDGETS, PROFILES, Budget, Profile
-from recipes.records import records_of
-from tests.eval.test_summary import broken, record
+from gencls.eval.attacks.presets import ThesisBudget
+from recipes.eabs import __main__ as eabs
+from recipes.eabs import experiments, printed, settings_tables
+from recipes.eabs.experiments import ABLATION
+from recipes.eabs.runs import Run
+from recipes.eabs.settings import BUDGETS, PROFILES, Budget, Profile
+from recipes.harness.records import records_of
+from tests.eval.measures.test_summary import broken, record
 from tests.toys import SigmoidDecoders, small_cnn
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gencls.core import Defense
 from gencls.zoo import ImageData
-from recipes import eabs_foolbox
+from recipes.eabs import foolbox as eabs_foolbox
 
 
 class FirstPixels(Defense):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gencls.core import GenclsError
-from gencls.zoo.models import WEIGHTS
-from recipes import eabs_sweep
+from gencls.zoo.registry import WEIGHTS
+from recipes.eabs import sweep as eabs_sweep
 
 FEW = {"count": 10, "attacked": 0, "epochs": 4, "seed": 0}
 

@@ -11,14 +11,15 @@ from scipy.stats import spearmanr
 from gencls import zoo
 from gencls.core import GenclsError, MultiLatentModel
 from gencls.defenses import AVAEPurification
-from gencls.defenses.mlvgm import PAPER_TASKS
+from gencls.defenses.purification.mlvgm import PAPER_TASKS
 from gencls.eval import Diagnosis, mlvgm_attacks
 from gencls.eval.doctor.verdict import Check
-from recipes import diagnoses, folders, mlvgm
-from recipes.purification import analyses, experiments, tables
-from recipes.purification.runs import ALPHAS, Run
-from recipes.purification.settings import BUDGETS, PROFILES, Budget
-from recipes.records import slug
+from recipes.harness import diagnoses, folders
+from recipes.harness.records import slug
+from recipes.mlvgm import __main__ as mlvgm
+from recipes.mlvgm import analyses, experiments, tables
+from recipes.mlvgm.runs import ALPHAS, Run
+from recipes.mlvgm.settings import BUDGETS, PROFILES, Budget
 
 LITTLE = Budget(
     count=2,

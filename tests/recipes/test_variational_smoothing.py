@@ -10,12 +10,13 @@ import torch
 
 from gencls import zoo
 from gencls.core import GenclsError
-from gencls.eval.report.columns import MISSING
-from recipes import diagnoses, variational_smoothing
-from recipes.records import records_of, right_under
-from recipes.smoothing import experiments, figures, survivors, tables
-from recipes.smoothing.runs import READINGS, Run
-from recipes.smoothing.settings import BASES, BUDGETS, PROFILES, Budget
+from gencls.eval.report.study.columns import MISSING
+from recipes.harness import diagnoses
+from recipes.harness.records import records_of, right_under
+from recipes.variational_smoothing import __main__ as variational_smoothing
+from recipes.variational_smoothing import experiments, figures, survivors, tables
+from recipes.variational_smoothing.runs import READINGS, Run
+from recipes.variational_smoothing.settings import BASES, BUDGETS, PROFILES, Budget
 
 LITTLE = Budget(
     count=2,
@@ -90,7 +91,7 @@ def test_every_table_and_figure_is_written(run, page):
 
 
 def test_a_second_call_computes_nothing(run, page, monkeypatch):
-    monkeypatch.setattr("gencls.eval.study.Study._compute", lambda *args: pytest.fail("computes again"))
+    monkeypatch.setattr("gencls.eval.study.study.Study._compute", lambda *args: pytest.fail("computes again"))
     assert variational_smoothing.main(run, PARTS) == page
 
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from recipes import records
-from recipes.records import warnings_of
+from recipes.harness import records
+from recipes.harness.records import warnings_of
 
 
 def test_rows_share_a_warning_and_keep_their_numbers(monkeypatch):

@@ -41,7 +41,7 @@ from gencls.defenses import (
 )
 from gencls.eval import FGSM, Decisions, Protocol, Study, StudyCell, ThreatModel
 from gencls.eval.doctor.patient import Effort
-from gencls.eval.report.diagnosis import write_diagnoses
+from gencls.eval.report.study.diagnosis import write_diagnoses
 from gencls.zoo.trained import WEIGHTS
 from tests import toys
 from tests.toys import SigmoidDecoders, small_cnn

@@ -11,14 +11,19 @@ from gencls.cli import main
 from gencls.core import GenclsError, did_you_mean
 from gencls.defenses import PlainClassifier
 from gencls.eval import PGD, GaussianNoiseAttack, Study, ThreatModel, predict_cost
-from gencls.eval.dry_run import forecast, shadow
-from gencls.eval.presets import attack_by_name, preset_by_name
-from gencls.zoo.checkpoints import read_card
-from gencls.zoo.networks.architectures import find_architecture
+from gencls.eval.attacks.presets import attack_by_name, preset_by_name
+from gencls.eval.study.dry_run import forecast, shadow
+from gencls.zoo.checkpoints.checkpoint import read_card
+from gencls.zoo.networks.parts.architectures import find_architecture
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.build import training_module
-from recipes import eabs, eabs_foolbox, eabs_sweep, mlvgm, quickstart, variational_smoothing
-from tests.zoo.test_baseline_training import TINY, small
+from recipes import quickstart
+from recipes.eabs import __main__ as eabs
+from recipes.eabs import foolbox as eabs_foolbox
+from recipes.eabs import sweep as eabs_sweep
+from recipes.mlvgm import __main__ as mlvgm
+from recipes.variational_smoothing import __main__ as variational_smoothing
+from tests.zoo.training.test_baseline_training import TINY, small
 
 
 def tree(folder):

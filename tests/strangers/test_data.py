@@ -204,7 +204,7 @@ def build():
 
 
 def test_a_folder_is_attacked_from_the_command_line(photos, here, monkeypatch, capsys):
-    from gencls.eval.report import page
+    from gencls.eval.report.study import page
 
     monkeypatch.setattr(page, "all_figures", lambda *_: ())  # they take most of the time
     (here / "photonets.py").write_text(NETWORK)

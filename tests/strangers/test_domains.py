@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from gencls.core import GenclsError
-from gencls.defenses.confidence import clopper_pearson, empirical_bernstein, majority_p_value
+from gencls.defenses.smoothing.confidence import clopper_pearson, empirical_bernstein, majority_p_value
 from gencls.eval import certified_accuracy, closest_distances, compare, robust_accuracy, success_rate_curve, summarize
-from gencls.eval.cost import duration
-from gencls.eval.statistics import bootstrap_band, holm, mcnemar, pairwise_mcnemar, wilson, wilson_band
+from gencls.eval.measures.statistics import bootstrap_band, holm, mcnemar, pairwise_mcnemar, wilson, wilson_band
+from gencls.eval.study.cost import duration
 
 NAN, INF = math.nan, math.inf
 YES = np.array([True, False])

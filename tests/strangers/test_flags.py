@@ -10,8 +10,11 @@ from gencls import zoo
 from gencls._commands.attack import build_attacks
 from gencls.cli import main, parser
 from gencls.core import GenclsError
-from gencls.eval.presets import MINIMAL, PRESETS, attack_by_name, names, preset_by_name, settings_of
-from recipes import eabs, eabs_sweep, mlvgm, variational_smoothing
+from gencls.eval.attacks.presets import MINIMAL, PRESETS, attack_by_name, names, preset_by_name, settings_of
+from recipes.eabs import __main__ as eabs
+from recipes.eabs import sweep as eabs_sweep
+from recipes.mlvgm import __main__ as mlvgm
+from recipes.variational_smoothing import __main__ as variational_smoothing
 
 ATTACK = ["attack", "--defense", "cnn-mnist", "--limit", "4"]
 FIXED = ["--attack", "pgd-linf", "--epsilon", "0.1"]

@@ -17,22 +17,12 @@ from safetensors.torch import load_file, save_file
 from gencls.core import GenclsError, TransformedClassifier
 from gencls.core.files import held
 from gencls.defenses import GaussianNoise
-from gencls.eval import (
-    DDN,
-    PGD,
-    Protocol,
-    Square,
-    Study,
-    ThreatModel,
-    evaluate,
-    read_adversarials,
-    read_records,
-    study_folder,
-)
-from gencls.eval.report import page
-from gencls.eval.report.diagnosis import write_diagnoses
-from gencls.eval.study_folder import UnfinishedWarning, read_cells, report_study
-from tests.eval.study_in_toys import LINF
+from gencls.eval import DDN, PGD, Protocol, Square, Study, ThreatModel, evaluate, read_adversarials, read_records
+from gencls.eval.report.study import page
+from gencls.eval.report.study.diagnosis import write_diagnoses
+from gencls.eval.study import folder as study_folder
+from gencls.eval.study.folder import UnfinishedWarning, read_cells, report_study
+from tests.eval.study.study_in_toys import LINF
 from tests.toys import small_cnn
 
 CHECKS = [{"name": "gradient", "status": "fail", "finding": "There is none.", "evidence": {"share": 0.25}}]

@@ -70,7 +70,7 @@ def public() -> dict[str, Any]:
     for package in (*PACKAGES, *MORE):
         module = importlib.import_module(f"gencls.{package}")
         found |= {name: getattr(module, name) for name in module.__all__ if name not in EXEMPT}
-    checkpoints = importlib.import_module("gencls.zoo.checkpoints")
+    checkpoints = importlib.import_module("gencls.zoo.checkpoints.checkpoint")
     return found | {name: getattr(checkpoints, name) for name in LOADERS}
 
 

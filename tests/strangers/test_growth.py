@@ -35,11 +35,11 @@ from gencls.eval import (
     read_study,
     report_study,
 )
-from gencls.eval import growth as growing
-from gencls.eval import study as planning
-from gencls.eval.report import page
-from gencls.eval.report.figures import NamedFigure
-from gencls.eval.study_folder import read_cells, read_samples
+from gencls.eval.report.study import page
+from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.study import growth as growing
+from gencls.eval.study import study as planning
+from gencls.eval.study.folder import read_cells, read_samples
 from tests.toys import small_cnn
 
 LINF = ThreatModel("linf", 0.05)
@@ -435,7 +435,7 @@ def test_killed_while_it_grows(tmp_path):
 
 def test_diagnoses_of_other_defenses_stay(tmp_path, monkeypatch):
     from gencls.eval import doctor
-    from gencls.eval.report.diagnosis import known_diagnoses
+    from gencls.eval.report.study.diagnosis import known_diagnoses
 
     class Found:
         def to_json(self):

@@ -9,11 +9,11 @@ import torch
 
 from gencls.core import Defense, GenclsError
 from gencls.eval import Study, ThreatModel, compare, evaluate, judge, robust_accuracy, summarize
-from gencls.eval.eight_bit import is_eight_bit, to_eight_bit
-from gencls.eval.report.columns import BY_NAME, MISSING
-from gencls.eval.report.figures import NamedFigure
+from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
+from gencls.eval.report.study.columns import BY_NAME, MISSING
+from gencls.eval.report.study.figures import NamedFigure
 from tests.contracts.attacks import FIXED, MINIMAL
-from tests.eval.test_judge import Coin
+from tests.eval.judgement.test_judge import Coin
 from tests.toys import small_cnn
 
 LINF, L2 = ThreatModel("linf", 0.25), ThreatModel("l2", 1.0)

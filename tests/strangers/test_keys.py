@@ -24,7 +24,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from gencls.core import GenclsError, fingerprint, frozen, key_of, keyed
 from gencls.core.fingerprint import closures
 from gencls.eval import APGD, FGSM, NES, PGD, Boundary, GaussianNoiseAttack, Protocol, Study, ThreatModel, Transfer
-from gencls.eval.cell import run_cell
+from gencls.eval.judgement.runner import run_cell
 from tests.contracts.defenses import DEFENSES
 from tests.strangers.key_pairs import HARMLESS, TEXT, Colour, Holder, Late, all_pairs, edited, linear, shifted, written
 from tests.toys import small_cnn
@@ -309,7 +309,7 @@ CHANGES = {
         {"noise", "transfer"},
     ),
     "what is imported late": (
-        "gencls.eval.attacks.pyautoattack_attacks",
+        "gencls.eval.attacks.parts.pyautoattack_attacks",
         "best, _, _, wrong = attack",
         "best, _, _, wrong, *_ = attack",
         {"apgd"},
@@ -320,10 +320,10 @@ CHANGES = {
         "return (self.attack).threat or None",
         {"transfer"},
     ),
-    "judge": ("gencls.eval.judge", "return 2 * right > made", "return 2 * right >= made", {"judge"}),
-    "runner": ("gencls.eval.cell", "_ZERO_GRADIENTS = 0.01", "_ZERO_GRADIENTS = 0.02", {"judge"}),
-    "what all share": ("gencls.core.rng", "_WHOLE = -1", "_WHOLE = -3", {*ATTACKS, "judge"}),
-    "summary": ("gencls.eval.summary", "import", "_NEW = 1\nimport", set()),
+    "judge": ("gencls.eval.judgement.judge", "return 2 * right > made", "return 2 * right >= made", {"judge"}),
+    "runner": ("gencls.eval.judgement.runner", "_ZERO_GRADIENTS = 0.01", "_ZERO_GRADIENTS = 0.02", {"judge"}),
+    "what all share": ("gencls.core.streams.streams", "_WHOLE = -1", "_WHOLE = -3", {*ATTACKS, "judge"}),
+    "summary": ("gencls.eval.measures.summary", "import", "_NEW = 1\nimport", set()),
     "another attack": ("gencls.eval.attacks.square", "import", "_NEW = 1\nimport", set()),
 }
 

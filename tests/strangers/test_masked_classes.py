@@ -6,7 +6,7 @@ from torch import nn
 
 from gencls.core import GenclsError
 from gencls.eval import DDN, PGD, CarliniWagner, DeepFool, ThreatModel, evaluate
-from gencls.eval.margins import score_gap
+from gencls.eval.scores.margins import score_gap
 from tests.toys import small_cnn
 
 MASKS = (-1e5, -1e9, -3e38)

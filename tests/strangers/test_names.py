@@ -15,13 +15,13 @@ from torch import nn
 from gencls._commands.attack import _print
 from gencls.core import GenclsError
 from gencls.eval import FGSM, Protocol, Study, ThreatModel, evaluate, progress_bar, summarize
-from gencls.eval.names import check_names, file_name, isolated, shortened
+from gencls.eval.measures.names import check_names, file_name, isolated, shortened
+from gencls.eval.measures.spreadsheet import csv_of, read_csv
+from gencls.eval.measures.summary import compare
 from gencls.eval.report import ImagePanel, write_report
-from gencls.eval.report.figures import all_figures
 from gencls.eval.report.latex import OTHER_SCRIPTS, escape
+from gencls.eval.report.study.figures import all_figures
 from gencls.eval.report.style import STYLE, drawn, legend_columns
-from gencls.eval.spreadsheet import csv_of, read_csv
-from gencls.eval.summary import compare
 from tests.toys import small_cnn
 
 LONG = "resnet-" + "x" * 290 + "-ema"
@@ -189,7 +189,7 @@ def test_a_report_shows_every_name_as_it_is(tmp_path, monkeypatch):
 
 
 def test_figures_of_names_that_files_cannot_hold_stay_apart(hostile):
-    from gencls.eval.report.curves import study_curves
+    from gencls.eval.report.study.curves import study_curves
 
     made, summary = hostile
     figures = list(all_figures(summary, study_curves(made, summary), pandas.DataFrame(), []))

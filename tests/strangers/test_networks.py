@@ -20,7 +20,7 @@ from gencls.defenses import (
     VariationalSmoothing,
     fgsm_examples,
 )
-from gencls.defenses.starts import EncoderStart
+from gencls.defenses.synthesis.starts import EncoderStart
 from gencls.eval import (
     APGD,
     DDN,

@@ -6,10 +6,10 @@ import torch
 
 from gencls.core import EoT, GenclsError, fingerprint, keyed, seeded, stream_seed
 from gencls.defenses import GaussianNoise, PlainClassifier, TransformedClassifier
-from gencls.defenses.elimination import Elimination
+from gencls.defenses.synthesis.elimination import Elimination
 from gencls.eval import APGD, NES, PGD, Protocol, Square, Study, ThreatModel, evaluate, judge
 from gencls.eval.adapters import as_module
-from gencls.eval.presets import attack_by_name
+from gencls.eval.attacks.presets import attack_by_name
 from tests.toys import small_cnn
 
 BALL = ThreatModel("linf", 0.1)

@@ -16,7 +16,7 @@ from gencls.cli import main
 from gencls.core import files
 from gencls.core.files import atomically, held, remove_leftovers, shortened
 from gencls.eval import FGSM, PGD, Study, ThreatModel, read_records
-from gencls.eval.report import page
+from gencls.eval.report.study import page
 from tests.toys import small_cnn
 
 LINF = ThreatModel("linf", 0.05)

@@ -21,8 +21,8 @@ from gencls.eval import (
     RestartedCarliniWagner,
     ThreatModel,
 )
-from gencls.eval.attack_model import AttackModel, resolution
-from gencls.eval.attacks.linearisation import nearest_boundary
+from gencls.eval.attacks.parts.attack_model import AttackModel, resolution
+from gencls.eval.attacks.parts.linearisation import nearest_boundary
 from tests.toys import Linear, Rescaled, small_cnn
 
 LINF, L2, BALL = ThreatModel("linf"), ThreatModel("l2"), ThreatModel("linf", 0.06)

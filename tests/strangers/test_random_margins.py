@@ -10,9 +10,9 @@ from gencls import zoo
 from gencls.core import Defense, keyed
 from gencls.defenses import MLVGMPurification, TransformedClassifier
 from gencls.eval import APGD, DDN, FMN, NES, PGD, CarliniWagner, DeepFool, RestartedCarliniWagner, ThreatModel
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.judge import predict
-from gencls.eval.margins import margin, mean_shortfall, shortfall
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.judgement.judge import predict
+from gencls.eval.scores.margins import margin, mean_shortfall, shortfall
 from tests.toys import small_cnn
 
 

@@ -9,11 +9,11 @@ from torch import nn
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
 from gencls.eval import DDN, PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, Transfer, evaluate, judge
-from gencls.eval.behaviour import observe
 from gencls.eval.doctor import diagnose
 from gencls.eval.doctor.patient import Effort, Patient
 from gencls.eval.doctor.randomness import check_company, check_randomness
-from gencls.eval.statistics import wilson
+from gencls.eval.measures.statistics import wilson
+from gencls.eval.scores.behaviour import observe
 from tests.strangers import defenses as strangers
 
 COUNT, DRAWS = 6, 8

@@ -33,12 +33,12 @@ from gencls.eval import (
     robust_accuracy,
     summarize,
 )
-from gencls.eval.records import complete
-from gencls.eval.report.columns import BY_NAME
-from gencls.eval.report.curves import reading_sizes
-from gencls.eval.report.tables import latex_tables
-from gencls.eval.report.verdict import verdict
-from gencls.eval.summary import WORST_CASE, worst_case
+from gencls.eval.measures.records import complete
+from gencls.eval.measures.summary import WORST_CASE, worst_case
+from gencls.eval.report.study.columns import BY_NAME
+from gencls.eval.report.study.curves import reading_sizes
+from gencls.eval.report.study.tables import latex_tables
+from gencls.eval.report.study.verdict import verdict
 from tests.strangers.test_judge import Corner, Given, breaking, record, samples, undrawn
 from tests.toys import small_cnn
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from gencls.core import EoT, GenclsError, TransformedClassifier, checked, minimize
 from gencls.defenses import Ball, GaussianNoise, PlainClassifier, VariationalSmoothing, alpha_schedule
-from gencls.defenses.elimination import Elimination
+from gencls.defenses.synthesis.elimination import Elimination
 from gencls.eval import APGD, DDN, FAB, NES, PGD, CarliniWagner, DeepFool, Protocol, Square, ThreatModel
+from gencls.eval.attacks.presets import ThesisBudget
 from gencls.eval.doctor.patient import EFFORTS
-from gencls.eval.presets import ThesisBudget
-from gencls.zoo.training.perturbations import Adversarial
+from gencls.zoo.training.views.perturbations import Adversarial
 from tests.toys import small_cnn
 
 L2, BALL = ThreatModel("l2"), ThreatModel("linf", 0.1)

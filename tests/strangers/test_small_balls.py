@@ -6,7 +6,7 @@ from torch import nn
 
 from gencls.core import GenclsError, keyed
 from gencls.eval import FGSM, PGD, GaussianNoiseAttack, GrowingNoise, ThreatModel
-from gencls.eval.attacks.base import project, random_start
+from gencls.eval.attacks.parts.base import project, random_start
 from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, AnySize
 
 IMAGES = {

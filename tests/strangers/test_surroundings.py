@@ -25,7 +25,12 @@ from gencls.core.files import atomically, sealed
 from gencls.defenses import PlainClassifier
 from gencls.eval import GaussianNoiseAttack, Study, ThreatModel, read_study, report_study
 from gencls.zoo.training import train
-from recipes import eabs, eabs_foolbox, eabs_sweep, mlvgm, quickstart, variational_smoothing
+from recipes import quickstart
+from recipes.eabs import __main__ as eabs
+from recipes.eabs import foolbox as eabs_foolbox
+from recipes.eabs import sweep as eabs_sweep
+from recipes.mlvgm import __main__ as mlvgm
+from recipes.variational_smoothing import __main__ as variational_smoothing
 
 ROOT = Path(__file__).parents[2]
 MODULES = """

@@ -25,17 +25,17 @@ from gencls import zoo
 from gencls._commands.attack import build_defense, weights_of
 from gencls.cli import main
 from gencls.core import GenclsError, seeded
-from gencls.zoo.checkpoints import Card, load_state_dict, read_card, restore, save_checkpoint, verify_checkpoint
-from gencls.zoo.models import find_weights
+from gencls.zoo.checkpoints.checkpoint import Card, load_state_dict, read_card, restore, save_checkpoint, verify_checkpoint
 from gencls.zoo.networks import CNN, CifarResNet
-from gencls.zoo.official_abs import official_abs, read_official_abs
-from gencls.zoo.official_cifar import akamaster_from_state, kuangliu_from_state, load_akamaster, load_kuangliu
-from gencls.zoo.official_mlvgm import load_headed_classifier
-from gencls.zoo.official_nvae import load_nvae, load_nvlabs_nvae
-from gencls.zoo.official_robustbench import load_robustbench
-from gencls.zoo.official_stylegan import load_e4e, load_style_transformer, load_stylegan2
+from gencls.zoo.networks.abs.published import official_abs, read_official_abs
+from gencls.zoo.networks.classifiers.published import akamaster_from_state, kuangliu_from_state, load_akamaster, load_kuangliu
+from gencls.zoo.networks.classifiers.published_headed import load_headed_classifier
+from gencls.zoo.networks.classifiers.published_robustbench import load_robustbench
+from gencls.zoo.networks.nvae.published import load_nvae, load_nvlabs_nvae
+from gencls.zoo.networks.stylegan.published import load_e4e, load_style_transformer, load_stylegan2
+from gencls.zoo.registry import find_weights
 from gencls.zoo.trained import ARCHITECTURES, WEIGHTS
-from recipes.folders import weights_path
+from recipes.harness.folders import weights_path
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, MultiLatentModel, seeded
 from gencls.zoo import generator_names, load, load_data, load_generator
-from gencls.zoo.models import WEIGHTS
 from gencls.zoo.networks import NVAE
+from gencls.zoo.registry import WEIGHTS
 from gencls.zoo.training import PRESETS
 from gencls.zoo.training.generator_presets import GENERATOR_PRESETS, GeneratorPreset
 from gencls.zoo.training.measure import accuracy

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from gencls.core.errors import GenclsError
-from gencls.core.wrappers import Declares, surrogates_of
+from gencls.core.modules.wrappers import Declares, surrogates_of
 
 __all__ = ["check_called"]
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from gencls.core.errors import GenclsError
-from gencls.core.wrappers import declared
+from gencls.core.modules.wrappers import declared
 
 __all__ = ["check_eval_mode", "evaluated", "frozen", "in_eval_mode", "in_mode"]
 

@@ -14,10 +14,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from gencls.core.compiled import compiled_from
 from gencls.core.errors import GenclsError
 from gencls.core.fingerprint.tensors import put_in_forward
-from gencls.core.reach import CONTAINERS, LEAVES, parts
+from gencls.core.modules.compiled import compiled_from
+from gencls.core.modules.reach import CONTAINERS, LEAVES, parts
 
 __all__ = ["Declares", "chained", "computes_as_its_class", "declared", "surrogates_of"]
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gencls.core.generators import GlobalStates, reseed, seeded
-from gencls.core.random_functions import KeyedDraws
 from gencls.core.settings import plain
+from gencls.core.streams.seeds import GlobalStates, reseed, seeded
+from gencls.core.streams.torch_functions import KeyedDraws
 
 __all__ = [
     "Streams",

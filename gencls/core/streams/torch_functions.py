@@ -1,4 +1,4 @@
-"""Torch's random functions, served row by row from the streams of :mod:`gencls.core.rng`."""
+"""Torch's random functions, served row by row from the streams of :mod:`gencls.core.streams.streams`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from gencls.core.errors import GenclsError
 
 if TYPE_CHECKING:
-    from gencls.core.rng import Streams
+    from gencls.core.streams.streams import Streams
 
 __all__ = ["KeyedDraws"]
 

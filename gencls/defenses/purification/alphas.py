@@ -2,7 +2,7 @@
 
 Five fixed starting points, then 95 steps: fit a Gaussian process to what was measured, measure next where its expected
 improvement over the best so far is largest. What is measured is a function of alphas, see
-:class:`gencls.defenses.purified_accuracy.PurifiedAccuracy`.
+:class:`gencls.defenses.purification.purified_accuracy.PurifiedAccuracy`.
 """
 
 import json
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gencls.core import GenclsError, checked, seeded, stream_seed
 from gencls.core.files import atomically, check_seal, sealed
-from gencls.defenses.mlvgm import alpha_schedule
+from gencls.defenses.purification.mlvgm import alpha_schedule
 
 __all__ = ["AlphaSearch", "AlphaTrial", "learn_alphas"]
 

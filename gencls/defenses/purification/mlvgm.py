@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, Latents, MultiLatentModel, Transform, checked, keyed, repeat_rows
-from gencls.defenses.gaussian import FixedLengthNoise, GaussianBlur
+from gencls.defenses.purification.gaussian import FixedLengthNoise, GaussianBlur
 
 __all__ = ["PAPER_TASKS", "MLVGMPurification", "PaperTask", "alpha_schedule", "paper_blur"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from gencls.core import GenclsError, Transform, checked
-from gencls.defenses.gaussian import GaussianNoise
+from gencls.defenses.purification.gaussian import GaussianNoise
 
 __all__ = ["NDVAEPurification"]
 

@@ -20,7 +20,7 @@ from gencls.core import (
     repeat_rows,
     stream_seed,
 )
-from gencls.defenses.mlvgm import MLVGMPurification
+from gencls.defenses.purification.mlvgm import MLVGMPurification
 
 __all__ = ["PurifiedAccuracy", "fgsm_examples"]
 

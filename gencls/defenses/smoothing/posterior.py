@@ -1,6 +1,6 @@
 """Variational smoothing in full: mean and variance of each class's noise are optimised (thesis, eq. 4.6 to 4.8).
 
-Algorithm 5 fixes the covariance and drops the KL term, see :mod:`gencls.defenses.variational_smoothing`. Here both are kept:
+Algorithm 5 fixes the covariance and drops the KL term, see :mod:`gencls.defenses.smoothing.variational`. Here both are kept:
 
     score_y = max_q E_{eps ~ q} L_y(f(x + eps)) - KL[q || N(0, sigma^2 I)],    q = N(mu, diag(s^2)),
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, Latents, check_sigma, checked, minimize
 from gencls.core.inference import Optimizer
-from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
-from gencls.defenses.regularizers import GaussianKL
+from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
+from gencls.defenses.synthesis.regularizers import GaussianKL
 
 __all__ = ["VariationalPosteriorSmoothing"]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, check_sigma, checked, minimize
-from gencls.defenses.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
+from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
 
 __all__ = ["VariationalSmoothing"]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents, Unrolled, checked, surrogates_of
-from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, Ball, GaussianKL
-from gencls.defenses.elimination import Elimination
-from gencls.defenses.starts import RandomStarts
+from gencls.defenses.synthesis.elimination import Elimination
+from gencls.defenses.synthesis.engine import AnalysisBySynthesis, Ball, GaussianKL
+from gencls.defenses.synthesis.starts import RandomStarts
 from gencls.perceptual import SquaredL2
 
 __all__ = ["ABS", "ClassFactors", "SignLosingBall"]
@@ -41,7 +41,7 @@ def ABS(  # noqa: N802 - the name of the method
 
     with a uniform class prior. The descent starts from the best of 8000 random codes. Deviations of the public code: it
     divides scores by the number of pixels, loses the signs of latents that it clips, keeps the densest 8000 of 8888 codes, and
-    counts 50 evaluations, that is 49 steps; :func:`gencls.zoo.official_abs.official_abs` follows it.
+    counts 50 evaluations, that is 49 steps; :func:`gencls.zoo.networks.abs.published.official_abs` follows it.
 
     Args:
         generator: the K decoders.
@@ -52,7 +52,7 @@ def ABS(  # noqa: N802 - the name of the method
         radius: latents stay within this L2 norm; 5 in the public code; None does not project.
         keep_signs: whether latents keep their signs when projected; False is what the public code does.
         seed: of the random codes.
-        fast: hopeless classes leave the descent early, see :class:`~gencls.defenses.elimination.Elimination`.
+        fast: hopeless classes leave the descent early, see :class:`~gencls.defenses.synthesis.elimination.Elimination`.
         warm_steps: gives attackers the gradient mode "warm" in place of "frozen", see :class:`AnalysisBySynthesis`.
         memory_budget: bytes of activations per chunk of images.
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, Latents, check_eval_mode, check_images, check_labels, checked, minimize, seeded
-from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis
+from gencls.defenses.synthesis.engine import AnalysisBySynthesis
 from gencls.perceptual import SquaredL2
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from gencls.core import ClassConditionalGenerator, checked
-from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis, DiscriminatorPenalty, GaussianKL
-from gencls.defenses.elimination import Elimination
-from gencls.defenses.starts import EncoderStart, RandomStarts
+from gencls.defenses.synthesis.elimination import Elimination
+from gencls.defenses.synthesis.engine import AnalysisBySynthesis, DiscriminatorPenalty, GaussianKL
+from gencls.defenses.synthesis.starts import EncoderStart, RandomStarts
 from gencls.perceptual import SquaredL2
 
 __all__ = ["EABS"]
@@ -55,7 +55,7 @@ def EABS(  # noqa: N802 - the name of the method
         beta: weight of the prior term; 1 in the thesis.
         samples: latents that the final score averages over; unspecified in the thesis.
         seed: of the random codes.
-        fast: hopeless classes leave the descent early, see :class:`~gencls.defenses.elimination.Elimination`.
+        fast: hopeless classes leave the descent early, see :class:`~gencls.defenses.synthesis.elimination.Elimination`.
         warm_steps: gives attackers the gradient mode "warm" in place of "frozen", see :class:`AnalysisBySynthesis`.
         memory_budget: bytes of activations per chunk of images.
 

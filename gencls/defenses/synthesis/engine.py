@@ -32,9 +32,9 @@ from gencls.core import (
 )
 from gencls.core.inference import Optimizer
 from gencls.core.memory import saved_bytes
-from gencls.defenses.elimination import Contest, Elimination
-from gencls.defenses.regularizers import DiscriminatorPenalty, GaussianKL, Regularizer
-from gencls.defenses.warm_start import WHOLE_EVERY, WarmStart
+from gencls.defenses.synthesis.elimination import Contest, Elimination
+from gencls.defenses.synthesis.regularizers import DiscriminatorPenalty, GaussianKL, Regularizer
+from gencls.defenses.synthesis.warm import WHOLE_EVERY, WarmStart
 
 __all__ = ["AnalysisBySynthesis", "Ball", "DiscriminatorPenalty", "GaussianKL", "Regularizer"]
 

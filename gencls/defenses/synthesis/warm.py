@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import Latents, select
-from gencls.core.rng import present_rows
+from gencls.core.streams.streams import present_rows
 
 if TYPE_CHECKING:
-    from gencls.defenses.analysis_by_synthesis import AnalysisBySynthesis
+    from gencls.defenses.synthesis.engine import AnalysisBySynthesis
 
 __all__ = ["WarmStart"]
 

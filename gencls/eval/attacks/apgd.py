@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attack_model import AttackModel, Loss, calibrate
-from gencls.eval.attacks.base import prepare, project, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, calibrate
+from gencls.eval.attacks.parts.base import prepare, project, require
+from gencls.eval.attacks.parts.smoothing import check_smoothing, descents
 from gencls.eval.attacks.pgd import SURE_DRAWS
-from gencls.eval.attacks.smoothing import check_smoothing, descents
-from gencls.eval.margins import margin, mean_over_draws, others_of, score_gap
-from gencls.eval.threat import ThreatModel
+from gencls.eval.scores.margins import margin, mean_over_draws, others_of, score_gap
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["APGD", "Worst", "dlr", "targeted_dlr"]
 
@@ -45,7 +45,7 @@ class APGD:
         targets: how many other classes the targeted losses try; all if there are fewer.
         smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
             differentiated, all runs for each; 0 is the plain loss. See
-            :func:`gencls.eval.attacks.smoothing.smoothed_gradient`.
+            :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`.
         smoothing_draws: noisy images per gradient.
     """
 
@@ -78,7 +78,7 @@ class APGD:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        from gencls.eval.attacks import pyautoattack_attacks
+        from gencls.eval.attacks.parts import pyautoattack_attacks
 
         model = prepare(model, images, labels, self.threat)
         with torch.no_grad():

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.apgd import APGD, Worst
-from gencls.eval.attacks.base import Attack, prepare, require
 from gencls.eval.attacks.fab import FAB
+from gencls.eval.attacks.parts.base import Attack, prepare, require
 from gencls.eval.attacks.square import Square
-from gencls.eval.threat import ThreatModel
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["AutoAttack"]
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.attacks.base import per_image, prepare, require
-from gencls.eval.attacks.starting_images import check_shape, repr_with_starts
-from gencls.eval.threat import ThreatModel
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import per_image, prepare, require
+from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_starts
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["Boundary"]
 

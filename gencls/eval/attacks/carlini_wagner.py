@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.attacks.base import per_image, prepare, require, steepest, taken
-from gencls.eval.attacks.linearisation import Closest
-from gencls.eval.margins import score_gap
-from gencls.eval.threat import ThreatModel
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import per_image, prepare, require, steepest, taken
+from gencls.eval.attacks.parts.linearisation import Closest
+from gencls.eval.scores.margins import score_gap
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["CarliniWagner", "RestartedCarliniWagner"]
 
@@ -88,7 +88,7 @@ class RestartedCarliniWagner:
     its mean over the last ``window`` steps. The closest *successful* iterate is kept (the authors' code lets closer failures
     replace it).
 
-    Source: the MLVGM paper's supplement C; settings of the three tasks in :mod:`gencls.eval.presets`.
+    Source: the MLVGM paper's supplement C; settings of the three tasks in :mod:`gencls.eval.attacks.presets`.
 
     Attributes:
         threat: L2 without epsilon.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attacks.base import prepare, require
-from gencls.eval.attacks.linearisation import Closest, nearest_boundary
-from gencls.eval.threat import ThreatModel
+from gencls.eval.attacks.parts.base import prepare, require
+from gencls.eval.attacks.parts.linearisation import Closest, nearest_boundary
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["DeepFool"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from gencls.core import check_settings, checked
 from gencls.eval.attacks import DDN, FMN, PGD, Attack, Square
-from gencls.eval.attacks.smoothing import SIGMAS
-from gencls.eval.threat import Norm, ThreatModel
+from gencls.eval.attacks.parts.smoothing import SIGMAS
+from gencls.eval.threats.threat import Norm, ThreatModel
 
 __all__ = ["TARGETS", "DefaultBudget", "default_attacks"]
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attacks.base import per_image, prepare, require
-from gencls.eval.margins import others_of
-from gencls.eval.threat import ThreatModel
+from gencls.eval.attacks.parts.base import per_image, prepare, require
+from gencls.eval.scores.margins import others_of
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["FAB"]
 
@@ -62,7 +62,7 @@ class FAB:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`Attack`."""
-        from gencls.eval.attacks import pyautoattack_attacks
+        from gencls.eval.attacks.parts import pyautoattack_attacks
 
         model = prepare(model, images, labels)
         if images.dtype != torch.float32:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from gencls.core import check_settings
-from gencls.eval.attacks.base import prepare, project, require, steepest
-from gencls.eval.threat import ThreatModel
+from gencls.eval.attacks.parts.base import prepare, project, require, steepest
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["FGSM"]
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings, select
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.attacks.base import per_image, prepare, require, steepest
-from gencls.eval.attacks.linearisation import Closest
-from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
-from gencls.eval.attacks.starting_images import check_shape, repr_with_starts
-from gencls.eval.threat import ThreatModel
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import per_image, prepare, require, steepest
+from gencls.eval.attacks.parts.linearisation import Closest
+from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
+from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_starts
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["FMN"]
 
@@ -52,7 +52,7 @@ class FMN:
         tries: images that are looked at in search of a start.
         smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
             differentiated, all runs for each; 0 is the plain loss. See
-            :func:`gencls.eval.attacks.smoothing.smoothed_gradient`.
+            :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`.
         smoothing_draws: noisy images per gradient.
     """
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings, checked
-from gencls.core.rng import repeatable
-from gencls.eval.attack_model import AttackModel, Loss, Response
-from gencls.eval.attacks.base import per_image, prepare
+from gencls.core.streams.streams import repeatable
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, Response
+from gencls.eval.attacks.parts.base import per_image, prepare
 from gencls.eval.attacks.pgd import PGD
-from gencls.eval.threat import ThreatModel
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["NES", "estimate_gradient"]
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.attacks.base import per_image, prepare, project, require
-from gencls.eval.threat import Norm, ThreatModel
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import per_image, prepare, project, require
+from gencls.eval.threats.threat import Norm, ThreatModel
 
 __all__ = ["GaussianNoiseAttack", "GrowingNoise"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings
-from gencls.eval.attack_model import AttackModel, Loss
-from gencls.eval.attacks.base import joined, per_image, prepare, project, random_start, require, steepest, taken
-from gencls.eval.attacks.smoothing import check_smoothing, descents, smoothed_look
-from gencls.eval.margins import others_of
-from gencls.eval.threat import ThreatModel
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
+from gencls.eval.attacks.parts.base import joined, per_image, prepare, project, random_start, require, steepest, taken
+from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
+from gencls.eval.scores.margins import others_of
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["PGD"]
 
@@ -45,7 +45,7 @@ class PGD:
         to_the_end: go on after the first wrong decision, for the largest loss rather than success (to transfer, for instance).
         smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
             differentiated, each for as many starts as ``restarts`` says; 0 is the plain loss. Some networks' plain gradients
-            lead nowhere, see :func:`gencls.eval.attacks.smoothing.smoothed_gradient`. Success and margin are those of the
+            lead nowhere, see :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`. Success and margin are those of the
             images without noise.
         smoothing_draws: noisy images per gradient.
     """

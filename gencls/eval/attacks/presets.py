@@ -26,9 +26,9 @@ from gencls.eval.attacks import (
     RestartedCarliniWagner,
     Square,
 )
-from gencls.eval.attacks.smoothing import SIGMAS
-from gencls.eval.default_set import TARGETS, default_attacks
-from gencls.eval.threat import Norm, ThreatModel
+from gencls.eval.attacks.default_set import TARGETS, default_attacks
+from gencls.eval.attacks.parts.smoothing import SIGMAS
+from gencls.eval.threats.threat import Norm, ThreatModel
 
 __all__ = [
     "FIXED",

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.core.rng import repeatable
-from gencls.eval.attacks.base import per_image, prepare, project, require
+from gencls.core.streams.streams import repeatable
+from gencls.eval.attacks.parts.base import per_image, prepare, project, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
-from gencls.eval.threat import ThreatModel
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["Square"]
 

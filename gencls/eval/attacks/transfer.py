@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, declared, evaluated, frozen, surrogates_of
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.attacks.base import Attack, prepare
-from gencls.eval.behaviour import observe
-from gencls.eval.fingerprint import device_of
-from gencls.eval.threat import ThreatModel
+from gencls.core.fingerprint.samples import device_of
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import Attack, prepare
+from gencls.eval.scores.behaviour import observe
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["Transfer"]
 

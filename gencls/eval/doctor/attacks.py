@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from gencls.eval.attacks import PGD, Attack, GaussianNoiseAttack
 from gencls.eval.attacks.square import Square
 from gencls.eval.attacks.transfer import Transfer
-from gencls.eval.cell import Cell
 from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
 from gencls.eval.doctor.verdict import Check
-from gencls.eval.statistics import mcnemar
-from gencls.eval.threat import ThreatModel
+from gencls.eval.judgement.runner import Cell
+from gencls.eval.measures.statistics import mcnemar
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["Outcome", "broken", "check_attacks", "check_smoothed", "check_unbounded", "compared", "pgd"]
 

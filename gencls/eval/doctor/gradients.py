@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, seeded
-from gencls.eval.attacks.base import per_image, random_start
+from gencls.eval.attacks.parts.base import per_image, random_start
 from gencls.eval.doctor.patient import Patient
 from gencls.eval.doctor.verdict import Check
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, declared, evaluated, frozen, keyed, seeded, select, stream_seed
-from gencls.eval.attack_model import AttackModel
+from gencls.core.fingerprint.samples import sample_hashes
 from gencls.eval.attacks import Attack
-from gencls.eval.behaviour import Behaviour, observe, observe_batch
-from gencls.eval.budget import rows_that_fit
-from gencls.eval.cell import NO_GRADIENT, Cell, Protocol, run_cell
-from gencls.eval.fingerprint import sample_hashes
-from gencls.eval.forward import backwards
-from gencls.eval.gradient_modes import declared_modes
-from gencls.eval.judge import Decisions
-from gencls.eval.probe import Probe
-from gencls.eval.threat import ThreatModel
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.judgement.budget import rows_that_fit
+from gencls.eval.judgement.gradient_modes import declared_modes
+from gencls.eval.judgement.judge import Decisions
+from gencls.eval.judgement.probe import Probe
+from gencls.eval.judgement.runner import NO_GRADIENT, Cell, Protocol, run_cell
+from gencls.eval.scores.behaviour import Behaviour, observe, observe_batch
+from gencls.eval.scores.forward import backwards
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
 
@@ -234,7 +234,7 @@ class Patient:
         """The same, asked from now on as its behaviour needs.
 
         Raises:
-            GenclsError: see :func:`~gencls.eval.behaviour.observe`.
+            GenclsError: see :func:`~gencls.eval.scores.behaviour.observe`.
         """
         handful = observe(self.defense, self.images, seed=self.protocol.seed)
         rows = rows_that_fit(self.defense, self.images[:1], self.protocol.memory)

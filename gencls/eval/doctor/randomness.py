@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from gencls.core import declared, repeated, seeded
-from gencls.eval.cell import Cell
 from gencls.eval.doctor.patient import Patient
 from gencls.eval.doctor.verdict import Check, Status
-from gencls.eval.margins import score_gap
+from gencls.eval.judgement.runner import Cell
+from gencls.eval.scores.margins import score_gap
 
 __all__ = ["check_claims", "check_company", "check_eot", "check_randomness"]
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.eval.attack_model import AttackModel
 from gencls.eval.attacks import PGD
-from gencls.eval.attacks.base import prepare
-from gencls.eval.cell import Cell
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import prepare
 from gencls.eval.doctor.attacks import broken, compared
 from gencls.eval.doctor.patient import Patient
 from gencls.eval.doctor.verdict import Check
-from gencls.eval.threat import ThreatModel
+from gencls.eval.judgement.runner import Cell
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["UncalibratedPGD", "check_clean", "check_finite", "check_invariance", "check_scale"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gencls.core import seeded
 from gencls.core.memory import is_out_of_memory, saved_bytes
-from gencls.eval.forward import answered
+from gencls.eval.scores.forward import answered
 
 __all__ = ["Peak", "is_out_of_memory", "peak_memory", "rows_that_fit", "with_fewer_rows", "work_off"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gencls.eval.threat import TOLERANCE, ThreatModel
+from gencls.eval.threats.threat import TOLERANCE, ThreatModel
 
 __all__ = ["is_eight_bit", "to_eight_bit"]
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, checked
+from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core.gradients import Reduce
 from gencls.core.samples import batches_of
-from gencls.core.surrogate import Reduce
 from gencls.eval.attacks import Attack
-from gencls.eval.cell import Protocol, gradient_modes, run_cell
-from gencls.eval.fingerprint import sample_hashes
-from gencls.eval.judge import Decisions
-from gencls.eval.names import check_names
-from gencls.eval.probe import Probe, probe_defense
+from gencls.eval.judgement.judge import Decisions
+from gencls.eval.judgement.probe import Probe, probe_defense
+from gencls.eval.judgement.runner import Protocol, gradient_modes, run_cell
+from gencls.eval.measures.names import check_names
 
 if TYPE_CHECKING:
     import pandas
@@ -39,7 +39,7 @@ class Evaluation:
 
     def summary(self) -> "pandas.DataFrame":
         """One row per attack and gradient mode, and the worst case per threat; see :func:`gencls.eval.summarize`."""
-        from gencls.eval.summary import summarize
+        from gencls.eval.measures.summary import summarize
 
         return summarize(self.records)
 

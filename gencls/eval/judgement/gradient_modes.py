@@ -6,7 +6,7 @@ from torch import nn
 
 from gencls.core import GenclsError, checked, did_you_mean, surrogates_of
 from gencls.eval.attacks import Attack
-from gencls.eval.records import ALL_MODES, NO_GRADIENT
+from gencls.eval.measures.records import ALL_MODES, NO_GRADIENT
 
 __all__ = ["NO_GRADIENT", "asked_by", "declared_modes", "gradient_modes"]
 

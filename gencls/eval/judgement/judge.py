@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, draws, select
-from gencls.eval.eight_bit import to_eight_bit
-from gencls.eval.forward import scores_of
-from gencls.eval.image_by_image import name_of
-from gencls.eval.threat import TOLERANCE, ThreatModel
+from gencls.eval.judgement.eight_bit import to_eight_bit
+from gencls.eval.scores.forward import scores_of
+from gencls.eval.scores.image_by_image import name_of
+from gencls.eval.threats.threat import TOLERANCE, ThreatModel
 
 __all__ = ["ROWS", "Decisions", "Verdict", "decide", "predict", "received", "verdict_of"]
 
@@ -211,7 +211,7 @@ def verdict_of(
     which is no attack.
 
     Args:
-        defense: the real defense, see :meth:`gencls.eval.behaviour.Behaviour.judged`.
+        defense: the real defense, see :meth:`gencls.eval.scores.behaviour.Behaviour.judged`.
         clean: (N, C, H, W) in [0, 1].
         adversarial: what the attack returned.
         threat: norm and ball to check against.
@@ -219,7 +219,8 @@ def verdict_of(
         labels: (N,) true classes, needed to draw sequentially.
         most: draws of a sample whose majority stays open, at most; None stops at ``count``.
         max_rows: of one forward pass.
-        eight_bit: round the images to k/255, see :func:`gencls.eval.eight_bit.to_eight_bit`, and judge both, with equal draws.
+        eight_bit: round the images to k/255, see :func:`gencls.eval.judgement.eight_bit.to_eight_bit`, and judge both,
+            with equal draws.
 
     Returns:
         The verdict.

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked, frozen
-from gencls.eval.attacks.base import per_image
-from gencls.eval.fingerprint import device_of, sample_hashes
-from gencls.eval.judge import ROWS, Verdict, verdict_of
-from gencls.eval.probe import probe_defense
-from gencls.eval.roles import Roles, understood
-from gencls.eval.threat import ThreatModel
+from gencls.core.fingerprint.samples import device_of, sample_hashes
+from gencls.eval.attacks.parts.base import per_image
+from gencls.eval.judgement.judge import ROWS, Verdict, verdict_of
+from gencls.eval.judgement.probe import probe_defense
+from gencls.eval.judgement.roles import Roles, understood
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["judge"]
 
@@ -30,13 +30,14 @@ def judge(
 ) -> Verdict:
     """Measure adversarial images on a defense, as :func:`gencls.eval.evaluate` does.
 
-    The defense is first asked about the clean images, see :class:`gencls.eval.probe.Probe`. Where one draw serves a whole
-    batch, and where a defense declares that it depends on the batch, every image and draw has a forward pass of its own.
+    The defense is first asked about the clean images, see :class:`gencls.eval.judgement.probe.Probe`. Where one draw
+    serves a whole batch, and where a defense declares that it depends on the batch, every image and draw has a forward
+    pass of its own.
 
     Args:
         defense: the real defense, never its surrogate, in eval mode.
         clean: (N, C, H, W) in [0, 1].
-        adversarial: what the attack returned, (N, C, H, W); see :func:`gencls.eval.judge.verdict_of` for the rules.
+        adversarial: what the attack returned, (N, C, H, W); see :func:`gencls.eval.judgement.judge.verdict_of` for the rules.
         threat: norm and ball to check against.
         count: draws S; 1 for a deterministic defense.
         labels: (N,) true classes, needed to draw sequentially.

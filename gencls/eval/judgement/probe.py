@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_labels, declared, seeded
-from gencls.core.called import check_called
-from gencls.eval.behaviour import ROUNDING, Behaviour, Examination, differ, handful, observe, observe_batch
-from gencls.eval.fingerprint import device_of
-from gencls.eval.forward import scores_of
+from gencls.core.fingerprint.samples import device_of
+from gencls.core.modules.called import check_called
+from gencls.eval.scores.behaviour import ROUNDING, Behaviour, Examination, differ, handful, observe, observe_batch
+from gencls.eval.scores.forward import scores_of
 
 __all__ = ["Probe", "check_defense", "probe_defense", "undeclared"]
 
@@ -137,7 +137,7 @@ def probe_defense(
     behaviour: Behaviour | None = None,
     gradients: bool = True,
 ) -> Probe:
-    """Check a defense, see :func:`check_defense`, and observe how it behaves, see :class:`~gencls.eval.probe.Probe`.
+    """Check a defense, see :func:`check_defense`, and observe how it behaves, see :class:`~gencls.eval.judgement.probe.Probe`.
 
     Args:
         defense: the module.

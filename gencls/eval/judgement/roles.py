@@ -7,10 +7,10 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from gencls.core import keyed, seeded, stream_seed
-from gencls.core.rng import watched
-from gencls.eval.attack_model import Metered
-from gencls.eval.judge import Decisions, predict
-from gencls.eval.probe import Probe, undeclared
+from gencls.core.streams.streams import watched
+from gencls.eval.attacks.parts.attack_model import Metered
+from gencls.eval.judgement.judge import Decisions, predict
+from gencls.eval.judgement.probe import Probe, undeclared
 
 __all__ = ["NotAsExpected", "Roles", "SharedDraw", "understood"]
 
@@ -51,7 +51,7 @@ class Roles:
             self.noted.add("scores depend on the place in the batch: each image was asked alone")
 
     def check_batch(self, images: Tensor) -> None:
-        """See :meth:`gencls.eval.probe.Probe.check_batch`.
+        """See :meth:`gencls.eval.judgement.probe.Probe.check_batch`.
 
         Raises:
             GenclsError: see there.
@@ -82,7 +82,7 @@ class Roles:
 
         Raises:
             SharedDraw: see :meth:`judge`. An attack of a stranger's may draw for the whole batch, too. Which of the two it was
-                is only known if the meter watches, see :attr:`~gencls.eval.probe.Probe.watched`.
+                is only known if the meter watches, see :attr:`~gencls.eval.judgement.probe.Probe.watched`.
         """
         seeds = [stream_seed(self.seed, self.hashes[i], "attack", *path) for i in samples]
         meter.watch = self.probe.watched
@@ -136,7 +136,7 @@ def understood(probe: Probe, attempt: Callable[[], _Result]) -> _Result:
     """Attempt something in roles, and again with what that shows: the images that a probe asks beforehand do not show all.
 
     Where a draw serves the whole batch, the second attempt finds out whose it is. After the attempt the defense is asked again,
-    see :meth:`~gencls.eval.probe.Probe.check_again`.
+    see :meth:`~gencls.eval.judgement.probe.Probe.check_again`.
     """
     while True:
         try:

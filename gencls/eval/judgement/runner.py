@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, check_settings, checked, evaluated, frozen, key_of
-from gencls.core.surrogate import Reduce
-from gencls.eval.attack_model import AttackModel
+from gencls.core.fingerprint.samples import device_of, sample_hashes
+from gencls.core.gradients import Reduce
 from gencls.eval.attacks import Attack
-from gencls.eval.attacks.base import per_image
-from gencls.eval.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
-from gencls.eval.eight_bit import is_eight_bit
-from gencls.eval.fingerprint import device_of, sample_hashes
-from gencls.eval.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
-from gencls.eval.judge import Decisions, Verdict, decide, received, verdict_of
-from gencls.eval.probe import Probe, probe_defense
-from gencls.eval.roles import Roles, understood
-from gencls.eval.threat import TOLERANCE
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import per_image
+from gencls.eval.judgement.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
+from gencls.eval.judgement.eight_bit import is_eight_bit
+from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
+from gencls.eval.judgement.judge import Decisions, Verdict, decide, received, verdict_of
+from gencls.eval.judgement.probe import Probe, probe_defense
+from gencls.eval.judgement.roles import Roles, understood
+from gencls.eval.threats.threat import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gencls.core import GenclsError, check_labels
-from gencls.eval.domains import as_numbers, as_sizes
-from gencls.eval.records import WORST_CASE, broken, complete, judged
-from gencls.eval.statistics import bootstrap_band, wilson_band
-from gencls.eval.threat import TOLERANCE
+from gencls.eval.measures.domains import as_numbers, as_sizes
+from gencls.eval.measures.records import WORST_CASE, broken, complete, judged
+from gencls.eval.measures.statistics import bootstrap_band, wilson_band
+from gencls.eval.threats.threat import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from gencls.core import GenclsError
-from gencls.eval.names import check_names
+from gencls.eval.measures.names import check_names
 
 if TYPE_CHECKING:
     import pandas

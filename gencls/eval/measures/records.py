@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gencls.core import GenclsError
-from gencls.eval.names import WORST_CASE
-from gencls.eval.record_values import as_floats, check_frame, check_values, read_back
+from gencls.eval.measures.names import WORST_CASE
+from gencls.eval.measures.record_values import as_floats, check_frame, check_values, read_back
 
 if TYPE_CHECKING:
     import pandas
@@ -61,7 +61,7 @@ def complete(records: "pandas.DataFrame") -> "pandas.DataFrame":
 
     Raises:
         GenclsError: if a column that every format has is missing, a decision is not bool, a number is none or is missing, or a
-            name is none, see :func:`gencls.eval.names.check_names`.
+            name is none, see :func:`gencls.eval.measures.names.check_names`.
     """
     check_frame(records)
     missing = [name for name in REQUIRED if name not in records.columns]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gencls.core.errors import GenclsError
-from gencls.eval.domains import as_confidence, as_count, as_number, as_numbers
+from gencls.eval.measures.domains import as_confidence, as_count, as_number, as_numbers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gencls.eval.curves import closest_distances, record_distances
-from gencls.eval.domains import sizes_by_norm
-from gencls.eval.records import (
+from gencls.eval.measures.curves import closest_distances, record_distances
+from gencls.eval.measures.domains import sizes_by_norm
+from gencls.eval.measures.records import (
     ALL_MODES,
     NO_GRADIENT,
     WORST_CASE,
@@ -20,9 +20,9 @@ from gencls.eval.records import (
     surely_broken,
     surely_right,
 )
-from gencls.eval.rivals import closest, rivals, unmet, weakness
-from gencls.eval.statistics import bootstrap_band, pairwise_mcnemar, wilson
-from gencls.eval.threat import TOLERANCE
+from gencls.eval.measures.rivals import closest, rivals, unmet, weakness
+from gencls.eval.measures.statistics import bootstrap_band, pairwise_mcnemar, wilson
+from gencls.eval.threats.threat import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas
@@ -73,7 +73,8 @@ def summarize(records: "pandas.DataFrame") -> "pandas.DataFrame":
     infinitely far: the median counts it, and is infinite where half fail, the mean is over what was found, and both have
     percentile-bootstrap intervals. A fixed budget asks for no small perturbation: there a failure means "not within epsilon",
     and median and mean describe only what was found, most of it at epsilon. For minimal-norm attacks ``robust_accuracy``
-    belongs to images on the boundary and says little; :func:`gencls.eval.curves.robust_accuracy` gives it at any epsilon.
+    belongs to images on the boundary and says little;
+    :func:`gencls.eval.measures.curves.robust_accuracy` gives it at any epsilon.
 
     Args:
         records: as made by :func:`gencls.eval.evaluate`.
@@ -165,8 +166,8 @@ def compare(records: "pandas.DataFrame", *, at: Mapping[str, Sequence[float]] = 
         at: norm -> further sizes at which minimal-norm records are compared, without attacking again.
 
     Returns:
-        The columns of :func:`gencls.eval.statistics.pairwise_mcnemar`, and ``norm``, ``epsilon``, ``seed``, ``eight_bit``;
-        empty without pairs. Holm's correction is over the pairs of one norm, epsilon and seed.
+        The columns of :func:`gencls.eval.measures.statistics.pairwise_mcnemar`, and ``norm``, ``epsilon``, ``seed``,
+        ``eight_bit``; empty without pairs. Holm's correction is over the pairs of one norm, epsilon and seed.
 
     Raises:
         GenclsError: for records that lack columns, or sizes that are none.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gencls.eval.names import shortened
+from gencls.eval.measures.names import shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import declared, keyed, seeded, stream_seed
-from gencls.core.rng import watched
-from gencls.eval.forward import scores_of
-from gencls.eval.image_by_image import ImageByImage
-from gencls.eval.margins import score_gap
+from gencls.core.streams.streams import watched
+from gencls.eval.scores.forward import scores_of
+from gencls.eval.scores.image_by_image import ImageByImage
+from gencls.eval.scores.margins import score_gap
 
 __all__ = ["ROUNDING", "Behaviour", "Examination", "differ", "handful", "observe", "observe_batch"]
 

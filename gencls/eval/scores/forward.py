@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, seeded
-from gencls.core.generators import own_seeds_end_here
 from gencls.core.memory import is_out_of_memory
-from gencls.eval.image_by_image import name_of
+from gencls.core.streams.seeds import own_seeds_end_here
+from gencls.eval.scores.image_by_image import name_of
 
 __all__ = ["answered", "backwards", "scores_of"]
 

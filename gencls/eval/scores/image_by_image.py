@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gencls.core.rng import alone
+from gencls.core.streams.streams import alone
 
 __all__ = ["ImageByImage", "name_of"]
 

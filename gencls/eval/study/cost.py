@@ -8,14 +8,14 @@ from contextlib import contextmanager
 import torch
 
 from gencls.core import evaluated, frozen, seeded
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.domains import as_number
-from gencls.eval.fingerprint import device_of
-from gencls.eval.gradient_modes import NO_GRADIENT, asked_by
-from gencls.eval.judge import predict
-from gencls.eval.names import shortened
-from gencls.eval.study import Study
-from gencls.eval.study_folder import StudyCell
+from gencls.core.fingerprint.samples import device_of
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by
+from gencls.eval.judgement.judge import predict
+from gencls.eval.measures.domains import as_number
+from gencls.eval.measures.names import shortened
+from gencls.eval.study.folder import StudyCell
+from gencls.eval.study.study import Study
 
 __all__ = ["counted", "duration", "predict_cost", "progress_bar"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gencls.core import GenclsError
-from gencls.eval.cost import counted, duration, predict_cost
-from gencls.eval.study import Study
+from gencls.eval.study.cost import counted, duration, predict_cost
+from gencls.eval.study.study import Study
 
 __all__ = ["forecast", "shadow"]
 

@@ -9,8 +9,8 @@ curves.csv           success rates at every size
 Whatever is read is verified first: study.json and doctor.json by checksums of their own, cells by their marks, samples by the
 hashes that study.json lists. The last two lines are outputs: they are written anew, and never read.
 
-A folder may grow: calls add rows and samples, see :mod:`gencls.eval.growth`. Samples are written before the study.json that
-lists them, so more of them may be there than are listed.
+A folder may grow: calls add rows and samples, see :mod:`gencls.eval.study.growth`. Samples are written before the
+study.json that lists them, so more of them may be there than are listed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +23,21 @@ from torch import Tensor
 
 from gencls.core import GenclsError, checked
 from gencls.core.files import atomically
-from gencls.eval.cell_files import CELLS, RUN_AGAIN, StudyCell, cell_path, is_marked, read_frame, read_images, read_tensors
-from gencls.eval.fingerprint import sample_hashes
-from gencls.eval.records import complete
-from gencls.eval.spreadsheet import csv_of
-from gencls.eval.study_settings import (
+from gencls.core.fingerprint.samples import sample_hashes
+from gencls.eval.measures.records import complete
+from gencls.eval.measures.spreadsheet import csv_of
+from gencls.eval.measures.summary import WORST_CASE, compare, summarize
+from gencls.eval.study.cell_files import (
+    CELLS,
+    RUN_AGAIN,
+    StudyCell,
+    cell_path,
+    is_marked,
+    read_frame,
+    read_images,
+    read_tensors,
+)
+from gencls.eval.study.settings import (
     FORMAT,
     SETTINGS,
     first_sample,
@@ -36,7 +46,6 @@ from gencls.eval.study_settings import (
     planned,
     read_study,
 )
-from gencls.eval.summary import WORST_CASE, compare, summarize
 
 if TYPE_CHECKING:
     import pandas
@@ -104,7 +113,7 @@ def read_records(folder: str | Path) -> "pandas.DataFrame":
     """One row per sample and finished cell, see :func:`gencls.eval.run_cell`, with the index ``sample`` into the samples.
 
     While cells are missing, the ``warnings`` of every row say so. Records of format 1 get the columns that they lack, see
-    :func:`gencls.eval.records.complete`.
+    :func:`gencls.eval.measures.records.complete`.
 
     Raises:
         GenclsError: if the folder holds no study, none of its cells is finished, a cell lacks columns, or cells are damaged.
@@ -192,7 +201,7 @@ def report_study(folder: str | Path) -> Path:
         GenclsError: if the folder holds no study, none of its cells is finished, or what it shows is malformed or damaged.
     """
     from gencls.eval.report import read_diagnoses, write_report
-    from gencls.eval.report.curves import reading_sizes
+    from gencls.eval.report.study.curves import reading_sizes
 
     folder, settings = Path(folder), read_study(folder)
     cells = planned(settings)

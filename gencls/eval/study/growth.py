@@ -19,13 +19,13 @@ from safetensors.torch import save
 from gencls import __version__
 from gencls.core import GenclsError
 from gencls.core.files import atomically, held, write_sealed
-from gencls.eval.cell_files import CELLS, StudyCell, read_tensors
-from gencls.eval.fingerprint import sample_hashes
-from gencls.eval.names import check_names
-from gencls.eval.plan import Plan, Samples, described, differences
-from gencls.eval.records import same_size
-from gencls.eval.study_folder import RESULTS, SAMPLES, read_samples
-from gencls.eval.study_settings import FORMAT, SETTINGS, planned, read_study
+from gencls.core.fingerprint.samples import sample_hashes
+from gencls.eval.measures.names import check_names
+from gencls.eval.measures.records import same_size
+from gencls.eval.study.cell_files import CELLS, StudyCell, read_tensors
+from gencls.eval.study.folder import RESULTS, SAMPLES, read_samples
+from gencls.eval.study.plan import Plan, Samples, described, differences
+from gencls.eval.study.settings import FORMAT, SETTINGS, planned, read_study
 
 __all__ = ["Order", "claim", "mend_samples"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, Key, key_of
 from gencls.eval.attacks import Attack
-from gencls.eval.cell import Protocol
-from gencls.eval.study_settings import made_by
-from gencls.eval.threat import ThreatModel
+from gencls.eval.judgement.runner import Protocol
+from gencls.eval.study.settings import made_by
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["Plan", "Samples", "check_grid", "described", "differences", "relevant", "without_epsilon"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from gencls.core import GenclsError, checked
 from gencls.core.files import check_seal, read_object
-from gencls.eval.cell_files import StudyCell
-from gencls.eval.settings_check import check_study_settings
+from gencls.eval.study.cell_files import StudyCell
+from gencls.eval.study.settings_check import check_study_settings
 
 __all__ = ["FORMAT", "SETTINGS", "first_sample", "has_checksums", "is_outdated", "made_by", "planned", "read_study"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gencls.core import GenclsError
-from gencls.eval.cell_files import StudyCell
+from gencls.eval.study.cell_files import StudyCell
 
 __all__ = ["check_study_settings"]
 

@@ -3,7 +3,7 @@
 A cell is named by its content key: samples, defense, attack, protocol. It is finished when its mark appears, which carries the
 checksums of its files. The same command after a crash computes what is missing, or damaged; processes on one folder share the
 cells through file locks, which the system releases when a process dies. Another command adds to the folder what it asks for,
-see :mod:`gencls.eval.growth`.
+see :mod:`gencls.eval.study.growth`.
 """
 
 import hashlib
@@ -23,19 +23,19 @@ from torch import nn
 
 from gencls.core import GenclsError, Key, checked, key_of
 from gencls.core.files import held, remove_dead, remove_leftovers
+from gencls.core.fingerprint.samples import sample_hashes
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
-from gencls.eval.behaviour import Behaviour
-from gencls.eval.cell import Protocol, gradient_modes, run_cell
-from gencls.eval.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
-from gencls.eval.fingerprint import sample_hashes
-from gencls.eval.growth import Order, claim, mend_samples
-from gencls.eval.judge import Decisions
-from gencls.eval.names import check_names
-from gencls.eval.plan import Plan, Samples, check_grid, relevant, without_epsilon
-from gencls.eval.probe import Probe, probe_defense
-from gencls.eval.study_folder import finished, records_of, report_study, write_results
-from gencls.eval.study_settings import FORMAT, planned, read_study
+from gencls.eval.judgement.judge import Decisions
+from gencls.eval.judgement.probe import Probe, probe_defense
+from gencls.eval.judgement.runner import Protocol, gradient_modes, run_cell
+from gencls.eval.measures.names import check_names
+from gencls.eval.scores.behaviour import Behaviour
+from gencls.eval.study.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
+from gencls.eval.study.folder import finished, records_of, report_study, write_results
+from gencls.eval.study.growth import Order, claim, mend_samples
+from gencls.eval.study.plan import Plan, Samples, check_grid, relevant, without_epsilon
+from gencls.eval.study.settings import FORMAT, planned, read_study
 
 if TYPE_CHECKING:
     import pandas

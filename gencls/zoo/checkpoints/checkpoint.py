@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
-from gencls.core.generators import seeded
 from gencls.core.settings import checked
-from gencls.zoo.cards import Card, card_path, read_card
-from gencls.zoo.layout import layout_of
-from gencls.zoo.tensors import fitted, tensors_by_name
-from gencls.zoo.weights_files import check_file, load_state_dict, parse_safetensors
+from gencls.core.streams.seeds import seeded
+from gencls.zoo.checkpoints.cards import Card, card_path, read_card
+from gencls.zoo.checkpoints.layout import layout_of
+from gencls.zoo.checkpoints.reading import check_file, load_state_dict, parse_safetensors
+from gencls.zoo.checkpoints.tensors import fitted, tensors_by_name
 
 __all__ = [
     "SAFETENSORS",

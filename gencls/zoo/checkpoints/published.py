@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.layout import layout_of
-from gencls.zoo.tensors import check_state, fitted, tensors_by_name
-from gencls.zoo.weights_files import load_content
+from gencls.zoo.checkpoints.layout import layout_of
+from gencls.zoo.checkpoints.reading import load_content
+from gencls.zoo.checkpoints.tensors import check_state, fitted, tensors_by_name
 
 __all__ = ["State", "Weights", "file_content", "weights_in", "weights_under", "with_counters", "without_prefixes"]
 
@@ -30,7 +30,7 @@ def file_content(path: str | Path) -> Mapping[str, Any]:
     """What a weights file holds by name; nothing where it holds something else.
 
     Raises:
-        GenclsError: as :func:`~gencls.zoo.weights_files.load_content`.
+        GenclsError: as :func:`~gencls.zoo.checkpoints.reading.load_content`.
     """
     content = load_content(path)
     return {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
@@ -41,7 +41,7 @@ def weights_under(path: str | Path, content: Mapping[str, Any], name: str) -> di
 
     Raises:
         GenclsError: there is nothing of that name, or something else than tensors by name; a tensor that no network has, see
-            :func:`~gencls.zoo.tensors.check_state`.
+            :func:`~gencls.zoo.checkpoints.tensors.check_state`.
     """
     if name not in content:
         raise GenclsError(f"{path}: expected weights under {name!r}; got {', '.join(map(repr, content)) or 'none'}")
@@ -54,7 +54,7 @@ def weights_in(path: str | Path, *names: str) -> dict[str, Tensor]:
     It is copied, half precision turned into float32.
 
     Raises:
-        GenclsError: as :func:`~gencls.zoo.weights_files.load_content`; as :func:`weights_under`.
+        GenclsError: as :func:`~gencls.zoo.checkpoints.reading.load_content`; as :func:`weights_under`.
     """
     values = load_content(path)
     for name in names:
@@ -85,7 +85,7 @@ class Weights(Generic[Network]):
         name: of the network, for errors; None takes that of the class.
 
     Raises:
-        GenclsError: for a tensor that no network has, see :func:`~gencls.zoo.tensors.check_state`.
+        GenclsError: for a tensor that no network has, see :func:`~gencls.zoo.checkpoints.tensors.check_state`.
     """
 
     def __init__(self, kind: Callable[..., Network], state: State, *, name: str | None = None) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.core.settings import checked
-from gencls.zoo.tensors import tensors_by_name
-from gencls.zoo.torch_files import load_torch_file
+from gencls.zoo.checkpoints.tensors import tensors_by_name
+from gencls.zoo.checkpoints.torch_files import load_torch_file
 
 __all__ = ["check_file", "load_content", "load_state_dict", "parse_safetensors"]
 

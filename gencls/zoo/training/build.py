@@ -6,18 +6,18 @@ from torch import nn
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import CNN, ClassConditionalAutoencoder, ClassDecoders
-from gencls.zoo.training.cifar import cifar_training
 from gencls.zoo.training.cifar_presets import CifarPreset
 from gencls.zoo.training.generator_presets import GeneratorPreset
 from gencls.zoo.training.generators import generator_training
-from gencls.zoo.training.headed import headed_training
 from gencls.zoo.training.headed_presets import HeadedPreset
-from gencls.zoo.training.modules import AutoencoderTraining, ClassifierTraining, NetworkTraining
+from gencls.zoo.training.methods.cifar import cifar_training
+from gencls.zoo.training.methods.headed import headed_training
+from gencls.zoo.training.methods.modules import AutoencoderTraining, ClassifierTraining, NetworkTraining
+from gencls.zoo.training.methods.trades import TradesTraining
 from gencls.zoo.training.presets import AutoencoderPreset, Preset, TablePreset, TradesPreset
 from gencls.zoo.training.purifier_presets import PurifierPreset
 from gencls.zoo.training.purifiers import purifier_training
 from gencls.zoo.training.settings import NetworkPreset
-from gencls.zoo.training.trades import TradesTraining
 
 __all__ = ["network_arguments", "training_module"]
 
@@ -29,7 +29,7 @@ def training_module(settings: Preset, num_classes: int, *, seed: int, descriptio
         settings: the preset.
         num_classes: K.
         seed: of the training.
-        description: of all settings, see :class:`~gencls.zoo.training.modules.NetworkTraining`.
+        description: of all settings, see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
     """
     shared: dict[str, Any] = {
         "perturbation": settings.perturbation,

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from gencls.zoo.official_cifar import KUANGLIU
-from gencls.zoo.training.padded_crops import PaddedCrops
-from gencls.zoo.training.perturbations import SMOOTHING_NOISE, Composed
+from gencls.zoo.networks.classifiers.published import KUANGLIU
 from gencls.zoo.training.settings import NetworkPreset
+from gencls.zoo.training.views.padded_crops import PaddedCrops
+from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed
 
 __all__ = ["CIFAR_PRESETS", "CifarPreset"]
 

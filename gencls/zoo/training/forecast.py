@@ -7,8 +7,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from gencls.core.generators import seeded
 from gencls.core.memory import store_channels_last
+from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.training.batches import batch_loader
 from gencls.zoo.training.run import Plan, without_advice

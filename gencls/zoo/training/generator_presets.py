@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gencls.zoo.training.perturbations import Plain
-from gencls.zoo.training.photo_views import FLIPS
 from gencls.zoo.training.settings import NetworkPreset, Preset
+from gencls.zoo.training.views.perturbations import Plain
+from gencls.zoo.training.views.photo_views import FLIPS
 
 __all__ = ["GENERATOR_PRESETS", "GeneratorPreset", "NVAEPreset", "StylePreset"]
 

@@ -5,9 +5,9 @@ from typing import Any
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import NVAE, SmallStyleAutoencoder, StyleGAN2Discriminator
 from gencls.zoo.training.generator_presets import GeneratorPreset, NVAEPreset, StylePreset
-from gencls.zoo.training.hierarchical import HierarchicalVAETraining
-from gencls.zoo.training.modules import NetworkTraining
-from gencls.zoo.training.style import StyleTraining
+from gencls.zoo.training.methods.hierarchical import HierarchicalVAETraining
+from gencls.zoo.training.methods.modules import NetworkTraining
+from gencls.zoo.training.methods.style import StyleTraining
 
 __all__ = ["generator_training"]
 

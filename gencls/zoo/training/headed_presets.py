@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gencls.zoo.training.photo_views import PhotoViews
 from gencls.zoo.training.settings import NetworkPreset
+from gencls.zoo.training.views.photo_views import PhotoViews
 
 __all__ = ["HEADED_PRESETS", "HeadedPreset"]
 

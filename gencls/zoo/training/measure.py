@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import MultiLatentModel
-from gencls.core.generators import seeded
+from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
-from gencls.zoo.models import abs_of, eabs_of
 from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders
-from gencls.zoo.training.attack import pgd
+from gencls.zoo.registry import abs_of, eabs_of
 from gencls.zoo.training.measure_generators import measure_generator
-from gencls.zoo.training.perturbations import Adversarial
 from gencls.zoo.training.presets import radii
+from gencls.zoo.training.views.attack import pgd
+from gencls.zoo.training.views.perturbations import Adversarial
 
 __all__ = ["accuracy", "adversarial_accuracy", "measure"]
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import Mix, MultiLatentModel
-from gencls.core.generators import seeded
+from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
-from gencls.zoo.models import trained_network
 from gencls.zoo.networks import CNN
-from gencls.zoo.networks.hierarchical_vae import HierarchicalVAE
+from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAE
+from gencls.zoo.registry import trained_network
 
 __all__ = ["CLASSIFIERS", "autoencoded", "bits_per_dimension", "frechet_distance", "measure_generator", "samples"]
 

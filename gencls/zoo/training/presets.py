@@ -11,7 +11,9 @@ from gencls.zoo.networks import find_architecture
 from gencls.zoo.training.cifar_presets import CIFAR_PRESETS
 from gencls.zoo.training.generator_presets import GENERATOR_PRESETS
 from gencls.zoo.training.headed_presets import HEADED_PRESETS
-from gencls.zoo.training.perturbations import (
+from gencls.zoo.training.purifier_presets import PURIFIER_PRESETS
+from gencls.zoo.training.settings import Preset
+from gencls.zoo.training.views.perturbations import (
     SMOOTHING_NOISE,
     Adversarial,
     Composed,
@@ -21,9 +23,7 @@ from gencls.zoo.training.perturbations import (
     Plain,
     RandomViews,
 )
-from gencls.zoo.training.photo_views import PhotoViews
-from gencls.zoo.training.purifier_presets import PURIFIER_PRESETS
-from gencls.zoo.training.settings import Preset
+from gencls.zoo.training.views.photo_views import PhotoViews
 
 __all__ = ["PRESETS", "AutoencoderPreset", "ClassifierPreset", "Preset", "TablePreset", "TradesPreset", "preset", "radii"]
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gencls.zoo.training.perturbations import FastGradient, Plain
 from gencls.zoo.training.settings import NetworkPreset
+from gencls.zoo.training.views.perturbations import FastGradient, Plain
 
 __all__ = ["PURIFIER_PRESETS", "AVAEPreset", "NDVAEPreset", "PurifierPreset"]
 

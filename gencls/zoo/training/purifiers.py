@@ -6,18 +6,18 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError, Transform
-from gencls.core.generators import seeded
+from gencls.core.streams.seeds import seeded
 from gencls.defenses import AVAEPurification, NDVAEPurification
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
-from gencls.zoo.models import load
 from gencls.zoo.networks import AVAE, NDVAE, AVAECritic
-from gencls.zoo.training.a_vae import AVAETraining
+from gencls.zoo.registry import load
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.modules import NetworkTraining
-from gencls.zoo.training.nd_vae import NDVAETraining
-from gencls.zoo.training.perturbations import FastGradient
+from gencls.zoo.training.methods.a_vae import AVAETraining
+from gencls.zoo.training.methods.modules import NetworkTraining
+from gencls.zoo.training.methods.nd_vae import NDVAETraining
 from gencls.zoo.training.purifier_presets import AVAEPreset, NDVAEPreset, PurifierPreset
+from gencls.zoo.training.views.perturbations import FastGradient
 
 __all__ = ["measure_purifier", "purifier_training"]
 
@@ -29,7 +29,7 @@ def purifier_training(settings: PurifierPreset, **shared: Any) -> NetworkTrainin
 
     Args:
         settings: of the purifier.
-        **shared: see :class:`~gencls.zoo.training.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
 
     Raises:
         GenclsError: for a preset of an unknown kind.

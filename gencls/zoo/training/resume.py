@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.training.modules import NetworkTraining
+from gencls.zoo.training.methods.modules import NetworkTraining
 
 __all__ = ["check_resumable", "checkpoint_to_start_from", "epochs_in"]
 

@@ -14,17 +14,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from gencls.core.errors import GenclsError
-from gencls.core.generators import seeded
 from gencls.core.memory import store_channels_last
 from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
-from gencls.zoo.checkpoints import Card, save_checkpoint
+from gencls.core.streams.seeds import seeded
+from gencls.zoo.checkpoints.checkpoint import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.training.batches import batch_loader
 from gencls.zoo.training.build import network_arguments, training_module
 from gencls.zoo.training.headed_presets import HeadedPreset
 from gencls.zoo.training.measure import measure
-from gencls.zoo.training.modules import NetworkTraining
+from gencls.zoo.training.methods.modules import NetworkTraining
 from gencls.zoo.training.presets import Preset, preset
 from gencls.zoo.training.purifier_presets import PurifierPreset
 from gencls.zoo.training.purifiers import measure_purifier
@@ -85,7 +85,7 @@ def train(
         measured: test images of the slow measurements: attacks, and inference by optimisation.
         seed: of initial weights, order, noise and attacks.
         pretrained: torchvision's weights to start a torchvision network from, as it names the file, see
-            :func:`gencls.zoo.training.headed.start_from`; None starts from random ones. The card says which.
+            :func:`gencls.zoo.training.methods.headed.start_from`; None starts from random ones. The card says which.
         out: parent of the run's folder.
         resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped. A finished one may
             get more epochs, see :func:`gencls.zoo.training.resume.check_resumable`.

@@ -6,7 +6,7 @@ from typing import Any
 
 from gencls.core.errors import GenclsError
 from gencls.core.settings import check_settings
-from gencls.zoo.training.perturbations import Perturbation
+from gencls.zoo.training.views.perturbations import Perturbation
 
 __all__ = ["NetworkPreset", "Preset"]
 

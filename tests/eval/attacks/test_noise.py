@@ -6,7 +6,7 @@ import torch
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
 from gencls.eval import GrowingNoise, ThreatModel
-from recipes.chapter2.settings import BUDGETS, PROFILES
+from recipes.eabs.settings import BUDGETS, PROFILES
 
 
 class NeverWrong(torch.nn.Module):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_labels, check_settings, select
-from gencls.eval.attack_model import AttackModel
-from gencls.eval.attacks.base import per_image, prepare, require
-from gencls.eval.forward import answered
-from gencls.eval.threat import ThreatModel
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import per_image, prepare, require
+from gencls.eval.scores.forward import answered
+from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["LatentDescent"]
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
-from gencls.core.rng import watched
-from gencls.core.surrogate import Reduce
-from gencls.eval.forward import answered, backwards
-from gencls.eval.image_by_image import name_of
-from gencls.eval.margins import MASKED, mean_shortfall, score_gap, shortfall
+from gencls.core.gradients import Reduce
+from gencls.core.streams.streams import watched
+from gencls.eval.scores.forward import answered, backwards
+from gencls.eval.scores.image_by_image import name_of
+from gencls.eval.scores.margins import MASKED, mean_shortfall, score_gap, shortfall
 
 __all__ = [
     "AttackModel",
@@ -62,7 +62,7 @@ class Calibrated(nn.Module):
     it is saturated and its gradient exactly zero in float32; either way an attack would report robustness that is not there.
     Here each sample's scores are shifted so that the best is 0 and divided by its gap to the mean score (a constant for the
     gradient), so that the mean class lies 10 nats below the best. Masked classes do not count, see
-    :func:`~gencls.eval.margins.score_gap`. The decision does not change, and the result is invariant to
+    :func:`~gencls.eval.scores.margins.score_gap`. The decision does not change, and the result is invariant to
     adding a constant and to multiplying by a positive one.
     """
 
@@ -169,7 +169,7 @@ class Response:
 class AttackModel(nn.Module):
     """The model an attack differentiates: surrogate, EoT, calibration and loss in one place.
 
-    Success is never judged on it; see :mod:`gencls.eval.judge`.
+    Success is never judged on it; see :mod:`gencls.eval.judgement.judge`.
     """
 
     @checked
@@ -240,7 +240,8 @@ class AttackModel(nn.Module):
     def shortfall(self, draws: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
         """What a margin loss lowers: by how much the goal is missed, (N,).
 
-        Of a deterministic defense the margin of its scores, of a stochastic one :func:`~gencls.eval.margins.mean_shortfall`.
+        Of a deterministic defense the margin of its scores, of a stochastic one
+        :func:`~gencls.eval.scores.margins.mean_shortfall`.
         That is always a mean of losses. ``reduce`` does not matter to it: the margin of a mean, whether of scores or of
         probabilities, does not tell how many draws are wrong.
 

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from gencls.core import select
-from gencls.eval.attack_model import AttackModel, Response
-from gencls.eval.attacks.base import per_image, steepest
-from gencls.eval.margins import mean_shortfall, shortfall
-from gencls.eval.threat import Norm, ThreatModel
+from gencls.eval.attacks.parts.attack_model import AttackModel, Response
+from gencls.eval.attacks.parts.base import per_image, steepest
+from gencls.eval.scores.margins import mean_shortfall, shortfall
+from gencls.eval.threats.threat import Norm, ThreatModel
 
 __all__ = ["Closest", "nearest_boundary"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, draws, repeat_rows, repeated
-from gencls.eval.attack_model import AttackModel, Loss, Response
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, Response
 
 __all__ = ["SIGMAS", "check_smoothing", "descents", "smoothed_gradient", "smoothed_look"]
 

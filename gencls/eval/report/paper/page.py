@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
-from gencls.eval.names import file_name
-from gencls.eval.report.columns import MISSING
+from gencls.eval.measures.names import file_name
+from gencls.eval.report.study.columns import MISSING
 from gencls.eval.report.style import NamedFigure
 
 __all__ = ["Cell", "PaperTable", "Row", "Section", "write_paper"]

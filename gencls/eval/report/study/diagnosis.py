@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from gencls.core import GenclsError, checked
 from gencls.core.files import atomically, check_seal, read_object, sealed
-from gencls.eval.report.columns import count
+from gencls.eval.report.study.columns import count
 
 _ADVICE = "; remove it and diagnose again"
 

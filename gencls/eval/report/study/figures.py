@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from gencls.eval.curves import SuccessCurve
-from gencls.eval.names import WORST_CASE, file_name, isolated
-from gencls.eval.report.curves import AtBudgets, DefenseCurves
-from gencls.eval.report.matrix import mcnemar_matrix, mcnemar_tables
-from gencls.eval.report.panels import ImagePanel, image_grid
-from gencls.eval.report.style import FAINT, GRID, INK, PALETTE, STYLE, WIDTH, NamedFigure, drawn, legend_columns
-from gencls.eval.report.verdict import (
+from gencls.eval.measures.curves import SuccessCurve
+from gencls.eval.measures.names import WORST_CASE, file_name, isolated
+from gencls.eval.report.study.curves import AtBudgets, DefenseCurves
+from gencls.eval.report.study.matrix import mcnemar_matrix, mcnemar_tables
+from gencls.eval.report.study.panels import ImagePanel, image_grid
+from gencls.eval.report.study.verdict import (
     ThreatKey,
     attack_label,
     defenses,
@@ -24,6 +23,7 @@ from gencls.eval.report.verdict import (
     select,
     threats,
 )
+from gencls.eval.report.style import FAINT, GRID, INK, PALETTE, STYLE, WIDTH, NamedFigure, drawn, legend_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gencls.eval.report.columns import probability
+from gencls.eval.report.study.columns import probability
+from gencls.eval.report.study.verdict import select, threats
 from gencls.eval.report.style import drawn
-from gencls.eval.report.verdict import select, threats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,18 +14,18 @@ import pandas as pd
 
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
-from gencls.eval.curves import robust_accuracy
-from gencls.eval.names import WORST_CASE, isolated
-from gencls.eval.records import complete
-from gencls.eval.report import columns
-from gencls.eval.report.curves import curve_frame, reading_sizes, study_curves
-from gencls.eval.report.diagnosis import Diagnosis
-from gencls.eval.report.figures import NamedFigure, all_figures
-from gencls.eval.report.matrix import ALPHA, better, mcnemar_tables
-from gencls.eval.report.panels import ImagePanel
-from gencls.eval.report.tables import latex_tables
-from gencls.eval.report.verdict import attack_label, norm_label, threats, verdict
-from gencls.eval.spreadsheet import csv_of
+from gencls.eval.measures.curves import robust_accuracy
+from gencls.eval.measures.names import WORST_CASE, isolated
+from gencls.eval.measures.records import complete
+from gencls.eval.measures.spreadsheet import csv_of
+from gencls.eval.report.study import columns
+from gencls.eval.report.study.curves import curve_frame, reading_sizes, study_curves
+from gencls.eval.report.study.diagnosis import Diagnosis
+from gencls.eval.report.study.figures import NamedFigure, all_figures
+from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_tables
+from gencls.eval.report.study.panels import ImagePanel
+from gencls.eval.report.study.tables import latex_tables
+from gencls.eval.report.study.verdict import attack_label, norm_label, threats, verdict
 
 # What the head of the page shows, with the setting it comes from.
 _FACTS = (
@@ -57,11 +57,11 @@ def write_report(
 
     Args:
         folder: The study's folder; made if it does not exist.
-        records: One row per sample, defense, attack, gradient mode and seed, as :func:`gencls.eval.records.complete` knows
-            them, and `sample`. Rows without epsilon are minimal perturbations and give success-rate curves; without any of
-            them there is no `curves.csv`.
+        records: One row per sample, defense, attack, gradient mode and seed, as
+            :func:`gencls.eval.measures.records.complete` knows them, and `sample`. Rows without epsilon are
+            minimal perturbations and give success-rate curves; without any of them there is no `curves.csv`.
         summary: One row per defense, attack, gradient mode and seed, and rows with attack "worst case"; the columns of
-            `gencls.eval.report.columns.SUMMARY`. Accuracies in [0, 1], norms in pixel units of [0, 1].
+            `gencls.eval.report.study.columns.SUMMARY`. Accuracies in [0, 1], norms in pixel units of [0, 1].
         mcnemar: Paired tests as `pairwise_mcnemar` gives them, with `norm` and `epsilon` where there are several threats.
         images: Panels of example images.
         settings: Everything needed to repeat the study, as JSON types. `title`, `data`, `split`, `n`, `seed`, `machine`,

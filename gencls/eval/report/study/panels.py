@@ -11,9 +11,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.eval.names import file_name, isolated
+from gencls.eval.measures.names import file_name, isolated
+from gencls.eval.report.study.verdict import ThreatKey
 from gencls.eval.report.style import drawn
-from gencls.eval.report.verdict import ThreatKey
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

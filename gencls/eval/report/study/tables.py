@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from gencls.eval.names import WORST_CASE, shortened
-from gencls.eval.report.columns import BY_NAME, MISSING, count, percent, text, warning_list
+from gencls.eval.measures.names import WORST_CASE, shortened
 from gencls.eval.report.latex import OTHER_SCRIPTS, escape
-from gencls.eval.report.verdict import Estimate, attack_label, norm_latex, select, threats, verdict
+from gencls.eval.report.study.columns import BY_NAME, MISSING, count, percent, text, warning_list
+from gencls.eval.report.study.verdict import Estimate, attack_label, norm_latex, select, threats, verdict
 
 _MOST = 40
 """Characters of a name in a table."""

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gencls.eval.names import WORST_CASE, file_name, isolated
-from gencls.eval.report.columns import BY_NAME, is_missing, text, warning_list
-from gencls.eval.report.columns import epsilon as format_epsilon
+from gencls.eval.measures.names import WORST_CASE, file_name, isolated
+from gencls.eval.measures.statistics import wilson
 from gencls.eval.report.latex import escape
-from gencls.eval.statistics import wilson
+from gencls.eval.report.study.columns import BY_NAME, is_missing, text, warning_list
+from gencls.eval.report.study.columns import epsilon as format_epsilon
 
 _NORM_LABELS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _NORM_LATEX = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$", "l0": r"$\ell_0$"}

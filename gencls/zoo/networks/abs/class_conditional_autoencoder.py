@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.architectures import find_architecture
-from gencls.zoo.networks.conv_decoder import ConvDecoder
-from gencls.zoo.networks.conv_encoder import ConvEncoder
-from gencls.zoo.networks.latent_discriminator import LatentDiscriminator
+from gencls.zoo.networks.abs.conv_decoder import ConvDecoder
+from gencls.zoo.networks.abs.latent_discriminator import LatentDiscriminator
+from gencls.zoo.networks.parts.architectures import find_architecture
+from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 
 __all__ = ["ClassConditionalAutoencoder", "ClassDecoders", "ClassDiscriminators", "ClassEncoders", "GaussianEncoder"]
 

@@ -11,9 +11,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator, Latents
-from gencls.zoo.networks.class_conditional_autoencoder import ClassDecoders
-from gencls.zoo.networks.conv_decoder import ConvDecoder
-from gencls.zoo.networks.decoder_layers import Activation, Layer, Pointwise, activate, channels_last, layers_of
+from gencls.zoo.networks.abs.class_conditional_autoencoder import ClassDecoders
+from gencls.zoo.networks.abs.conv_decoder import ConvDecoder
+from gencls.zoo.networks.abs.decoder_layers import Activation, Layer, Pointwise, activate, channels_last, layers_of
 
 __all__ = ["DecoderStage", "GroupedDecoders"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.grouped_decoders import DecoderStage, GroupedDecoders
-from gencls.zoo.tensors import check_state, fitted
+from gencls.zoo.checkpoints.tensors import check_state, fitted
+from gencls.zoo.networks.abs.grouped_decoders import DecoderStage, GroupedDecoders
 
 __all__ = ["official_abs_decoders", "unused_official_abs_keys"]
 
@@ -32,7 +32,7 @@ def official_abs_decoders(state: Mapping[str, Tensor]) -> GroupedDecoders:
 
     Raises:
         GenclsError: if there is no such key, one is missing, unknown or of an unexpected shape; for integers as weights or a
-            tensor that no network has, see :func:`~gencls.zoo.tensors.check_state`.
+            tensor that no network has, see :func:`~gencls.zoo.checkpoints.tensors.check_state`.
     """
     unused_official_abs_keys(state)
     check_state(_CHECKPOINT, state)

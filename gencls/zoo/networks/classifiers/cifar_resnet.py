@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.checks import check_image_shape
-from gencls.zoo.networks.normalization import Normalization
+from gencls.zoo.networks.parts.normalization import Normalization
 
 __all__ = ["CifarPreActResNet", "CifarResNet"]
 
@@ -69,7 +69,7 @@ class CifarPreActResNet(nn.Module):
     """The same with batch norm and ReLU before each convolution of a block; none follow the last block.
 
     Keys of the state dict are those of GitHub kuangliu/pytorch-cifar. RobustBench's networks of these keys compute something
-    else: see :func:`gencls.zoo.official_robustbench.load_robustbench`.
+    else: see :func:`gencls.zoo.networks.classifiers.published_robustbench.load_robustbench`.
 
     Args:
         blocks: see :class:`CifarResNet`; the others likewise.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.normalization import Normalization
+from gencls.zoo.networks.parts.normalization import Normalization
 
 __all__ = ["VGG_GROUPS", "CifarVGG"]
 

@@ -4,8 +4,8 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from gencls.zoo.networks.architectures import find_architecture
-from gencls.zoo.networks.conv_encoder import ConvEncoder
+from gencls.zoo.networks.parts.architectures import find_architecture
+from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 
 __all__ = ["CNN"]
 

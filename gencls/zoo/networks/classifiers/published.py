@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.cifar_resnet import CifarPreActResNet, CifarResNet
-from gencls.zoo.networks.cifar_vgg import CifarVGG
-from gencls.zoo.published import State, Weights, weights_in, with_counters, without_prefixes
+from gencls.zoo.checkpoints.published import State, Weights, weights_in, with_counters, without_prefixes
+from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, CifarResNet
+from gencls.zoo.networks.classifiers.cifar_vgg import CifarVGG
 
 __all__ = [
     "KUANGLIU",

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from gencls.zoo.checkpoints import load_state_dict
-from gencls.zoo.networks.headed_classifier import BACKBONES, HeadedClassifier
-from gencls.zoo.published import State, Weights
+from gencls.zoo.checkpoints.checkpoint import load_state_dict
+from gencls.zoo.checkpoints.published import State, Weights
+from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES, HeadedClassifier
 
 __all__ = ["headed_classifier_from_state", "load_headed_classifier"]
 
@@ -14,7 +14,7 @@ def load_headed_classifier(path: str | Path) -> HeadedClassifier:
     """Read a classifier of GitHub SerezD/gen_adversarial.
 
     Args:
-        path: the file, see :func:`gencls.zoo.checkpoints.load_state_dict`.
+        path: the file, see :func:`gencls.zoo.checkpoints.checkpoint.load_state_dict`.
 
     Returns:
         The network in eval mode, its parameters frozen.

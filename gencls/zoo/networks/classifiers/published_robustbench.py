@@ -8,8 +8,8 @@ from torch import nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.names import did_you_mean
-from gencls.zoo.published import State, Weights, weights_in, with_counters, without_prefixes
-from gencls.zoo.robustbench import import_robustbench
+from gencls.zoo.checkpoints.published import State, Weights, weights_in, with_counters, without_prefixes
+from gencls.zoo.networks.classifiers.robustbench import import_robustbench
 
 __all__ = ["load_robustbench", "robustbench_from_state", "wide_resnet_from_state"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents, Mix, MultiLatentModel
-from gencls.zoo.networks.logistic_mixture import LogisticMixture
+from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture
 
 __all__ = ["Choose", "DiagonalGaussian", "HierarchicalVAE", "HierarchicalVAEOutput"]
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
-from gencls.zoo.networks.logistic_mixture import LogisticMixture, mixture_channels
-from gencls.zoo.networks.nvae_cells import ConstantFlow, DecoderCell, EncoderCell, WeightNormConv2d
-from gencls.zoo.networks.nvae_combiners import Add, Concatenate
+from gencls.zoo.networks.nvae.cells import ConstantFlow, DecoderCell, EncoderCell, WeightNormConv2d
+from gencls.zoo.networks.nvae.combiners import Add, Concatenate
+from gencls.zoo.networks.nvae.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
+from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture, mixture_channels
 
 __all__ = ["NVAE", "adaptive_groups"]
 

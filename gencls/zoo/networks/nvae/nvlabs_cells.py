@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.zoo.networks.nvae_cells import NORM_EPS, NORM_MOMENTUM, RESIDUAL_WEIGHT, USUAL_NORM, batch_norm, filter_norms
+from gencls.zoo.networks.nvae.cells import NORM_EPS, NORM_MOMENTUM, RESIDUAL_WEIGHT, USUAL_NORM, batch_norm, filter_norms
 
 __all__ = ["AutoregressiveFlow", "NormedConv2d", "ResidualCell"]
 

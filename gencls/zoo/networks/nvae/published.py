@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.logistic_mixture import mixture_channels
-from gencls.zoo.networks.nvae import NVAE
-from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
-from gencls.zoo.published import State, Weights, file_content, weights_under
+from gencls.zoo.checkpoints.published import State, Weights, file_content, weights_under
+from gencls.zoo.networks.nvae.logistic_mixture import mixture_channels
+from gencls.zoo.networks.nvae.nvae import NVAE
+from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
 
 __all__ = ["load_nvae", "load_nvlabs_nvae", "nvae_from_state", "nvlabs_nvae_from_state", "unused_nvlabs_keys"]
 

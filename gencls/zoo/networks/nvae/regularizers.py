@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.zoo.networks.nvae_cells import WeightNormConv2d
-from gencls.zoo.networks.nvae_nvlabs_cells import NormedConv2d
+from gencls.zoo.networks.nvae.cells import WeightNormConv2d
+from gencls.zoo.networks.nvae.nvlabs_cells import NormedConv2d
 
 __all__ = ["SpectralPenalty", "batch_norm_penalty"]
 

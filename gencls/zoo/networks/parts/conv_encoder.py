@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.architectures import ConvLayer
+from gencls.zoo.networks.parts.architectures import ConvLayer
 
 __all__ = ["ConvEncoder"]
 

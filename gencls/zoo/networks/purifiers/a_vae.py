@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents
-from gencls.zoo.networks.margins import central_margins, crop, pad
+from gencls.zoo.networks.parts.margins import central_margins, crop, pad
 
 __all__ = ["AVAE", "AVAECritic"]
 

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.hierarchical_vae import HierarchicalVAEOutput
-from gencls.zoo.networks.margins import central_margins, crop, pad
-from gencls.zoo.networks.nvae_nvlabs import NVlabsNVAE
+from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAEOutput
+from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
+from gencls.zoo.networks.parts.margins import central_margins, crop, pad
 
 __all__ = ["NDVAE"]
 

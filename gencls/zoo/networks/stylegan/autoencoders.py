@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents, Mix, MultiLatentModel
-from gencls.zoo.networks.e4e import LARGEST, E4EEncoder
-from gencls.zoo.networks.feature_pyramid import StyleEncoder
-from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
-from gencls.zoo.networks.stylegan2 import StyleGAN2
+from gencls.zoo.networks.stylegan.e4e import LARGEST, E4EEncoder
+from gencls.zoo.networks.stylegan.feature_pyramid import StyleEncoder
+from gencls.zoo.networks.stylegan.style_transformer import StyleTransformerEncoder
+from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
 __all__ = ["E4EAutoencoder", "StyleAutoencoder", "StyleTransformerAutoencoder"]
 

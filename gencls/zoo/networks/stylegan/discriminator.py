@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.stylegan2 import EqualizedLinear, upfirdn2d
+from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear, upfirdn2d
 
 __all__ = ["StyleGAN2Discriminator"]
 

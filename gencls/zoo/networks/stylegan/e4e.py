@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.feature_pyramid import FeaturePyramid
-from gencls.zoo.networks.stylegan2 import EqualizedLinear
+from gencls.zoo.networks.stylegan.feature_pyramid import FeaturePyramid
+from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear
 
 __all__ = ["LARGEST", "E4EEncoder"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.stylegan2 import StyleGAN2
+from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
 __all__ = ["StyleLatents"]
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.e4e import E4EEncoder
-from gencls.zoo.networks.style_autoencoders import E4EAutoencoder, StyleAutoencoder, StyleTransformerAutoencoder
-from gencls.zoo.networks.style_transformer import StyleTransformerEncoder
-from gencls.zoo.networks.stylegan2 import StyleGAN2
-from gencls.zoo.published import State, Weights, file_content, weights_under
-from gencls.zoo.tensors import check_state
+from gencls.zoo.checkpoints.published import State, Weights, file_content, weights_under
+from gencls.zoo.checkpoints.tensors import check_state
+from gencls.zoo.networks.stylegan.autoencoders import E4EAutoencoder, StyleAutoencoder, StyleTransformerAutoencoder
+from gencls.zoo.networks.stylegan.e4e import E4EEncoder
+from gencls.zoo.networks.stylegan.style_transformer import StyleTransformerEncoder
+from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
 __all__ = [
     "e4e_from_state",

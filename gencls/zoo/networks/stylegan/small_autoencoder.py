@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.feature_pyramid import StyleEncoder
-from gencls.zoo.networks.margins import crop, pad
-from gencls.zoo.networks.style_autoencoders import StyleAutoencoder
-from gencls.zoo.networks.stylegan2 import EqualizedLinear, StyleGAN2
+from gencls.zoo.networks.parts.margins import crop, pad
+from gencls.zoo.networks.stylegan.autoencoders import StyleAutoencoder
+from gencls.zoo.networks.stylegan.feature_pyramid import StyleEncoder
+from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear, StyleGAN2
 
 __all__ = ["SmallStyleAutoencoder", "SmallStyleEncoder"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gencls.zoo.networks.feature_pyramid import FeaturePyramid
+from gencls.zoo.networks.stylegan.feature_pyramid import FeaturePyramid
 
 __all__ = ["StyleTransformerEncoder"]
 

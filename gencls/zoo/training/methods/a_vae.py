@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.a_vae import AVAE, AVAECritic
-from gencls.zoo.training.modules import NetworkTraining, divergence
+from gencls.zoo.networks.purifiers.a_vae import AVAE, AVAECritic
+from gencls.zoo.training.methods.modules import NetworkTraining, divergence
 from gencls.zoo.training.moving_average import move_average
 
 __all__ = ["AVAETraining", "gradient_penalty"]
@@ -37,7 +37,7 @@ class AVAETraining(NetworkTraining):
         reconstruction: weight of the squared error, >= 0.
         penalty: weight of the gradient penalty, >= 0.
         drift: weight of the critic's squared values, >= 0.
-        **shared: see :class:`~gencls.zoo.training.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
 
     Raises:
         GenclsError: for a negative weight.

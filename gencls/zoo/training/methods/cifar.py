@@ -6,7 +6,7 @@ import torch
 
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training.cifar_presets import CifarPreset
-from gencls.zoo.training.modules import ClassifierTraining
+from gencls.zoo.training.methods.modules import ClassifierTraining
 
 __all__ = ["CifarTraining", "cifar_training"]
 
@@ -20,7 +20,7 @@ class CifarTraining(ClassifierTraining):
         network: images to logits (N, K).
         momentum: of SGD.
         weight_decay: of SGD.
-        **shared: see :class:`~gencls.zoo.training.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
     """
 
     def __init__(self, network: CifarResNet, *, momentum: float, weight_decay: float, **shared: Any) -> None:
@@ -41,7 +41,7 @@ def cifar_training(settings: CifarPreset, num_classes: int, **shared: Any) -> Ci
     Args:
         settings: the preset.
         num_classes: K.
-        **shared: arguments of :class:`~gencls.zoo.training.modules.NetworkTraining`.
+        **shared: arguments of :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
     """
     network = CifarResNet(num_classes=num_classes, **settings.arguments)
     return CifarTraining(network, momentum=settings.momentum, weight_decay=settings.weight_decay, **shared)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.checkpoints import load_state_dict
-from gencls.zoo.networks.headed_classifier import BACKBONES, HeadedClassifier
+from gencls.zoo.checkpoints.checkpoint import load_state_dict
+from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES, HeadedClassifier
 from gencls.zoo.training.headed_presets import HeadedPreset
-from gencls.zoo.training.modules import ClassifierTraining
+from gencls.zoo.training.methods.modules import ClassifierTraining
 
 __all__ = ["HeadedTraining", "headed_training", "start_from"]
 
@@ -26,7 +26,7 @@ class HeadedTraining(ClassifierTraining):
     Args:
         network: images to logits (N, K).
         momentum: of SGD; 0.9 there.
-        **shared: see :class:`~gencls.zoo.training.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
     """
 
     extendable = True  # the rate is constant
@@ -46,7 +46,7 @@ def headed_training(settings: HeadedPreset, num_classes: int, **shared: Any) -> 
     Args:
         settings: the preset.
         num_classes: K.
-        **shared: arguments of :class:`~gencls.zoo.training.modules.NetworkTraining`.
+        **shared: arguments of :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
 
     Raises:
         GenclsError: see :func:`start_from`.

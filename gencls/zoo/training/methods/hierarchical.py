@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.core.generators import seeded
-from gencls.core.rng import stream_seed
-from gencls.zoo.networks.hierarchical_vae import HierarchicalVAE
-from gencls.zoo.networks.nvae_regularizers import SpectralPenalty, batch_norm_penalty
-from gencls.zoo.training.modules import NetworkTraining
-from gencls.zoo.training.perturbations import Perturbation
+from gencls.core.streams.seeds import seeded
+from gencls.core.streams.streams import stream_seed
+from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAE
+from gencls.zoo.networks.nvae.regularizers import SpectralPenalty, batch_norm_penalty
+from gencls.zoo.training.methods.modules import NetworkTraining
+from gencls.zoo.training.views.perturbations import Perturbation
 
 __all__ = ["HierarchicalVAETraining", "kl_weights", "level_sizes", "reestimate_batch_norm", "warm_up"]
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.core.rng import stream_seed
+from gencls.core.streams.streams import stream_seed
 from gencls.zoo.networks import ClassConditionalAutoencoder
-from gencls.zoo.training.perturbations import Perturbation
+from gencls.zoo.training.views.perturbations import Perturbation
 
 __all__ = ["AutoencoderTraining", "ClassifierTraining", "NetworkTraining", "divergence", "squared_error"]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.nd_vae import NDVAE
-from gencls.zoo.training.hierarchical import warm_up
-from gencls.zoo.training.modules import NetworkTraining
+from gencls.zoo.networks.purifiers.nd_vae import NDVAE
+from gencls.zoo.training.methods.hierarchical import warm_up
+from gencls.zoo.training.methods.modules import NetworkTraining
 
 __all__ = ["NDVAETraining"]
 
@@ -29,7 +29,7 @@ class NDVAETraining(NetworkTraining):
         classifier: images to logits (N, K); in eval mode and frozen; a copy of it goes where the training goes.
         sigma: of the noise, in [0, 1] pixel units, >= 0.
         warm_up_share: of the steps in which w rises to 1, in (0, 1]; 0.3 in the published code.
-        **shared: see :class:`~gencls.zoo.training.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
 
     Raises:
         GenclsError: for numbers out of range.

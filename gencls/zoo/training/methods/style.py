@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import SmallStyleAutoencoder, StyleGAN2, StyleGAN2Discriminator
-from gencls.zoo.training.modules import NetworkTraining
+from gencls.zoo.training.methods.modules import NetworkTraining
 from gencls.zoo.training.moving_average import move_average
-from gencls.zoo.training.perturbations import Perturbation
+from gencls.zoo.training.views.perturbations import Perturbation
 
 __all__ = ["StyleTraining", "mixed_codes", "path_lengths", "r1_penalty"]
 

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import CNN
-from gencls.zoo.training.modules import ClassifierTraining
-from gencls.zoo.training.perturbations import prediction_divergence
+from gencls.zoo.training.methods.modules import ClassifierTraining
+from gencls.zoo.training.views.perturbations import prediction_divergence
 
 __all__ = ["TradesTraining"]
 
@@ -17,7 +17,7 @@ class TradesTraining(ClassifierTraining):
     """min E[ CE(f(x), y) + beta max_x' KL[p(. | x) || p(. | x')] ].
 
     Gradients flow into both predictions of the divergence. The inner maximisation is the perturbation,
-    :class:`~gencls.zoo.training.perturbations.KLAdversarial`.
+    :class:`~gencls.zoo.training.views.perturbations.KLAdversarial`.
 
     Source: Zhang et al. 2019, arXiv:1901.08573, eq. 5 and Algorithm 1, with beta = 1 / lambda. Its public code takes means over
     the batch, and makes the two predictions in passes of their own, each with its own statistics of batch norm; so does this.
@@ -25,7 +25,7 @@ class TradesTraining(ClassifierTraining):
     Args:
         network: images to logits (N, K).
         beta: weight of the divergence, >= 0; 6 in the paper's CIFAR10, and 1.5, 1 and 8 in the tasks of the MLVGM paper.
-        **shared: see :class:`~gencls.zoo.training.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
 
     Raises:
         GenclsError: for a negative beta.

@@ -33,7 +33,7 @@ class PaddedCrops:
             raise GenclsError(f"PaddedCrops: expected padding >= 0 and flip in [0, 1], got {self.padding} and {self.flip}")
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`gencls.zoo.training.perturbations.Perturbation`."""
+        """See :class:`gencls.zoo.training.views.perturbations.Perturbation`."""
         count, _, height, width = images.shape
         down, right = torch.randint(2 * self.padding + 1, (2, count, 1), device=images.device)
         rows = down + torch.arange(height, device=images.device)

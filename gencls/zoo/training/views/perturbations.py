@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.core.modes import in_mode
+from gencls.core.modules.modes import in_mode
 from gencls.core.settings import check_settings
-from gencls.zoo.training.attack import Norm, ascend, pgd
+from gencls.zoo.training.views.attack import Norm, ascend, pgd
 
 __all__ = [
     "SMOOTHING_NOISE",

@@ -49,7 +49,7 @@ class PhotoViews:
             raise GenclsError(f"PhotoViews: expected area in (0, 1] and the others in [0, 1], got {self}")
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`gencls.zoo.training.perturbations.Perturbation`; of images (N, 3, H, W), in [0, 1] afterwards."""
+        """See :class:`gencls.zoo.training.views.perturbations.Perturbation`; of images (N, 3, H, W), in [0, 1] afterwards."""
         if images.shape[1] != 3:
             raise GenclsError(f"PhotoViews: expected images (N, 3, H, W), got {tuple(images.shape)}")
         draws = torch.rand(9, len(images), device=images.device).unbind()
