@@ -1,5 +1,6 @@
 """The recipe of E-ABS: the thesis's numbers as typed in, and the whole of it on toys."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -374,10 +375,14 @@ def test_bounds_stand_beside_attacked_distances(finished):
     assert found["ABS"][0] == "4"
 
 
-def test_it_runs_as_a_file_from_anywhere(tmp_path):
+def test_it_runs_as_a_module_from_anywhere(tmp_path):
     words = ["--models", "cnn", "--tables", "examples", "--n", "1", "--dry-run", "--out", str(tmp_path / "run")]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / "eabs.py"), *words], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "recipes.eabs", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "examples/cnn" in done.stdout

@@ -27,7 +27,13 @@ from gencls.eval import judge
 from tests.strangers.fuzz_values import IMAGES, ODD_MODULES, arguments, value
 
 PACKAGES = ("core", "defenses", "eval", "perceptual", "zoo", "zoo.data", "zoo.training")
-MORE = ("eval.statistics", "defenses.confidence", "eval.curves", "eval.records", "eval.report")
+MORE = (
+    "eval.measures.statistics",
+    "defenses.smoothing.confidence",
+    "eval.measures.curves",
+    "eval.measures.records",
+    "eval.report",
+)
 LOADERS = ("load_state_dict", "load_checkpoint")
 ABSTRACT = "is abstract, or a type"
 INSIDE = "is for code within forward passes, which checks nothing: reading a value costs time"
