@@ -28,7 +28,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     """Print the diagnosis of one defense; 1 if a check failed, else 0."""
     from gencls.core import GenclsError, find_device, key_of
     from gencls.eval.doctor import diagnose
-    from gencls.eval.report.study.diagnosis import write_diagnoses
+    from gencls.eval.doctor.diagnosis import write_diagnoses
     from gencls.zoo.data import count_images
 
     if options.out is not None and options.out.is_dir():
@@ -64,7 +64,7 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: float, *, eot_samples: int, seed: int) -> None:
     """Print what :func:`diagnose_study` would cost, for those diagnoses that are not there already."""
-    from gencls.eval.report.study.diagnosis import known_diagnoses
+    from gencls.eval.doctor.diagnosis import known_diagnoses
     from gencls.eval.study.folder import DIAGNOSIS
 
     known = known_diagnoses(study.folder / DIAGNOSIS)
@@ -112,7 +112,7 @@ def diagnose_study(
     """
     from gencls.core.files import held
     from gencls.eval.doctor import diagnose
-    from gencls.eval.report.study.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
+    from gencls.eval.doctor.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
     from gencls.eval.study.folder import DIAGNOSIS
 
     path = study.folder / DIAGNOSIS

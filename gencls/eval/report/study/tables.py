@@ -10,7 +10,7 @@ import pandas as pd
 from gencls.eval.measures.names import WORST_CASE, shortened
 from gencls.eval.report.latex import OTHER_SCRIPTS, escape
 from gencls.eval.report.study.columns import BY_NAME, MISSING, count, percent, text, warning_list
-from gencls.eval.report.study.verdict import Estimate, attack_label, norm_latex, select, threats, verdict
+from gencls.eval.report.study.estimates import Estimate, attack_label, estimates, norm_latex, select, threats
 
 _MOST = 40
 """Characters of a name in a table."""
@@ -34,7 +34,7 @@ def latex_tables(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]] = Ma
 
 
 def _verdict_table(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]]) -> str:
-    (keys, rows), notes = verdict(summary), _Notes()
+    (keys, rows), notes = estimates(summary), _Notes()
     heads = ["Defense", "$N$", "Clean"] + [key.latex for key in keys]
     lines = []
     for row in rows:
