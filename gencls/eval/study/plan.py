@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, Key, key_of
 from gencls.eval.attacks import Attack
-from gencls.eval.judgement.runner import Protocol
+from gencls.eval.judgement.trial import Protocol
 from gencls.eval.study.settings import made_by
 from gencls.eval.threats.threat import ThreatModel
 
