@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from gencls.core import Key
     from gencls.eval import Study
-    from gencls.eval.threats.threat import Norm
     from gencls.zoo import ImageData
 
 __all__ = ["diagnose_study", "run_doctor"]
@@ -62,7 +61,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     return 0 if diagnosis.passed else 1
 
 
-def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: float, *, eot_samples: int, seed: int) -> None:
+def predict_diagnoses(study: "Study", data: "ImageData", norm: "str", epsilon: float, *, eot_samples: int, seed: int) -> None:
     """Print what :func:`diagnose_study` would cost, for those diagnoses that are not there already."""
     from gencls.eval.report.study.diagnosis import known_diagnoses
     from gencls.eval.study.folder import DIAGNOSIS
@@ -92,7 +91,7 @@ def _beside(source: "nn.Module | None", defense: "nn.Module") -> "nn.Module | No
 
 
 def diagnose_study(
-    study: "Study", data: "ImageData", norm: "Norm", epsilon: float, *, eot_samples: int, seed: int
+    study: "Study", data: "ImageData", norm: "str", epsilon: float, *, eot_samples: int, seed: int
 ) -> tuple[str, ...]:
     """Diagnose the defenses of a study and leave ``doctor.json`` in its folder, from where the report takes it.
 

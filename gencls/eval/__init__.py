@@ -35,7 +35,7 @@ from gencls.eval.measures.summary import compare, summarize
 from gencls.eval.study.cost import predict_cost, progress_bar
 from gencls.eval.study.folder import StudyCell, read_adversarials, read_records, read_study, report_study
 from gencls.eval.study.study import Study
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = [
     "APGD",

@@ -20,7 +20,7 @@ from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
 from gencls.eval.doctor.verdict import Check
 from gencls.eval.judgement.runner import Cell
 from gencls.eval.measures.statistics import mcnemar
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["Outcome", "broken", "check_attacks", "check_smoothed", "check_unbounded", "compared", "pgd"]
 
@@ -83,7 +83,7 @@ def compared(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Out
     return Outcome(int(one.sum()), int(two.sum()), test.c, test.b, len(one), test.p_value / 2)
 
 
-def check_unbounded(cells: Mapping[str, Cell], threat: ThreatModel) -> Check:
+def check_unbounded(cells: Mapping[str, Cell], threat: Threat) -> Check:
     """Without a bound every image can be turned into one of another class."""
     found, right = broken(cells)
     left, count = int((~found & right).sum()), int(right.sum())
@@ -111,12 +111,11 @@ def check_attacks(
     """
     threat, clean = patient.threat, next(iter(strong.values())).clean
     epsilon = threat.epsilon or 0.0
-    everything = 1.0 if threat.norm == "linf" else math.sqrt(patient.images[0].numel())  # a ball that holds all of [0, 1]
-    far = ThreatModel(threat.norm, everything)
+    far = threat.sized(threat.largest(patient.images))
     checks = [check_unbounded(patient.attack(pgd(far, steps=effort.far_steps, restarts=2), clean), far)]
     weaker: list[tuple[str, str, Attack]] = [
         ("more steps", f"PGD with {effort.few_steps} steps", pgd(threat, steps=effort.few_steps)),
-        ("larger epsilon", f"PGD at {epsilon / 2:g}", pgd(ThreatModel(threat.norm, epsilon / 2), steps=effort.steps)),
+        ("larger epsilon", f"PGD at {epsilon / 2:g}", pgd(threat.sized(epsilon / 2), steps=effort.steps)),
         ("black box", f"Square with {effort.queries} queries", Square(threat, queries=effort.queries)),
         ("noise", f"the worst of {effort.tries} noises", GaussianNoiseAttack(threat, tries=effort.tries)),
     ]
@@ -159,7 +158,7 @@ def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Cell],
     return _not_weaker("smoothed gradients", white, "PGD along smoothed gradients", outcome, advice)
 
 
-def _white(threat: ThreatModel, steps: int) -> str:
+def _white(threat: Threat, steps: int) -> str:
     return f"PGD with {steps} steps at {threat.epsilon:g}"
 
 

@@ -19,7 +19,7 @@ from gencls.eval.doctor.scores import check_clean, check_finite, check_invarianc
 from gencls.eval.doctor.verdict import Check, Diagnosis
 from gencls.eval.judgement.probe import check_defense
 from gencls.eval.judgement.runner import Protocol
-from gencls.eval.threats.threat import Norm, ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["diagnose"]
 
@@ -34,7 +34,7 @@ def diagnose(
     labels: object = None,
     *,
     epsilon: float,
-    norm: Norm = "linf",
+    norm: str = "linf",
     transfer_from: nn.Module | None = None,
     eot_samples: int = 16,
     seed: int = 0,
@@ -79,7 +79,7 @@ def predict_diagnosis(
     labels: object = None,
     *,
     epsilon: float,
-    norm: Norm = "linf",
+    norm: str = "linf",
     transfer_from: nn.Module | None = None,
     eot_samples: int = 16,
     seed: int = 0,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, seeded
-from gencls.eval.attacks.parts.base import per_image, random_start
+from gencls.core.balls import per_image
 from gencls.eval.doctor.patient import Patient
 from gencls.eval.doctor.verdict import Check
 
@@ -75,7 +75,7 @@ def check_zeros(patient: Patient) -> tuple[Check, Patient]:
         The check, and the defense with the modes in which at least half of the gradients are not zero.
     """
     with patient.streams("start"):
-        starts = random_start(patient.images, patient.threat.norm, patient.threat.epsilon or 0.0)
+        starts = patient.threat.start(patient.images)
     shares: dict[str, float] = {}
     for mode, surrogate in patient.modes.items():
         model, zero = patient.model(surrogate), []
