@@ -25,7 +25,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gencls import zoo
-from gencls._commands.attack import build_attacks, weights_of
+from gencls._commands.asked import weights_of
+from gencls._commands.attack import build_attacks
 from gencls.cli import main
 from gencls.core import GenclsError, find_device
 from gencls.core.files import atomically, sealed
@@ -296,7 +297,7 @@ CASES: dict[str, Callable[[Path], object]] = {
     "epsilon for an attack that minimises it": lambda _: DDN(ThreatModel("l2", epsilon=1.0)),
     "norm that an attack does not know": lambda _: DDN(ThreatModel("linf")),
     "epsilon in 0..255": lambda _: ThreatModel("linf", epsilon=8),
-    "unknown norm": lambda _: ThreatModel("l7", epsilon=1.0),  # type: ignore[arg-type]
+    "unknown norm": lambda _: ThreatModel("l7", epsilon=1.0),
     "unknown data set": lambda _: zoo.load_data("mnits", "test"),
     "data set that is not there": lambda folder: zoo.load_data("mnist", "test", root=folder),
     "truncated data file": _truncated_data,

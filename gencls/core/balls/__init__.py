@@ -24,5 +24,5 @@ def ball_of(key: str, *, owner: str) -> LpBall:
     """
     if key not in BALLS:
         hint = did_you_mean(key, BALLS)
-        raise GenclsError(f"{owner}: {hint}expected norm to be one of {', '.join(map(repr, BALLS))}, got {key!r}")
+        raise GenclsError(f"{owner}: {hint}expected norm to be one of {', '.join(map(repr, BALLS))}, got {key!r} (str)")
     return BALLS[key]

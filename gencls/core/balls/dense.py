@@ -109,14 +109,14 @@ class L2(LpBall):
     def _drawn(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Directions, and shares of the radius: that of a d-dimensional ball within radius r grows as r^d."""
         direction = torch.randn_like(like)
-        return direction, torch.rand_like(like.flatten(1)[:, 0]).pow(1 / like[0].numel())
+        return direction, torch.rand_like(like.flatten(1)[:, 0]).pow(1 / like.shape[1:].numel())
 
     def _rounded(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
-        few = clean[0].numel() <= _FEW_PIXELS
+        few = clean.shape[1:].numel() <= _FEW_PIXELS
         return images if few else inwards(images, clean, self.length((images - clean).double()) > radius)
 
     def push(self, images: Tensor) -> float:
-        return max(PUSH, torch.finfo(images.dtype).eps * math.sqrt(images[0].numel()))
+        return max(PUSH, torch.finfo(images.dtype).eps * math.sqrt(images.shape[1:].numel()))
 
     def shares(self, change: Tensor) -> Tensor:
         return change.square()

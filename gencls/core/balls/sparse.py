@@ -30,7 +30,7 @@ class L1(LpBall):
     def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
         """Spread over a hundredth of the entries, those of the largest gradients that [0, 1] leaves room for."""
         gradient = gradient * free(gradient, images)
-        few = _largest(gradient.abs().flatten(1), max(1, round(_SPARSE * gradient[0].numel())))
+        few = _largest(gradient.abs().flatten(1), max(1, round(_SPARSE * gradient.shape[1:].numel())))
         signs = gradient.sign() * few.view_as(gradient)
         return signs * per_image(size / self.length(signs).clamp_min(1.0))
 
@@ -46,7 +46,7 @@ class L1(LpBall):
         return inwards(images, clean, self.length((images - clean).double()) > radius)
 
     def sample(self, like: Tensor, radius: float) -> Tensor:
-        count = like[0].numel()
+        count = like.shape[1:].numel()
         sizes = -torch.rand_like(like).clamp_min(1e-30).log()  # directions of exponentials are uniform on the sphere
         share = torch.rand_like(like.flatten(1)[:, 0]).pow(1 / count)
         signs = (torch.rand_like(like) < 0.5).to(like) * 2 - 1

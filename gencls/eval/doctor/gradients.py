@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gencls.core import GenclsError, seeded
 from gencls.core.balls import per_image
+from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import Patient
-from gencls.eval.doctor.verdict import Check
 
 __all__ = ["AGREE", "check_dynamic", "check_existence", "check_zeros", "difference_errors", "check_differences"]
 

@@ -22,7 +22,7 @@ def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
     """The adversarial images rounded to k/255, as near as the ball allows.
 
     Each pixel goes to the nearer of its two neighbours k/255. Where that leaves the ball, it goes to the one nearer to the
-    clean pixel: in Linf every such pixel, in other norms as many as are needed, first those for which it makes the least difference.
+    clean pixel: in Linf every such pixel, in other norms as many as are needed, those that it matters least for first.
     Around clean images of 8 bits this always stays within the ball; around others it may not, and the judge will say so.
     An image that an attack returned unchanged stays the clean one.
 

@@ -91,7 +91,7 @@ def require(
         name: of the attack.
         minimal: the attack minimises the distance, so epsilon must be None; otherwise there must be one.
         targeted: the attack can be targeted.
-        norms: the norms it knows; None for all.
+        norms: keys of the threats it knows; None for all.
 
     Raises:
         GenclsError: if it cannot.

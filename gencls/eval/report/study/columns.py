@@ -253,6 +253,13 @@ def count(value: Any) -> str:
     return digits.replace(",", THIN_SPACE)
 
 
+def measured(value: float | str) -> str:
+    """A piece of a diagnosis's evidence: a number, or words."""
+    if isinstance(value, float):
+        return f"{value:.6g}"  # a cosine of 0.99997 is not 1
+    return str(value) if isinstance(value, bool | str) else count(value)
+
+
 def number(value: Any) -> str:
     """A measured quantity with three significant digits."""
     if is_missing(value):

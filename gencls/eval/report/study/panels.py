@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.eval.measures.names import file_name, isolated
-from gencls.eval.report.study.verdict import ThreatKey
+from gencls.eval.report.study.estimates import ThreatKey
 from gencls.eval.report.style import drawn
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The verdict of a study: clean accuracy and worst-case robust accuracy of each defense under each threat."""
+"""The estimates of a study: clean accuracy and worst-case robust accuracy of each defense under each threat."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class VerdictRow:
+class EstimateRow:
     """One defense: its clean accuracy and one estimate per threat; None where there is no number."""
 
     defense: str
@@ -120,7 +120,7 @@ def attack_label(row: Any) -> str:
     return attack if gradient in ("none", "exact", "all", text(None)) else f"{attack}, {gradient}"
 
 
-def verdict(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[VerdictRow]]:
+def estimates(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[EstimateRow]]:
     """Clean and worst-case robust accuracy of each defense, with one estimate for each of the threats returned beside.
 
     Minimal perturbations are left out, since a success at any distance says little: their curves say more.
@@ -131,7 +131,7 @@ def verdict(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[VerdictRow]]:
     attacked = summary[(summary["attack"] == WORST_CASE) & summary["robust_accuracy"].notna() & summary["epsilon"].notna()]
     keys = threats(attacked)
     rows = [
-        VerdictRow(name, _clean(summary[summary["defense"] == name]), tuple(_worst(summary, key, name) for key in keys))
+        EstimateRow(name, _clean(summary[summary["defense"] == name]), tuple(_worst(summary, key, name) for key in keys))
         for name in defenses(summary)
     ]
     return keys, rows
