@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,21 +12,21 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_images, check_labels, check_settings, checked, evaluated, frozen, key_of
 from gencls.core.fingerprint.samples import device_of, sample_hashes
 from gencls.core.gradients import Reduce
+from gencls.core.memory import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import per_image
-from gencls.eval.judgement.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.judgement.eight_bit import is_eight_bit
 from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
 from gencls.eval.judgement.judge import Decisions, Verdict, decide, received, verdict_of
-from gencls.eval.judgement.probe import Probe, probe_defense
-from gencls.eval.judgement.roles import Roles, understood
+from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
+from gencls.eval.scores.forward import scores_of
 from gencls.eval.threats.threat import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["NO_GRADIENT", "Cell", "Protocol", "gradient_modes", "run_cell"]
+__all__ = ["NO_GRADIENT", "Trial", "Protocol", "gradient_modes", "run_cell"]
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
@@ -76,7 +77,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One attack in one gradient mode on one batch: what the judge found and what it cost."""
 
     labels: Tensor
@@ -157,7 +158,7 @@ def run_cell(
     clean: Decisions | None = None,
     hashes: list[str] | None = None,
     probe: Probe | None = None,
-) -> Cell:
+) -> Trial:
     """Attack a batch in one gradient mode and judge it.
 
     Samples that a deterministic defense already gets wrong are not attacked: their adversarial is the clean image.
@@ -194,7 +195,7 @@ def run_cell(
     probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
     known = [clean]  # counts in the first attempt only: the decisions of an earlier cell may have been misjudged, too
 
-    def attempt() -> Cell:
+    def attempt() -> Trial:
         return _run(defense, attack, mode, images, labels, protocol, probe, known.pop() if known else None, hashes)
 
     return understood(probe, attempt)
@@ -216,7 +217,7 @@ def _run(
     probe: Probe,
     clean: Decisions | None,
     hashes: list[str] | None,
-) -> Cell:
+) -> Trial:
     device, stochastic, behaviour = images.device, probe.stochastic, probe.behaviour
     judged = behaviour.judged(defense)
     hashes = hashes or sample_hashes(images, labels)
@@ -237,7 +238,7 @@ def _run(
     noted, named = roles.noted, _named(attack)
 
     with frozen(defense), peak_memory(device) as peak:
-        rows = rows_that_fit(surrogate, images[:1], protocol.memory)
+        rows = rows_that_fit(partial(scores_of, surrogate), images[:1], protocol.memory)
         if clean is None:
 
             def ask(max_rows: int) -> Decisions:
@@ -289,7 +290,7 @@ def _run(
     if protocol.eight_bit and not is_eight_bit(images):
         noted.add("clean images are not of 8 bits: rounding moves adversarials also where the attack did not")
     asked = sum(int((part.predictions >= 0).sum()) for part in (verdict.decisions, verdict.unrounded) if part)
-    return Cell(
+    return Trial(
         labels=labels.cpu(),
         hashes=hashes,
         clean=clean,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, declared
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.scores.image_by_image import ImageByImage, name_of
+from gencls.eval.scores.forward import ImageByImage, name_of
 from gencls.eval.threats.threat import Norm, ThreatModel
 
 __all__ = ["Attack", "joined", "per_image", "prepare", "project", "random_start", "require", "steepest", "taken"]
