@@ -23,7 +23,7 @@ from gencls.eval.attacks import (
     estimate_gradient,
 )
 from gencls.eval.attacks.default_set import DefaultBudget, default_attacks
-from gencls.eval.attacks.parts.attack_model import AttackModel, Calibrated
+from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.presets import attack_by_name, mlvgm_attacks, thesis_attacks
 from gencls.eval.doctor import Diagnosis, diagnose
 from gencls.eval.judgement.evaluate import Evaluation, evaluate
@@ -32,6 +32,7 @@ from gencls.eval.judgement.judge_foreign import judge
 from gencls.eval.judgement.runner import Protocol, gradient_modes, run_cell
 from gencls.eval.measures.curves import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve
 from gencls.eval.measures.summary import compare, summarize
+from gencls.eval.scores.calibration import Calibrated
 from gencls.eval.study.cost import predict_cost, progress_bar
 from gencls.eval.study.folder import StudyCell, read_adversarials, read_records, read_study, report_study
 from gencls.eval.study.study import Study

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, calibrate
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
 from gencls.eval.attacks.parts.base import DENSE, prepare, require
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents
 from gencls.eval.attacks.pgd import SURE_DRAWS
+from gencls.eval.scores.calibration import calibrate
 from gencls.eval.scores.margins import margin, mean_over_draws, others_of, score_gap
 from gencls.eval.threats.lp_balls import ThreatModel
 

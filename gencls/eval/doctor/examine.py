@@ -113,7 +113,7 @@ def _admit(
     defense: nn.Module,
     images: object,
     labels: object,
-    threat: ThreatModel,
+    threat: Threat,
     transfer_from: nn.Module | None,
     budget: float,
     eot_samples: int,

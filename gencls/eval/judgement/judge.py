@@ -9,8 +9,7 @@ from torch.nn import functional
 
 from gencls.core import GenclsError, draws, select
 from gencls.eval.judgement.eight_bit import to_eight_bit
-from gencls.eval.scores.forward import scores_of
-from gencls.eval.scores.image_by_image import name_of
+from gencls.eval.scores.forward import name_of, scores_of
 from gencls.eval.threats.protocol import TOLERANCE, Threat
 
 __all__ = ["ROWS", "Decisions", "Verdict", "decide", "predict", "received", "verdict_of"]

@@ -7,8 +7,7 @@ from gencls.core import GenclsError, check_images, check_labels, checked, frozen
 from gencls.core.fingerprint.samples import device_of, sample_hashes
 from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.judgement.judge import ROWS, Verdict, verdict_of
-from gencls.eval.judgement.probe import probe_defense
-from gencls.eval.judgement.roles import Roles, understood
+from gencls.eval.judgement.probe import Roles, probe_defense, understood
 from gencls.eval.threats.protocol import Threat
 
 __all__ = ["judge"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, declared
 from gencls.core.balls import BALLS, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.scores.image_by_image import ImageByImage, name_of
+from gencls.eval.scores.forward import ImageByImage, name_of
 from gencls.eval.threats.protocol import Threat
 
 __all__ = ["ALL", "DENSE", "Attack", "joined", "per_image", "prepare", "require", "taken"]

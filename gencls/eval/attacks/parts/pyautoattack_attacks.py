@@ -14,9 +14,10 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor
 
 from gencls.core import select
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, resolution
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
 from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.attacks.parts.smoothing import smoothed_gradient
+from gencls.eval.scores.calibration import resolution
 
 __all__ = ["apgd", "fab"]
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gencls.eval.measures.names import WORST_CASE, file_name, isolated
+from gencls.eval.measures.records import PLAIN_MODES
 from gencls.eval.measures.statistics import wilson
 from gencls.eval.report.latex import escape
 from gencls.eval.report.study.columns import BY_NAME, is_missing, text, warning_list
@@ -117,7 +118,7 @@ def select(frame: pd.DataFrame, threat: ThreatKey, defense: str | None = None) -
 def attack_label(row: Any) -> str:
     """Name of an attack with its gradient mode where that says something, as "PGD, unrolled"."""
     attack, gradient = text(row["attack"]), text(row["gradient"])
-    return attack if gradient in ("none", "exact", "all", text(None)) else f"{attack}, {gradient}"
+    return attack if gradient in (*PLAIN_MODES, text(None)) else f"{attack}, {gradient}"
 
 
 def estimates(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[EstimateRow]]:

@@ -15,6 +15,7 @@ import pandas as pd
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
 from gencls.eval.doctor.diagnosis import Diagnosis
+from gencls.eval.judgement.gradient_modes import meanings
 from gencls.eval.measures.curves import robust_accuracy
 from gencls.eval.measures.names import WORST_CASE, isolated
 from gencls.eval.measures.records import complete
@@ -140,7 +141,7 @@ def _render(
         diagnoses=diagnoses,
         failed={diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed},
         figures=figures,
-        gradients=columns.GRADIENT_MODES,
+        gradients=meanings(map(columns.text, summary["gradient"].unique())),
         settings=json.dumps(dict(settings), indent=2, sort_keys=True, ensure_ascii=False, default=str),
         warnings=list(warnings),
         partial=partial,
