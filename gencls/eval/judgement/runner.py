@@ -21,7 +21,7 @@ from gencls.eval.judgement.judge import Decisions, Verdict, decide, predict, rec
 from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
 from gencls.eval.judgement.trial import Batch, Found, Protocol, Trial, admitted
 from gencls.eval.scores.forward import scores_of
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.threats.protocol import TOLERANCE
 
 __all__ = ["Runner", "gradient_modes", "run_cell"]
 
