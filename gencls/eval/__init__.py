@@ -36,7 +36,7 @@ from gencls.eval.scores.calibration import Calibrated
 from gencls.eval.study.cost import predict_cost, progress_bar
 from gencls.eval.study.folder import StudyCell, read_adversarials, read_records, read_study, report_study
 from gencls.eval.study.study import Study
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = [
     "APGD",

@@ -20,7 +20,7 @@ from gencls.eval.judgement.probe import Probe
 from gencls.eval.judgement.runner import NO_GRADIENT, Protocol, Trial, run_cell
 from gencls.eval.scores.behaviour import Behaviour, observe, observe_batch
 from gencls.eval.scores.forward import backwards, scores_of
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
 
@@ -137,14 +137,14 @@ class Patient:
     defense: nn.Module
     images: Tensor
     labels: Tensor
-    threat: ThreatModel
+    threat: Threat
     protocol: Protocol
     modes: Mapping[str, nn.Module]
     behaviour: Behaviour = field(default_factory=Behaviour)
     rows: dict[nn.Module, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, protocol: Protocol) -> "Patient":
+    def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: Threat, protocol: Protocol) -> "Patient":
         """The defense with the gradient modes that it declares."""
         modes = {name: evaluated(module, defense) for name, module in declared_modes(defense).items()}
         return cls(defense, images, labels, threat, protocol, modes)

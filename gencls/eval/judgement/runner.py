@@ -21,7 +21,7 @@ from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by, gradient
 from gencls.eval.judgement.judge import Decisions, Verdict, decide, received, verdict_of
 from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
 from gencls.eval.scores.forward import scores_of
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.threats.protocol import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas

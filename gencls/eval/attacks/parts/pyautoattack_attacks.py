@@ -18,7 +18,6 @@ from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
 from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.attacks.parts.smoothing import smoothed_gradient
 from gencls.eval.scores.calibration import resolution
-from gencls.eval.threats.threat import Norm
 
 __all__ = ["apgd", "fab"]
 
@@ -116,7 +115,7 @@ def apgd(
     labels: Tensor,
     loss: Loss,
     *,
-    norm: Norm,
+    norm: str,
     epsilon: float,
     steps: int,
     sigma: float = 0.0,
@@ -181,7 +180,7 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
 
 
 def fab(
-    model: AttackModel, images: Tensor, labels: Tensor, targets: Tensor, *, norm: Norm, steps: int, radius: Tensor | None
+    model: AttackModel, images: Tensor, labels: Tensor, targets: Tensor, *, norm: str, steps: int, radius: Tensor | None
 ) -> Tensor:
     """One run of FAB.
 
