@@ -296,7 +296,7 @@ CASES: dict[str, Callable[[Path], object]] = {
     "epsilon for an attack that minimises it": lambda _: DDN(ThreatModel("l2", epsilon=1.0)),
     "norm that an attack does not know": lambda _: DDN(ThreatModel("linf")),
     "epsilon in 0..255": lambda _: ThreatModel("linf", epsilon=8),
-    "unknown norm": lambda _: ThreatModel("l7", epsilon=1.0),  # type: ignore[arg-type]
+    "unknown norm": lambda _: ThreatModel("l7", epsilon=1.0),
     "unknown data set": lambda _: zoo.load_data("mnits", "test"),
     "data set that is not there": lambda folder: zoo.load_data("mnist", "test", root=folder),
     "truncated data file": _truncated_data,

@@ -7,18 +7,28 @@ from types import MappingProxyType
 from gencls.core import GenclsError, MultiLatentModel, checked, did_you_mean
 from gencls.zoo.networks import NVAE, SmallStyleAutoencoder
 from gencls.zoo.trained import WEIGHTS, trained_network
-from gencls.zoo.training.generator_presets import GENERATOR_PRESETS, NVAEPreset, StylePreset
-from gencls.zoo.training.settings import Preset
 
-__all__ = ["generator_names", "load_generator"]
+__all__ = ["GENERATORS", "generator_names", "load_generator"]
 
-
-_KINDS: Mapping[type[Preset], type[MultiLatentModel]] = MappingProxyType({NVAEPreset: NVAE, StylePreset: SmallStyleAutoencoder})
+GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
+    {
+        "nvae-fashion": NVAE,
+        "nvae-mnist": NVAE,
+        "nvae-large-fashion": NVAE,
+        "stylegan2-fashion": SmallStyleAutoencoder,
+        "stylegan2-large-fashion": SmallStyleAutoencoder,
+        "nvae-faces": NVAE,
+        "nvae-large-faces": NVAE,
+        "nvae-cars": NVAE,
+        "stylegan2-cars": SmallStyleAutoencoder,
+    }
+)
+"""The network of each training of a generator."""
 
 
 def generator_names() -> tuple[str, ...]:
     """The names that :func:`load_generator` builds from committed weights; other trainings' names need ``weights``."""
-    return tuple(item.name for item in GENERATOR_PRESETS if (WEIGHTS / f"{item.name}.safetensors").is_file())
+    return tuple(name for name in GENERATORS if (WEIGHTS / f"{name}.safetensors").is_file())
 
 
 @checked
@@ -39,7 +49,7 @@ def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLate
         GenclsError: for an unknown name (listing the known ones), weights that are missing (naming the command that makes
             them), damaged, or of something else.
     """
-    kinds = {item.name: _KINDS[type(item)] for item in GENERATOR_PRESETS}
-    if name not in kinds:
-        raise GenclsError(f"unknown generator {name!r}; {did_you_mean(name, kinds)}expected one of {', '.join(kinds)}")
-    return trained_network(kinds[name], name, weights)
+    if name not in GENERATORS:
+        known = ", ".join(GENERATORS)
+        raise GenclsError(f"unknown generator {name!r}; {did_you_mean(name, GENERATORS)}expected one of {known}")
+    return trained_network(GENERATORS[name], name, weights)

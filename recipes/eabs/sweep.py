@@ -28,7 +28,8 @@ from gencls.eval.study.cost import duration, shadow
 from gencls.zoo.data import ImageData
 from gencls.zoo.training import train
 from gencls.zoo.training.forecast import seconds_per_epoch
-from gencls.zoo.training.presets import AutoencoderPreset, preset
+from gencls.zoo.training.methods.class_conditional import AutoencoderPreset
+from gencls.zoo.training.presets import preset
 from gencls.zoo.training.run import plan_training
 from recipes.harness.folders import claim
 from recipes.harness.jobs import seconds_of

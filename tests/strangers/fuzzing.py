@@ -36,7 +36,7 @@ EXEMPT = {
     **dict.fromkeys(("Embedding", "GenclsError", "Latents", "Mix", "Attack", "RandomAutoencoder", "PRESETS"), ABSTRACT),
     **dict.fromkeys(("PAPER_TASKS", "Transform", "Defense", "BayesClassifier", "ImageDistance", "Regularizer"), ABSTRACT),
     **dict.fromkeys(("MultiLatentModel", "ClassConditionalGenerator", "Certified", "ALL_MODES"), ABSTRACT),
-    **dict.fromkeys(("NO_GRADIENT", "REQUIRED", "WORST_CASE", "McNemar", "FORMAT"), ABSTRACT),
+    **dict.fromkeys(("NO_GRADIENT", "PLAIN_MODES", "REQUIRED", "WORST_CASE", "McNemar", "FORMAT"), ABSTRACT),
     **dict.fromkeys(("Streams", "branch", "draws", "keyed", "repeated", "rows_per_stream", "select", "stream_seed"), INSIDE),
     **dict.fromkeys(
         (
@@ -56,7 +56,7 @@ EXEMPT = {
     **dict.fromkeys(("broken", "judged", "same_size", "surely_broken", "surely_right"), INSIDE),
     **dict.fromkeys(("Key", "Evaluation", "Verdict", "Decisions", "StudyCell", "Diagnosis", "Certificate"), RECORD),
     **dict.fromkeys(("RobustnessBound", "AlphaSearch", "AlphaTrial", "PaperTask", "SuccessCurve", "MinimalRun"), RECORD),
-    **dict.fromkeys(("ImageData", "Card"), RECORD),
+    **dict.fromkeys(("ImageData", "Card", "GradientMode"), RECORD),
     **dict.fromkeys(("predict_cost", "progress_bar"), "takes a Study, which is fuzzed itself"),
     "train": "trains: its command line is fuzzed",
     "save_checkpoint": "writes",

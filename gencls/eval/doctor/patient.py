@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, declared, evaluated, frozen, keyed, seeded, select, stream_seed
 from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core.memory import rows_that_fit
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.judgement.budget import rows_that_fit
 from gencls.eval.judgement.gradient_modes import declared_modes
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe
 from gencls.eval.judgement.runner import NO_GRADIENT, Protocol, Trial, run_cell
 from gencls.eval.scores.behaviour import Behaviour, observe, observe_batch
-from gencls.eval.scores.forward import backwards
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.scores.forward import backwards, scores_of
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
 
@@ -137,14 +137,14 @@ class Patient:
     defense: nn.Module
     images: Tensor
     labels: Tensor
-    threat: ThreatModel
+    threat: Threat
     protocol: Protocol
     modes: Mapping[str, nn.Module]
     behaviour: Behaviour = field(default_factory=Behaviour)
     rows: dict[nn.Module, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, protocol: Protocol) -> "Patient":
+    def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: Threat, protocol: Protocol) -> "Patient":
         """The defense with the gradient modes that it declares."""
         modes = {name: evaluated(module, defense) for name, module in declared_modes(defense).items()}
         return cls(defense, images, labels, threat, protocol, modes)
@@ -237,13 +237,13 @@ class Patient:
             GenclsError: see :func:`~gencls.eval.scores.behaviour.observe`.
         """
         handful = observe(self.defense, self.images, seed=self.protocol.seed)
-        rows = rows_that_fit(self.defense, self.images[:1], self.protocol.memory)
+        rows = rows_that_fit(partial(scores_of, self.defense), self.images[:1], self.protocol.memory)
         return replace(self, behaviour=observe_batch(self.defense, self.images[:rows], handful, seed=self.protocol.seed))
 
     def _parts(self, model: AttackModel) -> list[Tensor]:
         surrogate = model.meter.model
         if surrogate not in self.rows:
-            self.rows[surrogate] = rows_that_fit(surrogate, self.images[:1], self.protocol.memory)
+            self.rows[surrogate] = rows_that_fit(partial(scores_of, surrogate), self.images[:1], self.protocol.memory)
         rows = self.rows[surrogate]
         model.eot.chunk = min(self.behaviour.draws_per_pass(self.draws), rows)
         return list(torch.arange(len(self.images)).split(max(1, rows // self.draws)))

@@ -14,7 +14,7 @@ from gencls.eval.doctor.attacks import broken, compared
 from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import Patient
 from gencls.eval.judgement.runner import Trial
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["UncalibratedPGD", "check_clean", "check_finite", "check_invariance", "check_scale"]
 
@@ -36,7 +36,7 @@ class UncalibratedPGD:
         steps: gradient steps.
     """
 
-    threat: ThreatModel
+    threat: Threat
     steps: int = 40
     uses_gradients = True
 

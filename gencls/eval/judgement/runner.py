@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,16 +12,16 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_images, check_labels, check_settings, checked, evaluated, frozen, key_of
 from gencls.core.fingerprint.samples import device_of, sample_hashes
 from gencls.core.gradients import Reduce
+from gencls.core.memory import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import per_image
-from gencls.eval.judgement.budget import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.judgement.eight_bit import is_eight_bit
 from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
 from gencls.eval.judgement.judge import Decisions, Verdict, decide, received, verdict_of
-from gencls.eval.judgement.probe import Probe, probe_defense
-from gencls.eval.judgement.roles import Roles, understood
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
+from gencls.eval.scores.forward import scores_of
+from gencls.eval.threats.protocol import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas
@@ -237,7 +238,7 @@ def _run(
     noted, named = roles.noted, _named(attack)
 
     with frozen(defense), peak_memory(device) as peak:
-        rows = rows_that_fit(surrogate, images[:1], protocol.memory)
+        rows = rows_that_fit(partial(scores_of, surrogate), images[:1], protocol.memory)
         if clean is None:
 
             def ask(max_rows: int) -> Decisions:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from gencls.eval.measures.records import NO_GRADIENT
 from gencls.eval.measures.statistics import mcnemar
 from gencls.eval.measures.success_rates import record_distances
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.threats.protocol import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas

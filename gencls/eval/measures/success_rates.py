@@ -18,7 +18,7 @@ from gencls.core import GenclsError, check_labels
 from gencls.eval.measures.domains import as_numbers, as_sizes
 from gencls.eval.measures.records import WORST_CASE, broken, complete, judged
 from gencls.eval.measures.statistics import bootstrap_band, wilson_band
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.threats.protocol import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas

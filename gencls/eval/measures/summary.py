@@ -22,7 +22,7 @@ from gencls.eval.measures.records import (
 from gencls.eval.measures.rivals import closest, rivals, unmet, weakness
 from gencls.eval.measures.statistics import bootstrap_band, pairwise_mcnemar, wilson
 from gencls.eval.measures.success_rates import closest_distances, record_distances
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.threats.protocol import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas

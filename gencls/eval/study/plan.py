@@ -14,7 +14,7 @@ from gencls.eval.attacks import Attack
 from gencls.eval.judgement.runner import Protocol
 from gencls.eval.study.files import Samples
 from gencls.eval.study.settings import made_by
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["Plan", "check_grid", "described", "differences", "relevant", "without_epsilon"]
 
@@ -71,7 +71,7 @@ def relevant(protocol: Protocol) -> dict[str, Any]:
 
 def without_epsilon(value: Any) -> Any:
     """A copy of an attack whose threat models have no epsilon, also those of attacks that it holds; for its key alone."""
-    if isinstance(value, ThreatModel):
+    if isinstance(value, Threat):
         return replace(value, epsilon=None)
     if isinstance(value, nn.Module | type) or not (is_dataclass(value) or hasattr(value, "threat")):
         return value

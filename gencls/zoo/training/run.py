@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.memory import store_channels_last
@@ -20,14 +19,10 @@ from gencls.core.settings import checked
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.checkpoints.checkpoint import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
+from gencls.zoo.training.base import Preset
 from gencls.zoo.training.batches import batch_loader
-from gencls.zoo.training.build import network_arguments, training_module
-from gencls.zoo.training.headed_presets import HeadedPreset
-from gencls.zoo.training.measure import measure
-from gencls.zoo.training.methods.modules import NetworkTraining
-from gencls.zoo.training.presets import Preset, preset
-from gencls.zoo.training.purifier_presets import PurifierPreset
-from gencls.zoo.training.purifiers import measure_purifier
+from gencls.zoo.training.lightning import LightningTraining
+from gencls.zoo.training.presets import preset
 from gencls.zoo.training.resume import check_resumable, checkpoint_to_start_from
 
 __all__ = ["SPLITS", "Plan", "plan_training", "train", "without_advice"]
@@ -116,17 +111,17 @@ def train(
         timer = Timer()
         _fit(module, training_set, settings, folder, timer, start=start, progress=progress)
     # What is measured is what is stored: rounded to half precision.
-    network = module.product.half().float().eval().requires_grad_(False)
+    network = module.learner.product.half().float().eval().requires_grad_(False)
     card = Card(
         name=settings.name,
         architecture=type(network).__name__,
-        arguments=network_arguments(settings, training_set.num_classes, of=network),
+        arguments=settings.card_arguments(training_set.num_classes),
         what=f"{settings.what}. {settings.recipe}",
         trained_on=f"{plan.data} {training_set.split}, {len(training_set)} images",
         command=plan.command_after(*module.planned[:-1]),
         metrics={
             "training seconds": round(timer.time_elapsed("train"), 1),
-            **_measured(network, settings, tests, few=min(measured, limit or measured, len(tests[-1]))),
+            **settings.measure(network, tests, few=min(measured, limit or measured, len(tests[-1]))),
         },
         licence=_licence(plan.data),
         seed=seed,
@@ -169,9 +164,7 @@ class Plan:
         options += [f"--epochs {self.epochs}"] if self.epochs is not None else []
         options += [f"--limit {self.limit}"] if self.limit is not None else []
         options += [f"--seed {self.seed}"] if self.seed else []
-        if isinstance(self.preset, HeadedPreset) and self.preset.pretrained is not None:
-            options += [f"--pretrained {self.preset.pretrained.name}"]
-        return " ".join(["gencls", "train", self.preset.name, *options])
+        return " ".join(["gencls", "train", self.preset.name, *options, *self.preset.options])
 
     def command_after(self, *epochs: int) -> str:
         """The same, after trainings of so many epochs that this one goes on from."""
@@ -200,9 +193,9 @@ class Plan:
             raise GenclsError(f"train: expected images of shape {wanted}, got {got} from {data.name}")
         return data
 
-    def module(self, data: ImageData) -> NetworkTraining:
+    def module(self, data: ImageData) -> LightningTraining:
         """What Lightning trains, with new weights from the global random state."""
-        return training_module(self.settings, data.num_classes, seed=self.seed, description=self.description)
+        return LightningTraining(self.settings.training(data.num_classes), seed=self.seed, description=self.description)
 
 
 def plan_training(
@@ -221,7 +214,7 @@ def plan_training(
         GenclsError: for an unknown preset or data set, fewer than one epoch, or weights for a training that takes none.
     """
     settings = preset(name) if isinstance(name, str) else name
-    settings = settings if pretrained is None else _starting_from(settings, Path(pretrained))
+    settings = settings if pretrained is None else settings.starting_from(Path(pretrained))
     data = settings.data if data is None else data
     if (settings.epochs if epochs is None else epochs) < 1:
         raise GenclsError(f"train: expected epochs >= 1, got {settings.epochs if epochs is None else epochs}")
@@ -235,22 +228,8 @@ def _licence(data: str) -> str:
     return "Apache-2.0" + ", data for non-commercial research only" * data.startswith(_RESEARCH_ONLY)
 
 
-def _starting_from(settings: Preset, pretrained: Path) -> Preset:
-    if not isinstance(settings, HeadedPreset):
-        raise GenclsError(
-            f"train: expected pretrained weights for a torchvision network only, got {pretrained} for {settings.name}"
-        )
-    return replace(settings, pretrained=pretrained)
-
-
-def _measured(network: nn.Module, settings: Preset, tests: Sequence[ImageData], *, few: int) -> dict[str, float]:
-    if isinstance(settings, PurifierPreset):
-        return measure_purifier(network, settings, tests[-1], few=few)
-    return measure(network, tests, few=few)
-
-
 def _fit(
-    module: NetworkTraining,
+    module: LightningTraining,
     data: ImageData,
     settings: Preset,
     folder: Path,
@@ -280,7 +259,7 @@ def _fit(
         trainer.fit(module, batches, ckpt_path=start, weights_only=True)
         # Lightning has brought the module to the CPU.
         module.to(memory_format=torch.contiguous_format).to(trainer.strategy.root_device)
-        module.finish()
+        module.learner.finish(module.seed)
         module.cpu()
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gencls.core import Defense, GenclsError
+from gencls.core.memory import peak_memory, rows_that_fit, work_off
 from gencls.eval import PGD, AttackModel, Protocol, ThreatModel, run_cell
-from gencls.eval.judgement.budget import peak_memory, rows_that_fit, work_off
 from tests.toys import small_cnn
 
 # 32 draws of 50 images keep 1600 rows x 0.4 MB if nothing limits them; the imports happen before measuring.

@@ -18,10 +18,10 @@ from gencls.zoo.checkpoints.checkpoint import read_card
 from gencls.zoo.data import ImageData, data_names
 from gencls.zoo.networks import CNN, NVAE, HeadedClassifier, SmallStyleAutoencoder, StyleGAN2Discriminator
 from gencls.zoo.training import PRESETS, train
-from gencls.zoo.training.generator_presets import NVAEPreset, StylePreset
-from gencls.zoo.training.headed_presets import HeadedPreset
-from gencls.zoo.training.methods.headed import HeadedTraining, headed_training, start_from
-from gencls.zoo.training.presets import TablePreset
+from gencls.zoo.training.base import TablePreset
+from gencls.zoo.training.methods.headed import HeadedPreset, HeadedTraining, start_from
+from gencls.zoo.training.methods.hierarchical_vae import NVAEPreset
+from gencls.zoo.training.methods.stylegan import StylePreset
 from gencls.zoo.training.run import SPLITS
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS, PhotoViews
@@ -159,9 +159,10 @@ def small(**changes: Any) -> HeadedPreset:
 
 
 def test_the_optimiser_is_sgd_at_a_constant_rate() -> None:
-    module = headed_training(small(), 2, perturbation=Plain(), learning_rate=1e-3, seed=0)
+    module = small(perturbation=Plain()).training(2)
     assert isinstance(module, HeadedTraining)
-    optimizer = module.configure_optimizers()
+    assert module.constant_rate
+    (optimizer,) = module.optimizers()
     assert isinstance(optimizer, torch.optim.SGD)
     assert {key: optimizer.defaults[key] for key in ("lr", "momentum", "weight_decay", "nesterov")} == {
         "lr": 1e-3,

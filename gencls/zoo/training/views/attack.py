@@ -1,22 +1,21 @@
 """Projected gradient descent as adversarial training needs it."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Norm", "ascend", "pgd"]
+from gencls.core.balls import BALLS, L2
 
-Norm = Literal["linf", "l2"]
+__all__ = ["ascend", "pgd"]
 
-# Below this length a gradient or a perturbation counts as zero and is not scaled up.
-_TINY = 1e-12
+_BALLS = BALLS | {"l2": L2(scaled=False)}
+"""Gradients of a training are not so small that their squares vanish."""
 
 
 def pgd(
-    network: nn.Module, images: Tensor, labels: Tensor, *, norm: Norm, epsilon: float, steps: int, step_size: float
+    network: nn.Module, images: Tensor, labels: Tensor, *, norm: str, epsilon: float, steps: int, step_size: float
 ) -> Tensor:
     """Untargeted PGD on the cross-entropy, from a uniformly random start in the ball (Madry et al., arXiv:1706.06083, eq. 2.1).
 
@@ -35,7 +34,7 @@ def pgd(
     Returns:
         Adversarial images (N, C, H, W) in [0, 1], within the ball, detached.
     """
-    start = (images + _random_in_ball(images, norm, epsilon)).clamp(0.0, 1.0)
+    start = (images + _BALLS[norm].sample(images, epsilon)).clamp(0.0, 1.0)
     return ascend(
         lambda adversarial: F.cross_entropy(network(adversarial), labels, reduction="sum"),
         images,
@@ -52,7 +51,7 @@ def ascend(
     images: Tensor,
     start: Tensor,
     *,
-    norm: Norm,
+    norm: str,
     epsilon: float,
     steps: int,
     step_size: float,
@@ -71,37 +70,12 @@ def ascend(
     Returns:
         The last iterate (N, C, H, W), detached; without steps the start.
     """
-    adversarial = start
+    adversarial, ball = start, _BALLS[norm]
     with torch.enable_grad():
         for _ in range(steps):
             adversarial = adversarial.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(objective(adversarial), adversarial)
-            moved = adversarial.detach() + step_size * _steepest(gradient, norm)
+            moved = adversarial.detach() + ball.step(gradient, step_size, adversarial.detach())
             # The box contains the images, so clamping last brings a point nearer to them and never out of the ball.
-            adversarial = (images + _project(moved - images, norm, epsilon)).clamp(0.0, 1.0)
+            adversarial = (images + ball.project(moved - images, epsilon)).clamp(0.0, 1.0)
     return adversarial.detach()
-
-
-def _lengths(values: Tensor) -> Tensor:
-    """Euclidean length of each row, shaped (N, 1, ..., 1)."""
-    lengths: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
-    return lengths.clamp_min(_TINY).view(-1, *(1,) * (values.ndim - 1))
-
-
-def _steepest(gradient: Tensor, norm: Norm) -> Tensor:
-    return gradient.sign() if norm == "linf" else gradient / _lengths(gradient)
-
-
-def _project(perturbation: Tensor, norm: Norm, epsilon: float) -> Tensor:
-    if norm == "linf":
-        return perturbation.clamp(-epsilon, epsilon)
-    return perturbation * (epsilon / _lengths(perturbation)).clamp(max=1.0)
-
-
-def _random_in_ball(like: Tensor, norm: Norm, epsilon: float) -> Tensor:
-    if norm == "linf":
-        return torch.empty_like(like).uniform_(-epsilon, epsilon)
-    direction = torch.randn_like(like)
-    # The share of a d-dimensional ball within radius r grows as r^d.
-    radius = torch.rand_like(_lengths(like)) ** (1.0 / like[0].numel())
-    return direction / _lengths(direction) * (epsilon * radius)

@@ -2,16 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gencls.core.balls import L2, ball_of
 from gencls.core.errors import GenclsError
 from gencls.core.modules.modes import in_mode
 from gencls.core.settings import check_settings
-from gencls.zoo.training.views.attack import Norm, ascend, pgd
+from gencls.zoo.training.views.attack import ascend, pgd
 
 __all__ = [
     "SMOOTHING_NOISE",
@@ -156,15 +157,16 @@ class Adversarial:
             not learn at radius 0.3: it falls into the constant solution.
     """
 
-    norm: Norm
+    norm: str
     epsilon: float
     steps: int
     step_size: float
     warmup_epochs: float
 
     def __post_init__(self) -> None:
-        """Check the types."""
+        """Check the values."""
         check_settings(self)
+        ball_of(self.norm, owner="Adversarial")
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
         """See :class:`Perturbation`."""
@@ -200,7 +202,7 @@ class KLAdversarial:
         start_std: in [0, 1] pixel units, > 0: at the image itself the gradient of the divergence is zero.
     """
 
-    norm: Norm
+    norm: str
     epsilon: float
     steps: int
     step_size: float
@@ -209,6 +211,7 @@ class KLAdversarial:
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
+        ball_of(self.norm, owner="KLAdversarial")
         if min(self.epsilon, self.step_size) <= 0 or self.steps < 1 or self.start_std <= 0:
             raise GenclsError(
                 f"KLAdversarial: expected epsilon, step_size and start_std > 0 and steps >= 1, got {self.epsilon}, "
@@ -241,7 +244,7 @@ class FastGradient:
             (Linf) for MNIST and FashionMNIST, the MLVGM paper's code 4, 2 and 4 (L2) for its tasks.
     """
 
-    norm: Norm
+    norm: Literal["linf", "l2"]
     epsilons: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -257,7 +260,7 @@ class FastGradient:
             (gradient,) = torch.autograd.grad(F.cross_entropy(network(point), labels, reduction="sum"), point)
         sign = gradient.sign()
         if self.norm == "l2":
-            sign = F.normalize(sign.flatten(1), dim=1).view_as(sign)
+            sign = L2().direction(sign)
         sizes = torch.tensor(self.epsilons, device=images.device, dtype=images.dtype)
         drawn = sizes[torch.randint(len(sizes), (len(images),), device=images.device)]
         return (images + drawn.view(-1, 1, 1, 1) * sign).clamp(0.0, 1.0)

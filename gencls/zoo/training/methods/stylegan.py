@@ -1,6 +1,7 @@
 """Training of a StyleGAN2, and then of an encoder for it."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,41 +10,18 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import SmallStyleAutoencoder, StyleGAN2, StyleGAN2Discriminator
-from gencls.zoo.training.methods.modules import NetworkTraining
-from gencls.zoo.training.moving_average import move_average
-from gencls.zoo.training.views.perturbations import Perturbation
+from gencls.zoo.training.base import Moment, NetworkTraining, Steps
+from gencls.zoo.training.functional import move_average
+from gencls.zoo.training.methods.generators import GeneratorPreset
+from gencls.zoo.training.penalties import path_lengths, r1_penalty
+from gencls.zoo.training.views.perturbations import Plain
+from gencls.zoo.training.views.photo_views import FLIPS
 
-__all__ = ["StyleTraining", "mixed_codes", "path_lengths", "r1_penalty"]
+__all__ = ["PRESETS", "StylePreset", "StyleTraining", "mixed_codes"]
 
 _AVERAGED = 10_000  # codes in the average code
 _MIXING = 0.9  # share of images with two codes
 _LENGTH_DECAY = 0.01  # of the average path length
-
-
-def r1_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """The mean of ||grad D(x)||^2 over images, differentiable in the weights: R1 (Mescheder et al. 2018, arXiv:1801.04406).
-
-    Args:
-        discriminator: (N, C, H, W) to logits (N,).
-        images: (N, C, H, W), real ones.
-    """
-    images = images.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
-    return gradient.square().sum((1, 2, 3)).mean()
-
-
-def path_lengths(images: Tensor, codes: Tensor) -> Tensor:
-    """How far images move with their codes: ||J^T y|| with y normal, of unit variance over all pixels, (N,).
-
-    Source: Karras et al. 2020, arXiv:1912.04958, section 3.2; the mean over levels is from their public code.
-
-    Args:
-        images: (N, C, H, W), made from the codes.
-        codes: (N, L, D).
-    """
-    direction = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
-    (gradient,) = torch.autograd.grad((images * direction).sum(), codes, create_graph=True)
-    return gradient.square().sum(2).mean(1).sqrt()
 
 
 def mixed_codes(generator: StyleGAN2, count: int, *, like: Tensor) -> Tensor:
@@ -84,7 +62,7 @@ class StyleTraining(NetworkTraining):
     Sources: StyleGAN2 (Karras et al. 2020, arXiv:1912.04958); e4e (Tov et al. 2021, arXiv:2102.02766).
 
     Args:
-        network: whose generator becomes the moving average.
+        network: is copied; the generator of the copy becomes the moving average.
         discriminator: of images as large as the generator's.
         epochs: of the whole training.
         encoder_share: of the epochs, in (0, 1]; with 1 the generator stays as it is.
@@ -96,10 +74,7 @@ class StyleTraining(NetworkTraining):
         closeness: a.
         evenness: b.
         joint_weight: c.
-        perturbation: see :class:`NetworkTraining`; the others likewise.
-        learning_rate: there.
-        seed: there.
-        description: there.
+        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
     """
 
     averaged: Tensor
@@ -110,11 +85,7 @@ class StyleTraining(NetworkTraining):
         network: SmallStyleAutoencoder,
         discriminator: StyleGAN2Discriminator,
         *,
-        perturbation: Perturbation,
-        learning_rate: float,
-        seed: int,
         epochs: int,
-        description: str = "",
         encoder_share: float = 0.3,
         gamma: float = 0.01,
         penalty_every: int = 16,
@@ -124,15 +95,16 @@ class StyleTraining(NetworkTraining):
         closeness: float = 0.0,
         evenness: float = 0.0,
         joint_weight: float = 0.0,
+        **shared: Any,
     ) -> None:
-        super().__init__(perturbation=perturbation, learning_rate=learning_rate, seed=seed, description=description)
+        super().__init__(**shared)
         weights = (gamma, path_weight, closeness, evenness, joint_weight)
         if not 0 < encoder_share <= 1 or min(weights) < 0 or penalty_every < 1 or half_life <= 0:
             raise GenclsError(
                 "training of a StyleGAN2: expected encoder_share in (0, 1], weights >= 0, penalty_every >= 1 and half_life > "
                 f"0, got {encoder_share}, {weights}, {penalty_every} and {half_life}"
             )
-        self.network = network
+        self.network = copy.deepcopy(network)
         self.network.generator.requires_grad_(False)
         self.learner = copy.deepcopy(network.generator).requires_grad_(True)
         self.discriminator = discriminator
@@ -168,21 +140,18 @@ class StyleTraining(NetworkTraining):
             {"params": list(self.network.encoder.parameters()), "lr": self.learning_rate * self.encoder_rate},
         ]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """One step on images (N, C, H, W) in [0, 1]; the labels are not used."""
-        images, labels = batch
-        epoch = self.epochs_passed(batch_index)
-        images = 2 * self.perturbation(self.network, images, labels, epoch=epoch) - 1
-        figures = self._adversarial(images) if self._generator_learns(epoch) else {}
-        if epoch >= self.adversarial_epochs:
+    def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
+        """See :class:`~gencls.zoo.training.base.NetworkTraining`; the labels are not used."""
+        images = 2 * self.perturbation(self.network, images, labels, epoch=at.epoch) - 1
+        generator_learns = at.epoch < self.adversarial_epochs or self.joint_weight > 0
+        figures = self._adversarial(images, at.step) if generator_learns else {}
+        if at.epoch >= self.adversarial_epochs:
             figures |= self._encoding(images)
-        self.log_dict(figures, prog_bar=True, batch_size=len(images))
-        return torch.stack(list(figures.values())).sum()
+        yield torch.stack(list(figures.values())).sum(), figures
+        if generator_learns:
+            move_average(self.network.generator, self.learner, decay=0.5 ** (len(images) / self.half_life))
 
-    def _generator_learns(self, epoch: float) -> bool:
-        return epoch < self.adversarial_epochs or self.joint_weight > 0
-
-    def _adversarial(self, images: Tensor) -> dict[str, Tensor]:
+    def _adversarial(self, images: Tensor, step: int) -> dict[str, Tensor]:
         """Both losses and the regularisers of this step, weighted."""
         real = self.network.padded(images)
         codes = mixed_codes(self.learner, len(real), like=real)
@@ -192,9 +161,9 @@ class StyleTraining(NetworkTraining):
         self.discriminator.requires_grad_(True)
         judged = F.softplus(self.discriminator(fake.detach())).mean() + F.softplus(-self.discriminator(real)).mean()
         figures["discriminator"] = judged
-        if self.global_step % self.penalty_every == 0:
+        if step % self.penalty_every == 0:
             figures["r1"] = 0.5 * self.gamma * self.penalty_every * r1_penalty(self.discriminator, real)
-        if self.path_weight and self.global_step % 4 == 0:
+        if self.path_weight and step % 4 == 0:
             figures["path"] = 4 * self.path_weight * self._path_penalty(max(1, len(real) // 2), like=real)
         return figures
 
@@ -228,7 +197,113 @@ class StyleTraining(NetworkTraining):
             figures["evenness"] = self.evenness * (offsets[:, 1:] - offsets[:, :1]).square().mean(2).sum(1).mean()
         return figures
 
-    def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Move the average of the generator."""
-        if self._generator_learns(self.epochs_passed(batch_idx)):
-            move_average(self.network.generator, self.learner, decay=0.5 ** (len(batch[0]) / self.half_life))
+
+@dataclass(frozen=True, kw_only=True)
+class StylePreset(GeneratorPreset):
+    """Training of a StyleGAN2 and of an encoder for it: :class:`gencls.zoo.networks.SmallStyleAutoencoder`.
+
+    Attributes:
+        channels: of generator and discriminator at 4, 8, 16, ... pixels.
+        style_dim: numbers in a code.
+        mapping_layers: of the generator.
+        encoder_widths: of the encoder.
+        encoder_share: see :class:`StyleTraining`; the others likewise.
+    """
+
+    channels: tuple[int, ...]
+    style_dim: int
+    mapping_layers: int
+    encoder_widths: tuple[int, int, int]
+    encoder_share: float
+    gamma: float = 0.05
+    path_weight: float = 0.0
+    half_life: float = 10_000
+    closeness: float = 1e-3
+    evenness: float = 2e-4
+    joint_weight: float = 0.0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the network's constructor."""
+        return {
+            "image_shape": self.shape,
+            "channels": self.channels,
+            "style_dim": self.style_dim,
+            "mapping_layers": self.mapping_layers,
+            "encoder_widths": self.encoder_widths,
+        }
+
+    @property
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
+        path = f"path-length regularisation {self.path_weight}" if self.path_weight else "no path-length regularisation"
+        joint = ""
+        if self.joint_weight:
+            joint = f" while the generator goes on, with {self.joint_weight} times the squared error besides"
+        return (
+            f"{self.epochs} epochs of batches of {self.batch_size}, Adam from learning rate {self.learning_rate} along a "
+            f"cosine to 0: {1 - self.encoder_share:.0%} of them for the generator, with style mixing, R1 with gamma "
+            f"{self.gamma} every 16 steps, {path}, moving average of half-life {self.half_life:.0f} images; then along a "
+            f"second cosine for the encoder{joint}, on the squared error, {self.closeness} times the distance of codes from "
+            f"their average and {self.evenness} times that between levels, without LPIPS, identity loss and discriminator of "
+            f"codes; images: {self.perturbation}"
+        )
+
+    def training(self, num_classes: int) -> StyleTraining:
+        """The generator, its encoder and its discriminator, and how they learn."""
+        own = ("epochs", "encoder_share", "gamma", "path_weight", "half_life", "closeness", "evenness", "joint_weight")
+        return StyleTraining(
+            SmallStyleAutoencoder.of_sizes(**self.arguments),
+            StyleGAN2Discriminator(self.channels, colours=self.shape[0]),
+            **{name: getattr(self, name) for name in own},
+            **self.shared,
+        )
+
+
+def _preset(name: str, what: str, *, sizes: tuple[int, ...], encoder: tuple[int, int, int], **others: Any) -> StylePreset:
+    return StylePreset(
+        name=name, what=f"StyleGAN2 of {what}", channels=sizes, encoder_widths=encoder, learning_rate=2e-3, **others
+    )
+
+
+_FASHION: dict[str, Any] = {"data": "fashion-mnist", "perturbation": Plain(), "shape": (1, 28, 28)}
+_CLOTHES = "32 pixels for images of 28, with a small residual encoder in the place of e4e's"
+_LARGE: dict[str, Any] = {"encoder": (64, 128, 256), "style_dim": 256, "mapping_layers": 8, "path_weight": 2.0}
+
+PRESETS: tuple[StylePreset, ...] = (
+    _preset(
+        "stylegan2-fashion",
+        f"{_CLOTHES}, sized for one CPU core",
+        sizes=(64, 64, 32, 16),
+        encoder=(32, 64, 128),
+        style_dim=64,
+        mapping_layers=4,
+        epochs=6,
+        encoder_share=1 / 2,
+        batch_size=32,
+        joint_weight=20.0,
+        **_FASHION,
+    ),
+    _preset(
+        "stylegan2-large-fashion",
+        f"{_CLOTHES}, sized for a GPU",
+        sizes=(256, 256, 128, 64),
+        epochs=150,
+        encoder_share=1 / 3,
+        batch_size=64,
+        **_LARGE,
+        **_FASHION,
+    ),
+    _preset(
+        "stylegan2-cars",
+        "128 pixels for cars, with a small residual encoder in the place of the Style Transformer, sized for a GPU",
+        data="stanford-cars-4",
+        perturbation=FLIPS,
+        shape=(3, 128, 128),
+        sizes=(256, 256, 256, 128, 64, 32),
+        epochs=800,
+        encoder_share=1 / 4,
+        batch_size=32,
+        **_LARGE,
+    ),
+)
