@@ -29,7 +29,8 @@ from gencls.eval.doctor import Diagnosis, diagnose
 from gencls.eval.judgement.evaluate import Evaluation, evaluate
 from gencls.eval.judgement.judge import Decisions, Verdict
 from gencls.eval.judgement.judge_foreign import judge
-from gencls.eval.judgement.runner import Protocol, gradient_modes, run_cell
+from gencls.eval.judgement.runner import gradient_modes, run_cell
+from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.success_rates import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve
 from gencls.eval.measures.summary import compare, summarize
 from gencls.eval.report.study.from_folder import report_study

@@ -7,13 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
-from gencls.core import GenclsError, evaluated, frozen, seeded
-from gencls.core.fingerprint.samples import device_of
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by
-from gencls.eval.judgement.judge import predict
+from gencls.core import GenclsError
 from gencls.eval.measures.domains import as_number
 from gencls.eval.measures.names import shortened
 from gencls.eval.study.files import StudyCell
@@ -22,9 +16,6 @@ from gencls.eval.study.grid import Grid
 __all__ = ["counted", "duration", "forecast", "predict_cost", "progress_bar", "shadow"]
 
 _PROBE = 8
-
-_QUICK = 0.2
-"""Seconds."""
 
 
 def predict_cost(study: Grid, cells: Sequence[StudyCell]) -> list[float]:
@@ -37,49 +28,13 @@ def predict_cost(study: Grid, cells: Sequence[StudyCell]) -> list[float]:
     for cell in cells:
         attack = study.attacks[cell.attack]
         if (cell.defense, cell.mode) not in seconds:
-            seconds[cell.defense, cell.mode] = _seconds_per_image(study, cell.defense, cell.mode)
+            few = slice(_PROBE)
+            seconds[cell.defense, cell.mode] = study.runner(cell).seconds_per_image(study.images[few], study.labels[few])
         forward, judging, gradient = seconds[cell.defense, cell.mode]
         forwards, gradients = attack.passes
         forwards += 1  # the attack's own claim
         costs.append(len(study.samples(cell)) * (forwards * forward + judging + gradients * gradient))
     return costs
-
-
-def _seconds_per_image(study: Grid, name: str, mode: str) -> tuple[float, float, float]:
-    """One forward pass, one judgement, and one forward and backward pass of the attack model for one image (all its draws)."""
-    defense, probe = study.defenses[name], study.probes[name]
-    device = device_of(defense) or study.images.device
-    images, labels = study.images[:_PROBE].to(device), study.labels[:_PROBE].to(device)
-    surrogate = evaluated(probe.behaviour.attacked(asked_by(mode, defense)), defense)
-    judged = probe.behaviour.judged(defense)
-    samples, draws = (study.protocol.eot_samples, study.protocol.judge_draws) if probe.stochastic else (1, 1)
-    shared = probe.behaviour.shared_draws
-    model = AttackModel(surrogate, samples=samples, reduce=study.protocol.reduce, shared_draws=shared)
-
-    def forward() -> None:
-        with torch.no_grad():
-            model(images)
-
-    def gradient() -> None:
-        model.look(images, labels, model.cross_entropy)
-
-    with seeded(0), frozen(defense):
-        forward()  # warm-up; decodes a bank of starts, where there is one
-        once = _time(forward) / len(images)
-        judging = once * draws / samples
-        if judged is not defense:  # a forward pass for each image and draw
-            judging = draws * _time(lambda: predict(judged, images, 1)) / len(images)
-        return once, 2 * judging, 0.0 if mode == NO_GRADIENT else _time(gradient) / len(images)
-
-
-def _time(call: Callable[[], object]) -> float:
-    """Seconds of a call, of a quick one the median of three: the first of its kind has more to do."""
-    seconds: list[float] = []
-    while not seconds or (len(seconds) < 3 and seconds[-1] < _QUICK):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return sorted(seconds)[len(seconds) // 2]
 
 
 def forecast(study: Grid) -> Iterator[str]:

@@ -28,7 +28,8 @@ from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe, probe_defense
-from gencls.eval.judgement.runner import Protocol, gradient_modes, run_cell
+from gencls.eval.judgement.runner import Runner, gradient_modes
+from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
 from gencls.eval.scores.behaviour import Behaviour
 from gencls.eval.study.files import CELLS, Samples, StudyCell, cell_path, damage, is_marked, write_cell
@@ -130,9 +131,10 @@ class Grid:
             },
             samples=Samples(self.images, self.labels, self.hashes, shard_size),
             protocol={name: value for name, value in relevant(self.protocol).items() if name != "seed"},
-            code=key_of((run_cell, Protocol), "gencls").whole,
+            code=key_of((Runner, Protocol), "gencls").whole,
             about=self.about,
         )
+        self._runners: dict[tuple[str, str], Runner] = {}
         # Before the folder is claimed.
         self.probes = {name: self._probe(name) for name in self.defenses}
         self._claim_folder()
@@ -211,6 +213,11 @@ class Grid:
         remove_dead((self.folder / CELLS).glob("*.lock"))
         return self._write_results()
 
+    def runner(self, cell: StudyCell) -> Runner:
+        """What runs attacks on the cell's defense in its gradient mode; one for all cells of both."""
+        made = Runner(self.defenses[cell.defense], cell.mode, self.protocol, self.probes[cell.defense])
+        return self._runners.setdefault((cell.defense, cell.mode), made)
+
     def samples(self, cell: StudyCell) -> list[int]:
         """The places among ``images`` of the samples that a cell is about."""
         return self._order.places[slice(*self._order.shards[cell.shard])]
@@ -227,20 +234,15 @@ class Grid:
             raise GenclsError(f"study: expected the attacks that the study was planned with, got others: {', '.join(changed)}")
 
     def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Decisions]) -> None:
-        defense, attack = self.defenses[cell.defense], self.attacks[cell.attack]
-        protocol = replace(self.protocol, seed=cell.seed)
         known = (cell.defense, cell.seed, cell.shard)
         where = self.samples(cell)
-        result = run_cell(
-            defense,
-            attack,
-            cell.mode,
+        result = self.runner(cell).run(
+            self.attacks[cell.attack],
             self.images[where],
             self.labels[where],
-            protocol,
             clean=clean.get(known),
             hashes=[self.hashes[place] for place in where],
-            probe=self.probes[cell.defense],
+            seed=cell.seed,
         )
         clean[known] = result.clean
         write_cell(

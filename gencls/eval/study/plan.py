@@ -11,7 +11,7 @@ from torch import nn
 
 from gencls.core import GenclsError, Key, key_of
 from gencls.eval.attacks import Attack
-from gencls.eval.judgement.runner import Protocol
+from gencls.eval.judgement.trial import Protocol
 from gencls.eval.study.files import Samples
 from gencls.eval.study.settings import made_by
 from gencls.eval.threats.protocol import Threat
