@@ -11,7 +11,8 @@ from gencls.core.defense import BayesClassifier, forward_draws
 from gencls.core.errors import GenclsError
 from gencls.core.modules.wrappers import declared, surrogates_of
 from gencls.core.settings import checked
-from gencls.core.streams.streams import draws, repeatable
+from gencls.core.streams.keyed import repeatable
+from gencls.core.streams.rows import draws
 
 __all__ = ["BPDA", "EoT", "Unrolled"]
 

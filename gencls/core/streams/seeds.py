@@ -1,5 +1,6 @@
-"""The global random generators: torch's (CPU and CUDA), numpy's, and that of Python's ``random``."""
+"""Seeds, and the global random generators: torch's (CPU and CUDA), numpy's, and that of Python's ``random``."""
 
+import hashlib
 import random
 import reprlib
 from collections.abc import Iterator
@@ -11,7 +12,13 @@ import torch
 from gencls.core.errors import GenclsError
 from gencls.core.settings import plain
 
-__all__ = ["GlobalStates", "own_seeds_end_here", "reseed", "seeded"]
+__all__ = ["GlobalStates", "own_seeds_end_here", "reseed", "seeded", "stream_seed"]
+
+
+def stream_seed(*parts: object) -> int:
+    """A 63-bit seed from a path of names and numbers, equal on every machine: (study seed, sample, role, draw)."""
+    digest = hashlib.blake2b("/".join(str(plain(part)) for part in parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 class GlobalStates:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.core.streams.streams import repeatable
+from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.base import per_image, prepare, project, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.threats.threat import ThreatModel

@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from gencls.core import keyed, seeded, stream_seed
-from gencls.core.streams.streams import watched
+from gencls.core.streams.keyed import watched
 from gencls.eval.attacks.parts.attack_model import Metered
 from gencls.eval.judgement.judge import Decisions, predict
 from gencls.eval.judgement.probe import Probe, undeclared

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gencls.core.streams.streams import alone
+from gencls.core.streams.keyed import alone
 
 __all__ = ["ImageByImage", "name_of"]
 

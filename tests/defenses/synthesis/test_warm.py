@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gencls.core import EoT, GenclsError, TransformedClassifier, Unrolled, branch, draws, keyed, select
-from gencls.core.streams.streams import repeatable
+from gencls.core.streams.keyed import repeatable
 from gencls.defenses import ABS, EABS, AnalysisBySynthesis, GaussianBlur, GaussianKL
 from gencls.defenses.synthesis.starts import RandomStarts
 from gencls.defenses.synthesis.warm import WHOLE_EVERY, WarmStart

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
 from gencls.core.gradients import Reduce
-from gencls.core.streams.streams import watched
+from gencls.core.streams.keyed import watched
 from gencls.eval.scores.forward import answered, backwards
 from gencls.eval.scores.image_by_image import name_of
 from gencls.eval.scores.margins import MASKED, mean_shortfall, score_gap, shortfall

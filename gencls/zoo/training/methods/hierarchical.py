@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.core.streams.seeds import seeded
-from gencls.core.streams.streams import stream_seed
+from gencls.core.streams.seeds import seeded, stream_seed
 from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAE
 from gencls.zoo.networks.nvae.regularizers import SpectralPenalty, batch_norm_penalty
 from gencls.zoo.training.methods.modules import NetworkTraining

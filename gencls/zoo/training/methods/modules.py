@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.core.streams.streams import stream_seed
+from gencls.core.streams.seeds import stream_seed
 from gencls.zoo.networks import ClassConditionalAutoencoder
 from gencls.zoo.training.views.perturbations import Perturbation
 
