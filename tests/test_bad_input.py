@@ -25,7 +25,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gencls import zoo
-from gencls._commands.attack import build_attacks, weights_of
+from gencls._commands.asked import weights_of
+from gencls._commands.attack import build_attacks
 from gencls.cli import main
 from gencls.core import GenclsError, find_device
 from gencls.core.files import atomically, sealed

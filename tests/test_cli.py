@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from gencls.cli import main, parser
-from gencls.eval.report.study.diagnosis import write_diagnoses
+from gencls.eval.doctor.diagnosis import write_diagnoses
 
 COMMANDS = ("names", "data", "weights", "train", "attack", "doctor", "report")
 

@@ -1,21 +1,22 @@
 """``gencls doctor``: is a defense's robustness measurable, or masked?"""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from gencls._commands.attack import build_defense, draw_settings, load_images, weights_of
+from gencls._commands.asked import build_defense, draw_settings, load_images, weights_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from gencls.core import Key
-    from gencls.eval import Study
+    from gencls.eval import Diagnosis, Study
     from gencls.eval.threats.threat import Norm
     from gencls.zoo import ImageData
 
-__all__ = ["diagnose_study", "run_doctor"]
+__all__ = ["diagnose_study", "predict_diagnoses", "run_doctor"]
 
 _IMAGES = 50
 """Looked at unless said otherwise, where there are so many."""
@@ -27,8 +28,7 @@ _SOURCE = "cnn-mnist"
 def run_doctor(options: argparse.Namespace) -> int:
     """Print the diagnosis of one defense; 1 if a check failed, else 0."""
     from gencls.core import GenclsError, find_device, key_of
-    from gencls.eval.doctor import diagnose
-    from gencls.eval.report.study.diagnosis import write_diagnoses
+    from gencls.eval.doctor.diagnosis import write_diagnoses
     from gencls.zoo.data import count_images
 
     if options.out is not None and options.out.is_dir():
@@ -48,13 +48,14 @@ def run_doctor(options: argparse.Namespace) -> int:
         "budget": options.budget,
         **draw_settings(options, {options.defense: defense}),
     }
+    patient = _Patient(options.defense, defense, data, source, settings)
     if options.dry_run:
-        print(f"predicted: {_predicted(defense, data, source, settings)} for {options.defense}")
+        print(f"predicted: {patient.predicted()} for {options.defense}")
         return 0
     subject = {}
     if options.out is not None:  # before the defense is asked, which may keep what it has computed once
-        subject = _subject(options.defense, key_of(defense, options.defense), data, source, settings)
-    diagnosis = diagnose(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
+        subject = patient.subject(key_of(defense, options.defense))
+    diagnosis = patient.diagnose()
     print(diagnosis.text(options.defense))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -62,33 +63,67 @@ def run_doctor(options: argparse.Namespace) -> int:
     return 0 if diagnosis.passed else 1
 
 
+@dataclass(frozen=True)
+class _Patient:
+    """A defense, and what its diagnosis depends on: images, whose adversarials are tried, settings of the doctor."""
+
+    name: str
+    defense: "nn.Module"
+    data: "ImageData"
+    source: "nn.Module | None"
+    settings: Mapping[str, Any]
+
+    def diagnose(self) -> "Diagnosis":
+        """Ask the doctor."""
+        from gencls.eval.doctor import diagnose
+
+        data = self.data
+        return diagnose(self.defense, data.images, data.labels, transfer_from=self._source_beside(), **self.settings)
+
+    def predicted(self) -> str:
+        """What that would cost, in words."""
+        from gencls.eval.doctor import predict_diagnosis
+        from gencls.eval.study.cost import counted, duration
+
+        data, source = self.data, self._source_beside()
+        effort, seconds = predict_diagnosis(self.defense, data.images, data.labels, transfer_from=source, **self.settings)
+        images = min(effort.images, len(data))
+        return f"{duration(seconds)} at most for a diagnosis ({effort.name}) on {images} of {counted(len(data), 'image')}"
+
+    def _source_beside(self) -> "nn.Module | None":
+        """The source where the defense is."""
+        device = next((parameter.device for parameter in self.defense.parameters()), None)
+        return self.source if self.source is None or device is None else self.source.to(device)
+
+    def subject(self, key: "Key") -> dict[str, Any]:
+        """What the diagnosis belongs to: ``of``, by name, and ``key``, a digest of that and of the code that examines."""
+        from gencls.core import key_of
+        from gencls.core.fingerprint.samples import sample_hashes
+        from gencls.eval.doctor import diagnose
+
+        samples = sha256("".join(sample_hashes(self.data.images, self.data.labels)).encode()).hexdigest()[:32]
+        origin = None if self.source is None else key_of(self.source, f"source of {self.name}").content
+        of = {"defense": key.content, "samples": samples, "source": origin, **self.settings}
+        return {"key": key_of((diagnose, key.whole, self.source, *of.items()), self.name).whole, "of": of}
+
+
+def _patients(study: "Study", data: "ImageData", settings: Mapping[str, Any]) -> Iterator[tuple[_Patient, dict[str, Any]]]:
+    """The defenses of a study, each with what its diagnosis belongs to."""
+    for name, defense in study.defenses.items():
+        patient = _Patient(name, defense, data, _source(None, name, data), settings)
+        yield patient, patient.subject(study.defense_keys[name])
+
+
 def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: float, *, eot_samples: int, seed: int) -> None:
     """Print what :func:`diagnose_study` would cost, for those diagnoses that are not there already."""
-    from gencls.eval.report.study.diagnosis import known_diagnoses
+    from gencls.eval.doctor.diagnosis import known_diagnoses
     from gencls.eval.study.folder import DIAGNOSIS
 
     known = known_diagnoses(study.folder / DIAGNOSIS)
-    settings: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
-    for name, defense in study.defenses.items():
-        source = _source(None, name, data)
-        subject = _subject(name, study.defense_keys[name], data, source, settings)
-        if known.get(name, {}).get("key") != subject["key"]:
-            print(f"{name}: {_predicted(defense, data, source, settings)}")
-
-
-def _predicted(defense: "nn.Module", data: "ImageData", source: "nn.Module | None", settings: Mapping[str, Any]) -> str:
-    from gencls.eval.doctor import predict_diagnosis
-    from gencls.eval.study.cost import counted, duration
-
-    effort, seconds = predict_diagnosis(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
-    images = min(effort.images, len(data))
-    return f"{duration(seconds)} at most for a diagnosis ({effort.name}) on {images} of {counted(len(data), 'image')}"
-
-
-def _beside(source: "nn.Module | None", defense: "nn.Module") -> "nn.Module | None":
-    """The source where the defense is."""
-    device = next((parameter.device for parameter in defense.parameters()), None)
-    return source if source is None or device is None else source.to(device)
+    settings = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
+    for patient, subject in _patients(study, data, settings):
+        if known.get(patient.name, {}).get("key") != subject["key"]:
+            print(f"{patient.name}: {patient.predicted()}")
 
 
 def diagnose_study(
@@ -111,22 +146,20 @@ def diagnose_study(
         The defenses of which a number would be meaningless.
     """
     from gencls.core.files import held
-    from gencls.eval.doctor import diagnose
-    from gencls.eval.report.study.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
+    from gencls.eval.doctor.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
     from gencls.eval.study.folder import DIAGNOSIS
 
     path = study.folder / DIAGNOSIS
     known, found = known_diagnoses(path), {}
-    settings: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
-    for name, defense in study.defenses.items():
-        source = _source(None, name, data)
-        subject = _subject(name, study.defense_keys[name], data, source, settings)
-        if name in known and known[name].get("key") == subject["key"]:
-            found[name] = known[name]
+    settings = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
+    for patient, subject in _patients(study, data, settings):
+        before, name = known.get(patient.name), patient.name
+        if before and before.get("key") == subject["key"]:
+            found[name] = before
             continue
-        if name in known:
-            print(f"{name}: the diagnosis in {path} {_difference(known[name], subject)}; diagnosing again")
-        diagnosis = diagnose(defense, data.images, data.labels, transfer_from=_beside(source, defense), **settings)
+        if before:
+            print(f"{name}: the diagnosis in {path} {_difference(before, subject)}; diagnosing again")
+        diagnosis = patient.diagnose()
         print(diagnosis.text(name) + "\n")
         found[name] = {**diagnosis.to_json(), **subject}
     with held(path.with_suffix(".lock")):  # another call on the same folder may have diagnosed others
@@ -135,20 +168,6 @@ def diagnose_study(
             write_diagnoses(path, {**known, **found})
     diagnoses = read_diagnoses(path, strict=True)
     return tuple(diagnosis.defense for diagnosis in diagnoses if diagnosis.failed and diagnosis.defense in found)
-
-
-def _subject(
-    name: str, defense: "Key", data: "ImageData", source: "nn.Module | None", settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a diagnosis belongs to: ``of``, by name, and ``key``, a digest of that and of the code that examines."""
-    from gencls.core import key_of
-    from gencls.core.fingerprint.samples import sample_hashes
-    from gencls.eval.doctor import diagnose
-
-    samples = sha256("".join(sample_hashes(data.images, data.labels)).encode()).hexdigest()[:32]
-    origin = None if source is None else key_of(source, f"source of {name}")
-    of = {"defense": defense.content, "samples": samples, "source": None if origin is None else origin.content, **settings}
-    return {"key": key_of((diagnose, defense.whole, source, *of.items()), name).whole, "of": of}
 
 
 def _difference(known: Mapping[str, Any], subject: Mapping[str, Any]) -> str:

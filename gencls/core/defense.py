@@ -2,19 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.gradient_modes import EXACT
 from gencls.core.modules.wrappers import chained, computes_as_its_class, declared, surrogates_of
 from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
 
-__all__ = ["BayesClassifier", "Defense", "Transform", "TransformedClassifier", "forward_draws", "repeat_rows"]
-
-Q = TypeVar("Q")
+__all__ = ["Defense", "Transform", "TransformedClassifier", "forward_draws", "repeat_rows"]
 
 
 def repeat_rows(rows: Tensor, count: int) -> Tensor:
@@ -75,7 +73,7 @@ class _Differentiable(nn.Module, ABC):
         Read it through :func:`gencls.core.surrogates_of`. That refuses a class that holds a defense, computes its scores in a
         way of its own and inherits this method: the gradient modes of what is inside would be lost.
         """
-        return {"exact": self}
+        return {EXACT.name: self}
 
     def surrogate(self, mode: str | None = None) -> nn.Module:
         """The module that an adaptive attacker differentiates in one gradient mode (None: the default mode).
@@ -145,60 +143,3 @@ class TransformedClassifier(Defense):
     def surrogates(self) -> Mapping[str, nn.Module]:
         """Every mode of the transform with every mode of the classifier, see :func:`gencls.core.modules.wrappers.chained`."""
         return chained((self.transform, self.classifier), self)
-
-
-class BayesClassifier(Defense, Generic[Q]):
-    """argmax_k log p(x, k): one likelihood per class and no discriminative head.
-
-    All such classifiers first find, per class, where the image would come from (a latent, a distribution over latents, the
-    centre of a noise distribution, or nothing where the likelihood is exact), then score. The two halves are separate methods:
-    the gradient that excludes the inner optimisation (thesis, eq. 2.9) lives in one place, the latent descent attack can decode
-    ``infer(x)`` (:meth:`reconstruct`), and more samples from the same posterior are a matter of ``log_joint``.
-    """
-
-    @abstractmethod
-    def infer(self, images: Tensor) -> Q:
-        """The per-class inner optimisation: q_k for each image and class.
-
-        Called with gradients enabled. Where ``images`` requires grad, the result must be differentiable in the images (the
-        steps are unrolled); otherwise it is detached. Parameters must not collect ``.grad``.
-        """
-
-    @abstractmethod
-    def log_joint(self, images: Tensor, q: Q) -> Tensor:
-        """Log p(x, k) up to a constant that does not depend on the class: (N, K), differentiable in the images with q fixed."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Infer, then score. Never overridden.
-
-        Inference works on a detached copy, so the gradient of the result treats q as a constant: exact where inference has
-        converged (envelope theorem), and one of two declared gradient modes where it has not. It optimises, so it runs with
-        gradients enabled also under a caller's ``no_grad`` or ``inference_mode`` (Lightning's ``Trainer.test``).
-        """
-        with torch.inference_mode(False), torch.enable_grad():
-            q = self.infer(images.detach().clone())
-        return self.log_joint(images, q)
-
-    def reconstruct(self, images: Tensor, q: Q | None = None) -> Tensor:
-        """Each image as each class would have made it: (N, K, C, H, W) in [0, 1], detached.
-
-        The latent descent attack walks there.
-
-        Args:
-            images: (N, C, H, W) in [0, 1].
-            q: from ``infer(images)``; None infers.
-
-        Raises:
-            GenclsError: for a classifier that has no reconstructions.
-        """
-        raise GenclsError(f"{type(self).__name__}: expected a classifier with reconstructions, but it declares none")
-
-    def images_per_graph(self, images: Tensor) -> int | None:
-        """How many such images may be unrolled at once; None sets no limit."""
-        return None
-
-    def surrogates(self) -> Mapping[str, nn.Module]:
-        """``frozen`` (eq. 2.9: q is a constant) and ``unrolled`` (through the inner optimisation)."""
-        from gencls.core.gradients import Unrolled  # surrogate.py needs this file
-
-        return {"frozen": self, "unrolled": Unrolled(self)}

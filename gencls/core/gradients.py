@@ -1,4 +1,4 @@
-"""What attacks differentiate in place of a defense: straight-through, averaged and unrolled versions."""
+"""What attacks differentiate in place of a defense: straight-through and averaged versions."""
 
 import math
 from collections.abc import Mapping
@@ -7,14 +7,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core.defense import BayesClassifier, forward_draws
+from gencls.core.defense import forward_draws
 from gencls.core.errors import GenclsError
+from gencls.core.gradient_modes import BPDA_MODE
 from gencls.core.modules.wrappers import declared, surrogates_of
 from gencls.core.settings import checked
 from gencls.core.streams.keyed import repeatable
 from gencls.core.streams.rows import draws
 
-__all__ = ["BPDA", "EoT", "Unrolled"]
+__all__ = ["BPDA", "EoT", "Reduce"]
 
 Reduce = Literal["logits", "probs", "loss"]
 
@@ -42,7 +43,7 @@ class BPDA(nn.Module):
 
     def surrogates(self) -> Mapping[str, nn.Module]:
         """``bpda``: itself."""
-        return {"bpda": self}
+        return {BPDA_MODE.name: self}
 
 
 class EoT(nn.Module):
@@ -154,57 +155,3 @@ class _ChunkedDraws(torch.autograd.Function):
                 raise GenclsError("EoT: expected scores with a gradient, got detached ones; declare a gradient in surrogates()")
             total += torch.autograd.grad(scores, images, grad_outputs[0][:, numbers.start : numbers.stop])[0]
         return None, total
-
-
-class Unrolled(nn.Module):
-    """A Bayes classifier whose gradient goes through every step of its inner optimisation.
-
-    The value is that of the classifier. The gradient is exact after any number of steps, where the frozen gradient is exact
-    only at the optimum, and costs several times as much time and, per step, the memory of one step's graph. Where the
-    classifier says how many images fit (``images_per_graph``), more are worked off in parts whose graphs are built one after
-    the other in the backward pass.
-    """
-
-    @checked
-    def __init__(self, defense: BayesClassifier[Any]) -> None:
-        """Take the classifier."""
-        super().__init__()
-        self.defense = defense
-        self.training = defense.training
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] -> scores (N, K)."""
-        if not (torch.is_grad_enabled() and images.requires_grad):
-            return self.defense(images)
-        fit = self.defense.images_per_graph(images)
-        # Draws could not be repeated in the backward pass.
-        if fit is None or fit >= len(images) or self.defense.stochastic:
-            return self.defense.log_joint(images, self.defense.infer(images.clone()))  # it may work in place
-        return torch.cat([_recomputed(self.defense, part) for part in images.split(fit)])
-
-    def surrogates(self) -> Mapping[str, nn.Module]:
-        """``unrolled``: itself."""
-        return {"unrolled": self}
-
-
-class _Recomputed(torch.autograd.Function):
-    """The classifier's scores without a graph; the graph is built, used and freed in the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, defense: BayesClassifier[Any], images: Tensor) -> Tensor:
-        ctx.defense = defense
-        ctx.save_for_backward(images)
-        return defense(images)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
-        images = ctx.saved_tensors[0].detach().requires_grad_()
-        with torch.enable_grad():
-            scores = ctx.defense.log_joint(images, ctx.defense.infer(images.clone()))
-            (gradient,) = torch.autograd.grad(scores, images, grad_outputs)
-        return None, gradient
-
-
-def _recomputed(defense: BayesClassifier[Any], images: Tensor) -> Tensor:
-    scores: Tensor = _Recomputed.apply(defense, images)
-    return scores

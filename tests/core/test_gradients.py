@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from gencls.core import BPDA, EoT, GenclsError, Unrolled
+from gencls.core.gradient_modes import KNOWN, mode_named
 from gencls.defenses import ABS
 
 
@@ -122,3 +123,23 @@ def test_unrolled_value_is_the_forward(generator):
     torch.testing.assert_close(unrolled(images.requires_grad_()).detach(), expected, rtol=0, atol=1e-12)
     with torch.no_grad():
         assert not unrolled(images).requires_grad
+
+
+def test_a_mode_says_whether_finite_differences_must_confirm_it():
+    assert [mode.name for mode in KNOWN if mode.exact] == ["exact", "frozen", "unrolled"]
+    assert all(mode_named(mode.name) is mode for mode in KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("name", "exact", "words"),
+    [
+        ("frozen+unrolled", True, "frozen, then unrolled"),
+        ("bpda+unrolled", False, "bpda, then unrolled"),
+        ("frozen+mine", False, "frozen, then mine"),
+        ("mine", False, "taken for an approximation"),
+    ],
+)
+def test_chains_and_modes_of_the_users_have_a_meaning(name, exact, words):
+    mode = mode_named(name)
+    assert (mode.name, mode.exact) == (name, exact)
+    assert words in mode.meaning

@@ -13,7 +13,7 @@ from gencls.core import GenclsError, MultiLatentModel
 from gencls.defenses import AVAEPurification
 from gencls.defenses.purification.mlvgm import PAPER_TASKS
 from gencls.eval import Diagnosis, mlvgm_attacks
-from gencls.eval.doctor.verdict import Check
+from gencls.eval.doctor.diagnosis import Check
 from recipes.harness import diagnoses, folders
 from recipes.harness.records import slug
 from recipes.mlvgm import __main__ as mlvgm

@@ -40,8 +40,8 @@ from gencls.defenses import (
     Regularizer,
 )
 from gencls.eval import FGSM, Decisions, Protocol, Study, StudyCell, ThreatModel
+from gencls.eval.doctor.diagnosis import write_diagnoses
 from gencls.eval.doctor.patient import Effort
-from gencls.eval.report.study.diagnosis import write_diagnoses
 from gencls.zoo.trained import WEIGHTS
 from tests import toys
 from tests.toys import SigmoidDecoders, small_cnn

@@ -18,8 +18,8 @@ from gencls.core import GenclsError, TransformedClassifier
 from gencls.core.files import held
 from gencls.defenses import GaussianNoise
 from gencls.eval import DDN, PGD, Protocol, Square, Study, ThreatModel, evaluate, read_adversarials, read_records
+from gencls.eval.doctor.diagnosis import write_diagnoses
 from gencls.eval.report.study import page
-from gencls.eval.report.study.diagnosis import write_diagnoses
 from gencls.eval.study import folder as study_folder
 from gencls.eval.study.folder import UnfinishedWarning, read_cells, report_study
 from tests.eval.study.study_in_toys import LINF

@@ -435,7 +435,7 @@ def test_killed_while_it_grows(tmp_path):
 
 def test_diagnoses_of_other_defenses_stay(tmp_path, monkeypatch):
     from gencls.eval import doctor
-    from gencls.eval.report.study.diagnosis import known_diagnoses
+    from gencls.eval.doctor.diagnosis import known_diagnoses
 
     class Found:
         def to_json(self):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gencls._commands.attack import build_defense
+from gencls._commands.asked import build_defense
 from gencls.core import BPDA, BayesClassifier, EoT, GenclsError, TransformedClassifier, Unrolled, keyed
 from gencls.defenses import (
     ABS,

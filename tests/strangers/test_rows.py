@@ -37,8 +37,8 @@ from gencls.eval.measures.records import complete
 from gencls.eval.measures.summary import WORST_CASE, worst_case
 from gencls.eval.report.study.columns import BY_NAME
 from gencls.eval.report.study.curves import reading_sizes
+from gencls.eval.report.study.estimates import estimates
 from gencls.eval.report.study.tables import latex_tables
-from gencls.eval.report.study.verdict import verdict
 from tests.strangers.test_judge import Corner, Given, breaking, record, samples, undrawn
 from tests.toys import small_cnn
 
@@ -229,7 +229,7 @@ def test_every_print_shows_the_range(capsys):
     _print(table)
     assert "50.0–70.0" in capsys.readouterr().out
     assert "50.0--70.0" in latex_tables(table)
-    assert verdict(table)[1][0].robust[0].majority == "50.0–70.0"
+    assert estimates(table)[1][0].robust[0].majority == "50.0–70.0"
     old = summarize(pd.DataFrame([{name: row[name] for name in row if "undecided" not in name} for row in rows]))
     assert BY_NAME["majority_accuracy"].words(old.iloc[0]) == "50.0"  # not known, so one number
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gencls import zoo
-from gencls._commands.attack import build_defense, weights_of
+from gencls._commands.asked import build_defense, weights_of
 from gencls.cli import main
 from gencls.core import GenclsError, seeded
 from gencls.zoo.checkpoints.checkpoint import Card, load_state_dict, read_card, restore, save_checkpoint, verify_checkpoint

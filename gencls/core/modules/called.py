@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from gencls.core.errors import GenclsError
+from gencls.core.gradient_modes import EXACT, parts_of
 from gencls.core.modules.wrappers import Declares, surrogates_of
 
 __all__ = ["check_called"]
@@ -40,8 +41,8 @@ def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
         stack.append(module)  # before anything raises an error: what follows is called all the same
         if callers and isinstance(module, Declares) and not isinstance(callers[-1], Declares):
             above = next((one for one in reversed(callers) if isinstance(one, Declares)), whole)
-            known = {name for modes in surrogates_of(above) for name in modes.split("+")}
-            hidden = [mode for mode in surrogates_of(module) if mode != "exact" and not known.issuperset(mode.split("+"))]
+            known = {name for mode in surrogates_of(above) for name in parts_of(mode)}
+            hidden = [mode for mode in surrogates_of(module) if mode != EXACT.name and not known.issuperset(parts_of(mode))]
             if hidden:
                 lost.append((callers[-1], module, hidden))
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.fingerprint.tensors import put_in_forward
+from gencls.core.gradient_modes import EXACT, chained_name
 from gencls.core.modules.compiled import compiled_from
 from gencls.core.modules.reach import CONTAINERS, LEAVES, parts
 
@@ -74,7 +75,7 @@ def _surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
             _check_nothing_lost(module, own)
         return modes
     _check_nothing_lost(module, set())
-    return {"exact": module}
+    return {EXACT.name: module}
 
 
 def declared(module: nn.Module, flag: str) -> bool:
@@ -104,13 +105,14 @@ def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module
         parts: in the order in which images pass them, at least one.
         whole: the module that stands for the chain where no part is replaced.
     """
-    modes: dict[str, tuple[nn.Module, ...]] = {"exact": ()}
+    modes: dict[str, tuple[nn.Module, ...]] = {EXACT.name: ()}
     for part in parts:
         longer: dict[str, tuple[nn.Module, ...]] = {}
         for front_name, front in modes.items():
             for back_name, back in surrogates_of(part).items():
-                inexact = [name for name in (front_name, back_name) if name != "exact"] or ["exact"]
-                name = inexact[0] if len(inexact) == 1 and inexact[0] not in longer else f"{front_name}+{back_name}"
+                inexact = [name for name in (front_name, back_name) if name != EXACT.name] or [EXACT.name]
+                alone = len(inexact) == 1 and inexact[0] not in longer
+                name = inexact[0] if alone else chained_name(front_name, back_name)
                 longer[name] = (*front, back)
         modes = longer
     return {name: whole if _same(chain, parts) else _in_a_row(chain) for name, chain in modes.items()}
@@ -163,7 +165,7 @@ def _inherited(module: nn.Module) -> bool:
 def _check_nothing_lost(module: nn.Module, own: set[str]) -> None:
     """Refuse a module with a part whose gradient modes are neither the module's own nor reached by an exact gradient."""
     for path, part in _held(module):
-        lost = [name for name in surrogates_of(part) if name != "exact" and name not in own]
+        lost = [name for name in surrogates_of(part) if name != EXACT.name and name not in own]
         if lost:
             name = type(module).__name__
             raise GenclsError(

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from gencls.eval.attacks import PGD, Attack, GaussianNoiseAttack
 from gencls.eval.attacks.square import Square
 from gencls.eval.attacks.transfer import Transfer
+from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
-from gencls.eval.doctor.verdict import Check
-from gencls.eval.judgement.runner import Cell
+from gencls.eval.judgement.runner import Trial
 from gencls.eval.measures.statistics import mcnemar
 from gencls.eval.threats.threat import ThreatModel
 
@@ -66,7 +66,7 @@ class Outcome:
         return self.only_first > self.only_second and self.p_value < _LEVEL
 
 
-def broken(cells: Mapping[str, Cell]) -> tuple[Tensor, Tensor]:
+def broken(cells: Mapping[str, Trial]) -> tuple[Tensor, Tensor]:
     """(N,) bool, which samples an attack broke by majority in any gradient mode, and which were right before."""
     per_mode = [cell.verdict.broken(cell.labels) for cell in cells.values()]
     (cell, *_) = cells.values()
@@ -83,7 +83,7 @@ def compared(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Out
     return Outcome(int(one.sum()), int(two.sum()), test.c, test.b, len(one), test.p_value / 2)
 
 
-def check_unbounded(cells: Mapping[str, Cell], threat: ThreatModel) -> Check:
+def check_unbounded(cells: Mapping[str, Trial], threat: ThreatModel) -> Check:
     """Without a bound every image can be turned into one of another class."""
     found, right = broken(cells)
     left, count = int((~found & right).sum()), int(right.sum())
@@ -98,7 +98,7 @@ def check_unbounded(cells: Mapping[str, Cell], threat: ThreatModel) -> Check:
 
 
 def check_attacks(
-    patient: Patient, effort: Effort, strong: Mapping[str, Cell], transfer_from: nn.Module | None, mode: str
+    patient: Patient, effort: Effort, strong: Mapping[str, Trial], transfer_from: nn.Module | None, mode: str
 ) -> list[Check]:
     """Pairs of attacks of which one must not be weaker than the other.
 
@@ -130,7 +130,7 @@ def check_attacks(
     return [*checks, check_smoothed(patient, effort, strong, mode)]
 
 
-def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Cell], mode: str) -> Check:
+def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Trial], mode: str) -> Check:
     """PGD along smoothed gradients must not break more than PGD with as many plain gradients.
 
     Where it breaks more than one plain start, plain starts are added until both have computed as many gradients. A random

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, seeded
+from gencls.core.gradient_modes import mode_named
 from gencls.eval.attacks.parts.base import per_image, random_start
+from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import Patient
-from gencls.eval.doctor.verdict import Check
 
 __all__ = ["AGREE", "check_dynamic", "check_existence", "check_zeros", "difference_errors", "check_differences"]
 
@@ -33,9 +34,6 @@ _ZEROS = 0.01
 
 _INTERIOR = 0.02
 """Differences are taken this far inside [0, 1]: at 0 and 1 a defense may clip."""
-
-_EXACT = {"exact", "frozen", "unrolled"}
-"""Modes that claim the gradient of the defense itself; others declare an approximation."""
 
 _COARSE = 0.1
 
@@ -170,7 +168,7 @@ def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: flo
             shown,
         )
     fitting = [mode for mode, error in best.items() if error <= AGREE]
-    approximate = [mode for mode in best if not set(mode.split("+")) <= _EXACT]
+    approximate = [mode for mode in best if not mode_named(mode).exact]
     alone = [_alone(errors[mode]) for mode in fitting]
     if alone and None not in alone:
         sizes = ", ".join(f"{size:g} ({mode})" for mode, size in zip(fitting, alone, strict=True))

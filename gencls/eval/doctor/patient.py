@@ -17,7 +17,7 @@ from gencls.eval.judgement.budget import rows_that_fit
 from gencls.eval.judgement.gradient_modes import declared_modes
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe
-from gencls.eval.judgement.runner import NO_GRADIENT, Cell, Protocol, run_cell
+from gencls.eval.judgement.runner import NO_GRADIENT, Protocol, Trial, run_cell
 from gencls.eval.scores.behaviour import Behaviour, observe, observe_batch
 from gencls.eval.scores.forward import backwards
 from gencls.eval.threats.threat import ThreatModel
@@ -221,7 +221,7 @@ class Patient:
         """The calibrated cross-entropy that attacks raise, for :meth:`gradient`."""
         return lambda scores, part: model.cross_entropy(scores.unsqueeze(1), self.labels[part])
 
-    def attack(self, attack: Attack, clean: Decisions | None = None) -> dict[str, Cell]:
+    def attack(self, attack: Attack, clean: Decisions | None = None) -> dict[str, Trial]:
         """Run and judge an attack: gradient mode -> what came out."""
         modes = self.modes if attack.uses_gradients else (NO_GRADIENT,)
         probe = Probe(self.defense, self.images, seed=self.protocol.seed, behaviour=self.behaviour)

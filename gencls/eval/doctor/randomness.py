@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gencls.core import declared, repeated, seeded
+from gencls.eval.doctor.diagnosis import Check, Status
 from gencls.eval.doctor.patient import Patient
-from gencls.eval.doctor.verdict import Check, Status
-from gencls.eval.judgement.runner import Cell
+from gencls.eval.judgement.runner import Trial
 from gencls.eval.scores.margins import score_gap
 
 __all__ = ["check_claims", "check_company", "check_eot", "check_randomness"]
@@ -122,7 +122,7 @@ def check_eot(patient: Patient, mode: str) -> Check:
     return Check("EoT", "ok", "two independent EoT gradients agree", evidence)
 
 
-def check_claims(cells: dict[str, Cell]) -> Check:
+def check_claims(cells: dict[str, Trial]) -> Check:
     """What PGD believes to have broken, against fresh draws of the judge."""
     gaps, evidence = [], dict[str, float | str]()
     for mode, cell in cells.items():

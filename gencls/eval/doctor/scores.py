@@ -11,9 +11,9 @@ from gencls.eval.attacks import PGD
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import prepare
 from gencls.eval.doctor.attacks import broken, compared
+from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import Patient
-from gencls.eval.doctor.verdict import Check
-from gencls.eval.judgement.runner import Cell
+from gencls.eval.judgement.runner import Trial
 from gencls.eval.threats.threat import ThreatModel
 
 __all__ = ["UncalibratedPGD", "check_clean", "check_finite", "check_invariance", "check_scale"]
@@ -104,7 +104,7 @@ def check_clean(patient: Patient) -> Check:
     return Check("clean scores", "ok", "better than chance", evidence)
 
 
-def check_scale(patient: Patient, mode: str, calibrated: Mapping[str, Cell], steps: int) -> Check:
+def check_scale(patient: Patient, mode: str, calibrated: Mapping[str, Trial], steps: int) -> Check:
     """The plain cross-entropy against the calibrated one: zero gradients, and what PGD finds with it."""
     name, one = "offset and scale", patient.only({mode: patient.modes[mode]})
     model = patient.model(patient.modes[mode])

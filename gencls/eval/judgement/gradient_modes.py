@@ -1,14 +1,20 @@
 """Through which gradient an attack sees a defense."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
 from gencls.core import GenclsError, checked, did_you_mean, surrogates_of
+from gencls.core.gradient_modes import KNOWN, mode_named
 from gencls.eval.attacks import Attack
 from gencls.eval.measures.records import ALL_MODES, NO_GRADIENT
 
-__all__ = ["NO_GRADIENT", "asked_by", "declared_modes", "gradient_modes"]
+__all__ = ["NO_GRADIENT", "asked_by", "declared_modes", "gradient_modes", "meanings"]
+
+_MEANINGS = {
+    NO_GRADIENT: "The attack uses no gradient.",
+    ALL_MODES: "Worst over every mode above that the study ran.",
+}
 
 
 def declared_modes(defense: nn.Module) -> Mapping[str, nn.Module]:
@@ -59,3 +65,9 @@ def asked_by(mode: str, defense: nn.Module) -> nn.Module:
     if mode not in declared:
         raise GenclsError(f"{type(defense).__name__}: expected a gradient mode among {', '.join(declared)}, got {mode!r}")
     return declared[mode]
+
+
+def meanings(names: Iterable[str]) -> dict[str, str]:
+    """What each gradient mode means: those of the package, then others among these names, then what tables have besides."""
+    modes = dict.fromkeys([*(mode.name for mode in KNOWN), *names])
+    return {name: mode_named(name).meaning for name in modes if name not in _MEANINGS} | _MEANINGS

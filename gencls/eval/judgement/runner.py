@@ -25,7 +25,7 @@ from gencls.eval.threats.threat import TOLERANCE
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["NO_GRADIENT", "Cell", "Protocol", "gradient_modes", "run_cell"]
+__all__ = ["NO_GRADIENT", "Trial", "Protocol", "gradient_modes", "run_cell"]
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
@@ -76,7 +76,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One attack in one gradient mode on one batch: what the judge found and what it cost."""
 
     labels: Tensor
@@ -157,7 +157,7 @@ def run_cell(
     clean: Decisions | None = None,
     hashes: list[str] | None = None,
     probe: Probe | None = None,
-) -> Cell:
+) -> Trial:
     """Attack a batch in one gradient mode and judge it.
 
     Samples that a deterministic defense already gets wrong are not attacked: their adversarial is the clean image.
@@ -194,7 +194,7 @@ def run_cell(
     probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
     known = [clean]  # counts in the first attempt only: the decisions of an earlier cell may have been misjudged, too
 
-    def attempt() -> Cell:
+    def attempt() -> Trial:
         return _run(defense, attack, mode, images, labels, protocol, probe, known.pop() if known else None, hashes)
 
     return understood(probe, attempt)
@@ -216,7 +216,7 @@ def _run(
     probe: Probe,
     clean: Decisions | None,
     hashes: list[str] | None,
-) -> Cell:
+) -> Trial:
     device, stochastic, behaviour = images.device, probe.stochastic, probe.behaviour
     judged = behaviour.judged(defense)
     hashes = hashes or sample_hashes(images, labels)
@@ -289,7 +289,7 @@ def _run(
     if protocol.eight_bit and not is_eight_bit(images):
         noted.add("clean images are not of 8 bits: rounding moves adversarials also where the attack did not")
     asked = sum(int((part.predictions >= 0).sum()) for part in (verdict.decisions, verdict.unrounded) if part)
-    return Cell(
+    return Trial(
         labels=labels.cpu(),
         hashes=hashes,
         clean=clean,

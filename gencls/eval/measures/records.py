@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gencls.core import GenclsError
+from gencls.core.gradient_modes import EXACT
 from gencls.eval.measures.names import WORST_CASE
 from gencls.eval.measures.record_values import as_floats, check_frame, check_values, read_back
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_MODES",
     "NO_GRADIENT",
+    "PLAIN_MODES",
     "REQUIRED",
     "WORST_CASE",
     "broken",
@@ -32,6 +34,9 @@ NO_GRADIENT = "none"
 
 ALL_MODES = "all"
 """In the column ``gradient``: the worst case over all modes."""
+
+PLAIN_MODES = (NO_GRADIENT, EXACT.name, ALL_MODES)
+"""In the column ``gradient``: what the label of an attack need not mention."""
 
 REQUIRED = (
     *("sample_hash", "label", "defense", "attack", "gradient", "norm", "epsilon", "seed"),

@@ -1,11 +1,15 @@
-"""Words for LaTeX: ASCII source that pdfLaTeX, XeLaTeX and LuaLaTeX all read, with every character printed as itself."""
+"""Words and tables for LaTeX: ASCII that pdfLaTeX, XeLaTeX and LuaLaTeX all read, with every character printed as itself."""
 
 import unicodedata
+from collections.abc import Sequence
 
-__all__ = ["OTHER_SCRIPTS", "escape"]
+__all__ = ["HEAD", "OTHER_SCRIPTS", "escape", "table"]
 
 OTHER_SCRIPTS = r"\providecommand{\otherscript}[2]{\ifdefined\Umathcode#2\else\texttt{U+#1}\fi}"
 """Defines what :func:`escape` writes for other scripts: the character for XeLaTeX and LuaLaTeX, its number for pdfLaTeX."""
+
+HEAD = "% Needs \\usepackage{booktabs}\n" + OTHER_SCRIPTS
+"""What a file of tables begins with."""
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -52,6 +56,7 @@ _ESCAPES = {
     "Ł": r"\L{}",
     "ı": r"\i{}",
     "§": r"\S{}",
+    "†": r"\dag{}",
     "©": r"\copyright{}",
     "“": "``",
     "”": "''",
@@ -126,3 +131,34 @@ def _escaped(character: str) -> str:
     if character.isprintable():
         return rf"\otherscript{{{ord(character):04X}}}{{{character}}}"
     return rf"\texttt{{U+{ord(character):04X}}}"
+
+
+def table(columns: str, heads: Sequence[str], lines: Sequence[Sequence[str]], caption: str, notes: Sequence[str]) -> str:
+    """A table in booktabs' form.
+
+    Args:
+        columns: Their alignment, as tabular takes it.
+        heads: Of the columns.
+        lines: Cells of each row, in LaTeX like everything here; one cell alone spans all columns.
+        caption: Above the table.
+        notes: Below it.
+    """
+    # The braces keep a cell that begins with a bracket from being read as an argument of the line break before it.
+    body = ["{}" + " & ".join(line) if len(line) > 1 else rf"\multicolumn{{{len(heads)}}}{{l}}{{{line[0]}}}" for line in lines]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+            *(rf"{line} \\" for line in body),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\footnotesize {note}" for note in notes),
+            r"\end{table}",
+            "",
+        ]
+    )

@@ -8,7 +8,7 @@ from gencls import zoo
 from gencls.core import BPDA, Defense, GenclsError, seeded
 from gencls.defenses import AnalysisBySynthesis, GaussianKL, PlainClassifier
 from gencls.eval.doctor import EFFORTS, Check, Effort, diagnose
-from gencls.eval.report.study.diagnosis import read_diagnoses
+from gencls.eval.doctor.diagnosis import read_diagnoses
 from gencls.perceptual import SquaredL2
 from tests.toys import NoisyLogits, SigmoidDecoders, small_cnn
 

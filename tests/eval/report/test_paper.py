@@ -1,6 +1,8 @@
 """Tables beside a paper's, their page, and the figures that go with them."""
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -39,6 +41,48 @@ def test_markdown():
         "- N = 50.\n"
         "- † a slip \\| of the print\n"
     )
+
+
+def test_latex():
+    assert TABLE.latex().splitlines()[2:] == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{Table 1: \textless{}accuracy\textgreater{} \textbar{} all}",
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r" & CNN & ABS \\",
+        r"\midrule",
+        r"{}Clean & 98.0 [89, 100] (99.5) & -- \\",
+        r"\multicolumn{3}{l}{\emph{Attacks}} \\",
+        r"{}\textbf{All} & \textbf{0.0 (0)} & \textbf{4.0} \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\footnotesize N = 50.",
+        r"\par\footnotesize \dag{} a slip \textbar{} of the print",
+        r"\end{table}",
+    ]
+
+
+@pytest.mark.parametrize("engine", ["pdflatex", "xelatex"])
+def test_latex_compiles(engine, tmp_path):
+    if shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not there")
+    lines = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}", TABLE.latex("Smoke"), r"\end{document}"]
+    (tmp_path / "paper.tex").write_text("\n".join(lines))
+    done = subprocess.run([engine, "-interaction=nonstopmode", "-halt-on-error", "paper"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_a_banner_stands_above_everything(tmp_path):
+    section = Section("Results", tables=[TABLE])
+    page = write_paper(tmp_path / "told", "Paper", {}, [section], banner="Smoke & no <paper>").read_text()
+    assert page.index("Smoke &amp; no &lt;paper&gt;") < page.index("<h1>")
+    tables = tmp_path / "told" / "tables"
+    assert (tables / "table-1.md").read_text() == f"> **Smoke & no <paper>**\n\n{TABLE.markdown()}"
+    assert r"\par\footnotesize \textbf{Smoke \& no \textless{}paper\textgreater{}}" in (tables / "table-1.tex").read_text()
+    plain = write_paper(tmp_path / "plain", "Paper", {}, [section]).read_text()
+    assert 'class="banner"' not in plain
+    assert (tmp_path / "plain" / "tables" / "table-1.tex").read_text() == TABLE.latex()
 
 
 def test_a_row_with_too_few_cells_is_an_error():

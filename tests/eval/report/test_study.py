@@ -23,10 +23,10 @@ from gencls.eval.measures.summary import COLUMNS, compare, summarize
 from gencls.eval.report import ImagePanel, read_diagnoses, write_report
 from gencls.eval.report.study import columns as report_columns
 from gencls.eval.report.study.curves import AtBudgets, reading_sizes, study_curves
+from gencls.eval.report.study.estimates import ThreatKey, estimates, threats
 from gencls.eval.report.study.matrix import better, mcnemar_matrix, mcnemar_tables
 from gencls.eval.report.study.panels import image_grid
 from gencls.eval.report.study.tables import escape, latex_tables
-from gencls.eval.report.study.verdict import ThreatKey, threats, verdict
 
 # (defense, clean accuracy, draws, gradient modes, accuracy left at the two budgets of each norm)
 DEFENSES = (
@@ -257,7 +257,7 @@ def test_a_warning_stands_at_its_number(page: Page) -> None:
     records = fake_records()
     summary = summarize(records[records["epsilon"].isin((0.3,))])
     table = page.source[page.source.index('<table class="verdict">') :].split("</table>")[0]
-    keys, rows = verdict(summary)
+    keys, rows = estimates(summary)
     seen = 0
     for row, line in zip(rows, [line for line in table.split("<tr>") if 'scope="row"' in line], strict=True):
         for key, cell in zip(keys, line.split("<td")[2:], strict=True):
@@ -334,10 +334,10 @@ def test_verdict_takes_the_lowest_worst_case() -> None:
     summary = fake_summary()
     twice = pd.concat([summary, summary[summary["attack"] == "worst case"].assign(seed=1, robust_accuracy=0.0)])
     assert threats(summary) == [ThreatKey(*threat) for threat in (("linf", 0.1), ("linf", 0.3), ("l2", 0.75), ("l2", 1.5))]
-    for row in verdict(twice)[1]:
+    for row in estimates(twice)[1]:
         assert all(estimate is not None and estimate.value == 0 for estimate in row.robust)
     single = summary[summary["attack"] != "worst case"]
-    keys, rows = verdict(single)
+    keys, rows = estimates(single)
     assert keys == []
     assert [row.defense for row in rows] == [name for name, *_ in DEFENSES]
 
@@ -349,7 +349,7 @@ def test_the_table_has_the_columns_of_a_summary() -> None:
 def test_minimal_perturbations_stay_out_of_the_verdict() -> None:
     both = pd.concat([fake_summary(), fake_summary().assign(epsilon=np.nan)], ignore_index=True)
     assert ThreatKey("l2", None) in threats(both)
-    assert verdict(both)[0] == verdict(fake_summary())[0]
+    assert estimates(both)[0] == estimates(fake_summary())[0]
 
 
 def test_paired_tests_of_several_seeds_stay_apart() -> None:
@@ -428,7 +428,7 @@ def test_the_page_shows_distances_and_readings(page: Page) -> None:
 
 def test_the_page_shows_what_the_judge_could_not_decide(page: Page) -> None:
     records = fake_records()
-    _, rows = verdict(summarize(records[records["epsilon"].isin((0.3,))]))
+    _, rows = estimates(summarize(records[records["epsilon"].isin((0.3,))]))
     text = unescape(page.source[page.source.index('<table class="verdict">') :].split("</table>")[0]).replace("\xa0", " ")
     noisy = next(row for row in rows if row.defense == "cnn-noise-mnist").robust[0]
     assert noisy is not None

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from gencls.core.errors import GenclsError
 from gencls.core.files import write_sealed
 from gencls.core.fingerprint.samples import sample_hashes
-from gencls.eval.report.study.diagnosis import write_diagnoses
+from gencls.eval.doctor.diagnosis import write_diagnoses
 from gencls.eval.study.cell_files import write_cell
 from gencls.eval.study.folder import FORMAT, StudyCell, read_records, read_study, report_study
 from tests.eval.measures.test_summary import broken, minimal, record

@@ -1,4 +1,4 @@
-"""Tables in the form of a paper, ours beside theirs: each as Markdown, and all with their figures on one HTML page."""
+"""Tables in the form of a paper, ours beside theirs: each as Markdown and LaTeX, all with their figures on one HTML page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
 from gencls.eval.measures.names import file_name
+from gencls.eval.report.latex import HEAD, escape
+from gencls.eval.report.latex import table as latex_table
 from gencls.eval.report.study.columns import MISSING
 from gencls.eval.report.style import NamedFigure
 
@@ -77,9 +79,10 @@ class PaperTable:
             if row.cells and len(row.cells) != len(self.columns) - 1:
                 raise GenclsError(f"{self.name}: expected {len(self.columns) - 1} cells in {row.head!r}, got {len(row.cells)}")
 
-    def markdown(self) -> str:
-        """The table as GitHub's Markdown, title above and notes below."""
-        lines = [f"**{_plain(self.title)}**", ""]
+    def markdown(self, banner: str = "") -> str:
+        """The table as GitHub's Markdown, title above and notes below; a banner stands before all."""
+        lines = [f"> **{_plain(banner)}**", ""] if banner else []
+        lines += [f"**{_plain(self.title)}**", ""]
         lines += [_line(self.columns), "|---" * len(self.columns) + "|"]
         for row in self.rows:
             words = [row.head, *(cell.text for cell in row.cells or [Cell("")] * (len(self.columns) - 1))]
@@ -87,6 +90,17 @@ class PaperTable:
             lines.append(_line([f"**{word}**" if emphatic and word else word for word in words]))
         lines += [""] + [f"- {_plain(note)}" for note in self.notes]
         return "\n".join(lines).rstrip() + "\n"
+
+    def latex(self, banner: str = "") -> str:
+        """The table for LaTeX with booktabs, title above and notes below; a banner stands before the notes."""
+        lines = []
+        for row in self.rows:
+            words = [escape(word) for word in (row.head, *(cell.text for cell in row.cells))]
+            look = r"\emph" if not row.cells else r"\textbf" if row.strong else ""
+            lines.append([f"{look}{{{word}}}" if look and word else word for word in words])
+        notes = [*([rf"\textbf{{{escape(banner)}}}"] if banner else []), *map(escape, self.notes)]
+        columns = "l" + "r" * (len(self.columns) - 1)
+        return f"{HEAD}\n{latex_table(columns, [*map(escape, self.columns)], lines, escape(self.title), notes)}"
 
 
 @dataclass(frozen=True)
@@ -106,8 +120,8 @@ class Section:
     figures: Sequence[NamedFigure] = ()
 
 
-def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> Path:
-    """Write `report.html`, `tables/*.md` and `figures/*.png|pdf`.
+def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Sequence[Section], *, banner: str = "") -> Path:
+    """Write `report.html`, `tables/*.md|tex` and `figures/*.png|pdf`.
 
     The page needs nothing from outside, and equal arguments give equal bytes.
 
@@ -116,6 +130,7 @@ def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Se
         title: Of the page.
         facts: Head -> words, shown below the title.
         sections: In order.
+        banner: Said above everything, on the page and in each table; empty for nothing.
 
     Returns:
         Path of the page.
@@ -127,7 +142,8 @@ def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Se
     shown = []
     for section in sections:
         for table in section.tables:
-            _write(folder / "tables" / f"{file_name(table.name)}.md", table.markdown().encode())
+            for kind, source in (("md", table.markdown(banner)), ("tex", table.latex(banner))):
+                _write(folder / "tables" / f"{file_name(table.name)}.{kind}", source.encode())
         images = []
         for figure in section.figures:
             png = figure.encode("png")
@@ -140,7 +156,7 @@ def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Se
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files(__package__).joinpath("paper.html").read_text("utf-8"))
     page = folder / "report.html"
-    _write(page, template.render(title=title, facts=facts, shown=shown).encode())
+    _write(page, template.render(title=title, facts=facts, shown=shown, banner=banner).encode())
     return page
 
 

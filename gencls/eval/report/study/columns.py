@@ -195,17 +195,6 @@ SUMMARY = (
     Column("warnings", "Warnings", "warnings", "Reasons to distrust the numbers of the row."),
 )
 
-GRADIENT_MODES = {
-    "exact": "Ordinary differentiation through the whole defense.",
-    "frozen": "The inner optimisation of a Bayes classifier is held fixed, and only the final scores are differentiated; "
-    "exact where the inner optimisation has converged.",
-    "unrolled": "Differentiates through every step of the inner optimisation.",
-    "unrolled-bpda": "The same, with a differentiable approximation of steps that have no useful gradient, such as signs.",
-    "bpda": "A part without a useful gradient is replaced by a differentiable approximation in the backward pass only.",
-    "none": "The attack uses no gradient.",
-    "all": "Worst over every mode above that the study ran.",
-}
-
 MCNEMAR_COLUMNS = ("defense_a", "defense_b", "only_a", "only_b", "p_value", "p_holm", "p_mid", "p_mid_holm")
 
 
@@ -251,6 +240,13 @@ def count(value: Any) -> str:
     number = float(value)
     digits = f"{number:.1f}" if number < 100 and not number.is_integer() else f"{number:,.0f}"
     return digits.replace(",", THIN_SPACE)
+
+
+def measured(value: float | str) -> str:
+    """A piece of a diagnosis's evidence: a number, or words."""
+    if isinstance(value, float):
+        return f"{value:.6g}"  # a cosine of 0.99997 is not 1
+    return str(value) if isinstance(value, bool | str) else count(value)
 
 
 def number(value: Any) -> str:

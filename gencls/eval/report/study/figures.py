@@ -13,9 +13,7 @@ import pandas as pd
 from gencls.eval.measures.curves import SuccessCurve
 from gencls.eval.measures.names import WORST_CASE, file_name, isolated
 from gencls.eval.report.study.curves import AtBudgets, DefenseCurves
-from gencls.eval.report.study.matrix import mcnemar_matrix, mcnemar_tables
-from gencls.eval.report.study.panels import ImagePanel, image_grid
-from gencls.eval.report.study.verdict import (
+from gencls.eval.report.study.estimates import (
     ThreatKey,
     attack_label,
     defenses,
@@ -23,6 +21,8 @@ from gencls.eval.report.study.verdict import (
     select,
     threats,
 )
+from gencls.eval.report.study.matrix import mcnemar_matrix, mcnemar_tables
+from gencls.eval.report.study.panels import ImagePanel, image_grid
 from gencls.eval.report.style import FAINT, GRID, INK, PALETTE, STYLE, WIDTH, NamedFigure, drawn, legend_columns
 
 if TYPE_CHECKING:

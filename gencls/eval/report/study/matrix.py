@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from gencls.eval.report.study.columns import probability
-from gencls.eval.report.study.verdict import select, threats
+from gencls.eval.report.study.estimates import select, threats
 from gencls.eval.report.style import drawn
 
 if TYPE_CHECKING:

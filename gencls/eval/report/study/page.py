@@ -14,18 +14,19 @@ import pandas as pd
 
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
+from gencls.eval.doctor.diagnosis import Diagnosis
+from gencls.eval.judgement.gradient_modes import meanings
 from gencls.eval.measures.curves import robust_accuracy
 from gencls.eval.measures.names import WORST_CASE, isolated
 from gencls.eval.measures.records import complete
 from gencls.eval.measures.spreadsheet import csv_of
 from gencls.eval.report.study import columns
 from gencls.eval.report.study.curves import curve_frame, reading_sizes, study_curves
-from gencls.eval.report.study.diagnosis import Diagnosis
+from gencls.eval.report.study.estimates import attack_label, estimates, norm_label, threats
 from gencls.eval.report.study.figures import NamedFigure, all_figures
 from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_tables
 from gencls.eval.report.study.panels import ImagePanel
 from gencls.eval.report.study.tables import latex_tables
-from gencls.eval.report.study.verdict import attack_label, norm_label, threats, verdict
 
 # What the head of the page shows, with the setting it comes from.
 _FACTS = (
@@ -118,10 +119,10 @@ def _render(
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=columns.percent, count=columns.count)
+    environment.filters.update(percent=columns.percent, count=columns.count, measured=columns.measured)
     template = environment.from_string(resources.files(__package__).joinpath("template.html").read_text("utf-8"))
     about = {**settings, **settings.get("about", {})}
-    keys, rows = verdict(summary)
+    keys, rows = estimates(summary)
     shown = [column for column in columns.SUMMARY if column.shown(summary)]
     return template.render(
         title=str(about.get("title", "Robustness study")),
@@ -140,7 +141,7 @@ def _render(
         diagnoses=diagnoses,
         failed={diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed},
         figures=figures,
-        gradients=columns.GRADIENT_MODES,
+        gradients=meanings(map(columns.text, summary["gradient"].unique())),
         settings=json.dumps(dict(settings), indent=2, sort_keys=True, ensure_ascii=False, default=str),
         warnings=list(warnings),
         partial=partial,

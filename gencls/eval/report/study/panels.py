@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.eval.measures.names import file_name, isolated
-from gencls.eval.report.study.verdict import ThreatKey
+from gencls.eval.measures.records import PLAIN_MODES
+from gencls.eval.report.study.estimates import ThreatKey
 from gencls.eval.report.style import drawn
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class ImagePanel:
     @property
     def title(self) -> str:
         """Defense, attack, gradient mode and threat in one line."""
-        mode = "" if self.gradient in ("none", "exact", "all") else f", {self.gradient} gradient"
+        mode = "" if self.gradient in PLAIN_MODES else f", {self.gradient} gradient"
         threat = "" if self.norm is None else f" ({ThreatKey(self.norm, self.epsilon, self.eight_bit).label})"
         return f"{isolated(self.defense)} under {isolated(self.attack)}{mode}{threat}"
 

@@ -8,9 +8,9 @@ from types import MappingProxyType
 import pandas as pd
 
 from gencls.eval.measures.names import WORST_CASE, shortened
-from gencls.eval.report.latex import OTHER_SCRIPTS, escape
+from gencls.eval.report.latex import HEAD, escape, table
 from gencls.eval.report.study.columns import BY_NAME, MISSING, count, percent, text, warning_list
-from gencls.eval.report.study.verdict import Estimate, attack_label, norm_latex, select, threats, verdict
+from gencls.eval.report.study.estimates import Estimate, attack_label, estimates, norm_latex, select, threats
 
 _MOST = 40
 """Characters of a name in a table."""
@@ -30,11 +30,11 @@ def latex_tables(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]] = Ma
     minimal = summary[summary["epsilon"].isna()]
     if not minimal.empty:
         tables.append(_distance_table(minimal))
-    return "\n".join(["% Needs \\usepackage{booktabs}", OTHER_SCRIPTS, *tables])
+    return "\n".join([HEAD, *tables])
 
 
 def _verdict_table(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]]) -> str:
-    (keys, rows), notes = verdict(summary), _Notes()
+    (keys, rows), notes = estimates(summary), _Notes()
     heads = ["Defense", "$N$", "Clean"] + [key.latex for key in keys]
     lines = []
     for row in rows:
@@ -111,23 +111,5 @@ def _estimate(estimate: Estimate | None, notes: _Notes) -> str:
 
 
 def _table(columns: str, heads: list[str], lines: list[list[str]], caption: str, notes: _Notes) -> str:
-    # The braces keep a cell that begins with a bracket from being read as an argument of the line break before it.
-    body = ["{}" + " & ".join(line) + r" \\" for line in lines]
-    below = [rf"\par\footnotesize $^{{\dagger {i}}}$ {escape(word)}" for i, word in enumerate(notes.words, start=1)]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(heads) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *below,
-            r"\end{table}",
-            "",
-        ]
-    )
+    below = [rf"$^{{\dagger {i}}}$ {escape(word)}" for i, word in enumerate(notes.words, start=1)]
+    return table(columns, heads, lines, caption, below)

@@ -6,6 +6,7 @@ from gencls.core import GenclsError, checked, frozen
 from gencls.core.fingerprint.samples import device_of
 from gencls.core.samples import samples_of
 from gencls.eval.doctor.attacks import check_attacks, pgd
+from gencls.eval.doctor.diagnosis import Check, Diagnosis
 from gencls.eval.doctor.gradients import (
     check_differences,
     check_dynamic,
@@ -16,7 +17,6 @@ from gencls.eval.doctor.gradients import (
 from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patient, affordable
 from gencls.eval.doctor.randomness import check_claims, check_company, check_eot, check_randomness
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
-from gencls.eval.doctor.verdict import Check, Diagnosis
 from gencls.eval.judgement.probe import check_defense
 from gencls.eval.judgement.runner import Protocol
 from gencls.eval.threats.threat import Norm, ThreatModel

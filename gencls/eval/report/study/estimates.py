@@ -1,4 +1,4 @@
-"""The verdict of a study: clean accuracy and worst-case robust accuracy of each defense under each threat."""
+"""The estimates of a study: clean accuracy and worst-case robust accuracy of each defense under each threat."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gencls.eval.measures.names import WORST_CASE, file_name, isolated
+from gencls.eval.measures.records import PLAIN_MODES
 from gencls.eval.measures.statistics import wilson
 from gencls.eval.report.latex import escape
 from gencls.eval.report.study.columns import BY_NAME, is_missing, text, warning_list
@@ -81,7 +82,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class VerdictRow:
+class EstimateRow:
     """One defense: its clean accuracy and one estimate per threat; None where there is no number."""
 
     defense: str
@@ -119,10 +120,10 @@ def select(frame: pd.DataFrame, threat: ThreatKey, defense: str | None = None) -
 def attack_label(row: Any) -> str:
     """Name of an attack with its gradient mode where that says something, as "PGD, unrolled"."""
     attack, gradient = text(row["attack"]), text(row["gradient"])
-    return attack if gradient in ("none", "exact", "all", text(None)) else f"{attack}, {gradient}"
+    return attack if gradient in (*PLAIN_MODES, text(None)) else f"{attack}, {gradient}"
 
 
-def verdict(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[VerdictRow]]:
+def estimates(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[EstimateRow]]:
     """Clean and worst-case robust accuracy of each defense, with one estimate for each of the threats returned beside.
 
     Minimal perturbations are left out, since a success at any distance says little: their curves say more.
@@ -133,7 +134,7 @@ def verdict(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[VerdictRow]]:
     attacked = summary[(summary["attack"] == WORST_CASE) & summary["robust_accuracy"].notna() & summary["epsilon"].notna()]
     keys = threats(attacked)
     rows = [
-        VerdictRow(name, _clean(summary[summary["defense"] == name]), tuple(_worst(summary, key, name) for key in keys))
+        EstimateRow(name, _clean(summary[summary["defense"] == name]), tuple(_worst(summary, key, name) for key in keys))
         for name in defenses(summary)
     ]
     return keys, rows

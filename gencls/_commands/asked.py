@@ -1,0 +1,110 @@
+"""What a command line asks for, as objects: defenses with their weights, images, and draws."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gencls.core import Defense
+    from gencls.zoo import ImageData
+
+__all__ = ["build_defense", "draw_settings", "load_images", "weights_of"]
+
+
+def build_defense(spec: str, images: "Tensor", weights: Path | None = None) -> "Defense":
+    """A defense of the zoo by name or from a weights file, or any module by import path, in eval mode.
+
+    A module that is not a :class:`~gencls.core.Defense` counts as stochastic where forward passes of the same images differ.
+
+    Args:
+        spec: a name; the path of a .safetensors file with its card; or ``package.module:attribute``, where the attribute is a
+            module (N, C, H, W) in [0, 1] -> (N, K) or a function without arguments that returns one.
+        images: (N, C, H, W) in [0, 1], for these forward passes.
+        weights: of a defense by name; None takes the committed ones.
+
+    Raises:
+        GenclsError: for an unknown name, an attribute that cannot be imported or is no module, or scores of another shape.
+    """
+    import torch
+    from torch import nn
+
+    from gencls import zoo
+    from gencls.core import Defense, check_eval_mode, in_eval_mode, seeded
+    from gencls.defenses import PlainClassifier
+    from gencls.eval.scores.behaviour import observe
+    from gencls.eval.scores.forward import scores_of
+    from gencls.zoo.imported import imported
+    from gencls.zoo.registry import is_weights_file
+
+    if ":" not in spec or is_weights_file(spec):
+        return zoo.load(spec) if weights is None else zoo.load(spec, weights=weights)
+    found: Any = imported(spec, lambda found: isinstance(found, nn.Module), "a torch.nn.Module")
+    module = in_eval_mode(found)
+    check_eval_mode(module, name=spec, may_drop=True)
+    if isinstance(module, Defense):
+        return module
+    with torch.no_grad(), seeded(0):
+        scores = scores_of(module, images, name=spec)
+    return PlainClassifier(module, scores.shape[1], stochastic=observe(module, images).random)
+
+
+def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
+    """The weights files of those defenses that ``--weights`` is for: all of the zoo that have weights of their own.
+
+    Args:
+        specs: what was given as defenses, see :func:`build_defense`.
+        folder: given as ``--weights``; None for none.
+
+    Raises:
+        GenclsError: the folder is none, lacks the weights of one of them, or there is no such defense.
+    """
+    from gencls.core import GenclsError
+    from gencls.zoo.registry import find_weights, is_weights_file
+
+    if folder is None:
+        return {}
+    named = [spec for spec in specs if ":" not in spec and not is_weights_file(spec)]
+    found = {spec: path for spec in named if (path := find_weights(spec, folder)) is not None}
+    if not found:
+        raise GenclsError(f"--weights: expected a defense by name, got {', '.join(specs)}, which have their own; leave it out")
+    return found
+
+
+def load_images(options: argparse.Namespace, seed: int) -> "ImageData":
+    """The images that a command line names; the seed chooses among them."""
+    from gencls import zoo
+
+    return zoo.load_data(
+        options.data,
+        options.split,
+        root=options.data_root,
+        limit=options.limit,
+        seed=seed,
+        size=options.size,
+    )
+
+
+_DRAWS = {"eot": "eot_samples", "draws": "judge_draws", "reduce": "reduce", "common_draws": "common_draws"}
+"""Flags about draws, and what they are called in Python."""
+
+
+def draw_settings(options: argparse.Namespace, defenses: "Mapping[str, Defense]") -> dict[str, Any]:
+    """What was said about draws, by its name in Python.
+
+    Raises:
+        GenclsError: something was, but no defense is random.
+    """
+    from gencls.core import GenclsError
+
+    asked = {flag: getattr(options, flag, None) for flag in _DRAWS}  # the doctor has fewer flags
+    given = {flag: value for flag, value in asked.items() if value is not None and value is not False}
+    if given and not any(defense.stochastic for defense in defenses.values()):
+        flags = ", ".join("--" + flag.replace("_", "-") for flag in given)
+        raise GenclsError(
+            f"{flags}: expected a defense that is random, got {', '.join(defenses)}, whose scores are the same in every draw; "
+            "leave it out"
+        )
+    return {_DRAWS[flag]: value for flag, value in given.items()}

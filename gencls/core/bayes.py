@@ -1,0 +1,126 @@
+"""A classifier by Bayes' rule, one likelihood per class, and its gradient through the inner optimisation."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core.defense import Defense
+from gencls.core.errors import GenclsError
+from gencls.core.gradient_modes import FROZEN, UNROLLED
+from gencls.core.settings import checked
+
+__all__ = ["BayesClassifier", "Unrolled"]
+
+Q = TypeVar("Q")
+
+
+class BayesClassifier(Defense, Generic[Q]):
+    """argmax_k log p(x, k): one likelihood per class and no discriminative head.
+
+    All such classifiers first find, per class, where the image would come from (a latent, a distribution over latents, the
+    centre of a noise distribution, or nothing where the likelihood is exact), then score. The two halves are separate methods:
+    the gradient that excludes the inner optimisation (thesis, eq. 2.9) lives in one place, the latent descent attack can decode
+    ``infer(x)`` (:meth:`reconstruct`), and more samples from the same posterior are a matter of ``log_joint``.
+    """
+
+    @abstractmethod
+    def infer(self, images: Tensor) -> Q:
+        """The per-class inner optimisation: q_k for each image and class.
+
+        Called with gradients enabled. Where ``images`` requires grad, the result must be differentiable in the images (the
+        steps are unrolled); otherwise it is detached. Parameters must not collect ``.grad``.
+        """
+
+    @abstractmethod
+    def log_joint(self, images: Tensor, q: Q) -> Tensor:
+        """Log p(x, k) up to a constant that does not depend on the class: (N, K), differentiable in the images with q fixed."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Infer, then score. Never overridden.
+
+        Inference works on a detached copy, so the gradient of the result treats q as a constant: exact where inference has
+        converged (envelope theorem), and one of two declared gradient modes where it has not. It optimises, so it runs with
+        gradients enabled also under a caller's ``no_grad`` or ``inference_mode`` (Lightning's ``Trainer.test``).
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            q = self.infer(images.detach().clone())
+        return self.log_joint(images, q)
+
+    def reconstruct(self, images: Tensor, q: Q | None = None) -> Tensor:
+        """Each image as each class would have made it: (N, K, C, H, W) in [0, 1], detached.
+
+        The latent descent attack walks there.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            q: from ``infer(images)``; None infers.
+
+        Raises:
+            GenclsError: for a classifier that has no reconstructions.
+        """
+        raise GenclsError(f"{type(self).__name__}: expected a classifier with reconstructions, but it declares none")
+
+    def images_per_graph(self, images: Tensor) -> int | None:
+        """How many such images may be unrolled at once; None sets no limit."""
+        return None
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """``frozen`` (eq. 2.9: q is a constant) and ``unrolled`` (through the inner optimisation)."""
+        return {FROZEN.name: self, UNROLLED.name: Unrolled(self)}
+
+
+class Unrolled(nn.Module):
+    """A Bayes classifier whose gradient goes through every step of its inner optimisation.
+
+    The value is that of the classifier. The gradient is exact after any number of steps, where the frozen gradient is exact
+    only at the optimum, and costs several times as much time and, per step, the memory of one step's graph. Where the
+    classifier says how many images fit (``images_per_graph``), more are worked off in parts whose graphs are built one after
+    the other in the backward pass.
+    """
+
+    @checked
+    def __init__(self, defense: BayesClassifier[Any]) -> None:
+        """Take the classifier."""
+        super().__init__()
+        self.defense = defense
+        self.training = defense.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> scores (N, K)."""
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return self.defense(images)
+        fit = self.defense.images_per_graph(images)
+        # Draws could not be repeated in the backward pass.
+        if fit is None or fit >= len(images) or self.defense.stochastic:
+            return self.defense.log_joint(images, self.defense.infer(images.clone()))  # it may work in place
+        return torch.cat([_recomputed(self.defense, part) for part in images.split(fit)])
+
+    def surrogates(self) -> Mapping[str, nn.Module]:
+        """``unrolled``: itself."""
+        return {UNROLLED.name: self}
+
+
+class _Recomputed(torch.autograd.Function):
+    """The classifier's scores without a graph; the graph is built, used and freed in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, defense: BayesClassifier[Any], images: Tensor) -> Tensor:
+        ctx.defense = defense
+        ctx.save_for_backward(images)
+        return defense(images)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
+        images = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            scores = ctx.defense.log_joint(images, ctx.defense.infer(images.clone()))
+            (gradient,) = torch.autograd.grad(scores, images, grad_outputs)
+        return None, gradient
+
+
+def _recomputed(defense: BayesClassifier[Any], images: Tensor) -> Tensor:
+    scores: Tensor = _Recomputed.apply(defense, images)
+    return scores

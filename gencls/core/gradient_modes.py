@@ -1,0 +1,87 @@
+"""Gradient modes: what the name of a mode says about the gradient that an attacker takes.
+
+A defense declares its modes by name, in ``surrogates()``. The names below mean the same everywhere: in the doctor's checks, in
+the column ``gradient`` of the records and in the glossary of a report. A user's defense may have other names.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["BPDA_MODE", "EXACT", "FROZEN", "KNOWN", "UNROLLED", "GradientMode", "chained_name", "mode_named", "parts_of"]
+
+_BETWEEN = "+"
+
+
+@dataclass(frozen=True)
+class GradientMode:
+    """One way to differentiate a defense.
+
+    Attributes:
+        name: its key in ``surrogates()``.
+        exact: whether it claims the gradient of the defense's own scores, which finite differences must then confirm.
+        meaning: one or two sentences.
+    """
+
+    name: str
+    exact: bool
+    meaning: str
+
+
+EXACT = GradientMode("exact", True, "Ordinary differentiation through the whole defense.")
+
+FROZEN = GradientMode(
+    "frozen",
+    True,
+    "The inner optimisation of a Bayes classifier is held fixed, and only the final scores are differentiated; exact where the "
+    "inner optimisation has converged.",
+)
+
+UNROLLED = GradientMode("unrolled", True, "Differentiates through every step of the inner optimisation.")
+
+BPDA_MODE = GradientMode(
+    "bpda",
+    False,
+    "A part without a useful gradient is replaced by a differentiable approximation in the backward pass only.",
+)
+
+KNOWN = (
+    EXACT,
+    FROZEN,
+    UNROLLED,
+    GradientMode(
+        "unrolled-bpda",
+        False,
+        "The same, with a differentiable approximation of steps that have no useful gradient, such as signs.",
+    ),
+    BPDA_MODE,
+    GradientMode(
+        "warm",
+        False,
+        "As frozen, but the inner optimisation goes on from where it ended at the attack's last look, in fewer steps.",
+    ),
+)
+"""The modes of this package, in the order of a glossary."""
+
+
+def mode_named(name: str) -> GradientMode:
+    """The mode of a name: a known one, a chain of modes such as ``frozen+bpda``, or one of the user's.
+
+    A chain is exact where all its parts are. A mode of the user's is taken for an approximation.
+    """
+    for mode in KNOWN:
+        if mode.name == name:
+            return mode
+    if _BETWEEN in name:
+        parts = [mode_named(part) for part in parts_of(name)]
+        meaning = "Several parts of the defense, each in its own mode: " + ", then ".join(part.name for part in parts) + "."
+        return GradientMode(name, all(part.exact for part in parts), meaning)
+    return GradientMode(name, False, "A mode of the defense's own, which is taken for an approximation.")
+
+
+def parts_of(name: str) -> list[str]:
+    """The modes that a name chains: ``frozen+bpda`` is ``frozen``, then ``bpda``."""
+    return name.split(_BETWEEN)
+
+
+def chained_name(front: str, back: str) -> str:
+    """The name of one mode behind the other."""
+    return f"{front}{_BETWEEN}{back}"
