@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from gencls.core.streams.rows import Row, joint_seed, present_rows
-from gencls.core.streams.seeds import stream_seed
+from gencls.core.rows import Row, present_rows
+from gencls.core.streams.seeds import joint_seed, stream_seed
 
 __all__ = ["Streams"]
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gencls.core.rows import Row, identified, present_rows, replaced, rows_per_stream
 from gencls.core.streams.generators import Streams
-from gencls.core.streams.rows import Row, identified, joint_seed, present_rows, replaced, rows_per_stream
-from gencls.core.streams.seeds import GlobalStates, reseed, seeded
+from gencls.core.streams.seeds import GlobalStates, joint_seed, reseed, seeded
 from gencls.core.streams.torch_functions import KeyedDraws
 
 __all__ = ["alone", "keyed", "repeatable", "repeated", "watched"]

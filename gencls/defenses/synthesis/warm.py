@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import Latents, select
-from gencls.core.streams.rows import present_rows
+from gencls.core.rows import present_rows
 
 if TYPE_CHECKING:
     from gencls.defenses.synthesis.engine import AnalysisBySynthesis

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, branch, draws, keyed, seeded, select, stream_seed
+from gencls.core.rows import present_rows
 from gencls.core.streams.keyed import alone
-from gencls.core.streams.rows import present_rows
 from gencls.core.streams.seeds import GlobalStates
 
 SHAPE = (3, 5)

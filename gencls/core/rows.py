@@ -13,9 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from gencls.core.settings import plain
-from gencls.core.streams.seeds import stream_seed
 
-__all__ = ["Row", "branch", "draws", "identified", "joint_seed", "present_rows", "replaced", "rows_per_stream", "select"]
+__all__ = ["Row", "branch", "draws", "identified", "present_rows", "replaced", "rows_per_stream", "select"]
 
 Row = tuple[int, ...]
 """A row's sample, then the numbers of its draw and its try."""
@@ -36,7 +35,7 @@ def replaced(rows: list[Row]) -> Iterator[None]:
 
 
 def identified(samples: Sequence[int]) -> Any:
-    """Inside the block row i of the batch is the sample that this number stands for, for instance by :func:`stream_seed`."""
+    """Inside the block row i of the batch is the sample of this number, for instance one by :func:`gencls.core.stream_seed`."""
     return replaced([(plain(sample),) for sample in samples])
 
 
@@ -90,8 +89,3 @@ def branch(indices: Tensor, numbers: Sequence[int]) -> Any:
     So a random restart draws the same, whichever other restarts share the batch. Where rows have no keys it does nothing.
     """
     return _changed(lambda rows: [(*rows[i], _TRY, number) for i, number in zip(indices.tolist(), numbers, strict=True)])
-
-
-def joint_seed(rows: Sequence[Row]) -> int:
-    """A seed of all these rows together."""
-    return stream_seed(*(part for key in rows for part in key))
