@@ -17,7 +17,8 @@ from gencls.zoo.training.base import Moment, NetworkTraining, Steps, TablePreset
 from gencls.zoo.training.functional import divergence, squared_error
 from gencls.zoo.training.measure import accuracy, measured_part
 from gencls.zoo.training.thesis import DATA_SETS, DataSet
-from gencls.zoo.training.views.perturbations import GaussianNoise, Plain, RandomViews
+from gencls.zoo.training.views.perturbations import GaussianNoise, Plain
+from gencls.zoo.training.views.random_views import RandomViews
 
 __all__ = ["PRESETS", "AutoencoderPreset", "AutoencoderTraining"]
 

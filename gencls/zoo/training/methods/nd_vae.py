@@ -14,7 +14,7 @@ from gencls.zoo.registry import load
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
 from gencls.zoo.training.methods.hierarchical_vae import warm_up
 from gencls.zoo.training.methods.purifiers import PurifierPreset
-from gencls.zoo.training.views.perturbations import FastGradient
+from gencls.zoo.training.views.adversarial import FastGradient
 
 __all__ = ["PRESETS", "NDVAEPreset", "NDVAETraining"]
 

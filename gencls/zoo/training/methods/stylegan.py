@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks import SmallStyleAutoencoder, StyleGAN2, StyleGAN2Discriminator
+from gencls.zoo.networks import SmallStyleAutoencoder, StyleGAN2Discriminator
+from gencls.zoo.networks.stylegan.latents import mixed_codes
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
 from gencls.zoo.training.functional import move_average
 from gencls.zoo.training.methods.generators import GeneratorPreset
@@ -17,29 +18,10 @@ from gencls.zoo.training.penalties import path_lengths, r1_penalty
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
 
-__all__ = ["PRESETS", "StylePreset", "StyleTraining", "mixed_codes"]
+__all__ = ["PRESETS", "StylePreset", "StyleTraining"]
 
 _AVERAGED = 10_000  # codes in the average code
-_MIXING = 0.9  # share of images with two codes
 _LENGTH_DECAY = 0.01  # of the average path length
-
-
-def mixed_codes(generator: StyleGAN2, count: int, *, like: Tensor) -> Tensor:
-    """Codes (N, L, D) of normal numbers, for most images of two: one for the levels above a random one, one from there on.
-
-    Source: style mixing (Karras et al. 2019, arXiv:1812.04948, section 3.1).
-
-    Args:
-        generator: with L levels.
-        count: N.
-        like: says device and type.
-    """
-    levels = generator.num_levels
-    codes = generator.mapping(torch.randn(2, count, generator.style_dim, device=like.device, dtype=like.dtype))
-    first_of_second = torch.randint(1, levels, (count, 1), device=like.device)
-    mixes = torch.rand(count, 1, device=like.device) < _MIXING
-    second = (torch.arange(levels, device=like.device) >= first_of_second) & mixes
-    return torch.where(second.unsqueeze(2), codes[1].unsqueeze(1), codes[0].unsqueeze(1))
 
 
 class StyleTraining(NetworkTraining):
