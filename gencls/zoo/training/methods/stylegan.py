@@ -12,9 +12,8 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.networks import SmallStyleAutoencoder, StyleGAN2Discriminator
 from gencls.zoo.networks.stylegan.latents import mixed_codes
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
-from gencls.zoo.training.functional import move_average
+from gencls.zoo.training.functional import move_average, path_lengths, r1_penalty
 from gencls.zoo.training.methods.generators import GeneratorPreset
-from gencls.zoo.training.penalties import path_lengths, r1_penalty
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
 
@@ -182,13 +181,10 @@ class StyleTraining(NetworkTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class StylePreset(GeneratorPreset):
-    """Training of a StyleGAN2 and of an encoder for it: :class:`gencls.zoo.networks.SmallStyleAutoencoder`.
+    """Training of a StyleGAN2 and of an encoder for it.
 
     Attributes:
-        channels: of generator and discriminator at 4, 8, 16, ... pixels.
-        style_dim: numbers in a code.
-        mapping_layers: of the generator.
-        encoder_widths: of the encoder.
+        channels: see :class:`~gencls.zoo.networks.SmallStyleAutoencoder`; up to ``encoder_widths`` the others likewise.
         encoder_share: see :class:`StyleTraining`; the others likewise.
     """
 
@@ -207,13 +203,7 @@ class StylePreset(GeneratorPreset):
     @property
     def arguments(self) -> dict[str, Any]:
         """Of the network's constructor."""
-        return {
-            "image_shape": self.shape,
-            "channels": self.channels,
-            "style_dim": self.style_dim,
-            "mapping_layers": self.mapping_layers,
-            "encoder_widths": self.encoder_widths,
-        }
+        return {"image_shape": self.shape, **self.chosen("channels", "style_dim", "mapping_layers", "encoder_widths")}
 
     @property
     def recipe(self) -> str:
@@ -237,7 +227,7 @@ class StylePreset(GeneratorPreset):
         return StyleTraining(
             SmallStyleAutoencoder.of_sizes(**self.arguments),
             StyleGAN2Discriminator(self.channels, colours=self.shape[0]),
-            **{name: getattr(self, name) for name in own},
+            **self.chosen(*own),
             **self.shared,
         )
 

@@ -53,11 +53,7 @@ class TradesTraining(ClassifierTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class TradesPreset(ClassifierPreset):
-    """Training of a CNN by TRADES.
-
-    Attributes:
-        beta: weight of the divergence between the predictions for an image and for one near it.
-    """
+    """Training of a CNN by TRADES; ``beta`` is described in :class:`TradesTraining`."""
 
     beta: float
 
