@@ -1,6 +1,5 @@
 """Attacks on one defense in one gradient mode: how they are run, judged and recorded."""
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gencls.core import checked, evaluated, frozen, key_of, seeded
+from gencls.core import GenclsError, check_images, check_labels, checked, evaluated, frozen, seeded
 from gencls.core.fingerprint.samples import device_of, sample_hashes
 from gencls.core.memory import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
@@ -19,7 +18,7 @@ from gencls.eval.judgement.eight_bit import is_eight_bit
 from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
 from gencls.eval.judgement.judge import Decisions, Verdict, decide, predict, received, verdict_of
 from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
-from gencls.eval.judgement.trial import Batch, Found, Protocol, Trial, admitted
+from gencls.eval.judgement.trial import Batch, Found, Protocol, Trial, named
 from gencls.eval.scores.forward import scores_of
 from gencls.eval.threats.protocol import TOLERANCE
 
@@ -27,8 +26,6 @@ __all__ = ["Runner", "gradient_modes", "run_cell"]
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
-
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 _FEW_DRAWS = 8
 """Below, no majority of the draws is clear by two standard errors unless all agree, which luck brings about in many looks."""
@@ -55,12 +52,8 @@ class Runner:
         hashes: list[str] | None = None,
         seed: int | None = None,
     ) -> Trial:
-        """Attack a batch and judge it; see :func:`run_cell`, whose seed is that of the protocol where none is given.
-
-        Raises:
-            GenclsError: see there.
-        """
-        images, labels = admitted(self.defense, attack, images, labels)
+        """Attack a batch and judge it, see :func:`run_cell`; the seed is that of the protocol where none is given."""
+        images, labels = _admitted(self.defense, attack, images, labels)
         seed = self.protocol.seed if seed is None else seed
         hashes = hashes or sample_hashes(images, labels)
         known = [clean]  # counts in the first attempt only: those of an earlier trial may have been misjudged, too
@@ -115,7 +108,7 @@ class Runner:
         Samples that a deterministic defense already gets wrong are not attacked. A part for which memory runs out is begun
         again in smaller pieces, with a model that does not know what the failed one has seen.
         """
-        images, labels, roles, named = batch.images, batch.labels, batch.roles, _named(attack)
+        images, labels, roles, path = batch.images, batch.labels, batch.roles, (named(attack), self.mode)
         rows, found = self.rows(images), Found(images.clone(), torch.ones(len(images), dtype=torch.bool), Counter())
         worth = torch.arange(len(images))
         if not self.probe.stochastic:
@@ -126,7 +119,7 @@ class Runner:
             draws = max(1, self._draws_per_pass(rows) // pieces)
             model = self.model(draws, max(1, len(part) * draws if pieces > 1 else rows))
             try:
-                with roles.attack(chosen.tolist(), model.meter, named, self.mode):
+                with roles.attack(chosen.tolist(), model.meter, *path):
                     made = attack(model, images[chosen], labels[chosen])
                     found.images[chosen] = received(made, images[chosen])
                     if torch.finfo(made.dtype).eps > TOLERANCE:
@@ -143,7 +136,7 @@ class Runner:
     def judge(self, batch: Batch, attack: Attack, found: Found) -> Verdict:
         """What the real defense decides on what an attack handed in, in fresh draws."""
         judged, (draws, most) = self.probe.behaviour.judged(self.defense), self._judge_draws
-        images, labels, roles, path = batch.images, batch.labels, batch.roles, (_named(attack), self.mode)
+        images, labels, roles, path = batch.images, batch.labels, batch.roles, (named(attack), self.mode)
 
         def sentence(max_rows: int) -> Verdict:
             settings = {"count": draws, "most": most, "max_rows": max_rows}
@@ -215,10 +208,7 @@ class Runner:
         judged, rows = self.probe.behaviour.judged(self.defense), self.rows(images)
         model = self.model(self._draws_per_pass(rows), rows)
 
-        def forward() -> None:
-            with torch.no_grad():
-                model(images)
-
+        forward = torch.no_grad()(partial(model, images))
         with seeded(0), frozen(self.defense):
             forward()  # warm-up; decodes a bank of starts, where there is one
             draws, _ = self._judge_draws
@@ -277,15 +267,26 @@ def run_cell(
     Raises:
         GenclsError: for bad input, a defense in training mode, or one that behaves otherwise than it declares.
     """
-    images, labels = admitted(defense, attack, images, labels)
+    images, labels = _admitted(defense, attack, images, labels)
     probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
     return Runner(defense, mode, protocol, probe).run(attack, images, labels, clean=clean, hashes=hashes)
 
 
-def _named(attack: Attack) -> str:
-    """What an attack says of itself, which is the same in every process; the key of its content if it says where it lies."""
-    said = repr(attack)
-    return key_of(attack, type(attack).__name__).content if _ADDRESS.search(said) else said
+def _admitted(defense: nn.Module, attack: Attack, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples where the defense is, if the attack and they are what they must be."""
+    check_images(images)
+    if not isinstance(attack, Attack):
+        raise GenclsError(
+            "attack: expected an object with threat, uses_gradients and passes that is called as attack(model, images, "
+            f"labels), see gencls.eval.Attack; got {type(attack).__name__}"
+        )
+    device = device_of(defense) or images.device
+    images, labels = images.to(device), labels.to(device)
+    check_labels(labels, num_classes=None, count=len(images))
+    attack.threat.check_reach(images)
+    if attack.threat.targeted:
+        raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
+    return images, labels
 
 
 def _time(call: Callable[[], object]) -> float:

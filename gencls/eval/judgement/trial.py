@@ -1,13 +1,13 @@
 """What an attack on a batch is asked by, what it finds, and the records of what the judge made of it."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from gencls.core import GenclsError, check_images, check_labels, check_settings
-from gencls.core.fingerprint.samples import device_of
+from gencls.core import GenclsError, check_settings, key_of
 from gencls.core.gradients import Reduce
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.judge import Decisions, Verdict
@@ -16,7 +16,9 @@ from gencls.eval.judgement.probe import Roles
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Batch", "Found", "Protocol", "Trial", "admitted"]
+__all__ = ["Batch", "Found", "Protocol", "Trial", "named"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,6 @@ class Protocol:
             raise GenclsError(f"protocol: expected most_draws >= judge_draws, got {self.most_draws} and {self.judge_draws}")
         if self.memory is not None and self.memory <= 0:
             raise GenclsError(f"protocol: expected memory in MiB > 0, got {self.memory}")
-
-
-def admitted(defense: nn.Module, attack: Attack, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples where the defense is, if the attack and they are what they must be."""
-    check_images(images)
-    if not isinstance(attack, Attack):
-        raise GenclsError(
-            "attack: expected an object with threat, uses_gradients and passes that is called as attack(model, images, "
-            f"labels), see gencls.eval.Attack; got {type(attack).__name__}"
-        )
-    device = device_of(defense) or images.device
-    images, labels = images.to(device), labels.to(device)
-    check_labels(labels, num_classes=None, count=len(images))
-    attack.threat.check_reach(images)
-    if attack.threat.targeted:
-        raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
-    return images, labels
 
 
 @dataclass(frozen=True)
@@ -167,3 +152,9 @@ class Trial:
                 "warnings": "; ".join(self.warnings),
             }
         )
+
+
+def named(attack: Attack) -> str:
+    """What an attack says of itself, which is the same in every process; the key of its content if it says where it lies."""
+    said = repr(attack)
+    return key_of(attack, type(attack).__name__).content if _ADDRESS.search(said) else said

@@ -1,21 +1,24 @@
-"""What a study will cost, predicted from a first batch, and a progress bar that knows it."""
+"""What a study will cost, predicted from a first batch; a dry run without a trace, and a progress bar that know it."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from gencls.core import GenclsError
 from gencls.eval.measures.domains import as_number
 from gencls.eval.measures.names import shortened
-from gencls.eval.study.folder import StudyCell
-from gencls.eval.study.study import Study
+from gencls.eval.study.files import StudyCell
+from gencls.eval.study.grid import Grid
 
-__all__ = ["counted", "duration", "predict_cost", "progress_bar"]
+__all__ = ["counted", "duration", "forecast", "predict_cost", "progress_bar", "shadow"]
 
 _PROBE = 8
 
 
-def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
+def predict_cost(study: Grid, cells: Sequence[StudyCell]) -> list[float]:
     """Seconds that each cell will take at most, from timing the passes that its attack makes on a few images.
 
     An upper bound as a rule: images that break early leave a restart, and a larger batch is cheaper per image.
@@ -34,8 +37,45 @@ def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
     return costs
 
 
-def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
-    """For :meth:`Study.run`: prints the predicted cost, then a bar whose time left follows from cost and speed so far."""
+def forecast(study: Grid) -> Iterator[str]:
+    """What is left to compute of a study and how long it takes at most: a line for each defense, then for all of them."""
+    cells, every = study.missing(), study.cells()
+    costs = predict_cost(study, cells)
+    for name in study.defenses:
+        own = [cost for cell, cost in zip(cells, costs, strict=True) if cell.defense == name]
+        yield f"{name}: {counted(len(own), 'cell')}, {duration(sum(own))}"
+    left = f"{len(cells)} of {counted(len(every), 'cell')}, {counted(len(study.images), 'image')}"
+    yield f"predicted: {duration(sum(costs))} at most for {left}"
+
+
+@contextmanager
+def shadow(folder: Path) -> Iterator[Path]:
+    """A temporary folder that holds links to the files of another: what is written to it leaves the other as it is.
+
+    Studies claim their folder when they are planned. In the shadow they find what is finished, and leave nothing behind.
+    Errors name the folder itself.
+
+    Args:
+        folder: may be missing.
+    """
+    if folder.exists() and not folder.is_dir():
+        yield folder  # what is wrong with it will be said; nothing can be written below a file
+        return
+    with TemporaryDirectory(prefix="gencls-") as place:
+        copy = Path(place) / "shadow"
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                link = copy / path.relative_to(folder)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path.absolute())
+        try:
+            yield copy
+        except GenclsError as error:
+            raise GenclsError(str(error).replace(str(copy), str(folder))) from error
+
+
+def progress_bar(study: Grid) -> Callable[[Sequence[StudyCell]], "object"]:
+    """For :meth:`gencls.eval.Study.run`: prints the predicted cost, then a bar whose time left follows from speed so far."""
 
     @contextmanager
     def bar(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:

@@ -13,7 +13,7 @@ from torch.nn.modules import module as registration
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["TooLarge", "check_state", "fitted", "layout_of", "tensors_by_name"]
+__all__ = ["TooLargeError", "check_state", "fitted", "layout_of", "tensors_by_name"]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -169,7 +169,7 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or "none"
 
 
-class TooLarge(Exception):
+class TooLargeError(Exception):
     """A network has more parts than its weights can be for."""
 
 
@@ -186,7 +186,7 @@ def layout_of(build: Callable[..., nn.Module], tensors: int, /, **arguments: Any
         are not part of the state dict.
 
     Raises:
-        TooLarge: see ``tensors``.
+        TooLargeError: see ``tensors``.
     """
     with warnings.catch_warnings(), torch.device("meta"), _at_most(20 * tensors + 1000):
         warnings.simplefilter("ignore")  # about tensors without elements, before an error that says the same
@@ -204,7 +204,7 @@ def _at_most(parts: int) -> Iterator[None]:
         if threading.get_ident() == thread:
             left[0] -= 1
             if left[0] < 0:
-                raise TooLarge(f"more than {parts:,} modules and parameters")
+                raise TooLargeError(f"more than {parts:,} modules and parameters")
 
     handles = [
         registration.register_module_module_registration_hook(count),

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gencls.core.arrays import as_images, as_labels, unit_range
-from gencls.core.checks import check_images, check_labels
 from gencls.core.errors import GenclsError
+from gencls.core.images import as_images, as_labels, check_images, check_labels, unit_range
 from gencls.core.samples import samples_of
 from gencls.zoo.data.folder import open_folder
 from gencls.zoo.data.image_data import ImageData, ImageSource, in_memory

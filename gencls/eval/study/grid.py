@@ -32,16 +32,16 @@ from gencls.eval.judgement.runner import Runner, gradient_modes
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
 from gencls.eval.scores.behaviour import Behaviour
-from gencls.eval.study.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
-from gencls.eval.study.folder import finished, records_of, report_study, write_results
+from gencls.eval.study.files import CELLS, Samples, StudyCell, cell_path, damage, is_marked, write_cell
+from gencls.eval.study.folder import finished, records_of, write_results
 from gencls.eval.study.growth import Order, claim, mend_samples
-from gencls.eval.study.plan import Plan, Samples, check_grid, relevant, without_epsilon
+from gencls.eval.study.plan import Plan, check_grid, relevant, without_epsilon
 from gencls.eval.study.settings import FORMAT, planned, read_study
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Study"]
+__all__ = ["Grid"]
 
 _SEEN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], Behaviour]] = WeakKeyDictionary()
 """Defense -> its key, and those of the images by which it was observed -> its behaviour."""
@@ -62,7 +62,7 @@ _PLANNED = {
 """What the keys of the cells are made of, and the list of cells."""
 
 
-class Study:
+class Grid:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder.
 
     It is what one call asks for. The folder may hold more, from other calls: it keeps it, and the table and the report show it.
@@ -212,10 +212,6 @@ class Study:
         remove_leftovers(self.folder / CELLS)
         remove_dead((self.folder / CELLS).glob("*.lock"))
         return self._write_results()
-
-    def report(self) -> Path:
-        """Write ``report.html`` and its tables and figures beside ``results.csv``; returns the path of the page."""
-        return report_study(self.folder)
 
     def runner(self, cell: StudyCell) -> Runner:
         """What runs attacks on the cell's defense in its gradient mode; one for all cells of both."""
