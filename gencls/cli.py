@@ -178,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--epsilon", type=size, default=0.3, help="radius of the ball, in [0, 1] pixel units, such as 8/255 (default 0.3)"
     )
-    doctor.add_argument("--norm", choices=["linf", "l2"], default="linf", help="of the ball (default linf)")
+    doctor.add_argument("--norm", default="linf", help="of the ball: linf, l2, l1 or l0 (default linf)")
     doctor.add_argument("--eot", type=count, help="draws per gradient of a random defense (default 16)")
     doctor.add_argument(
         "--transfer-from",

@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from gencls import zoo
 from gencls._commands.asked import weights_of
 from gencls._commands.attack import build_attacks
-from gencls.cli import main
 from gencls.core import GenclsError, find_device
 from gencls.core.files import atomically, sealed
 from gencls.defenses import PlainClassifier
@@ -297,7 +296,7 @@ CASES: dict[str, Callable[[Path], object]] = {
     "epsilon for an attack that minimises it": lambda _: DDN(ThreatModel("l2", epsilon=1.0)),
     "norm that an attack does not know": lambda _: DDN(ThreatModel("linf")),
     "epsilon in 0..255": lambda _: ThreatModel("linf", epsilon=8),
-    "unknown norm": lambda _: ThreatModel("l7", epsilon=1.0),  # type: ignore[arg-type]
+    "unknown norm": lambda _: ThreatModel("l7", epsilon=1.0),
     "unknown data set": lambda _: zoo.load_data("mnits", "test"),
     "data set that is not there": lambda folder: zoo.load_data("mnist", "test", root=folder),
     "truncated data file": _truncated_data,
@@ -357,37 +356,6 @@ def test_message_is_the_documented_one(case: str, tmp_path: Path, monkeypatch: p
     found = message(case, tmp_path)
     assert found == rows[case]
     assert "expected" in found
-
-
-ATTACK = ["attack", "--epsilon", "0.1", "--limit", "2"]
-COMMANDS = {
-    "unknown defense": [*ATTACK, "--defense", "cnn-mnits", "--attack", "fgsm-linf"],
-    "unknown attack": [*ATTACK, "--defense", "cnn-mnist", "--attack", "pdg-linf"],
-    "unknown data set": [*ATTACK, "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--data", "mnits"],
-    "draws of a defense without": [*ATTACK, "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--eot", "4"],
-    "epsilon": ["attack", "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--epsilon", "8"],
-    "defense of another kind": [*ATTACK, "--defense", "os:getcwd", "--attack", "fgsm-linf"],
-    "folder without a study": ["report", "FOLDER"],
-    "missing data": ["attack", "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--epsilon", "0.1", "--data", "mnist"],
-    "missing weights file": ["weights", "verify", "FOLDER/none.safetensors"],
-    "unknown training": ["train", "cnn-mnits"],
-    "foreign files in the folder": [*ATTACK, "--defense", "cnn-mnist", "--attack", "fgsm-linf", "--out", "FOLDER"],
-}
-
-
-@pytest.mark.parametrize("case", COMMANDS)
-def test_command_line_exits_with_2(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("GENCLS_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "notes.txt").write_text("kept")
-    code = main([word.replace("FOLDER", str(tmp_path)) for word in COMMANDS[case]])
-    error = capsys.readouterr().err
-    assert code == 2
-    assert error.startswith("gencls: error: ")
-    assert "Traceback" not in error
-    assert (tmp_path / "notes.txt").read_text() == "kept"
 
 
 def write_page() -> None:

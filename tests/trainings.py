@@ -7,8 +7,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gencls.zoo.training import train
-from gencls.zoo.training.methods.modules import NetworkTraining
-from gencls.zoo.training.settings import Preset
+from gencls.zoo.training.base import Preset
+from gencls.zoo.training.lightning import LightningTraining
 
 
 def logged(folder: Path, tag: str) -> list[float]:
@@ -20,10 +20,10 @@ def logged(folder: Path, tag: str) -> list[float]:
 
 def resumed(settings: str | Preset, *, at: int, out: Path, **arguments: Any) -> Path:
     """The weights of a training that dies at the beginning of step ``at``, counted from 1, and is resumed."""
-    original = NetworkTraining.on_train_batch_start
+    original = LightningTraining.on_train_batch_start
     steps = 0
 
-    def interrupted(self: NetworkTraining, *args: Any) -> None:
+    def interrupted(self: LightningTraining, *args: Any) -> None:
         nonlocal steps
         steps += 1
         if steps == at:
@@ -31,7 +31,7 @@ def resumed(settings: str | Preset, *, at: int, out: Path, **arguments: Any) -> 
         original(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NetworkTraining, "on_train_batch_start", interrupted)
+        patch.setattr(LightningTraining, "on_train_batch_start", interrupted)
         with pytest.raises(InterruptedError):
             train(settings, **arguments, out=out)
     return train(settings, **arguments, out=out, resume=True)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from gencls.core import Key
     from gencls.eval import Diagnosis, Study
-    from gencls.eval.threats.threat import Norm
     from gencls.zoo import ImageData
 
 __all__ = ["diagnose_study", "predict_diagnoses", "run_doctor"]
@@ -114,7 +113,7 @@ def _patients(study: "Study", data: "ImageData", settings: Mapping[str, Any]) ->
         yield patient, patient.subject(study.defense_keys[name])
 
 
-def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: float, *, eot_samples: int, seed: int) -> None:
+def predict_diagnoses(study: "Study", data: "ImageData", norm: str, epsilon: float, *, eot_samples: int, seed: int) -> None:
     """Print what :func:`diagnose_study` would cost, for those diagnoses that are not there already."""
     from gencls.eval.doctor.diagnosis import known_diagnoses
     from gencls.eval.study.folder import DIAGNOSIS
@@ -127,7 +126,7 @@ def predict_diagnoses(study: "Study", data: "ImageData", norm: "Norm", epsilon: 
 
 
 def diagnose_study(
-    study: "Study", data: "ImageData", norm: "Norm", epsilon: float, *, eot_samples: int, seed: int
+    study: "Study", data: "ImageData", norm: str, epsilon: float, *, eot_samples: int, seed: int
 ) -> tuple[str, ...]:
     """Diagnose the defenses of a study and leave ``doctor.json`` in its folder, from where the report takes it.
 

@@ -43,7 +43,7 @@ def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | No
             return _interrupted(program)
         return _failed(program, f"expected code that returns, got one that ended the program with sys.exit({end.code!r})")
     except (MemoryError, RuntimeError) as error:
-        from gencls.eval.judgement.budget import is_out_of_memory
+        from gencls.core.memory import is_out_of_memory
 
         if not isinstance(error, MemoryError) and not is_out_of_memory(error):
             raise

@@ -1,11 +1,43 @@
-"""Memory: what a graph keeps for its backward pass, and the order of channels."""
+"""Memory: what a graph keeps for its backward pass, how many rows fit, what was taken, and smaller batches where it ran out."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["is_out_of_memory", "saved_bytes", "store_channels_last"]
+from gencls.core.streams.seeds import seeded
+
+__all__ = [
+    "Peak",
+    "is_out_of_memory",
+    "peak_memory",
+    "rows_that_fit",
+    "saved_bytes",
+    "store_channels_last",
+    "with_fewer_rows",
+    "work_off",
+]
+
+Result = TypeVar("Result")
+
+_MIB = 2**20
+
+_DEFAULT = 1024.0
+"""MiB for the graphs of a CPU; on a GPU it is a share of what is free."""
+
+_GPU_SHARE = 0.6
+
+_CPU_ROWS = 1024
+"""The most rows in one pass on a CPU, which far fewer keep busy."""
+
+_MOST_ROWS = 2.0**31
+
+_TRANSIENT = 4.0
+"""Peak over what the graph keeps, where one layer is most of it: its gradient, the next one, and the library's copies."""
 
 
 def saved_bytes(build: Callable[[], object]) -> int:
@@ -39,3 +71,101 @@ def store_channels_last(module: nn.Module) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch ran out of memory, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def rows_that_fit(ask: Callable[[Tensor], Tensor], image: Tensor, memory: float | None) -> int:
+    """How many rows (images x draws) of a model may be differentiated at once.
+
+    Args:
+        ask: asks the model, images (N, C, H, W) -> scores (N, K).
+        image: (1, C, H, W), whose graph is measured.
+        memory: MiB; None takes 1024 on a CPU and a share of the free memory on a GPU.
+    """
+    device = image.device
+    if memory is None:
+        memory = _GPU_SHARE * torch.cuda.mem_get_info(device)[0] / _MIB if device.type == "cuda" else _DEFAULT
+    with seeded(0):
+        leaf = image.clone().requires_grad_()
+        needed = _TRANSIENT * saved_bytes(lambda: ask(leaf))
+    rows = max(1, int(min(memory * _MIB / max(needed, 1.0), _MOST_ROWS)))
+    return min(rows, _CPU_ROWS) if device.type == "cpu" else rows
+
+
+def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> None:
+    """Do ``work(indices, size)`` for ``count`` samples in parts of ``size``, which is halved whenever memory runs out.
+
+    Args:
+        count: number of samples.
+        size: of the first part, >= 1.
+        work: gets the indices of a part, and by how often its rows must be divided. It must be repeatable.
+
+    Raises:
+        RuntimeError: torch's own, if a single sample in the smallest pieces does not fit.
+    """
+    first, pieces = 0, 1
+    while first < count:
+        part = torch.arange(first, min(first + size, count))
+        try:
+            work(part, pieces)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or pieces > 2**16:
+                raise
+            size, pieces = (max(1, size // 2), pieces) if len(part) > 1 else (1, 2 * pieces)
+        else:
+            first += len(part)
+            continue
+        gc.collect()  # the failed part's tensors hang on the traceback until here
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def with_fewer_rows(rows: int, work: Callable[[int], Result]) -> Result:
+    """The result of ``work(rows)``, where rows are halved whenever memory runs out.
+
+    Raises:
+        RuntimeError: torch's own, if a single row does not fit.
+    """
+    while True:
+        try:
+            return work(rows)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or rows == 1:
+                raise
+        rows //= 2
+
+
+class Peak:
+    """What :func:`peak_memory` found; MiB, NaN where it cannot be measured."""
+
+    mib: float = float("nan")
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Peak]:
+    """Measure by how much the memory in use rises inside the block: of torch on a GPU, of the process on a CPU (Linux)."""
+    peak = Peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak.mib = (torch.cuda.max_memory_allocated(device) - before) / _MIB
+        return
+    started = _reset_high_water_mark()
+    yield peak
+    if started is not None:
+        peak.mib = max(0.0, _status("VmHWM") - started)
+
+
+def _reset_high_water_mark() -> float | None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except (OSError, LookupError):
+        return None
+
+
+def _status(name: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError(name)

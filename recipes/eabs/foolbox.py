@@ -27,7 +27,7 @@ from gencls.eval import DDN, PGD, Attack, DeepFool, ThreatModel, closest_distanc
 from gencls.eval.adapters import as_foolbox
 from gencls.eval.measures.statistics import wilson
 from gencls.eval.study.cost import duration
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs.sweep import markdown
 from recipes.harness.jobs import seconds_of
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from gencls.core import GenclsError
 from gencls.eval.attacks.presets import ThesisBudget
-from gencls.eval.threats.threat import Norm
 
 __all__ = ["BUDGETS", "PROFILES", "Budget", "Profile"]
 
@@ -40,7 +39,7 @@ class Profile:
     cnn: str = "cnn"
 
     @property
-    def threats(self) -> tuple[tuple[Norm, float], ...]:
+    def threats(self) -> tuple[tuple[str, float], ...]:
         """Norms and sizes of the table."""
         return ("linf", self.linf), ("l2", self.l2)
 

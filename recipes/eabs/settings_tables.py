@@ -12,7 +12,7 @@ from gencls.eval.report.paper.figures import plateau
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from gencls.eval.report.study.columns import MISSING, distance, epsilon, percent
 from gencls.eval.report.study.figures import NamedFigure
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs import printed
 from recipes.eabs.runs import Run
 from recipes.eabs.tables import NORMS, clean_accuracy

@@ -24,12 +24,12 @@ from gencls._commands.arguments import Parser, dry_run_flag
 from gencls._commands.failures import exit_code_of
 from gencls.core import Defense, GenclsError, key_of, seeded
 from gencls.eval import PGD, ThreatModel, evaluate
-from gencls.eval.study.cost import duration
-from gencls.eval.study.dry_run import shadow
+from gencls.eval.study.cost import duration, shadow
 from gencls.zoo.data import ImageData
 from gencls.zoo.training import train
 from gencls.zoo.training.forecast import seconds_per_epoch
-from gencls.zoo.training.presets import AutoencoderPreset, preset
+from gencls.zoo.training.methods.class_conditional import AutoencoderPreset
+from gencls.zoo.training.presets import preset
 from gencls.zoo.training.run import plan_training
 from recipes.harness.folders import claim
 from recipes.harness.jobs import seconds_of

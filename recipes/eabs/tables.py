@@ -15,7 +15,7 @@ from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from gencls.eval.report.study.columns import MISSING, count, epsilon, probability
 from gencls.eval.report.study.figures import NamedFigure
 from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_matrix
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs import printed
 from recipes.eabs.runs import Run
 from recipes.harness.records import Share, records_of, unfinished, warnings_of

@@ -10,7 +10,7 @@ from gencls.eval import closest_distances
 from gencls.eval.measures.statistics import wilson
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from gencls.eval.report.study.columns import MISSING, percent
-from gencls.eval.threats.threat import TOLERANCE
+from gencls.eval.threats.protocol import TOLERANCE
 from recipes.harness.diagnoses import diagnosis_table
 from recipes.harness.folders import read_measured
 from recipes.harness.records import passes, records_of, unfinished, warnings_of

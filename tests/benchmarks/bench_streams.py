@@ -50,7 +50,7 @@ def main(rounds: int) -> None:
         ratios = []
         for _ in range(rounds):
             with_streams = run(name, count)
-            with patch("gencls.eval.judgement.roles.keyed", unkeyed), patch("gencls.eval.judgement.roles.watched", unwatched):
+            with patch("gencls.eval.judgement.probe.keyed", unkeyed), patch("gencls.eval.judgement.probe.watched", unwatched):
                 without = run(name, count)
             ratios.append(with_streams / without)
             print(f"{name}, {count} digits: {with_streams:.2f} s with streams, {without:.2f} s without, {ratios[-1]:.3f}")

@@ -2,19 +2,14 @@
 
 import argparse
 import collections
-import dataclasses
 import decimal
-import enum
 import functools
 import json
-import linecache
 import pathlib
 import random
 import re
 import sys
 import types
-import warnings
-import weakref
 
 import numpy
 import torch
@@ -22,239 +17,47 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from gencls.core import key_of
-
-
-class Holder(nn.Module):
-    """Anything as an attribute."""
-
-    def __init__(self, value):
-        super().__init__()
-        self.value = value
-
-    def forward(self, images):
-        return images
-
-
-class Plain:
-    def __init__(self, value):
-        self.value = value
-
-    def method(self, images):
-        return images * self.value
-
-
-class Slots:
-    __slots__ = ("_value",)
-
-    def __init__(self, value):
-        self._value = value
-
-
-class Named(list):
-    def __init__(self, values, name):
-        super().__init__(values)
-        self.name = name
-
-
-class Text(str):
-    """A string of another kind."""
-
-
-class Marked(torch.Tensor):
-    """A tensor of another kind."""
-
-
-@dataclasses.dataclass
-class Record:
-    value: float
-    other: list = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FrozenRecord:
-    value: float
-
-
-class Colour(enum.Enum):
-    RED = 1
-    BLUE = 2
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-    HIGH = 2
-
-
-Point = collections.namedtuple("Point", "x y")
-
-
-class Compose:
-    """As torchvision's."""
-
-    def __init__(self, steps):
-        self.steps = steps
-
-    def __call__(self, images):
-        for step in self.steps:
-            images = step(images)
-        return images
-
-
-class Late(nn.Module):
-    """Computes once what it needs often."""
-
-    @functools.cached_property
-    def table(self):
-        return torch.arange(4)
-
-    def forward(self, images):
-        return images + self.table.sum()
-
-
-def linear(seed=0, out=2):
-    source = torch.Generator().manual_seed(seed)
-    layer = nn.Linear(3, out)
-    layer.weight.data = torch.randn(out, 3, generator=source)
-    layer.bias.data.zero_()
-    return layer
-
-
-def closing_over(value):
-    return lambda images: images * value
-
-
-def set_up(module, change):
-    """A module after a change that is made to it."""
-    change(module)
-    return module
-
-
-def attribute(name, value):
-    module = Holder(0)
-    setattr(module, name, value)
-    return module
-
-
-def buffer(value, persistent=True):
-    module = Holder(0)
-    module.register_buffer("kept", torch.tensor(value), persistent=persistent)
-    return module
-
-
-def in_part(flag):
-    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).eval()
-    torch.manual_seed(0)
-    nn.init.zeros_(module[0].weight)
-    nn.init.zeros_(module[0].bias)
-    module[1].train(flag)
-    return module
-
-
-def hooked(register, hook, **settings):
-    module = linear()
-    getattr(module, register)(hook, **settings)
-    return module
-
-
-def scaled(module, inputs, output):
-    return 2 * output
-
-
-def shifted(module, inputs, output):
-    return 1 + output
-
-
-def wrapped(original, seed):
-    return original(nn.Sequential(linear(seed)))
-
-
-def itself():
-    value = {}
-    value["itself"] = value
-    return value
-
-
-def twice(shared):
-    first = linear()
-    return nn.Sequential(first, first if shared else linear())
-
-
-def with_forward(factor):
-    module = linear()
-    module.forward = types.MethodType(lambda self, images, by=factor: by * self.weight.sum() * images, module)
-    return module
-
-
-def quietly(make):
-    """Torch warns that some kinds of tensors are young, and others old."""
-
-    @functools.wraps(make)
-    def made(value):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return make(value)
-
-    return made
-
-
-@quietly
-def quantised(scale):
-    return torch.quantize_per_tensor(torch.tensor([1.0, 2.0]), scale, 0, torch.quint8)
-
-
-@quietly
-def quantised_by_channel(scale):
-    return torch.quantize_per_channel(torch.ones(2, 2), torch.tensor([scale, 1.0]), torch.zeros(2), 0, torch.qint8)
-
-
-def sparse(value):
-    return torch.sparse_coo_tensor([[0, 1]], [1.0, value], (3,), check_invariants=False)
-
-
-@quietly
-def compressed(value):
-    return torch.tensor([[1.0, 0.0], [0.0, value]]).to_sparse_csr()
-
-
-@quietly
-def scripted(layer):
-    return torch.jit.script(nn.Sequential(nn.Conv2d(1, 1, 1), layer).apply(zero).eval())
-
-
-@quietly
-def nested(value):
-    return torch.nested.nested_tensor([torch.zeros(2), torch.full((3,), value)])
-
-
-def marked(value):
-    tensor = torch.zeros(2).as_subclass(Marked)
-    tensor.mark = value
-    return tensor
-
-
-def generator(kind, seed):
-    return torch.Generator().manual_seed(seed) if kind == "torch" else numpy.random.default_rng(seed)
-
-
-def empty_cell():
-    if False:
-        value = 0
-    return lambda: value  # noqa: F821
-
-
-def referred(value):
-    held = Plain(value)
-    return Holder([held, weakref.ref(held)])
-
-
-def pair(make, one, other):
-    return (lambda: make(one), lambda: make(other))
-
-
-def held(one, other):
-    """A pair of modules that hold one of two values, which are made anew each time."""
-    return (lambda: Holder(one()), lambda: Holder(other()))
-
+from tests.strangers.key_parts import (
+    Colour,
+    Compose,
+    FrozenRecord,
+    Holder,
+    Level,
+    Marked,
+    Named,
+    Plain,
+    Point,
+    Record,
+    Slots,
+    Text,
+    attribute,
+    buffer,
+    closing_over,
+    compressed,
+    empty_cell,
+    generator,
+    held,
+    hooked,
+    in_part,
+    itself,
+    linear,
+    marked,
+    nested,
+    pair,
+    quantised,
+    quantised_by_channel,
+    referred,
+    scaled,
+    scripted,
+    set_up,
+    shifted,
+    sparse,
+    twice,
+    with_forward,
+    wrapped,
+    zero,
+)
+from tests.strangers.key_text import EDITS, TEXT, bare, edited, written
 
 VALUES = {
     "number": (lambda: 1, lambda: 2),
@@ -443,185 +246,6 @@ MODULES = {
     "script": pair(scripted, nn.ReLU(), nn.Tanh()),
     "recurrent": (lambda: nn.Sequential(nn.GRU(2, 2)).apply(zero), lambda: nn.Sequential(nn.GRU(2, 2, 2)).apply(zero)),
 }
-
-
-def zero(module):
-    for parameter in module.parameters(recurse=False):
-        nn.init.zeros_(parameter)
-
-
-TEXT = '''
-import functools, math
-import torch
-from torch import nn
-from torch.nn import functional as F
-
-SCALE = 2.0
-TABLE = {"shift": 1.0}
-LEVELS = {"low", "high", "middle"}
-
-
-def helper(x):
-    return inner(x) + 1
-
-
-def inner(x):
-    return x * SCALE
-
-
-def unrelated(x):
-    return x
-
-
-@functools.lru_cache
-def cached(level):
-    return 7 * level
-
-
-@functools.singledispatch
-def dispatched(x):
-    return x
-
-
-@dispatched.register
-def _(x: int):
-    return x + 30
-
-
-def factory(by):
-    def made(x):
-        return x * by + 40
-    return made
-
-
-MADE = factory(50)
-
-
-class Sign(torch.autograd.Function):
-    @staticmethod
-    def forward(context, x):
-        return x.sign()
-
-    @staticmethod
-    def backward(context, gradient):
-        return gradient * 60
-
-
-class Base(nn.Module):
-    strength = 3
-
-    def prepared(self, x):
-        return x - 4
-
-
-class Part:
-    def __call__(self, x):
-        return x + 70
-
-
-class Net(Base):
-    """A network."""
-
-    limit = 5
-    activation = staticmethod(F.relu)
-    squash = lambda self, x: x / 80
-
-    def __init__(self):
-        super().__init__()
-        self.part = Part()
-
-    @property
-    def shift(self):
-        return TABLE["shift"] + 6
-
-    @staticmethod
-    def clipped(x):
-        return x.clamp(-90, 90)
-
-    @classmethod
-    def bounded(cls, x):
-        return x.clamp(max=cls.limit + 100)
-
-    @torch.no_grad()
-    def measured(self, x):
-        return x.mean() + 110
-
-    def looped(self, x, times=2, *, power=3):
-        def again(y):
-            return y + 8
-        return sum(again(x) for _ in range(times)) ** power
-
-    def forward(self, images):
-        x = helper(self.prepared(images)) + self.shift + cached(1) + dispatched(2) + MADE(3)
-        x = self.part(self.squash(self.clipped(self.bounded(x)))) + self.measured(x) + self.looped(x)
-        x = (lambda y: y + 9)(x)
-        return self.activation(Sign.apply(x)) * math.pi + len([level for level in LEVELS if level in {"low", "high"}])
-'''
-
-EDITS = {
-    "forward": ('level in {"low", "high"}', 'level in {"low", "middle"}'),
-    "method of a base class": ("x - 4", "x - 5"),
-    "attribute of a base class": ("strength = 3", "strength = 4"),
-    "attribute of a class": ("limit = 5", "limit = 6"),
-    "base class": ("class Net(Base)", "class Net(nn.Sequential)"),
-    "helper": ("inner(x) + 1", "inner(x) + 2"),
-    "helper's constant": ("SCALE = 2.0", "SCALE = 3.0"),
-    "helper of a helper": ("x * SCALE", "x / SCALE"),
-    "table": ('"shift": 1.0', '"shift": 2.0'),
-    "set": ('"middle"}\n', '"medium"}\n'),
-    "property": ('["shift"] + 6', '["shift"] + 7'),
-    "default": ("times=2", "times=3"),
-    "keyword default": ("power=3", "power=4"),
-    "function within": ("y + 8", "y + 9"),
-    "lambda within": ("y + 9)(x)", "y - 9)(x)"),
-    "lambda of a class": ("x / 80", "x / 81"),
-    "static method": ("clamp(-90, 90)", "clamp(-91, 91)"),
-    "class method": ("cls.limit + 100", "cls.limit - 100"),
-    "decorated method": ("x.mean() + 110", "x.mean() + 111"),
-    "decorator": ("@torch.no_grad()", "@torch.enable_grad()"),
-    "function of a library": ("staticmethod(F.relu)", "staticmethod(F.gelu)"),
-    "cached function": ("7 * level", "8 * level"),
-    "dispatched function": ("x + 30", "x + 31"),
-    "function that was made": ("x * by + 40", "x * by + 41"),
-    "what it was made with": ("factory(50)", "factory(51)"),
-    "backward": ("gradient * 60", "gradient * 61"),
-    "class of an attribute": ("x + 70", "x + 71"),
-    "constructor": ("self.part = Part()", "self.part = Part(); self.extra = 1"),
-}
-
-HARMLESS = {
-    "comment": ("def helper(x):", "def helper(x):  # a comment"),
-    "docstring": ('"""A network."""', '"""The network."""'),
-    "layout": ("return inner(x) + 1", "return (\n        inner(x)\n        + 1\n    )"),
-    "lines before": ("SCALE = 2.0", "\n\n\nSCALE = 2.0"),
-    "function that nobody calls": ("def unrelated(x):\n    return x", "def unrelated(x):\n    return -x"),
-    "another function": ("def unrelated(x):", "def new(x):\n    return x\n\n\ndef unrelated(x):"),
-    "import that nobody needs": ("import functools, math", "import functools, math, json"),
-}
-
-_written = 0
-
-
-def written(text, *, source=True, module="cell"):
-    """The network that a text defines, as from a cell of a notebook; without source as from exec."""
-    global _written
-    _written += 1
-    name = f"<cell {_written}>" if source else "<string>"
-    if source:
-        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-    space = {} if module is None else {"__name__": module}
-    exec(compile(text, name, "exec"), space)
-    return space["Net"]().eval()
-
-
-def bare(text):
-    """From exec, in which classes call themselves built-in."""
-    return written(text, source=False, module=None)
-
-
-def edited(old, new):
-    assert TEXT.count(old) == 1
-    return TEXT.replace(old, new)
 
 
 def all_pairs():

@@ -12,11 +12,10 @@ from gencls.core import GenclsError, did_you_mean
 from gencls.defenses import PlainClassifier
 from gencls.eval import PGD, GaussianNoiseAttack, Study, ThreatModel, predict_cost
 from gencls.eval.attacks.presets import attack_by_name, preset_by_name
-from gencls.eval.study.dry_run import forecast, shadow
+from gencls.eval.study.cost import forecast, shadow
 from gencls.zoo.checkpoints.checkpoint import read_card
 from gencls.zoo.networks.parts.architectures import find_architecture
 from gencls.zoo.training import PRESETS, train
-from gencls.zoo.training.build import training_module
 from recipes import quickstart
 from recipes.eabs import __main__ as eabs
 from recipes.eabs import foolbox as eabs_foolbox
@@ -245,12 +244,12 @@ def test_more_epochs_of_a_constant_rate_are_those_of_one_run(tmp_path):
 
 def test_what_depends_on_all_epochs_together_does_not_go_on():
     """A warm-up and shares of the epochs do; a cosine alone can go on as a longer one, which the card says."""
-    made = {name: training_module(PRESETS[name], 10, seed=0, description="") for name in ("cnn-mnist", "eabs-mnist")}
+    made = {name: PRESETS[name].training(10) for name in ("cnn-mnist", "eabs-mnist")}
     assert {name: module.extendable or module.replannable for name, module in made.items()} == {
         "cnn-mnist": True,
         "eabs-mnist": False,
     }
-    assert training_module(small("a-vae-fashion"), 10, seed=0, description="").extendable
+    assert small("a-vae-fashion").training(10).extendable
 
 
 def test_a_run_goes_on_as_a_longer_one_only_from_its_end(tmp_path):

@@ -21,8 +21,9 @@ from gencls.eval import (
     RestartedCarliniWagner,
     ThreatModel,
 )
-from gencls.eval.attacks.parts.attack_model import AttackModel, resolution
+from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.linearisation import nearest_boundary
+from gencls.eval.scores.calibration import resolution
 from tests.toys import Linear, Rescaled, small_cnn
 
 LINF, L2, BALL = ThreatModel("linf"), ThreatModel("l2"), ThreatModel("linf", 0.06)

@@ -6,7 +6,6 @@ from torch import nn
 
 from gencls.core import GenclsError, keyed
 from gencls.eval import FGSM, PGD, GaussianNoiseAttack, GrowingNoise, ThreatModel
-from gencls.eval.attacks.parts.base import project, random_start
 from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, AnySize
 
 IMAGES = {
@@ -83,7 +82,7 @@ def test_a_large_grey_image_stays_in_the_ball(attack, epsilon):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_geometry_of_a_large_image(norm, epsilon):
     threat, clean = ThreatModel(norm, epsilon), torch.full((1, 3, 256, 256), 0.7)
-    for images in (random_start(clean, norm, epsilon), project(clean + 0.1, clean, norm, epsilon)):
+    for images in (threat.start(clean), threat.project(clean + 0.1, clean)):
         assert threat.distance(clean, images).item() <= epsilon + 3e-8
 
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, MultiLatentModel, seeded
 from gencls.zoo import generator_names, load, load_data, load_generator
-from gencls.zoo.networks import NVAE
-from gencls.zoo.registry import WEIGHTS
+from gencls.zoo.networks import NVAE, SmallStyleAutoencoder
+from gencls.zoo.registry import GENERATORS, WEIGHTS
 from gencls.zoo.training import PRESETS
-from gencls.zoo.training.generator_presets import GENERATOR_PRESETS, GeneratorPreset
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.measure_generators import CLASSIFIERS, autoencoded, bits_per_dimension, frechet_distance, samples
+from gencls.zoo.training.methods.generators import CLASSIFIERS, GeneratorPreset, autoencoded, frechet_distance, samples
+from gencls.zoo.training.methods.hierarchical_vae import bits_per_dimension
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +24,15 @@ def _seed() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("settings", GENERATOR_PRESETS, ids=lambda settings: settings.name)
-def test_presets_say_what_they_are(settings: GeneratorPreset) -> None:
-    assert PRESETS[settings.name] is settings
+def test_all_trainings_of_generators_can_be_loaded() -> None:
+    assert GENERATORS.keys() == {name for name, settings in PRESETS.items() if isinstance(settings, GeneratorPreset)}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_presets_say_what_they_are(name: str) -> None:
+    settings = PRESETS[name]
+    assert isinstance(settings, GeneratorPreset)
+    assert GENERATORS[name] is (NVAE if name.startswith("nvae") else SmallStyleAutoencoder)
     assert f"{settings.epochs} epochs of batches of {settings.batch_size}" in settings.recipe
     assert settings.image_shape == settings.arguments["image_shape"]
 

@@ -20,6 +20,7 @@ from gencls.core import (
     repeat_rows,
     stream_seed,
 )
+from gencls.core.balls import L2
 from gencls.defenses.purification.mlvgm import MLVGMPurification
 
 __all__ = ["PurifiedAccuracy", "fgsm_examples"]
@@ -64,8 +65,7 @@ def fgsm_examples(
     found, wrong = [], []
     for part, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         part = part.detach().clone().requires_grad_()
-        sign = _gradient(base, part, truth).sign()
-        step = epsilon * functional.normalize(sign.flatten(1), dim=1).view_as(sign)
+        step = epsilon * L2().direction(_gradient(base, part, truth).sign())
         with torch.no_grad():
             found.append((part + step).clamp(0.0, 1.0))
             wrong.append(base(found[-1]).argmax(dim=1) != truth)

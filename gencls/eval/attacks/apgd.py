@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, calibrate
-from gencls.eval.attacks.parts.base import prepare, project, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
+from gencls.eval.attacks.parts.base import DENSE, prepare, require
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents
 from gencls.eval.attacks.pgd import SURE_DRAWS
+from gencls.eval.scores.calibration import calibrate
 from gencls.eval.scores.margins import margin, mean_over_draws, others_of, score_gap
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["APGD", "Worst", "dlr", "targeted_dlr"]
 
@@ -57,11 +58,12 @@ class APGD:
     smoothing: tuple[float, ...] = (0.0,)
     smoothing_draws: int = 16
     uses_gradients = True
+    norms = DENSE
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "APGD")
+        require(self.threat, "APGD", norms=self.norms)
         if self.steps < 1 or self.restarts < 1 or self.targets < 1:
             raise GenclsError(
                 "APGD: expected steps >= 1, restarts >= 1 and targets >= 1, "
@@ -103,7 +105,7 @@ class APGD:
                     draws=self.smoothing_draws,
                 )
                 for candidate in candidates:
-                    worst.offer(rows, project(candidate, images[rows], self.threat.norm, epsilon))
+                    worst.offer(rows, self.threat.project(candidate, images[rows]))
         return worst.images
 
     def _loss(self, model: AttackModel, clean: Tensor, target: Tensor) -> Loss:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.apgd import APGD, Worst
 from gencls.eval.attacks.fab import FAB
-from gencls.eval.attacks.parts.base import Attack, prepare, require
+from gencls.eval.attacks.parts.base import DENSE, Attack, prepare, require
 from gencls.eval.attacks.square import Square
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["AutoAttack"]
 
@@ -40,11 +40,12 @@ class AutoAttack:
     queries: int = 5000
     targets: int = 9
     uses_gradients = True
+    norms = DENSE
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "AutoAttack")
+        require(self.threat, "AutoAttack", norms=self.norms)
         if self.targets < 1:
             raise GenclsError(f"AutoAttack: expected targets >= 1, got {self.targets}")
         _ = self.parts  # they check the rest

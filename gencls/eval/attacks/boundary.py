@@ -10,7 +10,7 @@ from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import per_image, prepare, require
 from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_starts
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["Boundary"]
 
@@ -58,11 +58,12 @@ class Boundary:
     converged: float = 1e-6
     _repr: str = field(init=False, repr=False)
     uses_gradients = False
+    norms = ("l2",)
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "Boundary", minimal=True, targeted=True, norms=["l2"])
+        require(self.threat, "Boundary", minimal=True, targeted=True, norms=self.norms)
         if self.queries < 1 or self.tries < 1 or not 0 < self.converged < min(self.sphere_step, self.source_step):
             raise GenclsError(
                 "Boundary: expected queries >= 1, tries >= 1 and steps above converged > 0, got "

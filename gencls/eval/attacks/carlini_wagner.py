@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
+from gencls.core.balls import L2, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import per_image, prepare, require, steepest, taken
+from gencls.eval.attacks.parts.base import prepare, require, taken
 from gencls.eval.attacks.parts.linearisation import Closest
 from gencls.eval.scores.margins import score_gap
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["CarliniWagner", "RestartedCarliniWagner"]
 
@@ -45,11 +46,12 @@ class CarliniWagner:
     first_constant: float = 1.0
     patience: int | None = None
     uses_gradients = True
+    norms = ("l2",)
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "CarliniWagner", minimal=True, targeted=True, norms=["l2"])
+        require(self.threat, "CarliniWagner", minimal=True, targeted=True, norms=self.norms)
         if min(self.searches, self.steps, self.patience or 1) < 1:
             raise GenclsError(
                 "CarliniWagner: expected searches, steps and patience >= 1, "
@@ -110,11 +112,12 @@ class RestartedCarliniWagner:
     start_norm: float = 8.0
     window: int = 32
     uses_gradients = True
+    norms = ("l2",)
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "RestartedCarliniWagner", minimal=True, norms=["l2"])
+        require(self.threat, "RestartedCarliniWagner", minimal=True, norms=self.norms)
         if min(self.restarts, self.steps, self.window) < 1:
             raise GenclsError(
                 "RestartedCarliniWagner: expected restarts, steps and window >= 1, "
@@ -139,8 +142,8 @@ class RestartedCarliniWagner:
         for _ in range(self.restarts):
             before = search.closest.distance.clone()
             response = model.look(images, labels, model.cross_entropy)
-            noise = self.start_norm / 8 * steepest(torch.randn_like(images), "l2")
-            start = images + self.start_norm * steepest(response.gradient.sign(), "l2") + noise
+            noise = self.start_norm / 8 * L2().direction(torch.randn_like(images))
+            start = images + self.start_norm * L2().direction(response.gradient.sign()) + noise
             won = search.descend(start.clamp(0, 1), constant, window=self.window, clip=True)
             factor = torch.where(won, torch.where(search.closest.distance < before, 0.8, 0.9), 1.2)
             constant = (constant * factor).clamp_(0.1, 1000.0)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
+from gencls.core.balls import L2, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import per_image, prepare, require, steepest
+from gencls.eval.attacks.parts.base import prepare, require
 from gencls.eval.attacks.parts.linearisation import Closest
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["DDN"]
 
@@ -48,11 +49,12 @@ class DDN:
     smoothing: tuple[float, ...] = (0.0,)
     smoothing_draws: int = 16
     uses_gradients = True
+    norms = ("l2",)
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "DDN", minimal=True, targeted=True, norms=["l2"])
+        require(self.threat, "DDN", minimal=True, targeted=True, norms=self.norms)
         if self.steps < 1 or self.first_norm <= 0 or not 0 < self.gamma < 0.5:
             raise GenclsError(
                 "DDN: expected steps >= 1, first_norm > 0 and 0 < gamma < 0.5, "
@@ -98,7 +100,7 @@ class DDN:
             length = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2  # alpha: from 1 to 0.01 along a cosine
             share = 2 * self.gamma * length  # of the radius; constant shares keep jumping across the boundary
             radius = (radius * torch.where(response.reached, 1 - share, 1 + share)).minimum(farthest)
-            change = _onto_sphere(clean, change + length * steepest(response.gradient, "l2"), radius)
+            change = _onto_sphere(clean, change + length * L2().direction(response.gradient), radius)
 
 
 def _onto_sphere(clean: Tensor, change: Tensor, radius: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attacks.parts.base import prepare, require
+from gencls.eval.attacks.parts.base import DENSE, prepare, require
 from gencls.eval.attacks.parts.linearisation import Closest, nearest_boundary
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["DeepFool"]
 
@@ -40,11 +40,12 @@ class DeepFool:
     candidates: int = 10
     projections: int = 1
     uses_gradients = True
+    norms = DENSE
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "DeepFool", minimal=True)
+        require(self.threat, "DeepFool", minimal=True, norms=self.norms)
         if self.steps < 1 or min(self.overshoot, self.projections) < 0 or self.candidates < 2:
             raise GenclsError(
                 "DeepFool: expected steps >= 1, overshoot and projections >= 0 and candidates >= 2, "
@@ -71,7 +72,7 @@ class DeepFool:
             current = (current[going] + share * step[going]).clamp_(0, 1)
             with select(alive):
                 if number < self.steps:
-                    response, _, step = nearest_boundary(model, current, labels[alive], self.threat.norm, others)
+                    response, _, step = nearest_boundary(model, current, labels[alive], self.threat.ball, others)
                 else:
                     response = model.look(current, labels[alive])
             closest.offer(alive, current, response.reached)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gencls.core import check_settings, checked
 from gencls.eval.attacks import DDN, FMN, PGD, Attack, Square
 from gencls.eval.attacks.parts.smoothing import SIGMAS
-from gencls.eval.threats.threat import Norm, ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["TARGETS", "DefaultBudget", "default_attacks"]
 
@@ -56,7 +56,7 @@ class DefaultBudget:
 
 
 @checked
-def default_attacks(norm: Norm, epsilon: float, *, budget: DefaultBudget | None = None) -> Mapping[str, Attack]:
+def default_attacks(norm: str, epsilon: float, *, budget: DefaultBudget | None = None) -> Mapping[str, Attack]:
     """The attacks that should stand behind a number, for any defense: deterministic or random, Bayes classifier or not.
 
     Several losses from several starts, because each of them fails on some defense: the cross-entropy, the margin, and the

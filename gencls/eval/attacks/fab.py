@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attacks.parts.base import per_image, prepare, require
+from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
 from gencls.eval.scores.margins import others_of
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["FAB"]
 
@@ -43,11 +43,12 @@ class FAB:
     restarts: int = 5
     targets: int = 9
     uses_gradients = True
+    norms = DENSE
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(replace(self.threat, epsilon=None), "FAB", minimal=True)
+        require(replace(self.threat, epsilon=None), "FAB", minimal=True, norms=self.norms)
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:
             raise GenclsError(
                 "FAB: expected steps >= 1, restarts >= 1 and targets >= 0, "

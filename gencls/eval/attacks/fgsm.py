@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from gencls.core import check_settings
-from gencls.eval.attacks.parts.base import prepare, project, require, steepest
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.attacks.parts.base import ALL, prepare, require
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["FGSM"]
 
@@ -18,8 +18,9 @@ class FGSM:
     Source: Goodfellow et al. 2015, arXiv:1412.6572. For L2 the step follows the gradient's direction.
     """
 
-    threat: ThreatModel
+    threat: Threat
     uses_gradients = True
+    norms = ALL
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -35,6 +36,5 @@ class FGSM:
         """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels, self.threat)
         sign = -1.0 if self.threat.targeted else 1.0
-        epsilon = self.threat.epsilon or 0.0
         response = model.look(images, labels, lambda draws, y: sign * model.cross_entropy(draws, y))
-        return project(images + epsilon * steepest(response.gradient, self.threat.norm), images, self.threat.norm, epsilon)
+        return self.threat.project(images + self.threat.step(response.gradient, self.threat.first_step, images), images)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings, select
+from gencls.core.balls import L2, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import per_image, prepare, require, steepest
+from gencls.eval.attacks.parts.base import DENSE, prepare, require
 from gencls.eval.attacks.parts.linearisation import Closest
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_starts
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["FMN"]
 
@@ -67,11 +68,12 @@ class FMN:
     smoothing_draws: int = 16
     _repr: str = field(init=False, repr=False)
     uses_gradients = True
+    norms = DENSE
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "FMN", minimal=True, targeted=True)
+        require(self.threat, "FMN", minimal=True, targeted=True, norms=self.norms)
         if min(self.steps, self.restarts, self.tries) < 1 or self.first_step <= 0 or not _LAST_GAMMA <= self.gamma < 1:
             raise GenclsError(
                 f"FMN: expected steps, restarts and tries >= 1, first_step > 0 and {_LAST_GAMMA} <= gamma < 1, "
@@ -106,8 +108,9 @@ class FMN:
 
     def _descend(self, model: AttackModel, closest: Closest, rows: Tensor, sigma: float) -> None:
         """One run of some samples; the random streams are theirs."""
-        clean, labels, targeted = closest.clean[rows], closest.labels[rows], self.threat.targeted
-        farthest = self._length(torch.maximum(clean, 1 - clean))  # no image of [0, 1] is farther away
+        ball, targeted = self.threat.ball, self.threat.targeted
+        clean, labels = closest.clean[rows], closest.labels[rows]
+        farthest = ball.length(torch.maximum(clean, 1 - clean))  # no image of [0, 1] is farther away
         radius, best = farthest, torch.full_like(farthest, torch.inf)
         change = self._first(model, clean, labels) - clean
         for step in range(self.steps):
@@ -122,15 +125,17 @@ class FMN:
             )
             reached, gradient = response.reached, response.gradient
             closest.offer(rows, clean + change, reached)
-            length = self._length(change)
+            length = ball.length(change)
             best = length.minimum(best).where(reached, best)
             fall = (1 + math.cos(math.pi * step / self.steps)) / 2
             gamma = _LAST_GAMMA + (self.gamma - _LAST_GAMMA) * fall
             missing = response.margin.abs() + 2 * model.resolution(response.draws)  # a tie of coarse scores is to be crossed
-            outside = (radius * (1 + gamma)).where(best.isfinite(), length + self._to_boundary(missing, gradient))
+            dual = ball.dual(gradient)
+            boundary = (missing / dual).where(dual > 0, torch.inf).to(gradient.dtype)
+            outside = (radius * (1 + gamma)).where(best.isfinite(), length + boundary)
             radius = torch.where(reached, (radius * (1 - gamma)).minimum(best), outside).minimum(farthest)
             alpha = self.first_step * (_LAST_STEP + (1 - _LAST_STEP) * fall)
-            change = self._onto_ball(change + alpha * steepest(gradient, "l2"), radius)
+            change = ball.project(change + alpha * L2().direction(gradient), radius)
             change = (clean + change).clamp_(0, 1) - clean
 
     def _first(self, model: AttackModel, clean: Tensor, labels: Tensor) -> Tensor:
@@ -152,18 +157,3 @@ class FMN:
             hit = model.look(torch.lerp(clean, first, per_image(middle)), labels, targeted=self.threat.targeted).reached
             low, high = low.where(hit, middle), middle.where(hit, high)
         return torch.lerp(clean, first, per_image(high))
-
-    def _length(self, change: Tensor) -> Tensor:
-        flat = change.flatten(1)
-        return flat.abs().amax(dim=1) if self.threat.norm == "linf" else flat.norm(dim=1)
-
-    def _to_boundary(self, missing: Tensor, gradient: Tensor) -> Tensor:
-        """Distance (N,) to the linearised boundary; infinite where the gradient is zero."""
-        flat = gradient.flatten(1).double()
-        dual = flat.abs().sum(dim=1) if self.threat.norm == "linf" else flat.norm(dim=1)
-        return (missing / dual).where(dual > 0, torch.inf).to(gradient.dtype)
-
-    def _onto_ball(self, change: Tensor, radius: Tensor) -> Tensor:
-        if self.threat.norm == "linf":
-            return change.clamp(-per_image(radius), per_image(radius))
-        return change * per_image((radius / self._length(change).clamp_min(1e-12)).clamp_max(1.0))

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, branch, check_settings, checked
 from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, Response
-from gencls.eval.attacks.parts.base import per_image, prepare
+from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
 from gencls.eval.attacks.pgd import PGD
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["NES", "estimate_gradient"]
 
@@ -43,11 +43,13 @@ class NES:
     samples: int = 50
     sigma: float = 0.001
     uses_gradients = False
+    norms = DENSE
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
         _check(self.samples, self.sigma)
+        require(self.threat, "NES", targeted=True, norms=self.norms)
         self._descent()
 
     @property
@@ -69,8 +71,7 @@ class _Estimated(AttackModel):
     """An attack model that knows its gradients only from its scores."""
 
     def __init__(self, model: AttackModel, samples: int, sigma: float) -> None:
-        nn.Module.__init__(self)
-        vars(self).update(vars(model))  # the same surrogate, draws and meter
+        super().__init__(model.meter, **model.settings)
         self.samples = samples
         self.sigma = sigma
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import per_image, prepare, project, require
-from gencls.eval.threats.threat import Norm, ThreatModel
+from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["GaussianNoiseAttack", "GrowingNoise"]
 
@@ -28,11 +28,12 @@ class GaussianNoiseAttack:
     threat: ThreatModel
     tries: int = 10
     uses_gradients = False
+    norms = DENSE
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "GaussianNoiseAttack")
+        require(self.threat, "GaussianNoiseAttack", norms=self.norms)
         if self.tries < 1:
             raise GenclsError(f"GaussianNoiseAttack: expected tries >= 1, got {self.tries}")
 
@@ -53,7 +54,7 @@ class GaussianNoiseAttack:
             with select(alive):
                 clean = images[alive]
                 noisy = clean + _onto_surface(torch.randn_like(clean), clean, self.threat.norm, epsilon)
-                candidates = project(noisy.clamp_(0, 1), clean, self.threat.norm, epsilon)
+                candidates = self.threat.project(noisy.clamp_(0, 1), clean)
                 response = model.look(candidates, labels[alive])
             before, closest = success[alive], missing[alive]
             better = (response.success > before) | ((response.success == before) & (response.margin < closest))
@@ -65,7 +66,7 @@ class GaussianNoiseAttack:
         return adversarial
 
 
-def _onto_surface(noise: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
+def _onto_surface(noise: Tensor, clean: Tensor, norm: str, epsilon: float) -> Tensor:
     """Noise (N, C, H, W) times a factor per image, with which it has size epsilon; in L2 after clipping to [0, 1].
 
     With a factor a and the room r_i that [0, 1] leaves it, component n_i adds min(a |n_i|, r_i)^2 to the squared norm. They
@@ -112,6 +113,7 @@ class GrowingNoise:
     sizes: int = 50
     tries: int = 1
     uses_gradients = False
+    norms = DENSE
 
     def __post_init__(self) -> None:
         """Check the values."""

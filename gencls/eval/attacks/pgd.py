@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
-from gencls.eval.attacks.parts.base import joined, per_image, prepare, project, random_start, require, steepest, taken
+from gencls.eval.attacks.parts.base import ALL, joined, per_image, prepare, require, taken
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.scores.margins import others_of
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["PGD"]
 
@@ -34,7 +34,7 @@ class PGD:
     Source: Madry et al. 2018, arXiv:1706.06083. The thesis (section 2.3) uses 80 steps with 5 or 20 starts.
 
     Attributes:
-        threat: Linf or L2 with an epsilon; may be targeted.
+        threat: any with an epsilon; may be targeted.
         steps: gradient steps per start, >= 1.
         restarts: random starts; samples broken by one take no part in the next.
         step_size: in [0, 1] pixel units, the same for all steps; None goes from epsilon to 0 along half a cosine, which finds
@@ -50,7 +50,7 @@ class PGD:
         smoothing_draws: noisy images per gradient.
     """
 
-    threat: ThreatModel
+    threat: Threat
     steps: int = 40
     restarts: int = 1
     step_size: float | None = None
@@ -60,6 +60,7 @@ class PGD:
     smoothing: tuple[float, ...] = (0.0,)
     smoothing_draws: int = 16
     uses_gradients = True
+    norms = ALL
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -104,7 +105,7 @@ class _Run:
 
     def __init__(self, attack: PGD, model: AttackModel, images: Tensor, labels: Tensor) -> None:
         self.attack, self.model, self.images, self.labels = attack, model, images, labels
-        self.threat, self.epsilon = attack.threat, attack.threat.epsilon or 0.0
+        self.threat = attack.threat
         self.looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
         if model.common_draws and model.stochastic:
             self.looks = attack.steps + 2  # never: many looks at the same draws say no more than one
@@ -135,7 +136,7 @@ class _Run:
         """One per step."""
         if self.attack.step_size is not None:
             return torch.full((self.attack.steps,), self.attack.step_size)
-        return self.epsilon * (1 + torch.cos(math.pi * torch.arange(self.attack.steps) / self.attack.steps)) / 2
+        return self.threat.first_step * (1 + torch.cos(math.pi * torch.arange(self.attack.steps) / self.attack.steps)) / 2
 
     def _new_rows(self, sample: Tensor) -> _Rows:
         zero, least = torch.zeros_like(sample), torch.full(sample.shape, -1.0, dtype=torch.float64, device=sample.device)
@@ -154,15 +155,15 @@ class _Run:
             new.start = new.start + self.next_start
             if self.attack.random_start:
                 with branch(new.sample, new.start.tolist()):
-                    new.current = random_start(new.current, self.threat.norm, self.epsilon)
+                    new.current = self.threat.start(new.current)
             self.rows = joined(self.rows, new)
             self.next_start += 1
 
     def _step(self) -> None:
         broken = self._look(self.rows, self._loss())
         rows = self.rows
-        move = per_image(self.step_sizes[rows.step]) * steepest(self.gradient, self.threat.norm)
-        rows.current = project(rows.current + move, rows.clean, self.threat.norm, self.epsilon)
+        move = self.threat.step(self.gradient, self.step_sizes[rows.step], rows.current)
+        rows.current = self.threat.project(rows.current + move, rows.clean)
         rows.step = rows.step + 1
         if bool(broken.any()):
             self._merge(taken(rows, broken), broken=True)

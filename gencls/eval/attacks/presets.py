@@ -28,7 +28,7 @@ from gencls.eval.attacks import (
 )
 from gencls.eval.attacks.default_set import TARGETS, default_attacks
 from gencls.eval.attacks.parts.smoothing import SIGMAS
-from gencls.eval.threats.threat import Norm, ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = [
     "FIXED",
@@ -143,7 +143,7 @@ def _refuse_others(name: str, given: Mapping[str, float | None]) -> None:
             raise GenclsError(f"attack: expected no {setting} for {name}, {why}, got {value:g}; leave it out")
 
 
-def _parts(name: str) -> tuple[str, Norm]:
+def _parts(name: str) -> tuple[str, str]:
     if name not in (known := names()):
         hint = did_you_mean(name, [*known, *PRESETS])
         raise GenclsError(f"attack: {hint}expected a name among {', '.join(known)}; got {name}")
@@ -223,7 +223,7 @@ class ThesisBudget:
 
 @checked
 def thesis_attacks(
-    norm: Norm,
+    norm: str,
     epsilon: float,
     *,
     budget: ThesisBudget | None = None,

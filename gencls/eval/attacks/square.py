@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
+from gencls.core.balls import L2, Linf
 from gencls.core.streams.keyed import repeatable
-from gencls.eval.attacks.parts.base import per_image, prepare, project, require
+from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["Square"]
 
@@ -42,11 +43,12 @@ class Square:
     queries: int = 5000
     share: float = 0.8
     uses_gradients = False
+    norms = DENSE
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_settings(self)
-        require(self.threat, "Square", targeted=True)
+        require(self.threat, "Square", targeted=True, norms=self.norms)
         if self.queries < 1 or not 0 < self.share <= 1:
             raise GenclsError(f"Square: expected queries >= 1 and a share in (0, 1], got {self.queries} and {self.share}")
 
@@ -102,7 +104,7 @@ class Square:
 def _stripes(clean: Tensor, epsilon: float) -> Tensor:
     """Vertical stripes of +-epsilon, a sign for each column and channel."""
     count, channels, _, width = clean.shape
-    return project(clean + epsilon * _signs(torch.rand(count, channels, 1, width).to(clean)), clean, "linf", epsilon)
+    return Linf().confine(clean + epsilon * _signs(torch.rand(count, channels, 1, width).to(clean)), clean, epsilon)
 
 
 def _recoloured(now: Tensor, clean: Tensor, epsilon: float, side: int) -> Tensor:
@@ -112,9 +114,9 @@ def _recoloured(now: Tensor, clean: Tensor, epsilon: float, side: int) -> Tensor
     rows, columns = _window(drawn[:, 0], side, height), _window(drawn[:, 1], side, width)
     inside = (rows.unsqueeze(2) * columns.unsqueeze(1)).unsqueeze(1)
     colour = 2 * epsilon * _signs(drawn[:, 2:]).view(count, channels, 1, 1) * inside
-    changed = project(now + colour, clean, "linf", epsilon)
+    changed = Linf().confine(now + colour, clean, epsilon)
     same = (changed == now).flatten(1).all(dim=1)
-    return torch.where(per_image(same), project(now - colour, clean, "linf", epsilon), changed)
+    return torch.where(per_image(same), Linf().confine(now - colour, clean, epsilon), changed)
 
 
 def _tiles(clean: Tensor, epsilon: float) -> Tensor:
@@ -155,7 +157,7 @@ def _moved(now: Tensor, clean: Tensor, epsilon: float, side: int) -> Tensor:
 
 
 def _on_sphere(change: Tensor, clean: Tensor, epsilon: float) -> Tensor:
-    return project(clean + epsilon * change / _length(change, (1, 2, 3)), clean, "l2", epsilon)
+    return L2().confine(clean + epsilon * change / _length(change, (1, 2, 3)), clean, epsilon)
 
 
 def _length(change: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -9,7 +9,7 @@ from gencls.core.fingerprint.samples import device_of
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import Attack, prepare
 from gencls.eval.scores.behaviour import observe
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["Transfer"]
 
@@ -42,7 +42,7 @@ class Transfer:
         check_eval_mode(self.source, name="Transfer", what="a source")
 
     @property
-    def threat(self) -> ThreatModel:
+    def threat(self) -> Threat:
         """That of the attack."""
         return self.attack.threat
 

@@ -5,22 +5,23 @@ The signs of gradient masking after Athalye, Carlini and Wagner 2018 (arXiv:1802
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from gencls.core import GenclsError
 from gencls.eval.attacks import PGD, Attack, GaussianNoiseAttack
 from gencls.eval.attacks.square import Square
 from gencls.eval.attacks.transfer import Transfer
 from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
-from gencls.eval.judgement.runner import Trial
+from gencls.eval.judgement.trial import Trial
 from gencls.eval.measures.statistics import mcnemar
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["Outcome", "broken", "check_attacks", "check_smoothed", "check_unbounded", "compared", "pgd"]
 
@@ -83,7 +84,7 @@ def compared(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Out
     return Outcome(int(one.sum()), int(two.sum()), test.c, test.b, len(one), test.p_value / 2)
 
 
-def check_unbounded(cells: Mapping[str, Trial], threat: ThreatModel) -> Check:
+def check_unbounded(cells: Mapping[str, Trial], threat: Threat) -> Check:
     """Without a bound every image can be turned into one of another class."""
     found, right = broken(cells)
     left, count = int((~found & right).sum()), int(right.sum())
@@ -111,20 +112,24 @@ def check_attacks(
     """
     threat, clean = patient.threat, next(iter(strong.values())).clean
     epsilon = threat.epsilon or 0.0
-    everything = 1.0 if threat.norm == "linf" else math.sqrt(patient.images[0].numel())  # a ball that holds all of [0, 1]
-    far = ThreatModel(threat.norm, everything)
+    far = threat.sized(threat.largest(patient.images))
     checks = [check_unbounded(patient.attack(pgd(far, steps=effort.far_steps, restarts=2), clean), far)]
-    weaker: list[tuple[str, str, Attack]] = [
-        ("more steps", f"PGD with {effort.few_steps} steps", pgd(threat, steps=effort.few_steps)),
-        ("larger epsilon", f"PGD at {epsilon / 2:g}", pgd(ThreatModel(threat.norm, epsilon / 2), steps=effort.steps)),
-        ("black box", f"Square with {effort.queries} queries", Square(threat, queries=effort.queries)),
-        ("noise", f"the worst of {effort.tries} noises", GaussianNoiseAttack(threat, tries=effort.tries)),
+    weaker: list[tuple[str, str, Callable[[Any], Attack]]] = [
+        ("more steps", f"PGD with {effort.few_steps} steps", partial(pgd, steps=effort.few_steps)),
+        ("larger epsilon", f"PGD at {epsilon / 2:g}", lambda threat: pgd(threat.sized(epsilon / 2), steps=effort.steps)),
+        ("black box", f"Square with {effort.queries} queries", partial(Square, queries=effort.queries)),
+        ("noise", f"the worst of {effort.tries} noises", partial(GaussianNoiseAttack, tries=effort.tries)),
     ]
     if transfer_from is not None:
-        source = Transfer(transfer_from, pgd(threat, steps=effort.steps, to_the_end=True))
-        weaker.append(("transfer", "PGD on another model", source))
+        source = pgd(threat, steps=effort.steps, to_the_end=True)
+        weaker.append(("transfer", "PGD on another model", lambda _: Transfer(transfer_from, source)))
     white = _white(threat, effort.steps)
-    for name, what, attack in weaker:
+    for name, what, make in weaker:
+        try:
+            attack = make(threat)
+        except GenclsError as error:  # an attack that knows other threats only
+            checks.append(Check(name, "note", f"not compared: there is no such attack for {threat.label}", {what: str(error)}))
+            continue
         outcome = compared(broken(strong), broken(patient.attack(attack, clean)))
         checks.append(_not_weaker(name, white, what, outcome))
     return [*checks, check_smoothed(patient, effort, strong, mode)]
@@ -159,7 +164,7 @@ def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Trial]
     return _not_weaker("smoothed gradients", white, "PGD along smoothed gradients", outcome, advice)
 
 
-def _white(threat: ThreatModel, steps: int) -> str:
+def _white(threat: Threat, steps: int) -> str:
     return f"PGD with {steps} steps at {threat.epsilon:g}"
 
 

@@ -18,8 +18,9 @@ from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patie
 from gencls.eval.doctor.randomness import check_claims, check_company, check_eot, check_randomness
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
 from gencls.eval.judgement.probe import check_defense
-from gencls.eval.judgement.runner import Protocol
-from gencls.eval.threats.threat import Norm, ThreatModel
+from gencls.eval.judgement.trial import Protocol
+from gencls.eval.threats.protocol import Threat
+from gencls.eval.threats.registry import made
 
 __all__ = ["diagnose"]
 
@@ -33,8 +34,9 @@ def diagnose(
     images: object,
     labels: object = None,
     *,
-    epsilon: float,
-    norm: Norm = "linf",
+    epsilon: float | None = None,
+    norm: str = "linf",
+    threat: Threat | None = None,
     transfer_from: nn.Module | None = None,
     eot_samples: int = 16,
     seed: int = 0,
@@ -53,7 +55,8 @@ def diagnose(
         images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; 50 to 100 tell enough.
         labels: int64 (N,); None where the source has them.
         epsilon: radius of the attacks' ball, [0, 1] pixel units.
-        norm: of the ball.
+        norm: of the ball, or the key of another threat that needs no more than an epsilon.
+        threat: any threat with an epsilon, in the place of both.
         transfer_from: another model of the same images and classes, in eval mode, from which adversarials are transferred.
         eot_samples: draws per gradient of a stochastic defense: those with which it is, or will be, attacked.
         seed: of all random streams.
@@ -67,7 +70,7 @@ def diagnose(
     Raises:
         GenclsError: for bad images, labels or settings, or a model in training mode or for images of another shape.
     """
-    patient = _admit(defense, images, labels, ThreatModel(norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
+    patient = _admit(defense, images, labels, _threat(threat, norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
     with frozen(defense):
         return Diagnosis(tuple(_examine(patient, transfer_from, effort, budget)))
 
@@ -78,8 +81,9 @@ def predict_diagnosis(
     images: object,
     labels: object = None,
     *,
-    epsilon: float,
-    norm: Norm = "linf",
+    epsilon: float | None = None,
+    norm: str = "linf",
+    threat: Threat | None = None,
     transfer_from: nn.Module | None = None,
     eot_samples: int = 16,
     seed: int = 0,
@@ -91,17 +95,25 @@ def predict_diagnosis(
     Raises:
         GenclsError: as :func:`diagnose`.
     """
-    patient = _admit(defense, images, labels, ThreatModel(norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
+    patient = _admit(defense, images, labels, _threat(threat, norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
     patient = patient.observed()
     effort, cost = affordable(patient, budget)
     return effort, effort.seconds(len(patient.images), cost, patient.draws)
+
+
+def _threat(threat: Threat | None, norm: str, epsilon: float | None) -> Threat:
+    """That of the attacks."""
+    found: Threat = made(norm, epsilon) if threat is None else threat
+    if found.epsilon is None or (threat is not None and epsilon is not None):
+        raise GenclsError(f"doctor: expected either an epsilon or a threat with one, got {epsilon} and {threat}")
+    return found
 
 
 def _admit(
     defense: nn.Module,
     images: object,
     labels: object,
-    threat: ThreatModel,
+    threat: Threat,
     transfer_from: nn.Module | None,
     budget: float,
     eot_samples: int,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, seeded
+from gencls.core.balls import per_image
 from gencls.core.gradient_modes import mode_named
-from gencls.eval.attacks.parts.base import per_image, random_start
 from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import Patient
 
@@ -42,8 +42,8 @@ def check_existence(patient: Patient) -> tuple[Check, Patient]:
     """Every mode must have a finite gradient; modes without one are left out of what follows."""
     usable, problems = {}, {}
     for mode, surrogate in patient.modes.items():
-        model = patient.model(surrogate)
         try:
+            model = patient.model(surrogate)
             with patient.streams("existence"):
                 gradient = patient.gradient(model, patient.images, patient.cross_entropy(model))
         except RuntimeError as error:  # autograd's own complaints
@@ -73,7 +73,7 @@ def check_zeros(patient: Patient) -> tuple[Check, Patient]:
         The check, and the defense with the modes in which at least half of the gradients are not zero.
     """
     with patient.streams("start"):
-        starts = random_start(patient.images, patient.threat.norm, patient.threat.epsilon or 0.0)
+        starts = patient.threat.start(patient.images)
     shares: dict[str, float] = {}
     for mode, surrogate in patient.modes.items():
         model, zero = patient.model(surrogate), []

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gencls.eval.threats.threat import TOLERANCE, ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["is_eight_bit", "to_eight_bit"]
 
@@ -18,11 +18,11 @@ def is_eight_bit(images: Tensor) -> bool:
     return bool(((levels - levels.round()).abs() < _SNAP).all())
 
 
-def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
+def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
     """The adversarial images rounded to k/255, as near as the ball allows.
 
     Each pixel goes to the nearer of its two neighbours k/255. Where that leaves the ball, it goes to the one nearer to the
-    clean pixel: in Linf every such pixel, in L2 as many as are needed, first those for which it makes the least difference.
+    clean pixel: in Linf every such pixel, in other norms as many as are needed, those that it matters least for first.
     Around clean images of 8 bits this always stays within the ball; around others it may not, and the judge will say so.
     An image that an attack returned unchanged stays the clean one.
 
@@ -38,30 +38,7 @@ def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: ThreatModel) -> Ten
     if threat.epsilon is not None:
         below, above = levels.floor() / _LEVELS, levels.ceil() / _LEVELS
         inward = torch.where((below - centre).abs() <= (above - centre).abs(), below, above)
-        limit = threat.epsilon + TOLERANCE / 2
-        if threat.norm == "linf":
-            rounded = torch.where((nearest - centre).abs() <= limit, nearest, inward)
-        else:
-            far, near = ((part - centre).flatten(1).square() for part in (nearest, inward))
-            regret = ((inward - nearest) * (inward + nearest - 2 * levels / _LEVELS)).flatten(1)
-            rounded = torch.where(_turned(far, near, regret, limit).view_as(nearest), inward, nearest)
+        regret = (inward - nearest) * (inward + nearest - 2 * levels / _LEVELS)  # by how much the square of the error grows
+        rounded = torch.where(threat.turned(centre, nearest, inward, regret), inward, nearest)
     unchanged = (adversarial == clean).flatten(1).all(dim=1)
     return torch.where(unchanged.view(-1, 1, 1, 1), adversarial, rounded.to(adversarial.dtype))
-
-
-def _turned(nearest: Tensor, inward: Tensor, regret: Tensor, limit: float) -> Tensor:
-    """Which pixels (N, P) must go inward for a sum of squares within ``limit ** 2``.
-
-    Args:
-        nearest: squared change of each pixel at its nearer neighbour.
-        inward: the same at the neighbour towards the clean pixel.
-        regret: by how much the square of the rounding error grows.
-        limit: L2 radius.
-    """
-    gain = (nearest - inward).clamp_min(0.0)
-    excess = nearest.sum(dim=1, keepdim=True) - limit**2
-    order = regret.where(gain > 0, torch.inf).argsort(dim=1)
-    saved = gain.gather(1, order).cumsum(dim=1)
-    before = saved - gain.gather(1, order)
-    needed = (before < excess) & (gain.gather(1, order) > 0)
-    return torch.zeros_like(needed).scatter(1, order, needed)

@@ -9,9 +9,8 @@ from torch.nn import functional
 
 from gencls.core import GenclsError, draws, select
 from gencls.eval.judgement.eight_bit import to_eight_bit
-from gencls.eval.scores.forward import scores_of
-from gencls.eval.scores.image_by_image import name_of
-from gencls.eval.threats.threat import TOLERANCE, ThreatModel
+from gencls.eval.scores.forward import name_of, scores_of
+from gencls.eval.threats.protocol import TOLERANCE, Threat
 
 __all__ = ["ROWS", "Decisions", "Verdict", "decide", "predict", "received", "verdict_of"]
 
@@ -196,7 +195,7 @@ def verdict_of(
     defense: nn.Module,
     clean: Tensor,
     adversarial: Tensor,
-    threat: ThreatModel,
+    threat: Threat,
     *,
     count: int,
     labels: Tensor | None = None,
@@ -252,7 +251,7 @@ def verdict_of(
     return replace(after, decisions=decided(after), unrounded=decided(inspected))
 
 
-def _inspect(clean: Tensor, adversarial: Tensor, threat: ThreatModel, count: int) -> Verdict:
+def _inspect(clean: Tensor, adversarial: Tensor, threat: Threat, count: int) -> Verdict:
     """A verdict without decisions: which images keep to the rules, and by how much the others leave them."""
     beyond = torch.maximum(-adversarial, adversarial - 1).flatten(1).amax(dim=1).double()  # NaN stays NaN
     finite = torch.isfinite(adversarial).flatten(1).all(dim=1)

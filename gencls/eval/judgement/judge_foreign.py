@@ -7,9 +7,8 @@ from gencls.core import GenclsError, check_images, check_labels, checked, frozen
 from gencls.core.fingerprint.samples import device_of, sample_hashes
 from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.judgement.judge import ROWS, Verdict, verdict_of
-from gencls.eval.judgement.probe import probe_defense
-from gencls.eval.judgement.roles import Roles, understood
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.judgement.probe import Roles, probe_defense, understood
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["judge"]
 
@@ -19,7 +18,7 @@ def judge(
     defense: nn.Module,
     clean: Tensor,
     adversarial: Tensor,
-    threat: ThreatModel,
+    threat: Threat,
     *,
     count: int,
     labels: Tensor | None = None,

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from gencls.core import declared, keyed, seeded, stream_seed
 from gencls.core.streams.keyed import watched
-from gencls.eval.scores.forward import scores_of
-from gencls.eval.scores.image_by_image import ImageByImage
+from gencls.eval.scores.forward import ImageByImage, scores_of
 from gencls.eval.scores.margins import score_gap
 
 __all__ = ["ROUNDING", "Behaviour", "Examination", "differ", "handful", "observe", "observe_batch"]

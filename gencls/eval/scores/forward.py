@@ -1,17 +1,23 @@
-"""One pass through somebody's network, and what can be said when it fails or returns something that is no scores."""
+"""How somebody's network is asked: one pass or image by image, what it calls, and what can be said when it fails."""
 
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from gencls.core import GenclsError, seeded
+from gencls.core import GenclsError, seeded, surrogates_of
+from gencls.core.gradient_modes import EXACT, parts_of
 from gencls.core.memory import is_out_of_memory
+from gencls.core.modules.wrappers import Declares
+from gencls.core.streams.keyed import alone
 from gencls.core.streams.seeds import own_seeds_end_here
-from gencls.eval.scores.image_by_image import name_of
 
-__all__ = ["answered", "backwards", "scores_of"]
+__all__ = ["ImageByImage", "answered", "backwards", "check_called", "name_of", "scores_of"]
 
 _ALONE = (
     "declare batch_dependent = True (for a network: PlainClassifier(network, num_classes, batch_dependent=True)), and each "
@@ -83,6 +89,92 @@ def backwards(model: nn.Module) -> Iterator[None]:
         raise GenclsError(
             f"{name_of(model)}: expected scores with a gradient, got an error in the backward pass: {_reason(error)}"
         ) from error
+
+
+class ImageByImage(nn.Module):
+    """Gives a model one row of the batch per forward pass, each with the random streams of that row alone.
+
+    Two kinds of model need it: those that make one random draw for a whole batch, of which a batch of 32 is one draw and not
+    32; and those whose scores of an image depend on the other images in the batch.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take a model images (N, C, H, W) -> scores (N, K)."""
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K)."""
+        scores = []
+        with alone(len(images)) as turn:
+            for index in range(len(images)):
+                turn(index)
+                scores.append(self.model(images[index : index + 1]))
+        return torch.cat(scores)
+
+
+def name_of(model: nn.Module) -> str:
+    """The class of a model, for messages: that of the user's own where it is asked image by image."""
+    return type(model.model if isinstance(model, ImageByImage) else model).__name__
+
+
+def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
+    """Ask a module something and look which defenses are called by foreign modules on the way.
+
+    :func:`gencls.core.surrogates_of` looks for defenses where they can be held. They can come from anywhere: a global list, a
+    file, a function that makes them anew.
+
+    Args:
+        whole: the module.
+        ask: calls it.
+
+    Returns:
+        What ``ask`` returned.
+
+    Raises:
+        GenclsError: for a defense with a gradient mode that ``whole`` does not have.
+    """
+    stack: list[nn.Module] = []
+    lost: list[tuple[nn.Module, nn.Module, list[str]]] = []
+
+    def before(module: nn.Module, given: Any) -> None:
+        callers = stack[:]
+        stack.append(module)  # before anything raises an error: what follows is called all the same
+        if callers and isinstance(module, Declares) and not isinstance(callers[-1], Declares):
+            above = next((one for one in reversed(callers) if isinstance(one, Declares)), whole)
+            known = {name for mode in surrogates_of(above) for name in parts_of(mode)}
+            hidden = [mode for mode in surrogates_of(module) if mode != EXACT.name and not known.issuperset(parts_of(mode))]
+            if hidden:
+                lost.append((callers[-1], module, hidden))
+
+    def after(module: nn.Module, given: Any, result: Any) -> None:
+        stack.pop()
+
+    hooks = register_module_forward_pre_hook(before), register_module_forward_hook(after, always_call=True)
+    try:
+        with _uncompiled():
+            answer = ask()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for caller, part, hidden in lost:
+        name, inside = type(caller).__name__, type(part).__name__
+        raise GenclsError(
+            f"{name}: expected a module that hides no gradient mode of a defense that it calls, got {inside} with "
+            f"{', '.join(hidden)}, which no attack would see; evaluate the {inside} itself, or declare in surrogates() of a "
+            f"Defense of your own how {name} is differentiated"
+        )
+    return answer
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Inside the block compiled modules run as they were written: torch's compiler cannot follow the hooks."""
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with stance, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*global hooks on modules", category=UserWarning)
+        yield
 
 
 def _memory(error: Exception) -> bool:

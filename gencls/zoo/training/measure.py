@@ -5,18 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gencls.core import MultiLatentModel
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
-from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders
-from gencls.zoo.registry import abs_of, eabs_of
-from gencls.zoo.training.measure_generators import measure_generator
-from gencls.zoo.training.presets import radii
-from gencls.zoo.training.views.attack import pgd
-from gencls.zoo.training.views.perturbations import Adversarial
+from gencls.zoo.training.thesis import radii
+from gencls.zoo.training.views.adversarial import Adversarial, pgd
 
-__all__ = ["accuracy", "adversarial_accuracy", "measure"]
+__all__ = ["accuracy", "adversarial_accuracy", "measure_classifier", "measured_part"]
 
 _CHUNK = 500
 _NUMBERS = 2**24  # in the images of a chunk, at most
@@ -33,40 +28,37 @@ def _attacks(data: str) -> tuple[Adversarial, ...]:
     )
 
 
-def measure(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
-    """Measure a network.
+def measure_classifier(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
+    """Measure a classifier: clean accuracy, and under PGD if the thesis has radii for the data set.
 
     Args:
-        network: a classifier, images to logits (N, K), the decoders of ABS, an autoencoder, or a generator with several latent
-            levels, in eval mode.
-        tests: one or more test sets. Of a classifier: clean accuracy on each of them, and under PGD on a part of the
-            last if the thesis has radii for it. Of a generator see :func:`measure_generator`. Of the others: clean accuracy of
-            ABS or E-ABS with them, with default settings, on a part of the last.
-        few: size of this part, with equally many images of each class; at most the size of the last test set.
+        network: images to logits (N, K), in eval mode.
+        tests: one or more test sets, for clean accuracy; PGD attacks a part of the last one.
+        few: size of this part, see :func:`measured_part`.
 
     Returns:
         Shares in [0, 1] by a description of the measurement.
     """
-    if isinstance(network, MultiLatentModel):
-        return measure_generator(network, tests[-1], few=few)
-    part = balanced_subset(tests[-1].labels, few, seed=0)
-    images, labels = tests[-1].images[part], tests[-1].labels[part]
-    where = f"{tests[-1].name} {tests[-1].split}, {len(labels)} images"
-    if isinstance(network, ClassDecoders | ClassConditionalAutoencoder):
-        if isinstance(network, ClassDecoders):
-            kind, defense = "point", abs_of(network)
-        else:
-            kind, defense = "variational", eabs_of(network)
-        with seeded(0):
-            return {f"clean accuracy by {kind} inference, {where}": accuracy(defense, images, labels)}
     figures = {
         f"clean accuracy, {test.name} {test.split}, {len(test)} images": accuracy(network, test.images, test.labels)
         for test in tests
     }
+    images, labels, where = measured_part(tests[-1], few)
     for attack in _attacks(tests[-1].name):
         described = f"PGD {attack.norm} {attack.epsilon}, {attack.steps} steps of {attack.step_size}, 1 random start"
         figures[f"accuracy under {described}, {where}"] = adversarial_accuracy(network, images, labels, attack)
     return figures
+
+
+def measured_part(test: ImageData, few: int) -> tuple[Tensor, Tensor, str]:
+    """A part of a test set for what is slow to measure: images, labels, and what descriptions call it.
+
+    Args:
+        test: the test set.
+        few: images, with equally many of each class; at most the size of the test set.
+    """
+    part = balanced_subset(test.labels, few, seed=0)
+    return test.images[part], test.labels[part], f"{test.name} {test.split}, {len(part)} images"
 
 
 def _chunk(images: Tensor) -> int:

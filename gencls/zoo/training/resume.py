@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.training.methods.modules import NetworkTraining
+from gencls.zoo.training.lightning import LightningTraining
 
 __all__ = ["check_resumable", "checkpoint_to_start_from", "epochs_in"]
 
@@ -39,7 +39,7 @@ def epochs_in(checkpoint: Path) -> int:
 
 
 def check_resumable(
-    checkpoint: Path, module: NetworkTraining, epochs: int, described: Callable[[int], Collection[str]]
+    checkpoint: Path, module: LightningTraining, epochs: int, described: Callable[[int], Collection[str]]
 ) -> tuple[int, ...]:
     """Check that a training may go on with a run.
 
@@ -63,15 +63,15 @@ def check_resumable(
         raise GenclsError(f"expected to resume a run of {module.description!r}; got one of {found!r}")
     if planned == epochs:
         return plans
-    if planned < epochs and module.extendable:
+    if planned < epochs and module.learner.extendable:
         return (epochs,)
     finished = content["epoch"] + 1 == planned
-    if planned < epochs and module.replannable and finished:
+    if planned < epochs and module.learner.replannable and finished:
         return (*plans, epochs)
     why = "its settings change over all epochs together"
     if planned > epochs:
         why = "a finished epoch is not taken back"
-    elif module.replannable:
+    elif module.learner.replannable:
         why = f"it has not come to the end of its {planned} epochs"
     raise GenclsError(
         f"{checkpoint}: expected {planned} epochs, as the run was planned with, got {epochs}; {why}, so {epochs} epochs "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,101 +16,16 @@ import torch
 from markupsafe import escape as escape_html
 
 from gencls.core.errors import GenclsError
-from gencls.eval.measures.curves import SuccessCurve, closest_distances, robust_accuracy
+from gencls.eval.doctor.diagnosis import read_diagnoses
 from gencls.eval.measures.records import WORST_CASE
-from gencls.eval.measures.summary import COLUMNS, compare, summarize
-from gencls.eval.report import ImagePanel, read_diagnoses, write_report
+from gencls.eval.measures.success_rates import closest_distances, robust_accuracy
+from gencls.eval.measures.summary import compare, summarize
 from gencls.eval.report.study import columns as report_columns
-from gencls.eval.report.study.curves import AtBudgets, reading_sizes, study_curves
-from gencls.eval.report.study.estimates import ThreatKey, estimates, threats
-from gencls.eval.report.study.matrix import better, mcnemar_matrix, mcnemar_tables
-from gencls.eval.report.study.panels import image_grid
-from gencls.eval.report.study.tables import escape, latex_tables
-
-# (defense, clean accuracy, draws, gradient modes, accuracy left at the two budgets of each norm)
-DEFENSES = (
-    ("cnn-mnist", 0.985, 1, ("exact",), {"linf": (0.42, 0.0), "l2": (0.55, 0.06)}),
-    ("cnn-noise-mnist", 0.96, 8, ("exact",), {"linf": (0.58, 0.03), "l2": (0.7, 0.24)}),
-    ("adv-linf-mnist", 0.975, 1, ("exact",), {"linf": (0.93, 0.81), "l2": (0.6, 0.21)}),
-    ("abs-mnist", 0.94, 5, ("frozen", "unrolled"), {"linf": (0.71, 0.12), "l2": (0.88, 0.74)}),
-)
-BUDGETS = {"linf": (0.1, 0.3), "l2": (0.75, 1.5)}
-ATTACKS = {"pgd-linf": ("linf", 1.0), "fgsm-linf": ("linf", 1.25), "pgd-l2": ("l2", 1.0), "noise-l2": ("l2", None)}
-WARNING = "weaker than the transfer of another defense's images"
-
-
-@cache
-def fake_records(n: int = 60) -> pd.DataFrame:
-    """Records of an invented study with the columns and the order of magnitude of a real one."""
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, 10, n)
-    rows: list[dict[str, Any]] = []
-    for defense, clean, draws, modes, left in DEFENSES:
-        hard = generator.random(n)
-        clean_draws = generator.random((n, draws)) < np.where(hard < clean, 0.99, 0.08)[:, None]
-        for attack, (norm, weakness) in ATTACKS.items():
-            for level, budget in enumerate(BUDGETS[norm]):
-                for mode in modes if weakness else ("none",):
-                    goal = (
-                        min(clean, left[norm][level] * weakness * (1.1 if mode == "frozen" else 1))
-                        if weakness
-                        else clean - 0.02
-                    )
-                    right = generator.random((n, draws)) < np.where(hard < goal, 0.97, 0.03 if draws > 1 else 0.0)[:, None]
-                    right &= clean_draws
-                    for i in range(n):
-                        rows.append(
-                            {
-                                "sample": i,
-                                "sample_hash": f"{i:016x}",
-                                "label": labels[i],
-                                "defense": defense,
-                                "attack": attack,
-                                "gradient": mode,
-                                "norm": norm,
-                                "epsilon": budget,
-                                "seed": 0,
-                                "clean_correct": clean_draws[i].mean(),
-                                "correct": right[i].mean(),
-                                "clean_majority_correct": bool(clean_draws[i].mean() > 0.5),
-                                "majority_correct": bool(right[i].mean() > 0.5),
-                                "undecided": bool(draws > 1 and right[i].sum() == draws // 2),
-                                "attack_draws": 16 if draws > 1 else 1,
-                                "peak_memory": 512.25,
-                                "claimed": bool(right[i].mean() < 0.7),
-                                "distance": budget * generator.uniform(0.97, 1),
-                                "valid": True,
-                                "draws": draws,
-                                "predictions": [int(labels[i] if r else (labels[i] + 1) % 10) for r in right[i]],
-                                "clean_predictions": [int(labels[i] if r else (labels[i] + 1) % 10) for r in clean_draws[i]],
-                                "forwards": 40.0 * draws + draws,
-                                "backwards": 40.0 * draws if weakness else 0.0,
-                                "seconds": 0.21 if defense == "abs-mnist" else 0.011,
-                                "warnings": WARNING if mode == "frozen" and norm == "linf" else "",
-                            }
-                        )
-    return pd.DataFrame(rows)
-
-
-@cache
-def fake_summary() -> pd.DataFrame:
-    """The table of a small invented study."""
-    return summarize(fake_records(20))
-
-
-def minimal_records(n: int = 20) -> pd.DataFrame:
-    """Records of an attack that looks for minimal perturbations."""
-    records = fake_records(n)
-    records = records[(records["attack"] == "pgd-l2") & (records["epsilon"] == 1.5)].copy()
-    generator = np.random.default_rng(5)
-    return records.assign(
-        attack="ddn",
-        epsilon=np.nan,
-        distance=generator.gamma(4, 0.3, len(records)),
-        correct=0.0,
-        majority_correct=generator.random(len(records)) < 0.1,  # failures
-    )
-
+from gencls.eval.report.study.curves import reading_sizes
+from gencls.eval.report.study.estimates import estimates
+from gencls.eval.report.study.page import write_report
+from gencls.eval.report.study.panels import ImagePanel
+from tests.eval.report.fake_study import WARNING, fake_records, minimal_records
 
 DIAGNOSES: dict[str, Any] = {
     "cnn-mnist": {
@@ -330,70 +244,6 @@ def test_frames_without_columns_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_verdict_takes_the_lowest_worst_case() -> None:
-    summary = fake_summary()
-    twice = pd.concat([summary, summary[summary["attack"] == "worst case"].assign(seed=1, robust_accuracy=0.0)])
-    assert threats(summary) == [ThreatKey(*threat) for threat in (("linf", 0.1), ("linf", 0.3), ("l2", 0.75), ("l2", 1.5))]
-    for row in estimates(twice)[1]:
-        assert all(estimate is not None and estimate.value == 0 for estimate in row.robust)
-    single = summary[summary["attack"] != "worst case"]
-    keys, rows = estimates(single)
-    assert keys == []
-    assert [row.defense for row in rows] == [name for name, *_ in DEFENSES]
-
-
-def test_the_table_has_the_columns_of_a_summary() -> None:
-    assert [name for column in report_columns.SUMMARY for name in column.names] == COLUMNS
-
-
-def test_minimal_perturbations_stay_out_of_the_verdict() -> None:
-    both = pd.concat([fake_summary(), fake_summary().assign(epsilon=np.nan)], ignore_index=True)
-    assert ThreatKey("l2", None) in threats(both)
-    assert estimates(both)[0] == estimates(fake_summary())[0]
-
-
-def test_paired_tests_of_several_seeds_stay_apart() -> None:
-    records = fake_records(20)
-    pairs = compare(records[records["epsilon"] == 0.1])
-    both = pd.concat([pairs, pairs.assign(seed=1)])
-    assert [slug for _, slug, _ in mcnemar_tables(both)] == ["linf-0.1-seed-0", "linf-0.1-seed-1"]
-    assert all(len(table) == 6 for _, _, table in mcnemar_tables(both))
-
-
-def test_threat_labels() -> None:
-    assert ThreatKey("linf", 8 / 255).label == "L∞, ε = 8/255"
-    assert ThreatKey("linf", 0.3).label == "L∞, ε = 0.3"
-    assert ThreatKey("l2", None).label == "L2, minimal"
-    assert ThreatKey("linf", 8 / 255).slug == "linf-8of255"
-
-
-def both_records(n: int = 20) -> pd.DataFrame:
-    return pd.concat([fake_records(n), minimal_records(n)], ignore_index=True)
-
-
-def test_curves_of_minimal_attacks_and_of_budgets() -> None:
-    records = both_records()
-    curves = study_curves(records, summarize(records))
-    assert list(curves) == ["linf", "l2"]
-    for norm, kind in (("linf", AtBudgets), ("l2", SuccessCurve)):
-        assert list(curves[norm]) == [defense for defense, *_ in DEFENSES]
-        for known in curves[norm].values():
-            assert list(known.minimal) == ([] if norm == "linf" else ["ddn", WORST_CASE])
-            assert isinstance(known.worst, kind)
-            assert known.worst.epsilon[0] == 0
-            assert (np.diff(known.worst.rate) >= -1e-12).all()
-            assert (known.worst.low <= known.worst.rate).all()
-            assert (known.worst.rate <= known.worst.high).all()
-
-
-def test_where_curves_are_read_off() -> None:
-    assert reading_sizes(both_records()) == {"l2": [0.75, 1.5]}  # the budgets of that norm
-    alone = reading_sizes(minimal_records())
-    assert list(alone) == ["l2"]
-    assert 1 <= len(alone["l2"]) <= 3
-    assert reading_sizes(fake_records(20)) == {}
-
-
 def test_curves_lie_beside_the_page(folder: Path) -> None:
     points = pd.read_csv(folder / "curves.csv")
     records = pd.concat([fake_records(), minimal_records(60)], ignore_index=True)
@@ -510,121 +360,3 @@ def test_a_diagnosis_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "doctor.json").write_text("{")
     with pytest.raises(GenclsError, match=r"doctor.json: expected a diagnosis in JSON"):
         read_diagnoses(tmp_path / "doctor.json")
-
-
-@pytest.mark.parametrize(("p", "ours", "expected"), [(0.009, 9, 1), (0.009, 1, -1), (0.01, 9, 0), (1.0, 5, 0)])
-def test_who_is_better(p: float, ours: int, expected: int) -> None:
-    assert better(p, ours, 5) == expected
-
-
-def test_the_matrix_points_to_the_better_defense() -> None:
-    pairs = pd.DataFrame(
-        {
-            "defense_a": ["a", "a", "b"],
-            "defense_b": ["b", "c", "c"],
-            "only_a": [30, 4, 12],
-            "only_b": [2, 5, 1],
-            "p_value": 0.0,
-            "p_holm": [0.0004, 1.0, 0.011],
-            "p_mid": 0.0,
-            "p_mid_holm": [0.0002, 1.0, 0.007],
-        }
-    )
-    axis = mcnemar_matrix(pairs, ["a", "b", "c"]).axes[0]
-    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): [] for t in axis.texts}
-    for t in axis.texts:
-        texts[round(t.get_position()[1]), round(t.get_position()[0])].append(t.get_text())
-    assert texts[0, 1] == ["← 30 : 2", "p < .001", "mid-p < .001"]
-    assert texts[1, 0] == ["↑ 2 : 30", "p < .001", "mid-p < .001"]
-    assert texts[0, 2] == ["4 : 5", "p = 1.000", "mid-p = 1.000"]
-    assert texts[2, 1] == ["1 : 12", "p = .011", "mid-p = .007"]
-    np.testing.assert_array_equal(axis.images[0].get_array().filled(9), [[9, 1, 0], [-1, 9, 0], [0, 0, 9]])
-
-
-def test_latex_is_escaped_and_balanced() -> None:
-    summary = fake_summary().copy()
-    summary["defense"] = summary["defense"].replace("cnn-mnist", r"my_net & 50% {x} \y #1 ~^$")
-    source = latex_tables(summary)
-    assert r"my\_net \& 50\% \{x\} \textbackslash{}y \#1 \textasciitilde{}\textasciicircum{}\$" in source
-    assert source.count(r"\begin{tabular}") == source.count(r"\end{tabular}") == source.count(r"\toprule") == 2
-    assert r"$^{\dagger 1}$ " in source
-    assert escape(f"pgd-linf, frozen; fgsm-linf, frozen: {WARNING}") in source
-    for table in source.split(r"\toprule")[1:]:
-        body = [line for line in table.split(r"\bottomrule")[0].splitlines() if line.endswith(r"\\")]
-        assert len({len(re.findall(r"(?<!\\)&", line)) for line in body}) == 1
-    assert source.isascii()
-    assert escape("–") == "--"
-
-
-@pytest.mark.parametrize(
-    ("formatted", "expected"),
-    [
-        (report_columns.percent(0.73451), "73.5"),
-        (report_columns.percent(float("nan")), "–"),
-        (report_columns.percent(None), "–"),
-        (report_columns.count(1234567), "1\u202f234\u202f567"),
-        (report_columns.count(41.5), "41.5"),
-        (report_columns.number(1.23456), "1.23"),
-        (report_columns.distance(1.1), "1.10"),
-        (report_columns.distance(0.0), "0"),
-        (report_columns.distance(float("inf")), "∞"),
-        (report_columns.distance(123.4), "123"),
-        (report_columns.distance(None), "–"),
-        (report_columns.probability(0.0009), "< .001"),
-        (report_columns.probability(0.0125), ".013"),
-        (report_columns.probability(1.0), "1.000"),
-        (report_columns.number(1234.5), "1\u202f234"),
-        (report_columns.text(pd.NA), "–"),
-        (report_columns.text(3.0), "3"),
-        (report_columns.epsilon(2 / 255), "2/255"),
-        (report_columns.epsilon(None), "–"),
-    ],
-)
-def test_cells(formatted: str, expected: str) -> None:
-    assert formatted == expected
-
-
-def test_the_distances_of_minimal_attacks_in_latex() -> None:
-    records = both_records()
-    source = latex_tables(summarize(records))
-    assert source.count(r"\begin{tabular}") == source.count(r"\bottomrule") == 3
-    table = source.split(r"\toprule")[3]
-    assert "$\\ell_2$" in table
-    assert table.count("ddn") == 5  # abs has two gradient modes
-    assert source.isascii()
-
-
-def test_panels_of_images_with_different_numbers_of_draws() -> None:
-    images = torch.zeros(2, 1, 4, 4)
-    draws = torch.tensor([[3, -1, -1, -1], [3, 5, 5, 5]])
-    panel = ImagePanel("cnn", "pgd", "exact", images, images, torch.tensor([3, 3]), draws)
-    shown = [text.get_text() for text in image_grid(panel).axes[0].texts]
-    assert "3" in shown
-    assert "3→5 (75 %)" in shown
-
-
-def test_warnings_come_as_text_or_list() -> None:
-    assert report_columns.warning_list("a; b;") == ["a", "b"]
-    assert report_columns.warning_list(["a; b"]) == ["a; b"]
-    assert report_columns.warning_list(None) == report_columns.warning_list(float("nan")) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"clean": torch.zeros(2, 28, 28)}, r"shape \(n, 1 or 3, H, W\), n >= 1, got \(2, 28, 28\)"),
-        ({"adversarial": torch.zeros(3, 1, 28, 28)}, r"adversarial images of shape \(2, 1, 28, 28\), got"),
-        ({"labels": torch.zeros(3)}, r"labels of shape \(2,\), got \(3,\)"),
-        ({"predictions": torch.zeros(1, 5)}, r"predictions of shape \(2,\) or \(2, S\), got \(1, 5\)"),
-    ],
-)
-def test_panels_refuse(change: dict[str, Any], words: str) -> None:
-    images = torch.zeros(2, 1, 28, 28)
-    arguments: dict[str, Any] = {
-        "clean": images,
-        "adversarial": images,
-        "labels": torch.zeros(2),
-        "predictions": torch.zeros(2),
-    }
-    with pytest.raises(GenclsError, match=words):
-        ImagePanel("cnn", "pgd", "exact", **(arguments | change))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,15 +17,16 @@ from gencls.zoo.checkpoints.checkpoint import read_card
 from gencls.zoo.data import ImageData
 from gencls.zoo.networks import AVAE, CNN, NDVAE, AVAECritic
 from gencls.zoo.training import PRESETS, train
-from gencls.zoo.training.methods.a_vae import AVAETraining, gradient_penalty
-from gencls.zoo.training.methods.nd_vae import NDVAETraining
+from gencls.zoo.training.base import Moment
+from gencls.zoo.training.functional import gradient_penalty
+from gencls.zoo.training.methods.a_vae import AVAEPreset, AVAETraining
+from gencls.zoo.training.methods.nd_vae import NDVAEPreset, NDVAETraining
 from gencls.zoo.training.methods.trades import TradesTraining
-from gencls.zoo.training.purifier_presets import AVAEPreset, NDVAEPreset
-from gencls.zoo.training.purifiers import measure_purifier
-from gencls.zoo.training.views.perturbations import FastGradient, KLAdversarial, Plain, prediction_divergence
+from gencls.zoo.training.views.adversarial import FastGradient, KLAdversarial, prediction_divergence
+from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
 
-SHARED: dict[str, Any] = {"perturbation": Plain(), "learning_rate": 1e-3, "seed": 0}
+SHARED: dict[str, Any] = {"perturbation": Plain(), "learning_rate": 1e-3}
 TINY: dict[str, Any] = {"data": "mnist-embedded", "limit": 48, "measured": 20, "progress": False}
 
 
@@ -46,13 +46,6 @@ class Margins(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         margin = ((images - 0.5) * self.weight).flatten(1).sum(1)
         return torch.stack([margin, -margin], dim=1)
-
-
-def quiet(module: Any, share: float = 0.0) -> Any:
-    """A training outside a trainer."""
-    module.log_dict = lambda *args, **kwargs: None
-    module.epochs_passed = lambda batch_index: share
-    return module
 
 
 # TRADES
@@ -90,7 +83,7 @@ def test_the_loss_of_trades_and_its_gradient() -> None:
     images, labels = torch.rand(4, 1, 28, 28, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
     moved = (images + 0.1 * torch.randn_like(images)).clamp(0, 1)
     settings = SHARED | {"perturbation": lambda *args, epoch: moved}
-    loss = quiet(TradesTraining(network, beta=1.5, **settings)).training_step((images, labels), 0)
+    loss, _ = next(TradesTraining(network, beta=1.5, **settings).steps(images, labels, Moment()))
     natural, adversarial = (Categorical(logits=network(x)) for x in (images, moved))
     expected = -natural.log_prob(labels).mean() + 1.5 * kl_divergence(natural, adversarial).mean()
     torch.testing.assert_close(loss, expected)
@@ -105,7 +98,7 @@ def test_the_loss_of_trades_and_its_gradient() -> None:
     for step in (1e-6, -1e-6):
         with torch.no_grad():
             head.add_(step * direction)
-            slope.append(quiet(TradesTraining(network, beta=1.5, **settings)).training_step((images, labels), 0))
+            slope.append(next(TradesTraining(network, beta=1.5, **settings).steps(images, labels, Moment()))[0])
             head.sub_(step * direction)
     assert float((slope[0] - slope[1]) / 2e-6) == pytest.approx(float((gradient * direction).sum()), rel=1e-5)
 
@@ -208,11 +201,10 @@ def small_ndvae(**settings: Any) -> NDVAETraining:
 
 
 def test_the_loss_of_nd_vae_compares_with_the_clean_image() -> None:
-    module = quiet(small_ndvae(perturbation=FastGradient(norm="l2", epsilons=(1.0,)), sigma=0.2)).eval()
-    module._trainer = SimpleNamespace(max_epochs=10)
+    module = small_ndvae(perturbation=FastGradient(norm="l2", epsilons=(1.0,)), sigma=0.2).eval()
     images, labels = torch.rand(3, 1, 28, 28), torch.tensor([0, 1, 0])
     with seeded(1):
-        loss = module.training_step((images, labels), 0)
+        loss, _ = next(module.steps(images, labels, Moment(epochs=10)))
     with seeded(1):
         attacked = module.perturbation(module._classifier[0], images, labels, epoch=0.0)
         noisy = (attacked + 0.2 * torch.randn_like(images)).clamp(0, 1)
@@ -275,10 +267,10 @@ def test_measurements_of_a_purifier_that_changes_nothing(monkeypatch: pytest.Mon
     for wrong in (slice(0, 3), slice(37, 40)):  # far from the border
         labels[wrong] = 1 - labels[wrong]
     test = ImageData("mnist-embedded", "test", images, labels, ("left", "right"), torch.arange(40))
-    monkeypatch.setattr("gencls.zoo.training.purifiers.load", lambda name: classifier)
+    monkeypatch.setattr("gencls.zoo.training.methods.purifiers.load", lambda name: classifier)
     settings = PRESETS["nd-vae-fashion"]
     assert isinstance(settings, NDVAEPreset)
-    found = measure_purifier(Same((1, 8, 8), channels=2), replace(settings, sigma=0.0, length=0.4), test, few=40)
+    found = replace(settings, sigma=0.0, length=0.4).measure(Same((1, 8, 8), channels=2), [test], few=40)
     expected = {}
     for kind, right, error in (("clean", 34, 0.0), ("FGSM L2 0.4", 14, 0.0025)):
         for state in ("as they are", "purified (sigma=0.0)"):

@@ -16,9 +16,8 @@ from gencls.zoo.checkpoints.checkpoint import read_card
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.networks.classifiers.published import KUANGLIU
 from gencls.zoo.training import PRESETS, train
-from gencls.zoo.training.cifar_presets import CifarPreset
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.methods.cifar import CifarTraining, cifar_training
+from gencls.zoo.training.methods.cifar import CifarPreset, CifarTraining
 from gencls.zoo.training.views.padded_crops import PaddedCrops
 from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed, GaussianNoise
 from tests.trainings import logged, resumed
@@ -73,10 +72,8 @@ def test_the_recipe_of_kuangliu(name: str, perturbation: Any) -> None:
         network = CifarResNet(num_classes=10, **settings.arguments)
     assert sum(parameter.numel() for parameter in network.parameters()) == 11_173_962  # ResNet-18 of that project
     assert {"mean": network.normalization.mean, "std": network.normalization.std} == KUANGLIU
-    module = cifar_training(
-        replace(settings, width=4), 10, perturbation=perturbation, learning_rate=settings.learning_rate, seed=0
-    )
-    optimizer = module.new_optimizer()
+    module = replace(settings, width=4).training(10)
+    (optimizer,) = module.optimizers()
     assert isinstance(optimizer, torch.optim.SGD)
     assert {key: optimizer.defaults[key] for key in ("lr", "momentum", "weight_decay", "nesterov")} == {
         "lr": 0.1,

@@ -14,13 +14,13 @@ from gencls.zoo import load_data, load_generator
 from gencls.zoo.checkpoints.checkpoint import read_card
 from gencls.zoo.networks import NVAE
 from gencls.zoo.training import PRESETS, train
-from gencls.zoo.training.generator_presets import NVAEPreset
-from gencls.zoo.training.measure_generators import measure_generator
-from gencls.zoo.training.methods.hierarchical import (
+from gencls.zoo.training.base import Moment
+from gencls.zoo.training.batch_norm import reestimate_batch_norm
+from gencls.zoo.training.methods.hierarchical_vae import (
     HierarchicalVAETraining,
+    NVAEPreset,
     kl_weights,
     level_sizes,
-    reestimate_batch_norm,
     warm_up,
 )
 from gencls.zoo.training.views.perturbations import Plain
@@ -64,19 +64,13 @@ def test_sizes_of_levels_are_the_published_balance_where_all_scales_have_equally
 
 def test_the_loss_is_the_negative_bound_and_the_penalties() -> None:
     network = NVAE((1, 8, 8), groups=(1, 1), cells=1, latent_channels=1, channels=4, block_cells=1, mixtures=2)
-    module = HierarchicalVAETraining(
-        network, warm_up_share=0.0, regularization=0.1, perturbation=Plain(), learning_rate=1e-3, seed=0
-    )
-    module.epochs_passed = lambda batch_index: 0.0  # type: ignore[method-assign]
-    module._trainer = type("Trainer", (), {"max_epochs": 1})()  # type: ignore[assignment]
-    figures: dict[str, Tensor] = {}
-    module.log_dict = lambda values, **kwargs: figures.update(values)  # type: ignore[method-assign, assignment, misc]
+    module = HierarchicalVAETraining(network, warm_up_share=0.0, regularization=0.1, perturbation=Plain(), learning_rate=1e-3)
     images = torch.rand(4, 1, 8, 8)
     with seeded(1):
         mixture, kl = network(images)
     expected = (kl.sum(1) - mixture.log_prob(images).sum((1, 2))).mean()
     with seeded(1):
-        loss = module.training_step((images, torch.zeros(4, dtype=torch.int64)), 0)
+        loss, figures = next(module.steps(images, torch.zeros(4, dtype=torch.int64), Moment()))
     torch.testing.assert_close(loss - 0.1 * figures["penalty"], expected, rtol=1e-4, atol=0)
 
 
@@ -119,7 +113,7 @@ def test_nvae_learns_digits_and_comes_back_as_it_was_measured(tmp_path: Path) ->
     assert network.temperature == 0.6
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    measured = measure_generator(network, load_data("mnist-embedded", "test"), few=20)
+    measured = small_nvae().measure(network, [load_data("mnist-embedded", "test")], few=20)
     assert measured == {key: value for key, value in card.metrics.items() if key != "training seconds"}
     assert [key.split(",")[0] for key in measured] == [
         "mean squared reconstruction error",
@@ -133,7 +127,7 @@ def test_nvae_learns_digits_and_comes_back_as_it_was_measured(tmp_path: Path) ->
 
 def test_resumed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = TINY | {"limit": 96, "epochs": 2}
-    monkeypatch.setattr("gencls.zoo.training.run.measure", lambda network, tests, few: {})
+    monkeypatch.setattr("gencls.zoo.training.methods.generators.GeneratorPreset.measure", lambda *args, **kwargs: {})
     whole = train(small_nvae(), **tiny, out=tmp_path / "whole")
     found = resumed(small_nvae(), at=5, **tiny, out=tmp_path / "stopped")  # in the second epoch
     assert found.read_bytes() == whole.read_bytes()
@@ -149,4 +143,4 @@ def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_wrong_settings() -> None:
     network = NVAE((1, 8, 8), groups=(1, 1), cells=1, latent_channels=1, channels=4, block_cells=1, mixtures=2)
     with pytest.raises(GenclsError, match=r"expected warm_up_share in \[0, 1\]"):
-        HierarchicalVAETraining(network, warm_up_share=2.0, perturbation=Plain(), learning_rate=1e-3, seed=0)
+        HierarchicalVAETraining(network, warm_up_share=2.0, perturbation=Plain(), learning_rate=1e-3)

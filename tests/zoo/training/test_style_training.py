@@ -13,11 +13,12 @@ from gencls.core import GenclsError, keyed, seeded
 from gencls.zoo import load_data, load_generator
 from gencls.zoo.checkpoints.checkpoint import read_card
 from gencls.zoo.networks import SmallStyleAutoencoder, SmallStyleEncoder, StyleGAN2, StyleGAN2Discriminator
+from gencls.zoo.networks.stylegan.latents import mixed_codes
 from gencls.zoo.training import PRESETS, train
-from gencls.zoo.training.generator_presets import StylePreset
-from gencls.zoo.training.measure_generators import autoencoded, measure_generator, samples
-from gencls.zoo.training.methods.style import StyleTraining, mixed_codes, path_lengths, r1_penalty
-from gencls.zoo.training.moving_average import move_average
+from gencls.zoo.training.base import Moment
+from gencls.zoo.training.functional import move_average, path_lengths, r1_penalty
+from gencls.zoo.training.methods.generators import autoencoded, samples
+from gencls.zoo.training.methods.stylegan import StylePreset, StyleTraining
 from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
 
@@ -52,14 +53,14 @@ def test_style_learns_digits_and_comes_back_as_it_was_measured(tmp_path: Path) -
     network = load_generator("stylegan2-fashion", weights=path)
     assert isinstance(network, SmallStyleAutoencoder)
     assert network.latent_avg.abs().sum() > 0
-    measured = measure_generator(network, load_data("mnist-embedded", "test"), few=20)
+    measured = small_style().measure(network, [load_data("mnist-embedded", "test")], few=20)
     assert measured == {key: value for key, value in read_card(path).metrics.items() if key != "training seconds"}
     assert not any("bits" in key for key in measured)
 
 
 def test_resumed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = TINY | {"limit": 96, "epochs": 2}
-    monkeypatch.setattr("gencls.zoo.training.run.measure", lambda network, tests, few: {})
+    monkeypatch.setattr("gencls.zoo.training.methods.generators.GeneratorPreset.measure", lambda *args, **kwargs: {})
     whole = train(small_style(), **tiny, out=tmp_path / "whole")
     found = resumed(small_style(), at=5, **tiny, out=tmp_path / "stopped")  # in the second epoch
     assert found.read_bytes() == whole.read_bytes()
@@ -118,7 +119,7 @@ def style_training(**settings: Any) -> StyleTraining:
         (1, 14, 14), channels=(4, 4, 4), style_dim=6, mapping_layers=1, encoder_widths=(4, 4, 4)
     )
     critic = StyleGAN2Discriminator((4, 4, 4), colours=1)
-    given = {"epochs": 2, "encoder_share": 0.5, "perturbation": Plain(), "learning_rate": 1e-3, "seed": 0}
+    given = {"epochs": 2, "encoder_share": 0.5, "perturbation": Plain(), "learning_rate": 1e-3}
     return StyleTraining(network, critic, **(given | settings))
 
 
@@ -129,7 +130,7 @@ def learning(module: nn.Module) -> set[str]:
 def test_each_adversarial_loss_moves_its_own_weights_and_the_encoder_moves_alone() -> None:
     module = style_training()
     images = 2 * torch.rand(4, 1, 14, 14) - 1
-    figures = module._adversarial(images)
+    figures = module._adversarial(images, step=0)
     assert set(figures) == {"generator", "discriminator", "r1"}  # of the first step
     for name, part in (("generator", "learner"), ("discriminator", "discriminator"), ("r1", "discriminator")):
         module.zero_grad()
@@ -149,15 +150,14 @@ def test_the_generator_may_go_on_learning_with_the_encoder() -> None:
     images, labels = torch.rand(4, 1, 14, 14), torch.zeros(4, dtype=torch.int64)
     for weight, expected in ((0.0, {"network"}), (20.0, {"network", "learner", "discriminator"})):
         module = style_training(joint_weight=weight)
-        module.epochs_passed = lambda batch_index: 1.0  # type: ignore[method-assign]
-        module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
         before = [value.clone() for value in module.network.generator.parameters()]
-        module.training_step((images, labels), 0).backward()
+        steps = module.steps(images, labels, Moment(epoch=1.0, epochs=2))
+        next(steps)[0].backward()
         assert learning(module) == expected
         with torch.no_grad():
             for value in module.learner.parameters():
                 value.add_(1.0)
-        module.on_train_batch_end(None, (images, labels), 0)
+        assert next(steps, None) is None
         moved = [not torch.equal(a, b) for a, b in zip(before, module.network.generator.parameters(), strict=True)]
         assert all(moved) if weight else not any(moved)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,12 +21,14 @@ from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import ClassConditionalAutoencoder
 from gencls.zoo.registry import WEIGHTS, abs_of, eabs_of
 from gencls.zoo.training import PRESETS, presets, train
+from gencls.zoo.training.base import Moment, TablePreset
 from gencls.zoo.training.batches import ShuffledBatches, batch_loader
+from gencls.zoo.training.functional import divergence, squared_error
+from gencls.zoo.training.lightning import LightningTraining, cosine, restart_step
 from gencls.zoo.training.measure import accuracy, adversarial_accuracy
-from gencls.zoo.training.methods.modules import AutoencoderTraining, NetworkTraining, divergence, squared_error
-from gencls.zoo.training.presets import AutoencoderPreset, TablePreset
-from gencls.zoo.training.views.attack import pgd
-from gencls.zoo.training.views.perturbations import Adversarial, Plain
+from gencls.zoo.training.methods.class_conditional import AutoencoderPreset, AutoencoderTraining
+from gencls.zoo.training.views.adversarial import Adversarial, pgd
+from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import resumed
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -46,7 +47,8 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Presets with batches of 16: four steps per epoch on 64 digits; no slow measurements."""
     small = {name: replace(preset, batch_size=16) for name, preset in PRESETS.items()}
     monkeypatch.setattr(presets, "PRESETS", small)
-    monkeypatch.setattr("gencls.zoo.training.run.measure", lambda network, tests, few: {"images": few})
+    for kind in {type(preset) for preset in small.values()}:
+        monkeypatch.setattr(kind, "measure", lambda self, network, tests, few: {"images": few})
 
 
 def logged(folder: Path, tag: str) -> list[float]:
@@ -120,7 +122,7 @@ def test_bad_settings(tmp_path: Path) -> None:
         train("cnn", out=tmp_path)
     with pytest.raises(GenclsError, match="expected epochs >= 1, got 0"):
         train("cnn-mnist", epochs=0, out=tmp_path)
-    with pytest.raises(GenclsError, match="expected data to be one of mnist, .*, got 'imagenette'"):
+    with pytest.raises(GenclsError, match="expected data to be one of mnist-embedded, mnist, .*, got 'imagenette'"):
         train("cnn-mnist", data="imagenette", out=tmp_path)
     with pytest.raises(GenclsError, match="expected a run to resume at .*last.ckpt, found none"):
         train("cnn-mnist", **TINY, out=tmp_path, resume=True)
@@ -148,7 +150,7 @@ def test_trained_autoencoders_are_saved_as_what_infers_and_measured_by_inference
 ) -> None:
     few: dict[str, Any] = {"starts": 20, "steps": 3}
     for make in (abs_of, eabs_of):
-        monkeypatch.setattr(f"gencls.zoo.training.measure.{make.__name__}", partial(make, **few))
+        monkeypatch.setattr(f"gencls.zoo.training.methods.class_conditional.{make.__name__}", partial(make, **few))
     path = train(name, **TINY | {"limit": 16}, epochs=1, measured=10, out=tmp_path)
     card = read_card(path)
     assert card.architecture == kind
@@ -274,9 +276,7 @@ def test_algorithm_1_each_loss_moves_its_own_parameters() -> None:
     network = ClassConditionalAutoencoder.from_architecture(
         "mnist", num_classes=3, dropout=0.0, shared_encoder=True, adversarial=True
     ).eval()
-    module = AutoencoderTraining(network, beta=0.7, gamma=2.0, perturbation=Plain(), learning_rate=1e-3, seed=0)
-    module.epochs_passed = lambda batch_index: 0.0  # type: ignore[method-assign]
-    module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    module = AutoencoderTraining(network, beta=0.7, gamma=2.0, perturbation=Plain(), learning_rate=1e-3)
     images, labels = torch.rand(4, 1, 28, 28), torch.tensor([0, 2, 1, 2])
     autoencoder, discriminator = eabs_losses(network, images, labels, beta=0.7, gamma=2.0)
     discriminators = list(network.discriminators.parameters())
@@ -285,7 +285,7 @@ def test_algorithm_1_each_loss_moves_its_own_parameters() -> None:
         *torch.autograd.grad(autoencoder, others, retain_graph=True),
         *torch.autograd.grad(discriminator, discriminators),
     ]
-    loss = module.training_step((images, labels), 0)
+    loss, _ = next(module.steps(images, labels, Moment()))
     torch.testing.assert_close(loss, autoencoder + discriminator, rtol=1e-4, atol=0)
     found = torch.autograd.grad(loss, [*others, *discriminators])
     for gradient, of_one_loss in zip(found, expected, strict=True):
@@ -295,13 +295,11 @@ def test_algorithm_1_each_loss_moves_its_own_parameters() -> None:
 
 def test_the_encoder_begins_as_a_classifier() -> None:
     network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=3, dropout=0.0, shared_encoder=True)
-    module = AutoencoderTraining(network, gamma=1.0, classifier_epochs=2.0, perturbation=Plain(), learning_rate=1e-3, seed=0)
-    module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    module = AutoencoderTraining(network, gamma=1.0, classifier_epochs=2.0, perturbation=Plain(), learning_rate=1e-3)
     images, labels = torch.rand(4, 1, 28, 28), torch.tensor([0, 2, 1, 2])
     learning = {}
     for epoch in (1.9, 2.0):
-        module.epochs_passed = lambda batch_index, epoch=epoch: epoch  # type: ignore[method-assign, misc]
-        loss = module.training_step((images, labels), 0)
+        loss, _ = next(module.steps(images, labels, Moment(epoch=epoch, epochs=4)))
         if epoch < 2:
             expected = nn.functional.cross_entropy(module.head(network.features(images)), labels)
             torch.testing.assert_close(loss, expected)
@@ -319,16 +317,16 @@ def test_the_encoder_begins_as_a_classifier() -> None:
 def test_adam_begins_anew_with_the_joint_training_and_resumes_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(presets.PRESETS["eabs-mnist"], classifier_share=1 / 3, generative_share=0.0)
     known: list[int] = []
-    original = NetworkTraining.on_train_batch_start
+    original = LightningTraining.on_train_batch_start
 
-    def counted(self: NetworkTraining, batch: Any, batch_idx: int) -> None:
+    def counted(self: LightningTraining, batch: Any, batch_idx: int) -> None:
         original(self, batch, batch_idx)
         known.append(len(self.optimizers(use_pl_optimizer=False).state))  # type: ignore[union-attr]
         if stop and len(known) == 5:
             raise InterruptedError
 
     stop = False
-    monkeypatch.setattr(NetworkTraining, "on_train_batch_start", counted)
+    monkeypatch.setattr(LightningTraining, "on_train_batch_start", counted)
     whole = train(settings, **TINY, epochs=3, out=tmp_path / "whole")
     assert [step for step, count in enumerate(known) if count == 0] == [0, 4]  # four steps an epoch
     stop, known = True, []
@@ -348,9 +346,8 @@ def test_shares_of_the_epochs() -> None:
 def test_the_rate_falls_along_a_cosine_for_each_part_of_the_training() -> None:
     network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=2, dropout=0.0, shared_encoder=True)
     for epochs, expected in ((0.0, [1.0, 0.75, 0.5, 0.25, 0.0]), (3.0, [1.0, 0.0, 1.0, 0.5, 0.0])):
-        module = AutoencoderTraining(network, classifier_epochs=epochs, perturbation=Plain(), learning_rate=1.0, seed=0)
-        module._trainer = SimpleNamespace(estimated_stepping_batches=120, max_epochs=12)  # type: ignore[assignment]
-        factor = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+        module = AutoencoderTraining(network, classifier_epochs=epochs, perturbation=Plain(), learning_rate=1.0)
+        factor: Any = cosine(120, restart_step(module.restart_epochs, 120 / 12))
         # Steps at which a cosine over all steps, or one over 30 and one over 90, has these values.
         steps = (0, 40, 60, 80, 120) if epochs == 0 else (0, 29.999, 30, 75, 120)
         assert [factor(step) for step in steps] == pytest.approx(expected, abs=1e-6)
@@ -358,7 +355,7 @@ def test_the_rate_falls_along_a_cosine_for_each_part_of_the_training() -> None:
 
 def test_discriminators_learn_at_a_rate_of_their_own() -> None:
     network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=2, dropout=0.0, adversarial=True)
-    module = AutoencoderTraining(network, discriminator_rate=0.5, perturbation=Plain(), learning_rate=1e-3, seed=0)
+    module = AutoencoderTraining(network, discriminator_rate=0.5, perturbation=Plain(), learning_rate=1e-3)
     others, slow = module.parameter_groups()
     assert slow["lr"] == 0.0005
     assert {id(parameter) for parameter in slow["params"]} == {
@@ -370,9 +367,9 @@ def test_discriminators_learn_at_a_rate_of_their_own() -> None:
 def test_a_discriminative_loss_needs_a_shared_encoder() -> None:
     network = ClassConditionalAutoencoder.from_architecture("mnist", num_classes=2)
     with pytest.raises(GenclsError, match="a discriminative loss: expected one encoder for all classes, got 2"):
-        AutoencoderTraining(network, gamma=1.0, perturbation=Plain(), learning_rate=1e-3, seed=0)
+        AutoencoderTraining(network, gamma=1.0, perturbation=Plain(), learning_rate=1e-3)
     with pytest.raises(GenclsError, match="classifier epochs: expected one encoder for all classes, got 2"):
-        AutoencoderTraining(network, classifier_epochs=1.0, perturbation=Plain(), learning_rate=1e-3, seed=0)
+        AutoencoderTraining(network, classifier_epochs=1.0, perturbation=Plain(), learning_rate=1e-3)
 
 
 def test_batches_cover_the_data_in_an_order_of_their_own_per_epoch() -> None:

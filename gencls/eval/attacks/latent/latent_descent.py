@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_labels, check_settings, select
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import per_image, prepare, require
+from gencls.eval.attacks.parts.base import ALL, per_image, prepare, require
 from gencls.eval.scores.forward import answered
-from gencls.eval.threats.threat import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["LatentDescent"]
 
@@ -36,11 +36,12 @@ class LatentDescent:
         bisections: halvings of each of the two intervals, >= 0.
     """
 
-    threat: ThreatModel
+    threat: Threat
     steps: int = 500
     step_size: float = 0.01
     bisections: int = 10
     uses_gradients = False
+    norms = ALL
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,68 +14,14 @@ from torch.nn import functional
 from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
 from gencls.core.gradients import Reduce
 from gencls.core.streams.keyed import watched
-from gencls.eval.scores.forward import answered, backwards
-from gencls.eval.scores.image_by_image import name_of
-from gencls.eval.scores.margins import MASKED, mean_shortfall, score_gap, shortfall
+from gencls.eval.scores.calibration import NATS, calibrate, resolution
+from gencls.eval.scores.forward import answered, backwards, name_of
+from gencls.eval.scores.margins import mean_shortfall, score_gap, shortfall
 
-__all__ = [
-    "AttackModel",
-    "Calibrated",
-    "Loss",
-    "Metered",
-    "Response",
-    "calibrate",
-    "resolution",
-]
+__all__ = ["AttackModel", "Loss", "Metered", "Response"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Scores of the draws (N, S, K) and labels (N,) -> (N,), to be increased by the attack."""
-
-_NATS = 10.0
-
-
-def calibrate(scores: Tensor) -> Tensor:
-    """Shift and scale scores (..., K) so that the best class is at 0 and the mean class at -10; see :class:`Calibrated`."""
-    fixed = scores.detach()
-    best = fixed.amax(dim=-1, keepdim=True)
-    return (scores - best) * (_NATS / score_gap(fixed, best=best))
-
-
-def resolution(draws: Tensor) -> Tensor:
-    """The smallest difference that scores of a sample can have: (N, S, K), float64 -> (N,).
-
-    Scores with a large offset are coarse: around 1e6, scores in float32 differ by 1/16 or not at all. Here they are float64
-    already. Their bits still tell the type in which they were computed, also half precision that was cast at the end.
-    """
-    finest = torch.finfo(torch.float64).eps
-    share = draws.new_full(draws.shape[:1], finest)
-    for kind in (torch.float32, torch.float16, torch.bfloat16):
-        exact = (draws.to(kind).double() == draws).flatten(1).all(dim=1)
-        share = share.where(~exact, torch.finfo(kind).eps)
-    near = draws.amax(dim=2, keepdim=True).abs() + MASKED * score_gap(draws)  # a masked class is coarse, and never decides
-    return share * draws.abs().minimum(near).amax(dim=(1, 2))
-
-
-class Calibrated(nn.Module):
-    """Scores on a scale on which a cross-entropy has useful gradients, whatever their offset and scale were.
-
-    Log likelihoods have arbitrary offset and scale. With the scores of ABS per pixel a softmax is flat, with those per image
-    it is saturated and its gradient exactly zero in float32; either way an attack would report robustness that is not there.
-    Here each sample's scores are shifted so that the best is 0 and divided by its gap to the mean score (a constant for the
-    gradient), so that the mean class lies 10 nats below the best. Masked classes do not count, see
-    :func:`~gencls.eval.scores.margins.score_gap`. The decision does not change, and the result is invariant to
-    adding a constant and to multiplying by a positive one.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        """Take a model images -> scores (N, K)."""
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> calibrated scores (N, K), float64, best 0, mean -10."""
-        # In float64: in float32 the probability 1 - 1e-9 is 1, and the label's part of the gradient would be zero.
-        return calibrate(self.model(images).double())
 
 
 class Metered(nn.Module):
@@ -115,6 +62,11 @@ class Metered(nn.Module):
         if scores.requires_grad:
             scores.register_hook(lambda _: self._count(rows))
         return scores
+
+    @property
+    def spent(self) -> dict[str, int]:
+        """The four counts by name."""
+        return {name: getattr(self, name) for name in ("forwards", "backwards", "gradients", "zero_gradients")}
 
     def _count(self, rows: int) -> None:
         self.backwards += rows
@@ -188,7 +140,7 @@ class AttackModel(nn.Module):
         """Build the model.
 
         Args:
-            surrogate: images (N, C, H, W) -> scores (N, K).
+            surrogate: images (N, C, H, W) -> scores (N, K); one that has a meter already keeps it.
             samples: EoT draws; 1 for a deterministic defense.
             reduce: what EoT averages: scores, probabilities, or losses (whose gradients are then averaged).
             chunk: EoT draws per forward pass; None takes all.
@@ -199,13 +151,26 @@ class AttackModel(nn.Module):
             shared_draws: one draw serves a whole forward pass, so that each draw needs a pass of its own.
         """
         super().__init__()
-        self.meter = Metered(surrogate)
+        self.meter = surrogate if isinstance(surrogate, Metered) else Metered(surrogate)
         self.eot = EoT(self.meter, samples, reduce=reduce, chunk=1 if shared_draws else chunk)
         self.max_rows = max_rows
         self.common_draws = common_draws
         self.shared_draws = shared_draws
         self.training = False
         self.stochastic = (samples > 1 or declared(surrogate, "stochastic")) if stochastic is None else stochastic
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was built with. ``Kind(model.meter, **model.settings)`` is a model of another kind with the same meter."""
+        return {
+            "samples": self.eot.samples,
+            "reduce": self.eot.reduce,
+            "chunk": self.eot.chunk,
+            "max_rows": self.max_rows,
+            "common_draws": self.common_draws,
+            "stochastic": self.stochastic,
+            "shared_draws": self.shared_draws,
+        }
 
     def train(self, mode: bool = True) -> "AttackModel":
         """Changes nothing: some libraries switch the mode around an attack, and a network's dropout at test time stays on."""
@@ -258,7 +223,7 @@ class AttackModel(nn.Module):
     def resolution(self, draws: Tensor) -> Tensor:
         """The resolution of the scores of the draws (N, S, K), in the unit of their mean: (N,); see :func:`resolution`."""
         unit = resolution(draws)
-        return unit if self.eot.reduce == "logits" else unit * (_NATS / score_gap(draws).amin(dim=(1, 2)))
+        return unit if self.eot.reduce == "logits" else unit * (NATS / score_gap(draws).amin(dim=(1, 2)))
 
     def cross_entropy(self, draws: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy (N,) of the draws' mean scores, (N, S, K), calibrated; for ``reduce="loss"`` its mean over draws."""

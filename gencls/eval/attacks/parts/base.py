@@ -1,27 +1,27 @@
-"""What all attacks share: the protocol, checks of their input, and the geometry of the balls."""
+"""What all attacks share: the protocol, checks of their input, and rows that leave the batch."""
 
 from dataclasses import fields, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, declared
+from gencls.core.balls import BALLS, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.scores.image_by_image import ImageByImage, name_of
-from gencls.eval.threats.threat import Norm, ThreatModel
+from gencls.eval.scores.forward import ImageByImage, name_of
+from gencls.eval.threats.protocol import Threat
 
-__all__ = ["Attack", "joined", "per_image", "prepare", "project", "random_start", "require", "steepest", "taken"]
+__all__ = ["ALL", "DENSE", "Attack", "joined", "per_image", "prepare", "require", "taken"]
+
+ALL = tuple(BALLS)
+"""Keys of all Lp norms."""
+
+DENSE = ("linf", "l2")
+"""Keys of those in which all entries move at once."""
 
 Rows = TypeVar("Rows")
 """A dataclass of tensors with one entry per row of the batch: what an attack is working on."""
-
-
-_ROUNDING = 1e-6
-"""Share of the radius left for rounding: float32 pixels of a large image add up to more than the judge's tolerance."""
-
-_FEW_PIXELS = 1000
-"""Of so many float32 pixels, rounded by 3e-8 each, the L2 norm does not leave the judge's tolerance."""
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class Attack(Protocol):
     """What an evaluation needs of an attack: a frozen dataclass, called as ``attack(model, images, labels)``."""
 
     @property
-    def threat(self) -> ThreatModel:
+    def threat(self) -> Threat:
         """The threat model whose ball the adversarial images keep to; without epsilon the attack minimises the distance."""
 
     @property
@@ -48,7 +48,7 @@ class Attack(Protocol):
         """
 
 
-def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel | None = None) -> AttackModel:
+def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | None = None) -> AttackModel:
     """Check the arguments of an attack and give the model the form that attacks use.
 
     Args:
@@ -81,7 +81,9 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatMode
     return found
 
 
-def require(threat: ThreatModel, name: str, *, minimal: bool = False, targeted: bool = False, norms: Any = None) -> None:
+def require(
+    threat: Threat, name: str, *, minimal: bool = False, targeted: bool = False, norms: tuple[str, ...] | None = None
+) -> None:
     """Check that an attack can serve a threat model.
 
     Args:
@@ -89,7 +91,7 @@ def require(threat: ThreatModel, name: str, *, minimal: bool = False, targeted: 
         name: of the attack.
         minimal: the attack minimises the distance, so epsilon must be None; otherwise there must be one.
         targeted: the attack can be targeted.
-        norms: the norms it knows; None for all.
+        norms: keys of the threats it knows; None for all.
 
     Raises:
         GenclsError: if it cannot.
@@ -102,54 +104,6 @@ def require(threat: ThreatModel, name: str, *, minimal: bool = False, targeted: 
         raise GenclsError(f"{name}: expected an untargeted threat model, got {threat}")
     if norms is not None and threat.norm not in norms:
         raise GenclsError(f"{name}: expected a norm among {', '.join(norms)}, got {threat}")
-
-
-def per_image(values: Tensor) -> Tensor:
-    """(N,) -> (N, 1, 1, 1), to multiply images."""
-    return values.view(-1, 1, 1, 1)
-
-
-def steepest(gradient: Tensor, norm: Norm) -> Tensor:
-    """The step of length 1 along which a linear loss grows most; 0 where the gradient is 0.
-
-    Args:
-        gradient: (N, C, H, W).
-        norm: "linf" gives the sign, "l2" the direction.
-    """
-    if norm == "linf":
-        return gradient.sign()
-    largest = gradient.flatten(1).abs().amax(dim=1)  # first: squares of small numbers vanish in float32
-    gradient = gradient / per_image(largest.where(largest > 0, 1.0))
-    length = gradient.flatten(1).norm(dim=1)
-    return gradient / per_image(length.where(length > 0, 1.0))
-
-
-def project(images: Tensor, clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
-    """Bring images (N, C, H, W) back into the ball around the clean ones, and into [0, 1]."""
-    if norm == "linf":
-        return images.clamp(clean - epsilon, clean + epsilon).clamp_(0, 1)
-    change = images - clean
-    length = change.flatten(1).double().norm(dim=1).clamp_min(1e-30)  # in float32 the norm of a large image comes out short
-    shrink = ((1 - _ROUNDING) * epsilon / length).clamp_max(1.0).to(images.dtype)
-    return _within(change.mul_(per_image(shrink)).add_(clean).clamp_(0, 1), clean, epsilon)
-
-
-def _within(images: Tensor, clean: Tensor, epsilon: float) -> Tensor:
-    """Images (N, C, H, W) of the L2 ball up to rounding; those that rounding brought out of it are rounded inwards."""
-    if clean.shape[1:].numel() <= _FEW_PIXELS:
-        return images
-    beyond = (images - clean).flatten(1).double().norm(dim=1) > epsilon
-    return torch.where(per_image(beyond), images.nextafter(clean), images) if bool(beyond.any()) else images
-
-
-def random_start(clean: Tensor, norm: Norm, epsilon: float) -> Tensor:
-    """Images drawn uniformly from the balls around the clean ones, clipped to [0, 1]."""
-    if norm == "linf":
-        return (clean + epsilon * (2 * torch.rand_like(clean) - 1)).clamp_(0, 1)
-    direction = torch.randn_like(clean)
-    radius = (1 - _ROUNDING) * epsilon * torch.rand_like(clean[:, 0, 0, 0]).pow(1 / clean.shape[1:].numel())
-    length = direction.flatten(1).double().norm(dim=1)
-    return _within((clean + direction * per_image(radius / length).to(clean.dtype)).clamp_(0, 1), clean, epsilon)
 
 
 def taken(rows: Rows, which: Tensor) -> Rows:

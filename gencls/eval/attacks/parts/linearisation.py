@@ -4,22 +4,18 @@ import torch
 from torch import Tensor
 
 from gencls.core import select
+from gencls.core.balls import LpBall, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel, Response
-from gencls.eval.attacks.parts.base import per_image, steepest
 from gencls.eval.scores.margins import mean_shortfall, shortfall
-from gencls.eval.threats.threat import Norm, ThreatModel
+from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["Closest", "nearest_boundary"]
-
-_PUSH = 1e-5
-"""Added to each step, in pixel units: an iterate on the boundary itself would not move. Neither would one whose scores tie
-because they are coarse: what the step adds must also change the scores by two units of their resolution."""
 
 _OVERSHOOT, _FURTHER = 1.01, 1.5
 
 
 def nearest_boundary(
-    model: AttackModel, images: Tensor, labels: Tensor, norm: Norm, others: Tensor | int, *, targeted: bool = False
+    model: AttackModel, images: Tensor, labels: Tensor, ball: LpBall, others: Tensor | int, *, targeted: bool = False
 ) -> tuple[Response, Tensor, Tensor]:
     """The nearest of the boundaries between the label and other classes, the scores taken as linear.
 
@@ -30,7 +26,7 @@ def nearest_boundary(
         model: what is attacked.
         images: (N, C, H, W).
         labels: (N,).
-        norm: of the step.
+        ball: of the norm of the step.
         others: (N, k) classes to consider, or how many of the best.
         targeted: the labels are to be reached: the one boundary is that to the best other class.
 
@@ -53,25 +49,11 @@ def nearest_boundary(
         step = torch.zeros_like(images)
         for k, gap in enumerate(gaps):
             gradient = model.gradient(gap.sum(), images, keep_graph=k + 1 < len(gaps))
-            distance, towards = _to_boundary(gap.detach(), gradient, images.detach(), norm, unit)
+            distance, towards = ball.cross(gap.detach(), gradient, images.detach(), unit)
             closer = distance < nearest
             nearest = distance.where(closer, nearest)
             step = torch.where(per_image(closer), towards, step)
     return model.respond(draws, scores, labels, step, targeted=targeted), others, step
-
-
-def _to_boundary(gap: Tensor, gradient: Tensor, images: Tensor, norm: Norm, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance (N,) to the hyperplane gap + gradient . r = 0, and a step r (N, C, H, W) that surely crosses it.
-
-    Each of two scores that differ by the gap is rounded to a multiple of the unit (N,), so the step goes two units beyond.
-    Pixels at 0 or 1 that would leave the range cannot take part; most pixels of a digit are such.
-    """
-    gradient = gradient * ~(((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0)))
-    dual = gradient.flatten(1).double().norm(p=1 if norm == "linf" else 2, dim=1)
-    distance = torch.where(dual > 0, gap.abs() / dual, torch.inf)
-    push = _PUSH if norm == "linf" else max(_PUSH, torch.finfo(images.dtype).eps * images[0].numel() ** 0.5)
-    length = (distance + push + 2 * unit / dual.where(dual > 0, 1.0)).where(distance.isfinite(), 0.0)
-    return distance, per_image(length).to(gradient.dtype) * steepest(gradient, norm)
 
 
 class Closest:
@@ -93,7 +75,7 @@ class Closest:
         self.model, self.clean, self.labels, self.threat = model, images, labels, threat
         self.images = images.clone()
         response, self.others, self.first_step = nearest_boundary(
-            model, images, labels, threat.norm, classes, targeted=threat.targeted
+            model, images, labels, threat.ball, classes, targeted=threat.targeted
         )
         self.scores, self.first_margin, self.unit = response.scores, response.margin, model.resolution(response.draws)
         self.distance = images.new_full((len(images),), torch.inf).where(~response.reached, 0.0)
@@ -111,8 +93,7 @@ class Closest:
 
     def offer(self, sample: Tensor, images: Tensor, reached: Tensor) -> None:
         """Keep images (M, C, H, W) of some samples (M,) where they reach the goal (M,) and are closer than what is kept."""
-        change = (images - self.clean[sample]).flatten(1)
-        distance = change.abs().amax(dim=1) if self.threat.norm == "linf" else change.norm(dim=1)
+        distance = self.threat.ball.length(images - self.clean[sample])
         better = reached & (distance < self.distance[sample])
         if bool(better.any()):
             self.images[sample[better]], self.distance[sample[better]] = images[better], distance[better]
@@ -143,7 +124,7 @@ class Closest:
             )
         way = clean - self.images[sample]
         ahead = response.margin - (response.gradient * way).flatten(1).sum(dim=1)  # the clean margin, linearised
-        length, step = _to_boundary(ahead, response.gradient, clean, self.threat.norm, self.model.resolution(response.draws))
+        length, step = self.threat.ball.cross(ahead, response.gradient, clean, self.model.resolution(response.draws))
         stretch = ((1 + self.distance[sample] / length.clamp_min(1e-12)) / 2).clamp(_OVERSHOOT, 2).where(length.isfinite(), 0.0)
         self._try((clean + per_image(stretch).to(step.dtype) * step).clamp_(0, 1), sample)
 
@@ -158,7 +139,7 @@ class Closest:
             share = (missing + half) / (missing - beyond + 2 * half).clamp_min(1e-30)
             share = (share * _OVERSHOOT).clamp(0, 1).to(inside.dtype)
             fraction = inside + (outside - inside) * share
-            candidate = torch.lerp(clean, far, per_image(fraction))
+            candidate = self.threat.ball.between(clean, far, fraction)
             with select(sample):
                 response = self.model.look(candidate, labels, targeted=targeted)
             self.offer(sample, candidate, response.reached)

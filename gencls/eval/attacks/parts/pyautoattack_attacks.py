@@ -14,10 +14,10 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor
 
 from gencls.core import select
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, resolution
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
 from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.attacks.parts.smoothing import smoothed_gradient
-from gencls.eval.threats.threat import Norm
+from gencls.eval.scores.calibration import resolution
 
 __all__ = ["apgd", "fab"]
 
@@ -115,7 +115,7 @@ def apgd(
     labels: Tensor,
     loss: Loss,
     *,
-    norm: Norm,
+    norm: str,
     epsilon: float,
     steps: int,
     sigma: float = 0.0,
@@ -180,7 +180,7 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
 
 
 def fab(
-    model: AttackModel, images: Tensor, labels: Tensor, targets: Tensor, *, norm: Norm, steps: int, radius: Tensor | None
+    model: AttackModel, images: Tensor, labels: Tensor, targets: Tensor, *, norm: str, steps: int, radius: Tensor | None
 ) -> Tensor:
     """One run of FAB.
 

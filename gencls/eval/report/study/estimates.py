@@ -14,9 +14,7 @@ from gencls.eval.measures.statistics import wilson
 from gencls.eval.report.latex import escape
 from gencls.eval.report.study.columns import BY_NAME, is_missing, text, warning_list
 from gencls.eval.report.study.columns import epsilon as format_epsilon
-
-_NORM_LABELS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
-_NORM_LATEX = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$", "l0": r"$\ell_0$"}
+from gencls.eval.threats.registry import kind_of, kinds
 
 
 class ThreatKey(NamedTuple):
@@ -92,12 +90,12 @@ class EstimateRow:
 
 def norm_label(norm: Any) -> str:
     """The usual typography of a norm's name."""
-    return _NORM_LABELS.get(str(norm), text(norm))
+    return kind_of(norm).label if norm in kinds() else text(norm)
 
 
 def norm_latex(norm: str) -> str:
     """The same for LaTeX."""
-    return _NORM_LATEX.get(norm, escape(norm))
+    return kind_of(norm).latex if norm in kinds() else escape(norm)
 
 
 def defenses(summary: pd.DataFrame) -> list[str]:

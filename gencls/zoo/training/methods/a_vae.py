@@ -1,18 +1,22 @@
 """Training of A-VAE: an autoencoder against a critic."""
 
 from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gencls.core.errors import GenclsError
+from gencls.core import GenclsError, Transform
+from gencls.defenses import AVAEPurification
 from gencls.zoo.networks.purifiers.a_vae import AVAE, AVAECritic
-from gencls.zoo.training.methods.modules import NetworkTraining, divergence
-from gencls.zoo.training.moving_average import move_average
+from gencls.zoo.training.base import Moment, NetworkTraining, Steps
+from gencls.zoo.training.functional import divergence, gradient_penalty, move_average
+from gencls.zoo.training.methods.purifiers import PurifierPreset
+from gencls.zoo.training.views.perturbations import Plain
 
-__all__ = ["AVAETraining", "gradient_penalty"]
+__all__ = ["PRESETS", "AVAEPreset", "AVAETraining"]
 
 _BETAS = (0.0, 0.99)
 _STYLE_RATE = 1 / 400  # of the layers between latent and style: 1e-5 where the others have 0.004
@@ -37,13 +41,14 @@ class AVAETraining(NetworkTraining):
         reconstruction: weight of the squared error, >= 0.
         penalty: weight of the gradient penalty, >= 0.
         drift: weight of the critic's squared values, >= 0.
-        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for a negative weight.
     """
 
-    extendable = True  # the rates are constant
+    constant_rate = True
+    extendable = True
 
     def __init__(
         self,
@@ -58,7 +63,6 @@ class AVAETraining(NetworkTraining):
         super().__init__(**shared)
         if not min(reconstruction, penalty, drift) >= 0:
             raise GenclsError(f"A-VAE: expected weights >= 0, got {reconstruction}, {penalty} and {drift}")
-        self.automatic_optimization = False
         self.network = network
         self.critic = critic
         self.average = deepcopy(network).requires_grad_(False)
@@ -69,42 +73,34 @@ class AVAETraining(NetworkTraining):
         """The average of the network."""
         return self.average
 
-    def configure_optimizers(self) -> Any:
-        """One Adam for the network, one for the critic."""
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """One Adam for the critic, one for the network."""
         style = {id(parameter) for parameter in self.network.style.parameters()}
         groups: list[dict[str, Any]] = [
             {"params": [parameter for parameter in self.network.parameters() if id(parameter) not in style]},
             {"params": list(self.network.style.parameters()), "lr": self.learning_rate * _STYLE_RATE},
         ]
         return [
-            torch.optim.Adam(groups, lr=self.learning_rate, betas=_BETAS),
             torch.optim.Adam(self.critic.parameters(), lr=self.learning_rate, betas=_BETAS),
+            torch.optim.Adam(groups, lr=self.learning_rate, betas=_BETAS),
         ]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """One step on images (N, C, H, W) in [0, 1]; labels have no part in it."""
-        images, labels = batch
-        seen = self.perturbation(self.network, images, labels, epoch=self.epochs_passed(batch_index))
+    def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
+        """See :class:`~gencls.zoo.training.base.NetworkTraining`; labels have no part in it."""
+        seen = self.perturbation(self.network, images, labels, epoch=at.epoch)
         real = self.network.padded(images)
-        optimizers: Any = self.optimizers()
-
         with torch.no_grad():
             encoded = self.network.encode(seen)
             fake = self.network.realise(encoded, self.network.noise(encoded))
         figures = self.critic_losses(real, fake)
-        optimizers[1].zero_grad()
-        self.manual_backward(torch.stack(list(figures.values())).sum())
-        optimizers[1].step()
+        yield torch.stack(list(figures.values())).sum(), figures
 
         self.critic.requires_grad_(False)
         losses = self.network_losses(seen, real)
-        optimizers[0].zero_grad()
-        self.manual_backward(losses["adversarial"] + losses["prior"] + self.reconstruction * losses["error"])
-        optimizers[0].step()
+        yield losses["adversarial"] + losses["prior"] + self.reconstruction * losses["error"], losses
         self.critic.requires_grad_(True)
-        steps = self.global_step // 2  # there are two optimisers
-        move_average(self.average, self.network, decay=min(_EMA, (1 + steps) / (10 + steps)))
-        self.log_dict({**figures, **losses}, prog_bar=True, batch_size=len(labels))
+        count = at.step // 2 + 1  # there are two optimisers
+        move_average(self.average, self.network, decay=min(_EMA, (1 + count) / (10 + count)))
 
     def critic_losses(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """The terms of the critic's loss on images (N, C, side, side) in [-1, 1]."""
@@ -124,18 +120,58 @@ class AVAETraining(NetworkTraining):
         return {"adversarial": -self.critic(fake).mean(), "prior": prior, "error": F.mse_loss(fake, real)}
 
 
-def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """E[(||grad D(x^)||_2 - 1)^2], x^ = t x + (1 - t) x~ with t uniform on [0, 1] for each image.
+@dataclass(frozen=True, kw_only=True)
+class AVAEPreset(PurifierPreset):
+    """Training of :class:`gencls.zoo.networks.AVAE`.
 
-    Source: Gulrajani et al. 2017, arXiv:1704.00028, eq. 3.
-
-    Args:
-        critic: (N, C, H, W) to (N,).
-        real: images x.
-        fake: images x~ of the same shape.
+    Attributes:
+        channels: of the network and the critic, see there; up to ``style_dim`` the others likewise.
+        reconstruction: see :class:`AVAETraining`.
     """
-    share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
-    between = torch.lerp(fake.detach(), real, share).requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    lengths = (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()  # at 0 the square root has no gradient
-    return (lengths - 1).square().mean()
+
+    channels: tuple[int, ...]
+    latent_channels: int
+    style_dim: int
+    reconstruction: float
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the network's constructor."""
+        return {"image_shape": self.shape, **self.chosen("channels", "latent_channels", "style_dim")}
+
+    @property
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
+        return (
+            f"{self.epochs} epochs of batches of {self.batch_size}, Wasserstein GAN with gradient penalty, Adam at "
+            f"{self.learning_rate}, weight of the squared error {self.reconstruction}, images: {self.perturbation}"
+        )
+
+    def training(self, num_classes: int) -> AVAETraining:
+        """The autoencoder with its critic, and how they learn."""
+        critic = AVAECritic(self.shape[0], self.channels)
+        return AVAETraining(AVAE(**self.arguments), critic, reconstruction=self.reconstruction, **self.shared)
+
+    def transform(self, network: AVAE) -> Transform:
+        """A-VAE with few realisations."""
+        return AVAEPurification(network, realisations=16)
+
+
+_FASHION = AVAEPreset(
+    name="a-vae-fashion",
+    what="A-VAE in small (Zhou et al., ECCV 2020), without a reconstruction error in its loss, as in the published code",
+    data="fashion-mnist",
+    shape=(1, 28, 28),
+    classifier="cnn-plain-fashion",
+    length=1.5,
+    perturbation=Plain(),
+    epochs=1,
+    batch_size=32,
+    learning_rate=4e-3,
+    channels=(64, 32, 16, 8),
+    latent_channels=64,
+    style_dim=64,
+    reconstruction=0.0,
+)
+
+PRESETS = (_FASHION, replace(_FASHION, name="a-vae-mnist", data="mnist", classifier="cnn-mnist"))

@@ -1,14 +1,19 @@
-"""Training of residual networks on CIFAR10."""
+"""Training of residual networks on CIFAR10, that variational smoothing is put on."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from gencls.zoo.networks import CifarResNet
-from gencls.zoo.training.cifar_presets import CifarPreset
-from gencls.zoo.training.methods.modules import ClassifierTraining
+from gencls.zoo.networks.classifiers.published import KUANGLIU
+from gencls.zoo.training.base import NetworkPreset
+from gencls.zoo.training.methods.classifier import ClassifierTraining
+from gencls.zoo.training.views.padded_crops import PaddedCrops
+from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed
 
-__all__ = ["CifarTraining", "cifar_training"]
+__all__ = ["PRESETS", "CifarPreset", "CifarTraining"]
 
 
 class CifarTraining(ClassifierTraining):
@@ -20,28 +25,72 @@ class CifarTraining(ClassifierTraining):
         network: images to logits (N, K).
         momentum: of SGD.
         weight_decay: of SGD.
-        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
     """
 
-    def __init__(self, network: CifarResNet, *, momentum: float, weight_decay: float, **shared: Any) -> None:
+    def __init__(self, network: nn.Module, *, momentum: float, weight_decay: float, **shared: Any) -> None:
         super().__init__(network, **shared)
         self.momentum = momentum
         self.weight_decay = weight_decay
 
-    def new_optimizer(self) -> torch.optim.Optimizer:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """SGD."""
-        return torch.optim.SGD(
-            self.parameter_groups(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        groups, rate = self.parameter_groups(), self.learning_rate
+        return [torch.optim.SGD(groups, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CifarPreset(NetworkPreset):
+    """Training of :class:`gencls.zoo.networks.CifarResNet`, whose normalisation is that of kuangliu's script.
+
+    Attributes:
+        blocks: of each stage.
+        width: channels of the first stage.
+        momentum: of SGD.
+        weight_decay: of SGD, on all parameters.
+    """
+
+    shape: tuple[int, int, int] = (3, 32, 32)
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the network's constructor, without the number of classes, which is the data set's."""
+        normalization = {key: list(numbers) for key, numbers in KUANGLIU.items()}  # as a card has them
+        return {"blocks": list(self.blocks), "width": self.width, **normalization}
+
+    @property
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
+        return (
+            f"{self.epochs} epochs of batches of {self.batch_size}, SGD from learning rate {self.learning_rate} along a cosine "
+            f"to 0 with momentum {self.momentum} and weight decay {self.weight_decay}, images: {self.perturbation}"
         )
 
+    def card_arguments(self, num_classes: int) -> dict[str, Any]:
+        """Arguments that build the saved network again, for its card."""
+        return self.arguments | {"num_classes": num_classes}
 
-def cifar_training(settings: CifarPreset, num_classes: int, **shared: Any) -> CifarTraining:
-    """The network of a preset in its Lightning module.
+    def training(self, num_classes: int) -> CifarTraining:
+        """The network and how it learns."""
+        network = CifarResNet(**self.card_arguments(num_classes))
+        return CifarTraining(network, momentum=self.momentum, weight_decay=self.weight_decay, **self.shared)
 
-    Args:
-        settings: the preset.
-        num_classes: K.
-        **shared: arguments of :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
-    """
-    network = CifarResNet(num_classes=num_classes, **settings.arguments)
-    return CifarTraining(network, momentum=settings.momentum, weight_decay=settings.weight_decay, **shared)
+
+_SHARED: dict[str, Any] = {"data": "cifar10", "epochs": 200, "batch_size": 128, "learning_rate": 0.1}
+_SOURCE = "ResNet-18 by the recipe of GitHub kuangliu/pytorch-cifar, sized for a GPU"
+
+PRESETS: tuple[CifarPreset, ...] = (
+    CifarPreset(
+        name="resnet18-cifar10", what=f"{_SOURCE} (thesis, section 4.3: Bare pretrained)", perturbation=PaddedCrops(), **_SHARED
+    ),
+    CifarPreset(
+        name="resnet18-gaussian-cifar10",
+        what=f"{_SOURCE}, with Gaussian noise added (thesis, section 4.3: Bare Gaussian)",
+        perturbation=Composed((PaddedCrops(), SMOOTHING_NOISE)),
+        **_SHARED,
+    ),
+)

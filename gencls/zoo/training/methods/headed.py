@@ -1,9 +1,10 @@
 """Training of the MLVGM paper's classifiers: torchvision networks with a head of two layers."""
 
 import re
+from dataclasses import dataclass, replace
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch import Tensor
 from gencls.core.errors import GenclsError
 from gencls.zoo.checkpoints.checkpoint import load_state_dict
 from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES, HeadedClassifier
-from gencls.zoo.training.headed_presets import HeadedPreset
-from gencls.zoo.training.methods.modules import ClassifierTraining
+from gencls.zoo.training.base import NetworkPreset
+from gencls.zoo.training.methods.classifier import ClassifierTraining
+from gencls.zoo.training.views.photo_views import PhotoViews
 
-__all__ = ["HeadedTraining", "headed_training", "start_from"]
+__all__ = ["PRESETS", "HeadedPreset", "HeadedTraining", "start_from"]
 
 
 class HeadedTraining(ClassifierTraining):
@@ -26,35 +28,74 @@ class HeadedTraining(ClassifierTraining):
     Args:
         network: images to logits (N, K).
         momentum: of SGD; 0.9 there.
-        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
     """
 
-    extendable = True  # the rate is constant
+    constant_rate = True
+    extendable = True
 
     def __init__(self, network: HeadedClassifier, *, momentum: float, **shared: Any) -> None:
         super().__init__(network, **shared)
         self.momentum = momentum
 
-    def configure_optimizers(self) -> Any:
-        """SGD without a schedule."""
-        return torch.optim.SGD(self.parameter_groups(), lr=self.learning_rate, momentum=self.momentum)
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """SGD."""
+        return [torch.optim.SGD(self.parameter_groups(), lr=self.learning_rate, momentum=self.momentum)]
 
 
-def headed_training(settings: HeadedPreset, num_classes: int, **shared: Any) -> HeadedTraining:
-    """The network of a preset in its Lightning module.
+@dataclass(frozen=True, kw_only=True)
+class HeadedPreset(NetworkPreset):
+    """Training of :class:`gencls.zoo.networks.HeadedClassifier`.
 
-    Args:
-        settings: the preset.
-        num_classes: K.
-        **shared: arguments of :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
-
-    Raises:
-        GenclsError: see :func:`start_from`.
+    Attributes:
+        backbone: torchvision's name of the network.
+        hidden: width of the head; None takes that of the features, as the paper does.
+        momentum: of SGD.
+        pretrained: file of torchvision's weights for the backbone; None starts from random ones. Nothing is downloaded.
     """
-    network = HeadedClassifier(num_classes=num_classes, **settings.arguments)
-    if settings.pretrained is not None:
-        start_from(network, settings.backbone, settings.pretrained)
-    return HeadedTraining(network, momentum=settings.momentum, **shared)
+
+    backbone: str
+    hidden: int | None = None
+    momentum: float = 0.9
+    pretrained: Path | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the network's constructor, without the number of classes, which is the data set's."""
+        return {"backbone": self.backbone, "hidden": self.hidden}
+
+    @property
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
+        start = "random weights (paper: ImageNet's)" if self.pretrained is None else f"torchvision's {self.pretrained.name}"
+        return (
+            f"{self.epochs} epochs of batches of {self.batch_size}, SGD at learning rate {self.learning_rate} with momentum "
+            f"{self.momentum}, backbone from {start}, head from random weights, images: {self.perturbation}"
+        )
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options of the command line that this preset was changed by."""
+        return () if self.pretrained is None else (f"--pretrained {self.pretrained.name}",)
+
+    def starting_from(self, pretrained: Path) -> Self:
+        """The same training, from these weights of the backbone."""
+        return replace(self, pretrained=pretrained)
+
+    def card_arguments(self, num_classes: int) -> dict[str, Any]:
+        """Arguments that build the saved network again, for its card."""
+        return self.arguments | {"num_classes": num_classes}
+
+    def training(self, num_classes: int) -> HeadedTraining:
+        """The network and how it learns.
+
+        Raises:
+            GenclsError: see :func:`start_from`.
+        """
+        network = HeadedClassifier(**self.card_arguments(num_classes))
+        if self.pretrained is not None:
+            start_from(network, self.backbone, self.pretrained)
+        return HeadedTraining(network, momentum=self.momentum, **self.shared)
 
 
 def start_from(network: HeadedClassifier, backbone: str, path: Path) -> None:
@@ -92,3 +133,43 @@ def start_from(network: HeadedClassifier, backbone: str, path: Path) -> None:
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
     return tensor.shape, tensor.is_floating_point()
+
+
+_PAPER = "with a head of two layers (MLVGM paper, supplement, appendix C), sized for a GPU"
+
+
+def _preset(name: str, network: str, backbone: str, *, data: str, side: int, epochs: int, batch_size: int) -> HeadedPreset:
+    return HeadedPreset(
+        name=name,
+        what=f"{network} {_PAPER}",
+        data=data,
+        shape=(3, side, side),
+        backbone=backbone,
+        epochs=epochs,
+        batch_size=batch_size,
+        perturbation=PhotoViews(),
+        learning_rate=1e-3,
+    )
+
+
+PRESETS: tuple[HeadedPreset, ...] = (
+    _preset("resnet50-gender", "ResNet-50", "resnet50", data="celeba-hq-gender", side=256, epochs=50, batch_size=128),
+    _preset(
+        "vgg11-identities",
+        "VGG-11 with batch norm,",
+        "vgg11_bn",
+        data="celeba-identities",
+        side=64,
+        epochs=200,
+        batch_size=256,
+    ),
+    _preset(
+        "resnext50-cars",
+        "ResNeXt-50 32x4d",
+        "resnext50_32x4d",
+        data="stanford-cars-types",
+        side=128,
+        epochs=150,
+        batch_size=128,
+    ),
+)

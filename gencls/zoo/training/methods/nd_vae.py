@@ -1,17 +1,22 @@
 """Training of ND-VAE: attacked and noisy images to clean ones."""
 
 from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core.errors import GenclsError
+from gencls.core import GenclsError, Transform
+from gencls.defenses import NDVAEPurification
 from gencls.zoo.networks.purifiers.nd_vae import NDVAE
-from gencls.zoo.training.methods.hierarchical import warm_up
-from gencls.zoo.training.methods.modules import NetworkTraining
+from gencls.zoo.registry import load
+from gencls.zoo.training.base import Moment, NetworkTraining, Steps
+from gencls.zoo.training.methods.hierarchical_vae import warm_up
+from gencls.zoo.training.methods.purifiers import PurifierPreset
+from gencls.zoo.training.views.adversarial import FastGradient
 
-__all__ = ["NDVAETraining"]
+__all__ = ["PRESETS", "NDVAEPreset", "NDVAETraining"]
 
 
 class NDVAETraining(NetworkTraining):
@@ -29,7 +34,7 @@ class NDVAETraining(NetworkTraining):
         classifier: images to logits (N, K); in eval mode and frozen; a copy of it goes where the training goes.
         sigma: of the noise, in [0, 1] pixel units, >= 0.
         warm_up_share: of the steps in which w rises to 1, in (0, 1]; 0.3 in the published code.
-        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for numbers out of range.
@@ -50,22 +55,84 @@ class NDVAETraining(NetworkTraining):
         """The VAE."""
         return self.network
 
-    def new_optimizer(self) -> torch.optim.Optimizer:
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """Adamax."""
-        return torch.optim.Adamax(self.parameter_groups(), lr=self.learning_rate, eps=1e-3, weight_decay=1e-2)
+        return [torch.optim.Adamax(self.parameter_groups(), lr=self.learning_rate, eps=1e-3, weight_decay=1e-2)]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """One step on images (N, C, H, W) in [0, 1] and labels (N,)."""
-        images, labels = batch
+    def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
+        """See :class:`~gencls.zoo.training.base.NetworkTraining`."""
         classifier = self._classifier[0].to(images.device)
-        attacked = self.perturbation(classifier, images, labels, epoch=self.epochs_passed(batch_index))
+        attacked = self.perturbation(classifier, images, labels, epoch=at.epoch)
         noisy = (attacked + self.sigma * torch.randn_like(images)).clamp(0.0, 1.0)
-        weight = warm_up(self.epochs_passed(batch_index) / (self.trainer.max_epochs or 1), end=self.warm_up_share)
+        weight = warm_up(at.epoch / at.epochs, end=self.warm_up_share)
         output = self.network.reconstruct(noisy)
         likelihood = output.reconstruction.log_prob(self.network.padded(images)).sum((1, 2)).mean()
         prior = output.kl.sum(1).mean()
         loss = weight * prior - likelihood
         error = (output.reconstruction.mean() - self.network.padded(images)).square().mean()
-        figures = {"loss": loss, "prior": prior, "likelihood": likelihood, "error": error.detach()}
-        self.log_dict(figures, prog_bar=True, batch_size=len(labels))
-        return loss
+        yield loss, {"loss": loss, "prior": prior, "likelihood": likelihood, "error": error.detach()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NDVAEPreset(PurifierPreset):
+    """Training of :class:`gencls.zoo.networks.NDVAE`.
+
+    Attributes:
+        groups: see :class:`~gencls.zoo.networks.NDVAE`; up to ``mixtures`` the others likewise.
+        cells: there, per group and per halving.
+        sigma: see :class:`NDVAETraining`; the other likewise.
+    """
+
+    groups: tuple[int, ...]
+    channels: int
+    latent_channels: int
+    cells: int
+    mixtures: int
+    sigma: float
+    warm_up_share: float = 0.3
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the network's constructor."""
+        sizes = self.chosen("groups", "channels", "latent_channels", "cells")
+        return {"image_shape": self.shape, **sizes, "block_cells": self.cells, "mixtures": self.mixtures}
+
+    @property
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
+        return (
+            f"{self.epochs} epochs of batches of {self.batch_size}, Adamax from learning rate {self.learning_rate} along a "
+            f"cosine to 0, KL weight up to 1 in {self.warm_up_share:.0%} of the steps, noise {self.sigma} on images: "
+            f"{self.perturbation} of {self.classifier}"
+        )
+
+    def training(self, num_classes: int) -> NDVAETraining:
+        """The VAE with the classifier that it defends, and how it learns."""
+        own = self.chosen("sigma", "warm_up_share")
+        return NDVAETraining(NDVAE(**self.arguments), load(self.classifier), **own, **self.shared)
+
+    def transform(self, network: NDVAE) -> Transform:
+        """ND-VAE with the noise that it was trained with."""
+        return NDVAEPurification(network, sigma=self.sigma)
+
+
+_FASHION = NDVAEPreset(
+    name="nd-vae-fashion",
+    what="ND-VAE in small (Jalalinour and Rekabdar, TransAI 2023)",
+    data="fashion-mnist",
+    shape=(1, 28, 28),
+    classifier="cnn-plain-fashion",
+    length=1.5,
+    perturbation=FastGradient(norm="l2", epsilons=(1.5,)),
+    epochs=3,
+    batch_size=32,
+    learning_rate=1e-2,
+    groups=(2, 2),
+    channels=4,
+    latent_channels=16,
+    cells=1,
+    mixtures=3,
+    sigma=0.1,
+)
+
+PRESETS = (_FASHION, replace(_FASHION, name="nd-vae-mnist", data="mnist", classifier="cnn-mnist", epochs=2))

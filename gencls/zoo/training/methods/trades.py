@@ -1,5 +1,6 @@
 """TRADES: a classifier is to be right on images, and to predict the same near them."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -7,17 +8,19 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks import CNN
-from gencls.zoo.training.methods.modules import ClassifierTraining
-from gencls.zoo.training.views.perturbations import prediction_divergence
+from gencls.zoo.training.base import Moment, Steps
+from gencls.zoo.training.methods.classifier import ClassifierPreset, ClassifierTraining, table_classifier
+from gencls.zoo.training.thesis import DATA_SETS
+from gencls.zoo.training.views.adversarial import KLAdversarial, prediction_divergence
 
-__all__ = ["TradesTraining"]
+__all__ = ["PRESETS", "TradesPreset", "TradesTraining"]
 
 
 class TradesTraining(ClassifierTraining):
     """min E[ CE(f(x), y) + beta max_x' KL[p(. | x) || p(. | x')] ].
 
     Gradients flow into both predictions of the divergence. The inner maximisation is the perturbation,
-    :class:`~gencls.zoo.training.views.perturbations.KLAdversarial`.
+    :class:`~gencls.zoo.training.views.adversarial.KLAdversarial`.
 
     Source: Zhang et al. 2019, arXiv:1901.08573, eq. 5 and Algorithm 1, with beta = 1 / lambda. Its public code takes means over
     the batch, and makes the two predictions in passes of their own, each with its own statistics of batch norm; so does this.
@@ -25,7 +28,7 @@ class TradesTraining(ClassifierTraining):
     Args:
         network: images to logits (N, K).
         beta: weight of the divergence, >= 0; 6 in the paper's CIFAR10, and 1.5, 1 and 8 in the tasks of the MLVGM paper.
-        **shared: see :class:`~gencls.zoo.training.methods.modules.NetworkTraining`.
+        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for a negative beta.
@@ -37,15 +40,43 @@ class TradesTraining(ClassifierTraining):
             raise GenclsError(f"TRADES: expected beta >= 0, got {beta}")
         self.beta = beta
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """One step on images (N, C, H, W) in [0, 1] and labels (N,)."""
-        images, labels = batch
-        adversarial = self.perturbation(self.network, images, labels, epoch=self.epochs_passed(batch_index))
+    def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
+        """See :class:`~gencls.zoo.training.base.NetworkTraining`."""
+        adversarial = self.perturbation(self.network, images, labels, epoch=at.epoch)
         logits = self.network(images)
         natural = F.cross_entropy(logits, labels)
         divergence = prediction_divergence(logits, self.network(adversarial)).mean()
         loss = natural + self.beta * divergence
         accuracy = (logits.argmax(1) == labels).float().mean()
-        figures = {"loss": loss, "natural": natural, "divergence": divergence, "accuracy": accuracy}
-        self.log_dict(figures, prog_bar=True, batch_size=len(labels))
-        return loss
+        yield loss, {"loss": loss, "natural": natural, "divergence": divergence, "accuracy": accuracy}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradesPreset(ClassifierPreset):
+    """Training of a CNN by TRADES; ``beta`` is described in :class:`TradesTraining`."""
+
+    beta: float
+
+    @property
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
+        return f"{super().recipe}, beta {self.beta}"
+
+    def training(self, num_classes: int) -> TradesTraining:
+        """The CNN and how it learns."""
+        network = CNN.from_architecture(**self.card_arguments(num_classes))
+        return TradesTraining(network, beta=self.beta, **self.shared)
+
+
+PRESETS = tuple(
+    TradesPreset(
+        name=f"trades-{data.name}",
+        what="CNN of thesis Table 2.1, trained by TRADES from scratch (MLVGM paper: fine-tuned) on the L2 ball",
+        perturbation=KLAdversarial(norm="l2", epsilon=data.l2, steps=5, step_size=round(2 * data.l2 / 5, 6)),
+        beta=3.0,
+        epochs=round(7 * data.long * data.adversarial),
+        dropout=0.0,
+        **table_classifier(data),
+    )
+    for data in DATA_SETS
+)

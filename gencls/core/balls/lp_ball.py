@@ -1,0 +1,143 @@
+"""Balls of Lp norms: sizes of changes, steepest steps, projections, random points, ways to a boundary.
+
+Attacks, training and the judge share this geometry. A change is (N, C, H, W), images minus clean images; its size is in [0, 1]
+pixel units over the whole image. A radius is one number, or one of each image, (N,).
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+__all__ = ["PUSH", "ROUNDING", "TINY", "LpBall", "Radius", "free", "inwards", "per_image", "wide"]
+
+TINY = 1e-12
+"""Below this length a gradient or a change counts as zero and is not scaled up."""
+
+ROUNDING = 1e-6
+"""Share of the radius left for rounding: float32 pixels of a large image add up to more than the judge's tolerance."""
+
+PUSH = 1e-5
+"""Added to a step to a boundary, in pixel units: an iterate on the boundary itself would not move."""
+
+Radius = float | Tensor
+
+
+def per_image(values: Tensor) -> Tensor:
+    """(N,) -> (N, 1, 1, 1), to multiply images."""
+    return values.view(-1, 1, 1, 1)
+
+
+class LpBall(ABC):
+    """The ball of one norm.
+
+    Attributes:
+        key: what records and names of attacks call the norm.
+    """
+
+    key: str
+
+    @abstractmethod
+    def length(self, change: Tensor) -> Tensor:
+        """Sizes of changes, (N,), in their own precision."""
+
+    def distance(self, change: Tensor) -> Tensor:
+        """The same by the definition of the norm, as the judge measures it."""
+        return self.length(change)
+
+    @abstractmethod
+    def largest(self, pixels: int) -> float:
+        """The size of the largest change from one image of so many pixels and channels to another."""
+
+    @abstractmethod
+    def dual(self, gradient: Tensor) -> Tensor:
+        """By how much a linear function with this gradient grows in a step of length 1 at most: (N,), in float64."""
+
+    @abstractmethod
+    def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
+        """The change of this size, at these images, along which a linear loss grows most; 0 where the gradient is 0."""
+
+    @abstractmethod
+    def project(self, change: Tensor, radius: Radius) -> Tensor:
+        """The nearest change in the ball, in the change's own precision, without regard to [0, 1]."""
+
+    @abstractmethod
+    def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
+        """Bring images back into the ball around the clean ones, and into [0, 1].
+
+        The judge would not find more than its tolerance outside of the ball, whatever rounding does.
+        """
+
+    @abstractmethod
+    def sample(self, like: Tensor, radius: float) -> Tensor:
+        """Changes drawn uniformly from the ball."""
+
+    def start(self, clean: Tensor, radius: float) -> Tensor:
+        """Images around the clean ones from which a search can start: a random change, clipped to [0, 1]."""
+        return (clean + self.sample(clean, radius)).clamp_(0, 1)
+
+    def between(self, clean: Tensor, far: Tensor, share: Tensor) -> Tensor:
+        """Images whose changes have a share (N,) of the size."""
+        return torch.lerp(clean, far, per_image(share))
+
+    def cross(self, gap: Tensor, gradient: Tensor, images: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance (N,) to the hyperplane gap + gradient . r = 0, and a step r that surely crosses it.
+
+        Pixels at 0 or 1 that would leave the range cannot take part; most pixels of a digit are such.
+
+        Args:
+            gap: (N,), <= 0.
+            gradient: (N, C, H, W).
+            images: the same shape, in [0, 1].
+            unit: (N,); scores are rounded to multiples of it, so the step goes two units beyond.
+
+        Returns:
+            Distances, infinite where no step leads there, and the steps, 0 there.
+        """
+        gradient = gradient * free(gradient, images)
+        dual = self.dual(gradient)
+        distance = torch.where(dual > 0, gap.abs() / dual, torch.inf)
+        length = (distance + self.push(images) + 2 * unit / dual.where(dual > 0, 1.0)).where(distance.isfinite(), 0.0)
+        return distance, self.step(gradient, length.to(gradient.dtype), images)
+
+    def push(self, images: Tensor) -> float:
+        return PUSH
+
+    def turned(self, far: Tensor, near: Tensor, regret: Tensor, radius: float) -> Tensor:
+        """Which entries must take the smaller of two changes for the whole to lie in the ball: (N, C, H, W), bool.
+
+        Args:
+            far: changes that are wanted.
+            near: changes that are not larger in any entry.
+            regret: of taking the smaller one; entries with the least regret take it first.
+            radius: of the ball.
+        """
+        wanted, smaller = (self.shares(change).flatten(1).double() for change in (far, near))
+        gain = (wanted - smaller).clamp_min(0.0)
+        excess = wanted.sum(dim=1, keepdim=True) - radius**self.power
+        order = regret.flatten(1).where(gain > 0, torch.inf).argsort(dim=1)
+        saved = gain.gather(1, order).cumsum(dim=1)
+        before = saved - gain.gather(1, order)
+        needed = (before < excess) & (gain.gather(1, order) > 0)
+        return torch.zeros_like(needed).scatter(1, order, needed).view_as(far)
+
+    power = 1
+
+    @abstractmethod
+    def shares(self, change: Tensor) -> Tensor:
+        """What each entry adds to the size to the power of ``power``."""
+
+
+def wide(values: Radius) -> Radius:
+    """One number, or one of each image as (N, 1, 1, 1)."""
+    return per_image(values) if isinstance(values, Tensor) else values
+
+
+def free(gradient: Tensor, images: Tensor) -> Tensor:
+    """Which entries [0, 1] lets follow the gradient."""
+    return ~(((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0)))
+
+
+def inwards(images: Tensor, clean: Tensor, beyond: Tensor) -> Tensor:
+    """Images (N, C, H, W); those that rounding brought out of their ball (N,) are rounded towards the clean ones."""
+    return torch.where(per_image(beyond), images.nextafter(clean), images) if bool(beyond.any()) else images

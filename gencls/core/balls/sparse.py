@@ -1,0 +1,179 @@
+"""Balls in which few entries move: L1 and L0."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from gencls.core.balls.lp_ball import PUSH, ROUNDING, LpBall, Radius, free, inwards, per_image
+
+__all__ = ["L0", "L1"]
+
+_SPARSE = 0.01
+"""Share of the entries that one step in L1 moves (Tramèr and Boneh 2019, arXiv:1904.13000, section 3)."""
+
+
+class L1(LpBall):
+    """The sum of the absolute changes."""
+
+    key = "l1"
+
+    def length(self, change: Tensor) -> Tensor:
+        return change.flatten(1).abs().sum(dim=1)
+
+    def largest(self, pixels: int) -> float:
+        return float(pixels)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        return gradient.flatten(1).double().abs().amax(dim=1)
+
+    def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
+        """Spread over a hundredth of the entries, those of the largest gradients that [0, 1] leaves room for."""
+        gradient = gradient * free(gradient, images)
+        few = _largest(gradient.abs().flatten(1), max(1, round(_SPARSE * gradient.shape[1:].numel())))
+        signs = gradient.sign() * few.view_as(gradient)
+        return signs * per_image(size / self.length(signs).clamp_min(1.0))
+
+    def project(self, change: Tensor, radius: Radius) -> Tensor:
+        sizes = change.flatten(1).double().abs()
+        return _soft(change, sizes, torch.full_like(sizes, torch.inf), radius)
+
+    def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
+        """The nearest point of the ball and [0, 1] together: Croce and Hein 2021, arXiv:2103.01208, Proposition 2.1."""
+        change = images - clean
+        sizes, room = change.flatten(1).double().abs(), _room(change, clean)
+        images = (clean + _soft(change, sizes, room, radius)).clamp_(0, 1)
+        return inwards(images, clean, self.length((images - clean).double()) > radius)
+
+    def sample(self, like: Tensor, radius: float) -> Tensor:
+        count = like.shape[1:].numel()
+        sizes = -torch.rand_like(like).clamp_min(1e-30).log()  # directions of exponentials are uniform on the sphere
+        share = torch.rand_like(like.flatten(1)[:, 0]).pow(1 / count)
+        signs = (torch.rand_like(like) < 0.5).to(like) * 2 - 1
+        return signs * sizes * per_image((1 - ROUNDING) * radius * share / self.length(sizes))
+
+    def start(self, clean: Tensor, radius: float) -> Tensor:
+        return self.confine(clean + self.sample(clean, radius), clean, radius)
+
+    def cross(self, gap: Tensor, gradient: Tensor, images: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Entries of the largest gradients go to the end of the range, until the gap is closed."""
+        rates, room = _slopes(gradient, images)
+        needed = gap.double().abs() + 2 * unit + PUSH * rates.amax(dim=1)
+        order = rates.argsort(dim=1, descending=True)
+        gains = (rates * room).gather(1, order)
+        left = (needed.unsqueeze(1) - gains.cumsum(dim=1) + gains).clamp_min(0)  # before each entry
+        moves = torch.minimum(room.gather(1, order), left / rates.gather(1, order).clamp_min(1e-300))
+        return _crossing(gradient, moves.scatter(1, order, moves), gains.sum(dim=1) >= needed, count=False)
+
+    def shares(self, change: Tensor) -> Tensor:
+        return change.abs()
+
+
+class L0(LpBall):
+    """The number of entries that change at all, each channel of a pixel counted by itself (as FMN, arXiv:2102.12827, does).
+
+    A radius that is no integer is as good as the next smaller one. The ball is not convex, and a step has no length in it:
+    sizes of steps are those of the largest entry.
+    """
+
+    key = "l0"
+
+    def length(self, change: Tensor) -> Tensor:
+        return (change != 0).flatten(1).sum(dim=1).to(change.dtype)
+
+    def largest(self, pixels: int) -> float:
+        return float(pixels)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        """Of a change of at most 1."""
+        return gradient.flatten(1).double().abs().amax(dim=1)
+
+    def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
+        gradient = gradient * free(gradient, images)
+        largest = gradient.flatten(1).abs().amax(dim=1)
+        return gradient * per_image(size / largest.where(largest > 0, 1.0))
+
+    def project(self, change: Tensor, radius: Radius) -> Tensor:
+        return change * _largest(change.flatten(1).abs(), radius).view_as(change)
+
+    def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
+        """Keeps the entries that bring the images nearest: by the square of a change, less that of what [0, 1] cuts off."""
+        inside = images.clamp(0, 1)
+        gains = ((images - clean).square() - (images - inside).square()).flatten(1)
+        return torch.where(_largest(gains, radius).view_as(clean), inside, clean)
+
+    def sample(self, like: Tensor, radius: float) -> Tensor:
+        chosen = _largest(torch.rand_like(like).flatten(1), radius).view_as(like)
+        return (2 * torch.rand_like(like) - 1) * chosen
+
+    def start(self, clean: Tensor, radius: float) -> Tensor:
+        """Random entries get random values."""
+        chosen = _largest(torch.rand_like(clean).flatten(1), radius).view_as(clean)
+        return torch.where(chosen, torch.rand_like(clean), clean)
+
+    def between(self, clean: Tensor, far: Tensor, share: Tensor) -> Tensor:
+        """The largest changes stay."""
+        change = far - clean
+        kept = _largest(change.flatten(1).abs(), (share * self.length(change)).ceil())
+        return torch.where(kept.view_as(clean), far, clean)
+
+    def cross(self, gap: Tensor, gradient: Tensor, images: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Entries that gain most at the end of the range go there, until the gap is closed."""
+        rates, room = _slopes(gradient, images)
+        needed = gap.double().abs() + 2 * unit + PUSH * rates.amax(dim=1)
+        gains, order = (rates * room).sort(dim=1, descending=True)
+        before = gains.cumsum(dim=1) - gains
+        moves = room.gather(1, order) * ((before < needed.unsqueeze(1)) & (gains > 0))
+        return _crossing(gradient, moves.scatter(1, order, moves), gains.sum(dim=1) >= needed, count=True)
+
+    def shares(self, change: Tensor) -> Tensor:
+        return (change != 0).to(change.dtype)
+
+
+def _room(change: Tensor, clean: Tensor) -> Tensor:
+    """By how much each entry can follow the sign of the change within [0, 1]: (N, P), in float64."""
+    return torch.where(change > 0, 1 - clean.double(), clean.double()).flatten(1)
+
+
+def _slopes(gradient: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Absolute slopes and the room along them, (N, P), in float64."""
+    return gradient.flatten(1).double().abs(), _room(gradient, images)
+
+
+def _crossing(gradient: Tensor, moves: Tensor, reached: Tensor, *, count: bool) -> tuple[Tensor, Tensor]:
+    """Distances and steps of moves (N, P) along the gradient's signs, where the boundary is reached (N,)."""
+    distance = ((moves > 0).to(moves) if count else moves).sum(dim=1).where(reached, torch.inf)
+    step = gradient.sign() * (moves * reached.unsqueeze(1)).view_as(gradient).to(gradient.dtype)
+    return distance, step
+
+
+def _largest(values: Tensor, count: Radius) -> Tensor:
+    """Which entries of each row (N, P) are the largest, as many as a number, or one of each row (N,), says: bool."""
+    rank = values.argsort(dim=1, descending=True).argsort(dim=1)
+    most = count.unsqueeze(1) if isinstance(count, Tensor) else count
+    return rank < (most.floor() if isinstance(most, Tensor) else math.floor(most))
+
+
+def _soft(change: Tensor, sizes: Tensor, room: Tensor, radius: Radius) -> Tensor:
+    """The change with entries min(max(|.| - t, 0), room), with the smallest t >= 0 for which they add up to the radius at most.
+
+    The sum falls with t and is linear between the sorted points |.| - room and |.|; below the first an entry stays at its
+    room, from the second on it is 0.
+
+    Args:
+        change: (N, C, H, W).
+        sizes: (N, P), their absolute values, in float64.
+        room: (N, P), >= 0.
+        radius: of the ball.
+    """
+    limit = radius.double().unsqueeze(1) if isinstance(radius, Tensor) else radius
+    total = torch.minimum(sizes, room).sum(dim=1, keepdim=True)
+    points, order = torch.cat([(sizes - room).clamp_min(0), sizes], dim=1).sort(dim=1)
+    falling = torch.where(order < sizes.shape[1], 1.0, -1.0).double().cumsum(dim=1)  # entries that fall after each point
+    falls = (points.diff(dim=1) * falling[:, :-1]).cumsum(dim=1)
+    sums = total - torch.cat([torch.zeros_like(total), falls], dim=1)  # at each point
+    last = ((sums > limit).sum(dim=1, keepdim=True) - 1).clamp_min(0)  # the last point with too much
+    threshold = points.gather(1, last) + (sums.gather(1, last) - limit) / falling.gather(1, last).clamp_min(1.0)
+    threshold = threshold.where(total > limit, 0.0)
+    kept = torch.minimum((sizes - threshold).clamp_min(0), room)
+    return change.sign() * kept.view_as(change).to(change.dtype)

@@ -1,0 +1,207 @@
+"""The files that hold the samples and the cells of a study, and the proof that a cell's are what was written.
+
+samples.safetensors    images, labels, bounds of the shards
+cells/KEY.parquet      records of a finished cell
+cells/KEY.safetensors  its adversarial images
+cells/KEY.json         its mark, written last: KEY, the number of rows, the SHA-256 of both files, and a checksum of itself
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from gencls.core import GenclsError
+from gencls.core.files import atomically, read_sealed, write_sealed
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = [
+    "CELLS",
+    "RUN_AGAIN",
+    "SAMPLES",
+    "Samples",
+    "StudyCell",
+    "cell_path",
+    "damage",
+    "is_marked",
+    "read_frame",
+    "read_images",
+    "read_tensors",
+    "write_cell",
+    "write_samples",
+]
+
+SAMPLES, CELLS = "samples.safetensors", "cells"
+
+RUN_AGAIN = "run the study again, it makes damaged files anew"
+
+Kind = Literal["json", "parquet", "safetensors", "lock"]
+
+
+class Samples(NamedTuple):
+    """The samples of a call.
+
+    Attributes:
+        images: (N, C, H, W).
+        labels: (N,).
+        hashes: N keys.
+        shard_size: of the shards that they make in a folder that does not have them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    hashes: list[str]
+    shard_size: int
+
+
+@dataclass(frozen=True)
+class StudyCell:
+    """One unit of work: an attack in one gradient mode on one shard of samples, by name and content key.
+
+    Attributes:
+        defense: name.
+        attack: name.
+        mode: gradient mode.
+        seed: of the random streams.
+        shard: number of the shard within the folder.
+        key: names the files; empty for a cell that no call has asked for since samples were added.
+        epsilon: of the attack; None for a minimal-norm attack, and in folders before format 4.
+        code: digest of the code of gencls and libraries that the cell belongs to; empty where the key is, and before format 4.
+    """
+
+    defense: str
+    attack: str
+    mode: str
+    seed: int
+    shard: int
+    key: str
+    epsilon: float | None = None
+    code: str = ""
+
+
+def write_samples(folder: Path, samples: Samples, settings: Mapping[str, Any]) -> None:
+    """Write the samples that the settings of a study list, in their order, with the bounds of the shards."""
+    place = {key: place for place, key in enumerate(samples.hashes)}
+    places = [place[key] for key in settings["sample_hashes"]]
+    tensors = {"images": samples.images[places].cpu().contiguous(), "labels": samples.labels[places].cpu().contiguous()}
+    content = save(tensors, metadata={"shards": json.dumps(settings["shards"])})
+    atomically(folder / SAMPLES, lambda part: part.write_bytes(content))
+
+
+def cell_path(folder: Path, cell: StudyCell, kind: Kind) -> Path:
+    """Where a file of a cell lies; "json" is the mark, which says that the cell is finished."""
+    return folder / CELLS / f"{cell.key}.{kind}"
+
+
+def write_cell(folder: Path, cell: StudyCell, records: "pandas.DataFrame", adversarial: Tensor) -> None:
+    """Write the files of a finished cell, its mark last.
+
+    Args:
+        folder: of the study.
+        cell: which one.
+        records: n rows.
+        adversarial: (n, C, H, W).
+    """
+    buffer = io.BytesIO()
+    records.to_parquet(buffer, index=False)
+    contents: dict[Kind, bytes] = {"safetensors": save({"adversarial": adversarial.contiguous()}), "parquet": buffer.getvalue()}
+    for kind, content in contents.items():
+        atomically(cell_path(folder, cell, kind), lambda part, content=content: part.write_bytes(content))  # type: ignore[misc]
+    sums: dict[str, str] = {kind: hashlib.sha256(content).hexdigest() for kind, content in contents.items()}
+    write_sealed(cell_path(folder, cell, "json"), {"key": cell.key, "rows": len(records), **sums})
+
+
+def is_marked(folder: Path, cell: StudyCell) -> bool:
+    """Whether a cell says that it is finished."""
+    return cell_path(folder, cell, "json").exists()
+
+
+def damage(folder: Path, cell: StudyCell) -> str | None:
+    """What is wrong with the files of a marked cell; None if they are what was written."""
+    try:
+        _verified(folder, cell, "parquet")
+        _verified(folder, cell, "safetensors")
+    except GenclsError as error:
+        return str(error)
+    return None
+
+
+def read_frame(folder: Path, cell: StudyCell, *, marked: bool = True) -> "pandas.DataFrame":
+    """The records of a finished cell, parsed from the bytes that were verified.
+
+    Args:
+        folder: of the study.
+        cell: which one.
+        marked: whether there is a mark to verify them by; studies of formats 1 and 2 have none.
+
+    Raises:
+        GenclsError: for a file that is missing or damaged.
+    """
+    import pandas
+
+    content, rows = _verified(folder, cell, "parquet") if marked else (_bytes(cell_path(folder, cell, "parquet")), None)
+    try:
+        frame = pandas.read_parquet(io.BytesIO(content))
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # so are Arrow's errors
+        raise _damaged(folder, cell, "parquet", "the records of a cell", error) from error
+    if rows is not None and len(frame) != rows:
+        raise _damaged(folder, cell, "parquet", f"{rows} rows", len(frame))
+    return frame
+
+
+def read_images(folder: Path, cell: StudyCell, *, marked: bool = True) -> Tensor:
+    """The adversarial images (n, C, H, W) of a finished cell, from the bytes that were verified; see :func:`read_frame`."""
+    path = cell_path(folder, cell, "safetensors")
+    content = _verified(folder, cell, "safetensors")[0] if marked else _bytes(path)
+    return _tensors(content, path, "adversarial")["adversarial"]
+
+
+def read_tensors(path: Path, *names: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        GenclsError: if it cannot be read, or holds tensors of other names.
+    """
+    return _tensors(_bytes(path), path, *names)
+
+
+def _tensors(content: bytes, path: Path, *names: str) -> dict[str, Tensor]:
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise GenclsError(f"{path}: expected a safetensors file, got {error}; {RUN_AGAIN}") from error
+    if tensors.keys() != set(names):
+        raise GenclsError(f"{path}: expected the tensors {', '.join(names)}, got {', '.join(tensors)}; {RUN_AGAIN}")
+    return tensors
+
+
+def _verified(folder: Path, cell: StudyCell, kind: Kind) -> tuple[bytes, int]:
+    """The bytes of a file that are those which the cell's mark names, and the cell's number of rows."""
+    mark = read_sealed(cell_path(folder, cell, "json"), "the mark of a finished cell", f"; {RUN_AGAIN}")
+    if mark.get("key") != cell.key:
+        raise _damaged(folder, cell, "json", f"the mark of cell {cell.key}", mark.get("key"))
+    content = _bytes(cell_path(folder, cell, kind))
+    found = hashlib.sha256(content).hexdigest()
+    if found != mark[kind]:
+        raise _damaged(folder, cell, kind, f"the SHA-256 {mark[kind]} of its mark", found)
+    return content, mark["rows"]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GenclsError(f"{path}: expected a file of the study, got {error}; {RUN_AGAIN}") from None
+
+
+def _damaged(folder: Path, cell: StudyCell, kind: Kind, expected: str, got: object) -> GenclsError:
+    return GenclsError(f"{cell_path(folder, cell, kind)}: expected {expected}, got {got}; {RUN_AGAIN}")

@@ -1,0 +1,297 @@
+"""A study: a grid of cells (defense x attack x gradient mode x seed x shard) in a folder that survives anything, and grows.
+
+A cell is named by its content key: samples, defense, attack, protocol. It is finished when its mark appears, which carries the
+checksums of its files. The same command after a crash computes what is missing, or damaged; processes on one folder share the
+cells through file locks, which the system releases when a process dies. Another command adds to the folder what it asks for,
+see :mod:`gencls.eval.study.growth`.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from warnings import warn
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from gencls.core import GenclsError, Key, checked, key_of
+from gencls.core.files import held, remove_dead, remove_leftovers
+from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core.samples import samples_of
+from gencls.eval.attacks import Attack
+from gencls.eval.judgement.judge import Decisions
+from gencls.eval.judgement.probe import Probe, probe_defense
+from gencls.eval.judgement.runner import Runner, gradient_modes
+from gencls.eval.judgement.trial import Protocol
+from gencls.eval.measures.names import check_names
+from gencls.eval.scores.behaviour import Behaviour
+from gencls.eval.study.files import CELLS, Samples, StudyCell, cell_path, damage, is_marked, write_cell
+from gencls.eval.study.folder import finished, records_of, write_results
+from gencls.eval.study.growth import Order, claim, mend_samples
+from gencls.eval.study.plan import Plan, check_grid, relevant, without_epsilon
+from gencls.eval.study.settings import FORMAT, planned, read_study
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Grid"]
+
+_SEEN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], Behaviour]] = WeakKeyDictionary()
+"""Defense -> its key, and those of the images by which it was observed -> its behaviour."""
+
+_PLANNED = {
+    "defenses",
+    "attacks",
+    "images",
+    "labels",
+    "protocol",
+    "modes",
+    "seeds",
+    "shard_size",
+    "hashes",
+    "probes",
+    "defense_keys",
+}
+"""What the keys of the cells are made of, and the list of cells."""
+
+
+class Grid:
+    """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder.
+
+    It is what one call asks for. The folder may hold more, from other calls: it keeps it, and the table and the report show it.
+    What was planned stays as it is, and what rows of the folder mean does, too: a change of that is another study.
+    """
+
+    @checked
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        defenses: Mapping[str, nn.Module],
+        attacks: Mapping[str, Attack],
+        images: object,
+        labels: object = None,
+        protocol: Protocol | None = None,
+        modes: Sequence[str] | None = None,
+        seeds: Sequence[int] = (0,),
+        shard_size: int = 50,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        """Plan a study and claim its folder. Nothing is computed yet.
+
+        Args:
+            folder: made if missing; may hold what other calls have asked for, or begun.
+            defenses: name -> module in eval mode.
+            attacks: name -> attack.
+            images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; all of the folder, and
+                perhaps more.
+            labels: int64 (N,); None where the source has them.
+            protocol: draws and averaging; its seed is replaced by ``seeds``.
+            modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
+            seeds: one run of everything per seed.
+            shard_size: samples per new cell; what a crash can lose, and the batch size. Results do not depend on it.
+            about: what to say of the study in its report: data set, command, and so on.
+
+        Raises:
+            GenclsError: for bad images or labels, an empty grid, repeated seeds, a defense that does not take these images, has
+                too few classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables
+                have for something else, something that a key cannot see into, or a folder that holds something else, or rows
+                that would mean something else by these settings.
+        """
+        self.images, self.labels = samples_of(images, labels)
+        check_grid(defenses, attacks, seeds, shard_size)
+        check_names([*defenses, *attacks], "study", about=about)
+        for settings in attacks.values():
+            settings.threat.check_reach(self.images)
+        self.folder = Path(folder)
+        self.defenses, self.attacks = MappingProxyType(dict(defenses)), MappingProxyType(dict(attacks))
+        self.protocol = protocol or Protocol()
+        self.modes = None if modes is None else tuple(modes)
+        self.seeds, self.shard_size = tuple(seeds), shard_size
+        self.hashes = sample_hashes(self.images, self.labels)
+        self.about = {
+            **(about or {}),
+            "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
+        }
+        # Before anything is asked: a module may keep what it has computed once.
+        self.defense_keys = {name: key_of(defense, f"defense {name}") for name, defense in self.defenses.items()}
+        self._attack_keys = self._keys_of_attacks()
+        self._attacks_now = self._attack_keys
+        self._plan = Plan(
+            defenses={name: (module, self.defense_keys[name]) for name, module in self.defenses.items()},
+            attacks={
+                name: (attack, key_of(without_epsilon(attack), f"attack {name}")) for name, attack in self.attacks.items()
+            },
+            samples=Samples(self.images, self.labels, self.hashes, shard_size),
+            protocol={name: value for name, value in relevant(self.protocol).items() if name != "seed"},
+            code=key_of((Runner, Protocol), "gencls").whole,
+            about=self.about,
+        )
+        self._runners: dict[tuple[str, str], Runner] = {}
+        # Before the folder is claimed.
+        self.probes = {name: self._probe(name) for name in self.defenses}
+        self._claim_folder()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, but none that the plan is made of.
+
+        Raises:
+            GenclsError: for such a one.
+        """
+        if name in _PLANNED and name in vars(self):
+            raise GenclsError(f"study: expected the {name} that it was planned with, got others; plan another study")
+        super().__setattr__(name, value)
+
+    def _probe(self, name: str) -> Probe:
+        """What is known of a defense; further studies of the same one do not look again while nothing in it has changed."""
+        known, seen = (self.defense_keys[name].whole, *self.hashes[:8]), _SEEN.setdefault(self.defenses[name], {})
+        gradients = any(attack.uses_gradients for attack in self.attacks.values())
+        probe = probe_defense(self.defenses[name], self.images, self.labels, behaviour=seen.get(known), gradients=gradients)
+        seen[known] = probe.behaviour
+        return probe
+
+    def cells(self) -> list[StudyCell]:
+        """The cells that this call asks for, in the order in which they are run."""
+        return [
+            self._cell(defense, attack, mode, seed, shard)
+            for defense, module in self.defenses.items()
+            for attack, settings in self.attacks.items()
+            for mode in gradient_modes(module, settings, self.modes)
+            for seed in self.seeds
+            for shard in range(len(self._order.shards))
+        ]
+
+    def missing(self) -> list[StudyCell]:
+        """Those of them that are not finished, or whose files are not what was written."""
+        return [cell for cell in self.cells() if not is_marked(self.folder, cell) or damage(self.folder, cell)]
+
+    def run(self, *, progress: Callable[[Sequence[StudyCell]], Any] | None = None) -> "pandas.DataFrame":
+        """Compute what is missing or damaged, then write ``results.csv``. A warning names each damaged file.
+
+        Cells that another process works on are left to it, and waited for at the end.
+
+        Args:
+            progress: called with the missing cells; returns a context manager that yields a function to call with each
+                finished cell. None shows nothing.
+
+        Returns:
+            The table of all that the folder holds, see :func:`gencls.eval.summarize`. If what other calls have asked for is not
+            finished, the ``warnings`` of every row say that it is partial.
+
+        Raises:
+            GenclsError: if cells are missing or damaged again at the end, no table is written then; if images, labels or what
+                an attack holds have changed since the study was planned, nothing is computed then. A defense that has changed
+                is found after its first cell, which is not kept.
+        """
+        self._check_plan()
+        clean: dict[tuple[str, int, int], Decisions] = {}
+        mend_samples(self.folder, self._plan)
+        todo = self.missing()
+        try:
+            with (progress or _silent)(todo) as tell:
+                for patient in (False, True):  # first what is free, then what others have not finished
+                    others = []
+                    for cell in todo:
+                        with held(cell_path(self.folder, cell, "lock"), wait=patient) as mine:
+                            if not mine:
+                                others.append(cell)
+                            elif self._is_open(cell):
+                                self._compute(cell, clean)
+                                tell(cell)
+                    todo = others
+        finally:  # what an attack holds, for instance a source model, may keep what it has computed once
+            self._attacks_now = self._keys_of_attacks()
+        remove_leftovers(self.folder)
+        remove_leftovers(self.folder / CELLS)
+        remove_dead((self.folder / CELLS).glob("*.lock"))
+        return self._write_results()
+
+    def runner(self, cell: StudyCell) -> Runner:
+        """What runs attacks on the cell's defense in its gradient mode; one for all cells of both."""
+        made = Runner(self.defenses[cell.defense], cell.mode, self.protocol, self.probes[cell.defense])
+        return self._runners.setdefault((cell.defense, cell.mode), made)
+
+    def samples(self, cell: StudyCell) -> list[int]:
+        """The places among ``images`` of the samples that a cell is about."""
+        return self._order.places[slice(*self._order.shards[cell.shard])]
+
+    def _keys_of_attacks(self) -> dict[str, Key]:
+        return {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
+
+    def _check_plan(self) -> None:
+        """The tensors and models are the caller's, who may have used them for something else since they were planned with."""
+        if sample_hashes(self.images, self.labels) != self.hashes:
+            raise GenclsError("study: expected the samples that the study was planned with, got others")
+        now = self._keys_of_attacks()
+        if changed := [name for name in now if now[name] != self._attacks_now[name]]:
+            raise GenclsError(f"study: expected the attacks that the study was planned with, got others: {', '.join(changed)}")
+
+    def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Decisions]) -> None:
+        known = (cell.defense, cell.seed, cell.shard)
+        where = self.samples(cell)
+        result = self.runner(cell).run(
+            self.attacks[cell.attack],
+            self.images[where],
+            self.labels[where],
+            clean=clean.get(known),
+            hashes=[self.hashes[place] for place in where],
+            seed=cell.seed,
+        )
+        clean[known] = result.clean
+        write_cell(
+            self.folder, cell, result.frame(defense=cell.defense, attack=cell.attack), result.verdict.images.contiguous()
+        )
+
+    def _is_open(self, cell: StudyCell) -> bool:
+        """Whether a cell that we hold is to be computed; if it is damaged it is named and loses its mark."""
+        if is_marked(self.folder, cell):
+            found = damage(self.folder, cell)
+            if found is None:
+                return False
+            warn(f"{found}; computing the cell again", stacklevel=3)
+            cell_path(self.folder, cell, "json").unlink()
+        return True
+
+    def _write_results(self) -> "pandas.DataFrame":
+        """The table of what is finished: of all cells of this call, unless a subclass leaves some for later."""
+        mine = set(self.cells())
+        if not mine <= set(planned(read_study(self.folder))):
+            self._claim_folder()  # without locks another process may have written study.json over ours
+        settings = read_study(self.folder)
+        cells = planned(settings)
+        done = finished(self.folder, settings, cells)
+        if not mine <= set(done):
+            if gone := self.missing():
+                raise GenclsError(
+                    f"{self.folder}: expected all cells finished by now, got {len(gone)} missing; run the study again"
+                )
+            done = finished(self.folder, settings, cells)  # again: another process may have finished some in between
+        return write_results(self.folder, records_of(self.folder, settings, done, cells))
+
+    def _cell(self, defense: str, attack: str, mode: str, seed: int, shard: int) -> StudyCell:
+        code, of_defense, of_attack = self._plan.code, self.defense_keys[defense].whole, self._attack_keys[attack].whole
+        protocol, samples = replace(self.protocol, seed=seed), self._order.samples[slice(*self._order.shards[shard])]
+        epsilon = self.attacks[attack].threat.epsilon  # beside the attack's key, which may be one that its author chose
+        content = (FORMAT, code, of_defense, of_attack, epsilon, mode, relevant(protocol), samples)
+        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+        return StudyCell(defense, attack, mode, seed, shard, key, epsilon, self._plan.made_by(defense, attack))
+
+    def _claim_folder(self) -> None:
+        claim(self.folder, self._plan, self._take)
+
+    def _take(self, order: Order) -> list[StudyCell]:
+        """The cells once the samples have an order."""
+        self._order = order
+        return self.cells()
+
+
+@contextmanager
+def _silent(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:
+    yield lambda cell: None

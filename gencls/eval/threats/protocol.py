@@ -1,0 +1,109 @@
+"""What a threat says: what an adversary may change, and how far two images are apart."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from gencls.core import GenclsError, check_settings
+from gencls.core.balls import per_image
+from gencls.eval.threats.registry import kind_of
+
+__all__ = ["TOLERANCE", "Threat"]
+
+TOLERANCE = 1e-6
+"""By how much a distance may exceed epsilon through rounding (clipping in float32 exceeds it by about 2e-8)."""
+
+
+@dataclass(frozen=True)
+class Threat(ABC):
+    """A bound on how far an adversarial image may be from the clean one, within [0, 1].
+
+    Studies, the judge, reports and the doctor ask for no more than this; the last three methods are what gradient attacks move
+    by. A new threat is one file in this folder: a subclass, and a call of :func:`gencls.eval.threats.registry.register`.
+
+    Attributes:
+        norm: key of the kind, under which records know it.
+        epsilon: the bound, in the unit of the distance; None asks for the smallest perturbation that succeeds.
+        targeted: whether success means a given class rather than any wrong one.
+    """
+
+    norm: str
+    epsilon: float | None = None
+    targeted: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_settings(self)
+        if self.epsilon is not None and self.epsilon <= 0:
+            raise GenclsError(f"threat model: expected an epsilon > 0 in {self.unit}, got {self.epsilon}")
+
+    @property
+    def label(self) -> str:
+        """What pages and figures call the kind of threat."""
+        return kind_of(self.norm).label
+
+    @property
+    def unit(self) -> str:
+        """In which distances and epsilon are measured."""
+        return kind_of(self.norm).unit
+
+    @abstractmethod
+    def distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
+        """How far two batches of images (N, C, H, W) are apart: (N,), in float64."""
+
+    @abstractmethod
+    def largest(self, images: Tensor) -> float:
+        """The distance of the two farthest images of this shape; a ball of this size holds all."""
+
+    @abstractmethod
+    def step(self, gradient: Tensor, size: float | Tensor, images: Tensor) -> Tensor:
+        """The change (N, C, H, W) of a size, or of one per image (N,), along which a linear loss grows most."""
+
+    @abstractmethod
+    def project(self, images: Tensor, clean: Tensor) -> Tensor:
+        """Bring images into [0, 1] and within epsilon of the clean ones."""
+
+    @abstractmethod
+    def start(self, clean: Tensor) -> Tensor:
+        """Random images within epsilon of the clean ones."""
+
+    @property
+    def first_step(self) -> float:
+        """The size of the first steps of a descent."""
+        return self.epsilon or 0.0
+
+    def sized(self, epsilon: float | None) -> Self:
+        """The same threat with another bound."""
+        return replace(self, epsilon=epsilon)
+
+    def check_reach(self, images: Tensor) -> None:
+        """Check that the bound is not larger than the space of such images, (N, C, H, W) in [0, 1].
+
+        Raises:
+            GenclsError: for an epsilon that no image can exceed. It was surely meant for pixels in 0..255, or larger images.
+        """
+        if self.epsilon is not None and self.epsilon > (largest := self.largest(images)) * (1 + TOLERANCE):
+            raise GenclsError(
+                f"threat model: expected a {self.norm} epsilon up to {largest:.4g}, the distance of the two farthest images of "
+                f"shape {tuple(images.shape[1:])} in {self.unit}, got {self.epsilon:g}, which no image can leave"
+            )
+
+    def allows(self, distances: Tensor) -> Tensor:
+        """Which distances (N,) lie within the bound, up to :data:`TOLERANCE`."""
+        if self.epsilon is None:
+            return torch.isfinite(distances)
+        return distances <= self.epsilon + TOLERANCE
+
+    def turned(self, clean: Tensor, far: Tensor, near: Tensor, regret: Tensor) -> Tensor:
+        """Which entries of images must take the nearer of two values for the bound to hold: (N, C, H, W), bool.
+
+        Args:
+            clean: (N, C, H, W), in float64 as the others.
+            far: the values that are wanted.
+            near: values that are nearer to the clean ones.
+            regret: of taking the nearer value.
+        """
+        return per_image(~self.allows(self.distance(clean, far))).expand_as(clean)

@@ -1,0 +1,65 @@
+"""The kinds of threats, by the keys under which records and names of attacks know them."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gencls.core import GenclsError, did_you_mean
+
+__all__ = ["ThreatKind", "kind_of", "kinds", "made", "register"]
+
+_KINDS: dict[str, "ThreatKind"] = {}
+
+
+@dataclass(frozen=True)
+class ThreatKind:
+    """What is known of a threat by its key alone.
+
+    Attributes:
+        key: stands in the column ``norm`` of records, and in names of attacks like pgd-linf.
+        label: on pages and in figures.
+        latex: in LaTeX tables.
+        unit: of distances and epsilon.
+        make: epsilon (None for the smallest perturbation) to a threat; None where more must be known than epsilon.
+    """
+
+    key: str
+    label: str
+    latex: str
+    unit: str
+    make: Callable[[float | None], Any] | None = None
+
+
+def register(kind: ThreatKind) -> None:
+    """Make a kind known; the file that defines a threat does it when it is imported."""
+    _KINDS[kind.key] = kind
+
+
+def kinds() -> Mapping[str, ThreatKind]:
+    """All kinds by key: those of the files beside this one, and what other modules have registered."""
+    import gencls.eval.threats as package
+
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    return _KINDS
+
+
+def kind_of(key: Any) -> ThreatKind:
+    """The kind of a key. Records may hold keys whose file is not there: they are labelled by the key."""
+    name = str(key)
+    return kinds().get(name) or ThreatKind(name, name, name, "")
+
+
+def made(key: str, epsilon: float | None) -> Any:
+    """The threat of a key.
+
+    Raises:
+        GenclsError: for an unknown key, or one whose threat needs more than epsilon.
+    """
+    known = [name for name, kind in kinds().items() if kind.make is not None]
+    make = kind_of(key).make
+    if make is None:
+        raise GenclsError(f"threat model: {did_you_mean(key, known)}expected a norm among {', '.join(known)}, got {key!r}")
+    return make(epsilon)

@@ -1,0 +1,136 @@
+"""Trainings on Lightning: optimisers, learning rates, random streams and checkpoints."""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from gencls.core.streams.seeds import stream_seed
+from gencls.zoo.training.base import Moment, NetworkTraining
+
+__all__ = ["LightningTraining", "cosine", "restart_step", "trainer_of", "without_advice"]
+
+
+class LightningTraining(lightning.LightningModule):
+    """A training as Lightning runs it.
+
+    Each step begins with a seed of its own, so that a training that was stopped and resumed ends with the same weights
+    as one that was not.
+
+    Args:
+        learner: the network and how it learns.
+        seed: of the training.
+        description: of all settings; a checkpoint with another one is refused.
+
+    Attributes:
+        planned: numbers of epochs that it was planned with, one after the other; the last one is that of this run.
+    """
+
+    planned: tuple[int, ...] = ()
+
+    def __init__(self, learner: NetworkTraining, *, seed: int, description: str) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # a learner may have several optimisers
+        self.learner = learner
+        self.seed = seed
+        self.description = description
+
+    def configure_optimizers(self) -> Any:
+        """The learner's, with a cosine schedule over all steps unless its rate is constant."""
+        optimizers = self.learner.optimizers()
+        if self.learner.constant_rate:
+            return optimizers
+        total = int(self.trainer.estimated_stepping_batches)
+        factor = cosine(total, restart_step(self.learner.restart_epochs, total / (self.trainer.max_epochs or 1)))
+        return optimizers, [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the settings, see :func:`gencls.zoo.training.resume.check_resumable`."""
+        checkpoint["description"] = self.description
+        checkpoint["planned_epochs"] = list(self.planned)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Begin the random stream of this step; where the rate starts once more, Adam forgets the gradients of another loss."""
+        torch.manual_seed(stream_seed(self.seed, "step", self.global_step))
+        restart = self.learner.restart_epochs
+        if restart > 0 and self.global_step == restart_step(restart, self.trainer.num_training_batches):
+            for optimizer in self._listed(self.optimizers(use_pl_optimizer=False)):
+                optimizer.state.clear()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """One step of each optimiser on images (N, C, H, W) in [0, 1] and labels (N,)."""
+        images, labels = batch
+        at = Moment(self.global_step, self.epochs_passed(batch_index), self.trainer.max_epochs or 1)
+        figures: dict[str, Tensor] = {}
+        optimizers = self._listed(self.optimizers())
+        for optimizer, (loss, shown) in zip(optimizers, self.learner.steps(images, labels, at), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            figures |= shown
+        for schedule in self._listed(self.lr_schedulers()):
+            schedule.step()
+        self.log_dict(figures, prog_bar=True, batch_size=len(images))
+
+    def epochs_passed(self, batch_index: int) -> float:
+        """Epochs since the start, with the fraction of the current one."""
+        return self.current_epoch + batch_index / self.trainer.num_training_batches
+
+    @staticmethod
+    def _listed(one_or_several: Any) -> list[Any]:
+        """Lightning gives one thing alone, several as a list, and none as None."""
+        if one_or_several is None:
+            return []
+        return one_or_several if isinstance(one_or_several, list) else [one_or_several]
+
+
+def cosine(total: int, restart: int = 0) -> Callable[[int], float]:
+    """From the number of a step to the factor of its learning rate: a cosine from 1 to 0.
+
+    Args:
+        total: steps of the training.
+        restart: at this step the rate has fallen to 0 and starts once more; with 0 there is one cosine.
+    """
+
+    def factor(step: int) -> float:
+        share = step / restart if step < restart else (step - restart) / (total - restart)
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+
+    return factor
+
+
+def restart_step(epochs: float, steps_per_epoch: float) -> int:
+    """The first step after so many epochs; rounded before, because a share of the epochs is no exact number."""
+    return math.ceil(round(epochs * steps_per_epoch, 6))
+
+
+def trainer_of(epochs: int, **settings: Any) -> lightning.Trainer:
+    """What runs a training on one device.
+
+    Args:
+        epochs: of the training.
+        **settings: of Lightning's Trainer.
+    """
+    return lightning.Trainer(max_epochs=epochs, accelerator="auto", devices=1, enable_model_summary=False, **settings)
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Silence Lightning's advice: batches are cut from tensors in memory, so worker processes would only cost."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,104 @@
+"""What all trainings of generators with several latent levels share: the figures on their cards."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import Mix, MultiLatentModel
+from gencls.core.streams.seeds import seeded
+from gencls.zoo.data import ImageData
+from gencls.zoo.data.image_data import balanced_subset
+from gencls.zoo.networks import CNN
+from gencls.zoo.trained import trained_network
+from gencls.zoo.training.base import NetworkPreset
+from gencls.zoo.training.measure import accuracy, measured_part
+
+__all__ = ["CLASSIFIERS", "GeneratorPreset", "autoencoded", "frechet_distance", "samples"]
+
+_CHUNK = 100
+_MORE = 10  # times as many images for the Frechet distance: covariances of hundreds of features need thousands
+
+CLASSIFIERS = {
+    "fashion-mnist": "cnn-fashion",
+    "mnist": "cnn-mnist",
+    "mnist-embedded": "cnn-mnist",
+    "celeba-10k-gender": "cnn-gender",
+}
+"""The committed classifier of a data set: it judges reconstructions, and its features those of the Frechet distance."""
+
+
+class GeneratorPreset(NetworkPreset):
+    """Training of a :class:`gencls.core.MultiLatentModel`."""
+
+    def measure(self, network: Any, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
+        """Measure the generator on the last test set; the Frechet distance on up to ten times as many images as the others.
+
+        Returns:
+            The reconstruction error; the bound on the likelihood, where there is one; and where a committed classifier knows
+            the data set, its accuracy on the images and on their reconstructions, and the Frechet distances.
+        """
+        test = tests[-1]
+        images, labels, where = measured_part(test, few)
+        with seeded(0):
+            reconstructions = autoencoded(network, images)
+            figures = {
+                f"mean squared reconstruction error, alphas 0, {where}": float((reconstructions - images).square().mean())
+            }
+            figures |= {f"{bound}, {where}": value for bound, value in self.bounds(network, images).items()}
+            if test.name not in CLASSIFIERS:
+                return figures
+            name = CLASSIFIERS[test.name]
+            classifier = trained_network(CNN, name)
+            features = classifier.encoder
+            for kind, shown in (("images", images), ("reconstructions, alphas 0", reconstructions)):
+                figures[f"accuracy of {name} on {kind}, {where}"] = round(accuracy(classifier, shown, labels), 6)
+            many = test.images[balanced_subset(test.labels, min(_MORE * few, len(test)), seed=0)]
+            for kind, made in (("samples", samples), ("reconstructions", autoencoded)):
+                described = f"FID of {kind} on features of {name} ({features.out_features} before its last layer)"
+                where = f"{test.name} {test.split}, {len(many)} images each"
+                figures[f"{described}, {where}"] = frechet_distance(features, many, made(network, many))
+        return figures
+
+    def bounds(self, network: Any, images: Tensor) -> dict[str, float]:
+        """Bounds on the likelihood of images (N, C, H, W), by their descriptions."""
+        return {}
+
+
+def autoencoded(network: MultiLatentModel, images: Tensor) -> Tensor:
+    """Reconstructions from the encoded codes alone, (N, C, H, W) in [0, 1]: all alphas 0."""
+    return _made(network, images, lambda level, encoded, sampled: encoded)
+
+
+def samples(network: MultiLatentModel, like: Tensor) -> Tensor:
+    """As many images as there are in ``like`` (N, C, H, W), from sampled codes alone: all alphas 1."""
+    return _made(network, like, lambda level, encoded, sampled: sampled)
+
+
+def _made(network: MultiLatentModel, images: Tensor, mix: Mix) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([network.autoencode(batch, mix) for batch in images.split(_CHUNK)])
+
+
+def frechet_distance(features: nn.Module, real: Tensor, made: Tensor) -> float:
+    """Frechet distance of two sets of images: |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of means and covariances of features.
+
+    Source: Heusel et al. 2017, arXiv:1706.08500; there with the features of Inception, which nobody should compare with these.
+
+    Args:
+        features: images (N, C, H, W) in [0, 1] to (N, d), in eval mode.
+        real: (N, C, H, W) in [0, 1].
+        made: (M, C, H, W) in [0, 1].
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+    distance = FrechetInceptionDistance(feature=features, normalize=True, input_img_size=(*real.shape[1:],))
+    with torch.no_grad():
+        for images, is_real in ((real, True), (made, False)):
+            for batch in images.split(_CHUNK):
+                distance.update(batch, real=is_real)
+    return float(distance.compute())

@@ -1,0 +1,258 @@
+"""Training of hierarchical VAEs: NVAE."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core.errors import GenclsError
+from gencls.zoo.networks import NVAE
+from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAE
+from gencls.zoo.networks.nvae.regularizers import SpectralPenalty, batch_norm_penalty
+from gencls.zoo.training.base import Moment, NetworkTraining, Steps
+from gencls.zoo.training.batch_norm import reestimate_batch_norm
+from gencls.zoo.training.methods.generators import GeneratorPreset
+from gencls.zoo.training.views.perturbations import Plain
+from gencls.zoo.training.views.photo_views import FLIPS
+
+__all__ = [
+    "PRESETS",
+    "HierarchicalVAETraining",
+    "NVAEPreset",
+    "bits_per_dimension",
+    "kl_weights",
+    "level_sizes",
+    "warm_up",
+]
+
+_FIRST_WEIGHT = 1e-4  # of the KL divergence; never zero, so that the prior has gradients from the first step on
+_LEAST_KL = 0.01  # nats, added before levels are balanced
+
+
+def warm_up(share: float, *, end: float) -> float:
+    """The weight of the KL divergence: a line from 0.0001 to 1, which it reaches at the share ``end`` of the steps.
+
+    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898), as its public code has it.
+
+    Args:
+        share: of the steps that have been taken, in [0, 1].
+        end: in [0, 1]; 0.3 in NVAE. With 0 there is no warm-up.
+    """
+    return 1.0 if share >= end else max(_FIRST_WEIGHT, share / end)
+
+
+def kl_weights(kl: Tensor, sizes: Tensor, *, weight: float) -> Tensor:
+    """Weights of the levels' KL terms.
+
+    During the warm-up the levels are balanced: with KL_i the mean over the batch and s_i the size of the maps of level i over
+    the number of levels of that size,
+
+        weight * gamma_i,  gamma_i = (KL_i / s_i) / mean_j (KL_j / s_j),
+
+    so that levels that say much pay more, and none is switched off early. From weight 1 on they are all 1.
+
+    Source: NVAE, appendix A, as its public code has it. Deviation: where scales have different numbers of levels, s_i is here
+    that of the level's own scale; NVAE-from-scratch counts the levels of the scale that is i-th from the finest.
+
+    Args:
+        kl: (N, L) in nats.
+        sizes: (L,), s_i, up to a factor.
+        weight: of the KL divergence, see :func:`warm_up`.
+
+    Returns:
+        (L,), without gradients.
+    """
+    if weight >= 1:
+        return torch.ones_like(sizes)
+    shares = (kl.detach().abs().mean(0) + _LEAST_KL) / sizes
+    return weight * shares / shares.mean()
+
+
+def level_sizes(network: HierarchicalVAE) -> Tensor:
+    """(L,): height times width of each level's code over the number of levels of that size."""
+    areas = [height * width for _, height, width in network.latent_shapes]
+    return torch.tensor([area / areas.count(area) for area in areas])
+
+
+class HierarchicalVAETraining(NetworkTraining):
+    """The negative evidence lower bound with warm-up, balanced levels and penalties on the weights.
+
+        -log p(x | z) + weight * sum_i gamma_i KL[q(z_i | x, z_<i) || p(z_i | z_<i)] + r (spectral + batch norm),   z ~ q(z | x)
+
+    Adamax, whose learning rate falls to zero along a cosine. Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898).
+
+    Args:
+        network: with convolutions and batch norms.
+        warm_up_share: of the steps, see :func:`warm_up`.
+        regularization: r; 0.01 in NVAE.
+        statistics_passes: see :func:`reestimate_batch_norm`.
+        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
+    """
+
+    sizes: Tensor
+
+    def __init__(
+        self,
+        network: HierarchicalVAE,
+        *,
+        warm_up_share: float = 0.3,
+        regularization: float = 0.01,
+        statistics_passes: int = 500,
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        if not 0 <= warm_up_share <= 1 or regularization < 0 or statistics_passes < 0:
+            raise GenclsError(
+                "training of a hierarchical VAE: expected warm_up_share in [0, 1], regularization >= 0 and statistics_passes "
+                f">= 0, got {warm_up_share}, {regularization} and {statistics_passes}"
+            )
+        self.network = network
+        self.warm_up_share = warm_up_share
+        self.regularization = regularization
+        self.statistics_passes = statistics_passes
+        self.spectral_penalty = SpectralPenalty(network)
+        self.register_buffer("sizes", level_sizes(network), persistent=False)
+
+    @property
+    def product(self) -> nn.Module:
+        """The network that is saved."""
+        return self.network
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adamax, as NVAE has it."""
+        return [torch.optim.Adamax(self.parameter_groups(), lr=self.learning_rate, eps=1e-3)]
+
+    def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
+        """See :class:`~gencls.zoo.training.base.NetworkTraining`; the labels are not used."""
+        images = self.perturbation(self.network, images, labels, epoch=at.epoch)
+        output = self.network(images)
+        error = -output.reconstruction.log_prob(images).sum((1, 2)).mean()
+        weight = warm_up(at.epoch / at.epochs, end=self.warm_up_share)
+        balanced = (kl_weights(output.kl, self.sizes, weight=weight) * output.kl).sum(1).mean()
+        penalty = self.spectral_penalty() + batch_norm_penalty(self.network)
+        loss: Tensor = error + balanced + self.regularization * penalty
+        yield loss, {"error": error, "kl": output.kl.sum(1).mean(), "penalty": penalty, "loss": loss}
+
+    def finish(self, seed: int) -> None:
+        """Estimate the batch norms' statistics on samples."""
+        reestimate_batch_norm(self.network, passes=self.statistics_passes, batch_size=100, seed=seed)
+
+
+def bits_per_dimension(network: HierarchicalVAE, images: Tensor) -> float:
+    """The negative evidence lower bound, from one draw of the posterior, in bits per channel of a pixel.
+
+    Args:
+        network: in eval mode.
+        images: (N, C, H, W) in [0, 1], of 8 bits.
+    """
+    bounds: list[Tensor] = []
+    with torch.no_grad():
+        for batch in images.split(100):
+            output = network(batch)
+            bounds.append(output.kl.sum(1) - output.reconstruction.log_prob(batch).sum((1, 2)))
+    return float(torch.cat(bounds).mean()) / (images[0].numel() * math.log(2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NVAEPreset(GeneratorPreset):
+    """Training of :class:`gencls.zoo.networks.NVAE`.
+
+    Attributes:
+        groups: see :class:`~gencls.zoo.networks.NVAE`; up to ``temperature`` the others likewise.
+        cells: there, of a group and of a block.
+        warm_up_share: see :class:`HierarchicalVAETraining`; the others likewise.
+    """
+
+    groups: tuple[int, ...]
+    latent_channels: int
+    channels: int
+    cells: int
+    mixtures: int
+    temperature: float = 0.6
+    warm_up_share: float = 0.3
+    regularization: float = 0.01
+    statistics_passes: int = 50
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the network's constructor."""
+        sizes = self.chosen("groups", "cells", "latent_channels", "channels")
+        return {"image_shape": self.shape, **sizes, "block_cells": self.cells, **self.chosen("mixtures", "temperature")}
+
+    @property
+    def recipe(self) -> str:
+        """All settings in one sentence, for the card."""
+        return (
+            f"{self.epochs} epochs of batches of {self.batch_size}, Adamax from learning rate {self.learning_rate} along a "
+            f"cosine to 0, weight of the KL divergence rising to 1 over the first {self.warm_up_share:.0%} of the steps with "
+            f"balanced levels, spectral and batch-norm penalty times {self.regularization}, batch-norm statistics of the "
+            f"decoder re-estimated by {self.statistics_passes} passes of 100 samples at temperature {self.temperature}, "
+            f"images: {self.perturbation}"
+        )
+
+    def training(self, num_classes: int) -> HierarchicalVAETraining:
+        """The NVAE and how it learns."""
+        own = self.chosen("warm_up_share", "regularization", "statistics_passes")
+        return HierarchicalVAETraining(NVAE(**self.arguments), **own, **self.shared)
+
+    def bounds(self, network: Any, images: Tensor) -> dict[str, float]:
+        """Bits per dimension of images (N, C, H, W)."""
+        return {"bits per dimension, at most, one draw": bits_per_dimension(network, images)}
+
+
+def _preset(name: str, what: str, *, groups: tuple[int, ...], channels: int, epochs: int, **others: Any) -> NVAEPreset:
+    return NVAEPreset(
+        name=name, what=f"NVAE of {what}", groups=groups, channels=channels, epochs=epochs, learning_rate=1e-2, **others
+    )
+
+
+_SMALL: dict[str, Any] = {"cells": 1, "latent_channels": 4, "mixtures": 3, "batch_size": 32}
+_LARGE: dict[str, Any] = {"latent_channels": 16, "mixtures": 10, "statistics_passes": 500}
+_FASHION: dict[str, Any] = {"data": "fashion-mnist", "perturbation": Plain(), "shape": (1, 28, 28)}
+_FACES: dict[str, Any] = {
+    "data": "celeba-10k-gender",
+    "perturbation": FLIPS,
+    "shape": (3, 64, 64),
+    "cells": 1,
+    "batch_size": 64,
+}
+_CARS: dict[str, Any] = {"data": "stanford-cars-4", "perturbation": FLIPS, "shape": (3, 128, 128), "cells": 1, "batch_size": 32}
+
+_CLOTHES = "two scales (7 and 14 pixels) for images of 28 pixels"
+_THREE = "three scales (8, 16 and 32 pixels) for faces of 64 pixels"
+_FOUR = "four scales (8, 16, 32 and 64 pixels) for cars of 128 pixels"
+
+_NVAE = _preset(
+    "nvae-fashion", f"{_CLOTHES}, sized for one CPU core", groups=(5, 4), channels=12, epochs=3, **_SMALL, **_FASHION
+)
+
+# The large ones have as many levels as the MLVGM paper's generators: 24 for identities, 16 for cars.
+PRESETS: tuple[NVAEPreset, ...] = (
+    _NVAE,
+    replace(_NVAE, name="nvae-mnist", data="mnist", epochs=2),
+    _preset(
+        "nvae-large-fashion",
+        f"{_CLOTHES}, sized for a GPU",
+        groups=(8, 8),
+        channels=64,
+        epochs=200,
+        cells=2,
+        batch_size=128,
+        **_LARGE,
+        **_FASHION,
+    ),
+    _preset(
+        "nvae-faces",
+        f"{_THREE}, sized for minutes on a GPU",
+        groups=(2, 4, 6),
+        channels=10,
+        epochs=10,
+        latent_channels=8,
+        mixtures=5,
+        **_FACES,
+    ),
+    _preset("nvae-large-faces", f"{_THREE}, sized for a GPU", groups=(8, 8, 8), channels=32, epochs=200, **_LARGE, **_FACES),
+    _preset("nvae-cars", f"{_FOUR}, sized for a GPU", groups=(4, 4, 4, 4), channels=24, epochs=400, **_LARGE, **_CARS),
+)

@@ -1,0 +1,64 @@
+"""What all trainings of autoencoders that purify share: the methods that the MLVGM paper compares with."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gencls.core import Transform
+from gencls.core.streams.seeds import seeded
+from gencls.zoo.data import ImageData
+from gencls.zoo.registry import load
+from gencls.zoo.training.base import NetworkPreset
+from gencls.zoo.training.measure import accuracy, measured_part
+from gencls.zoo.training.views.adversarial import FastGradient
+
+__all__ = ["PurifierPreset"]
+
+_CHUNK = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurifierPreset(NetworkPreset):
+    """Training of an autoencoder that purifies.
+
+    Attributes:
+        classifier: name of the classifier that is to be defended.
+        length: L2 length of the gradient step of the measurements, in [0, 1] pixel units.
+    """
+
+    classifier: str
+    length: float
+
+    @abstractmethod
+    def transform(self, network: Any) -> Transform:
+        """The purification by a trained network."""
+
+    def measure(self, network: Any, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
+        """Measure the purifier in front of the classifier that it is for, on a part of the last test set.
+
+        Returns:
+            By a description of the measurement: mean squared errors of purified images, and accuracies of the classifier.
+        """
+        test = tests[-1]
+        transform = self.transform(network)
+        classifier = load(self.classifier)
+        attack = FastGradient(norm="l2", epsilons=(self.length,))
+        images, labels, _ = measured_part(test, few)
+        with seeded(0):
+            batches = zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True)
+            attacked = torch.cat([attack(classifier, *batch, epoch=0.0) for batch in batches])
+            figures: dict[str, float] = {}
+            for kind, inputs in (("clean", images), (f"FGSM L2 {self.length}", attacked)):
+                with torch.no_grad():
+                    purified = torch.cat([transform(batch) for batch in inputs.split(_CHUNK)])
+                    rows = {"as they are": inputs, f"purified ({transform.extra_repr()})": purified}
+                    for state, shown in rows.items():
+                        what = f"{test.name} {test.split}, {len(labels)} {kind} images {state}"
+                        figures[f"accuracy of {self.classifier}, {what}"] = accuracy(classifier, shown, labels)
+                        if shown is not images:
+                            error = float((shown - images).square().mean())
+                            figures[f"mean squared error to clean images, {what}"] = round(error, 6)
+        return figures

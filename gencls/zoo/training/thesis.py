@@ -1,0 +1,47 @@
+"""The data sets of the thesis's tables, and how long we train on each."""
+
+from dataclasses import dataclass
+
+__all__ = ["DATA_SETS", "DataSet", "radii"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What the thesis fixes per data set (section 2.3, Tables 2.1 to 2.5), and how long we train on it.
+
+    Attributes:
+        name: in the names of weights.
+        data: the data set.
+        architecture: column of Table 2.1.
+        noise: standard deviation of the additive noise, in [0, 1] pixel units.
+        linf: radius of the tables, in [0, 1] pixel units.
+        l2: likewise.
+        long: epochs as a multiple: small sets need more passes.
+        adversarial: those of adversarial training, likewise.
+    """
+
+    name: str
+    data: str
+    architecture: str
+    noise: float
+    linf: float
+    l2: float
+    long: float = 1.0
+    adversarial: float = 1.0
+
+
+DATA_SETS = (
+    DataSet("mnist", "mnist", "mnist", noise=0.2, linf=0.3, l2=1.5),
+    DataSet("fashion", "fashion-mnist", "fashion-mnist", noise=0.2, linf=0.1, l2=1.5, adversarial=0.5),
+    DataSet("gtsrb10", "gtsrb10", "supertraffic10", noise=0.01, linf=8 / 255, l2=1.5, long=4.0),
+    DataSet("supertraffic10", "supertraffic10", "supertraffic10", noise=0.01, linf=8 / 255, l2=1.5, long=4.0),
+    DataSet("svhn", "svhn", "svhn", noise=0.01, linf=8 / 255, l2=1.5),
+)
+
+
+def radii(data: str) -> tuple[float, float] | None:
+    """The Linf and L2 radii of the thesis's table of a data set (Tables 2.2 to 2.5), if there is one.
+
+    The embedded digits are MNIST's.
+    """
+    return next(((of.linf, of.l2) for of in DATA_SETS if of.data == data.removesuffix("-embedded")), None)
