@@ -12,8 +12,7 @@ from gencls._commands.arguments import reader
 from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
 from gencls.eval.report.paper.page import Section, write_paper
-from gencls.eval.study.cost import duration
-from gencls.eval.study.dry_run import shadow
+from gencls.eval.study.cost import duration, shadow
 from recipes.harness.jobs import Job, compute, predict
 from recipes.harness.run import Run
 from recipes.harness.settings import Budget, Profile, flags

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
-__all__ = ["TooLarge", "layout_of"]
+__all__ = ["TooLargeError", "layout_of"]
 
 
-class TooLarge(Exception):
+class TooLargeError(Exception):
     """A network has more parts than its weights can be for."""
 
 
@@ -30,7 +30,7 @@ def layout_of(build: Callable[..., nn.Module], tensors: int, /, **arguments: Any
         are not part of the state dict.
 
     Raises:
-        TooLarge: see ``tensors``.
+        TooLargeError: see ``tensors``.
     """
     with warnings.catch_warnings(), torch.device("meta"), _at_most(20 * tensors + 1000):
         warnings.simplefilter("ignore")  # about tensors without elements, before an error that says the same
@@ -48,7 +48,7 @@ def _at_most(parts: int) -> Iterator[None]:
         if threading.get_ident() == thread:
             left[0] -= 1
             if left[0] < 0:
-                raise TooLarge(f"more than {parts:,} modules and parameters")
+                raise TooLargeError(f"more than {parts:,} modules and parameters")
 
     handles = [
         registration.register_module_module_registration_hook(count),

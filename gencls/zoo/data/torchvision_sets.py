@@ -6,6 +6,7 @@ read (CIFAR10's are pickles: torchvision opens them only after that check).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,9 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.data.image_data import ImageSource, resize_and_crop
+from gencls.zoo.data.image_data import DataSet, ImageSource, resize_and_crop
 from gencls.zoo.data.known_files import needed_root
 from gencls.zoo.data.stanford_cars import read_cars
-
-TORCHVISION_SPLITS = {
-    "cifar10": ("train", "test"),
-    "svhn": ("train", "test", "extra"),
-    "gtsrb": ("train", "test"),
-    "celeba": ("train", "valid", "test"),
-    "stanford-cars": ("train", "test"),
-    "imagenette": ("train", "val"),
-}
 
 
 @dataclass(frozen=True)
@@ -36,7 +28,7 @@ class _Opened:
     class_names: tuple[str, ...]
 
 
-def open_torchvision(name: str, split: str, root: Path | None, *, download: bool) -> ImageSource:
+def open_torchvision(name: str, split: str, root: Path | None, *, download: bool = False) -> ImageSource:
     """Read the labels of one split; its images are decoded when asked for.
 
     CelebA's labels are the attribute "Male", the two-class task of the purification papers; Imagenette is the full-size
@@ -65,7 +57,7 @@ def stanford_cars_photos(name: str, root: Path) -> list[tuple[Path, str]]:
         GenclsError: Files are missing or damaged.
     """
     photos: list[tuple[Path, str]] = []
-    for split in TORCHVISION_SPLITS["stanford-cars"]:
+    for split in ("train", "test"):
         opened = _opened("stanford-cars", split, root, download=False, told_as=name)
         photos += [(path, opened.class_names[label]) for path, label in zip(opened.dataset.paths, opened.labels, strict=True)]
     return photos
@@ -201,4 +193,19 @@ _OPENERS: dict[str, Callable[[Path, str, bool], _Opened]] = {
     "gtsrb": _gtsrb,
     "celeba": _celeba,
     "imagenette": _imagenette,
+}
+
+
+def _row(name: str, *splits: str, trainable: bool = False) -> DataSet:
+    fetch = partial(open_torchvision, name, download=True)
+    return DataSet(open=partial(open_torchvision, name), fetch=fetch, splits=splits, trainable=trainable)
+
+
+TORCHVISION = {
+    "cifar10": _row("cifar10", "train", "test", trainable=True),
+    "svhn": _row("svhn", "train", "test", "extra", trainable=True),
+    "gtsrb": _row("gtsrb", "train", "test"),
+    "celeba": _row("celeba", "train", "valid", "test"),
+    "stanford-cars": _row("stanford-cars", "train", "test"),
+    "imagenette": _row("imagenette", "train", "val"),
 }

@@ -122,7 +122,7 @@ def test_bad_settings(tmp_path: Path) -> None:
         train("cnn", out=tmp_path)
     with pytest.raises(GenclsError, match="expected epochs >= 1, got 0"):
         train("cnn-mnist", epochs=0, out=tmp_path)
-    with pytest.raises(GenclsError, match="expected data to be one of mnist, .*, got 'imagenette'"):
+    with pytest.raises(GenclsError, match="expected data to be one of mnist-embedded, mnist, .*, got 'imagenette'"):
         train("cnn-mnist", data="imagenette", out=tmp_path)
     with pytest.raises(GenclsError, match="expected a run to resume at .*last.ckpt, found none"):
         train("cnn-mnist", **TINY, out=tmp_path, resume=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gencls.core.checks import check_image_shape
+from gencls.core.images import check_image_shape
 from gencls.zoo.networks.parts.normalization import Normalization
 
 __all__ = ["CifarPreActResNet", "CifarResNet"]

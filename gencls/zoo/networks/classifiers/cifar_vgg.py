@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
+from gencls.core.images import check_image_shape
 from gencls.zoo.networks.parts.normalization import Normalization
 
 __all__ = ["VGG_GROUPS", "CifarVGG"]
