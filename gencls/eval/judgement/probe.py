@@ -151,7 +151,7 @@ def probe_defense(
         gradients: whether an attack will use them, so that no gradient mode may be hidden.
 
     Raises:
-        GenclsError: see there.
+        GenclsError: as both do, or for something that is no module.
     """
     if not isinstance(defense, nn.Module):
         name = type(defense).__name__
