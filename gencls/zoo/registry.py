@@ -1,4 +1,4 @@
-"""Trained models and ready-made defenses by name. A row says how one is put together."""
+"""Ready-made defenses and trained generators by name. A row says how one is put together."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, checked, did_you_mean
+from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, checked, did_you_mean
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, restore
@@ -15,18 +15,33 @@ from gencls.zoo.networks import (
     AVAE,
     CNN,
     NDVAE,
+    NVAE,
     CifarResNet,
     ClassConditionalAutoencoder,
     ClassDecoders,
     GroupedDecoders,
     HeadedClassifier,
+    SmallStyleAutoencoder,
 )
 from gencls.zoo.networks.abs.published import official_abs
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
 from gencls.zoo.ready_made import ReadyMade
 from gencls.zoo.trained import ARCHITECTURES, WEIGHTS, trained_network
 
-__all__ = ["AUTOATTACK", "WEIGHTS", "abs_of", "eabs_of", "find_weights", "is_weights_file", "load", "names"]
+__all__ = [
+    "AUTOATTACK",
+    "GENERATORS",
+    "ROWS",
+    "WEIGHTS",
+    "abs_of",
+    "eabs_of",
+    "find_weights",
+    "generator_names",
+    "is_weights_file",
+    "load",
+    "load_generator",
+    "names",
+]
 
 AUTOATTACK = "resnet18-autoattack-cifar10"
 """Its weights come with a dependency."""
@@ -120,6 +135,22 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
 """Every defense by name."""
 
 
+GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
+    {
+        "nvae-fashion": NVAE,
+        "nvae-mnist": NVAE,
+        "nvae-large-fashion": NVAE,
+        "stylegan2-fashion": SmallStyleAutoencoder,
+        "stylegan2-large-fashion": SmallStyleAutoencoder,
+        "nvae-faces": NVAE,
+        "nvae-large-faces": NVAE,
+        "nvae-cars": NVAE,
+        "stylegan2-cars": SmallStyleAutoencoder,
+    }
+)
+"""The network of each training of a generator."""
+
+
 def names() -> tuple[str, ...]:
     """The names that :func:`load` builds from committed weights or a dependency's; other trainings' names need ``weights``."""
     return tuple(name for name, row in ROWS.items() if row.is_here(name))
@@ -165,6 +196,35 @@ def load(name: str | Path, **overrides: Any) -> Defense:
             known = ", ".join(taken)
             raise GenclsError(f"{name}: expected {f'overrides among {known}' if known else 'no overrides'}; got {key!r}")
     return row.make(str(name), **overrides).eval().requires_grad_(False)
+
+
+def generator_names() -> tuple[str, ...]:
+    """The names that :func:`load_generator` builds from committed weights; other trainings' names need ``weights``."""
+    return tuple(name for name in GENERATORS if (WEIGHTS / f"{name}.safetensors").is_file())
+
+
+@checked
+def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLatentModel:
+    """A generator of our own, for instance for :class:`gencls.defenses.MLVGMPurification`.
+
+    Published checkpoints have readers of their own: :mod:`gencls.zoo.networks.nvae.published` and
+    :mod:`gencls.zoo.networks.stylegan.published`.
+
+    Args:
+        name: one of :func:`generator_names`, or with ``weights`` of any training of a generator.
+        weights: path of a file that ``gencls train`` made; None is the committed one.
+
+    Returns:
+        The generator in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for an unknown name (listing the known ones), weights that are missing (naming the command that makes
+            them), damaged, or of something else.
+    """
+    if name not in GENERATORS:
+        known = ", ".join(GENERATORS)
+        raise GenclsError(f"unknown generator {name!r}; {did_you_mean(name, GENERATORS)}expected one of {known}")
+    return trained_network(GENERATORS[name], name, weights)
 
 
 def is_weights_file(name: str | Path) -> bool:

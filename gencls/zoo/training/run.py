@@ -1,13 +1,8 @@
 """``gencls train NAME``: from data to a weights file with its card."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -22,11 +17,11 @@ from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.data.registry import DATA_SETS
 from gencls.zoo.training.base import Preset
 from gencls.zoo.training.batches import batch_loader
-from gencls.zoo.training.lightning import LightningTraining
+from gencls.zoo.training.lightning import LightningTraining, trainer_of, without_advice
 from gencls.zoo.training.presets import preset
 from gencls.zoo.training.resume import check_resumable, checkpoint_to_start_from
 
-__all__ = ["Plan", "plan_training", "train", "without_advice"]
+__all__ = ["Plan", "plan_training", "train"]
 
 
 @checked
@@ -228,15 +223,12 @@ def _fit(
     ]
     batches = batch_loader(data.images, data.labels, batch_size=settings.batch_size, seed=module.seed)
     with without_advice():
-        trainer = lightning.Trainer(
-            max_epochs=settings.epochs,
-            accelerator="auto",
-            devices=1,
+        trainer = trainer_of(
+            settings.epochs,
             logger=TensorBoardLogger(folder, name="", version="tensorboard"),
             callbacks=callbacks,
             log_every_n_steps=min(10, len(batches)),
             enable_progress_bar=progress,
-            enable_model_summary=False,
         )
         # The loops of convolutions over channels-last tensors are a fifth faster in training on a CPU.
         store_channels_last(module)
@@ -245,19 +237,3 @@ def _fit(
         module.to(memory_format=torch.contiguous_format).to(trainer.strategy.root_device)
         module.learner.finish(module.seed)
         module.cpu()
-
-
-@contextmanager
-def without_advice() -> Iterator[None]:
-    """Silence Lightning's advice: batches are cut from tensors in memory, so worker processes would only cost."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -27,8 +27,8 @@ from gencls.zoo.training.functional import divergence, squared_error
 from gencls.zoo.training.lightning import LightningTraining, cosine, restart_step
 from gencls.zoo.training.measure import accuracy, adversarial_accuracy
 from gencls.zoo.training.methods.class_conditional import AutoencoderPreset, AutoencoderTraining
-from gencls.zoo.training.views.attack import pgd
-from gencls.zoo.training.views.perturbations import Adversarial, Plain
+from gencls.zoo.training.views.adversarial import Adversarial, pgd
+from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import resumed
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
