@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gencls.core import GenclsError
-from gencls.eval.attacks.presets import ThesisBudget
+from gencls.eval.attacks.thesis_set import ThesisBudget
 
 __all__ = ["BUDGETS", "PROFILES", "Budget", "Profile"]
 
