@@ -21,7 +21,7 @@ from gencls import zoo
 from gencls._commands.arguments import Parser, dry_run_flag
 from gencls._commands.failures import exit_code_of
 from gencls.eval import Attack, DefaultBudget, Protocol, Study, default_attacks, progress_bar
-from gencls.eval.study.dry_run import forecast, shadow
+from gencls.eval.study.cost import forecast, shadow
 
 # ABS descends for 5 steps in place of 50: its clean accuracy is the same, and the attack differentiates every step.
 DEFENSES: dict[str, dict[str, Any]] = {"cnn-mnist": {}, "cnn-noise-mnist": {}, "adv-linf-mnist": {}, "abs-mnist": {"steps": 5}}

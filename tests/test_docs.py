@@ -1,6 +1,7 @@
 """What the documentation shows must hold: links, Python code, commands, make targets."""
 
 import ast
+import importlib
 import os
 import re
 import shlex
@@ -43,6 +44,47 @@ def test_relative_links_lead_somewhere(page):
 def test_python_code_is_python(page):
     for code in blocks(page, "python"):
         assert ast.parse(code).body
+
+
+PRESENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which says how things were called
+FOLDERS = ("gencls/", "recipes/", "tests/", "docs/", ".ci/")
+
+
+def inline_words(page):
+    """The words between single backticks."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [word.strip(".,;:()'\"") for code in re.findall(r"`([^`\n]+)`", text) for word in code.split()]
+
+
+def leads_somewhere(name):
+    """Whether a dotted name is a module, or something in one."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=identify)
+def test_paths_exist(page):
+    """Of a pattern such as `gencls/zoo/networks/<family>/` the part before the placeholder."""
+    paths = [word.partition("::")[0] for word in inline_words(page) if word.startswith(FOLDERS)]
+    assert [path for path in paths if not (ROOT / re.split(r"[^/]*[<*]", path)[0]).exists()] == []
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=identify)
+def test_dotted_names_exist(page):
+    names = [found for word in inline_words(page) for found in re.findall(r"^(?:gencls|recipes)(?:\.\w+)+", word)]
+    code = [node for block in blocks(page, "python") for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
+    names += [f"{node.module}.{alias.name}" for node in code if node.module.startswith("gencls") for alias in node.names]
+    assert [name for name in names if not leads_somewhere(name)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identify)

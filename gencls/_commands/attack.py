@@ -21,7 +21,7 @@ def run_attack(options: argparse.Namespace) -> int:
     from gencls._commands.report import write_report
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
-    from gencls.eval.study.dry_run import forecast, shadow
+    from gencls.eval.study.cost import forecast, shadow
     from gencls.zoo.registry import is_weights_file
 
     attacks = build_attacks(options.attack, options.epsilon, steps=options.steps, restarts=options.restarts)

@@ -15,7 +15,7 @@ def run_report(options: argparse.Namespace) -> int:
 
 def write_report(folder: Path) -> bool:
     """Write the report of a folder and print its path; whether it is whole: if not, what is missing is said."""
-    from gencls.eval.study.folder import UnfinishedWarning, report_study
+    from gencls.eval.report.study.from_folder import UnfinishedWarning, report_study
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UnfinishedWarning)

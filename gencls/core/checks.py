@@ -1,91 +1,10 @@
-"""Checks of user input, made once at the public boundary.
-
-Inner loops do not check: reading a value of a CUDA tensor costs a device synchronisation.
-"""
+"""Checks of settings, made once at the public boundary."""
 
 import torch
-from torch import Tensor
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["check_image_shape", "check_images", "check_labels", "check_sigma", "find_device"]
-
-
-def check_images(images: Tensor, *, channels: int | None = None, name: str = "images") -> None:
-    """Check that a batch of images keeps the convention of the whole package.
-
-    Args:
-        images: expected to be floating point, shape (N, C, H, W) with N >= 1, finite, in [0, 1].
-        channels: the number of channels C that is expected; None accepts any.
-        name: what the caller calls the tensor, for the message.
-
-    Raises:
-        GenclsError: naming the expectation that does not hold and what came instead.
-    """
-    if not isinstance(images, Tensor):
-        raise GenclsError(f"{name}: expected a torch.Tensor of shape (N, C, H, W), got {type(images).__name__}")
-    if images.layout != torch.strided:
-        raise GenclsError(f"{name}: expected a dense tensor, got layout {images.layout}; call .to_dense()")
-    if images.ndim != 4:
-        raise GenclsError(f"{name}: expected shape (N, C, H, W), got rank {images.ndim} with shape {tuple(images.shape)}")
-    if not images.is_floating_point():
-        hint = "; divide uint8 images by 255" if images.dtype == torch.uint8 else ""
-        raise GenclsError(f"{name}: expected a floating-point dtype with values in [0, 1], got {images.dtype}{hint}")
-    if images.numel() == 0:
-        raise GenclsError(f"{name}: expected at least one image, got an empty batch of shape {tuple(images.shape)}")
-    if channels is not None and images.shape[1] != channels:
-        raise GenclsError(f"{name}: expected {channels} channels, got {images.shape[1]} (shape {tuple(images.shape)})")
-    if not bool(torch.isfinite(images).all()):
-        bad = int((~torch.isfinite(images)).sum())
-        raise GenclsError(f"{name}: expected finite values, got {bad} NaN or infinite values")
-    low, high = float(images.min()), float(images.max())
-    if low < 0.0 or high > 1.0:
-        raise GenclsError(f"{name}: expected values in [0, 1], got values in [{low:.4g}, {high:.4g}]")
-
-
-def check_image_shape(images: Tensor, shape: tuple[int, ...], *, name: str) -> None:
-    """Check that images fit a network that is made for one shape; values are not looked at.
-
-    Args:
-        images: expected to be floating point, (N, *shape).
-        shape: (C, H, W).
-        name: of the network, for the message.
-
-    Raises:
-        GenclsError: they are not.
-    """
-    if images.ndim != 4 or tuple(images.shape[1:]) != shape or not images.is_floating_point():
-        raise GenclsError(
-            f"{name}: expected floating-point images of shape (N, {', '.join(map(str, shape))}), "
-            f"got {images.dtype} of shape {tuple(images.shape)}"
-        )
-
-
-def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None = None) -> None:
-    """Check class labels.
-
-    Args:
-        labels: expected int64, shape (N,), values in 0 .. num_classes - 1.
-        num_classes: K; None checks for negative labels only.
-        count: the number N of images they belong to; None accepts any.
-
-    Raises:
-        GenclsError: naming the expectation that does not hold and what came instead.
-    """
-    if not isinstance(labels, Tensor):
-        raise GenclsError(f"labels: expected a torch.Tensor of shape (N,), got {type(labels).__name__}")
-    if labels.ndim != 1 or labels.dtype != torch.int64:
-        raise GenclsError(f"labels: expected int64 of shape (N,), got {labels.dtype} of shape {tuple(labels.shape)}")
-    if count is not None and labels.shape[0] != count:
-        raise GenclsError(f"labels: expected {count} labels, one per image, got {labels.shape[0]}")
-    if labels.numel():
-        low, high = int(labels.min()), int(labels.max())
-        if num_classes is None and low < 0:
-            raise GenclsError(f"labels: expected values >= 0, got values in {low}..{high}")
-        if num_classes is not None and (low < 0 or high >= num_classes):
-            raise GenclsError(
-                f"labels: expected values in 0..{num_classes - 1} for {num_classes} classes, got values in {low}..{high}"
-            )
+__all__ = ["check_sigma", "find_device"]
 
 
 def check_sigma(sigma: float, *, name: str) -> None:

@@ -2,7 +2,7 @@
 
 A source of samples is a pair (images, labels), an object that has both as attributes, a torch ``Dataset``, a ``DataLoader``, or
 anything that gives pairs (image, label) or batches (images, labels) one after another. How images and labels themselves are
-understood is said in :mod:`gencls.core.arrays`.
+understood is said in :mod:`gencls.core.images`.
 """
 
 import os
@@ -21,9 +21,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from gencls.core.arrays import as_images, as_labels, is_picture, joined, rank_of, unit_range
-from gencls.core.checks import check_images, check_labels
 from gencls.core.errors import GenclsError
+from gencls.core.images import as_images, as_labels, check_images, check_labels, is_picture, joined, rank_of, unit_range
 
 __all__ = ["batches_of", "samples_of"]
 
@@ -43,8 +42,8 @@ def samples_of(images: object, labels: object = None) -> tuple[Tensor, Tensor]:
     What is a tensor of this form already is returned itself, and an array of numpy that is shares its memory.
 
     Args:
-        images: images alone, see :func:`gencls.core.arrays.as_images`, or a source of samples, where ``labels`` is None.
-        labels: see :func:`gencls.core.arrays.as_labels`.
+        images: images alone, see :func:`gencls.core.images.as_images`, or a source of samples, where ``labels`` is None.
+        labels: see :func:`gencls.core.images.as_labels`.
 
     Returns:
         Images (N, C, H, W), float32 or float64 in [0, 1], and labels int64 (N,).

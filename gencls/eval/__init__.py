@@ -31,13 +31,17 @@ from gencls.eval.doctor import Diagnosis, diagnose
 from gencls.eval.judgement.evaluate import Evaluation, evaluate
 from gencls.eval.judgement.judge import Decisions, Verdict
 from gencls.eval.judgement.judge_foreign import judge
-from gencls.eval.judgement.runner import Protocol, gradient_modes, run_cell
-from gencls.eval.measures.curves import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve
+from gencls.eval.judgement.runner import gradient_modes, run_cell
+from gencls.eval.judgement.trial import Protocol
+from gencls.eval.measures.success_rates import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve
 from gencls.eval.measures.summary import compare, summarize
+from gencls.eval.report.study.from_folder import report_study
 from gencls.eval.scores.calibration import Calibrated
+from gencls.eval.studies import Study
 from gencls.eval.study.cost import predict_cost, progress_bar
-from gencls.eval.study.folder import StudyCell, read_adversarials, read_records, read_study, report_study
-from gencls.eval.study.study import Study
+from gencls.eval.study.files import StudyCell
+from gencls.eval.study.folder import read_adversarials, read_records
+from gencls.eval.study.settings import read_study
 from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = [

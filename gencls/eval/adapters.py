@@ -16,7 +16,8 @@ from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, dec
 from gencls.core.fingerprint.samples import device_of
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.judgement.probe import probe_defense
-from gencls.eval.judgement.runner import Protocol
+from gencls.eval.judgement.trial import Protocol
+from gencls.eval.scores.behaviour import Behaviour
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -32,22 +33,31 @@ class _Exported(nn.Module):
 
     def __init__(
         self,
-        scores: AttackModel | EoT,
-        device: torch.device | None,
+        surrogate: nn.Module,
         defense: Defense,
         *,
+        samples: int,
+        reduce: Average,
+        calibrated: bool,
         scale: float,
         positive: bool,
     ) -> None:
         super().__init__()
         # Libraries ask the first parameter where the model lies; a defense need not have any.
-        self.anchor = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
-        self.scores = scores
-        self._defense = (defense,)  # in a tuple: its parameters are those of the scores
+        self.anchor = nn.Parameter(torch.empty(0, device=device_of(defense)), requires_grad=False)
+        self._asked = (surrogate, defense)  # in a tuple: its parameters are those of the scores
+        self._kind, self.samples, self.reduce = (AttackModel if calibrated else EoT), samples, reduce
+        self.scores = self._averaged(Behaviour())
         self.observed = False
         self.scale = scale
         self.positive = positive
         self.training = False
+
+    def _averaged(self, behaviour: Behaviour) -> AttackModel | EoT:
+        """The scores, asked for as the defense's behaviour needs."""
+        surrogate, defense = self._asked
+        asked, chunk = evaluated(behaviour.attacked(surrogate), defense), behaviour.draws_per_pass(self.samples)
+        return self._kind(asked, samples=self.samples, reduce=self.reduce, chunk=chunk)
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.observed:
@@ -60,12 +70,9 @@ class _Exported(nn.Module):
 
     def _observe(self, images: Tensor) -> None:
         """Find out by the first images how the defense must be asked, as before an evaluation."""
-        probe = probe_defense(self._defense[0], images, torch.zeros(len(images), dtype=torch.long))
+        probe = probe_defense(self._asked[1], images, torch.zeros(len(images), dtype=torch.long))
         probe.check_batch(images)
-        behaviour = probe.behaviour
-        averaging, holder = (self.scores.eot, self.scores.meter) if isinstance(self.scores, AttackModel) else (self.scores,) * 2
-        averaging.chunk = behaviour.draws_per_pass(averaging.samples)
-        holder.model = evaluated(behaviour.attacked(holder.model), self._defense[0])
+        self.scores = self._averaged(probe.behaviour)
         self.observed = True
 
     def train(self, mode: bool = True) -> "_Exported":
@@ -116,15 +123,21 @@ def as_module(
         raise GenclsError(f"adapter: expected reduce to be 'logits' or 'probs', got {reduce!r}")
     if samples is None:
         samples = Protocol.eot_samples if declared(defense, "stochastic") else 1
-    kind = AttackModel if calibrated else EoT
-    scores = kind(evaluated(defense.surrogate(mode), defense), samples=samples, reduce=reduce)
     # Calibration puts the mean of all K classes 10 nats below the best, which with two classes is 20 for the other one: in
     # float32 the label's probability 1 - 2e-9 is 1 and its half of the gradient lost, and the other half as small as the
     # tolerances with which libraries divide (1e-7 in ART). So here it is the mean of the K - 1 others; one of them then has
     # at least the probability exp(-10), and float32 will do. Log probabilities need none of this: the backward pass of the
     # float64 softmax that made them puts the label's half back, and to scale them would make other ones.
     scale = 1.0 - 1.0 / defense.num_classes if calibrated and reduce == "logits" else 1.0
-    return _Exported(scores, device_of(defense), defense, scale=scale, positive=positive)
+    return _Exported(
+        evaluated(defense.surrogate(mode), defense),
+        defense,
+        samples=samples,
+        reduce=reduce,
+        calibrated=calibrated,
+        scale=scale,
+        positive=positive,
+    )
 
 
 def as_foolbox(
@@ -137,15 +150,7 @@ def as_foolbox(
 ) -> "PyTorchModel":
     """The surrogate of a defense as a ``foolbox.PyTorchModel`` with bounds (0, 1) on the defense's device.
 
-    Args:
-        defense: in eval mode.
-        samples: see :func:`as_module`. foolbox's own ``ExpectationOverTransformationWrapper`` is not needed.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
-
-    Raises:
-        GenclsError: see :func:`as_module`.
+    Settings and errors are those of :func:`as_module`. foolbox's own ``ExpectationOverTransformationWrapper`` is not needed.
     """
     import foolbox
 
@@ -165,18 +170,11 @@ def as_art(
 ) -> "PyTorchClassifier":
     """The surrogate of a defense as an ``art.estimators.classification.PyTorchClassifier`` with clip values (0, 1).
 
-    It is for attacks: it has no optimizer. Needs the package adversarial-robustness-toolbox.
-
-    Args:
-        defense: in eval mode.
-        image_shape: (C, H, W).
-        samples: see :func:`as_module`.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
+    It is for attacks: it has no optimizer. ``image_shape`` is (C, H, W), the other settings are those of :func:`as_module`.
+    Needs the package adversarial-robustness-toolbox.
 
     Raises:
-        GenclsError: see :func:`as_module`; for a shape that is not (C, H, W); without the package.
+        GenclsError: as :func:`as_module` does; for a shape that is not (C, H, W); without the package.
     """
     if len(image_shape) != 3:
         raise GenclsError(f"as_art: expected image_shape (C, H, W), got {tuple(image_shape)}")
@@ -213,15 +211,7 @@ def as_torchattacks(
     all scores are positive. torchattacks takes the device from the first parameter; there is one, also where the defense has
     none.
 
-    Args:
-        defense: in eval mode.
-        samples: see :func:`as_module`.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
-
-    Raises:
-        GenclsError: see :func:`as_module`.
+    Settings and errors are those of :func:`as_module`.
     """
     return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated, positive=True)
 
@@ -240,15 +230,7 @@ def as_autoattack(
     target classes; it seeds torch's global generators. With ``version="rand"`` it averages 20 gradients itself: ask for
     ``samples=1`` then.
 
-    Args:
-        defense: in eval mode.
-        samples: see :func:`as_module`.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
-
-    Raises:
-        GenclsError: see :func:`as_module`.
+    Settings and errors are those of :func:`as_module`.
     """
     return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)
 
@@ -267,14 +249,6 @@ def as_robustbench(
     the defense: for a stochastic one the accuracy of averaged scores. The package is imported by
     ``gencls.zoo.networks.classifiers.robustbench.import_robustbench``.
 
-    Args:
-        defense: in eval mode.
-        samples: see :func:`as_module`.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
-
-    Raises:
-        GenclsError: see :func:`as_module`.
+    Settings and errors are those of :func:`as_module`.
     """
     return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)

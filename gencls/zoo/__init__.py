@@ -12,8 +12,7 @@ from gencls.zoo.data import ImageData, data_names, load_data, split_names
 
 if TYPE_CHECKING:
     from gencls.zoo.checkpoints.checkpoint import load_state_dict
-    from gencls.zoo.generators import generator_names, load_generator
-    from gencls.zoo.registry import load, names
+    from gencls.zoo.registry import generator_names, load, load_generator, names
 
 __all__ = [
     "ImageData",
@@ -29,10 +28,7 @@ __all__ = [
 
 # Networks and defenses are imported by whoever asks for a model, not by whoever wants only images.
 _LATER = {
-    "load": "registry",
-    "names": "registry",
-    "generator_names": "generators",
-    "load_generator": "generators",
+    **dict.fromkeys(("load", "names", "generator_names", "load_generator"), "registry"),
     "load_state_dict": "checkpoints.checkpoint",
 }
 

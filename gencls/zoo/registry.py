@@ -1,13 +1,12 @@
-"""Trained models and ready-made defenses by name."""
+"""Ready-made defenses and trained generators by name. A row says how one is put together."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, checked, did_you_mean
+from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, checked, did_you_mean
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, restore
@@ -16,24 +15,145 @@ from gencls.zoo.networks import (
     AVAE,
     CNN,
     NDVAE,
+    NVAE,
     CifarResNet,
     ClassConditionalAutoencoder,
     ClassDecoders,
     GroupedDecoders,
     HeadedClassifier,
+    SmallStyleAutoencoder,
 )
 from gencls.zoo.networks.abs.published import official_abs
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
-from gencls.zoo.trained import ARCHITECTURES, WEIGHTS, trained_network, weights_places
+from gencls.zoo.ready_made import ReadyMade
+from gencls.zoo.trained import ARCHITECTURES, WEIGHTS, trained_network
 
-__all__ = ["AUTOATTACK", "WEIGHTS", "find_weights", "is_weights_file", "load", "names", "trained_network"]
+__all__ = [
+    "AUTOATTACK",
+    "GENERATORS",
+    "ROWS",
+    "WEIGHTS",
+    "abs_of",
+    "eabs_of",
+    "find_weights",
+    "generator_names",
+    "is_weights_file",
+    "load",
+    "load_generator",
+    "names",
+]
+
+AUTOATTACK = "resnet18-autoattack-cifar10"
+"""Its weights come with a dependency."""
+
+
+def _plain(network: Any) -> Defense:
+    return PlainClassifier(network, network.num_classes)
+
+
+def _behind(transform: Transform, network: CNN) -> Defense:
+    return TransformedClassifier(transform, network, network.num_classes)
+
+
+def _noise(network: CNN, *, sigma: float = 0.2) -> Defense:
+    return _behind(GaussianNoise(sigma), network)
+
+
+def _blur(network: CNN, *, sigma: float = 1.0) -> Defense:
+    return _behind(GaussianBlur(sigma), network)
+
+
+def _avae(classifier: str, network: AVAE, *, realisations: int = 128, temperature: float = 1.0) -> Defense:
+    purification = AVAEPurification(network, realisations=realisations, temperature=temperature)
+    return _behind(purification, trained_network(CNN, classifier))
+
+
+def _ndvae(classifier: str, network: NDVAE, *, sigma: float = 0.1) -> Defense:
+    return _behind(NDVAEPurification(network, sigma=sigma), trained_network(CNN, classifier))
+
+
+def abs_of(decoders: ClassDecoders, **settings: Any) -> Defense:
+    """ABS of trained decoders.
+
+    Args:
+        decoders: in eval mode.
+        **settings: keyword arguments of :func:`gencls.defenses.ABS`.
+    """
+    return ABS(GroupedDecoders.from_decoders(decoders), **settings)
+
+
+def eabs_of(network: ClassConditionalAutoencoder, **settings: Any) -> Defense:
+    """E-ABS, or what Table 2.6 puts between it and ABS, of a trained autoencoder.
+
+    Args:
+        network: in eval mode.
+        **settings: keyword arguments of :func:`gencls.defenses.EABS`.
+    """
+    return EABS(
+        GroupedDecoders.from_decoders(network.decoders),
+        encoder=network.class_encoders,
+        discriminator=network.class_discriminators,
+        **settings,
+    )
+
+
+_DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
+
+# What purifiers stand in front of: as in their papers, a classifier that is trained plainly.
+_PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
+
+_CNN = ReadyMade(_plain, CNN)
+_ABS = ReadyMade(abs_of, ClassDecoders, settings=ABS)
+_EABS = ReadyMade(eabs_of, ClassConditionalAutoencoder, settings=EABS)
+_HEADED = ReadyMade(_plain, HeadedClassifier)
+_RESNET = ReadyMade(_plain, CifarResNet)
+
+_CLASSIFIERS = {kind.__name__ for kind in (CNN, CifarResNet, HeadedClassifier)}
+"""Architectures that stand alone."""
+
+ROWS: Mapping[str, ReadyMade] = MappingProxyType(
+    {
+        "cnn-gaussian-mnist": _CNN,
+        "cnn-plain-fashion": _CNN,
+        "cnn-gaussian-fashion": _CNN,
+        "adv-linf-gaussian-fashion": _CNN,
+        "cnn-noise-mnist": ReadyMade(_noise, CNN, trained="cnn-gaussian-mnist"),
+        "cnn-blur-mnist": ReadyMade(_blur, CNN, trained="cnn-mnist"),
+        **{f"{kind}-{data}": _CNN for data in _DATA for kind in ("cnn", "adv-linf", "adv-l2", "trades")},
+        **{f"abs-{data}": _ABS for data in _DATA},
+        "official-abs-mnist": ReadyMade(partial(official_abs, variant="plain"), files="ABS_0.net"),
+        "official-abs-binary-mnist": ReadyMade(partial(official_abs, variant="binary"), files="ABS_0.net"),
+        **{f"{kind}-{data}": _EABS for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
+        **{f"a-vae-{data}": ReadyMade(partial(_avae, plain), AVAE) for plain, data in _PLAIN},
+        **{f"nd-vae-{data}": ReadyMade(partial(_ndvae, plain), NDVAE) for plain, data in _PLAIN},
+        **dict.fromkeys(("cnn-gender", "cnn-identities", "cnn-cars"), _CNN),
+        **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
+        AUTOATTACK: ReadyMade(lambda: _plain(load_autoattack_resnet18())),
+        **dict.fromkeys(("resnet18-cifar10", "resnet18-gaussian-cifar10"), _RESNET),
+    }
+)
+"""Every defense by name."""
+
+
+GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
+    {
+        "nvae-fashion": NVAE,
+        "nvae-mnist": NVAE,
+        "nvae-large-fashion": NVAE,
+        "stylegan2-fashion": SmallStyleAutoencoder,
+        "stylegan2-large-fashion": SmallStyleAutoencoder,
+        "nvae-faces": NVAE,
+        "nvae-large-faces": NVAE,
+        "nvae-cars": NVAE,
+        "stylegan2-cars": SmallStyleAutoencoder,
+    }
+)
+"""The network of each training of a generator."""
 
 
 def names() -> tuple[str, ...]:
     """The names that :func:`load` builds from committed weights or a dependency's; other trainings' names need ``weights``."""
-    return tuple(
-        name for name in _BUILDERS if name == AUTOATTACK or (WEIGHTS / f"{_TRAINED.get(name, name)}.safetensors").is_file()
-    )
+    return tuple(name for name, row in ROWS.items() if row.is_here(name))
 
 
 @checked
@@ -69,14 +189,42 @@ def load(name: str | Path, **overrides: Any) -> Defense:
     """
     if is_weights_file(name):
         return _load_file(Path(name), **overrides)
-    name = str(name)
-    _check_name(name)
-    builder = _BUILDERS[name]
+    row = _row(str(name))
+    taken = row.overrides()
     for key in overrides:
-        if key not in _overrides(builder):
-            known = ", ".join(_overrides(builder))
+        if key not in taken:
+            known = ", ".join(taken)
             raise GenclsError(f"{name}: expected {f'overrides among {known}' if known else 'no overrides'}; got {key!r}")
-    return builder(**overrides).eval().requires_grad_(False)
+    return row.make(str(name), **overrides).eval().requires_grad_(False)
+
+
+def generator_names() -> tuple[str, ...]:
+    """The names that :func:`load_generator` builds from committed weights; other trainings' names need ``weights``."""
+    return tuple(name for name in GENERATORS if (WEIGHTS / f"{name}.safetensors").is_file())
+
+
+@checked
+def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLatentModel:
+    """A generator of our own, for instance for :class:`gencls.defenses.MLVGMPurification`.
+
+    Published checkpoints have readers of their own: :mod:`gencls.zoo.networks.nvae.published` and
+    :mod:`gencls.zoo.networks.stylegan.published`.
+
+    Args:
+        name: one of :func:`generator_names`, or with ``weights`` of any training of a generator.
+        weights: path of a file that ``gencls train`` made; None is the committed one.
+
+    Returns:
+        The generator in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for an unknown name (listing the known ones), weights that are missing (naming the command that makes
+            them), damaged, or of something else.
+    """
+    if name not in GENERATORS:
+        known = ", ".join(GENERATORS)
+        raise GenclsError(f"unknown generator {name!r}; {did_you_mean(name, GENERATORS)}expected one of {known}")
+    return trained_network(GENERATORS[name], name, weights)
 
 
 def is_weights_file(name: str | Path) -> bool:
@@ -89,16 +237,16 @@ def _load_file(path: Path, **overrides: Any) -> Defense:
         raise GenclsError(f"{path}: expected no weights beside a weights file; got {overrides['weights']}")
     check_file(path)
     card = read_card(path)
-    if card.name in _BUILDERS and card.name not in (AUTOATTACK, *_OFFICIAL):
+    if card.name in ROWS and ROWS[card.name].network is not None:
         return load(card.name, weights=path, **overrides)
     network, _ = restore(path, ARCHITECTURES)
-    if not isinstance(network, (CNN, CifarResNet, HeadedClassifier)):
+    if card.architecture not in _CLASSIFIERS:
         raise GenclsError(
             f"{path}: expected weights of a defense or of a classifier; got {card.name!r:.100}, a {card.architecture}"
         )
     if overrides:
         raise GenclsError(f"{path}: expected no overrides for a classifier; got {', '.join(map(repr, overrides))}")
-    return PlainClassifier(network, network.num_classes).eval().requires_grad_(False)
+    return _plain(network).eval().requires_grad_(False)
 
 
 def find_weights(name: str, folder: Path) -> Path | None:
@@ -114,164 +262,23 @@ def find_weights(name: str, folder: Path) -> Path | None:
     Raises:
         GenclsError: for an unknown name; a folder that is not there or does not have them.
     """
-    _check_name(name)
+    row = _row(name)
     if not folder.is_dir():
         raise GenclsError(f"weights: expected a folder, got {folder}, which is none")
-    if name == AUTOATTACK:
+    places = row.places(name, folder)
+    if not places:
         return None
-    trained = _TRAINED.get(name, name)
-    places = weights_places(trained, folder)
-    if name in _OFFICIAL:
-        places = (folder / name / _OFFICIAL_FILE, folder / _OFFICIAL_FILE)
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise GenclsError(f"{name}: expected its weights at {places[0]} or {places[1]}; got no such file")
-    return found.parent if name in _OFFICIAL else found
+    return found.parent if row.network is None else found
 
 
-def _check_name(name: str) -> None:
-    if name not in _BUILDERS:
-        others = ", ".join(other for other in _BUILDERS if other not in names())
+def _row(name: str) -> ReadyMade:
+    if name not in ROWS:
+        others = ", ".join(other for other in ROWS if other not in names())
         raise GenclsError(
-            f"unknown model {name!r}; {did_you_mean(name, _BUILDERS)}expected one of {', '.join(names())}; or, with "
+            f"unknown model {name!r}; {did_you_mean(name, ROWS)}expected one of {', '.join(names())}; or, with "
             f"weights=PATH, one of {others}; or the path of a weights file with a card, which ends with {SAFETENSORS}"
         )
-
-
-def _overrides(builder: Callable[..., Defense]) -> list[str]:
-    function = builder.func if isinstance(builder, partial) else builder
-    methods: list[tuple[object, Callable[..., Defense]]] = [(_abs, ABS), (_eabs, EABS), (_official, official_abs)]
-    method = next((method for own, method in methods if own is function), None)
-    own = [key for key in inspect.signature(builder).parameters if key != "settings"]
-    if method is None:
-        return own
-    networks = ("generator", "encoder", "discriminator", "source", "variant")  # they come from weights and name
-    return [*own, *(key for key in inspect.signature(method).parameters if key not in networks)]
-
-
-def _classifier(trained: str, *, weights: str | Path | None = None) -> Defense:
-    network = trained_network(CNN, trained, weights)
-    return PlainClassifier(network, network.num_classes)
-
-
-def _headed(trained: str, *, weights: str | Path | None = None) -> Defense:
-    network = trained_network(HeadedClassifier, trained, weights)
-    return PlainClassifier(network, network.num_classes)
-
-
-def _resnet(trained: str, *, weights: str | Path | None = None) -> Defense:
-    network = trained_network(CifarResNet, trained, weights)
-    return PlainClassifier(network, network.num_classes)
-
-
-def _autoattack() -> Defense:
-    network = load_autoattack_resnet18()
-    return PlainClassifier(network, network.num_classes)
-
-
-def _behind(trained: str, transform: Transform, weights: str | Path | None) -> Defense:
-    network = trained_network(CNN, trained, weights)
-    return TransformedClassifier(transform, network, network.num_classes)
-
-
-def _noise(*, sigma: float = 0.2, weights: str | Path | None = None) -> Defense:
-    return _behind("cnn-gaussian-mnist", GaussianNoise(sigma), weights)
-
-
-def _blur(*, sigma: float = 1.0, weights: str | Path | None = None) -> Defense:
-    return _behind("cnn-mnist", GaussianBlur(sigma), weights)
-
-
-def _avae(
-    trained: str,
-    classifier: str,
-    *,
-    weights: str | Path | None = None,
-    realisations: int = 128,
-    temperature: float = 1.0,
-) -> Defense:
-    network = trained_network(AVAE, trained, weights)
-    return _behind(classifier, AVAEPurification(network, realisations=realisations, temperature=temperature), None)
-
-
-def _ndvae(trained: str, classifier: str, *, weights: str | Path | None = None, sigma: float = 0.1) -> Defense:
-    return _behind(classifier, NDVAEPurification(trained_network(NDVAE, trained, weights), sigma=sigma), None)
-
-
-def _abs(trained: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
-    return abs_of(trained_network(ClassDecoders, trained, weights), **settings)
-
-
-def abs_of(decoders: ClassDecoders, **settings: Any) -> Defense:
-    """ABS of trained decoders.
-
-    Args:
-        decoders: in eval mode.
-        **settings: keyword arguments of :func:`gencls.defenses.ABS`.
-    """
-    return ABS(GroupedDecoders.from_decoders(decoders), **settings)
-
-
-def _official(variant: Literal["plain", "binary"], *, weights: str | Path | None = None, **settings: Any) -> Defense:
-    if weights is None:
-        raise GenclsError("official ABS: expected weights=FOLDER with the published ABS_0.net to ABS_9.net; got none")
-    return official_abs(weights, variant=variant, **settings)
-
-
-def _eabs(trained: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
-    network = trained_network(ClassConditionalAutoencoder, trained, weights)
-    return eabs_of(network, **settings)
-
-
-def eabs_of(network: ClassConditionalAutoencoder, **settings: Any) -> Defense:
-    """E-ABS, or what Table 2.6 puts between it and ABS, of a trained autoencoder.
-
-    Args:
-        network: in eval mode.
-        **settings: keyword arguments of :func:`gencls.defenses.EABS`.
-    """
-    return EABS(
-        GroupedDecoders.from_decoders(network.decoders),
-        encoder=network.class_encoders,
-        discriminator=network.class_discriminators,
-        **settings,
-    )
-
-
-_CLASSIFIERS = ("cnn", "adv-linf", "adv-l2", "trades")
-_DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
-
-# What purifiers stand in front of: as in their papers, a classifier that is trained plainly.
-_PLAIN = (("cnn", "mnist"), ("cnn-plain", "fashion"))
-
-AUTOATTACK = "resnet18-autoattack-cifar10"
-"""Its weights come with a dependency."""
-
-_BUILDERS: Mapping[str, Callable[..., Defense]] = MappingProxyType(
-    {
-        "cnn-gaussian-mnist": partial(_classifier, "cnn-gaussian-mnist"),
-        "cnn-plain-fashion": partial(_classifier, "cnn-plain-fashion"),
-        "cnn-gaussian-fashion": partial(_classifier, "cnn-gaussian-fashion"),
-        "adv-linf-gaussian-fashion": partial(_classifier, "adv-linf-gaussian-fashion"),
-        "cnn-noise-mnist": _noise,
-        "cnn-blur-mnist": _blur,
-        **{name: partial(_classifier, name) for data in _DATA for name in (f"{kind}-{data}" for kind in _CLASSIFIERS)},
-        **{f"abs-{data}": partial(_abs, f"abs-{data}") for data in _DATA},
-        "official-abs-mnist": partial(_official, "plain"),
-        "official-abs-binary-mnist": partial(_official, "binary"),
-        **{f"{kind}-{data}": partial(_eabs, f"{kind}-{data}") for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
-        **{f"a-vae-{data}": partial(_avae, f"a-vae-{data}", f"{plain}-{data}") for plain, data in _PLAIN},
-        **{f"nd-vae-{data}": partial(_ndvae, f"nd-vae-{data}", f"{plain}-{data}") for plain, data in _PLAIN},
-        **{name: partial(_classifier, name) for name in ("cnn-gender", "cnn-identities", "cnn-cars")},
-        **{name: partial(_headed, name) for name in ("resnet50-gender", "vgg11-identities", "resnext50-cars")},
-        AUTOATTACK: _autoattack,
-        **{name: partial(_resnet, name) for name in ("resnet18-cifar10", "resnet18-gaussian-cifar10")},
-    }
-)
-
-# Whose weights a defense is built on, where the names differ.
-_TRAINED = {"cnn-noise-mnist": "cnn-gaussian-mnist", "cnn-blur-mnist": "cnn-mnist"}
-
-# Networks of others: ten files in a folder.
-_OFFICIAL = ("official-abs-mnist", "official-abs-binary-mnist")
-_OFFICIAL_FILE = "ABS_0.net"
+    return ROWS[name]

@@ -65,7 +65,7 @@ def trained_network(kind: type[N], trained: str, weights: str | Path | None = No
             f"expected the weights of {trained} at {path}; got no such file. "
             f"Make them with: gencls train {trained} --data-root DATA"
         )
-    network, card = restore(path, ARCHITECTURES)
+    network, card = restore(path, {kind.__name__: kind, **ARCHITECTURES})  # a class that is not listed builds itself
     if not isinstance(network, kind):
         raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
     return network

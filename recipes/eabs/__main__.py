@@ -27,7 +27,7 @@ from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
 from gencls.eval.report.paper.page import PaperTable, Section, write_paper
 from gencls.eval.report.study.figures import NamedFigure
-from gencls.eval.study.dry_run import shadow
+from gencls.eval.study.cost import shadow
 from recipes.eabs import settings_tables, tables
 from recipes.eabs.experiments import ABLATION, BOUNDED, TABLES
 from recipes.eabs.figures import example_figures

@@ -24,8 +24,7 @@ from gencls._commands.arguments import Parser, dry_run_flag
 from gencls._commands.failures import exit_code_of
 from gencls.core import Defense, GenclsError, key_of, seeded
 from gencls.eval import PGD, ThreatModel, evaluate
-from gencls.eval.study.cost import duration
-from gencls.eval.study.dry_run import shadow
+from gencls.eval.study.cost import duration, shadow
 from gencls.zoo.data import ImageData
 from gencls.zoo.training import train
 from gencls.zoo.training.forecast import seconds_per_epoch

@@ -23,7 +23,7 @@ from gencls._commands.failures import exit_code_of
 from gencls.core import find_device
 from gencls.eval.report.paper.page import Section, write_paper
 from gencls.eval.report.study.figures import NamedFigure
-from gencls.eval.study.dry_run import shadow
+from gencls.eval.study.cost import shadow
 from recipes.mlvgm import analyses, experiments, figures, tables
 from recipes.mlvgm.prediction import predict_parts
 from recipes.mlvgm.runs import ALPHAS, Run, load_at_most

@@ -12,7 +12,7 @@ from torch import Tensor
 from gencls.core import Transform, draws, forward_draws, keyed, stream_seed
 from gencls.defenses import alpha_schedule, fgsm_examples
 from gencls.eval import closest_distances, success_rate_curve
-from gencls.eval.measures.curves import SuccessCurve
+from gencls.eval.measures.success_rates import SuccessCurve
 from gencls.eval.report.paper.figures import Tile, success_panels, tile_grid
 from gencls.eval.report.study.figures import PALETTE, STYLE, NamedFigure
 from recipes.mlvgm import analyses, experiments

@@ -23,7 +23,7 @@ def predict_parts(run: Run, parts: Sequence[str]) -> None:
     What a part needs of an earlier one that has not been run is stood in for by other alphas: all cost the same.
 
     Args:
-        run: whose folder may be written to, see :func:`gencls.eval.study.dry_run.shadow`.
+        run: whose folder may be written to, see :func:`gencls.eval.study.cost.shadow`.
         parts: of :data:`recipes.mlvgm.experiments.PARTS`.
     """
     unknown = run.learned is None

@@ -24,7 +24,7 @@ from gencls._commands.arguments import Parser, dry_run_flag
 from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
 from gencls.eval.report.paper.page import Section, write_paper
-from gencls.eval.study.dry_run import shadow
+from gencls.eval.study.cost import shadow
 from gencls.zoo.data import count_images
 from recipes.harness.diagnoses import diagnosis_table
 from recipes.variational_smoothing import experiments, figures, tables

@@ -107,7 +107,7 @@ def predict_parts(run: Run, parts: Sequence[str]) -> None:
     Which images survive is known once the part "main" is finished; until then all of them may.
 
     Args:
-        run: whose folder may be written to, see :func:`gencls.eval.study.dry_run.shadow`.
+        run: whose folder may be written to, see :func:`gencls.eval.study.cost.shadow`.
         parts: of :data:`PARTS`.
     """
     total = 0.0

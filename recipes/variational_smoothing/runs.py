@@ -10,7 +10,7 @@ from gencls import zoo
 from gencls.core import Defense, GenclsError, key_of
 from gencls.defenses import PlainClassifier, RandomizedSmoothing, VariationalPosteriorSmoothing, VariationalSmoothing
 from gencls.eval import DDN, PGD, Attack, AutoAttack, Protocol, Square, Study, ThreatModel
-from gencls.zoo.networks.classifiers.published_robustbench import load_robustbench
+from gencls.zoo.networks.classifiers.published import load_robustbench
 from gencls.zoo.registry import AUTOATTACK
 from recipes.harness.folders import claim, require_weights, weights_path
 from recipes.variational_smoothing.settings import BASES, WONG, Budget, Profile

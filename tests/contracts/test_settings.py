@@ -24,7 +24,7 @@ from gencls.eval.attacks.presets import preset_by_name
 from gencls.eval.attacks.thesis_set import ThesisBudget
 from gencls.eval.doctor.patient import Effort
 from gencls.zoo.training.presets import PRESETS, preset
-from gencls.zoo.training.views import padded_crops, perturbations, photo_views
+from gencls.zoo.training.views import adversarial, padded_crops, perturbations, photo_views, random_views
 
 MODULES = (gencls.core, gencls.eval, gencls.defenses, gencls.perceptual, gencls.zoo, gencls.zoo.training)
 
@@ -38,7 +38,13 @@ OTHERS = (
     gencls.defenses.RandomizedSmoothing.certify,
     padded_crops.PaddedCrops,
     photo_views.PhotoViews,
-    *(made for name in perturbations.__all__ if is_dataclass(made := getattr(perturbations, name)) and isinstance(made, type)),
+    random_views.RandomViews,
+    *(
+        made
+        for room in (perturbations, adversarial)
+        for name in room.__all__
+        if is_dataclass(made := getattr(room, name)) and isinstance(made, type)
+    ),
     *sorted({type(preset(name)) for name in PRESETS}, key=str),
 )
 """Settings that have no name at the top of a package."""

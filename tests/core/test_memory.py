@@ -1,7 +1,11 @@
+import gc
+
+import pytest
 import torch
 from torch import nn
 
-from gencls.core.memory import store_channels_last
+from gencls.core.memory import peak_memory, rows_that_fit, store_channels_last, work_off
+from tests.toys import small_cnn
 
 
 def test_channels_last_also_beside_weights_of_five_dimensions():
@@ -13,3 +17,39 @@ def test_channels_last_also_beside_weights_of_five_dimensions():
     assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     torch.testing.assert_close(module(images), expected)
+
+
+def test_other_errors_are_not_swallowed():
+    def work(part, pieces):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        work_off(4, 2, work)
+
+
+def test_every_sample_is_worked_off_once():
+    done = []
+
+    def work(part, pieces):
+        if len(part) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        done.extend(part.tolist())
+
+    work_off(11, 8, work)
+    assert done == list(range(11))
+
+
+def test_rows_follow_the_budget():
+    model, image = small_cnn(), torch.rand(1, 1, 8, 8)
+    few, many = rows_that_fit(model, image, 0.1), rows_that_fit(model, image, 1.0)
+    assert 1 <= few < many
+    assert many == pytest.approx(10 * few, rel=0.2)
+
+
+def test_the_peak_is_measured():
+    gc.collect()  # what is freed inside the block would count against it
+    with peak_memory(torch.device("cpu")) as peak:
+        torch.ones(32 * 2**20 // 4 * 2).sum()
+    if peak.mib != peak.mib:
+        pytest.skip("this system does not say how much memory a process uses")
+    assert 60 <= peak.mib <= 100  # 64 MiB and what else the process does

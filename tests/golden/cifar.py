@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.zoo.networks.classifiers.published import kuangliu_from_state, load_kuangliu
-from gencls.zoo.networks.classifiers.published_robustbench import (
+from gencls.zoo.networks.classifiers.published import (
+    kuangliu_from_state,
+    load_kuangliu,
     load_robustbench,
     robustbench_from_state,
     wide_resnet_from_state,

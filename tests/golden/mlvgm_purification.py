@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gencls.zoo.networks.classifiers.published_headed import headed_classifier_from_state
+from gencls.zoo.networks.classifiers.published import headed_classifier_from_state
 from tests.golden.vectors import Family, Vectors
 
 

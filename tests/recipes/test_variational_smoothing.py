@@ -91,7 +91,7 @@ def test_every_table_and_figure_is_written(run, page):
 
 
 def test_a_second_call_computes_nothing(run, page, monkeypatch):
-    monkeypatch.setattr("gencls.eval.study.study.Study._compute", lambda *args: pytest.fail("computes again"))
+    monkeypatch.setattr("gencls.eval.study.grid.Grid._compute", lambda *args: pytest.fail("computes again"))
     assert variational_smoothing.main(run, PARTS) == page
 
 

@@ -230,6 +230,7 @@ _BY_OWNER: dict[tuple[str, str], list[str]] = {
     ("judge", "most"): ["None", "4"],
     ("mlvgm_attacks", "task"): ["'gender'", "'cars'"],
     **{(made, "images"): ["images()"] for made in ("Study", "diagnose")},
+    ("diagnose", "threat"): ["None"],
     **{(made, "name"): _DIGITS for made in ("load_data", "split_names", "count_images")},
     **{(made, "split"): ["'test'", "'train'", "'nothing'"] for made in ("load_data", "count_images")},
     ("load_generator", "name"): ["'nvae-mnist'", "'nothing'"],

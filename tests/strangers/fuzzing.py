@@ -17,6 +17,7 @@ from torch import nn
 
 from gencls.core import Defense, GenclsError, Transform
 from gencls.eval import judge
+from gencls.eval.doctor.diagnosis import read_diagnoses
 from tests.strangers.fuzz_arguments import arguments
 from tests.strangers.fuzz_values import IMAGES, value
 
@@ -24,9 +25,8 @@ PACKAGES = ("core", "defenses", "eval", "perceptual", "zoo", "zoo.data", "zoo.tr
 MORE = (
     "eval.measures.statistics",
     "defenses.smoothing.confidence",
-    "eval.measures.curves",
+    "eval.measures.success_rates",
     "eval.measures.records",
-    "eval.report",
 )
 LOADERS = ("load_state_dict", "load_checkpoint")
 ABSTRACT = "is abstract, or a type"
@@ -54,12 +54,11 @@ EXEMPT = {
     ),
     **dict.fromkeys(("evaluated", "in_eval_mode", "in_mode", "frozen", "plain", "did_you_mean"), INSIDE),
     **dict.fromkeys(("broken", "judged", "same_size", "surely_broken", "surely_right"), INSIDE),
-    **dict.fromkeys(("Key", "Evaluation", "Verdict", "Decisions", "StudyCell", "Diagnosis", "Check", "Certificate"), RECORD),
+    **dict.fromkeys(("Key", "Evaluation", "Verdict", "Decisions", "StudyCell", "Diagnosis", "Certificate"), RECORD),
     **dict.fromkeys(("RobustnessBound", "AlphaSearch", "AlphaTrial", "PaperTask", "SuccessCurve", "MinimalRun"), RECORD),
-    **dict.fromkeys(("ImageData", "ImagePanel", "Card", "GradientMode"), RECORD),
+    **dict.fromkeys(("ImageData", "Card", "GradientMode"), RECORD),
     **dict.fromkeys(("predict_cost", "progress_bar"), "takes a Study, which is fuzzed itself"),
     "train": "trains: its command line is fuzzed",
-    "write_report": "takes what summarize and compare return",
     "save_checkpoint": "writes",
 }
 
@@ -71,7 +70,7 @@ def public() -> dict[str, Any]:
         module = importlib.import_module(f"gencls.{package}")
         found |= {name: getattr(module, name) for name in module.__all__ if name not in EXEMPT}
     checkpoints = importlib.import_module("gencls.zoo.checkpoints.checkpoint")
-    return found | {name: getattr(checkpoints, name) for name in LOADERS}
+    return found | {"read_diagnoses": read_diagnoses} | {name: getattr(checkpoints, name) for name in LOADERS}
 
 
 PUBLIC = public()

@@ -20,8 +20,9 @@ from gencls.defenses import GaussianNoise
 from gencls.eval import DDN, PGD, Protocol, Square, Study, ThreatModel, evaluate, read_adversarials, read_records
 from gencls.eval.doctor.diagnosis import write_diagnoses
 from gencls.eval.report.study import page
+from gencls.eval.report.study.from_folder import UnfinishedWarning, report_study
 from gencls.eval.study import folder as study_folder
-from gencls.eval.study.folder import UnfinishedWarning, read_cells, report_study
+from gencls.eval.study.folder import read_cells
 from tests.eval.study.study_in_toys import LINF
 from tests.toys import small_cnn
 

@@ -29,8 +29,8 @@ from gencls.eval import (
 )
 from gencls.eval.report.study import page
 from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.study import grid as planning
 from gencls.eval.study import growth as growing
-from gencls.eval.study import study as planning
 from gencls.eval.study.folder import read_cells, read_samples
 from tests.strangers.growth import IMAGES, LABELS, LINF, study
 from tests.toys import small_cnn

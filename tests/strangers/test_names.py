@@ -18,9 +18,10 @@ from gencls.eval import FGSM, Protocol, Study, ThreatModel, evaluate, progress_b
 from gencls.eval.measures.names import check_names, file_name, isolated, shortened
 from gencls.eval.measures.spreadsheet import csv_of, read_csv
 from gencls.eval.measures.summary import compare
-from gencls.eval.report import ImagePanel, write_report
 from gencls.eval.report.latex import OTHER_SCRIPTS, escape
 from gencls.eval.report.study.figures import all_figures
+from gencls.eval.report.study.page import write_report
+from gencls.eval.report.study.panels import ImagePanel
 from gencls.eval.report.style import STYLE, drawn, legend_columns
 from tests.toys import small_cnn
 

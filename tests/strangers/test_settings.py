@@ -14,7 +14,7 @@ from gencls.defenses.synthesis.elimination import Elimination
 from gencls.eval import APGD, DDN, FAB, NES, PGD, CarliniWagner, DeepFool, Protocol, Square, ThreatModel
 from gencls.eval.attacks.thesis_set import ThesisBudget
 from gencls.eval.doctor.patient import EFFORTS
-from gencls.zoo.training.views.perturbations import Adversarial
+from gencls.zoo.training.views.adversarial import Adversarial
 from tests.toys import small_cnn
 
 L2, BALL = ThreatModel("l2"), ThreatModel("linf", 0.1)

@@ -22,9 +22,14 @@ from gencls.core import GenclsError, seeded
 from gencls.zoo.checkpoints.checkpoint import load_state_dict
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.networks.abs.published import official_abs, read_official_abs
-from gencls.zoo.networks.classifiers.published import akamaster_from_state, kuangliu_from_state, load_akamaster, load_kuangliu
-from gencls.zoo.networks.classifiers.published_headed import load_headed_classifier
-from gencls.zoo.networks.classifiers.published_robustbench import load_robustbench
+from gencls.zoo.networks.classifiers.published import (
+    akamaster_from_state,
+    kuangliu_from_state,
+    load_akamaster,
+    load_headed_classifier,
+    load_kuangliu,
+    load_robustbench,
+)
 from gencls.zoo.networks.nvae.published import load_nvae, load_nvlabs_nvae
 from gencls.zoo.networks.stylegan.published import load_e4e, load_style_transformer, load_stylegan2
 

@@ -85,7 +85,7 @@ class References(ast.NodeVisitor):
         for child in (*node.decorator_list, node.args, *node.body):
             self.visit(child)
 
-    visit_AsyncFunctionDef = visit_FunctionDef
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815, ast.NodeVisitor calls it so
 
 
 def references(nodes: Iterable[ast.AST], package: str) -> References:

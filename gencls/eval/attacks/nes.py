@@ -71,8 +71,7 @@ class _Estimated(AttackModel):
     """An attack model that knows its gradients only from its scores."""
 
     def __init__(self, model: AttackModel, samples: int, sigma: float) -> None:
-        nn.Module.__init__(self)
-        vars(self).update(vars(model))  # the same surrogate, draws and meter
+        super().__init__(model.meter, **model.settings)
         self.samples = samples
         self.sigma = sigma
 

@@ -19,7 +19,7 @@ from gencls.eval.attacks.square import Square
 from gencls.eval.attacks.transfer import Transfer
 from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
-from gencls.eval.judgement.runner import Trial
+from gencls.eval.judgement.trial import Trial
 from gencls.eval.measures.statistics import mcnemar
 from gencls.eval.threats.protocol import Threat
 

@@ -18,7 +18,7 @@ from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patie
 from gencls.eval.doctor.randomness import check_claims, check_company, check_eot, check_randomness
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
 from gencls.eval.judgement.probe import check_defense
-from gencls.eval.judgement.runner import Protocol
+from gencls.eval.judgement.trial import Protocol
 from gencls.eval.threats.protocol import Threat
 from gencls.eval.threats.registry import made
 

@@ -42,8 +42,8 @@ def check_existence(patient: Patient) -> tuple[Check, Patient]:
     """Every mode must have a finite gradient; modes without one are left out of what follows."""
     usable, problems = {}, {}
     for mode, surrogate in patient.modes.items():
-        model = patient.model(surrogate)
         try:
+            model = patient.model(surrogate)
             with patient.streams("existence"):
                 gradient = patient.gradient(model, patient.images, patient.cross_entropy(model))
         except RuntimeError as error:  # autograd's own complaints

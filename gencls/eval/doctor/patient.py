@@ -14,10 +14,11 @@ from gencls.core.fingerprint.samples import sample_hashes
 from gencls.core.memory import rows_that_fit
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.judgement.gradient_modes import declared_modes
+from gencls.eval.judgement.gradient_modes import NO_GRADIENT, declared_modes
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe
-from gencls.eval.judgement.runner import NO_GRADIENT, Protocol, Trial, run_cell
+from gencls.eval.judgement.runner import Runner
+from gencls.eval.judgement.trial import Protocol, Trial
 from gencls.eval.scores.behaviour import Behaviour, observe, observe_batch
 from gencls.eval.scores.forward import backwards, scores_of
 from gencls.eval.threats.protocol import Threat
@@ -132,6 +133,7 @@ class Patient:
         modes: gradient mode -> what is differentiated in it.
         behaviour: how it must be asked.
         rows: module -> how many of its rows fit into memory, measured when first asked for.
+        runners: gradient mode -> what runs attacks in it, made when first asked for.
     """
 
     defense: nn.Module
@@ -142,6 +144,7 @@ class Patient:
     modes: Mapping[str, nn.Module]
     behaviour: Behaviour = field(default_factory=Behaviour)
     rows: dict[nn.Module, int] = field(default_factory=dict)
+    runners: dict[str, Runner] = field(default_factory=dict)
 
     @classmethod
     def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: Threat, protocol: Protocol) -> "Patient":
@@ -176,10 +179,14 @@ class Patient:
 
     def model(self, surrogate: nn.Module, *, common_draws: bool = False) -> AttackModel:
         """What an attack would differentiate; with common random numbers every look has the same draws."""
-        asked = self.behaviour.attacked(surrogate)
+        if surrogate not in self.rows:
+            self.rows[surrogate] = self._fitting(surrogate)
+        rows = self.rows[surrogate]
         return AttackModel(
-            asked,
+            self.behaviour.attacked(surrogate),
             samples=self.draws,
+            chunk=min(self.behaviour.draws_per_pass(self.draws), rows),
+            max_rows=rows,
             common_draws=common_draws,
             stochastic=self.stochastic,
             shared_draws=self.behaviour.shared_draws,
@@ -224,11 +231,13 @@ class Patient:
     def attack(self, attack: Attack, clean: Decisions | None = None) -> dict[str, Trial]:
         """Run and judge an attack: gradient mode -> what came out."""
         modes = self.modes if attack.uses_gradients else (NO_GRADIENT,)
-        probe = Probe(self.defense, self.images, seed=self.protocol.seed, behaviour=self.behaviour)
-        return {
-            mode: run_cell(self.defense, attack, mode, self.images, self.labels, self.protocol, clean=clean, probe=probe)
-            for mode in modes
-        }
+        return {mode: self._runner(mode).run(attack, self.images, self.labels, clean=clean) for mode in modes}
+
+    def _runner(self, mode: str) -> Runner:
+        if mode not in self.runners:
+            probe = Probe(self.defense, self.images, seed=self.protocol.seed, behaviour=self.behaviour)
+            self.runners[mode] = Runner(self.defense, mode, self.protocol, probe)
+        return self.runners[mode]
 
     def observed(self) -> "Patient":
         """The same, asked from now on as its behaviour needs.
@@ -237,16 +246,15 @@ class Patient:
             GenclsError: see :func:`~gencls.eval.scores.behaviour.observe`.
         """
         handful = observe(self.defense, self.images, seed=self.protocol.seed)
-        rows = rows_that_fit(partial(scores_of, self.defense), self.images[:1], self.protocol.memory)
-        return replace(self, behaviour=observe_batch(self.defense, self.images[:rows], handful, seed=self.protocol.seed))
+        images = self.images[: self._fitting(self.defense)]
+        behaviour = observe_batch(self.defense, images, handful, seed=self.protocol.seed)
+        return replace(self, behaviour=behaviour, rows={}, runners={})
+
+    def _fitting(self, model: nn.Module) -> int:
+        return rows_that_fit(partial(scores_of, model), self.images[:1], self.protocol.memory)
 
     def _parts(self, model: AttackModel) -> list[Tensor]:
-        surrogate = model.meter.model
-        if surrogate not in self.rows:
-            self.rows[surrogate] = rows_that_fit(partial(scores_of, surrogate), self.images[:1], self.protocol.memory)
-        rows = self.rows[surrogate]
-        model.eot.chunk = min(self.behaviour.draws_per_pass(self.draws), rows)
-        return list(torch.arange(len(self.images)).split(max(1, rows // self.draws)))
+        return list(torch.arange(len(self.images)).split(max(1, (model.max_rows or len(self.images)) // self.draws)))
 
 
 def affordable(patient: Patient, budget: float) -> tuple[Effort, Cost]:

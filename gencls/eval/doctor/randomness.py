@@ -7,7 +7,7 @@ from torch.nn import functional
 from gencls.core import declared, repeated, seeded
 from gencls.eval.doctor.diagnosis import Check, Status
 from gencls.eval.doctor.patient import Patient
-from gencls.eval.judgement.runner import Trial
+from gencls.eval.judgement.trial import Trial
 from gencls.eval.scores.margins import score_gap
 
 __all__ = ["check_claims", "check_company", "check_eot", "check_randomness"]

@@ -13,7 +13,7 @@ from gencls.eval.attacks.parts.base import prepare
 from gencls.eval.doctor.attacks import broken, compared
 from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import Patient
-from gencls.eval.judgement.runner import Trial
+from gencls.eval.judgement.trial import Trial
 from gencls.eval.threats.protocol import Threat
 
 __all__ = ["UncalibratedPGD", "check_clean", "check_finite", "check_invariance", "check_scale"]
@@ -47,15 +47,12 @@ class UncalibratedPGD:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Attack; see :class:`~gencls.eval.Attack`."""
-        return PGD(self.threat, self.steps)(_Uncalibrated(prepare(model, images, labels)), images, labels)
+        known = prepare(model, images, labels)
+        return PGD(self.threat, self.steps)(_Uncalibrated(known.meter, **known.settings), images, labels)
 
 
 class _Uncalibrated(AttackModel):
     """An attack model that takes scores for log probabilities of a sensible scale."""
-
-    def __init__(self, model: AttackModel) -> None:
-        nn.Module.__init__(self)
-        vars(self).update(vars(model))  # the same surrogate, draws and meter
 
     def cross_entropy(self, draws: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(self.average(draws).float(), labels, reduction="none")

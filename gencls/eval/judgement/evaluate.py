@@ -15,7 +15,8 @@ from gencls.core.samples import batches_of
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe, probe_defense
-from gencls.eval.judgement.runner import Protocol, gradient_modes, run_cell
+from gencls.eval.judgement.runner import Runner, gradient_modes
+from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Evaluation:
     """The result of :func:`evaluate`.
 
     Attributes:
-        records: one row per sample, attack and gradient mode; columns in :func:`run_cell`.
+        records: one row per sample, attack and gradient mode; columns in :meth:`gencls.eval.judgement.trial.Trial.frame`.
         adversarials: (attack, gradient mode) -> images (N, C, H, W) in the order of the samples: as judged, or as the attack
             returned them where they broke the rules.
     """
@@ -109,6 +110,7 @@ def evaluate(
     images_of: dict[tuple[str, str], list[Tensor]] = {}
     seen: Counter[str] = Counter()
     probe: Probe | None = None
+    runners: dict[str, Runner] = {}
     for images, labels in batches_of(batches):
         hashes = sample_hashes(images, labels, seen)
         clean: Decisions | None = None
@@ -117,10 +119,11 @@ def evaluate(
             probe = probe_defense(defense, images, labels, seed=seed, gradients=gradients)
         for attack_name, attack in attacks.items():
             for mode in gradient_modes(defense, attack, modes):
-                cell = run_cell(defense, attack, mode, images, labels, protocol, clean=clean, hashes=hashes, probe=probe)
-                clean = cell.clean
-                frames.append(cell.frame(defense=name, attack=attack_name))
-                images_of.setdefault((attack_name, mode), []).append(cell.verdict.images)
+                runner = runners.setdefault(mode, Runner(defense, mode, protocol, probe))
+                trial = runner.run(attack, images, labels, clean=clean, hashes=hashes)
+                clean = trial.clean
+                frames.append(trial.frame(defense=name, attack=attack_name))
+                images_of.setdefault((attack_name, mode), []).append(trial.verdict.images)
     if not frames:
         raise GenclsError("evaluate: expected at least one batch of samples, got none")
     return Evaluation(pandas.concat(frames, ignore_index=True), {key: torch.cat(parts) for key, parts in images_of.items()})

@@ -151,7 +151,7 @@ def probe_defense(
         gradients: whether an attack will use them, so that no gradient mode may be hidden.
 
     Raises:
-        GenclsError: see there.
+        GenclsError: as both do, or for something that is no module.
     """
     if not isinstance(defense, nn.Module):
         name = type(defense).__name__
@@ -161,11 +161,11 @@ def probe_defense(
     return Probe(defense, images, seed=seed, behaviour=behaviour)
 
 
-class _NotAsExpected(Exception):
+class _UnexpectedError(Exception):
     """A defense behaves otherwise than was known, in a way that it may: it must be asked anew."""
 
 
-class _SharedDraw(_NotAsExpected):
+class _SharedDrawError(_UnexpectedError):
     """A draw served the whole batch where each row was taken for a draw of its own."""
 
 
@@ -199,19 +199,19 @@ class Roles:
 
         Raises:
             GenclsError: see there.
-            _NotAsExpected: if that shows more than was known.
+            _UnexpectedError: if that shows more than was known.
         """
         before = self.probe.behaviour
         self.probe.check_batch(images)
         if self.probe.behaviour != before:
-            raise _NotAsExpected
+            raise _UnexpectedError
 
     @contextmanager
     def judge(self, *path: object) -> Iterator[None]:
         """Inside the block every sample draws from the judge's stream of this path.
 
         Raises:
-            _SharedDraw: if it turns out that a random defense draws for the whole batch.
+            _SharedDrawError: if it turns out that a random defense draws for the whole batch.
         """
         seeds = [stream_seed(self.seed, sample, "judge", *path) for sample in self.hashes]
         with seeded(stream_seed(*seeds)), keyed(seeds) as streams, watched() as block:
@@ -225,7 +225,7 @@ class Roles:
         """Inside the block some samples draw from the attack's streams of this path; the model is asked through the meter.
 
         Raises:
-            _SharedDraw: see :meth:`judge`. An attack of a stranger's may draw for the whole batch, too. Which of the two it was
+            _SharedDrawError: see :meth:`judge`. A stranger's attack may draw for the whole batch, too. Which of the two it was
                 is only known if the meter watches, see :attr:`~gencls.eval.judgement.probe.Probe.watched`.
         """
         seeds = [stream_seed(self.seed, self.hashes[i], "attack", *path) for i in samples]
@@ -241,7 +241,7 @@ class Roles:
         if not self.probe.stochastic:
             return
         if not self.probe.behaviour.shared_draws:
-            raise _SharedDraw
+            raise _SharedDrawError
         self.noted.add("one draw serves the whole batch: what the attack finds depends on the batch composition")
 
     def confirm(
@@ -285,12 +285,12 @@ def understood(probe: Probe, attempt: Callable[[], _Result]) -> _Result:
     while True:
         try:
             result = attempt()
-        except _SharedDraw:
+        except _SharedDrawError:
             if probe.watched:
                 probe.behaviour = replace(probe.behaviour, shared_draws=True)  # the handful of images had not shown it
             else:
                 probe.watched = True
-        except _NotAsExpected:
+        except _UnexpectedError:
             continue
         else:
             if probe.check_again():

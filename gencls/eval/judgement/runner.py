@@ -1,149 +1,236 @@
-"""One attack in one gradient mode on one batch: how it is run, judged and recorded."""
+"""Attacks on one defense in one gradient mode: how they are run, judged and recorded."""
 
-import re
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_images, check_labels, check_settings, checked, evaluated, frozen, key_of
+from gencls.core import GenclsError, check_images, check_labels, checked, evaluated, frozen, seeded
 from gencls.core.fingerprint.samples import device_of, sample_hashes
-from gencls.core.gradients import Reduce
 from gencls.core.memory import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.judgement.eight_bit import is_eight_bit
 from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
-from gencls.eval.judgement.judge import Decisions, Verdict, decide, received, verdict_of
+from gencls.eval.judgement.judge import Decisions, Verdict, decide, predict, received, verdict_of
 from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
+from gencls.eval.judgement.trial import Batch, Found, Protocol, Trial, named
 from gencls.eval.scores.forward import scores_of
 from gencls.eval.threats.protocol import TOLERANCE
 
-if TYPE_CHECKING:
-    import pandas
-
-__all__ = ["NO_GRADIENT", "Trial", "Protocol", "gradient_modes", "run_cell"]
+__all__ = ["Runner", "gradient_modes", "run_cell"]
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-
 _FEW_DRAWS = 8
 """Below, no majority of the draws is clear by two standard errors unless all agree, which luck brings about in many looks."""
 
-
-@dataclass(frozen=True)
-class Protocol:
-    """How defenses are attacked and judged.
-
-    Attributes:
-        eot_samples: draws per gradient for a stochastic defense (the thesis uses 5, the MLVGM paper 32).
-        judge_draws: fresh draws of the judge for a stochastic defense. Deterministic defenses get one of each.
-        most_draws: of the judge for a sample whose majority stays open, at most; None: eight times judge_draws.
-        reduce: what EoT averages.
-        common_draws: whether all looks of an attack use the same draws (common random numbers) or fresh ones.
-        memory: MiB for the graphs of an attack; None takes 1024 on a CPU and a share of the free memory on a GPU. Results do
-            not depend on it.
-        seed: of the study; every sample's streams derive from it.
-        eight_bit: whether adversarial images are rounded to k/255, as if they were saved, before they are judged. Clean images
-            are not.
-    """
-
-    eot_samples: int = 16
-    judge_draws: int = 32
-    most_draws: int | None = None
-    reduce: Reduce = "logits"
-    common_draws: bool = False
-    memory: float | None = None
-    seed: int = 0
-    eight_bit: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        check_settings(self)
-        if self.eot_samples < 1 or self.judge_draws < 1:
-            raise GenclsError(
-                f"protocol: expected eot_samples >= 1 and judge_draws >= 1, got {self.eot_samples} and {self.judge_draws}"
-            )
-        if self.most_draws is not None and self.most_draws < self.judge_draws:
-            raise GenclsError(f"protocol: expected most_draws >= judge_draws, got {self.most_draws} and {self.judge_draws}")
-        if self.memory is not None and self.memory <= 0:
-            raise GenclsError(f"protocol: expected memory in MiB > 0, got {self.memory}")
+_QUICK = 0.2
+"""Seconds of a pass that is timed three times."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One attack in one gradient mode on one batch: what the judge found and what it cost."""
+class Runner:
+    """Runs and judges attacks on a defense in one gradient mode; how many rows fit into memory is measured once."""
 
-    labels: Tensor
-    hashes: list[str]
-    clean: Decisions
-    verdict: Verdict
-    claimed: Tensor  # (N,) bool, the attack model's own decision was wrong
-    forwards: float  # rows per sample
-    backwards: float
-    seconds: float
-    peak_memory: float  # MiB
-    warnings: tuple[str, ...]
-    attack: Attack
-    attack_draws: int
-    mode: str
-    seed: int
-    eight_bit: bool = False
+    def __init__(self, defense: nn.Module, mode: str, protocol: Protocol, probe: Probe) -> None:
+        """Take the defense, in eval mode, one of its :func:`gradient_modes`, how it is attacked, and what is known of it."""
+        self.defense, self.mode, self.protocol, self.probe = defense, mode, protocol, probe
+        self._rows: dict[tuple[object, ...], int] = {}
 
-    def frame(self, *, defense: str, attack: str) -> "pandas.DataFrame":
-        """One row per sample.
+    def run(
+        self,
+        attack: Attack,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        clean: Decisions | None = None,
+        hashes: list[str] | None = None,
+        seed: int | None = None,
+    ) -> Trial:
+        """Attack a batch and judge it, see :func:`run_cell`; the seed is that of the protocol where none is given."""
+        images, labels = _admitted(self.defense, attack, images, labels)
+        seed = self.protocol.seed if seed is None else seed
+        hashes = hashes or sample_hashes(images, labels)
+        known = [clean]  # counts in the first attempt only: those of an earlier trial may have been misjudged, too
 
-        ``correct`` and ``clean_correct`` are fractions of the first ``draws`` draws, ``majority_correct`` counts all draws,
-        and forwards and backwards are rows per sample. Where ``valid`` is False the adversarial left [0, 1] or the ball, by
-        ``left_range`` or ``left_ball``, and was not judged: ``correct`` and ``distance`` are NaN, ``predictions`` is empty.
-        With 8 bits ``broken_unrounded`` says whether the image was adversarial before it was rounded.
-        """
-        import pandas
+        def attempt() -> Trial:
+            batch = Batch(images, labels, Roles(self.probe, hashes, seed))
+            return self._attempt(attack, batch, known.pop() if known else None)
 
-        decisions, unrounded = self.verdict.decisions, self.verdict.unrounded
-        epsilon = self.attack.threat.epsilon
-        drawn = decisions.draws > 1
-        before = float("nan") if unrounded is None else (~unrounded.majority_correct(self.labels)).double().tolist()
-        return pandas.DataFrame(
-            {
-                "sample_hash": self.hashes,
-                "label": self.labels.tolist(),
-                "defense": defense,
-                "attack": attack,
-                "gradient": self.mode,
-                "norm": self.attack.threat.norm,
-                "epsilon": float("nan") if epsilon is None else epsilon,
-                "seed": self.seed,
-                "eight_bit": self.eight_bit,
-                "clean_correct": self.clean.correct(self.labels).tolist(),
-                "clean_majority_correct": self.clean.majority_correct(self.labels).tolist(),
-                "clean_undecided": (self.clean.undecided(self.labels) & drawn).tolist(),
-                "correct": decisions.correct(self.labels).tolist(),
-                "majority_correct": decisions.majority_correct(self.labels).tolist(),
-                "undecided": (decisions.undecided(self.labels) & drawn).tolist(),
-                "claimed": self.claimed.tolist(),
-                "distance": self.verdict.distances.tolist(),
-                "valid": self.verdict.valid.tolist(),
-                "left_range": self.verdict.left_range.tolist(),
-                "left_ball": self.verdict.left_ball.tolist(),
-                "broken_unrounded": before,
-                "draws": decisions.draws,
-                "clean_predictions": self.clean.lists(),
-                "predictions": decisions.lists(),
-                "attack_draws": self.attack_draws,
-                "forwards": self.forwards,
-                "backwards": self.backwards,
-                "seconds": self.seconds / len(self.hashes),
-                "peak_memory": self.peak_memory,
-                "warnings": "; ".join(self.warnings),
-            }
+        return understood(self.probe, attempt)
+
+    def _attempt(self, attack: Attack, batch: Batch, clean: Decisions | None) -> Trial:
+        began = time.perf_counter()
+        with frozen(self.defense), peak_memory(batch.images.device) as peak:
+            clean = self.clean(batch) if clean is None else clean
+            found = self.attack(batch, attack, clean)
+            verdict = self.judge(batch, attack, found)
+        asked = sum(int((part.predictions >= 0).sum()) for part in (verdict.decisions, verdict.unrounded) if part)
+        return Trial(
+            labels=batch.labels.cpu(),
+            hashes=batch.roles.hashes,
+            clean=clean,
+            verdict=verdict,
+            claimed=found.claimed,
+            forwards=(found.spent["forwards"] + asked) / len(batch.images),
+            backwards=found.spent["backwards"] / len(batch.images),
+            seconds=time.perf_counter() - began,
+            peak_memory=peak.mib,
+            warnings=tuple(sorted(batch.roles.noted | set(self._doubts(attack, batch.images, found.spent)))),
+            attack=attack,
+            attack_draws=self.samples,
+            mode=self.mode,
+            seed=batch.roles.seed,
+            eight_bit=self.protocol.eight_bit,
         )
+
+    def clean(self, batch: Batch) -> Decisions:
+        """What the defense decides on the clean images."""
+        judged, (draws, most) = self.probe.behaviour.judged(self.defense), self._judge_draws
+
+        def ask(max_rows: int) -> Decisions:
+            batch.roles.check_batch(batch.images[:max_rows])
+            with batch.roles.judge("clean"):
+                found = decide(judged, batch.images, batch.labels, draws, most, max_rows=max_rows).cpu()
+            batch.roles.confirm(judged, found, batch.images, max_rows, "clean")
+            return found
+
+        return with_fewer_rows(self.rows(batch.images), ask)
+
+    def attack(self, batch: Batch, attack: Attack, clean: Decisions) -> Found:
+        """What the attack finds, part by part.
+
+        Samples that a deterministic defense already gets wrong are not attacked. A part for which memory runs out is begun
+        again in smaller pieces, with a model that does not know what the failed one has seen.
+        """
+        images, labels, roles, path = batch.images, batch.labels, batch.roles, (named(attack), self.mode)
+        rows, found = self.rows(images), Found(images.clone(), torch.ones(len(images), dtype=torch.bool), Counter())
+        worth = torch.arange(len(images))
+        if not self.probe.stochastic:
+            worth = (clean.predictions[:, 0] == labels.cpu()).nonzero().squeeze(1)
+
+        def assault(part: Tensor, pieces: int) -> None:
+            chosen = worth[part]
+            draws = max(1, self._draws_per_pass(rows) // pieces)
+            model = self.model(draws, max(1, len(part) * draws if pieces > 1 else rows))
+            try:
+                with roles.attack(chosen.tolist(), model.meter, *path):
+                    made = attack(model, images[chosen], labels[chosen])
+                    found.images[chosen] = received(made, images[chosen])
+                    if torch.finfo(made.dtype).eps > TOLERANCE:
+                        roles.noted.add(f"adversarials came in {made.dtype}, whose rounding may carry them out of the ball")
+                    with torch.no_grad():  # where the clamp changes much, the claim does not count
+                        asked = found.images[chosen].nan_to_num(0.0).clamp(0, 1)
+                        found.claimed[chosen] = (model(asked).argmax(dim=1) != labels[chosen]).cpu()
+            finally:
+                found.spent.update(model.meter.spent)
+
+        work_off(len(worth), max(1, rows // self.samples), assault)
+        return found
+
+    def judge(self, batch: Batch, attack: Attack, found: Found) -> Verdict:
+        """What the real defense decides on what an attack handed in, in fresh draws."""
+        judged, (draws, most) = self.probe.behaviour.judged(self.defense), self._judge_draws
+        images, labels, roles, path = batch.images, batch.labels, batch.roles, (named(attack), self.mode)
+
+        def sentence(max_rows: int) -> Verdict:
+            settings = {"count": draws, "most": most, "max_rows": max_rows}
+            with roles.judge(*path):
+                verdict = verdict_of(
+                    judged, images, found.images, attack.threat, labels=labels, eight_bit=self.protocol.eight_bit, **settings
+                )
+            sane = images.where(~per_image(verdict.valid), verdict.images)
+            surprise = verdict.valid.cpu() & (found.claimed != ~verdict.decisions.majority_correct(labels).cpu())
+            doubtful = bool(surprise.any())  # the attack asked the same function and saw another decision
+            roles.confirm(judged, verdict.decisions, sane, max_rows, *path, doubtful=doubtful)
+            return verdict.cpu()
+
+        return with_fewer_rows(self.rows(images), sentence)
+
+    @property
+    def samples(self) -> int:
+        """EoT draws per gradient."""
+        return self.protocol.eot_samples if self.probe.stochastic else 1
+
+    @property
+    def _judge_draws(self) -> tuple[int, int]:
+        """Of every sample, and of one whose majority stays open."""
+        draws = self.protocol.judge_draws
+        return (draws, self.protocol.most_draws or 8 * draws) if self.probe.stochastic else (1, 1)
+
+    def _draws_per_pass(self, rows: int) -> int:
+        return max(1, min(self.probe.behaviour.draws_per_pass(self.samples), rows))
+
+    def _surrogate(self) -> nn.Module:
+        """What an attack asks, made anew: it may remember what it was asked."""
+        return evaluated(self.probe.behaviour.attacked(asked_by(self.mode, self.defense)), self.defense)
+
+    def model(self, draws: int, rows: int) -> AttackModel:
+        """What an attack sees.
+
+        Args:
+            draws: of a forward pass.
+            rows: images x draws of a pass.
+        """
+        return AttackModel(
+            self._surrogate(),
+            samples=self.samples,
+            reduce=self.protocol.reduce,
+            chunk=draws,
+            max_rows=rows,
+            common_draws=self.protocol.common_draws,
+            stochastic=self.probe.stochastic,
+            shared_draws=self.probe.behaviour.shared_draws,
+        )
+
+    def rows(self, images: Tensor) -> int:
+        """How many rows (images x draws) of such images may be differentiated at once; measured when first asked for."""
+        kind = images.shape[1:], images.dtype, images.device
+        if kind not in self._rows:
+            with frozen(self.defense):
+                self._rows[kind] = rows_that_fit(partial(scores_of, self._surrogate()), images[:1], self.protocol.memory)
+        return self._rows[kind]
+
+    def seconds_per_image(self, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
+        """What one forward pass, one judgement, and one forward and backward pass of the attack model take, with all draws.
+
+        Args:
+            images: (N, C, H, W) in [0, 1], a few.
+            labels: int64 (N,).
+        """
+        device = device_of(self.defense) or images.device
+        images, labels = images.to(device), labels.to(device)
+        judged, rows = self.probe.behaviour.judged(self.defense), self.rows(images)
+        model = self.model(self._draws_per_pass(rows), rows)
+
+        forward = torch.no_grad()(partial(model, images))
+        with seeded(0), frozen(self.defense):
+            forward()  # warm-up; decodes a bank of starts, where there is one
+            draws, _ = self._judge_draws
+            once = _time(forward) / len(images)
+            judging = once * draws / self.samples
+            if judged is not self.defense:  # a forward pass for each image and draw
+                judging = draws * _time(lambda: predict(judged, images, 1)) / len(images)
+            blind = self.mode == NO_GRADIENT
+            gradient = 0.0 if blind else _time(lambda: model.look(images, labels, model.cross_entropy)) / len(images)
+            return once, 2 * judging, gradient
+
+    def _doubts(self, attack: Attack, images: Tensor, spent: Counter[str]) -> list[str]:
+        """Reasons to distrust a trial that its draws do not show."""
+        doubts = []
+        if self.probe.stochastic and attack.threat.epsilon is None and self.samples < _FEW_DRAWS:
+            doubts.append(f"{self.samples} draws per look are too few for an attack that looks for the smallest distance")
+        if spent["zero_gradients"] > _ZERO_GRADIENTS * spent["gradients"]:
+            share = spent["zero_gradients"] / spent["gradients"]
+            doubts.append(f"{100 * share:.0f} % of the gradients were exactly zero: the attack was blind there")
+        if self.protocol.eight_bit and not is_eight_bit(images):
+            doubts.append("clean images are not of 8 bits: rounding moves adversarials also where the attack did not")
+        return doubts
 
 
 @checked
@@ -180,6 +267,13 @@ def run_cell(
     Raises:
         GenclsError: for bad input, a defense in training mode, or one that behaves otherwise than it declares.
     """
+    images, labels = _admitted(defense, attack, images, labels)
+    probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
+    return Runner(defense, mode, protocol, probe).run(attack, images, labels, clean=clean, hashes=hashes)
+
+
+def _admitted(defense: nn.Module, attack: Attack, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples where the defense is, if the attack and they are what they must be."""
     check_images(images)
     if not isinstance(attack, Attack):
         raise GenclsError(
@@ -192,118 +286,14 @@ def run_cell(
     attack.threat.check_reach(images)
     if attack.threat.targeted:
         raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
-    probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
-    known = [clean]  # counts in the first attempt only: the decisions of an earlier cell may have been misjudged, too
-
-    def attempt() -> Trial:
-        return _run(defense, attack, mode, images, labels, protocol, probe, known.pop() if known else None, hashes)
-
-    return understood(probe, attempt)
+    return images, labels
 
 
-def _named(attack: Attack) -> str:
-    """What an attack says of itself, which is the same in every process; the key of its content if it says where it lies."""
-    said = repr(attack)
-    return key_of(attack, type(attack).__name__).content if _ADDRESS.search(said) else said
-
-
-def _run(
-    defense: nn.Module,
-    attack: Attack,
-    mode: str,
-    images: Tensor,
-    labels: Tensor,
-    protocol: Protocol,
-    probe: Probe,
-    clean: Decisions | None,
-    hashes: list[str] | None,
-) -> Trial:
-    device, stochastic, behaviour = images.device, probe.stochastic, probe.behaviour
-    judged = behaviour.judged(defense)
-    hashes = hashes or sample_hashes(images, labels)
-    draws, most = (protocol.judge_draws, protocol.most_draws or 8 * protocol.judge_draws) if stochastic else (1, 1)
-    samples = protocol.eot_samples if stochastic else 1
-    surrogate = evaluated(behaviour.attacked(asked_by(mode, defense)), defense)
-    at_once = behaviour.draws_per_pass(samples)
-    model = AttackModel(
-        surrogate,
-        samples=samples,
-        reduce=protocol.reduce,
-        common_draws=protocol.common_draws,
-        stochastic=stochastic,
-        shared_draws=behaviour.shared_draws,
-    )
-    began = time.perf_counter()
-    roles = Roles(probe, hashes, protocol.seed)
-    noted, named = roles.noted, _named(attack)
-
-    with frozen(defense), peak_memory(device) as peak:
-        rows = rows_that_fit(partial(scores_of, surrogate), images[:1], protocol.memory)
-        if clean is None:
-
-            def ask(max_rows: int) -> Decisions:
-                roles.check_batch(images[:max_rows])
-                with roles.judge("clean"):
-                    found = decide(judged, images, labels, draws, most, max_rows=max_rows).cpu()
-                roles.confirm(judged, found, images, max_rows, "clean")
-                return found
-
-            clean = with_fewer_rows(rows, ask)
-        adversarial, claimed = images.clone(), torch.ones(len(images), dtype=torch.bool)
-        worth = torch.arange(len(images)) if stochastic else (clean.predictions[:, 0] == labels.cpu()).nonzero().squeeze(1)
-
-        def assault(part: Tensor, pieces: int) -> None:
-            chosen = worth[part]
-            # Anew: a repeated part does not know what the failed one has seen.
-            model.meter.model = evaluated(behaviour.attacked(asked_by(mode, defense)), defense)
-            model.eot.chunk = max(1, min(at_once, rows) // pieces)
-            model.max_rows = max(1, len(part) * model.eot.chunk if pieces > 1 else rows)
-            with roles.attack(chosen.tolist(), model.meter, named, mode):
-                found = attack(model, images[chosen], labels[chosen])
-                adversarial[chosen] = received(found, images[chosen])
-                if torch.finfo(found.dtype).eps > TOLERANCE:
-                    noted.add(f"adversarials came in {found.dtype}, whose rounding may carry them out of the ball")
-                with torch.no_grad():
-                    asked = adversarial[chosen].nan_to_num(0.0).clamp(0, 1)  # where this changes much, the claim does not count
-                    claimed[chosen] = (model(asked).argmax(dim=1) != labels[chosen]).cpu()
-
-        work_off(len(worth), max(1, rows // samples), assault)
-
-        def sentence(max_rows: int) -> Verdict:
-            settings = {"count": draws, "most": most, "max_rows": max_rows}
-            with roles.judge(named, mode):
-                found = verdict_of(
-                    judged, images, adversarial, attack.threat, labels=labels, eight_bit=protocol.eight_bit, **settings
-                )
-            sane = images.where(~per_image(found.valid), found.images)
-            surprise = found.valid.cpu() & (claimed != ~found.decisions.majority_correct(labels).cpu())
-            doubtful = bool(surprise.any())  # the attack asked the same function and saw another decision
-            roles.confirm(judged, found.decisions, sane, max_rows, named, mode, doubtful=doubtful)
-            return found.cpu()
-
-        verdict = with_fewer_rows(rows, sentence)
-    if stochastic and attack.threat.epsilon is None and samples < _FEW_DRAWS:
-        noted.add(f"{samples} draws per look are too few for an attack that looks for the smallest distance")
-    if model.meter.zero_gradients > _ZERO_GRADIENTS * model.meter.gradients:
-        share = model.meter.zero_gradients / model.meter.gradients
-        noted.add(f"{100 * share:.0f} % of the gradients were exactly zero: the attack was blind there")
-    if protocol.eight_bit and not is_eight_bit(images):
-        noted.add("clean images are not of 8 bits: rounding moves adversarials also where the attack did not")
-    asked = sum(int((part.predictions >= 0).sum()) for part in (verdict.decisions, verdict.unrounded) if part)
-    return Trial(
-        labels=labels.cpu(),
-        hashes=hashes,
-        clean=clean,
-        verdict=verdict,
-        claimed=claimed,
-        forwards=(model.meter.forwards + asked) / len(images),
-        backwards=model.meter.backwards / len(images),
-        seconds=time.perf_counter() - began,
-        peak_memory=peak.mib,
-        warnings=tuple(sorted(noted)),
-        attack=attack,
-        attack_draws=samples,
-        mode=mode,
-        seed=protocol.seed,
-        eight_bit=protocol.eight_bit,
-    )
+def _time(call: Callable[[], object]) -> float:
+    """Seconds of a call, of a quick one the median of three: the first of its kind has more to do."""
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < 3 and seconds[-1] < _QUICK):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return sorted(seconds)[len(seconds) // 2]

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gencls.eval.measures.curves import record_distances
 from gencls.eval.measures.records import NO_GRADIENT
 from gencls.eval.measures.statistics import mcnemar
+from gencls.eval.measures.success_rates import record_distances
 from gencls.eval.threats.protocol import TOLERANCE
 
 if TYPE_CHECKING:

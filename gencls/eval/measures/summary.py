@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gencls.eval.measures.curves import closest_distances, record_distances
 from gencls.eval.measures.domains import sizes_by_norm
 from gencls.eval.measures.records import (
     ALL_MODES,
@@ -22,6 +21,7 @@ from gencls.eval.measures.records import (
 )
 from gencls.eval.measures.rivals import closest, rivals, unmet, weakness
 from gencls.eval.measures.statistics import bootstrap_band, pairwise_mcnemar, wilson
+from gencls.eval.measures.success_rates import closest_distances, record_distances
 from gencls.eval.threats.protocol import TOLERANCE
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def summarize(records: "pandas.DataFrame") -> "pandas.DataFrame":
     percentile-bootstrap intervals. A fixed budget asks for no small perturbation: there a failure means "not within epsilon",
     and median and mean describe only what was found, most of it at epsilon. For minimal-norm attacks ``robust_accuracy``
     belongs to images on the boundary and says little;
-    :func:`gencls.eval.measures.curves.robust_accuracy` gives it at any epsilon.
+    :func:`gencls.eval.measures.success_rates.robust_accuracy` gives it at any epsilon.
 
     Args:
         records: as made by :func:`gencls.eval.evaluate`.

@@ -1,31 +1,24 @@
-"""What a study will cost, predicted from a first batch, and a progress bar that knows it."""
+"""What a study will cost, predicted from a first batch; a dry run without a trace, and a progress bar that know it."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import torch
-
-from gencls.core import evaluated, frozen, seeded
-from gencls.core.fingerprint.samples import device_of
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by
-from gencls.eval.judgement.judge import predict
+from gencls.core import GenclsError
 from gencls.eval.measures.domains import as_number
 from gencls.eval.measures.names import shortened
-from gencls.eval.study.folder import StudyCell
-from gencls.eval.study.study import Study
+from gencls.eval.study.files import StudyCell
+from gencls.eval.study.grid import Grid
 
-__all__ = ["counted", "duration", "predict_cost", "progress_bar"]
+__all__ = ["counted", "duration", "forecast", "predict_cost", "progress_bar", "shadow"]
 
 _PROBE = 8
 
-_QUICK = 0.2
-"""Seconds."""
 
-
-def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
+def predict_cost(study: Grid, cells: Sequence[StudyCell]) -> list[float]:
     """Seconds that each cell will take at most, from timing the passes that its attack makes on a few images.
 
     An upper bound as a rule: images that break early leave a restart, and a larger batch is cheaper per image.
@@ -35,7 +28,8 @@ def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
     for cell in cells:
         attack = study.attacks[cell.attack]
         if (cell.defense, cell.mode) not in seconds:
-            seconds[cell.defense, cell.mode] = _seconds_per_image(study, cell.defense, cell.mode)
+            few = slice(_PROBE)
+            seconds[cell.defense, cell.mode] = study.runner(cell).seconds_per_image(study.images[few], study.labels[few])
         forward, judging, gradient = seconds[cell.defense, cell.mode]
         forwards, gradients = attack.passes
         forwards += 1  # the attack's own claim
@@ -43,45 +37,45 @@ def predict_cost(study: Study, cells: Sequence[StudyCell]) -> list[float]:
     return costs
 
 
-def _seconds_per_image(study: Study, name: str, mode: str) -> tuple[float, float, float]:
-    """One forward pass, one judgement, and one forward and backward pass of the attack model for one image (all its draws)."""
-    defense, probe = study.defenses[name], study.probes[name]
-    device = device_of(defense) or study.images.device
-    images, labels = study.images[:_PROBE].to(device), study.labels[:_PROBE].to(device)
-    surrogate = evaluated(probe.behaviour.attacked(asked_by(mode, defense)), defense)
-    judged = probe.behaviour.judged(defense)
-    samples, draws = (study.protocol.eot_samples, study.protocol.judge_draws) if probe.stochastic else (1, 1)
-    shared = probe.behaviour.shared_draws
-    model = AttackModel(surrogate, samples=samples, reduce=study.protocol.reduce, shared_draws=shared)
-
-    def forward() -> None:
-        with torch.no_grad():
-            model(images)
-
-    def gradient() -> None:
-        model.look(images, labels, model.cross_entropy)
-
-    with seeded(0), frozen(defense):
-        forward()  # warm-up; decodes a bank of starts, where there is one
-        once = _time(forward) / len(images)
-        judging = once * draws / samples
-        if judged is not defense:  # a forward pass for each image and draw
-            judging = draws * _time(lambda: predict(judged, images, 1)) / len(images)
-        return once, 2 * judging, 0.0 if mode == NO_GRADIENT else _time(gradient) / len(images)
+def forecast(study: Grid) -> Iterator[str]:
+    """What is left to compute of a study and how long it takes at most: a line for each defense, then for all of them."""
+    cells, every = study.missing(), study.cells()
+    costs = predict_cost(study, cells)
+    for name in study.defenses:
+        own = [cost for cell, cost in zip(cells, costs, strict=True) if cell.defense == name]
+        yield f"{name}: {counted(len(own), 'cell')}, {duration(sum(own))}"
+    left = f"{len(cells)} of {counted(len(every), 'cell')}, {counted(len(study.images), 'image')}"
+    yield f"predicted: {duration(sum(costs))} at most for {left}"
 
 
-def _time(call: Callable[[], object]) -> float:
-    """Seconds of a call, of a quick one the median of three: the first of its kind has more to do."""
-    seconds: list[float] = []
-    while not seconds or (len(seconds) < 3 and seconds[-1] < _QUICK):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return sorted(seconds)[len(seconds) // 2]
+@contextmanager
+def shadow(folder: Path) -> Iterator[Path]:
+    """A temporary folder that holds links to the files of another: what is written to it leaves the other as it is.
+
+    Studies claim their folder when they are planned. In the shadow they find what is finished, and leave nothing behind.
+    Errors name the folder itself.
+
+    Args:
+        folder: may be missing.
+    """
+    if folder.exists() and not folder.is_dir():
+        yield folder  # what is wrong with it will be said; nothing can be written below a file
+        return
+    with TemporaryDirectory(prefix="gencls-") as place:
+        copy = Path(place) / "shadow"
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                link = copy / path.relative_to(folder)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path.absolute())
+        try:
+            yield copy
+        except GenclsError as error:
+            raise GenclsError(str(error).replace(str(copy), str(folder))) from error
 
 
-def progress_bar(study: Study) -> Callable[[Sequence[StudyCell]], "object"]:
-    """For :meth:`Study.run`: prints the predicted cost, then a bar whose time left follows from cost and speed so far."""
+def progress_bar(study: Grid) -> Callable[[Sequence[StudyCell]], "object"]:
+    """For :meth:`gencls.eval.Study.run`: prints the predicted cost, then a bar whose time left follows from speed so far."""
 
     @contextmanager
     def bar(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:

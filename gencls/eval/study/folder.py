@@ -13,12 +13,10 @@ A folder may grow: calls add rows and samples, see :mod:`gencls.eval.study.growt
 study.json that lists them, so more of them may be there than are listed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from warnings import warn
 
-import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, checked
@@ -26,10 +24,10 @@ from gencls.core.files import atomically
 from gencls.core.fingerprint.samples import sample_hashes
 from gencls.eval.measures.records import complete
 from gencls.eval.measures.spreadsheet import csv_of
-from gencls.eval.measures.summary import WORST_CASE, compare, summarize
-from gencls.eval.study.cell_files import (
-    CELLS,
+from gencls.eval.measures.summary import summarize
+from gencls.eval.study.files import (
     RUN_AGAIN,
+    SAMPLES,
     StudyCell,
     cell_path,
     is_marked,
@@ -38,7 +36,6 @@ from gencls.eval.study.cell_files import (
     read_tensors,
 )
 from gencls.eval.study.settings import (
-    FORMAT,
     SETTINGS,
     first_sample,
     has_checksums,
@@ -51,28 +48,22 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = [
-    "CELLS",
-    "FORMAT",
-    "StudyCell",
-    "UnfinishedWarning",
-    "cell_path",
+    "DIAGNOSIS",
+    "RESULTS",
+    "finished",
+    "partly",
     "read_adversarials",
     "read_cells",
     "read_records",
     "read_samples",
-    "read_study",
-    "report_study",
+    "records_of",
+    "records_of_cell",
+    "write_results",
 ]
 
-SAMPLES, RESULTS, DIAGNOSIS = "samples.safetensors", "results.csv", "doctor.json"
+RESULTS, DIAGNOSIS = "results.csv", "doctor.json"
 
 _OUTDATED = "computed by other code of gencls or libraries than the newest rows: name it again to compute it anew"
-
-_PANEL_IMAGES = 8
-
-
-class UnfinishedWarning(UserWarning):
-    """What was written is partial: cells of the study are missing."""
 
 
 def read_cells(folder: str | Path) -> list[StudyCell]:
@@ -134,19 +125,20 @@ def records_of(
     frames, damaged = [], []
     for cell in done:
         try:
-            frames.append(_records_of_cell(folder, settings, cell))
+            frames.append(records_of_cell(folder, settings, cell))
         except GenclsError as error:
             damaged.append(str(error))
     if damaged:
         more = f" ... {len(damaged) - 3} more cells are damaged" if len(damaged) > 3 else ""
         raise GenclsError("; ".join(damaged[:3]) + more)
     records = pandas.concat(frames, ignore_index=True)
-    if partial := _partial(done, cells):
+    if partial := partly(done, cells):
         records["warnings"] = [f"{said}; {partial}" if said else partial for said in records["warnings"]]
     return records
 
 
-def _records_of_cell(folder: Path, settings: Mapping[str, Any], cell: StudyCell) -> "pandas.DataFrame":
+def records_of_cell(folder: Path, settings: Mapping[str, Any], cell: StudyCell) -> "pandas.DataFrame":
+    """The records of one finished cell; see :func:`read_records`."""
     frame, path = read_frame(folder, cell, marked=has_checksums(settings)), cell_path(folder, cell, "parquet")
     try:
         frame = complete(frame.assign(defense=cell.defense, attack=cell.attack))
@@ -163,7 +155,7 @@ def _records_of_cell(folder: Path, settings: Mapping[str, Any], cell: StudyCell)
     return frame.assign(sample=range(first, first + len(frame)))
 
 
-def _partial(done: Sequence[StudyCell], cells: Sequence[StudyCell]) -> str:
+def partly(done: Sequence[StudyCell], cells: Sequence[StudyCell]) -> str:
     """What is to be said while cells are missing."""
     missing = len(cells) - len(done)
     return f"partial: {missing} of {len(cells)} cells are not finished" if missing else ""
@@ -186,93 +178,3 @@ def write_results(folder: Path, records: "pandas.DataFrame") -> "pandas.DataFram
     content = csv_of(table)
     atomically(folder / RESULTS, lambda part: part.write_bytes(content))
     return table
-
-
-@checked
-def report_study(folder: str | Path) -> Path:
-    """Write ``report.html``, ``results.csv``, ``results.tex``, ``curves.csv`` and the figures of a study from its records.
-
-    While cells are missing all of them say that they are partial, and there is an :class:`UnfinishedWarning`.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        GenclsError: if the folder holds no study, none of its cells is finished, or what it shows is malformed or damaged.
-    """
-    from gencls.eval.report import read_diagnoses, write_report
-    from gencls.eval.report.study.curves import reading_sizes
-
-    folder, settings = Path(folder), read_study(folder)
-    cells = planned(settings)
-    done = finished(folder, settings, cells)  # once: another process may finish more of them meanwhile
-    records, partial = records_of(folder, settings, done, cells), _partial(done, cells)
-    diagnosis, images = folder / DIAGNOSIS, _panels(folder, settings, done)
-    diagnoses = read_diagnoses(diagnosis, strict=has_checksums(settings)) if diagnosis.exists() else ()
-    for found in diagnoses if has_checksums(settings) else ():
-        known = settings.get("defenses", {}).get(found.defense)
-        if found.defense_key and found.defense_key != (known["content"] if isinstance(known, dict) else known):
-            raise GenclsError(
-                f"{diagnosis}: expected the diagnosis of the study's defense {found.defense}, got that of another one of this "
-                "name; remove it and diagnose again"
-            )
-    summary = write_results(folder, records)
-    if partial:
-        warn(f"{folder}: {partial}; the report shows the others", UnfinishedWarning, stacklevel=2)
-    return write_report(
-        folder,
-        records=records,
-        summary=summary,
-        mcnemar=compare(records, at=reading_sizes(records)),
-        images=images,
-        settings={name: value for name, value in settings.items() if name != "sample_hashes"},
-        warnings=list(_reasons(settings, summary, partial)),
-        diagnoses=diagnoses,
-        partial=partial,
-    )
-
-
-def _reasons(settings: Mapping[str, Any], summary: "pandas.DataFrame", partial: str) -> Iterator[str]:
-    """To distrust the study: what is to be said of all of it, then what its rows say, but that they are partial."""
-    if not has_checksums(settings):
-        yield f"the study has format {settings['format']}, without checksums: damage to its files would not be seen"
-    several = summary.groupby(["defense", "attack"])["epsilon"].nunique()
-    for run in summary[summary["attack"] != WORST_CASE].itertuples():
-        said = [warning for warning in run.warnings.split("; ") if warning not in ("", partial)]
-        if said:
-            size = f", ε = {run.epsilon:.4g}" if several[run.defense, run.attack] > 1 else ""
-            yield f"{run.defense}, {run.attack} ({run.gradient}{size}): {'; '.join(said)}"
-
-
-def _panels(folder: Path, settings: Mapping[str, Any], done: Sequence[StudyCell]) -> list[Any]:
-    """For each defense, attack, epsilon and gradient mode the first images of the first shard, under its first seed."""
-    from gencls.eval.report import ImagePanel
-
-    images, labels = read_samples(folder)
-    first = {(cell.defense, cell.attack, cell.epsilon, cell.mode): cell for cell in reversed(done) if not cell.shard}
-    panels = []
-    for cell in reversed(first.values()):
-        adversarial = read_adversarials(folder, cell)[:_PANEL_IMAGES]
-        chosen = _records_of_cell(folder, settings, cell).head(len(adversarial))
-        panels.append(
-            ImagePanel(
-                defense=cell.defense,
-                attack=cell.attack,
-                gradient=cell.mode,
-                clean=images[: len(adversarial)],
-                adversarial=adversarial,
-                labels=labels[: len(adversarial)],
-                predictions=_padded(chosen["predictions"]),
-                clean_predictions=_padded(chosen["clean_predictions"]),
-                norm=chosen["norm"].iloc[0],
-                eight_bit=bool(chosen["eight_bit"].iloc[0]),
-                epsilon=None if chosen["epsilon"].isna().iloc[0] else chosen["epsilon"].iloc[0],
-            )
-        )
-    return panels
-
-
-def _padded(predictions: "pandas.Series") -> Tensor:
-    """Lists of predictions, some longer than others -> (n, S), filled up with -1."""
-    rows = [torch.tensor(list(row), dtype=torch.int64) for row in predictions]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)

@@ -14,17 +14,16 @@ from typing import Any, NamedTuple
 from warnings import warn
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from gencls import __version__
 from gencls.core import GenclsError
-from gencls.core.files import atomically, held, write_sealed
+from gencls.core.files import held, write_sealed
 from gencls.core.fingerprint.samples import sample_hashes
 from gencls.eval.measures.names import check_names
 from gencls.eval.measures.records import same_size
-from gencls.eval.study.cell_files import CELLS, StudyCell, read_tensors
-from gencls.eval.study.folder import RESULTS, SAMPLES, read_samples
-from gencls.eval.study.plan import Plan, Samples, described, differences
+from gencls.eval.study.files import CELLS, SAMPLES, StudyCell, read_tensors, write_samples
+from gencls.eval.study.folder import RESULTS, read_samples
+from gencls.eval.study.plan import Plan, described, differences
 from gencls.eval.study.settings import FORMAT, SETTINGS, planned, read_study
 
 __all__ = ["Order", "claim", "mend_samples"]
@@ -72,7 +71,7 @@ def claim(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]
     with held(folder / _LOCK):  # another process may be joining, too
         settings = _joined(folder, plan, cells)
         if settings is not None:
-            _write_samples(folder, plan.samples, settings)
+            write_samples(folder, plan.samples, settings)
             write_sealed(folder / SETTINGS, settings)
 
 
@@ -88,15 +87,7 @@ def mend_samples(folder: Path, plan: Plan) -> None:
         settings = read_study(folder)
         _check_samples(folder, settings, plan.samples.hashes)
         warn(f"{error}; writing them again", stacklevel=4)
-        _write_samples(folder, plan.samples, settings)
-
-
-def _write_samples(folder: Path, samples: Samples, settings: Mapping[str, Any]) -> None:
-    place = {key: place for place, key in enumerate(samples.hashes)}
-    places = [place[key] for key in settings["sample_hashes"]]
-    tensors = {"images": samples.images[places].cpu().contiguous(), "labels": samples.labels[places].cpu().contiguous()}
-    content = save(tensors, metadata={"shards": json.dumps(settings["shards"])})
-    atomically(folder / SAMPLES, lambda part: part.write_bytes(content))
+        write_samples(folder, plan.samples, settings)
 
 
 def _joined(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> dict[str, Any] | None:
@@ -105,7 +96,7 @@ def _joined(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCel
     if found:
         _check_rows(folder, found, plan)
         _check_samples(folder, found, hashes)
-    order = _grown(found or _recovered(folder / SAMPLES, hashes), plan.samples)
+    order = _grown(found or _recovered(folder / SAMPLES, hashes), hashes, plan.samples.shard_size)
     settings = _merged(found, plan, cells(order), order)
     return None if settings == found else settings
 
@@ -147,15 +138,15 @@ def _recovered(path: Path, hashes: Sequence[str]) -> dict[str, Any] | None:
     return {"sample_hashes": there, "shards": shards} if whole and set(there) <= set(hashes) else None
 
 
-def _grown(found: Mapping[str, Any] | None, mine: Samples) -> Order:
+def _grown(found: Mapping[str, Any] | None, hashes: Sequence[str], shard_size: int) -> Order:
     """The samples and shards of a folder once those of a call have been added."""
     samples, shards = (list(found["sample_hashes"]), list(found["shards"])) if found else ([], [])
-    known, place = set(samples), {key: place for place, key in enumerate(mine.hashes)}
+    known, place = set(samples), {key: place for place, key in enumerate(hashes)}
     first = len(samples)
-    samples += [key for key in mine.hashes if key not in known]
+    samples += [key for key in hashes if key not in known]
     while first < len(samples):
-        shards.append([first, min(first + mine.shard_size, len(samples))])
-        first += mine.shard_size
+        shards.append([first, min(first + shard_size, len(samples))])
+        first += shard_size
     return Order(samples, [place[key] for key in samples], shards)
 
 

@@ -5,38 +5,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gencls.core import GenclsError, Key, key_of
 from gencls.eval.attacks import Attack
-from gencls.eval.judgement.runner import Protocol
+from gencls.eval.judgement.trial import Protocol
+from gencls.eval.study.files import Samples
 from gencls.eval.study.settings import made_by
 from gencls.eval.threats.protocol import Threat
 
-__all__ = ["Plan", "Samples", "check_grid", "described", "differences", "relevant", "without_epsilon"]
+__all__ = ["Plan", "check_grid", "described", "differences", "relevant", "without_epsilon"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 _LONGEST = 80
 """Characters of a setting in study.json."""
-
-
-class Samples(NamedTuple):
-    """The samples of a call.
-
-    Attributes:
-        images: (N, C, H, W).
-        labels: (N,).
-        hashes: N keys.
-        shard_size: of the shards that they make in a folder that does not have them.
-    """
-
-    images: Tensor
-    labels: Tensor
-    hashes: list[str]
-    shard_size: int
 
 
 @dataclass(frozen=True)

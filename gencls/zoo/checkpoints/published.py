@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.checkpoints.layout import layout_of
 from gencls.zoo.checkpoints.reading import load_content
-from gencls.zoo.checkpoints.tensors import check_state, fitted, tensors_by_name
+from gencls.zoo.checkpoints.tensors import check_state, fitted, layout_of, tensors_by_name
 
 __all__ = ["State", "Weights", "file_content", "weights_in", "weights_under", "with_counters", "without_prefixes"]
 

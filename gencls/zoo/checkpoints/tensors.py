@@ -1,14 +1,19 @@
-"""Are these the weights of a network? Asked before memory is taken, by everything that reads or assigns weights."""
+"""Are these the weights of a network, and of this one? Asked before memory is taken, by all that reads or assigns weights."""
 
-from collections.abc import Callable, Mapping
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules import module as registration
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["check_state", "fitted", "tensors_by_name"]
+__all__ = ["TooLargeError", "check_state", "fitted", "layout_of", "tensors_by_name"]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -162,3 +167,51 @@ def _counts(tensor: Tensor, own: Tensor) -> bool:
 
 def _some(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or "none"
+
+
+class TooLargeError(Exception):
+    """A network has more parts than its weights can be for."""
+
+
+def layout_of(build: Callable[..., nn.Module], tensors: int, /, **arguments: Any) -> tuple[dict[str, Tensor], int]:
+    """Build a network on torch's meta device, on which tensors have no values and take no memory.
+
+    Args:
+        build: the constructor.
+        tensors: how many the weights are; far larger networks are not built to the end.
+        **arguments: of the constructor.
+
+    Returns:
+        Its state dict on the meta device, and the bytes that all its parameters and buffers would take, those included that
+        are not part of the state dict.
+
+    Raises:
+        TooLargeError: see ``tensors``.
+    """
+    with warnings.catch_warnings(), torch.device("meta"), _at_most(20 * tensors + 1000):
+        warnings.simplefilter("ignore")  # about tensors without elements, before an error that says the same
+        network = build(**arguments)
+    parts = [*network.parameters(), *network.buffers()]
+    return dict(network.state_dict()), sum(part.numel() * part.itemsize for part in parts)
+
+
+@contextmanager
+def _at_most(parts: int) -> Iterator[None]:
+    """Stop what this thread builds once it has more modules and parameters than this."""
+    left, thread = [parts], threading.get_ident()
+
+    def count(*_: object) -> None:
+        if threading.get_ident() == thread:
+            left[0] -= 1
+            if left[0] < 0:
+                raise TooLargeError(f"more than {parts:,} modules and parameters")
+
+    handles = [
+        registration.register_module_module_registration_hook(count),
+        registration.register_module_parameter_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -5,17 +5,11 @@ face and cut to 148 pixels, stored at 128x128 and halved here, which gives the 6
 table has the split, stratified by identity.
 """
 
-import csv
-import io
 from pathlib import Path
 
-import torch
-
-from gencls.zoo.data.image_data import ImageSource
-from gencls.zoo.data.known_files import KnownFile, needed_root, read_known, unpacked
-from gencls.zoo.data.pictures import read_pictures, whole
-
-CELEBA_100_IDENTITIES_SPLITS = ("train", "test")
+from gencls.zoo.data.image_data import DataSet, ImageSource
+from gencls.zoo.data.known_files import KnownFile, read_archive, table_rows
+from gencls.zoo.data.pictures import picture_source, whole
 
 CELEBA_100_IDENTITIES_FILE = KnownFile(
     "CelebA/celeba-identities-128.tar.xz", 13_849_068, "bc2890a103aac847b345204331135bda95736404becc1a7e717c640980e7166c"
@@ -34,16 +28,20 @@ def open_celeba_100_identities(split: str, root: Path | None) -> ImageSource:
     Raises:
         GenclsError: The archive is missing or not the original.
     """
-    members = unpacked(read_known(_NAME, needed_root(_NAME, root), CELEBA_100_IDENTITIES_FILE))
-    rows = list(csv.DictReader(io.StringIO(members[f"{_FOLDER}/labels.csv"].decode())))
+    members = read_archive(_NAME, root, CELEBA_100_IDENTITIES_FILE)
+    rows = table_rows(members[f"{_FOLDER}/labels.csv"])
     kept = [position for position, row in enumerate(rows) if row["split"] == split]
     files = [members[f"{_FOLDER}/{rows[position]['file']}"] for position in kept]
     names = {int(row["label"]): row["celeba_identity"] for row in rows}
-    return ImageSource(
-        labels=torch.tensor([int(rows[position]["label"]) for position in kept], dtype=torch.int64),
+    return picture_source(
+        _NAME,
+        files,
+        whole(_SIDE),
+        _SIDE,
+        labels=[int(rows[position]["label"]) for position in kept],
         class_names=tuple(names[label] for label in sorted(names)),
-        read=lambda positions, size: read_pictures(
-            _NAME, [files[p] for p in positions.tolist()], whole(_SIDE), _SIDE, size=size
-        ),
-        indices=torch.tensor(kept, dtype=torch.int64),
+        indices=kept,
     )
+
+
+DATA_SET = DataSet(open=open_celeba_100_identities, research_only=True)

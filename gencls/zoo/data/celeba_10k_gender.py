@@ -7,13 +7,10 @@ own training part, therefore the split is ours, by person: a fifth of the identi
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from gencls.zoo.data.image_data import ImageSource, permutation
-from gencls.zoo.data.known_files import KnownFile, needed_root, read_known, unpacked
-from gencls.zoo.data.pictures import read_pictures, scaled
-
-CELEBA_10K_GENDER_SPLITS = ("train", "test")
+from gencls.zoo.data.image_data import DataSet, ImageSource, permutation
+from gencls.zoo.data.known_files import KnownFile, read_archive
+from gencls.zoo.data.pictures import picture_source, scaled
 
 CELEBA_10K_GENDER_FILE = KnownFile(
     "CelebA/celeba-10k-half-resolution.tar.xz", 21_741_000, "0beffccf8755e5376fb6bf39eb08b4c744a86ab13c4a0acbd17126dd69cd2d1a"
@@ -35,7 +32,7 @@ def open_celeba_10k_gender(split: str, root: Path | None) -> ImageSource:
     Raises:
         GenclsError: The archive is missing or not the original.
     """
-    members = unpacked(read_known(_NAME, needed_root(_NAME, root), CELEBA_10K_GENDER_FILE))
+    members = read_archive(_NAME, root, CELEBA_10K_GENDER_FILE)
     _, header, *lines = members["celeba/list_attr_celeba.txt"].decode().splitlines()
     male = 1 + header.split().index("Male")
     rows = [line.split() for line in lines]
@@ -47,9 +44,7 @@ def open_celeba_10k_gender(split: str, root: Path | None) -> ImageSource:
     kept = np.flatnonzero(np.isin(identities, tested, invert=split == "train"))
     files = [members[f"celeba/img_align_celeba/{rows[row][0]}"] for row in kept]
     prepare = scaled(_CROP, _SIDE, of=_HALVED)
-    return ImageSource(
-        labels=torch.from_numpy(labels[kept]),
-        class_names=("female", "male"),
-        read=lambda positions, size: read_pictures(_NAME, [files[p] for p in positions.tolist()], prepare, _SIDE, size=size),
-        indices=torch.from_numpy(kept),
-    )
+    return picture_source(_NAME, files, prepare, _SIDE, labels=labels[kept], class_names=("female", "male"), indices=kept)
+
+
+DATA_SET = DataSet(open=open_celeba_10k_gender, research_only=True)

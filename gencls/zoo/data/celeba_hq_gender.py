@@ -9,14 +9,10 @@ in which a file system happened to list them: its archive is the only record of 
 
 from pathlib import Path
 
-import torch
-
 from gencls.core.errors import GenclsError
-from gencls.zoo.data.image_data import ImageSource
+from gencls.zoo.data.image_data import DataSet, ImageSource
 from gencls.zoo.data.known_files import needed_root
-from gencls.zoo.data.pictures import read_pictures, whole
-
-CELEBA_HQ_GENDER_SPLITS = ("train", "test")
+from gencls.zoo.data.pictures import picture_source, whole
 
 COUNTS = {"train": {"female": 15_154, "male": 8_845}, "test": {"female": 3_789, "male": 2_212}}
 """Photos of each split and class."""
@@ -50,11 +46,7 @@ def open_celeba_hq_gender(split: str, root: Path | None) -> ImageSource:
             )
         files += found
         labels += [label] * count
-    return ImageSource(
-        labels=torch.tensor(labels, dtype=torch.int64),
-        class_names=tuple(COUNTS[split]),
-        read=lambda positions, size: read_pictures(
-            _NAME, [files[p] for p in positions.tolist()], whole(_SIDE), _SIDE, size=size
-        ),
-        indices=torch.arange(len(labels)),
-    )
+    return picture_source(_NAME, files, whole(_SIDE), _SIDE, labels=labels, class_names=tuple(COUNTS[split]))
+
+
+DATA_SET = DataSet(open=open_celeba_hq_gender, research_only=True)

@@ -11,14 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.data.image_data import ImageSource, permutation, shuffled_classes
+from gencls.zoo.data.image_data import DataSet, ImageSource, part_of_each_class, permutation
 from gencls.zoo.data.known_files import needed_root
-from gencls.zoo.data.pictures import read_pictures, scaled
-
-CELEBA_IDENTITIES_SPLITS = ("train", "test")
+from gencls.zoo.data.pictures import picture_source, scaled
 
 TABLE_MD5 = "32bd1bd63d3c78cd57e08160ec5ed1e2"
 """MD5 of the original identity_CelebA.txt."""
@@ -52,21 +49,15 @@ def open_celeba_identities(split: str, root: Path | None) -> ImageSource:
     chosen = chosen_identities(identities)
     rows = np.flatnonzero(np.isin(identities, chosen))
     labels = np.searchsorted(chosen, identities[rows])
-    tested = np.zeros(len(rows), dtype=np.bool_)
-    for members in shuffled_classes(labels, _SEED):
-        tested[members[: round(_TEST_SHARE * len(members))]] = True
+    tested = part_of_each_class(labels, _TEST_SHARE, _SEED)
     kept = np.flatnonzero(tested if split == "test" else ~tested)
     files = [root / _IMAGES / names[row] for row in rows[kept]]
     for file in files:
         if not file.is_file():
             raise GenclsError(f"{_NAME}: expected the picture {file}; got no such file. {_ORIGIN}")
     prepare = scaled(_CROP, _SIDE, of=_ALIGNED)
-    return ImageSource(
-        labels=torch.from_numpy(labels[kept].astype(np.int64)),
-        class_names=tuple(map(str, chosen)),
-        read=lambda positions, size: read_pictures(_NAME, [files[p] for p in positions.tolist()], prepare, _SIDE, size=size),
-        indices=torch.from_numpy(rows[kept]),
-    )
+    names_of_classes = tuple(map(str, chosen))
+    return picture_source(_NAME, files, prepare, _SIDE, labels=labels[kept], class_names=names_of_classes, indices=rows[kept])
 
 
 def chosen_identities(identities: npt.NDArray[np.int64]) -> list[int]:
@@ -98,3 +89,6 @@ def _table(root: Path) -> tuple[list[str], npt.NDArray[np.int64]]:
         raise GenclsError(f"{path}: expected the original file, MD5 {TABLE_MD5}; got MD5 {digest} ({len(content)} bytes)")
     rows = [line.split() for line in content.decode().splitlines()]
     return [name for name, _ in rows], np.array([int(identity) for _, identity in rows], dtype=np.int64)
+
+
+DATA_SET = DataSet(open=open_celeba_identities, research_only=True)

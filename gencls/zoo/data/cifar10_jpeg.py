@@ -6,13 +6,9 @@ by 7.9/255 (root mean square), and a network that was trained on the originals i
 
 from pathlib import Path
 
-import torch
-
-from gencls.zoo.data.image_data import ImageSource
-from gencls.zoo.data.known_files import KnownFile, needed_root, read_known, unpacked
-from gencls.zoo.data.pictures import read_pictures, whole
-
-CIFAR10_JPEG_SPLITS = ("train", "test")
+from gencls.zoo.data.image_data import DataSet, ImageSource
+from gencls.zoo.data.known_files import KnownFile, read_archive
+from gencls.zoo.data.pictures import picture_source, whole
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """In the order of their labels."""
@@ -40,14 +36,9 @@ def open_cifar10_jpeg(split: str, root: Path | None) -> ImageSource:
     Raises:
         GenclsError: The archive is missing or not the original.
     """
-    members = unpacked(read_known(_NAME, needed_root(_NAME, root), CIFAR10_JPEG_FILES[split]))
-    files = list(members.values())
+    members = read_archive(_NAME, root, CIFAR10_JPEG_FILES[split])
     labels = [CIFAR10_CLASSES.index(name.split("/")[1]) for name in members]
-    return ImageSource(
-        labels=torch.tensor(labels, dtype=torch.int64),
-        class_names=CIFAR10_CLASSES,
-        read=lambda positions, size: read_pictures(
-            _NAME, [files[p] for p in positions.tolist()], whole(_SIDE), _SIDE, size=size
-        ),
-        indices=torch.arange(len(files)),
-    )
+    return picture_source(_NAME, list(members.values()), whole(_SIDE), _SIDE, labels=labels, class_names=CIFAR10_CLASSES)
+
+
+DATA_SET = DataSet(open=open_cifar10_jpeg)

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 
 from gencls.zoo.data.cifar10_jpeg import CIFAR10_CLASSES
-from gencls.zoo.data.image_data import ImageSource, resize_and_crop
-from gencls.zoo.data.known_files import KnownFile, needed_root, read_known
+from gencls.zoo.data.image_data import DataSet, ImageSource, in_memory
+from gencls.zoo.data.known_files import KnownFile, read_known
 from gencls.zoo.data.pictures import sheet_tiles
-
-CIFAR10_LOSSLESS_SPLITS = ("train", "test")
 
 CIFAR10_LOSSLESS_SHEETS = {
     "train": KnownFile(
@@ -47,14 +45,11 @@ def open_cifar10_lossless(split: str, root: Path | None) -> ImageSource:
     Raises:
         GenclsError: A file is missing or not the original.
     """
-    root = needed_root(_NAME, root)
     sheet, table = (read_known(_NAME, root, file) for file in (CIFAR10_LOSSLESS_SHEETS[split], CIFAR10_LOSSLESS_LABELS))
     with np.load(io.BytesIO(table)) as columns:
         labels = columns[f"y_{split}"].astype(np.int64)
     images = torch.from_numpy(sheet_tiles(sheet, len(labels), _SIDE))
-    return ImageSource(
-        labels=torch.from_numpy(labels),
-        class_names=CIFAR10_CLASSES,
-        read=lambda positions, size: resize_and_crop(images[positions], size),
-        indices=torch.arange(len(labels)),
-    )
+    return in_memory(images, torch.from_numpy(labels), CIFAR10_CLASSES, torch.arange(len(labels)))
+
+
+DATA_SET = DataSet(open=open_cifar10_lossless)

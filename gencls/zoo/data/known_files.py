@@ -1,5 +1,6 @@
 """Files of a data set that are known byte by byte, and archives of them."""
 
+import csv
 import io
 import tarfile
 from dataclasses import dataclass
@@ -29,13 +30,13 @@ def needed_root(name: str, root: Path | None) -> Path:
     return root
 
 
-def read_known(name: str, root: Path, file: KnownFile) -> bytes:
+def read_known(name: str, root: Path | None, file: KnownFile) -> bytes:
     """Content of a file of the data set `name`.
 
     Raises:
-        GenclsError: The file is missing or not the original.
+        GenclsError: There is no data root; the file is missing or not the original.
     """
-    path = root / file.path
+    path = needed_root(name, root) / file.path
     if not path.is_file():
         raise GenclsError(f"{name}: expected {file.path} under the data root {root}; got no such file. See docs/data.md")
     content = path.read_bytes()
@@ -47,7 +48,16 @@ def read_known(name: str, root: Path, file: KnownFile) -> bytes:
     return content
 
 
-def unpacked(archive: bytes) -> dict[str, bytes]:
-    """Content of each file of a tar archive by its name there, in the order of the archive; nothing is written."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        return {member.name: file.read() for member in tar if (file := tar.extractfile(member)) is not None}
+def read_archive(name: str, root: Path | None, file: KnownFile) -> dict[str, bytes]:
+    """Content of each file of a tar archive by its name there, in the order of the archive; nothing is written.
+
+    Raises:
+        GenclsError: As `read_known`.
+    """
+    with tarfile.open(fileobj=io.BytesIO(read_known(name, root, file))) as tar:
+        return {member.name: found.read() for member in tar if (found := tar.extractfile(member)) is not None}
+
+
+def table_rows(content: bytes) -> list[dict[str, str]]:
+    """Rows of a CSV table with a header."""
+    return list(csv.DictReader(io.StringIO(content.decode())))

@@ -1,56 +1,22 @@
 """`load_data`: every data set of the package by its name, and data of one's own."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from gencls.core.arrays import unit_range
 from gencls.core.errors import GenclsError
+from gencls.core.images import unit_range
 from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
-from gencls.zoo.data.celeba_10k_gender import CELEBA_10K_GENDER_SPLITS, open_celeba_10k_gender
-from gencls.zoo.data.celeba_100_identities import CELEBA_100_IDENTITIES_SPLITS, open_celeba_100_identities
-from gencls.zoo.data.celeba_hq_gender import CELEBA_HQ_GENDER_SPLITS, open_celeba_hq_gender
-from gencls.zoo.data.celeba_identities import CELEBA_IDENTITIES_SPLITS, open_celeba_identities
-from gencls.zoo.data.cifar10_jpeg import CIFAR10_JPEG_SPLITS, open_cifar10_jpeg
-from gencls.zoo.data.cifar10_lossless import CIFAR10_LOSSLESS_SPLITS, open_cifar10_lossless
-from gencls.zoo.data.gtsrb10 import GTSRB10_SPLITS, open_gtsrb10
-from gencls.zoo.data.idx import open_embedded, open_idx
 from gencls.zoo.data.image_data import ImageData, ImageSource, balanced_subset
 from gencls.zoo.data.own import KINDS, is_own, open_own
-from gencls.zoo.data.stanford_cars_4 import STANFORD_CARS_4_SPLITS, open_stanford_cars_4
-from gencls.zoo.data.stanford_cars_types import STANFORD_CARS_TYPES_SPLITS, open_stanford_cars_types
-from gencls.zoo.data.supertraffic import SUPERTRAFFIC_SPLITS, open_supertraffic10
-from gencls.zoo.data.torchvision_sets import TORCHVISION_SPLITS, open_torchvision
-
-_PROCEDURES: dict[str, tuple[tuple[str, ...], Callable[[str, Path | None], ImageSource]]] = {
-    "gtsrb10": (GTSRB10_SPLITS, open_gtsrb10),
-    "supertraffic10": (SUPERTRAFFIC_SPLITS, open_supertraffic10),
-    "celeba-hq-gender": (CELEBA_HQ_GENDER_SPLITS, open_celeba_hq_gender),
-    "celeba-identities": (CELEBA_IDENTITIES_SPLITS, open_celeba_identities),
-    "stanford-cars-types": (STANFORD_CARS_TYPES_SPLITS, open_stanford_cars_types),
-    "celeba-10k-gender": (CELEBA_10K_GENDER_SPLITS, open_celeba_10k_gender),
-    "celeba-100-identities": (CELEBA_100_IDENTITIES_SPLITS, open_celeba_100_identities),
-    "stanford-cars-4": (STANFORD_CARS_4_SPLITS, open_stanford_cars_4),
-    "cifar10-jpeg": (CIFAR10_JPEG_SPLITS, open_cifar10_jpeg),
-    "cifar10-lossless": (CIFAR10_LOSSLESS_SPLITS, open_cifar10_lossless),
-}
-"""Sets that are made from files by a procedure of their own: splits, and what opens one."""
-
-_SPLITS: dict[str, tuple[str, ...]] = {
-    "mnist-embedded": ("train", "test"),
-    "mnist": ("train", "train-disjoint", "test"),
-    "fashion-mnist": ("train", "test"),
-    **{name: splits for name, (splits, _) in _PROCEDURES.items()},
-    **TORCHVISION_SPLITS,
-}
+from gencls.zoo.data.registry import DATA_SETS
 
 
 def data_names() -> tuple[str, ...]:
     """Names that `load_data` takes."""
-    return tuple(_SPLITS)
+    return tuple(DATA_SETS)
 
 
 @checked
@@ -60,10 +26,10 @@ def split_names(name: str) -> tuple[str, ...]:
     Raises:
         GenclsError: No data set has this name.
     """
-    if name not in _SPLITS:
-        hint = did_you_mean(name, _SPLITS)
-        raise GenclsError(f"{hint}expected the name of a data set, one of {', '.join(_SPLITS)}; got {name!r}")
-    return _SPLITS[name]
+    if name not in DATA_SETS:
+        hint = did_you_mean(name, DATA_SETS)
+        raise GenclsError(f"{hint}expected the name of a data set, one of {', '.join(DATA_SETS)}; got {name!r}")
+    return DATA_SETS[name].splits
 
 
 @checked
@@ -138,13 +104,13 @@ def count_images(name: str | Path, split: str | None = None, *, root: str | Path
 
 def _open(name: str | Path, split: str | None, root: str | Path | None, *, download: bool) -> tuple[str, str, ImageSource]:
     """Name, split and images."""
-    if name not in _SPLITS and is_own(name):
+    if name not in DATA_SETS and is_own(name):
         if root is not None or download:
             what = "data root" if root is not None else "download"
             raise GenclsError(f"{name}: expected no {what} for data of your own, got one; leave it out")
         return open_own(name, split)
-    if name not in _SPLITS:
-        known = f"expected the name of a data set, one of {', '.join(_SPLITS)}; got {name!r}"
+    if name not in DATA_SETS:
+        known = f"expected the name of a data set, one of {', '.join(DATA_SETS)}; got {name!r}"
         raise GenclsError(f"{known}, which is not {KINDS} either")
     name, split = str(name), "test" if split is None else split
     return name, split, _open_named(name, split, root, download=download)
@@ -154,18 +120,13 @@ def _open_named(name: str, split: str, root: str | Path | None, *, download: boo
     if split not in split_names(name):
         hint = did_you_mean(split, split_names(name))
         raise GenclsError(f"{hint}expected a split of {name}, one of {', '.join(split_names(name))}; got {split!r}")
-    if download and (name == "mnist-embedded" or name in _PROCEDURES):
+    row = DATA_SETS[name]
+    if download and row.fetch is None:
         raise GenclsError(f"{name}: expected no download, because gencls has no address of this set's files; see docs/data.md")
     place = _data_root(root)
-    if name == "mnist-embedded":
-        return open_embedded(split)
-    if place is not None and not place.is_dir() and not download:
+    if place is not None and not (place.is_dir() or row.embedded or download):
         raise GenclsError(f"{name}: expected the folder of the data sets, got {place}, which is no folder")
-    if name in _PROCEDURES:
-        return _PROCEDURES[name][1](split, place)
-    if name in TORCHVISION_SPLITS:
-        return open_torchvision(name, split, place, download=download)
-    return open_idx(name, split, place, download=download)
+    return row.fetch(split, place) if download and row.fetch is not None else row.open(split, place)
 
 
 def _data_root(root: str | Path | None) -> Path | None:

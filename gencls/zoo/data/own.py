@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gencls.core.arrays import as_images, as_labels, unit_range
-from gencls.core.checks import check_images, check_labels
 from gencls.core.errors import GenclsError
+from gencls.core.images import as_images, as_labels, check_images, check_labels, unit_range
 from gencls.core.samples import samples_of
 from gencls.zoo.data.folder import open_folder
-from gencls.zoo.data.image_data import ImageData, ImageSource, resize_and_crop
+from gencls.zoo.data.image_data import ImageData, ImageSource, in_memory
 from gencls.zoo.imported import imported
 
 KINDS = "a folder of images by class, an .npz file, or package.module:attribute"
@@ -107,8 +106,4 @@ def _source(images: Tensor, labels: Tensor, class_names: tuple[str, ...] | None 
     if largest >= _MOST_CLASSES:
         raise GenclsError(f"labels: expected class numbers below {_MOST_CLASSES}, got {largest}")
 
-    def read(positions: Tensor, size: int | None) -> Tensor:
-        return resize_and_crop(images[positions], size)
-
-    names = class_names or tuple(map(str, range(largest + 1)))
-    return ImageSource(labels=labels, class_names=names, read=read, indices=torch.arange(len(labels)))
+    return in_memory(images, labels, class_names or tuple(map(str, range(largest + 1))), torch.arange(len(labels)))

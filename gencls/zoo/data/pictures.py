@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.data.image_data import resize_and_crop
+from gencls.zoo.data.image_data import ImageSource, resize_and_crop
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +47,35 @@ def read_pictures(name: str, files: Sequence[Path | bytes], prepare: Prepare, si
             place = "in the archive" if isinstance(file, bytes) else file
             raise GenclsError(f"{name}: the picture {place} cannot be read: {error}") from error
     return resize_and_crop(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), size)
+
+
+def picture_source(
+    name: str,
+    files: Sequence[Path | bytes],
+    prepare: Prepare,
+    side: int,
+    *,
+    labels: npt.NDArray[np.int64] | Sequence[int],
+    class_names: tuple[str, ...],
+    indices: npt.NDArray[np.int64] | Sequence[int] | None = None,
+) -> ImageSource:
+    """Photos that are decoded when asked for.
+
+    Args:
+        name: See :func:`read_pictures`; the others likewise.
+        files: There.
+        prepare: There.
+        side: There.
+        labels: (N,) in [0, K).
+        class_names: The K classes.
+        indices: (N,), the position of each photo in the files it comes from; None: it is that in `files`.
+    """
+    return ImageSource(
+        labels=torch.as_tensor(labels, dtype=torch.int64),
+        class_names=class_names,
+        read=lambda positions, size: read_pictures(name, [files[p] for p in positions.tolist()], prepare, side, size=size),
+        indices=torch.arange(len(files)) if indices is None else torch.as_tensor(indices, dtype=torch.int64),
+    )
 
 
 def sheet_tiles(sheet: bytes, count: int, side: int, *, columns: int = 100) -> npt.NDArray[np.uint8]:

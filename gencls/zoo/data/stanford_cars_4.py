@@ -5,19 +5,14 @@ Representations for Fine-Grained Categorization", 3dRR 2013). Differences: only 
 type, cut to the car before black bars make them square. An eighth of each type is for testing, as in the MLVGM paper.
 """
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from gencls.zoo.data.image_data import ImageSource, shuffled_classes
-from gencls.zoo.data.known_files import KnownFile, needed_root, read_known, unpacked
-from gencls.zoo.data.pictures import read_pictures, whole
+from gencls.zoo.data.image_data import DataSet, ImageSource, part_of_each_class
+from gencls.zoo.data.known_files import KnownFile, read_archive, table_rows
+from gencls.zoo.data.pictures import picture_source, whole
 from gencls.zoo.data.stanford_cars_types import TYPES
-
-STANFORD_CARS_4_SPLITS = ("train", "test")
 
 STANFORD_CARS_4_FILE = KnownFile(
     "StanfordCars/stanford-cars-types-128.tar.xz",
@@ -40,19 +35,13 @@ def open_stanford_cars_4(split: str, root: Path | None) -> ImageSource:
     Raises:
         GenclsError: The archive is missing or not the original.
     """
-    members = unpacked(read_known(_NAME, needed_root(_NAME, root), STANFORD_CARS_4_FILE))
-    rows = list(csv.DictReader(io.StringIO(members[f"{_FOLDER}/labels.csv"].decode())))
+    members = read_archive(_NAME, root, STANFORD_CARS_4_FILE)
+    rows = table_rows(members[f"{_FOLDER}/labels.csv"])
     labels = np.array([TYPES.index(row["type"]) for row in rows], dtype=np.int64)
-    tested = np.zeros(len(rows), dtype=np.bool_)
-    for positions in shuffled_classes(labels, _SEED):
-        tested[positions[: round(_TEST_SHARE * len(positions))]] = True
+    tested = part_of_each_class(labels, _TEST_SHARE, _SEED)
     kept = np.flatnonzero(tested if split == "test" else ~tested)
     files = [members[f"{_FOLDER}/{rows[position]['file']}"] for position in kept]
-    return ImageSource(
-        labels=torch.from_numpy(labels[kept]),
-        class_names=TYPES,
-        read=lambda positions, size: read_pictures(
-            _NAME, [files[p] for p in positions.tolist()], whole(_SIDE), _SIDE, size=size
-        ),
-        indices=torch.from_numpy(kept),
-    )
+    return picture_source(_NAME, files, whole(_SIDE), _SIDE, labels=labels[kept], class_names=TYPES, indices=kept)
+
+
+DATA_SET = DataSet(open=open_stanford_cars_4, research_only=True)

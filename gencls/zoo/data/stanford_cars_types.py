@@ -14,15 +14,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.data.image_data import ImageSource, shuffled_classes
+from gencls.zoo.data.image_data import DataSet, ImageSource, shuffled_classes
 from gencls.zoo.data.known_files import needed_root
-from gencls.zoo.data.pictures import read_pictures, squared
+from gencls.zoo.data.pictures import picture_source, squared
 from gencls.zoo.data.torchvision_sets import stanford_cars_photos
-
-STANFORD_CARS_TYPES_SPLITS = ("train", "test")
 
 TYPES = ("coupe", "hatchback", "suv", "van")
 """The four classes, in the order of their labels."""
@@ -52,14 +49,7 @@ def open_stanford_cars_types(split: str, root: Path | None) -> ImageSource:
     members = shuffled_classes(types, _SEED)[-len(TYPES) :]  # in front of them those without a type, if any
     kept = np.sort(np.concatenate([positions[part] for positions in members]))
     files = [photos[position][0] for position in kept]
-    return ImageSource(
-        labels=torch.from_numpy(types[kept]),
-        class_names=TYPES,
-        read=lambda positions, size: read_pictures(
-            _NAME, [files[p] for p in positions.tolist()], squared(_SIDE), _SIDE, size=size
-        ),
-        indices=torch.from_numpy(kept),
-    )
+    return picture_source(_NAME, files, squared(_SIDE), _SIDE, labels=types[kept], class_names=TYPES, indices=kept)
 
 
 def car_type(class_name: str) -> int:
@@ -70,3 +60,6 @@ def car_type(class_name: str) -> int:
     """
     words = re.findall(r"[a-z]+", class_name.lower().replace("minivan", "van"))
     return next((label for label, name in enumerate(TYPES) if name in words), -1)
+
+
+DATA_SET = DataSet(open=open_stanford_cars_types, research_only=True)

@@ -21,10 +21,8 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.data.gtsrb10 import GTSRB_CLASSES
-from gencls.zoo.data.image_data import ImageSource, resize_and_crop
+from gencls.zoo.data.image_data import DataSet, ImageSource, resize_and_crop
 from gencls.zoo.data.known_files import needed_root
-
-SUPERTRAFFIC_SPLITS = ("train", "test")
 
 # DFG names its categories by the codes of the Slovenian rules on traffic signs (Uradni list RS 46/2000); their English
 # names are from assets/traffic_sign_config.csv of github.com/Katerunner/adas-raspberry-modular. Left out are codes whose
@@ -277,3 +275,6 @@ def _read(signs: list[Sign], size: int | None) -> Tensor:
             raise GenclsError(f"supertraffic10: the picture {sign.path} cannot be read: {error}") from error
         tile[:] = np.asarray(scaled)
     return resize_and_crop(torch.from_numpy(tiles).permute(0, 3, 1, 2).contiguous(), size)
+
+
+DATA_SET = DataSet(open=open_supertraffic10)

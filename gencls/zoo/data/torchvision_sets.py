@@ -6,6 +6,7 @@ read (CIFAR10's are pickles: torchvision opens them only after that check).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,9 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.data.image_data import ImageSource, resize_and_crop
+from gencls.zoo.data.image_data import DataSet, ImageSource, resize_and_crop
 from gencls.zoo.data.known_files import needed_root
 from gencls.zoo.data.stanford_cars import read_cars
-
-TORCHVISION_SPLITS = {
-    "cifar10": ("train", "test"),
-    "svhn": ("train", "test", "extra"),
-    "gtsrb": ("train", "test"),
-    "celeba": ("train", "valid", "test"),
-    "stanford-cars": ("train", "test"),
-    "imagenette": ("train", "val"),
-}
 
 
 @dataclass(frozen=True)
@@ -36,7 +28,7 @@ class _Opened:
     class_names: tuple[str, ...]
 
 
-def open_torchvision(name: str, split: str, root: Path | None, *, download: bool) -> ImageSource:
+def open_torchvision(name: str, split: str, root: Path | None, *, download: bool = False) -> ImageSource:
     """Read the labels of one split; its images are decoded when asked for.
 
     CelebA's labels are the attribute "Male", the two-class task of the purification papers; Imagenette is the full-size
@@ -65,7 +57,7 @@ def stanford_cars_photos(name: str, root: Path) -> list[tuple[Path, str]]:
         GenclsError: Files are missing or damaged.
     """
     photos: list[tuple[Path, str]] = []
-    for split in TORCHVISION_SPLITS["stanford-cars"]:
+    for split in ("train", "test"):
         opened = _opened("stanford-cars", split, root, download=False, told_as=name)
         photos += [(path, opened.class_names[label]) for path, label in zip(opened.dataset.paths, opened.labels, strict=True)]
     return photos
@@ -82,7 +74,9 @@ def _opened(name: str, split: str, root: Path, *, download: bool, told_as: str |
                 raise
             raise GenclsError(f"{told_as} could not be downloaded into {root}: The original URL is broken; {error}") from error
         return _Opened(cars, cars.labels, cars.class_names)
-    needed = _needed(name, split)
+    from torchvision import datasets
+
+    needed = _needed(datasets, name, split)
     missing = [path for path, _ in needed if not (root / path).exists()]
     if missing and not download:
         raise GenclsError(
@@ -90,7 +84,7 @@ def _opened(name: str, split: str, root: Path, *, download: bool, told_as: str |
             "there as torchvision lays it out, or allow the download with download=True"
         )
     try:
-        return _OPENERS[name](root, split, bool(missing))
+        return _OPENERS[name](datasets, root, split, bool(missing))
     except Exception as error:  # the formats' readers (pickle, scipy, csv, PIL) share no error class
         if missing:
             raise GenclsError(f"{told_as} could not be downloaded into {root}: {error}") from error
@@ -118,10 +112,8 @@ def _read(name: str, split: str, dataset: Any, positions: Tensor, size: int | No
     return torch.stack(images)
 
 
-def _needed(name: str, split: str) -> list[tuple[str, str | None]]:
+def _needed(datasets: Any, name: str, split: str) -> list[tuple[str, str | None]]:
     """Files and folders of a split under the data root, with their MD5 where torchvision knows it."""
-    from torchvision import datasets
-
     if name == "cifar10":
         cifar, folder = datasets.CIFAR10, datasets.CIFAR10.base_folder
         files = [*cifar.train_list, *cifar.test_list, [cifar.meta["filename"], cifar.meta["md5"]]]
@@ -155,37 +147,27 @@ def _diagnosis(name: str, root: Path, needed: list[tuple[str, str | None]], erro
     return f"{name}: the files under the data root {root} cannot be read: {error}"
 
 
-def _cifar10(root: Path, split: str, download: bool) -> _Opened:
-    from torchvision import datasets
-
+def _cifar10(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
     dataset = datasets.CIFAR10(root, train=split == "train", download=download)
     return _Opened(dataset, dataset.targets, tuple(dataset.classes))
 
 
-def _svhn(root: Path, split: str, download: bool) -> _Opened:
-    from torchvision import datasets
-
+def _svhn(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
     dataset = datasets.SVHN(root, split, download=download)
     return _Opened(dataset, dataset.labels, tuple("0123456789"))
 
 
-def _gtsrb(root: Path, split: str, download: bool) -> _Opened:
-    from torchvision import datasets
-
+def _gtsrb(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
     dataset = datasets.GTSRB(root, split, download=download)
     return _Opened(dataset, _sample_labels(dataset), tuple(map(str, range(43))))
 
 
-def _celeba(root: Path, split: str, download: bool) -> _Opened:
-    from torchvision import datasets
-
+def _celeba(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
     dataset = datasets.CelebA(root, split, target_type="attr", download=download)
     return _Opened(dataset, dataset.attr[:, dataset.attr_names.index("Male")], ("female", "male"))
 
 
-def _imagenette(root: Path, split: str, download: bool) -> _Opened:
-    from torchvision import datasets
-
+def _imagenette(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
     dataset = datasets.Imagenette(root, split, download=download)
     return _Opened(dataset, _sample_labels(dataset), tuple(names[0] for names in dataset.classes))
 
@@ -195,10 +177,25 @@ def _sample_labels(dataset: Any) -> list[int]:
     return [int(label) for _, label in dataset._samples]
 
 
-_OPENERS: dict[str, Callable[[Path, str, bool], _Opened]] = {
+_OPENERS: dict[str, Callable[[Any, Path, str, bool], _Opened]] = {
     "cifar10": _cifar10,
     "svhn": _svhn,
     "gtsrb": _gtsrb,
     "celeba": _celeba,
     "imagenette": _imagenette,
+}
+
+
+def _row(name: str, *splits: str, trainable: bool = False) -> DataSet:
+    fetch = partial(open_torchvision, name, download=True)
+    return DataSet(open=partial(open_torchvision, name), fetch=fetch, splits=splits, trainable=trainable)
+
+
+TORCHVISION = {
+    "cifar10": _row("cifar10", "train", "test", trainable=True),
+    "svhn": _row("svhn", "train", "test", "extra", trainable=True),
+    "gtsrb": _row("gtsrb", "train", "test"),
+    "celeba": _row("celeba", "train", "valid", "test"),
+    "stanford-cars": _row("stanford-cars", "train", "test"),
+    "imagenette": _row("imagenette", "train", "val"),
 }

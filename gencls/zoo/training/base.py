@@ -171,10 +171,14 @@ class Preset(ABC):
             f"train: expected pretrained weights for a torchvision network only, got {pretrained} for {self.name}"
         )
 
+    def chosen(self, *names: str) -> dict[str, Any]:
+        """Some of the settings by their names."""
+        return {name: getattr(self, name) for name in names}
+
     @property
     def shared(self) -> dict[str, Any]:
         """Arguments of every :class:`NetworkTraining`."""
-        return {"perturbation": self.perturbation, "learning_rate": self.learning_rate}
+        return self.chosen("perturbation", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from gencls.core.memory import store_channels_last
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.training.batches import batch_loader
-from gencls.zoo.training.run import Plan, without_advice
+from gencls.zoo.training.lightning import trainer_of, without_advice
+from gencls.zoo.training.run import Plan
 
 __all__ = ["seconds_per_epoch"]
 
@@ -31,15 +32,12 @@ def seconds_per_epoch(plan: Plan, data: ImageData) -> float:
         module = plan.module(data)
         store_channels_last(module)
         batches = batch_loader(data.images, data.labels, batch_size=plan.settings.batch_size, seed=plan.seed)
-        trainer = lightning.Trainer(
-            max_epochs=max(plan.settings.epochs, _PLACES + 1),  # an epoch may have one step only
-            accelerator="auto",
-            devices=1,
+        trainer = trainer_of(
+            max(plan.settings.epochs, _PLACES + 1),  # an epoch may have one step only
             logger=False,
             callbacks=[clock],
             enable_checkpointing=False,
             enable_progress_bar=False,
-            enable_model_summary=False,
         )
         trainer.fit(module, batches)
     return len(batches) * sum(clock.seconds) / len(clock.seconds)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["divergence", "move_average", "squared_error"]
+__all__ = ["divergence", "gradient_penalty", "move_average", "path_lengths", "r1_penalty", "squared_error"]
 
 
 def squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
@@ -27,3 +27,46 @@ def move_average(average: nn.Module, current: nn.Module, *, decay: float) -> Non
     with torch.no_grad():
         for mean, parameter in zip(average.parameters(), current.parameters(), strict=True):
             mean.lerp_(parameter, 1 - decay)
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """E[(||grad D(x^)||_2 - 1)^2], x^ = t x + (1 - t) x~ with t uniform on [0, 1] for each image.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028, eq. 3.
+
+    Args:
+        critic: (N, C, H, W) to (N,).
+        real: images x.
+        fake: images x~ of the same shape.
+    """
+    share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+    between = torch.lerp(fake.detach(), real, share).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    lengths = (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()  # at 0 the square root has no gradient
+    return (lengths - 1).square().mean()
+
+
+def r1_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """The mean of ||grad D(x)||^2 over images, differentiable in the weights: R1 (Mescheder et al. 2018, arXiv:1801.04406).
+
+    Args:
+        discriminator: (N, C, H, W) to logits (N,).
+        images: (N, C, H, W), real ones.
+    """
+    images = images.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
+
+
+def path_lengths(images: Tensor, codes: Tensor) -> Tensor:
+    """How far images move with their codes: ||J^T y|| with y normal, of unit variance over all pixels, (N,).
+
+    Source: Karras et al. 2020, arXiv:1912.04958, section 3.2; the mean over levels is from their public code.
+
+    Args:
+        images: (N, C, H, W), made from the codes.
+        codes: (N, L, D).
+    """
+    direction = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
+    (gradient,) = torch.autograd.grad((images * direction).sum(), codes, create_graph=True)
+    return gradient.square().sum(2).mean(1).sqrt()

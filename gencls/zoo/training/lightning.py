@@ -1,7 +1,10 @@
 """Trainings on Lightning: optimisers, learning rates, random streams and checkpoints."""
 
+import logging
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning
@@ -11,7 +14,7 @@ from torch import Tensor
 from gencls.core.streams.streams import stream_seed
 from gencls.zoo.training.base import Moment, NetworkTraining
 
-__all__ = ["LightningTraining", "cosine", "restart_step"]
+__all__ = ["LightningTraining", "cosine", "restart_step", "trainer_of", "without_advice"]
 
 
 class LightningTraining(lightning.LightningModule):
@@ -105,3 +108,29 @@ def cosine(total: int, restart: int = 0) -> Callable[[int], float]:
 def restart_step(epochs: float, steps_per_epoch: float) -> int:
     """The first step after so many epochs; rounded before, because a share of the epochs is no exact number."""
     return math.ceil(round(epochs * steps_per_epoch, 6))
+
+
+def trainer_of(epochs: int, **settings: Any) -> lightning.Trainer:
+    """What runs a training on one device.
+
+    Args:
+        epochs: of the training.
+        **settings: of Lightning's Trainer.
+    """
+    return lightning.Trainer(max_epochs=epochs, accelerator="auto", devices=1, enable_model_summary=False, **settings)
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Silence Lightning's advice: batches are cut from tensors in memory, so worker processes would only cost."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -9,8 +9,7 @@ from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.training.thesis import radii
-from gencls.zoo.training.views.attack import pgd
-from gencls.zoo.training.views.perturbations import Adversarial
+from gencls.zoo.training.views.adversarial import Adversarial, pgd
 
 __all__ = ["accuracy", "adversarial_accuracy", "measure_classifier", "measured_part"]
 

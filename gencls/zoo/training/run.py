@@ -1,13 +1,8 @@
 """``gencls train NAME``: from data to a weights file with its card."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,35 +14,14 @@ from gencls.core.settings import checked
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.checkpoints.checkpoint import Card, save_checkpoint
 from gencls.zoo.data import ImageData, load_data
+from gencls.zoo.data.registry import DATA_SETS
 from gencls.zoo.training.base import Preset
 from gencls.zoo.training.batches import batch_loader
-from gencls.zoo.training.lightning import LightningTraining
+from gencls.zoo.training.lightning import LightningTraining, trainer_of, without_advice
 from gencls.zoo.training.presets import preset
 from gencls.zoo.training.resume import check_resumable, checkpoint_to_start_from
 
-__all__ = ["SPLITS", "Plan", "plan_training", "train", "without_advice"]
-
-SPLITS = {
-    # All embedded digits are also MNIST training digits; the split leaves out those that are tested on.
-    "mnist": ("train-disjoint", "test"),
-    "mnist-embedded": ("train", "test"),
-    "fashion-mnist": ("train", "test"),
-    "gtsrb10": ("train", "test"),
-    "supertraffic10": ("train", "test"),
-    "svhn": ("train", "test"),
-    "celeba-hq-gender": ("train", "test"),
-    "celeba-identities": ("train", "test"),
-    "stanford-cars-types": ("train", "test"),
-    "celeba-10k-gender": ("train", "test"),
-    "celeba-100-identities": ("train", "test"),
-    "stanford-cars-4": ("train", "test"),
-    "cifar10": ("train", "test"),
-    "cifar10-jpeg": ("train", "test"),
-    "cifar10-lossless": ("train", "test"),
-}
-"""The training and the test split of each data set that can be trained on."""
-
-_RESEARCH_ONLY = ("celeba", "stanford-cars")  # beginnings of names of data sets
+__all__ = ["Plan", "plan_training", "train"]
 
 
 @checked
@@ -73,7 +47,7 @@ def train(
 
     Args:
         name: of a preset, or a preset with other settings; its own name then says where results lie.
-        data: a key of :data:`SPLITS` whose images have the network's shape; None takes the preset's.
+        data: a data set that can be trained on, whose images have the network's shape; None takes the preset's.
         data_root: where the files of ``data`` lie; None asks GENCLS_DATA.
         epochs: passes over the training set; None takes the preset's.
         limit: train on so many images, and measure what is slow on no more than that; None takes all.
@@ -99,9 +73,7 @@ def train(
     plan = plan_training(name, data=data, data_root=data_root, epochs=epochs, limit=limit, seed=seed, pretrained=pretrained)
     start = checkpoint_to_start_from(folder, resume=resume)
     settings, training_set = plan.settings, plan.load()
-    tests = [load_data(plan.data, SPLITS[plan.data][1], root=data_root)]
-    if plan.data == "mnist":
-        tests.append(load_data("mnist-embedded", "test"))
+    tests = plan.load_tests()
 
     with seeded(seed):
         module = plan.module(training_set)
@@ -123,7 +95,7 @@ def train(
             "training seconds": round(timer.time_elapsed("train"), 1),
             **settings.measure(network, tests, few=min(measured, limit or measured, len(tests[-1]))),
         },
-        licence=_licence(plan.data),
+        licence=plan.licence,
         seed=seed,
     )
     path = folder / f"{settings.name}.safetensors"
@@ -187,11 +159,22 @@ class Plan:
         Raises:
             GenclsError: for data that are not there, or of another shape than the network's.
         """
-        data = load_data(self.data, SPLITS[self.data][0], root=self.root, limit=self.limit)
+        data = load_data(self.data, DATA_SETS[self.data].training[0], root=self.root, limit=self.limit)
         wanted, got = self.preset.image_shape, tuple(data.images.shape[1:])
         if got != wanted:
             raise GenclsError(f"train: expected images of shape {wanted}, got {got} from {data.name}")
         return data
+
+    def load_tests(self) -> list[ImageData]:
+        """The test images, and those of the sets that belong to it."""
+        row = DATA_SETS[self.data]
+        own = load_data(self.data, row.training[1], root=self.root)
+        return [own, *(load_data(name, "test") for name in row.also_tested)]
+
+    @property
+    def licence(self) -> str:
+        """Of the weights: the makers of some data sets ask that what is derived from them is used for research only."""
+        return "Apache-2.0" + ", data for non-commercial research only" * DATA_SETS[self.data].research_only
 
     def module(self, data: ImageData) -> LightningTraining:
         """What Lightning trains, with new weights from the global random state."""
@@ -218,14 +201,10 @@ def plan_training(
     data = settings.data if data is None else data
     if (settings.epochs if epochs is None else epochs) < 1:
         raise GenclsError(f"train: expected epochs >= 1, got {settings.epochs if epochs is None else epochs}")
-    if data not in SPLITS:
-        raise GenclsError(f"train: {did_you_mean(data, SPLITS)}expected data to be one of {', '.join(SPLITS)}, got {data!r}")
+    known = [each for each, data_set in DATA_SETS.items() if data_set.trainable]
+    if data not in known:
+        raise GenclsError(f"train: {did_you_mean(data, known)}expected data to be one of {', '.join(known)}, got {data!r}")
     return Plan(settings, data, epochs, limit, seed, data_root)
-
-
-def _licence(data: str) -> str:
-    """Of weights: the makers of some data sets ask that what is derived from them is used for research only."""
-    return "Apache-2.0" + ", data for non-commercial research only" * data.startswith(_RESEARCH_ONLY)
 
 
 def _fit(
@@ -244,15 +223,12 @@ def _fit(
     ]
     batches = batch_loader(data.images, data.labels, batch_size=settings.batch_size, seed=module.seed)
     with without_advice():
-        trainer = lightning.Trainer(
-            max_epochs=settings.epochs,
-            accelerator="auto",
-            devices=1,
+        trainer = trainer_of(
+            settings.epochs,
             logger=TensorBoardLogger(folder, name="", version="tensorboard"),
             callbacks=callbacks,
             log_every_n_steps=min(10, len(batches)),
             enable_progress_bar=progress,
-            enable_model_summary=False,
         )
         # The loops of convolutions over channels-last tensors are a fifth faster in training on a CPU.
         store_channels_last(module)
@@ -261,19 +237,3 @@ def _fit(
         module.to(memory_format=torch.contiguous_format).to(trainer.strategy.root_device)
         module.learner.finish(module.seed)
         module.cpu()
-
-
-@contextmanager
-def without_advice() -> Iterator[None]:
-    """Silence Lightning's advice: batches are cut from tensors in memory, so worker processes would only cost."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            yield
-    finally:
-        logger.setLevel(level)

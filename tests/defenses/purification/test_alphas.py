@@ -59,7 +59,7 @@ def test_flat_objectives_and_ties(objective, acquisition):
     assert len(search.trials) == 8
 
 
-class Dies(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -71,10 +71,10 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(settings, surv
 
     def mortal(alphas):
         if path.exists() and len(json.loads(path.read_text())["trials"]) == survived:
-            raise Dies
+            raise KilledError
         return quadratic(alphas)
 
-    with pytest.raises(Dies):
+    with pytest.raises(KilledError):
         learn_alphas(mortal, 4, steps=4, seed=3, path=path, **settings)
     calls = []
     found = learn_alphas(lambda alphas: calls.append(1) or quadratic(alphas), 4, steps=2, seed=3, path=path, **settings)

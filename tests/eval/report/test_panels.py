@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from gencls.core.errors import GenclsError
-from gencls.eval.report import ImagePanel
 from gencls.eval.report.study import columns as report_columns
-from gencls.eval.report.study.panels import image_grid
+from gencls.eval.report.study.panels import ImagePanel, image_grid
 
 
 def test_panels_of_images_with_different_numbers_of_draws() -> None:

@@ -16,13 +16,15 @@ import torch
 from markupsafe import escape as escape_html
 
 from gencls.core.errors import GenclsError
-from gencls.eval.measures.curves import closest_distances, robust_accuracy
+from gencls.eval.doctor.diagnosis import read_diagnoses
 from gencls.eval.measures.records import WORST_CASE
+from gencls.eval.measures.success_rates import closest_distances, robust_accuracy
 from gencls.eval.measures.summary import compare, summarize
-from gencls.eval.report import ImagePanel, read_diagnoses, write_report
 from gencls.eval.report.study import columns as report_columns
 from gencls.eval.report.study.curves import reading_sizes
 from gencls.eval.report.study.estimates import estimates
+from gencls.eval.report.study.page import write_report
+from gencls.eval.report.study.panels import ImagePanel
 from tests.eval.report.fake_study import WARNING, fake_records, minimal_records
 
 DIAGNOSES: dict[str, Any] = {

@@ -17,8 +17,10 @@ from gencls.core.errors import GenclsError
 from gencls.core.files import write_sealed
 from gencls.core.fingerprint.samples import sample_hashes
 from gencls.eval.doctor.diagnosis import write_diagnoses
-from gencls.eval.study.cell_files import write_cell
-from gencls.eval.study.folder import FORMAT, StudyCell, read_records, read_study, report_study
+from gencls.eval.report.study.from_folder import report_study
+from gencls.eval.study.files import StudyCell, write_cell
+from gencls.eval.study.folder import read_records
+from gencls.eval.study.settings import FORMAT, read_study
 from tests.eval.measures.test_summary import broken, minimal, record
 
 NEW = ["majority_correct", "clean_majority_correct", "undecided", "attack_draws", "peak_memory"]

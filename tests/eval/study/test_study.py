@@ -13,7 +13,7 @@ import torch
 
 from gencls.core import GenclsError
 from gencls.eval import PGD, Protocol, ThreatModel, evaluate, read_adversarials, read_records, read_study
-from gencls.eval.study.folder import UnfinishedWarning
+from gencls.eval.report.study.from_folder import UnfinishedWarning
 from tests.eval.study.study_in_toys import LINF, small_study
 from tests.toys import small_cnn
 

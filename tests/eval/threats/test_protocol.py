@@ -18,6 +18,7 @@ from gencls.eval import (
     Transfer,
     diagnose,
     evaluate,
+    report_study,
     robust_accuracy,
 )
 from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit

@@ -18,11 +18,12 @@ from gencls.zoo.data import ImageData
 from gencls.zoo.networks import AVAE, CNN, NDVAE, AVAECritic
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.base import Moment
+from gencls.zoo.training.functional import gradient_penalty
 from gencls.zoo.training.methods.a_vae import AVAEPreset, AVAETraining
 from gencls.zoo.training.methods.nd_vae import NDVAEPreset, NDVAETraining
 from gencls.zoo.training.methods.trades import TradesTraining
-from gencls.zoo.training.penalties import gradient_penalty
-from gencls.zoo.training.views.perturbations import FastGradient, KLAdversarial, Plain, prediction_divergence
+from gencls.zoo.training.views.adversarial import FastGradient, KLAdversarial, prediction_divergence
+from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
 
 SHARED: dict[str, Any] = {"perturbation": Plain(), "learning_rate": 1e-3}

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from gencls.core import seeded
-from gencls.zoo.training.views.perturbations import Adversarial, Composed, GaussianNoise, Plain, RandomViews
+from gencls.zoo.training.views.adversarial import Adversarial
+from gencls.zoo.training.views.perturbations import Composed, GaussianNoise, Plain
+from gencls.zoo.training.views.random_views import RandomViews
 
 
 @pytest.fixture(autouse=True)

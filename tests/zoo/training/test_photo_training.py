@@ -15,14 +15,14 @@ from torchvision.transforms.v2 import functional
 from gencls.core import GenclsError, seeded
 from gencls.zoo import load
 from gencls.zoo.checkpoints.checkpoint import read_card
-from gencls.zoo.data import ImageData, data_names
+from gencls.zoo.data import ImageData
+from gencls.zoo.data.registry import DATA_SETS
 from gencls.zoo.networks import CNN, NVAE, HeadedClassifier, SmallStyleAutoencoder, StyleGAN2Discriminator
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.base import TablePreset
 from gencls.zoo.training.methods.headed import HeadedPreset, HeadedTraining, start_from
 from gencls.zoo.training.methods.hierarchical_vae import NVAEPreset
 from gencls.zoo.training.methods.stylegan import StylePreset
-from gencls.zoo.training.run import SPLITS
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS, PhotoViews
 
@@ -241,4 +241,4 @@ def test_generators_of_photos_have_the_levels_of_the_paper() -> None:
 
 
 def test_all_data_of_the_presets_can_be_trained_on() -> None:
-    assert {settings.data for settings in PRESETS.values()} <= SPLITS.keys() <= set(data_names())
+    assert all(DATA_SETS[settings.data].trainable for settings in PRESETS.values())

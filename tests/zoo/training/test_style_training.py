@@ -13,12 +13,12 @@ from gencls.core import GenclsError, keyed, seeded
 from gencls.zoo import load_data, load_generator
 from gencls.zoo.checkpoints.checkpoint import read_card
 from gencls.zoo.networks import SmallStyleAutoencoder, SmallStyleEncoder, StyleGAN2, StyleGAN2Discriminator
+from gencls.zoo.networks.stylegan.latents import mixed_codes
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.base import Moment
-from gencls.zoo.training.functional import move_average
+from gencls.zoo.training.functional import move_average, path_lengths, r1_penalty
 from gencls.zoo.training.methods.generators import autoencoded, samples
-from gencls.zoo.training.methods.stylegan import StylePreset, StyleTraining, mixed_codes
-from gencls.zoo.training.penalties import path_lengths, r1_penalty
+from gencls.zoo.training.methods.stylegan import StylePreset, StyleTraining
 from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
 

@@ -27,8 +27,8 @@ from gencls.zoo.training.functional import divergence, squared_error
 from gencls.zoo.training.lightning import LightningTraining, cosine, restart_step
 from gencls.zoo.training.measure import accuracy, adversarial_accuracy
 from gencls.zoo.training.methods.class_conditional import AutoencoderPreset, AutoencoderTraining
-from gencls.zoo.training.views.attack import pgd
-from gencls.zoo.training.views.perturbations import Adversarial, Plain
+from gencls.zoo.training.views.adversarial import Adversarial, pgd
+from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import resumed
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -122,7 +122,7 @@ def test_bad_settings(tmp_path: Path) -> None:
         train("cnn", out=tmp_path)
     with pytest.raises(GenclsError, match="expected epochs >= 1, got 0"):
         train("cnn-mnist", epochs=0, out=tmp_path)
-    with pytest.raises(GenclsError, match="expected data to be one of mnist, .*, got 'imagenette'"):
+    with pytest.raises(GenclsError, match="expected data to be one of mnist-embedded, mnist, .*, got 'imagenette'"):
         train("cnn-mnist", data="imagenette", out=tmp_path)
     with pytest.raises(GenclsError, match="expected a run to resume at .*last.ckpt, found none"):
         train("cnn-mnist", **TINY, out=tmp_path, resume=True)

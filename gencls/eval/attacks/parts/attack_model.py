@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,7 @@ from gencls.eval.scores.calibration import NATS, calibrate, resolution
 from gencls.eval.scores.forward import answered, backwards, name_of
 from gencls.eval.scores.margins import mean_shortfall, score_gap, shortfall
 
-__all__ = [
-    "AttackModel",
-    "Loss",
-    "Metered",
-    "Response",
-]
+__all__ = ["AttackModel", "Loss", "Metered", "Response"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Scores of the draws (N, S, K) and labels (N,) -> (N,), to be increased by the attack."""
@@ -66,6 +62,11 @@ class Metered(nn.Module):
         if scores.requires_grad:
             scores.register_hook(lambda _: self._count(rows))
         return scores
+
+    @property
+    def spent(self) -> dict[str, int]:
+        """The four counts by name."""
+        return {name: getattr(self, name) for name in ("forwards", "backwards", "gradients", "zero_gradients")}
 
     def _count(self, rows: int) -> None:
         self.backwards += rows
@@ -139,7 +140,7 @@ class AttackModel(nn.Module):
         """Build the model.
 
         Args:
-            surrogate: images (N, C, H, W) -> scores (N, K).
+            surrogate: images (N, C, H, W) -> scores (N, K); one that has a meter already keeps it.
             samples: EoT draws; 1 for a deterministic defense.
             reduce: what EoT averages: scores, probabilities, or losses (whose gradients are then averaged).
             chunk: EoT draws per forward pass; None takes all.
@@ -150,13 +151,26 @@ class AttackModel(nn.Module):
             shared_draws: one draw serves a whole forward pass, so that each draw needs a pass of its own.
         """
         super().__init__()
-        self.meter = Metered(surrogate)
+        self.meter = surrogate if isinstance(surrogate, Metered) else Metered(surrogate)
         self.eot = EoT(self.meter, samples, reduce=reduce, chunk=1 if shared_draws else chunk)
         self.max_rows = max_rows
         self.common_draws = common_draws
         self.shared_draws = shared_draws
         self.training = False
         self.stochastic = (samples > 1 or declared(surrogate, "stochastic")) if stochastic is None else stochastic
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was built with. ``Kind(model.meter, **model.settings)`` is a model of another kind with the same meter."""
+        return {
+            "samples": self.eot.samples,
+            "reduce": self.eot.reduce,
+            "chunk": self.eot.chunk,
+            "max_rows": self.max_rows,
+            "common_draws": self.common_draws,
+            "stochastic": self.stochastic,
+            "shared_draws": self.shared_draws,
+        }
 
     def train(self, mode: bool = True) -> "AttackModel":
         """Changes nothing: some libraries switch the mode around an attack, and a network's dropout at test time stays on."""

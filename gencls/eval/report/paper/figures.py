@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.eval.measures.curves import SuccessCurve
+from gencls.eval.measures.success_rates import SuccessCurve
 from gencls.eval.report.style import PALETTE, STYLE
 
 if TYPE_CHECKING:

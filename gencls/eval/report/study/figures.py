@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from gencls.eval.measures.curves import SuccessCurve
 from gencls.eval.measures.names import WORST_CASE, file_name, isolated
+from gencls.eval.measures.success_rates import SuccessCurve
 from gencls.eval.report.study.curves import AtBudgets, DefenseCurves
 from gencls.eval.report.study.estimates import (
     ThreatKey,

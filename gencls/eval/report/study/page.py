@@ -16,10 +16,10 @@ from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
 from gencls.eval.doctor.diagnosis import Diagnosis
 from gencls.eval.judgement.gradient_modes import meanings
-from gencls.eval.measures.curves import robust_accuracy
 from gencls.eval.measures.names import WORST_CASE, isolated
 from gencls.eval.measures.records import complete
 from gencls.eval.measures.spreadsheet import csv_of
+from gencls.eval.measures.success_rates import robust_accuracy
 from gencls.eval.report.study import columns
 from gencls.eval.report.study.curves import curve_frame, reading_sizes, study_curves
 from gencls.eval.report.study.estimates import attack_label, estimates, norm_label, threats

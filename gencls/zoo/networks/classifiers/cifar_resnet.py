@@ -5,15 +5,12 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gencls.core.checks import check_image_shape
-from gencls.zoo.networks.parts.normalization import Normalization
+from gencls.zoo.networks.classifiers.cifar_network import CifarNetwork
 
 __all__ = ["CifarPreActResNet", "CifarResNet"]
 
-_SHAPE = (3, 32, 32)
 
-
-class CifarResNet(nn.Module):
+class CifarResNet(CifarNetwork):
     """A 3x3 convolution, stages of basic blocks, of which all but the first halve the size, average pooling, a linear layer.
 
     Keys of the state dict are those of GitHub kuangliu/pytorch-cifar (``projections``; four stages of width 64) and
@@ -39,37 +36,23 @@ class CifarResNet(nn.Module):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.normalization = Normalization(mean, std)
-        self.conv1 = _convolution(_SHAPE[0], width)
+        super().__init__(num_classes, mean, std)
+        self.conv1 = _convolution(3, width)
         self.bn1 = nn.BatchNorm2d(width)
         self.num_stages = len(blocks)
         out = _add_stages(self, blocks, width, lambda before, after, stride: _Block(before, after, stride, projections))
         self.linear = nn.Linear(out, num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            images: (N, 3, 32, 32) in [0, 1].
-
-        Returns:
-            Logits (N, K).
-
-        Raises:
-            GenclsError: for images of another shape.
-        """
-        check_image_shape(images, _SHAPE, name="CifarResNet")
-        maps = F.relu(self.bn1(self.conv1(self.normalization(images))))
-        return _classified(self, maps)
+    def logits(self, images: Tensor) -> Tensor:
+        """Normalised images to logits (N, K)."""
+        return _classified(self, F.relu(self.bn1(self.conv1(images))))
 
 
-class CifarPreActResNet(nn.Module):
+class CifarPreActResNet(CifarNetwork):
     """The same with batch norm and ReLU before each convolution of a block; none follow the last block.
 
     Keys of the state dict are those of GitHub kuangliu/pytorch-cifar. RobustBench's networks of these keys compute something
-    else: see :func:`gencls.zoo.networks.classifiers.published_robustbench.load_robustbench`.
+    else: see :func:`gencls.zoo.networks.classifiers.published.load_robustbench`.
 
     Args:
         blocks: see :class:`CifarResNet`; the others likewise.
@@ -88,27 +71,14 @@ class CifarPreActResNet(nn.Module):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.normalization = Normalization(mean, std)
-        self.conv1 = _convolution(_SHAPE[0], width)
+        super().__init__(num_classes, mean, std)
+        self.conv1 = _convolution(3, width)
         self.num_stages = len(blocks)
         self.linear = nn.Linear(_add_stages(self, blocks, width, _PreActBlock), num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            images: (N, 3, 32, 32) in [0, 1].
-
-        Returns:
-            Logits (N, K).
-
-        Raises:
-            GenclsError: for images of another shape.
-        """
-        check_image_shape(images, _SHAPE, name="CifarPreActResNet")
-        return _classified(self, self.conv1(self.normalization(images)))
+    def logits(self, images: Tensor) -> Tensor:
+        """Normalised images to logits (N, K)."""
+        return _classified(self, self.conv1(images))
 
 
 class _Block(nn.Module):

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.parts.normalization import Normalization
+from gencls.zoo.networks.classifiers.cifar_network import CifarNetwork
 
 __all__ = ["VGG_GROUPS", "CifarVGG"]
 
@@ -18,10 +17,8 @@ VGG_GROUPS = {
 }
 """Channels of the convolutions between two poolings."""
 
-_SIDE = 32
 
-
-class CifarVGG(nn.Module):
+class CifarVGG(CifarNetwork):
     """Groups of 3x3 convolutions with batch norm and ReLU, each followed by 2x2 max pooling; a linear layer.
 
     Keys of the state dict are those of GitHub kuangliu/pytorch-cifar.
@@ -44,11 +41,9 @@ class CifarVGG(nn.Module):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, mean, std)
         if not 1 <= len(groups) <= 5 or not all(groups):
             raise GenclsError(f"CifarVGG: expected one to five groups of convolutions, got {tuple(map(tuple, groups))}")
-        self.num_classes = num_classes
-        self.normalization = Normalization(mean, std)
         layers: list[nn.Module] = []
         before = 3
         for group in groups:
@@ -57,21 +52,10 @@ class CifarVGG(nn.Module):
                 before = after
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        side = _SIDE // 2 ** len(groups)
+        side = 32 // 2 ** len(groups)
         self.classifier = nn.Linear(before * side**2, num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            images: (N, 3, 32, 32) in [0, 1].
-
-        Returns:
-            Logits (N, K).
-
-        Raises:
-            GenclsError: for images of another shape.
-        """
-        check_image_shape(images, (3, _SIDE, _SIDE), name="CifarVGG")
-        logits: Tensor = self.classifier(self.features(self.normalization(images)).flatten(1))
+    def logits(self, images: Tensor) -> Tensor:
+        """Normalised images to logits (N, K)."""
+        logits: Tensor = self.classifier(self.features(images).flatten(1))
         return logits

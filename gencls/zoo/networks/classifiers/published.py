@@ -1,32 +1,46 @@
-"""Published CIFAR10 classifiers of GitHub kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10: a file to a network.
+"""Published classifiers: a file to a network, its sizes read off the weights.
 
-Sizes are read off the weights. Both projects normalise images before the network; here it is done inside.
+Of CIFAR10: GitHub kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10, which normalise images before the network (here
+it is done inside), and RobustBench, whose networks are those of its package. Of the MLVGM paper: GitHub SerezD/gen_adversarial.
 """
 
 import re
+from collections.abc import Callable
 from hashlib import file_digest
 from importlib.util import find_spec
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from gencls.core.errors import GenclsError
+from gencls.core.names import did_you_mean
+from gencls.zoo.checkpoints.checkpoint import load_state_dict
 from gencls.zoo.checkpoints.published import State, Weights, weights_in, with_counters, without_prefixes
 from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, CifarResNet
 from gencls.zoo.networks.classifiers.cifar_vgg import CifarVGG
+from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES, HeadedClassifier
+from gencls.zoo.networks.classifiers.robustbench import import_robustbench
 
 __all__ = [
     "KUANGLIU",
     "akamaster_from_state",
+    "headed_classifier_from_state",
     "kuangliu_from_state",
     "load_akamaster",
     "load_autoattack_resnet18",
+    "load_headed_classifier",
     "load_kuangliu",
+    "load_robustbench",
+    "robustbench_from_state",
+    "wide_resnet_from_state",
 ]
 
 KUANGLIU = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 """The normalisation of kuangliu's script."""
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # akamaster's
+_ROBUSTBENCH_CONSTANTS = ("mu", "sigma", "mean", "std")
 _AUTOATTACK = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
 
 
@@ -154,3 +168,130 @@ def _groups(weights: Weights[CifarVGG]) -> tuple[tuple[int, ...], ...]:
             groups.append([])
         groups[-1].append(weights.shape(key, 4)[0])
     return tuple(map(tuple, groups))
+
+
+def load_headed_classifier(path: str | Path) -> HeadedClassifier:
+    """Read a classifier of GitHub SerezD/gen_adversarial.
+
+    Args:
+        path: the file, see :func:`gencls.zoo.checkpoints.checkpoint.load_state_dict`.
+
+    Returns:
+        The network in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for a file that is missing, damaged or something else; weights that are not those of such a classifier.
+    """
+    return headed_classifier_from_state(load_state_dict(path))
+
+
+def headed_classifier_from_state(state: State) -> HeadedClassifier:
+    """Build the classifier whose weights these are; the network shares the tensors.
+
+    Args:
+        state: a state dict of GitHub SerezD/gen_adversarial.
+
+    Returns:
+        The network in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for keys that are missing or surplus, tensors of an unexpected shape, or integers as parameters.
+    """
+    weights = Weights(HeadedClassifier, state)
+    return weights.build(**_headed_sizes(weights))
+
+
+def _headed_sizes(weights: Weights[HeadedClassifier]) -> dict[str, Any]:
+    """Arguments of HeadedClassifier, from the names and shapes of its weights."""
+    if any(key.startswith("model.classifier.") for key in weights.state):
+        backbone = "vgg11_bn"
+    else:  # the middle convolutions of resnext50_32x4d have groups
+        whole = weights.shape("model.layer1.0.conv2.weight", 4)[1] == 64
+        backbone = "resnet50" if whole else "resnext50_32x4d"
+    num_classes, hidden = weights.shape(f"model.{BACKBONES[backbone]}.3.weight", 2)
+    return {"backbone": backbone, "num_classes": num_classes, "hidden": hidden}
+
+
+def load_robustbench(path: str | Path, name: str, *, threat: str = "Linf", data: str = "cifar10") -> nn.Module:
+    """Read a checkpoint of RobustBench's model zoo, as robustbench 1.1.1 does, but without running code that is in the file.
+
+    Of a file with ``last`` and ``best`` the weights of ``last`` are taken; they may lie under ``state_dict`` in it, and keys
+    may begin with ``module.`` and ``model.``. Normalisation is inside the package's networks; where its numbers are not in
+    the file they are those of the package.
+
+    Args:
+        path: the file.
+        name: of the model in RobustBench, for instance "Wong2020Fast".
+        threat: the list that has it: "Linf", "L2" or "corruptions".
+        data: "cifar10" or "cifar100".
+
+    Returns:
+        The package's network, images (N, 3, 32, 32) in [0, 1] to logits (N, K), in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for an unknown model, or one that is more than one file; a file that is missing, damaged or something else;
+            weights that are not those of this model.
+    """
+    _robustbench_model(name, threat, data)  # before a large file is read
+    state = without_prefixes(weights_in(path, "last", "state_dict"), "module.", "model.")
+    return robustbench_from_state(state, name, threat=threat, data=data)
+
+
+def robustbench_from_state(state: State, name: str, *, threat: str = "Linf", data: str = "cifar10") -> nn.Module:
+    """Build the model of RobustBench whose weights these are; it shares the tensors.
+
+    Args:
+        state: keys without ``module.`` and ``model.``; numbers of the normalisation and ``num_batches_tracked`` may be missing.
+        name: see :func:`load_robustbench`; the others likewise.
+        threat: there.
+        data: there.
+
+    Returns:
+        The network in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for an unknown model; keys that are missing or surplus, or tensors of an unexpected shape.
+    """
+    build = _robustbench_model(name, threat, data)
+    constants = {key: value for key, value in build().named_buffers() if key.rpartition(".")[2] in _ROBUSTBENCH_CONSTANTS}
+    weights: Weights[nn.Module] = Weights(build, with_counters({**constants, **state}), name=f"RobustBench {name}")
+    return weights.build()
+
+
+def wide_resnet_from_state(state: State) -> nn.Module:
+    """Build RobustBench's WideResNet (without sub-block or normalisation) of any depth and width; it shares the tensors.
+
+    Args:
+        state: its state dict, as of RobustBench's "Standard" (28-10) or of GitHub yaodongyu/TRADES (34-10).
+
+    Returns:
+        The network, images (N, 3, 32, 32) to logits (N, K), in eval mode, its parameters frozen.
+
+    Raises:
+        GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
+    """
+    import_robustbench()
+    from robustbench.model_zoo.architectures.wide_resnet import WideResNet
+
+    weights: Weights[nn.Module] = Weights(WideResNet, with_counters(state))
+    num_classes, channels = weights.shape("fc.weight", 2)
+    blocks = weights.count(r"block1\.layer\.(\d+)\.")
+    return weights.build(depth=6 * blocks + 4, widen_factor=channels // 64, num_classes=num_classes)
+
+
+def _robustbench_model(name: str, threat: str, data: str) -> Callable[[], Any]:
+    """What builds a model of one file."""
+    import_robustbench()
+    from robustbench.model_zoo import model_dicts
+
+    lists = {of.value: {kind.value: models for kind, models in kinds.items()} for of, kinds in model_dicts.items()}
+    del lists["imagenet"]  # its networks are timm's, with weights of other names
+    if data not in lists or threat not in lists[data]:
+        known = ", ".join(f"{of} {kind}" for of, kinds in lists.items() for kind in kinds)
+        raise GenclsError(f"RobustBench: expected data and threat to be one of {known}; got {data} {threat}")
+    models = {key: entry["model"] for key, entry in lists[data][threat].items() if isinstance(entry["gdrive_id"], str)}
+    if name not in models:
+        hint, known = did_you_mean(name, models), ", ".join(models)
+        raise GenclsError(f"RobustBench: {hint}expected a model of one file for {data} {threat}, one of {known}; got {name!r}")
+    build: Callable[[], Any] = models[name]
+    return build

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents, Mix, MultiLatentModel
+from gencls.core.images import check_image_shape
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture
 
 __all__ = ["Choose", "DiagonalGaussian", "HierarchicalVAE", "HierarchicalVAEOutput"]

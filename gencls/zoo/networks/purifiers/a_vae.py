@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents
+from gencls.core.images import check_image_shape
 from gencls.zoo.networks.parts.margins import central_margins, crop, pad
 
 __all__ = ["AVAE", "AVAECritic"]

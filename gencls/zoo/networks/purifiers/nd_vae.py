@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
+from gencls.core.images import check_image_shape
 from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAEOutput
 from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
 from gencls.zoo.networks.parts.margins import central_margins, crop, pad

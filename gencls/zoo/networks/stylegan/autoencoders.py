@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gencls.core.checks import check_image_shape
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents, Mix, MultiLatentModel
+from gencls.core.images import check_image_shape
 from gencls.zoo.networks.stylegan.e4e import LARGEST, E4EEncoder
 from gencls.zoo.networks.stylegan.feature_pyramid import StyleEncoder
 from gencls.zoo.networks.stylegan.style_transformer import StyleTransformerEncoder

@@ -1,4 +1,4 @@
-"""StyleGAN2 as a plain function from latents to images, to be searched for the image that is nearest to a given one."""
+"""Codes of a StyleGAN2: as latents to be searched for the image that is nearest to a given one, and mixed, to train on."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
-__all__ = ["StyleLatents"]
+__all__ = ["StyleLatents", "mixed_codes"]
 
 Space = Literal["z", "w", "w+"]
+
+_MIXING = 0.9  # share of images with two codes
 
 
 class StyleLatents(nn.Module):
@@ -56,3 +58,21 @@ class StyleLatents(nn.Module):
             images = self.frame(images)
         unit: Tensor = images.add(1).div(2).clamp(0, 1)
         return unit
+
+
+def mixed_codes(generator: StyleGAN2, count: int, *, like: Tensor) -> Tensor:
+    """Codes (N, L, D) of normal numbers, for most images of two: one for the levels above a random one, one from there on.
+
+    Source: style mixing (Karras et al. 2019, arXiv:1812.04948, section 3.1).
+
+    Args:
+        generator: with L levels.
+        count: N.
+        like: says device and type.
+    """
+    levels = generator.num_levels
+    codes = generator.mapping(torch.randn(2, count, generator.style_dim, device=like.device, dtype=like.dtype))
+    first_of_second = torch.randint(1, levels, (count, 1), device=like.device)
+    mixes = torch.rand(count, 1, device=like.device) < _MIXING
+    second = (torch.arange(levels, device=like.device) >= first_of_second) & mixes
+    return torch.where(second.unsqueeze(2), codes[1].unsqueeze(1), codes[0].unsqueeze(1))

@@ -12,9 +12,8 @@ from gencls.core import GenclsError, Transform
 from gencls.defenses import AVAEPurification
 from gencls.zoo.networks.purifiers.a_vae import AVAE, AVAECritic
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
-from gencls.zoo.training.functional import divergence, move_average
+from gencls.zoo.training.functional import divergence, gradient_penalty, move_average
 from gencls.zoo.training.methods.purifiers import PurifierPreset
-from gencls.zoo.training.penalties import gradient_penalty
 from gencls.zoo.training.views.perturbations import Plain
 
 __all__ = ["PRESETS", "AVAEPreset", "AVAETraining"]
@@ -123,13 +122,11 @@ class AVAETraining(NetworkTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class AVAEPreset(PurifierPreset):
-    """Training of :class:`gencls.zoo.networks.AVAE`; sizes are described there, weights in the training.
+    """Training of :class:`gencls.zoo.networks.AVAE`.
 
     Attributes:
-        channels: at 4, 8, 16, ... pixels, of generator and critic.
-        latent_channels: of the latent.
-        style_dim: numbers in a style.
-        reconstruction: weight of the squared error; 0 in the published code.
+        channels: of the network and the critic, see there; up to ``style_dim`` the others likewise.
+        reconstruction: see :class:`AVAETraining`.
     """
 
     channels: tuple[int, ...]
@@ -140,12 +137,7 @@ class AVAEPreset(PurifierPreset):
     @property
     def arguments(self) -> dict[str, Any]:
         """Of the network's constructor."""
-        return {
-            "image_shape": self.shape,
-            "channels": self.channels,
-            "latent_channels": self.latent_channels,
-            "style_dim": self.style_dim,
-        }
+        return {"image_shape": self.shape, **self.chosen("channels", "latent_channels", "style_dim")}
 
     @property
     def recipe(self) -> str:

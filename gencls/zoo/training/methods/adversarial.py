@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from gencls.zoo.training.methods.classifier import ClassifierPreset, table_classifier
 from gencls.zoo.training.thesis import DATA_SETS, DataSet
-from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Adversarial, Composed
+from gencls.zoo.training.views.adversarial import Adversarial
+from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed
 
 __all__ = ["PRESETS"]
 

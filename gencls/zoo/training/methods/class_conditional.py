@@ -17,7 +17,8 @@ from gencls.zoo.training.base import Moment, NetworkTraining, Steps, TablePreset
 from gencls.zoo.training.functional import divergence, squared_error
 from gencls.zoo.training.measure import accuracy, measured_part
 from gencls.zoo.training.thesis import DATA_SETS, DataSet
-from gencls.zoo.training.views.perturbations import GaussianNoise, Plain, RandomViews
+from gencls.zoo.training.views.perturbations import GaussianNoise, Plain
+from gencls.zoo.training.views.random_views import RandomViews
 
 __all__ = ["PRESETS", "AutoencoderPreset", "AutoencoderTraining"]
 
@@ -167,12 +168,11 @@ class AutoencoderPreset(TablePreset):
     Attributes:
         adversarial: extension A, latent discriminators instead of the KL divergence.
         discriminative: extension D, a shared encoder and the discriminative loss.
-        beta: weight of the prior term; 1 in the thesis.
-        gamma: weight of the discriminative loss where there is one; 10 in the thesis.
+        beta: see :class:`AutoencoderTraining`; 1 in the thesis.
+        gamma: there, where there is a discriminative loss; 10 in the thesis.
         classifier_share: of the epochs, at the start, in which only the shared encoder learns, as a classifier.
-        generative_share: of the epochs, after those, that go without the discriminative loss and so cost a fifth to an
-            eighth; 0 in the thesis.
-        discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
+        generative_share: of the epochs, after those, that go without the discriminative loss; 0 in the thesis.
+        discriminator_rate: see :class:`AutoencoderTraining`.
     """
 
     adversarial: bool

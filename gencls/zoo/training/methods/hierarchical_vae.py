@@ -157,18 +157,12 @@ def bits_per_dimension(network: HierarchicalVAE, images: Tensor) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class NVAEPreset(GeneratorPreset):
-    """Training of :class:`gencls.zoo.networks.NVAE`; the sizes are described there.
+    """Training of :class:`gencls.zoo.networks.NVAE`.
 
     Attributes:
-        groups: of each scale, coarse to fine.
-        latent_channels: of a code.
-        channels: at the size of the images.
-        cells: of a group and of a block.
-        mixtures: logistics per pixel.
-        temperature: of draws from the prior, 0.6 in the MLVGM paper's code.
-        warm_up_share: of the steps in which the weight of the KL divergence rises to 1.
-        regularization: weight of the penalties on the weights.
-        statistics_passes: of 100 samples, for the statistics of batch norm.
+        groups: see :class:`~gencls.zoo.networks.NVAE`; up to ``temperature`` the others likewise.
+        cells: there, of a group and of a block.
+        warm_up_share: see :class:`HierarchicalVAETraining`; the others likewise.
     """
 
     groups: tuple[int, ...]
@@ -184,16 +178,8 @@ class NVAEPreset(GeneratorPreset):
     @property
     def arguments(self) -> dict[str, Any]:
         """Of the network's constructor."""
-        return {
-            "image_shape": self.shape,
-            "groups": self.groups,
-            "cells": self.cells,
-            "latent_channels": self.latent_channels,
-            "channels": self.channels,
-            "block_cells": self.cells,
-            "mixtures": self.mixtures,
-            "temperature": self.temperature,
-        }
+        sizes = self.chosen("groups", "cells", "latent_channels", "channels")
+        return {"image_shape": self.shape, **sizes, "block_cells": self.cells, **self.chosen("mixtures", "temperature")}
 
     @property
     def recipe(self) -> str:
@@ -208,13 +194,8 @@ class NVAEPreset(GeneratorPreset):
 
     def training(self, num_classes: int) -> HierarchicalVAETraining:
         """The NVAE and how it learns."""
-        return HierarchicalVAETraining(
-            NVAE(**self.arguments),
-            warm_up_share=self.warm_up_share,
-            regularization=self.regularization,
-            statistics_passes=self.statistics_passes,
-            **self.shared,
-        )
+        own = self.chosen("warm_up_share", "regularization", "statistics_passes")
+        return HierarchicalVAETraining(NVAE(**self.arguments), **own, **self.shared)
 
     def bounds(self, network: Any, images: Tensor) -> dict[str, float]:
         """Bits per dimension of images (N, C, H, W)."""

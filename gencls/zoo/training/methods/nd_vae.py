@@ -14,7 +14,7 @@ from gencls.zoo.registry import load
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
 from gencls.zoo.training.methods.hierarchical_vae import warm_up
 from gencls.zoo.training.methods.purifiers import PurifierPreset
-from gencls.zoo.training.views.perturbations import FastGradient
+from gencls.zoo.training.views.adversarial import FastGradient
 
 __all__ = ["PRESETS", "NDVAEPreset", "NDVAETraining"]
 
@@ -75,16 +75,12 @@ class NDVAETraining(NetworkTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class NDVAEPreset(PurifierPreset):
-    """Training of :class:`gencls.zoo.networks.NDVAE`; sizes are described there.
+    """Training of :class:`gencls.zoo.networks.NDVAE`.
 
     Attributes:
-        groups: of each scale, coarse to fine.
-        channels: at the size of the images.
-        latent_channels: of a latent.
-        cells: per group and per halving.
-        mixtures: logistics per pixel.
-        sigma: of the noise, in [0, 1] pixel units.
-        warm_up_share: of the steps in which the weight of the KL divergence rises to 1.
+        groups: see :class:`~gencls.zoo.networks.NDVAE`; up to ``mixtures`` the others likewise.
+        cells: there, per group and per halving.
+        sigma: see :class:`NDVAETraining`; the other likewise.
     """
 
     groups: tuple[int, ...]
@@ -98,15 +94,8 @@ class NDVAEPreset(PurifierPreset):
     @property
     def arguments(self) -> dict[str, Any]:
         """Of the network's constructor."""
-        return {
-            "image_shape": self.shape,
-            "groups": self.groups,
-            "channels": self.channels,
-            "latent_channels": self.latent_channels,
-            "cells": self.cells,
-            "block_cells": self.cells,
-            "mixtures": self.mixtures,
-        }
+        sizes = self.chosen("groups", "channels", "latent_channels", "cells")
+        return {"image_shape": self.shape, **sizes, "block_cells": self.cells, "mixtures": self.mixtures}
 
     @property
     def recipe(self) -> str:
@@ -119,13 +108,8 @@ class NDVAEPreset(PurifierPreset):
 
     def training(self, num_classes: int) -> NDVAETraining:
         """The VAE with the classifier that it defends, and how it learns."""
-        return NDVAETraining(
-            NDVAE(**self.arguments),
-            load(self.classifier),
-            sigma=self.sigma,
-            warm_up_share=self.warm_up_share,
-            **self.shared,
-        )
+        own = self.chosen("sigma", "warm_up_share")
+        return NDVAETraining(NDVAE(**self.arguments), load(self.classifier), **own, **self.shared)
 
     def transform(self, network: NDVAE) -> Transform:
         """ND-VAE with the noise that it was trained with."""

@@ -13,7 +13,7 @@ from gencls.zoo.data import ImageData
 from gencls.zoo.registry import load
 from gencls.zoo.training.base import NetworkPreset
 from gencls.zoo.training.measure import accuracy, measured_part
-from gencls.zoo.training.views.perturbations import FastGradient
+from gencls.zoo.training.views.adversarial import FastGradient
 
 __all__ = ["PurifierPreset"]
 

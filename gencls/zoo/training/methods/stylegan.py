@@ -9,37 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks import SmallStyleAutoencoder, StyleGAN2, StyleGAN2Discriminator
+from gencls.zoo.networks import SmallStyleAutoencoder, StyleGAN2Discriminator
+from gencls.zoo.networks.stylegan.latents import mixed_codes
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
-from gencls.zoo.training.functional import move_average
+from gencls.zoo.training.functional import move_average, path_lengths, r1_penalty
 from gencls.zoo.training.methods.generators import GeneratorPreset
-from gencls.zoo.training.penalties import path_lengths, r1_penalty
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
 
-__all__ = ["PRESETS", "StylePreset", "StyleTraining", "mixed_codes"]
+__all__ = ["PRESETS", "StylePreset", "StyleTraining"]
 
 _AVERAGED = 10_000  # codes in the average code
-_MIXING = 0.9  # share of images with two codes
 _LENGTH_DECAY = 0.01  # of the average path length
-
-
-def mixed_codes(generator: StyleGAN2, count: int, *, like: Tensor) -> Tensor:
-    """Codes (N, L, D) of normal numbers, for most images of two: one for the levels above a random one, one from there on.
-
-    Source: style mixing (Karras et al. 2019, arXiv:1812.04948, section 3.1).
-
-    Args:
-        generator: with L levels.
-        count: N.
-        like: says device and type.
-    """
-    levels = generator.num_levels
-    codes = generator.mapping(torch.randn(2, count, generator.style_dim, device=like.device, dtype=like.dtype))
-    first_of_second = torch.randint(1, levels, (count, 1), device=like.device)
-    mixes = torch.rand(count, 1, device=like.device) < _MIXING
-    second = (torch.arange(levels, device=like.device) >= first_of_second) & mixes
-    return torch.where(second.unsqueeze(2), codes[1].unsqueeze(1), codes[0].unsqueeze(1))
 
 
 class StyleTraining(NetworkTraining):
@@ -200,13 +181,10 @@ class StyleTraining(NetworkTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class StylePreset(GeneratorPreset):
-    """Training of a StyleGAN2 and of an encoder for it: :class:`gencls.zoo.networks.SmallStyleAutoencoder`.
+    """Training of a StyleGAN2 and of an encoder for it.
 
     Attributes:
-        channels: of generator and discriminator at 4, 8, 16, ... pixels.
-        style_dim: numbers in a code.
-        mapping_layers: of the generator.
-        encoder_widths: of the encoder.
+        channels: see :class:`~gencls.zoo.networks.SmallStyleAutoencoder`; up to ``encoder_widths`` the others likewise.
         encoder_share: see :class:`StyleTraining`; the others likewise.
     """
 
@@ -225,13 +203,7 @@ class StylePreset(GeneratorPreset):
     @property
     def arguments(self) -> dict[str, Any]:
         """Of the network's constructor."""
-        return {
-            "image_shape": self.shape,
-            "channels": self.channels,
-            "style_dim": self.style_dim,
-            "mapping_layers": self.mapping_layers,
-            "encoder_widths": self.encoder_widths,
-        }
+        return {"image_shape": self.shape, **self.chosen("channels", "style_dim", "mapping_layers", "encoder_widths")}
 
     @property
     def recipe(self) -> str:
@@ -255,7 +227,7 @@ class StylePreset(GeneratorPreset):
         return StyleTraining(
             SmallStyleAutoencoder.of_sizes(**self.arguments),
             StyleGAN2Discriminator(self.channels, colours=self.shape[0]),
-            **{name: getattr(self, name) for name in own},
+            **self.chosen(*own),
             **self.shared,
         )
 

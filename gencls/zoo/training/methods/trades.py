@@ -11,7 +11,7 @@ from gencls.zoo.networks import CNN
 from gencls.zoo.training.base import Moment, Steps
 from gencls.zoo.training.methods.classifier import ClassifierPreset, ClassifierTraining, table_classifier
 from gencls.zoo.training.thesis import DATA_SETS
-from gencls.zoo.training.views.perturbations import KLAdversarial, prediction_divergence
+from gencls.zoo.training.views.adversarial import KLAdversarial, prediction_divergence
 
 __all__ = ["PRESETS", "TradesPreset", "TradesTraining"]
 
@@ -20,7 +20,7 @@ class TradesTraining(ClassifierTraining):
     """min E[ CE(f(x), y) + beta max_x' KL[p(. | x) || p(. | x')] ].
 
     Gradients flow into both predictions of the divergence. The inner maximisation is the perturbation,
-    :class:`~gencls.zoo.training.views.perturbations.KLAdversarial`.
+    :class:`~gencls.zoo.training.views.adversarial.KLAdversarial`.
 
     Source: Zhang et al. 2019, arXiv:1901.08573, eq. 5 and Algorithm 1, with beta = 1 / lambda. Its public code takes means over
     the batch, and makes the two predictions in passes of their own, each with its own statistics of batch norm; so does this.
@@ -53,11 +53,7 @@ class TradesTraining(ClassifierTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class TradesPreset(ClassifierPreset):
-    """Training of a CNN by TRADES.
-
-    Attributes:
-        beta: weight of the divergence between the predictions for an image and for one near it.
-    """
+    """Training of a CNN by TRADES; ``beta`` is described in :class:`TradesTraining`."""
 
     beta: float
 

@@ -10,7 +10,7 @@ from torchvision import models
 from gencls.core import GenclsError
 from gencls.zoo.networks import HeadedClassifier
 from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES
-from gencls.zoo.networks.classifiers.published_headed import headed_classifier_from_state, load_headed_classifier
+from gencls.zoo.networks.classifiers.published import headed_classifier_from_state, load_headed_classifier
 
 
 @pytest.fixture(scope="module", params=BACKBONES)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gencls.core import GenclsError, seeded
-from gencls.zoo.networks.classifiers.published_robustbench import (
+from gencls.zoo.networks.classifiers.published import (
     load_robustbench,
     robustbench_from_state,
     wide_resnet_from_state,

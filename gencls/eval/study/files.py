@@ -1,14 +1,18 @@
-"""The files of a finished cell, and the proof that they are what was written.
+"""The files that hold the samples and the cells of a study, and the proof that a cell's are what was written.
 
-cells/KEY.parquet      its records           cells/KEY.safetensors    its adversarial images
-cells/KEY.json         the mark, written last: KEY, the number of rows, the SHA-256 of both files, and a checksum of itself
+samples.safetensors    images, labels, bounds of the shards
+cells/KEY.parquet      records of a finished cell
+cells/KEY.safetensors  its adversarial images
+cells/KEY.json         its mark, written last: KEY, the number of rows, the SHA-256 of both files, and a checksum of itself
 """
 
 import hashlib
 import io
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CELLS",
     "RUN_AGAIN",
+    "SAMPLES",
+    "Samples",
     "StudyCell",
     "cell_path",
     "damage",
@@ -31,13 +37,30 @@ __all__ = [
     "read_images",
     "read_tensors",
     "write_cell",
+    "write_samples",
 ]
 
-CELLS = "cells"
+SAMPLES, CELLS = "samples.safetensors", "cells"
 
 RUN_AGAIN = "run the study again, it makes damaged files anew"
 
 Kind = Literal["json", "parquet", "safetensors", "lock"]
+
+
+class Samples(NamedTuple):
+    """The samples of a call.
+
+    Attributes:
+        images: (N, C, H, W).
+        labels: (N,).
+        hashes: N keys.
+        shard_size: of the shards that they make in a folder that does not have them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    hashes: list[str]
+    shard_size: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +86,15 @@ class StudyCell:
     key: str
     epsilon: float | None = None
     code: str = ""
+
+
+def write_samples(folder: Path, samples: Samples, settings: Mapping[str, Any]) -> None:
+    """Write the samples that the settings of a study list, in their order, with the bounds of the shards."""
+    place = {key: place for place, key in enumerate(samples.hashes)}
+    places = [place[key] for key in settings["sample_hashes"]]
+    tensors = {"images": samples.images[places].cpu().contiguous(), "labels": samples.labels[places].cpu().contiguous()}
+    content = save(tensors, metadata={"shards": json.dumps(settings["shards"])})
+    atomically(folder / SAMPLES, lambda part: part.write_bytes(content))
 
 
 def cell_path(folder: Path, cell: StudyCell, kind: Kind) -> Path:

@@ -11,7 +11,8 @@ import torch
 from scipy.stats import binom
 
 from gencls.core.errors import GenclsError
-from gencls.eval.measures.curves import (
+from gencls.eval.measures.statistics import wilson
+from gencls.eval.measures.success_rates import (
     certified_accuracy,
     closest_distances,
     minimal_runs,
@@ -19,7 +20,6 @@ from gencls.eval.measures.curves import (
     round_sizes,
     success_rate_curve,
 )
-from gencls.eval.measures.statistics import wilson
 from gencls.eval.measures.summary import WORST_CASE, summarize
 from tests.eval.measures.test_summary import broken, clean_error, minimal, mixed_study, record
 

@@ -28,19 +28,20 @@ from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe, probe_defense
-from gencls.eval.judgement.runner import Protocol, gradient_modes, run_cell
+from gencls.eval.judgement.runner import Runner, gradient_modes
+from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
 from gencls.eval.scores.behaviour import Behaviour
-from gencls.eval.study.cell_files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell
-from gencls.eval.study.folder import finished, records_of, report_study, write_results
+from gencls.eval.study.files import CELLS, Samples, StudyCell, cell_path, damage, is_marked, write_cell
+from gencls.eval.study.folder import finished, records_of, write_results
 from gencls.eval.study.growth import Order, claim, mend_samples
-from gencls.eval.study.plan import Plan, Samples, check_grid, relevant, without_epsilon
+from gencls.eval.study.plan import Plan, check_grid, relevant, without_epsilon
 from gencls.eval.study.settings import FORMAT, planned, read_study
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Study"]
+__all__ = ["Grid"]
 
 _SEEN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], Behaviour]] = WeakKeyDictionary()
 """Defense -> its key, and those of the images by which it was observed -> its behaviour."""
@@ -61,7 +62,7 @@ _PLANNED = {
 """What the keys of the cells are made of, and the list of cells."""
 
 
-class Study:
+class Grid:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder.
 
     It is what one call asks for. The folder may hold more, from other calls: it keeps it, and the table and the report show it.
@@ -130,9 +131,10 @@ class Study:
             },
             samples=Samples(self.images, self.labels, self.hashes, shard_size),
             protocol={name: value for name, value in relevant(self.protocol).items() if name != "seed"},
-            code=key_of((run_cell, Protocol), "gencls").whole,
+            code=key_of((Runner, Protocol), "gencls").whole,
             about=self.about,
         )
+        self._runners: dict[tuple[str, str], Runner] = {}
         # Before the folder is claimed.
         self.probes = {name: self._probe(name) for name in self.defenses}
         self._claim_folder()
@@ -211,9 +213,10 @@ class Study:
         remove_dead((self.folder / CELLS).glob("*.lock"))
         return self._write_results()
 
-    def report(self) -> Path:
-        """Write ``report.html`` and its tables and figures beside ``results.csv``; returns the path of the page."""
-        return report_study(self.folder)
+    def runner(self, cell: StudyCell) -> Runner:
+        """What runs attacks on the cell's defense in its gradient mode; one for all cells of both."""
+        made = Runner(self.defenses[cell.defense], cell.mode, self.protocol, self.probes[cell.defense])
+        return self._runners.setdefault((cell.defense, cell.mode), made)
 
     def samples(self, cell: StudyCell) -> list[int]:
         """The places among ``images`` of the samples that a cell is about."""
@@ -231,20 +234,15 @@ class Study:
             raise GenclsError(f"study: expected the attacks that the study was planned with, got others: {', '.join(changed)}")
 
     def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Decisions]) -> None:
-        defense, attack = self.defenses[cell.defense], self.attacks[cell.attack]
-        protocol = replace(self.protocol, seed=cell.seed)
         known = (cell.defense, cell.seed, cell.shard)
         where = self.samples(cell)
-        result = run_cell(
-            defense,
-            attack,
-            cell.mode,
+        result = self.runner(cell).run(
+            self.attacks[cell.attack],
             self.images[where],
             self.labels[where],
-            protocol,
             clean=clean.get(known),
             hashes=[self.hashes[place] for place in where],
-            probe=self.probes[cell.defense],
+            seed=cell.seed,
         )
         clean[known] = result.clean
         write_cell(

@@ -1,0 +1,127 @@
+"""The report of a study from what its folder holds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from warnings import warn
+
+import torch
+from torch import Tensor
+
+from gencls.core import GenclsError, checked
+from gencls.eval.doctor.diagnosis import read_diagnoses
+from gencls.eval.measures.names import WORST_CASE
+from gencls.eval.measures.summary import compare
+from gencls.eval.study.files import StudyCell
+from gencls.eval.study.folder import (
+    DIAGNOSIS,
+    finished,
+    partly,
+    read_adversarials,
+    read_samples,
+    records_of,
+    records_of_cell,
+    write_results,
+)
+from gencls.eval.study.settings import has_checksums, planned, read_study
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["UnfinishedWarning", "report_study"]
+
+_PANEL_IMAGES = 8
+
+
+class UnfinishedWarning(UserWarning):
+    """What was written is partial: cells of the study are missing."""
+
+
+@checked
+def report_study(folder: str | Path) -> Path:
+    """Write ``report.html``, ``results.csv``, ``results.tex``, ``curves.csv`` and the figures of a study from its records.
+
+    While cells are missing all of them say that they are partial, and there is an :class:`UnfinishedWarning`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        GenclsError: if the folder holds no study, none of its cells is finished, or what it shows is malformed or damaged.
+    """
+    from gencls.eval.report.study.curves import reading_sizes
+    from gencls.eval.report.study.page import write_report
+
+    folder, settings = Path(folder), read_study(folder)
+    cells = planned(settings)
+    done = finished(folder, settings, cells)  # once: another process may finish more of them meanwhile
+    records, partial = records_of(folder, settings, done, cells), partly(done, cells)
+    diagnosis, images = folder / DIAGNOSIS, _panels(folder, settings, done)
+    diagnoses = read_diagnoses(diagnosis, strict=has_checksums(settings)) if diagnosis.exists() else ()
+    for found in diagnoses if has_checksums(settings) else ():
+        known = settings.get("defenses", {}).get(found.defense)
+        if found.defense_key and found.defense_key != (known["content"] if isinstance(known, dict) else known):
+            raise GenclsError(
+                f"{diagnosis}: expected the diagnosis of the study's defense {found.defense}, got that of another one of this "
+                "name; remove it and diagnose again"
+            )
+    summary = write_results(folder, records)
+    if partial:
+        warn(f"{folder}: {partial}; the report shows the others", UnfinishedWarning, stacklevel=2)
+    return write_report(
+        folder,
+        records=records,
+        summary=summary,
+        mcnemar=compare(records, at=reading_sizes(records)),
+        images=images,
+        settings={name: value for name, value in settings.items() if name != "sample_hashes"},
+        warnings=list(_reasons(settings, summary, partial)),
+        diagnoses=diagnoses,
+        partial=partial,
+    )
+
+
+def _reasons(settings: Mapping[str, Any], summary: "pandas.DataFrame", partial: str) -> Iterator[str]:
+    """To distrust the study: what is to be said of all of it, then what its rows say, but that they are partial."""
+    if not has_checksums(settings):
+        yield f"the study has format {settings['format']}, without checksums: damage to its files would not be seen"
+    several = summary.groupby(["defense", "attack"])["epsilon"].nunique()
+    for run in summary[summary["attack"] != WORST_CASE].itertuples():
+        said = [warning for warning in run.warnings.split("; ") if warning not in ("", partial)]
+        if said:
+            size = f", ε = {run.epsilon:.4g}" if several[run.defense, run.attack] > 1 else ""
+            yield f"{run.defense}, {run.attack} ({run.gradient}{size}): {'; '.join(said)}"
+
+
+def _panels(folder: Path, settings: Mapping[str, Any], done: Sequence[StudyCell]) -> list[Any]:
+    """For each defense, attack, epsilon and gradient mode the first images of the first shard, under its first seed."""
+    from gencls.eval.report.study.panels import ImagePanel
+
+    images, labels = read_samples(folder)
+    first = {(cell.defense, cell.attack, cell.epsilon, cell.mode): cell for cell in reversed(done) if not cell.shard}
+    panels = []
+    for cell in reversed(first.values()):
+        adversarial = read_adversarials(folder, cell)[:_PANEL_IMAGES]
+        chosen = records_of_cell(folder, settings, cell).head(len(adversarial))
+        panels.append(
+            ImagePanel(
+                defense=cell.defense,
+                attack=cell.attack,
+                gradient=cell.mode,
+                clean=images[: len(adversarial)],
+                adversarial=adversarial,
+                labels=labels[: len(adversarial)],
+                predictions=_padded(chosen["predictions"]),
+                clean_predictions=_padded(chosen["clean_predictions"]),
+                norm=chosen["norm"].iloc[0],
+                eight_bit=bool(chosen["eight_bit"].iloc[0]),
+                epsilon=None if chosen["epsilon"].isna().iloc[0] else chosen["epsilon"].iloc[0],
+            )
+        )
+    return panels
+
+
+def _padded(predictions: "pandas.Series") -> Tensor:
+    """Lists of predictions, some longer than others -> (n, S), filled up with -1."""
+    rows = [torch.tensor(list(row), dtype=torch.int64) for row in predictions]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)

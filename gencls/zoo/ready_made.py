@@ -1,0 +1,78 @@
+"""How a ready-made defense is put together: what a row of the registry says."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gencls.core import Defense, GenclsError
+from gencls.zoo.trained import WEIGHTS, trained_network, weights_places
+
+__all__ = ["ReadyMade"]
+
+_SUPPLIED = ("encoder", "discriminator", "variant")
+"""Keyword arguments that a row gives itself."""
+
+
+@dataclass(frozen=True)
+class ReadyMade:
+    """A defense that is built on the network of a training, on files that others published, or on a dependency's.
+
+    Attributes:
+        build: the network in eval mode, and keyword arguments, to the defense. Without a network: the folder of the published
+            files; nothing, where there are none.
+        network: class of the network; None: ``build`` reads the weights itself.
+        trained: name of the training; None: that of the defense.
+        settings: function that takes the keyword arguments, where ``build`` only passes them on.
+        files: name of the first published file, if there are any.
+    """
+
+    build: Callable[..., Defense]
+    network: type[nn.Module] | None = None
+    trained: str | None = None
+    settings: Callable[..., Defense] | None = None
+    files: str | None = None
+
+    def make(self, name: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
+        """Put the defense together.
+
+        Args:
+            name: of the defense.
+            weights: path of a file that ``gencls train`` made; None is the committed one. Of published files the folder.
+            **settings: of ``build``.
+
+        Raises:
+            GenclsError: for weights that are missing, damaged, or of another kind.
+        """
+        if self.network is not None:
+            return self.build(trained_network(self.network, self.trained or name, weights), **settings)
+        if self.files is None:
+            return self.build()
+        if weights is None:
+            raise GenclsError("official ABS: expected weights=FOLDER with the published ABS_0.net to ABS_9.net; got none")
+        return self.build(weights, **settings)
+
+    def overrides(self) -> list[str]:
+        """Keyword arguments of :meth:`make`."""
+        if self.network is None and self.files is None:
+            return []
+        build = self.settings or self.build
+        parameters = inspect.signature(build.func if isinstance(build, partial) else build).parameters.values()
+        own = [item.name for item in parameters if item.kind is item.KEYWORD_ONLY and item.name not in _SUPPLIED]
+        return ["weights", *own]
+
+    def is_here(self, name: str) -> bool:
+        """Whether its weights are committed, or come with a dependency."""
+        if self.network is None:
+            return self.files is None
+        return (WEIGHTS / f"{self.trained or name}.safetensors").is_file()
+
+    def places(self, name: str, folder: Path) -> tuple[Path, ...]:
+        """Where a folder may have its weights; none for those of a dependency."""
+        if self.network is not None:
+            return weights_places(self.trained or name, folder)
+        return () if self.files is None else (folder / name / self.files, folder / self.files)

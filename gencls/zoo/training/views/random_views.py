@@ -1,0 +1,55 @@
+"""Small random changes of photos, for small sets of few objects."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gencls.core.settings import check_settings
+
+__all__ = ["RandomViews"]
+
+
+@dataclass(frozen=True)
+class RandomViews:
+    """Each image a little displaced, turned, scaled and lit in another way, then Gaussian noise; not in the thesis.
+
+    For small sets of photos of few objects: the 5,605 training photos of GTSRB-10 show 653 signs.
+
+    Attributes:
+        sigma: standard deviation of the noise, in [0, 1] pixel units; not clipped.
+        shift: at most so many pixels along each axis.
+        degrees: largest rotation.
+        scale: largest relative change of size, and half of it of the ratio of the sides.
+        light: largest change of the logarithms of contrast and mean.
+    """
+
+    sigma: float
+    shift: float = 1.0
+    degrees: float = 3.0
+    scale: float = 0.05
+    light: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Check the types."""
+        check_settings(self)
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
+        """See :class:`~gencls.zoo.training.views.perturbations.Perturbation`."""
+        angle, size, ratio, contrast, mean, right, down = (2 * torch.rand(7, len(images), device=images.device) - 1).unbind()
+        angle, width = math.radians(self.degrees) * angle, 1 + self.scale * size
+        height = width * (1 + 0.5 * self.scale * ratio)
+        shifts = (2 * self.shift / images.shape[3] * right, 2 * self.shift / images.shape[2] * down)
+        rows = [(width * angle.cos(), -height * angle.sin(), shifts[0]), (width * angle.sin(), height * angle.cos(), shifts[1])]
+        where = F.affine_grid(torch.stack([torch.stack(row, 1) for row in rows], 1), list(images.shape), align_corners=False)
+        views = F.grid_sample(images, where, padding_mode="border", align_corners=False)
+        level = views.mean(dim=(1, 2, 3), keepdim=True)
+        lit = (views - level) * _factor(self.light * contrast) + level * _factor(self.light * mean)
+        return lit.clamp(0.0, 1.0) + self.sigma * torch.randn_like(lit)
+
+
+def _factor(logarithms: Tensor) -> Tensor:
+    """(N,) -> (N, 1, 1, 1)."""
+    return logarithms.exp().view(-1, 1, 1, 1)
