@@ -1,21 +1,62 @@
-"""What is attacked (profiles) and how much is spent on it (budgets)."""
+"""What is attacked (profiles), by what, and how much is spent on it (budgets)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gencls.core import GenclsError
 from gencls.eval.attacks.thesis_set import ThesisBudget
+from recipes.harness import settings
+from recipes.harness.settings import at
 
-__all__ = ["BUDGETS", "PROFILES", "Budget", "Profile"]
+__all__ = [
+    "ATTACKS",
+    "BLACK_BOX",
+    "BUDGETS",
+    "FOLDERS",
+    "L2_ONLY",
+    "MINIMAL",
+    "NORMS",
+    "PROFILES",
+    "SMOOTHED",
+    "THESIS",
+    "Budget",
+    "Profile",
+]
+
+
+NORMS = {"linf": "L∞", "l2": "L2"}
+ATTACKS = {
+    "pgd": "PGD",
+    "ddn": "DDN",
+    "cw": "CW",
+    "deepfool": "DeepFool",
+    "noise": "Noise",
+    "unrolled": "PGD, unrolled gradient",
+    "multi-targeted": "PGD, multi-targeted",
+    "smoothed": "PGD, smoothed gradient",
+    "latent-descent": "Latent descent",
+    "nes": "PGD, estimated gradient",
+    "boundary": "Boundary",
+}
+"""Key -> name; in this order they stand in the tables."""
+THESIS = ("pgd", "ddn", "cw", "deepfool", "noise")
+"""Those whose worst case the thesis prints; the gradient-free ones it only mentions (SVHN)."""
+MINIMAL = ("ddn", "cw", "deepfool", "noise", "latent-descent")
+"""They walk along the decision boundary of what they look at, so they look at the defense itself, not at a warm inference."""
+L2_ONLY = ("ddn", "cw", "smoothed", "latent-descent", "boundary")
+BLACK_BOX = ("nes", "boundary")
+"""They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
+SMOOTHED = ("smoothed",)
+"""It differentiates many noisy images per step: ABS and E-ABS meet it with fewer of them, and fewer steps."""
+FOLDERS = {"main": (), "minimal": MINIMAL, "smoothed": SMOOTHED, "black-box": BLACK_BOX}
+"""Of the table of accuracies -> their attacks; in the first one are those that are in no other."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
+class Profile(settings.Profile):
     """A data set of section 2.3 with its threats.
 
     Attributes:
-        data: name of the data set; its test split is attacked.
         weights: how the names of its networks end.
         table: number of the table of accuracies.
         figure: number of the figure of adversarial examples.
@@ -27,7 +68,6 @@ class Profile:
         cnn: what the name of the unprotected network begins with.
     """
 
-    data: str
     weights: str
     table: str
     figure: str
@@ -66,20 +106,56 @@ PROFILES = {
 }
 
 
+_REDUCED = ThesisBudget(
+    restarts=1,
+    pgd_steps=40,
+    deepfool_steps=20,
+    ddn_steps=30,
+    cw_searches=3,
+    cw_steps=30,
+    noise_sizes=12,
+    nes_steps=10,
+    nes_pairs=10,
+    boundary_queries=300,
+    targets=2,
+    smoothed_steps=80,
+    descent_steps=20,
+    descent_rate=0.15,
+)
+_SMOKE = ThesisBudget(
+    restarts=1,
+    pgd_steps=8,
+    deepfool_steps=4,
+    ddn_steps=18,
+    cw_searches=2,
+    cw_steps=8,
+    noise_sizes=8,
+    nes_steps=3,
+    nes_pairs=5,
+    boundary_queries=40,
+    targets=2,
+    smoothed_steps=8,
+    smoothed_draws=4,
+    smoothing=(0.15,),
+    descent_steps=8,
+    descent_rate=0.2,
+)
+_FEW = {"smoothed_steps": 20, "smoothed_draws": 4, "smoothing": (0.15,)}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Budget:
-    """All numbers that decide how long a run takes; the defaults are the thesis's where it names them.
+class Budget(settings.Budget):
+    """The paper's is the thesis's where it names it; ``count`` is N of Tables 2.2 to 2.5.
+
+    With the reduced one the defenses infer on their fast path with fewer and larger steps: half the cost for a loss of the true
+    class that is 0.1 higher (E-ABS for MNIST, docs/reproduction/eabs-settings.md). For smoke they infer with less still.
 
     Attributes:
-        count: N of Tables 2.2 to 2.5.
         attacks: steps, starts and queries of their attacks; PGD makes no more starts than the profile says.
         warm_steps: PGD on ABS and E-ABS infers with so many steps from where its last look ended (gradient mode "warm");
             None: each look infers in full (mode "frozen"). Both differentiate as eq. 2.9 says.
         fast: ABS and E-ABS drop hopeless classes early.
         unrolled_steps: of PGD through the unrolled inference, from as many starts as PGD.
-        eot: draws per gradient of a stochastic defense.
-        judge: draws per decision of a stochastic defense.
-        judge_most: the same where the majority is open.
         smoothed: what is spent on ABS and E-ABS by PGD along smoothed gradients, where it is not what the CNNs meet.
         black_box: N of PGD with estimated gradients and of the Boundary attack.
         ablation: N of Table 2.6.
@@ -97,44 +173,31 @@ class Budget:
         inference: other keyword arguments of ABS and E-ABS.
     """
 
-    count: int = 1000
-    attacks: ThesisBudget = field(default_factory=lambda: ThesisBudget(restarts=20))
-    warm_steps: int | None = None
-    fast: bool = False
-    unrolled_steps: int = 80
-    eot: int = 5
-    judge: int = 32
-    judge_most: int = 128
-    smoothed: Mapping[str, Any] = field(default_factory=dict)
-    black_box: int = 1000
-    ablation: int = 1000
-    examples: int = 10
-    ladder: int = 80
-    every: int = 1
-    sweeps: int = 1000
-    sweep_steps: int = 100
-    sweep_starts: int = 20
-    eot_runs: tuple[int, ...] = (1, 2, 3, 5, 10)
-    starts: tuple[int, ...] = (5, 10, 15, 20, 50)
-    steps: tuple[int, ...] = (0, 10, 30, 50, 100, 200, 500)
-    bound: int = 500
-    bound_steps: int = 300
-    inference: Mapping[str, Any] = field(default_factory=dict)
+    count: int = at(1000, reduced=50, smoke=10)
+    attacks: ThesisBudget = at(ThesisBudget(restarts=20), reduced=_REDUCED, smoke=_SMOKE)
+    warm_steps: int | None = at(None, reduced=5)
+    fast: bool = at(False, reduced=True, smoke=True)
+    unrolled_steps: int = at(80, reduced=20, smoke=4)
+    eot: int = at(5, reduced=2, smoke=2)
+    judge: int = at(32, reduced=4, smoke=4)
+    judge_most: int = at(128, reduced=8, smoke=8)
+    smoothed: Mapping[str, Any] = at({}, reduced=_FEW, smoke={"smoothed_draws": 2})
+    black_box: int = at(1000, reduced=10, smoke=4)
+    ablation: int = at(1000, reduced=32, smoke=4)
+    examples: int = at(10, smoke=4)
+    ladder: int = at(80, reduced=15, smoke=8)
+    every: int = at(1, reduced=2, smoke=4)
+    sweeps: int = at(1000, reduced=30, smoke=4)
+    sweep_steps: int = at(100, reduced=20, smoke=5)
+    sweep_starts: int = at(20, reduced=2, smoke=1)
+    eot_runs: tuple[int, ...] = at((1, 2, 3, 5, 10), smoke=(1, 3))
+    starts: tuple[int, ...] = at((5, 10, 15, 20, 50), reduced=(1, 2, 5), smoke=(1, 2))
+    steps: tuple[int, ...] = at((0, 10, 30, 50, 100, 200, 500), reduced=(0, 5, 10, 20, 40, 80), smoke=(0, 5, 10))
+    bound: int = at(500, reduced=20, smoke=4)
+    bound_steps: int = at(300, reduced=100, smoke=30)
+    inference: Mapping[str, Any] = at({}, reduced={"steps": 20, "lr": 0.1, "starts": 2000}, smoke={"steps": 5, "starts": 1000})
 
-    def of(self, count: int) -> "Budget":
-        """The same with ``count`` images in Tables 2.2 to 2.5, and no more in the others.
-
-        Raises:
-            GenclsError: for no images.
-        """
-        if count < 1:
-            raise GenclsError(f"expected at least one image, got {count}")
-        return replace(self, count=count, **{name: min(count, getattr(self, name)) for name in _SMALLER})
-
-    @property
-    def largest(self) -> int:
-        """The most images that a table needs."""
-        return max(self.count, self.black_box, self.ablation, self.examples, self.sweeps, self.bound)
+    capped = ("black_box", "ablation", "examples", "sweeps", "bound")
 
     @property
     def synthesis(self) -> dict[str, Any]:
@@ -171,90 +234,4 @@ def _smoothed(spent: ThesisBudget) -> str:
     return f"{spent.smoothed_steps} steps of {spent.smoothed_draws} draws at each of sigma {sigmas}"
 
 
-_SMALLER = ("black_box", "ablation", "examples", "sweeps", "bound")
-
-BUDGETS = {
-    "paper": Budget(),
-    # Attacked with less, and the defenses infer on their fast path with fewer and larger steps: half the cost for a loss of
-    # the true class that is 0.1 higher (E-ABS for MNIST, docs/reproduction/eabs-settings.md).
-    "reduced": Budget(
-        count=50,
-        attacks=ThesisBudget(
-            restarts=1,
-            pgd_steps=40,
-            deepfool_steps=20,
-            ddn_steps=30,
-            cw_searches=3,
-            cw_steps=30,
-            noise_sizes=12,
-            nes_steps=10,
-            nes_pairs=10,
-            boundary_queries=300,
-            targets=2,
-            smoothed_steps=80,
-            descent_steps=20,
-            descent_rate=0.15,
-        ),
-        warm_steps=5,
-        fast=True,
-        unrolled_steps=20,
-        eot=2,
-        judge=4,
-        judge_most=8,
-        smoothed={"smoothed_steps": 20, "smoothed_draws": 4, "smoothing": (0.15,)},
-        black_box=10,
-        ablation=32,
-        ladder=15,
-        every=2,
-        sweeps=30,
-        sweep_steps=20,
-        sweep_starts=2,
-        starts=(1, 2, 5),
-        steps=(0, 5, 10, 20, 40, 80),
-        bound=20,
-        bound_steps=100,
-        inference={"steps": 20, "lr": 0.1, "starts": 2000},
-    ),
-    # Everything once, in minutes; the defenses infer with less as well.
-    "smoke": Budget(
-        count=10,
-        attacks=ThesisBudget(
-            restarts=1,
-            pgd_steps=8,
-            deepfool_steps=4,
-            ddn_steps=18,
-            cw_searches=2,
-            cw_steps=8,
-            noise_sizes=8,
-            nes_steps=3,
-            nes_pairs=5,
-            boundary_queries=40,
-            targets=2,
-            smoothed_steps=8,
-            smoothed_draws=4,
-            smoothing=(0.15,),
-            descent_steps=8,
-            descent_rate=0.2,
-        ),
-        fast=True,
-        unrolled_steps=4,
-        eot=2,
-        judge=4,
-        judge_most=8,
-        smoothed={"smoothed_draws": 2},
-        black_box=4,
-        ablation=4,
-        examples=4,
-        ladder=8,
-        every=4,
-        sweeps=4,
-        sweep_steps=5,
-        sweep_starts=1,
-        eot_runs=(1, 3),
-        starts=(1, 2),
-        steps=(0, 5, 10),
-        bound=4,
-        bound_steps=30,
-        inference={"steps": 5, "starts": 1000},
-    ),
-}
+BUDGETS = Budget.levels()

@@ -1,7 +1,6 @@
 """What section 4 and supplement B measure of alphas: their search, random ones, and which codes carry the class."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, key_of, keyed, stream_seed
 from gencls.core.files import write_sealed
 from gencls.defenses import AlphaSearch, learn_alphas
-from recipes.harness.folders import measured, read_measured
+from recipes.harness.folders import Kept, read_measured
 from recipes.harness.records import slug
 from recipes.mlvgm.runs import Run
 
@@ -21,7 +20,6 @@ __all__ = [
     "CLASS_ALPHA",
     "class_levels",
     "clean_accuracy",
-    "known_clean_accuracy",
     "learn",
     "measure_random_alphas",
     "mixed_codes",
@@ -92,7 +90,7 @@ def measure_random_alphas(run: Run) -> None:
     accuracy, every = run.random_accuracy, _random(run)
     path = _random_path(run)
     key = key_of((accuracy.key(), every), "random alphas").whole  # the file holds accuracies alone, in their order
-    known = read_measured(path) if path.is_file() else {"key": key, "accuracies": []}
+    known: dict[str, Any] = read_measured(path) if path.is_file() else {"key": key, "accuracies": []}
     if known["key"] != key:
         raise GenclsError(f"{path}: expected accuracies of this generator, classifier and images, got others; delete the file")
     for number in range(len(known["accuracies"]), len(every)):
@@ -127,48 +125,22 @@ def _random(run: Run) -> Tensor:
     return torch.rand(run.budget.random, run.generator.num_levels, generator=generator, dtype=torch.float64)
 
 
-@dataclass(frozen=True)
-class CleanAccuracy:
-    """Accuracy on clean images.
+def clean_accuracy(run: Run, name: str) -> Kept | None:
+    """Accuracy of a defense on the run's clean test images; None for one whose alphas are not learned yet.
 
-    Attributes:
-        mean: over the mean scores of all draws, the paper's ensemble.
-        single: of one draw, the mean over draws.
-        count: of images.
-        draws: of each.
+    ``mean`` is that of the mean scores of all draws, the paper's ensemble; ``single`` that of one draw, the mean over draws;
+    ``count`` and ``draws`` are the numbers of both. The file's name knows the defense and the code that measures, the file
+    itself the images and the seed.
     """
-
-    mean: float
-    single: float
-    count: int
-    draws: int
-
-
-def clean_accuracy(run: Run, name: str) -> CleanAccuracy:
-    """Measure a defense on the run's clean test images, once.
-
-    The file's name knows the defense and the code that measures, the file itself the images and the seed.
-    """
-    defense, labels = run.defense(name), run.data.labels[: run.budget.clean]
-    images, number = run.data.images[: len(labels)].to(run.device), run.budget.eot if defense.stochastic else 1
-    key = key_of((images, labels, number, run.seed), name).whole
-    return _read(measured(_clean_path(run, name), key, lambda: _clean(defense, images, labels, number, run.seed)))
-
-
-def known_clean_accuracy(run: Run, name: str) -> CleanAccuracy | None:
-    """The same, or None while it is not measured."""
     if name.startswith("learned") and run.learned is None:
         return None
-    path = _clean_path(run, name)
-    return _read(read_measured(path)) if path.is_file() else None
-
-
-def _read(content: Mapping[str, Any]) -> CleanAccuracy:
-    return CleanAccuracy(content["mean"], content["single"], content["count"], content["draws"])
-
-
-def _clean_path(run: Run, name: str) -> Path:
-    return run.out / "clean" / f"{slug(name)}-{run.key(name, _clean)}-{run.budget.clean}-{run.budget.eot}.json"
+    defense, labels = run.defense(name), run.data.labels[: run.budget.clean]
+    images, number = run.images(len(labels)), run.budget.eot if defense.stochastic else 1
+    return Kept(
+        run.out / "clean" / f"{slug(name)}-{run.key(name, _clean)}-{run.budget.clean}-{run.budget.eot}.json",
+        lambda: key_of((images, labels, number, run.seed), name).whole,
+        lambda: _clean(defense, images, labels, number, run.seed),
+    )
 
 
 def _clean(defense: Defense, images: Tensor, labels: Tensor, number: int, seed: int) -> dict[str, float | int]:
@@ -226,7 +198,7 @@ def whose_class(run: Run, levels: Sequence[int], *, count: int = 200) -> tuple[f
         levels: of the class codes.
         count: of images, at most.
     """
-    images, labels = run.data.images[:count].to(run.device), run.data.labels[:count]
+    images, labels = run.images(count), run.data.labels[:count]
     partner = [next(j for j in (*range(i + 1, len(labels)), *range(i)) if labels[j] != labels[i]) for i in range(len(labels))]
     found = [
         run.classifier(mixed_codes(run.generator, images[i : i + _ROWS // 8], images[partner[i : i + _ROWS // 8]], levels)[0])

@@ -1,21 +1,21 @@
 """The tasks (profiles) and how much is spent on them (budgets)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from gencls.core import GenclsError
 from gencls.eval.attacks.parts.smoothing import SIGMAS
+from recipes.harness import settings
+from recipes.harness.settings import at, flag
 
 __all__ = ["BUDGETS", "PROFILES", "Budget", "Profile"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
+class Profile(settings.Profile):
     """A task of section 4: images, generator, classifier, and what is compared.
 
     Attributes:
-        data: name of the data set.
         splits: of it: on the first one alphas are learned, the last one is attacked.
         generator: name of a training of a generator; of a task of the paper, what its published checkpoint is.
         classifier: name of the defense that is protected.
@@ -36,10 +36,9 @@ class Profile:
         task: of the paper, with published checkpoints; "" for generators of our own.
     """
 
-    data: str
     splits: tuple[str, str] = ("train", "test")
-    generator: str
-    classifier: str
+    generator: str = flag("--generator", mark=True, help="that purifies, by name; default as the profile says")
+    classifier: str = flag("--classifier", mark=True, help="that is protected, by name; default as the profile says")
     baselines: Mapping[str, str] = field(default_factory=dict)
     highest: float = 0.7
     fgsm: float = 1.5
@@ -55,6 +54,11 @@ class Profile:
     window: int = 16
     least_clean: float = 0.0
     task: str = ""
+
+    @property
+    def split(self) -> str:
+        """The one that is attacked."""
+        return self.splits[1]
 
     @property
     def start_norm(self) -> float:
@@ -110,15 +114,14 @@ PROFILES: Mapping[str, Profile] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
-    """All numbers that decide how long a run takes; the defaults are the paper's and its public code's.
+class Budget(settings.Budget):
+    """The paper's is that of its public code, too.
+
+    An EoT gradient of the NVAE takes 0.16 s of a core: reduced, about two minutes an image and five configurations; medium,
+    minutes of a large GPU per configuration.
 
     Attributes:
-        count: N attacked images.
         together: attacked images in one batch; what a crash can lose.
-        eot: draws per gradient.
-        judge: draws per decision.
-        judge_most: the same where the majority is open.
         deepfool: steps of DeepFool; None takes the profile's.
         cw_restarts: of C&W.
         cw_steps: of each.
@@ -139,41 +142,36 @@ class Budget:
         doctor: seconds for the examination of each defense, roughly; 0 for none.
     """
 
-    count: int = 100
-    together: int = 50
-    eot: int = 32
-    judge: int = 32
-    judge_most: int = 256
-    deepfool: int | None = None
-    cw_restarts: int = 8
-    cw_steps: int = 1024
-    cw_rate: float = 1.0
-    autoattack: int = 64
-    queries: int = 5000
-    sizes: int = 1
-    smoothed: int = 64
-    smoothing: tuple[float, ...] = SIGMAS
-    learned_on: int = 1024
-    drawn: int = 8192
-    search: int = 95
-    samples: int = 32
-    random: int = 512
-    random_images: int = 1024
-    random_samples: int = 32
-    clean: int = 1000
-    doctor: float = 240.0
+    count: int = at(100, reduced=30, medium=100, smoke=4)
+    together: int = at(50, reduced=10)
+    eot: int = at(32, smoke=8)
+    judge: int = at(32, smoke=8)
+    judge_most: int = at(256, reduced=128, smoke=16)
+    deepfool: int | None = at(None, reduced=10, medium=24, smoke=4)
+    cw_restarts: int = at(8, reduced=1, medium=2, smoke=1)
+    cw_steps: int = at(1024, reduced=48, medium=80, smoke=8)
+    cw_rate: float = at(1.0, reduced=6.0, medium=4.0, smoke=12.0)
+    autoattack: int = at(64, reduced=8, medium=20, smoke=3)
+    queries: int = at(5000, reduced=500, medium=1000, smoke=50)
+    sizes: int = at(1, reduced=2, medium=2, smoke=4)
+    smoothed: int = at(64, reduced=8, medium=20, smoke=3)
+    smoothing: tuple[float, ...] = at(SIGMAS, reduced=(0.15,), smoke=(0.15,))
+    learned_on: int = at(1024, reduced=128, medium=128, smoke=32)
+    drawn: int = at(8192, reduced=2048, medium=4096, smoke=256)
+    search: int = at(95, smoke=7)
+    samples: int = at(32, smoke=8)
+    random: int = at(512, smoke=32)
+    random_images: int = at(1024, reduced=64, medium=128, smoke=32)
+    random_samples: int = at(32, reduced=8, medium=8, smoke=4)
+    clean: int = at(1000, smoke=100)
+    doctor: float = at(240.0, reduced=90.0, medium=90.0, smoke=0.0)
 
-    def of(self, count: int) -> "Budget":
-        """The same with ``count`` attacked images.
+    @property
+    def largest(self) -> int:
+        """The most images that anything needs: 200 of figure 14 and of the mixed codes."""
+        return max(self.count, self.clean, 200)
 
-        Raises:
-            GenclsError: for no images.
-        """
-        if count < 1:
-            raise GenclsError(f"expected at least one image, got {count}")
-        return replace(self, count=count)
-
-    def spent(self, profile: Profile) -> str:
+    def spent_on(self, profile: Profile) -> str:
         """The attacks in one sentence."""
         return (
             f"DeepFool {self.deepfool or profile.deepfool} steps, {profile.candidates} classes; C&W {self.cw_restarts} x "
@@ -188,67 +186,4 @@ class Budget:
         return tuple(reversed(tuple(reversed(profile.sizes))[:: self.sizes]))
 
 
-BUDGETS: Mapping[str, Budget] = {
-    "paper": Budget(),
-    # An EoT gradient of the NVAE takes 0.16 s of a core: about two minutes an image and five configurations.
-    "reduced": Budget(
-        count=30,
-        together=10,
-        judge_most=128,
-        deepfool=10,
-        cw_restarts=1,
-        cw_steps=48,
-        cw_rate=6.0,
-        autoattack=8,
-        queries=500,
-        sizes=2,
-        smoothed=8,
-        smoothing=(0.15,),
-        learned_on=128,
-        drawn=2048,
-        random_images=64,
-        random_samples=8,
-        doctor=90.0,
-    ),
-    # Minutes of a large GPU per configuration.
-    "medium": Budget(
-        deepfool=24,
-        cw_restarts=2,
-        cw_steps=80,
-        cw_rate=4.0,
-        autoattack=20,
-        queries=1000,
-        sizes=2,
-        smoothed=20,
-        learned_on=128,
-        drawn=4096,
-        random_images=128,
-        random_samples=8,
-        doctor=90.0,
-    ),
-    # Everything once.
-    "smoke": Budget(
-        count=4,
-        eot=8,
-        judge=8,
-        judge_most=16,
-        deepfool=4,
-        cw_restarts=1,
-        cw_steps=8,
-        cw_rate=12.0,
-        autoattack=3,
-        queries=50,
-        sizes=4,
-        smoothed=3,
-        smoothing=(0.15,),
-        learned_on=32,
-        drawn=256,
-        search=7,
-        samples=8,
-        random=32,
-        random_images=32,
-        random_samples=4,
-        clean=100,
-        doctor=0.0,
-    ),
-}
+BUDGETS = Budget.levels()

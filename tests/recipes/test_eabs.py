@@ -19,8 +19,8 @@ from gencls.core.files import write_sealed
 from gencls.defenses import ABS, EABS, PlainClassifier
 from gencls.eval import DDN, PGD, ThreatModel, closest_distances, evaluate
 from gencls.eval.attacks.thesis_set import ThesisBudget
-from recipes.eabs import __main__ as eabs
-from recipes.eabs import experiments, printed, settings_tables
+from recipes.eabs import experiments, page, printed, settings_tables
+from recipes.eabs.__main__ import recipe as eabs
 from recipes.eabs.experiments import ABLATION
 from recipes.eabs.runs import Run
 from recipes.eabs.settings import BUDGETS, PROFILES, Budget, Profile
@@ -196,19 +196,20 @@ def finished(tmp_path_factory):
 
 def test_every_table_and_figure_is_written(finished):
     run, page = finished
-    written = {path.name for path in (run.out / "tables").iterdir()}
-    assert written == {
-        "table-2.2.md",
-        "mcnemar-2.2-linf.md",
-        "mcnemar-2.2-l2.md",
-        "mcnemar-2.2-linf-ours.md",
-        "mcnemar-2.2-l2-ours.md",
-        "table-2.6.md",
-        "table-2.7.md",
-        "table-2.8.md",
-        "table-2.9.md",
-        "bounds.md",
+    written = [{path.stem for path in (run.out / "tables").glob(f"*.{kind}")} for kind in ("md", "tex")]
+    every = {
+        "table-2.2",
+        "mcnemar-2.2-linf",
+        "mcnemar-2.2-l2",
+        "mcnemar-2.2-linf-ours",
+        "mcnemar-2.2-l2-ours",
+        "table-2.6",
+        "table-2.7",
+        "table-2.8",
+        "table-2.9",
+        "bounds",
     }
+    assert written == [every, every]
     drawn = {path.stem for path in (run.out / "figures").iterdir()}
     assert drawn == {
         *("mcnemar-2.2-linf", "mcnemar-2.2-l2", "mcnemar-2.2-linf-ours", "mcnemar-2.2-l2-ours", "figure-2.3", "figure-2.5"),
@@ -294,7 +295,7 @@ def test_bounds_of_other_code_settings_or_cells_are_computed_again(tmp_path, mon
     assert capsys.readouterr().out.count("measured of something else or by other code; measuring again") == 3
     write_sealed(path, {"bound": [2.0]})  # as it was written before: without a key
     experiments._bound(run, study)
-    assert list(eabs._frame(path)["bound"]) == [1.0]
+    assert list(page._frame(path)["bound"]) == [1.0]
 
 
 def test_parts_join_and_what_is_missing_is_said(tmp_path):
