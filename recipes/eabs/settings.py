@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gencls.eval.attacks.presets import ThesisBudget
+from gencls.eval.attacks.thesis_set import ThesisBudget
 from recipes.harness import settings
 from recipes.harness.settings import at
 
