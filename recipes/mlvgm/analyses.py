@@ -16,19 +16,6 @@ from recipes.harness.folders import Kept, read_measured
 from recipes.harness.records import slug
 from recipes.mlvgm.runs import Run
 
-__all__ = [
-    "CLASS_ALPHA",
-    "class_levels",
-    "clean_accuracy",
-    "learn",
-    "measure_random_alphas",
-    "mixed_codes",
-    "monotonicity",
-    "random_alphas",
-    "replaced_codes",
-    "whose_class",
-]
-
 CLASS_ALPHA = 0.1
 """Alphas below keep a "class code": in supplement B those of 0 to 0.068 are named, and the next ones lie above 0.2."""
 

@@ -28,20 +28,6 @@ from recipes.harness.records import records_of, slug, unfinished
 from recipes.mlvgm import analyses
 from recipes.mlvgm.runs import ALPHAS, PREPROCESSING, STANDALONE, Run
 
-__all__ = [
-    "PARTS",
-    "attacks",
-    "best",
-    "chosen",
-    "compared",
-    "configurations",
-    "diagnoses",
-    "every",
-    "folder_of",
-    "preprocessed",
-    "records",
-]
-
 
 def attacks(run: Run, defense: Defense) -> Mapping[str, Attack]:
     """DeepFool, C&W and AutoAttack with the budget's steps (section 4, tables 2 and 3 of the supplement)."""

@@ -17,8 +17,6 @@ from recipes.mlvgm import analyses, experiments
 from recipes.mlvgm.figures import ATTACKS, pearson
 from recipes.mlvgm.runs import Run
 
-__all__ = ["PRINTED_PEARSON", "alphas_table", "attacks_table", "doctor_table", "parameters_table", "success_table"]
-
 PRINTED_PEARSON = {"gender": 0.267, "identities": 0.607, "cars": 0.211}
 """Figures 3 to 5 (a)."""
 
