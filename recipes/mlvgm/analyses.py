@@ -112,15 +112,13 @@ def _random(run: Run) -> Tensor:
     return torch.rand(run.budget.random, run.generator.num_levels, generator=generator, dtype=torch.float64)
 
 
-def clean_accuracy(run: Run, name: str) -> Kept | None:
-    """Accuracy of a defense on the run's clean test images; None for one whose alphas are not learned yet.
+def clean_accuracy(run: Run, name: str) -> Kept:
+    """Accuracy of a defense on the run's clean test images.
 
     ``mean`` is that of the mean scores of all draws, the paper's ensemble; ``single`` that of one draw, the mean over draws;
     ``count`` and ``draws`` are the numbers of both. The file's name knows the defense and the code that measures, the file
     itself the images and the seed.
     """
-    if name.startswith("learned") and run.learned is None:
-        return None
     defense, labels = run.defense(name), run.data.labels[: run.budget.clean]
     images, number = run.images(len(labels)), run.budget.eot if defense.stochastic else 1
     return Kept(
