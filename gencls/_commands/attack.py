@@ -143,7 +143,8 @@ def _print(table: "pandas.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gencls.eval.report.study.columns import BY_NAME, distance
+    from gencls.eval.report.formats import distance
+    from gencls.eval.report.study.columns import BY_NAME
 
     drawn = bool((table["draws"] > 1).any())
     excluded, lost = (BY_NAME[name].shown(table) for name in ("excluded", "lost_to_eight_bit"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gencls.eval.attacks.parts.smoothing import SIGMAS
-from gencls.eval.attacks.presets import ThesisBudget
+from gencls.eval.attacks.thesis_set import ThesisBudget
 from recipes.harness import settings
 from recipes.harness.settings import at
 

@@ -7,8 +7,8 @@ import pandas as pd
 from torch import nn
 
 from gencls.eval import closest_distances
+from gencls.eval.report.formats import MISSING, percent
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, percent
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.harness.diagnoses import diagnosis_table
 from recipes.harness.folders import read_measured

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from gencls.eval.measures.statistics import McNemar, holm, mcnemar
+from gencls.eval.report.formats import MISSING, epsilon, probability
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, epsilon, probability
 from recipes.harness.records import (
     naturally_right,
     passes,

@@ -17,7 +17,7 @@ from gencls.core import GenclsError
 from gencls.core.files import write_sealed
 from gencls.defenses import ABS, EABS, PlainClassifier
 from gencls.eval import DDN, PGD, ThreatModel, closest_distances, evaluate
-from gencls.eval.attacks.presets import ThesisBudget
+from gencls.eval.attacks.thesis_set import ThesisBudget
 from recipes.eabs import experiments, page, printed
 from recipes.eabs.__main__ import recipe as eabs
 from recipes.eabs.experiments import ABLATION

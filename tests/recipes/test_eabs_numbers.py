@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gencls.core import GenclsError
-from gencls.eval.attacks.presets import ThesisBudget
+from gencls.eval.attacks.thesis_set import ThesisBudget
 from recipes.eabs import printed, settings_tables
 from recipes.eabs.settings import BUDGETS, PROFILES
 from tests.eval.measures.test_summary import broken, record

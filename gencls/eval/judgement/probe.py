@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_labels, declared, keyed, seeded, stream_seed
 from gencls.core.fingerprint.samples import device_of
-from gencls.core.streams.streams import watched
+from gencls.core.streams.keyed import watched
 from gencls.eval.attacks.parts.attack_model import Metered
 from gencls.eval.judgement.judge import Decisions, predict
 from gencls.eval.scores.behaviour import ROUNDING, Behaviour, Examination, differ, handful, observe, observe_batch

@@ -14,8 +14,8 @@ from gencls.core import GenclsError, seeded, surrogates_of
 from gencls.core.gradient_modes import BETWEEN, EXACT
 from gencls.core.memory import is_out_of_memory
 from gencls.core.modules.wrappers import Declares
+from gencls.core.streams.keyed import alone
 from gencls.core.streams.seeds import own_seeds_end_here
-from gencls.core.streams.streams import alone
 
 __all__ = ["ImageByImage", "answered", "backwards", "check_called", "name_of", "scores_of"]
 
