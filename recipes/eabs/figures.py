@@ -17,8 +17,6 @@ from recipes.eabs.printed import MODELS
 from recipes.eabs.runs import Run
 from recipes.harness.records import begun
 
-__all__ = ["example_figures"]
-
 SHOWN = 4  # images in the figures that compare models
 
 

@@ -19,8 +19,6 @@ from recipes.eabs.settings import NORMS
 from recipes.eabs.tables import clean_accuracy
 from recipes.harness.records import Share, records_of, warnings_of
 
-__all__ = ["ablation_table", "bound_table", "sweep"]
-
 
 def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> PaperTable | None:
     """Table 2.6, of those names that have records; ``missing`` networks are named below."""

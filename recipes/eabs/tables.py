@@ -21,8 +21,6 @@ from recipes.eabs.runs import Run
 from recipes.eabs.settings import ATTACKS, BLACK_BOX, FOLDERS, NORMS, THESIS
 from recipes.harness.records import naturally_right, records_of, share, unfinished, warnings_of
 
-__all__ = ["accuracy_table", "clean_accuracy", "mcnemar"]
-
 ALL = "all-"
 """How the keys of the rows of worst cases begin."""
 

@@ -12,8 +12,6 @@ from recipes.harness.records import records_of, right_under, unfinished, unfinis
 from recipes.variational_smoothing.runs import Run
 from recipes.variational_smoothing.settings import BASES
 
-__all__ = ["survivor_jobs", "survivor_table"]
-
 STEPS, DRAWS, QUERIES = 3, 4, 25
 """So many times the budget's steps of PGD, draws per gradient, and queries of Square."""
 

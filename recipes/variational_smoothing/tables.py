@@ -26,8 +26,6 @@ from recipes.variational_smoothing.experiments import Variant
 from recipes.variational_smoothing.runs import Run
 from recipes.variational_smoothing.settings import BASES
 
-__all__ = ["ATTACKS", "compared", "main_tables", "sweep_table"]
-
 ATTACKS = {
     "autoattack": "AutoAttack",
     "autoattack-rand": "AutoAttack, rand",
