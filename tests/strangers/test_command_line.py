@@ -22,7 +22,7 @@ from recipes.eabs import foolbox as eabs_foolbox
 from recipes.eabs import sweep as eabs_sweep
 from recipes.mlvgm import __main__ as mlvgm
 from recipes.variational_smoothing import __main__ as variational_smoothing
-from tests.zoo.training.test_baseline_training import TINY, small
+from tests.zoo.training.methods.test_baselines import TINY, small
 
 
 def tree(folder):
