@@ -1,8 +1,8 @@
 """Quickstart: four classifiers of real handwritten digits under the same adaptive attacks, in minutes on a CPU.
 
-    python recipes/quickstart.py                    # 50 test digits, writes runs/quickstart/report.html
-    python recipes/quickstart.py --count 200        # more digits: narrower intervals
-    python recipes/quickstart.py --dry-run          # what it would cost
+    python -m recipes.quickstart                    # 50 test digits, writes runs/quickstart/report.html
+    python -m recipes.quickstart --count 200        # more digits: narrower intervals
+    python -m recipes.quickstart --dry-run          # what it would cost
 
 The defenses are a plain CNN, the same network trained on noise behind fresh Gaussian noise (a stochastic transform), an
 adversarially trained CNN, and ABS (a Bayes-rule classifier that optimises at test time). The threats are those of the
@@ -11,14 +11,13 @@ reduced to finish on two cores: 10 gradient steps and one start for each loss, 4
 and ABS descends for 5 steps in place of 50. The study folder and the report say what was run.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gencls import zoo
-from gencls._commands.arguments import Parser, dry_run_flag
+from gencls._commands.arguments import reader
 from gencls._commands.failures import exit_code_of
 from gencls.eval import Attack, DefaultBudget, Protocol, Study, default_attacks, progress_bar
 from gencls.eval.study.cost import forecast, shadow
@@ -55,7 +54,7 @@ def plan(folder: Path, *, count: int, steps: int, seed: int) -> Study:
         shard_size=25,
         about={
             "data": f"{len(digits)} of the 1,000 embedded MNIST test digits, which no network was trained on",
-            "command": f"python recipes/quickstart.py --count {count} --steps {steps} --seed {seed}",
+            "command": f"python -m recipes.quickstart --count {count} --steps {steps} --seed {seed}",
         },
     )
 
@@ -88,12 +87,10 @@ def main(
 
 def command(words: Sequence[str] | None = None) -> int:
     """Run the recipe as its command line says, None: that of the process; returns the exit code."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("--count", type=int, default=50, help="test digits (default 50)")
     parser.add_argument("--steps", type=int, default=10, help="gradient steps per start (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="study folder; run again to resume")
-    dry_run_flag(parser)
     options = parser.parse_args(words)
 
     def work() -> None:

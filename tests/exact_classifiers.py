@@ -3,8 +3,7 @@
 import torch
 
 from gencls import zoo
-from gencls.defenses import AnalysisBySynthesis, GaussianKL
-from gencls.defenses.synthesis import bounds as robustness_bound
+from gencls.defenses import AnalysisBySynthesis, GaussianKL, robustness_bound
 from gencls.perceptual import SquaredL2
 from tests.toys import LinearGaussian
 

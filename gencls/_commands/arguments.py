@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["Parser", "check_out", "count", "dry_run_flag", "size"]
+__all__ = ["Parser", "check_out", "count", "dry_run_flag", "reader", "size"]
 
 _MOST = 10**7
 """Of any count: more would hardly end, and some attacks keep a number for each."""
@@ -106,6 +106,18 @@ def dry_run_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, print what it would cost, compute and write nothing"
     )
+
+
+def reader(text: str | None) -> Parser:
+    """The parser of a recipe, with the flags that all of them have: ``--seed`` and ``--dry-run``.
+
+    Args:
+        text: its help, the docstring of the recipe.
+    """
+    made = Parser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
+    dry_run_flag(made)
+    return made
 
 
 def check_out(path: Path) -> None:

@@ -17,7 +17,7 @@ __all__ = ["build_attacks", "run_attack"]
 
 def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
-    from gencls._commands.doctor import diagnose_study, predict_diagnoses
+    from gencls._commands.doctor import diagnose_study
     from gencls._commands.report import write_report
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
@@ -53,17 +53,19 @@ def run_attack(options: argparse.Namespace) -> int:
             **({"weights": ", ".join(map(str, files))} if files else {}),
         },
     )
+
+    def diagnosed(study: Study) -> tuple[str, ...]:
+        settings = {"eot_samples": protocol.eot_samples, "seed": options.seed[0], "dry_run": options.dry_run}
+        return diagnose_study(study, data, *balls[0], **settings) if options.doctor else ()
+
     if options.dry_run:
         with shadow(folder) as place:
             study = plan(place)
-            if options.doctor:
-                predict_diagnoses(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed[0])
+            diagnosed(study)
             print(*forecast(study), sep="\n")
         return 0
     study = plan(folder)
-    meaningless = (
-        diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed[0]) if options.doctor else ()
-    )
+    meaningless = diagnosed(study)
     _print(study.run(progress=progress_bar(study)))
     write_report(study.folder)
     return 1 if meaningless else 0
@@ -141,7 +143,8 @@ def _print(table: "pandas.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gencls.eval.report.study.columns import BY_NAME, distance
+    from gencls.eval.report.formats import distance
+    from gencls.eval.report.study.columns import BY_NAME
 
     drawn = bool((table["draws"] > 1).any())
     excluded, lost = (BY_NAME[name].shown(table) for name in ("excluded", "lost_to_eight_bit"))

@@ -18,9 +18,11 @@ from gencls.core.inference import minimize
 from gencls.core.modules.modes import check_eval_mode, evaluated, frozen, in_eval_mode
 from gencls.core.modules.wrappers import declared, surrogates_of
 from gencls.core.names import did_you_mean
+from gencls.core.rows import branch, draws, identified, rows_per_stream, select
 from gencls.core.settings import check_settings, checked
-from gencls.core.streams.seeds import seeded
-from gencls.core.streams.streams import Streams, branch, draws, keyed, repeated, rows_per_stream, select, stream_seed
+from gencls.core.streams.generators import Streams
+from gencls.core.streams.keyed import keyed, repeated
+from gencls.core.streams.seeds import seeded, stream_seed
 
 __all__ = [
     "BPDA",
@@ -55,6 +57,7 @@ __all__ = [
     "fingerprint",
     "forward_draws",
     "frozen",
+    "identified",
     "in_eval_mode",
     "key_of",
     "keyed",

@@ -19,11 +19,14 @@ class ImageDistance(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, images: Tensor) -> Embedding:
-        """Images (N, C, H, W) in [0, 1] -> tensors whose first dimension is N."""
+        """Images (N, C, H, W) in [0, 1] -> tensors (N, c, h, w): pixels, maps of features, or features of size 1 x 1."""
 
     @abstractmethod
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
-        """Two embeddings whose leading dimensions broadcast -> distances (N,)."""
+        """Two embeddings (..., c, h, w) whose leading dimensions broadcast -> distances of their shape.
+
+        So one image is compared with K others without being copied: (N, 1, c, h, w) and (N, K, c, h, w) give (N, K).
+        """
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances (N,) between two batches of images (N, C, H, W) in [0, 1]."""

@@ -6,9 +6,10 @@ the column ``gradient`` of the records and in the glossary of a report. A user's
 
 from dataclasses import dataclass
 
-__all__ = ["BPDA_MODE", "EXACT", "FROZEN", "KNOWN", "UNROLLED", "GradientMode", "chained_name", "mode_named", "parts_of"]
+__all__ = ["BETWEEN", "BPDA_MODE", "EXACT", "FROZEN", "KNOWN", "UNROLLED", "GradientMode", "mode_named"]
 
-_BETWEEN = "+"
+BETWEEN = "+"
+"""In a name: one mode behind the other, as in ``frozen+bpda``."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,8 @@ def mode_named(name: str) -> GradientMode:
     for mode in KNOWN:
         if mode.name == name:
             return mode
-    if _BETWEEN in name:
-        parts = [mode_named(part) for part in parts_of(name)]
+    if BETWEEN in name:
+        parts = [mode_named(part) for part in name.split(BETWEEN)]
         meaning = "Several parts of the defense, each in its own mode: " + ", then ".join(part.name for part in parts) + "."
         return GradientMode(name, all(part.exact for part in parts), meaning)
     return GradientMode(name, False, "A mode of the defense's own, which is taken for an approximation.")
-
-
-def parts_of(name: str) -> list[str]:
-    """The modes that a name chains: ``frozen+bpda`` is ``frozen``, then ``bpda``."""
-    return name.split(_BETWEEN)
-
-
-def chained_name(front: str, back: str) -> str:
-    """The name of one mode behind the other."""
-    return f"{front}{_BETWEEN}{back}"

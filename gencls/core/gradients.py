@@ -11,8 +11,9 @@ from gencls.core.defense import forward_draws
 from gencls.core.errors import GenclsError
 from gencls.core.gradient_modes import BPDA_MODE
 from gencls.core.modules.wrappers import declared, surrogates_of
+from gencls.core.rows import draws
 from gencls.core.settings import checked
-from gencls.core.streams.streams import draws, repeatable
+from gencls.core.streams.keyed import repeatable
 
 __all__ = ["BPDA", "EoT", "Reduce"]
 

@@ -10,7 +10,7 @@ from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents
 from gencls.core.settings import checked
 
-__all__ = ["Optimizer", "minimize"]
+__all__ = ["Optimizer", "minimize", "where"]
 
 Optimizer = Literal["adam", "gradient"]
 
@@ -88,10 +88,10 @@ def minimize(
             if project is not None:
                 latents = project(latents)
             if going is not None:
-                latents = tuple(_where(going, new, old) for new, old in zip(latents, before, strict=True))
+                latents = tuple(where(going, new, old) for new, old in zip(latents, before, strict=True))
     return latents if unroll else tuple(level.detach() for level in latents)
 
 
-def _where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """By problem: chosen (...), latents (..., *shape)."""
+def where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """By problem: chosen (...) bool, latents (..., *shape)."""
     return torch.where(chosen.view(*chosen.shape, *(1,) * (new.ndim - chosen.ndim)), new, old)

@@ -13,10 +13,13 @@ from gencls.defenses.purification.purified_accuracy import PurifiedAccuracy, fgs
 from gencls.defenses.smoothing.posterior import VariationalPosteriorSmoothing
 from gencls.defenses.smoothing.randomized import Certificate, RandomizedSmoothing
 from gencls.defenses.smoothing.variational import VariationalSmoothing
-from gencls.defenses.synthesis.abs import ABS, ClassFactors, SignLosingBall
+from gencls.defenses.synthesis.abs import ABS, ClassFactors
+from gencls.defenses.synthesis.ball import Ball, SignLosingBall
 from gencls.defenses.synthesis.bounds import RobustnessBound, compare_to_bound, lower_bound, robustness_bound
 from gencls.defenses.synthesis.eabs import EABS
-from gencls.defenses.synthesis.engine import AnalysisBySynthesis, Ball, DiscriminatorPenalty, GaussianKL, Regularizer
+from gencls.defenses.synthesis.engine import AnalysisBySynthesis
+from gencls.defenses.synthesis.posterior import Posterior
+from gencls.defenses.synthesis.regularizers import DiscriminatorPenalty, GaussianKL, Regularizer
 from gencls.defenses.synthesis.starts import EncoderStart, RandomStarts
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "NDVAEPurification",
     "PaperTask",
     "PlainClassifier",
+    "Posterior",
     "PurifiedAccuracy",
     "RandomAutoencoder",
     "RandomStarts",

@@ -23,8 +23,10 @@ from gencls.eval.attacks import (
     estimate_gradient,
 )
 from gencls.eval.attacks.default_set import DefaultBudget, default_attacks
+from gencls.eval.attacks.mlvgm_set import mlvgm_attacks
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.presets import attack_by_name, mlvgm_attacks, thesis_attacks
+from gencls.eval.attacks.presets import attack_by_name
+from gencls.eval.attacks.thesis_set import thesis_attacks
 from gencls.eval.doctor import Diagnosis, diagnose
 from gencls.eval.judgement.evaluate import Evaluation, evaluate
 from gencls.eval.judgement.judge import Decisions, Verdict

@@ -150,15 +150,7 @@ def as_foolbox(
 ) -> "PyTorchModel":
     """The surrogate of a defense as a ``foolbox.PyTorchModel`` with bounds (0, 1) on the defense's device.
 
-    Args:
-        defense: in eval mode.
-        samples: see :func:`as_module`. foolbox's own ``ExpectationOverTransformationWrapper`` is not needed.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
-
-    Raises:
-        GenclsError: see :func:`as_module`.
+    Settings and errors are those of :func:`as_module`. foolbox's own ``ExpectationOverTransformationWrapper`` is not needed.
     """
     import foolbox
 
@@ -178,18 +170,11 @@ def as_art(
 ) -> "PyTorchClassifier":
     """The surrogate of a defense as an ``art.estimators.classification.PyTorchClassifier`` with clip values (0, 1).
 
-    It is for attacks: it has no optimizer. Needs the package adversarial-robustness-toolbox.
-
-    Args:
-        defense: in eval mode.
-        image_shape: (C, H, W).
-        samples: see :func:`as_module`.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
+    It is for attacks: it has no optimizer. ``image_shape`` is (C, H, W), the other settings are those of :func:`as_module`.
+    Needs the package adversarial-robustness-toolbox.
 
     Raises:
-        GenclsError: see :func:`as_module`; for a shape that is not (C, H, W); without the package.
+        GenclsError: as :func:`as_module` does; for a shape that is not (C, H, W); without the package.
     """
     if len(image_shape) != 3:
         raise GenclsError(f"as_art: expected image_shape (C, H, W), got {tuple(image_shape)}")
@@ -226,15 +211,7 @@ def as_torchattacks(
     all scores are positive. torchattacks takes the device from the first parameter; there is one, also where the defense has
     none.
 
-    Args:
-        defense: in eval mode.
-        samples: see :func:`as_module`.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
-
-    Raises:
-        GenclsError: see :func:`as_module`.
+    Settings and errors are those of :func:`as_module`.
     """
     return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated, positive=True)
 
@@ -253,15 +230,7 @@ def as_autoattack(
     target classes; it seeds torch's global generators. With ``version="rand"`` it averages 20 gradients itself: ask for
     ``samples=1`` then.
 
-    Args:
-        defense: in eval mode.
-        samples: see :func:`as_module`.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
-
-    Raises:
-        GenclsError: see :func:`as_module`.
+    Settings and errors are those of :func:`as_module`.
     """
     return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)
 
@@ -280,14 +249,6 @@ def as_robustbench(
     the defense: for a stochastic one the accuracy of averaged scores. The package is imported by
     ``gencls.zoo.networks.classifiers.robustbench.import_robustbench``.
 
-    Args:
-        defense: in eval mode.
-        samples: see :func:`as_module`.
-        mode: see :func:`as_module`.
-        reduce: see :func:`as_module`.
-        calibrated: see :func:`as_module`.
-
-    Raises:
-        GenclsError: see :func:`as_module`.
+    Settings and errors are those of :func:`as_module`.
     """
     return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)

@@ -18,16 +18,16 @@ class SquaredL2(_Pixel):
     """||a - b||_2^2, the reconstruction cost c(a, b) of ABS and E-ABS (thesis, section 2.2)."""
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
-        """Squared distances (N,)."""
-        return (first[0] - second[0]).square().flatten(1).sum(1)
+        """Squared distances."""
+        return (first[0] - second[0]).square().flatten(-3).sum(-1)
 
 
 class L2(_Pixel):
     """||a - b||_2; its gradient where the images are equal is defined as 0."""
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
-        """Distances (N,)."""
-        distances: Tensor = torch.linalg.vector_norm((first[0] - second[0]).flatten(1), dim=1)
+        """Distances."""
+        distances: Tensor = torch.linalg.vector_norm((first[0] - second[0]).flatten(-3), dim=-1)
         return distances
 
 
@@ -35,5 +35,5 @@ class Linf(_Pixel):
     """max |a - b|."""
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
-        """Distances (N,)."""
-        return (first[0] - second[0]).abs().flatten(1).amax(1)
+        """Distances."""
+        return (first[0] - second[0]).abs().flatten(-3).amax(-1)

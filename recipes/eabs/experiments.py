@@ -4,22 +4,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, Defense, key_of
-from gencls.defenses import compare_to_bound
-from gencls.defenses.synthesis import bounds as robustness_bound
+from gencls.defenses import AnalysisBySynthesis, compare_to_bound, robustness_bound
 from gencls.eval import PGD, Attack, Study, ThreatModel, closest_distances, read_records, thesis_attacks
 from recipes.eabs.printed import MODELS
-from recipes.eabs.runs import PartialStudy, Run
-from recipes.eabs.tables import BLACK_BOX, MINIMAL, PARTS, SMOOTHED
-from recipes.harness.folders import measured
+from recipes.eabs.runs import OF_EABS, Run
+from recipes.eabs.settings import FOLDERS
+from recipes.harness.folders import Kept
 from recipes.harness.jobs import Job
-
-__all__ = ["ABLATION", "BOUNDED", "TABLES"]
 
 # Table 2.6: whose weights and which inference; extensions A and D are a matter of training, V of inference.
 ABLATION: Mapping[str, tuple[str, bool]] = {
@@ -40,69 +37,54 @@ BOUNDED = ("ABS", "AD-ABS")
 def accuracy(run: Run) -> Iterator[Job]:
     """Tables 2.2 to 2.5: every model under every attack."""
     spent = replace(run.budget.attacks, restarts=min(run.budget.attacks.restarts, run.profile.starts))
-    apart = {"minimal": MINIMAL, "smoothed": SMOOTHED, "black-box": BLACK_BOX}
 
-    def study(folder: str, *, part: str, model: str) -> PartialStudy:
-        defense, attacks = run.load(model, warm=part in ("main", "smoothed")), dict[str, Attack]()
-        synthesis = isinstance(defense, BayesClassifier)
-        budget = replace(spent, **run.budget.smoothed) if synthesis else spent
+    def attacks(defense: Defense, *, part: str) -> dict[str, Attack]:
+        found, synthesis = dict[str, Attack](), isinstance(defense, BayesClassifier)
+        budget, starts = replace(spent, **run.budget.smoothed) if synthesis else spent, run.data.images[: run.budget.count]
         for norm, epsilon in run.profile.threats:
-            found = thesis_attacks(
-                norm, epsilon, budget=budget, beyond=True, synthesis=synthesis, starts=run.data.images[: run.budget.count]
-            )
-            for name, attack in found.items():
-                if part == next((other for other, names in apart.items() if name in names), "main"):
-                    attacks[f"{name}-{norm}"] = attack
+            every = thesis_attacks(norm, epsilon, budget=budget, beyond=True, synthesis=synthesis, starts=starts)
+            for name, attack in every.items():
+                if part == next((other for other, names in FOLDERS.items() if name in names), "main"):
+                    found[f"{name}-{norm}"] = attack
             if synthesis and part == "main":
                 ball = ThreatModel(norm, epsilon)
-                attacks[f"unrolled-{norm}"] = PGD(ball, steps=run.budget.unrolled_steps, restarts=spent.restarts)
-        unrolled = {name: "unrolled" for name in attacks if name.startswith("unrolled")}
-        count = run.budget.black_box if part == "black-box" else run.budget.count
-        return run.study(folder, MODELS[model], defense, attacks, count, gradients=unrolled)
+                found[f"unrolled-{norm}"] = PGD(ball, steps=run.budget.unrolled_steps, restarts=spent.restarts)
+        return found
 
-    for part in PARTS:
-        for model in run.models:
-            yield Job(f"{part}/{model}", partial(study, part=part, model=model))
+    for part in FOLDERS:
+        count, warm = run.budget.black_box if part == "black-box" else run.budget.count, part in ("main", "smoothed")
+        for model in run.models or MODELS:
+            defense = partial(run.load, model, warm=warm)
+            yield run.job(f"{part}/{model}", MODELS[model], defense, partial(attacks, part=part), count)
 
 
 def examples(run: Run) -> Iterator[Job]:
     """Figures 2.3 to 2.8: the closest adversarials of PGD for four models."""
-
-    def study(folder: str, *, model: str) -> PartialStudy:
-        return run.ladder(folder, MODELS[model], run.load(model), run.budget.examples)
-
-    for model in run.models:
+    for model in run.models or MODELS:
         if model != "adv-l2":
-            yield Job(f"examples/{model}", partial(study, model=model))
+            yield run.job(f"examples/{model}", MODELS[model], partial(run.load, model), run.ladder(), run.budget.examples)
 
 
 def ablation(run: Run) -> Iterator[Job]:
     """Table 2.6: the distance of the closest adversarials of PGD, for every combination of extensions that has weights."""
-
-    def study(folder: str, *, name: str, kind: str, variational: bool) -> PartialStudy:
-        return run.ladder(folder, name, run.load(kind, variational=variational), run.budget.ablation)
-
     for name, (kind, variational) in ABLATION.items():
         if run.path(kind).is_file():
-            yield Job(f"ablation/{name}", partial(study, name=name, kind=kind, variational=variational))
+            defense = partial(run.load, kind, variational=variational)
+            yield run.job(f"ablation/{name}", name, defense, run.ladder(), run.budget.ablation)
 
 
 def eot_runs(run: Run) -> Iterator[Job]:
     """Table 2.7: PGD-Linf with more and more draws per gradient."""
     attack = PGD(ThreatModel("linf", run.profile.linf), run.budget.sweep_steps, restarts=min(5, run.budget.sweep_starts))
-
-    def study(folder: str, *, draws: int) -> PartialStudy:
-        return run.study(folder, "E-ABS", run.load("eabs"), {"pgd": attack}, run.budget.sweeps, eot=draws)
-
     for draws in run.budget.eot_runs:
-        yield Job(f"eot/{draws}", partial(study, draws=draws))
+        yield run.job(f"eot/{draws}", "E-ABS", partial(run.load, "eabs"), {"pgd": attack}, run.budget.sweeps, draws)
 
 
 def starts(run: Run) -> Iterator[Job]:
     """Table 2.8: PGD-Linf from more and more random starts, with 3 draws."""
     ball = ThreatModel("linf", run.profile.linf)
     attacks = {str(number): PGD(ball, run.budget.sweep_steps, restarts=number) for number in run.budget.starts}
-    yield Job("starts", lambda folder: run.study(folder, "E-ABS", run.load("eabs"), attacks, run.budget.sweeps, eot=3))
+    yield run.job("starts", "E-ABS", partial(run.load, "eabs"), attacks, run.budget.sweeps, 3)
 
 
 def steps(run: Run) -> Iterator[Job]:
@@ -111,22 +93,18 @@ def steps(run: Run) -> Iterator[Job]:
     attacks = {str(number): PGD(ball, number, restarts) for number in run.budget.steps if number}
     if 0 in run.budget.steps:
         attacks["0"] = PGD(ball, 1, restarts, step_size=1e-9)
-    count = min(200, run.budget.sweeps)
-    yield Job("steps", lambda folder: run.study(folder, "E-ABS", run.load("eabs"), attacks, count, eot=3))
+    yield run.job("steps", "E-ABS", partial(run.load, "eabs"), attacks, min(200, run.budget.sweeps), 3)
 
 
 def bounds(run: Run) -> Iterator[Job]:
     """Eq. 2.7: the lower bounds, beside the distances of what L2 attacks find."""
     every = thesis_attacks("l2", run.profile.l2, budget=run.budget.attacks, black_box=False, beyond=True)
     attacks = {f"{name}-l2": every[name] for name in ("ddn", "cw", "deepfool", "latent-descent")}
-
-    def study(folder: str, *, name: str) -> PartialStudy:
-        kind, variational = ABLATION[name]
-        return run.study(folder, name, run.load(kind, variational=variational, warm=False), attacks, run.budget.bound)
-
     for name in BOUNDED:
-        if run.path(ABLATION[name][0]).is_file():
-            yield Job(f"bound/{name}", partial(study, name=name), partial(_bound, run))
+        kind, variational = ABLATION[name]
+        if run.path(kind).is_file():
+            defense = partial(run.load, kind, variational=variational, warm=False)
+            yield run.job(f"bound/{name}", name, defense, attacks, run.budget.bound, then=partial(_bound, run))
 
 
 def _bound(run: Run, study: Study) -> None:
@@ -135,16 +113,13 @@ def _bound(run: Run, study: Study) -> None:
     settings = {"steps": run.budget.bound_steps, "seed": run.seed}
     cells = [cell.key for cell in study.cells()]  # they know the defense, the samples, and what has attacked them
     key = key_of((_bounds, cells, *settings.items()), "bound").whole
-
-    def measure() -> dict[str, list[Any]]:
-        return _bounds(defense, study.images.to(run.device), study.labels.to(run.device), study.folder, **settings)
-
-    measured(study.folder / "bound.json", key, measure)
+    images, labels = study.images.to(run.device), study.labels.to(run.device)
+    Kept(study.folder / "bound.json", lambda: key, lambda: _bounds(defense, images, labels, study.folder, **settings)).get()
 
 
-def _bounds(defense: Defense, images: Tensor, labels: Tensor, folder: Path, *, steps: int, seed: int) -> dict[str, list[Any]]:
+def _bounds(defense: nn.Module, images: Tensor, labels: Tensor, folder: Path, *, steps: int, seed: int) -> dict[str, list[Any]]:
     """The columns of the table: bounds of the samples, beside the distances of the attacks in a study's folder."""
-    found = robustness_bound(defense, images, labels, steps=steps, seed=seed)  # type: ignore[arg-type]
+    found = robustness_bound(cast(AnalysisBySynthesis, defense), images, labels, steps=steps, seed=seed)
     records = read_records(folder)
     order = records.drop_duplicates("sample").set_index("sample").sort_index()["sample_hash"]
     distances = {
@@ -157,7 +132,7 @@ def _bounds(defense: Defense, images: Tensor, labels: Tensor, folder: Path, *, s
     return dict(frame.to_dict("list"))
 
 
-TABLES: Mapping[str, Callable[[Run], Iterator[Job]]] = {
+PARTS: Mapping[str, Callable[[Run], Iterator[Job]]] = {
     "main": accuracy,
     "examples": examples,
     "2.6": ablation,
@@ -166,3 +141,9 @@ TABLES: Mapping[str, Callable[[Run], Iterator[Job]]] = {
     "2.9": steps,
     "bound": bounds,
 }
+"""What `--tables` names; "main" is Tables 2.2 to 2.5."""
+
+
+def usual(run: Run) -> list[str]:
+    """The parts that have weights."""
+    return [name for name in PARTS if name not in OF_EABS or run.path("eabs").is_file()]

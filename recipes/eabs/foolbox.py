@@ -9,7 +9,6 @@ They differ in calibration, and in that Foolbox's PGD makes constant steps of ep
 a cosine. In the second row neither differs: Foolbox sees calibrated scores, ours makes Foolbox's steps.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,16 +19,16 @@ import torch
 from torch import Tensor
 
 from gencls import zoo
-from gencls._commands.arguments import Parser, dry_run_flag
+from gencls._commands.arguments import reader
 from gencls._commands.failures import exit_code_of
 from gencls.core import Defense, seeded
 from gencls.eval import DDN, PGD, Attack, DeepFool, ThreatModel, closest_distances, evaluate
 from gencls.eval.adapters import as_foolbox
-from gencls.eval.measures.statistics import wilson
 from gencls.eval.study.cost import duration
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs.sweep import markdown
 from recipes.harness.jobs import seconds_of
+from recipes.harness.records import Share
 
 EPSILON = 1.5
 STEPS = {"PGD": 40, "DeepFool": 20, "DDN": 30}
@@ -97,13 +96,8 @@ def compare(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int
             votes = sum(_right(defense, adversarials, data.labels).float() for _ in range(judge)) / judge
         verified = closest_distances(records[records["attack"] == name]) > EPSILON + TOLERANCE
         robust = {"Foolbox claims": ~broken, "Foolbox, verified": votes > 0.5, "gencls, verified": verified}
-        rows[name] = {what: _percent(int(which.sum()), len(which)) for what, which in robust.items()}
+        rows[name] = {what: Share(int(which.sum()), len(which)).rounded for what, which in robust.items()}
     return pandas.DataFrame(rows).T
-
-
-def _percent(count: int, of: int) -> str:
-    low, high = wilson(count, of)
-    return f"{100 * count / of:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _right(defense: Defense, images: Tensor, labels: Tensor) -> Tensor:
@@ -120,12 +114,10 @@ def predict(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int
 
 def command(words: Sequence[str] | None = None) -> int:
     """Run the recipe as its command line says, None: that of the process; returns the exit code."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("--count", type=int, default=50, help="test digits (default 50)")
     parser.add_argument("--weights", type=Path, help="of another eabs-mnist than the committed one")
     parser.add_argument("--data-root", type=Path, help="folder of the data sets; default GENCLS_DATA")
-    parser.add_argument("--seed", type=int, default=0)
-    dry_run_flag(parser)
     options = parser.parse_args(words)
 
     def work() -> None:

@@ -1,88 +1,98 @@
-"""One call of the recipe: its defenses, its studies, what they cost, and how they are computed."""
+"""One call of the recipe: its defenses, and studies of which one call may compute a part."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gencls import zoo
-from gencls.core import Defense
+from gencls.core import Defense, GenclsError
 from gencls.defenses import EABS
-from gencls.eval import PGD, Attack, Protocol, Study, StudyCell, ThreatModel
+from gencls.eval import PGD, Attack, Study, StudyCell, ThreatModel
 from gencls.zoo.checkpoints.checkpoint import restore
 from gencls.zoo.networks import ClassDecoders, GroupedDecoders
 from recipes.eabs.printed import MODELS
-from recipes.eabs.settings import Budget, Profile
-from recipes.harness.folders import claim, require_weights, weights_path
+from recipes.eabs.settings import ATTACKS, FOLDERS, L2_ONLY, NORMS, Budget, Profile
+from recipes.harness import run
+from recipes.harness.folders import require_weights
+from recipes.harness.settings import flag
 
-__all__ = ["PartialStudy", "Run"]
+MODEL_PARTS = {"main", "examples"}
+"""The parts whose models can be chosen."""
+OF_EABS = {"2.7", "2.8", "2.9"}
+"""Those that look at E-ABS alone."""
 
 
 class PartialStudy(Study):
-    """A study in chosen gradient modes, of which one call may compute a part."""
+    """A study of one defense in its first gradient mode, or unrolled where the attack is called so.
 
-    def __init__(self, folder: Path, *, gradients: Mapping[str, str], only: Callable[[str], bool], **settings: Any) -> None:
-        """Take for each attack the gradient mode of Bayes classifiers, and which attacks to run now."""
-        self._gradients, self._only = gradients, only
-        super().__init__(folder, **settings)
+    One call may compute a part of it.
+    """
+
+    only: Sequence[str] = ()
 
     def cells(self) -> list[StudyCell]:
-        """The cells in the chosen modes, and those that have no choice."""
-        return [cell for cell in super().cells() if cell.mode in ("exact", "none", self._gradients[cell.attack])]
+        """The cells in these modes, and those that have no choice."""
+        (defense,) = self.defenses.values()
+        usual = next(iter(cast(Defense, defense).surrogates()))
+        chosen = {name: "unrolled" if name.startswith("unrolled") else usual for name in self.attacks}
+        return [cell for cell in super().cells() if cell.mode in ("exact", "none", chosen[cell.attack])]
 
     def missing(self) -> list[StudyCell]:
-        """What is left of the part."""
-        return [cell for cell in super().missing() if self._only(cell.attack)]
+        """What is left of the attacks that are asked for, with or without their norm; without any, of all."""
+
+        def asked(attack: str) -> bool:
+            return not self.only or any(f"{attack}-".startswith(f"{word}-") for word in self.only)
+
+        return [cell for cell in super().missing() if asked(cell.attack)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(run.Run[Profile, Budget]):
     """What every experiment needs.
 
     Attributes:
-        profile: what is attacked.
-        budget: what is spent.
-        out: folder of all studies.
-        data: test images, enough for every table.
-        seed: of all random streams.
         models: of Tables 2.2 to 2.5 and of the figures.
         only: attacks of Tables 2.2 to 2.5 to run, with or without their norm; empty for all.
-        weights: folder of further weights, the --out of `gencls train`.
-        device: where the defenses are.
-        command: that repeats the run.
     """
 
-    profile: Profile
-    budget: Budget
-    out: Path
-    data: zoo.ImageData
-    seed: int = 0
-    models: Sequence[str] = tuple(MODELS)
-    only: Sequence[str] = ()
-    weights: Path | None = None
-    device: str = "cpu"
-    command: str = ""
+    models: Sequence[str] = flag(
+        "--models", default=(), nargs="+", action="extend", choices=MODELS, help="of main and examples; default all"
+    )
+    only: Sequence[str] = flag(
+        "--attacks",
+        default=(),
+        nargs="+",
+        action="extend",
+        choices=[*ATTACKS, *(f"{name}-{norm}" for name in ATTACKS for norm in NORMS if norm == "l2" or name not in L2_ONLY)],
+        metavar="NAME",
+        help=f"of Tables 2.2 to 2.5: {', '.join(ATTACKS)}, with -linf or -l2 for one norm; default all",
+    )
 
-    def path(self, kind: str) -> Path:
-        """Where the weights of a network lie, or should: as `gencls train --out` leaves them, or committed."""
-        return weights_path(self.profile.network(kind), self.weights)
+    weights_hint = ", beside the committed ones"
 
-    def require(self, kinds: Sequence[str]) -> None:
-        """Check before the first study that the weights of these networks are there.
+    @classmethod
+    def load_data(cls, profile: Profile, limit: int, *, root: Path | None, seed: int) -> zoo.ImageData:
+        """So many images; fewer are an error."""
+        return zoo.load_data(profile.data, profile.split, root=root, limit=limit, seed=seed)
 
-        Raises:
-            GenclsError: naming the commands that make what is missing; for a folder of weights that is not there.
-        """
+    def check(self, parts: Sequence[str] | None) -> None:
+        """Check that models and attacks are those of parts that are asked for."""
+        for flagged, given, where in (("--models", self.models, MODEL_PARTS), ("--attacks", self.only, {"main"})):
+            if given and parts and not where & set(parts):
+                raise GenclsError(
+                    f"{flagged}: expected only with --tables {' or '.join(sorted(where))}, got --tables {' '.join(parts)}"
+                )
+
+    def path(self, name: str) -> Path:
+        """Where the weights of a kind of network lie, or should."""
+        return super().path(self.profile.network(name))
+
+    def require(self, parts: Sequence[str] = ()) -> None:
+        """Check that the weights of the models are there, and of E-ABS where parts look at it alone."""
+        kinds = [*(self.models or MODELS if MODEL_PARTS & set(parts) else ()), *(["eabs"] if OF_EABS & set(parts) else ())]
         paths = {self.profile.network(kind): self.path(kind) for kind in kinds}
         require_weights(paths, self.weights, hint=", or leave models out with --models")
-
-    def claim(self) -> None:
-        """Make the folder of the run, or check that it is this run's: tables join what several calls have computed.
-
-        Raises:
-            GenclsError: if it holds a run with another profile, budget or seed.
-        """
-        claim(self.out, {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed})
 
     def load(self, kind: str, *, variational: bool | None = None, warm: bool = True) -> Defense:
         """A defense.
@@ -101,58 +111,23 @@ class Run:
             settings["variational"] = variational
         return zoo.load(self.profile.network(kind), weights=self.path(kind), **settings).to(self.device)
 
-    def study(
-        self,
-        folder: str,
-        name: str,
-        defense: Defense,
-        attacks: Mapping[str, Attack],
-        count: int,
-        *,
-        eot: int | None = None,
-        gradients: Mapping[str, str] | None = None,
-    ) -> PartialStudy:
-        """The study of one defense.
+    def plan(self, folder: str, **settings: Any) -> Study:
+        """A study in chosen gradient modes; of the table of accuracies perhaps a part."""
+        study = PartialStudy(self.out / folder, **settings)
+        study.only = self.only if folder.split("/")[0] in FOLDERS else ()
+        return study
 
-        Args:
-            folder: within that of the run.
-            name: of the defense.
-            defense: what is attacked.
-            attacks: name -> attack.
-            count: N.
-            eot: draws per gradient; None takes the budget's.
-            gradients: attack -> gradient mode, where it is not the defense's first.
-        """
-        usual = next(iter(defense.surrogates()))
-        chosen = self.only if folder.startswith(("main/", "minimal/", "smoothed/", "black-box/")) else ()
-        return PartialStudy(
-            self.out / folder,
-            gradients={attack: (gradients or {}).get(attack, usual) for attack in attacks},
-            only=lambda attack: not chosen or any(f"{attack}-".startswith(f"{word}-") for word in chosen),
-            defenses={name: defense},
-            attacks=attacks,
-            images=self.data.images[:count],
-            labels=self.data.labels[:count],
-            protocol=Protocol(
-                eot_samples=eot or self.budget.eot, judge_draws=self.budget.judge, most_draws=self.budget.judge_most
-            ),
-            seeds=(self.seed,),
-            shard_size=25,
-            about={"data": f"{self.data.name}, {self.data.split}", "command": self.command},
-        )
-
-    def ladder(self, folder: str, name: str, defense: Defense, count: int) -> PartialStudy:
+    def ladder(self) -> dict[str, Attack]:
         """PGD at growing sizes in both norms: what finds the closest adversarials of Table 2.6 and of the figures."""
-        sizes = {"linf": self.profile.linf_sizes, "l2": self.profile.l2_sizes}
-        attacks: dict[str, Attack] = {
+        sizes, every = {"linf": self.profile.linf_sizes, "l2": self.profile.l2_sizes}, self.budget.every
+        return {
             f"pgd-{norm}-{size:.4g}": PGD(ThreatModel(norm, size), steps=self.budget.ladder)
             for norm, _ in self.profile.threats
-            for size in sizes[norm][self.budget.every - 1 :: self.budget.every]
+            for size in sizes[norm][every - 1 :: every]
         }
-        return self.study(folder, name, defense, attacks, count)
 
 
 def _variational_abs(path: Path, settings: Mapping[str, Any]) -> Defense:
     """V-ABS: variational inference with the decoders of ABS; their weights keep no encoders to start from."""
     decoders, _ = restore(path, {"ClassDecoders": ClassDecoders.from_architecture})
-    return EABS(GroupedDecoders.from_decoders(decoders), **settings).eval().requires_grad_(False)
+    return EABS(GroupedDecoders.from_decoders(cast(ClassDecoders, decoders)), **settings).eval().requires_grad_(False)

@@ -8,17 +8,16 @@ import pandas as pd
 
 from gencls.eval import closest_distances
 from gencls.eval.measures.statistics import bootstrap_band, wilson
+from gencls.eval.report.formats import MISSING, distance, epsilon, percent
 from gencls.eval.report.paper.figures import plateau
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, distance, epsilon, percent
 from gencls.eval.report.study.figures import NamedFigure
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs import printed
 from recipes.eabs.runs import Run
-from recipes.eabs.tables import NORMS, clean_accuracy
+from recipes.eabs.settings import NORMS
+from recipes.eabs.tables import clean_accuracy
 from recipes.harness.records import Share, records_of, warnings_of
-
-__all__ = ["ablation_table", "bound_table", "sweep"]
 
 
 def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> PaperTable | None:
@@ -97,7 +96,8 @@ def _mean(closest: npt.NDArray[np.float64]) -> str:
     def means(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         finite = np.isfinite(rows)
         count = np.where(finite.any(axis=1), finite.sum(axis=1), np.nan)  # a resample may have none
-        return (np.where(finite, rows, 0).sum(axis=1) / count)[:, None]
+        found: npt.NDArray[np.float64] = np.where(finite, rows, 0).sum(axis=1) / count
+        return found[:, None]
 
     low, high = bootstrap_band(closest, means)
     return f"{distance(means(closest[None])[0, 0])} [{distance(low[0])}, {distance(high[0])}]"

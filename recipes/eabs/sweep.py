@@ -7,7 +7,6 @@ Both print a Markdown table of measurements on embedded test digits; docs/reprod
 accuracy is that of a short attack, good for comparing settings and for nothing else.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import pandas
 import torch
 
 from gencls import zoo
-from gencls._commands.arguments import Parser, dry_run_flag
+from gencls._commands.arguments import reader
 from gencls._commands.failures import exit_code_of
 from gencls.core import Defense, GenclsError, key_of, seeded
 from gencls.eval import PGD, ThreatModel, evaluate
@@ -55,7 +54,7 @@ INFERENCES = (
 """(steps of Adam, their size, random starts, standard deviation around these); the thesis starts with unit variance."""
 
 ATTACK = PGD(ThreatModel("l2", 1.5), steps=10)
-DRAWS = {"eot_samples": 2, "judge_draws": 4}
+DRAWS: dict[str, Any] = {"eot_samples": 2, "judge_draws": 4}
 
 
 def measure(defense: Defense, data: ImageData, *, attacked: int, seed: int) -> dict[str, float]:
@@ -99,8 +98,8 @@ def planned(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Autoenc
     for dropout, rate, classifier, generative in TRAININGS:
         name = f"eabs-mnist-dropout{dropout}-rate{rate}-classifier{classifier}-generative{generative}"
         path = out / name / f"{name}.safetensors"
-        shares = {"classifier_share": classifier, "generative_share": generative}
-        settings = replace(standard, name=name, dropout=dropout, discriminator_rate=rate, **shares)
+        varied: dict[str, Any] = {"dropout": dropout, "discriminator_rate": rate, "classifier_share": classifier}
+        settings = replace(standard, name=name, generative_share=generative, **varied)
         if path.is_file() and not (out / name / "run.json").is_file():
             raise GenclsError(f"{path}: expected weights with a run.json that says how they were made; take another --out")
         claim(out / name, {"settings": key_of((settings, seed), name).content, "code": key_of(train, "training").whole})
@@ -184,15 +183,10 @@ def sweep(
     Raises:
         GenclsError: for fewer attacked images than none, or more than there are, and what data and training refuse.
     """
-    data = _digits(count, attacked)
-    rows = {}
+    data, defenses = _digits(count, attacked), ((setting, defense) for setting, _, defense in _inferences())
     if what == "train":
-        for setting, path in trainings(epochs=epochs, seed=seed, out=out):
-            rows[setting] = measure(_trained(path), data, attacked=attacked, seed=seed)
-    else:
-        for setting, _, defense in _inferences():
-            rows[setting] = measure(defense, data, attacked=attacked, seed=seed)
-    return pandas.DataFrame(rows).T
+        defenses = ((setting, _trained(path)) for setting, path in trainings(epochs=epochs, seed=seed, out=out))
+    return pandas.DataFrame({name: measure(each, data, attacked=attacked, seed=seed) for name, each in defenses}).T
 
 
 def markdown(table: pandas.DataFrame) -> str:
@@ -205,14 +199,12 @@ def markdown(table: pandas.DataFrame) -> str:
 
 def parse(words: Sequence[str] | None = None) -> dict[str, Any]:
     """What the command line says, as :func:`sweep` takes it; None reads that of the process."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("what", choices=("train", "infer"))
     parser.add_argument("--count", type=int, default=300, help="test images (default 300)")
     parser.add_argument("--attacked", type=int, default=30, help="how many of them are attacked (default 30)")
     parser.add_argument("--epochs", type=int, help="of each training (default 15)")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the trainings (default runs/sweep)")
-    dry_run_flag(parser)
     options = {name: value for name, value in vars(parser.parse_args(words)).items() if value is not None}
     if options["what"] == "infer" and options.keys() & {"epochs", "out"}:
         parser.error("--epochs and --out: expected only with train, got infer, which trains nothing")

@@ -11,43 +11,16 @@ import pandas as pd
 from gencls.core import GenclsError
 from gencls.eval import closest_distances
 from gencls.eval.measures.statistics import pairwise_mcnemar
+from gencls.eval.report.formats import MISSING, count, epsilon, probability
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, count, epsilon, probability
 from gencls.eval.report.study.figures import NamedFigure
 from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_matrix
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs import printed
 from recipes.eabs.runs import Run
-from recipes.harness.records import Share, records_of, unfinished, warnings_of
+from recipes.eabs.settings import ATTACKS, BLACK_BOX, FOLDERS, NORMS, THESIS
+from recipes.harness.records import naturally_right, records_of, share, unfinished, warnings_of
 
-__all__ = ["accuracy_table", "clean_accuracy", "mcnemar"]
-
-NORMS = {"linf": "L∞", "l2": "L2"}
-ATTACKS = {
-    "pgd": "PGD",
-    "ddn": "DDN",
-    "cw": "CW",
-    "deepfool": "DeepFool",
-    "noise": "Noise",
-    "unrolled": "PGD, unrolled gradient",
-    "multi-targeted": "PGD, multi-targeted",
-    "smoothed": "PGD, smoothed gradient",
-    "latent-descent": "Latent descent",
-    "nes": "PGD, estimated gradient",
-    "boundary": "Boundary",
-}
-"""Key -> name; in this order they stand in the tables."""
-THESIS = ("pgd", "ddn", "cw", "deepfool", "noise")
-"""Those whose worst case the thesis prints; the gradient-free ones it only mentions (SVHN)."""
-MINIMAL = ("ddn", "cw", "deepfool", "noise", "latent-descent")
-"""They walk along the decision boundary of what they look at, so they look at the defense itself, not at a warm inference."""
-L2_ONLY = ("ddn", "cw", "smoothed", "latent-descent", "boundary")
-BLACK_BOX = ("nes", "boundary")
-"""They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
-SMOOTHED = ("smoothed",)
-"""It differentiates many noisy images per step: ABS and E-ABS meet it with fewer of them, and fewer steps."""
-PARTS = ("main", "minimal", "smoothed", "black-box")
-"""Folders of the table of accuracies: the attacks with a budget and plain gradients, and those three."""
 ALL = "all-"
 """How the keys of the rows of worst cases begin."""
 
@@ -61,7 +34,7 @@ def left_right(records: pd.DataFrame, norm: str, size: float, attacks: Collectio
 def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]]]:
     """Table 2.2 to 2.5, and the keys of its rows of worst cases -> model -> which samples are right there."""
     number, models = run.profile.table, list(printed.MODELS)
-    folders = {model: tuple(f"{part}/{model}" for part in PARTS) for model in models}
+    folders = {model: tuple(f"{part}/{model}" for part in FOLDERS) for model in models}
     found = {model: records_of(run.out, *folders[model]) for model in models}
     found = {model: records for model, records in found.items() if len(records)}
     if not found:
@@ -75,9 +48,8 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
         for i, model in enumerate(models):
             own = left_right(found[model], norm, size, attacks) if model in found else pd.Series(dtype=bool)
             counts |= {len(own)} - {0}
-            ours = Share(float(own.sum()), len(own)).text if len(own) else MISSING
             slip = "†" if (key, model) in printed.SLIPS[number] else ""
-            cells.append(Cell(ours, f"{theirs[key][i]:g}{slip}" if key in theirs else ""))
+            cells.append(Cell(share(own), f"{theirs[key][i]:g}{slip}" if key in theirs else ""))
             if key.startswith(ALL) and len(own):
                 right.setdefault(key, {})[model] = own
         fewer = f", N = {max(counts)}" if counts and max(counts) < total else ""
@@ -115,10 +87,7 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
 
 def clean_accuracy(records: pd.DataFrame | None, theirs: float) -> Cell:
     """Share of the clean images that the judge's majority gets right, beside the thesis's."""
-    if records is None:
-        return Cell(MISSING, f"{theirs:g}")
-    right = records.groupby("sample_hash")["clean_majority_correct"].first()
-    return Cell(Share(float(right.sum()), len(right)).text, f"{theirs:g}")
+    return Cell(MISSING if records is None else share(naturally_right(records)), f"{theirs:g}")
 
 
 def _costs(found: Mapping[str, pd.DataFrame], models: Sequence[str]) -> Iterator[Row]:

@@ -1,52 +1,56 @@
 """What the doctor says of a recipe's defenses: asked once each, and shown in a table."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from gencls.core import Defense, key_of
 from gencls.eval import diagnose
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from recipes.harness.folders import measured
+from recipes.harness.folders import Kept
+from recipes.harness.jobs import Measurement
+from recipes.harness.records import slug
+from recipes.harness.run import Run
 
-__all__ = ["diagnosis_table", "examine"]
+__all__ = ["diagnosis", "diagnosis_table", "examinations"]
 
 
-def examine(path: Path, name: str, defense: Defense, images: Tensor, labels: Tensor, **settings: Any) -> dict[str, Any]:
-    """The diagnosis of a defense, from its file or made now; ``verdict``, ``passed``, ``checks`` and more.
+def diagnosis(run: Run[Any, Any], name: str, defense: Defense, key: str, *, count: int, **settings: Any) -> Kept:
+    """The diagnosis of a defense; ``verdict``, ``passed``, ``checks`` and more.
 
     Args:
-        path: of the file, which knows the defense and the code that examines by its name.
+        run: whose first images the doctor takes.
         name: of the defense.
         defense: in eval mode.
-        images: (N, C, H, W) in [0, 1], where the defense is.
-        labels: (N,).
+        key: of its weights and settings, and of the code that examines; part of the file's name.
+        count: of the images.
         settings: of :func:`gencls.eval.diagnose`.
     """
+    images, labels = run.images(count), run.data.labels[:count].to(run.device)
+    settings = {**settings, "eot_samples": run.budget.eot, "seed": run.seed}
 
     def made() -> dict[str, Any]:
-        diagnosis = diagnose(defense, images, labels, **settings)
-        return {"verdict": diagnosis.verdict, "text": diagnosis.text(name), **diagnosis.to_json()}
+        found = diagnose(defense, images, labels, **settings)
+        return {"verdict": found.verdict, "text": found.text(name), **found.to_json()}
 
-    return measured(path, key_of((images, labels, *sorted(settings.items())), name).whole, made)
+    path = run.out / "doctor" / f"{slug(name)}-{key}.json"
+    return Kept(path, lambda: key_of((images, labels, *sorted(settings.items())), name).whole, made)
 
 
-def diagnosis_table(title: str, found: Mapping[str, Mapping[str, Any] | None]) -> PaperTable | None:
-    """One row for each defense that was examined; None without any.
+def examinations(patients: Mapping[str, Kept], seconds: float) -> Iterator[Measurement]:
+    """Of defenses by name, each of which takes so many seconds, roughly; none in no time."""
+    for name, kept in patients.items() if seconds else ():
+        yield Measurement.of(name, kept, lambda: seconds, lambda found: found["verdict"])
 
-    Args:
-        title: of the table.
-        found: name -> what :func:`examine` returned, None while it was not asked.
-    """
+
+def diagnosis_table(title: str, patients: Mapping[str, Kept]) -> PaperTable | None:
+    """One row for each defense that was examined; None without any."""
 
     def rows() -> Iterator[Row]:
-        for name, diagnosis in found.items():
-            if diagnosis:
-                checks = diagnosis["checks"]
+        for name, kept in patients.items():
+            if found := kept.known:
+                checks: list[Mapping[str, str]] = found["checks"]
                 said = [f"{check['name']}: {check['finding']}" for check in checks if check["status"] != "ok"]
-                passed = "yes" if diagnosis["passed"] else "no"
+                passed = "yes" if found["passed"] else "no"
                 yield Row(name, (Cell(passed), Cell(str(len(checks))), Cell("; ".join(said) or "none")))
 
     made = tuple(rows())

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from gencls.core import GenclsError
 from gencls.core.files import atomically, read_object, read_sealed, write_sealed
 from gencls.zoo.trained import WEIGHTS, weights_places
 
-__all__ = ["claim", "measured", "read_measured", "require_weights", "weights_path"]
+__all__ = ["Kept", "claim", "read_measured", "require_weights", "weights_path"]
 
 
 def weights_path(name: str, weights: Path | None) -> Path:
@@ -20,7 +21,7 @@ def weights_path(name: str, weights: Path | None) -> Path:
         name: of the training.
         weights: folder of further weights.
     """
-    places = (*(weights_places(name, weights) if weights else ()), WEIGHTS / f"{name}.safetensors")
+    places: list[Path] = [*(weights_places(name, weights) if weights else ()), WEIGHTS / f"{name}.safetensors"]
     return next((path for path in places if path.is_file()), places[-1])
 
 
@@ -60,7 +61,7 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         with suppress(FileExistsError):  # another call was faster
-            atomically(path, lambda part: part.write_text(text), overwrite=False)
+            atomically(path, text.encode(), overwrite=False)
     found, wanted = read_object(path, "the settings of a run"), json.loads(text)
     if found != wanted:
         other = next((name for name in wanted if found.get(name) != wanted[name]), "settings")
@@ -76,22 +77,40 @@ def read_measured(path: Path) -> dict[str, Any]:
     return read_sealed(path, "what a run has measured", "; delete it and run again")
 
 
-def measured(path: Path, key: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """What was measured once: from its file, or, if that is of something else or was made by other code, measured again.
+@dataclass(frozen=True)
+class Kept:
+    """What is measured once and kept in a file; if that is of something else or was made by other code, it is measured again.
 
-    Args:
+    Attributes:
         path: of the file; its folder is made if missing.
         key: of all that the measurement depends on, the code included, see :func:`gencls.core.key_of`; ``key`` in the file.
         measure: returns what goes into the file, anything that JSON can say.
-
-    Raises:
-        GenclsError: for a file that is not what was written.
     """
-    if path.is_file():
-        known = read_measured(path)
-        if known.get("key") == key:
+
+    path: Path
+    key: Callable[[], str]
+    measure: Callable[[], Mapping[str, Any]]
+
+    @property
+    def known(self) -> dict[str, Any] | None:
+        """What the file holds; None without one.
+
+        Raises:
+            GenclsError: if it is not what was written.
+        """
+        return read_measured(self.path) if self.path.is_file() else None
+
+    def get(self) -> dict[str, Any]:
+        """What was measured, from the file or now.
+
+        Raises:
+            GenclsError: for a file that is not what was written.
+        """
+        key, known = self.key(), self.known
+        if known and known.get("key") == key:
             return known
-        print(f"  {path}: measured of something else or by other code; measuring again", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_sealed(path, {**measure(), "key": key})
-    return read_measured(path)
+        if known:
+            print(f"  {self.path}: measured of something else or by other code; measuring again", flush=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_sealed(self.path, {**self.measure(), "key": key})
+        return read_measured(self.path)

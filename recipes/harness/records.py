@@ -10,10 +10,22 @@ import pandas as pd
 from gencls.eval import read_records, read_study, summarize
 from gencls.eval.measures.records import WORST_CASE, broken, judged
 from gencls.eval.measures.statistics import wilson
-from gencls.eval.report.study.columns import percent
+from gencls.eval.report.formats import MISSING, percent
 from gencls.eval.study.folder import read_cells
 
-__all__ = ["Share", "begun", "passes", "records_of", "right_under", "slug", "unfinished", "warnings_of"]
+__all__ = [
+    "Share",
+    "begun",
+    "naturally_right",
+    "passes",
+    "records_of",
+    "right_under",
+    "share",
+    "slug",
+    "unfinished",
+    "unfinished_notes",
+    "warnings_of",
+]
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,18 @@ class Share:
         """Percent with a 95 % Wilson interval."""
         low, high = wilson(self.right, self.total)
         return f"{percent(self.right / self.total)} [{percent(low)}, {percent(high)}]"
+
+    @property
+    def rounded(self) -> str:
+        """The same in whole percent."""
+        return "{:.0f} [{:.0f}, {:.0f}]".format(
+            *(100 * part for part in (self.right / self.total, *wilson(self.right, self.total)))
+        )
+
+
+def share(right: pd.Series) -> str:
+    """Of the samples that are right, as :attr:`Share.text` says it; a dash without any sample."""
+    return Share(float(right.sum()), len(right)).text if len(right) else MISSING
 
 
 def slug(name: str) -> str:
@@ -55,6 +79,12 @@ def records_of(out: Path, *folders: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
+def naturally_right(records: pd.DataFrame) -> pd.Series:
+    """By sample hash, whether the judge's majority is right on the clean image."""
+    right: pd.Series = records.groupby("sample_hash")["clean_majority_correct"].first()
+    return right
+
+
 def right_under(records: pd.DataFrame, attacks: Sequence[str] = ()) -> pd.Series:
     """By sample hash, whether the majority is right on the image and on every valid adversarial of these attacks, or of all."""
     rows = judged(records[records["attack"].isin(attacks)] if attacks else records)
@@ -70,6 +100,13 @@ def unfinished(out: Path, *folders: str) -> list[str]:
             done = {cell.key for cell in read_cells(out / folder)}
             left += [cell["attack"] for cell in read_study(out / folder)["cells"] if cell["key"] not in done]
     return list(dict.fromkeys(left))
+
+
+def unfinished_notes(out: Path, folders: Mapping[str, str]) -> list[str]:
+    """Name of a row -> folder of its study: what to say below a table of those with cells that are not finished."""
+    return [
+        f"{name}: not finished: {', '.join(left)}." for name, folder in folders.items() if (left := unfinished(out, folder))
+    ]
 
 
 def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """What section 4 and supplement B measure of alphas: their search, random ones, and which codes carry the class."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,9 @@ from torch import Tensor
 from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, key_of, keyed, stream_seed
 from gencls.core.files import write_sealed
 from gencls.defenses import AlphaSearch, learn_alphas
-from recipes.harness.folders import measured, read_measured
+from recipes.harness.folders import Kept, read_measured
 from recipes.harness.records import slug
 from recipes.mlvgm.runs import Run
-
-__all__ = [
-    "CLASS_ALPHA",
-    "class_levels",
-    "clean_accuracy",
-    "known_clean_accuracy",
-    "learn",
-    "measure_random_alphas",
-    "mixed_codes",
-    "monotonicity",
-    "random_alphas",
-    "replaced_codes",
-    "whose_class",
-]
 
 CLASS_ALPHA = 0.1
 """Alphas below keep a "class code": in supplement B those of 0 to 0.068 are named, and the next ones lie above 0.2."""
@@ -92,7 +77,7 @@ def measure_random_alphas(run: Run) -> None:
     accuracy, every = run.random_accuracy, _random(run)
     path = _random_path(run)
     key = key_of((accuracy.key(), every), "random alphas").whole  # the file holds accuracies alone, in their order
-    known = read_measured(path) if path.is_file() else {"key": key, "accuracies": []}
+    known: dict[str, Any] = read_measured(path) if path.is_file() else {"key": key, "accuracies": []}
     if known["key"] != key:
         raise GenclsError(f"{path}: expected accuracies of this generator, classifier and images, got others; delete the file")
     for number in range(len(known["accuracies"]), len(every)):
@@ -127,48 +112,20 @@ def _random(run: Run) -> Tensor:
     return torch.rand(run.budget.random, run.generator.num_levels, generator=generator, dtype=torch.float64)
 
 
-@dataclass(frozen=True)
-class CleanAccuracy:
-    """Accuracy on clean images.
+def clean_accuracy(run: Run, name: str) -> Kept:
+    """Accuracy of a defense on the run's clean test images.
 
-    Attributes:
-        mean: over the mean scores of all draws, the paper's ensemble.
-        single: of one draw, the mean over draws.
-        count: of images.
-        draws: of each.
-    """
-
-    mean: float
-    single: float
-    count: int
-    draws: int
-
-
-def clean_accuracy(run: Run, name: str) -> CleanAccuracy:
-    """Measure a defense on the run's clean test images, once.
-
-    The file's name knows the defense and the code that measures, the file itself the images and the seed.
+    ``mean`` is that of the mean scores of all draws, the paper's ensemble; ``single`` that of one draw, the mean over draws;
+    ``count`` and ``draws`` are the numbers of both. The file's name knows the defense and the code that measures, the file
+    itself the images and the seed.
     """
     defense, labels = run.defense(name), run.data.labels[: run.budget.clean]
-    images, number = run.data.images[: len(labels)].to(run.device), run.budget.eot if defense.stochastic else 1
-    key = key_of((images, labels, number, run.seed), name).whole
-    return _read(measured(_clean_path(run, name), key, lambda: _clean(defense, images, labels, number, run.seed)))
-
-
-def known_clean_accuracy(run: Run, name: str) -> CleanAccuracy | None:
-    """The same, or None while it is not measured."""
-    if name.startswith("learned") and run.learned is None:
-        return None
-    path = _clean_path(run, name)
-    return _read(read_measured(path)) if path.is_file() else None
-
-
-def _read(content: Mapping[str, Any]) -> CleanAccuracy:
-    return CleanAccuracy(content["mean"], content["single"], content["count"], content["draws"])
-
-
-def _clean_path(run: Run, name: str) -> Path:
-    return run.out / "clean" / f"{slug(name)}-{run.key(name, _clean)}-{run.budget.clean}-{run.budget.eot}.json"
+    images, number = run.images(len(labels)), run.budget.eot if defense.stochastic else 1
+    return Kept(
+        run.out / "clean" / f"{slug(name)}-{run.key(name, _clean)}-{run.budget.clean}-{run.budget.eot}.json",
+        lambda: key_of((images, labels, number, run.seed), name).whole,
+        lambda: _clean(defense, images, labels, number, run.seed),
+    )
 
 
 def _clean(defense: Defense, images: Tensor, labels: Tensor, number: int, seed: int) -> dict[str, float | int]:
@@ -226,7 +183,7 @@ def whose_class(run: Run, levels: Sequence[int], *, count: int = 200) -> tuple[f
         levels: of the class codes.
         count: of images, at most.
     """
-    images, labels = run.data.images[:count].to(run.device), run.data.labels[:count]
+    images, labels = run.images(count), run.data.labels[:count]
     partner = [next(j for j in (*range(i + 1, len(labels)), *range(i)) if labels[j] != labels[i]) for i in range(len(labels))]
     found = [
         run.classifier(mixed_codes(run.generator, images[i : i + _ROWS // 8], images[partner[i : i + _ROWS // 8]], levels)[0])

@@ -1,26 +1,70 @@
-"""Section 4 and the supplement as stages, each of which may need those before it; nothing is computed twice."""
+"""Section 4 and the supplement as parts, each of which may need those before it; nothing is computed twice."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
-from gencls.core import GenclsError
-from gencls.eval import Study, closest_distances, diagnose, success_rate_curve
-from recipes.harness import diagnoses
-from recipes.harness.folders import read_measured
-from recipes.harness.jobs import Job, compute, predict
+from gencls.core import Defense, GenclsError, forward_draws
+from gencls.eval import (
+    PGD,
+    Attack,
+    AutoAttack,
+    DeepFool,
+    RestartedCarliniWagner,
+    ThreatModel,
+    closest_distances,
+    diagnose,
+    success_rate_curve,
+)
+from recipes.harness.diagnoses import diagnosis, examinations
+from recipes.harness.folders import Kept
+from recipes.harness.jobs import Job, Measurement
 from recipes.harness.records import records_of, slug, unfinished
 from recipes.mlvgm import analyses
 from recipes.mlvgm.runs import ALPHAS, PREPROCESSING, STANDALONE, Run
 
-__all__ = ["PARTS", "best", "chosen", "compared", "configurations", "jobs_of", "preprocessed", "records", "run_parts"]
 
-PARTS = ("learn", "random", "alphas", "preprocessing", "comparison", "smoothed", "clean", "doctor")
-"""In their order; "alphas" needs learned ones, "preprocessing" the best; those from "smoothed" on take all that is known."""
+def attacks(run: Run, defense: Defense) -> Mapping[str, Attack]:
+    """DeepFool, C&W and AutoAttack with the budget's steps (section 4, tables 2 and 3 of the supplement)."""
+    profile, budget, minimal = run.profile, run.budget, ThreatModel("l2")
+    version: Literal["rand", "standard"] = "rand" if defense.stochastic else "standard"
+    return {
+        "deepfool": DeepFool(
+            minimal,
+            steps=budget.deepfool or profile.deepfool,
+            overshoot=profile.overshoot,
+            candidates=min(profile.candidates, run.data.num_classes),
+        ),
+        "cw": RestartedCarliniWagner(
+            minimal,
+            restarts=budget.cw_restarts,
+            steps=budget.cw_steps,
+            learning_rate=profile.rate * budget.cw_rate,
+            confidence=profile.confidence,
+            regularisation=profile.constant,
+            start_norm=profile.start_norm,
+            window=profile.window,
+        ),
+        **{
+            f"autoattack-{size:g}": AutoAttack(
+                ThreatModel("l2", size), version, steps=budget.autoattack, queries=budget.queries
+            )
+            for size in budget.attacked(profile)
+        },
+    }
+
+
+def smoothed(run: Run) -> Mapping[str, Attack]:
+    """PGD along smoothed gradients, which the paper does not have, at the sizes of AutoAttack."""
+    budget, sizes = run.budget, run.budget.attacked(run.profile)
+    return {
+        f"smoothed-{size:g}": PGD(ThreatModel("l2", size), steps=budget.smoothed, smoothing=budget.smoothing) for size in sizes
+    }
 
 
 def folder_of(name: str, *, smoothed: bool = False) -> str:
@@ -57,19 +101,24 @@ def best(run: Run, names: Sequence[str]) -> str | None:
 
 def _keeps(run: Run, name: str) -> bool:
     least = run.profile.least_clean
-    return not least or analyses.clean_accuracy(run, name).mean >= least
+    return not least or analyses.clean_accuracy(run, name).get()["mean"] >= least
 
 
 def preprocessed(run: Run) -> tuple[str, ...]:
     """The names of figures 11 to 13, as far as they are known: the best alphas with each preprocessing, and that alone."""
-    alphas = best(run, ALPHAS)
+    alphas = best(run, ALPHAS) or _stand_in(run)
     return (*configurations(run, alphas), *STANDALONE) if alphas else ()
 
 
 def chosen(run: Run) -> str | None:
     """The best alphas with their best preprocessing; None while something is not finished."""
     alphas = best(run, ALPHAS)
-    return best(run, configurations(run, alphas)) if alphas else None
+    return (best(run, configurations(run, alphas)) if alphas else None) or _stand_in(run)
+
+
+def _stand_in(run: Run) -> str | None:
+    """For what an earlier part will find, to predict with: all alphas cost the same."""
+    return "linear" if run.foreseen else None
 
 
 def compared(run: Run) -> tuple[str, ...]:
@@ -83,70 +132,98 @@ def every(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*ALPHAS, *preprocessed(run), *compared(run))))
 
 
-def run_parts(run: Run, parts: Sequence[str]) -> None:
-    """Compute what is missing of some parts, in their order.
+def learn(run: Run) -> Iterator[Job]:
+    """The search for alphas."""
+    budget = run.budget
+
+    def seconds() -> float:
+        known = run.published_alphas or (run.out / "learned.json").is_file()
+        return 0.0 if known else budget.search * budget.learned_on * budget.samples * _pass(run, "linear")
+
+    search = (lambda: "published") if run.published_alphas else partial(analyses.learn, run)
+    yield Measurement("learned alphas", seconds, search)
+
+
+def random(run: Run) -> Iterator[Job]:
+    """Random alphas, for figures 3 to 5 (a)."""
+    budget = run.budget
+
+    def seconds() -> float:
+        found = analyses.random_alphas(run)
+        left = budget.random - (0 if found is None else len(found))
+        return left * budget.random_images * budget.random_samples * _pass(run, "linear") if left else 0.0
+
+    yield Measurement("random alphas", seconds, partial(analyses.measure_random_alphas, run))
+
+
+def clean(run: Run) -> Iterator[Job]:
+    """Clean accuracies."""
+
+    def seconds(name: str) -> float:
+        return run.budget.clean * (run.budget.eot if run.defense(name).stochastic else 1) * _pass(run, name)
+
+    for name in every(run):
+        kept = analyses.clean_accuracy(run, name)
+        yield Measurement.of(name, kept, partial(seconds, name), lambda found: f"{100 * found['mean']:.1f} %")
+
+
+@torch.no_grad()
+def _pass(run: Run, name: str) -> float:
+    """Seconds of a forward pass of one image."""
+    defense, images = run.defense(name), run.images(4)
+    forward_draws(defense, images, 1)  # warm-up
+    began = time.perf_counter()
+    forward_draws(defense, images, 1)
+    return (time.perf_counter() - began) / len(images)
+
+
+def attacked(run: Run, names: Sequence[str], *, along: bool = False) -> Iterator[Job]:
+    """The studies of some defenses: under the paper's attacks, or along smoothed gradients."""
+    for name in names:
+        chosen = smoothed(run) if along else partial(attacks, run)
+        yield run.job(folder_of(name, smoothed=along), name, partial(run.defense, name), chosen, run.budget.count)
+
+
+def preprocessing(run: Run) -> Iterator[Job]:
+    """Figures 11 to 13.
 
     Raises:
-        GenclsError: for a part that needs what is not computed yet.
+        GenclsError: while the best alphas are not known.
     """
-    for part in (part for part in PARTS if part in parts):
-        print(f"{part}:", flush=True)
-        if part == "learn" and run.published_alphas:
-            print("  nothing: these are the published alphas", flush=True)
-        elif part == "learn":
-            analyses.learn(run)
-        elif part == "random":
-            analyses.measure_random_alphas(run)
-        elif part == "clean":
-            for name in every(run):
-                print(f"  {name}: {100 * analyses.clean_accuracy(run, name).mean:.1f} %", flush=True)
-        elif part == "doctor":
-            for name in every(run) if run.budget.doctor else ():
-                print(f"  {name}: {examine(run, name)['verdict']}", flush=True)
-        else:
-            known = {"alphas": ALPHAS, "preprocessing": preprocessed(run), "comparison": run.baselines}
-            names = known[part] if part in known else every(run)
-            if not names:
-                raise GenclsError(
-                    f"{run.out}: expected finished attacks on all alphas before {part}; run the part 'alphas' first"
-                )
-            jobs = list(jobs_of(run, names, smoothed=part == "smoothed"))
-            compute(jobs, predict(jobs))
+    names = preprocessed(run)
+    if not names:
+        raise GenclsError(
+            f"{run.out}: expected finished attacks on all alphas before preprocessing; run the part 'alphas' first"
+        )
+    return attacked(run, names)
 
 
-def jobs_of(run: Run, names: Sequence[str], *, smoothed: bool) -> Iterator[Job]:
-    """The studies of some defenses: under the paper's attacks, or along smoothed gradients."""
-
-    def study(folder: str, *, name: str) -> Study:
-        return run.study(folder, name, smoothed=smoothed)
-
-    for name in names:
-        yield Job(folder_of(name, smoothed=smoothed), partial(study, name=name))
-
-
-def examine(run: Run, name: str) -> dict[str, Any]:
-    """What the doctor says of a defense: ``verdict`` and ``checks``; once, as the file's name knows weights and settings."""
-    count = max(run.budget.count, 20)
-    return diagnoses.examine(
-        _doctor_path(run, name),
-        name,
-        run.defense(name),
-        run.data.images[:count].to(run.device),
-        run.data.labels[:count].to(run.device),
-        epsilon=run.profile.sizes[len(run.profile.sizes) // 2],
-        norm="l2",
-        transfer_from=None if name == "no defense" else run.classifier,
-        eot_samples=run.budget.eot,
-        seed=run.seed,
-        budget=run.budget.doctor,
-    )
+def diagnoses(run: Run, names: Iterable[str]) -> dict[str, Kept]:
+    """What the doctor says of some defenses."""
+    return {
+        name: diagnosis(
+            run,
+            name,
+            run.defense(name),
+            run.key(name, diagnose),
+            count=max(run.budget.count, 20),
+            norm="l2",
+            epsilon=run.profile.sizes[len(run.profile.sizes) // 2],
+            transfer_from=None if name == "no defense" else run.classifier,
+            budget=run.budget.doctor,
+        )
+        for name in names
+    }
 
 
-def examined(run: Run, name: str) -> dict[str, Any] | None:
-    """The same, or None while the doctor has not been asked."""
-    path = _doctor_path(run, name)
-    return read_measured(path) if path.is_file() else None
-
-
-def _doctor_path(run: Run, name: str) -> Path:
-    return run.out / "doctor" / f"{slug(name)}-{run.key(name, diagnose)}.json"
+PARTS: Mapping[str, Callable[[Run], Iterable[Job]]] = {
+    "learn": learn,
+    "random": random,
+    "alphas": lambda run: attacked(run, ALPHAS),
+    "preprocessing": preprocessing,
+    "comparison": lambda run: attacked(run, run.baselines),
+    "smoothed": lambda run: attacked(run, every(run), along=True),
+    "clean": clean,
+    "doctor": lambda run: examinations(diagnoses(run, every(run)), run.budget.doctor),
+}
+"""In their order; "alphas" needs learned ones, "preprocessing" the best; those from "smoothed" on take all that is known."""

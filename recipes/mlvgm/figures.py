@@ -18,8 +18,6 @@ from gencls.eval.report.study.figures import PALETTE, STYLE, NamedFigure
 from recipes.mlvgm import analyses, experiments
 from recipes.mlvgm.runs import ALPHAS, STANDALONE, Run
 
-__all__ = ["ATTACKS", "curves", "every_figure", "pearson"]
-
 ATTACKS = {"deepfool": "DeepFool", "cw": "C&W", "autoattack": "AutoAttack"}
 """Beginning of the key -> name."""
 WORST = "all attacks"
@@ -112,7 +110,7 @@ def _levels(run: Run) -> Figure:
 
 
 def _replaced(run: Run) -> NamedFigure:
-    images = run.data.images[:_PAIRS].to(run.device)
+    images = run.images(_PAIRS)
     columns = analyses.replaced_codes(run.generator, images, seed=run.seed)
     rows = [[Tile(images[i]), *(Tile(column[i]) for column in columns)] for i in range(len(images))]
     heads = ["image", "as coded", *(f"level {level}" for level in range(run.generator.num_levels))]
@@ -159,7 +157,7 @@ def _purified(run: Run) -> NamedFigure:
     """Successes and failures of purification on FGSM images of the base model, beside ND-VAE and A-VAE."""
     ours = experiments.chosen(run) or "learned"
     count = min(len(run.data), 200)
-    images, labels = run.data.images[:count].to(run.device), run.data.labels[:count].to(run.device)
+    images, labels = run.images(count), run.data.labels[:count].to(run.device)
     purification = run.purification("linear")
     adversarial, _ = fgsm_examples(purification, run.classifier, images, labels, epsilon=run.profile.fgsm, keep="all")
     columns = {"clean": images, "adversarial": adversarial}

@@ -1,10 +1,10 @@
-"""One call of the recipe: its generator, classifier and defenses, and the folder of what it has found."""
+"""One call of the recipe: its generator, classifier and defenses."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gencls import zoo
 from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, key_of
@@ -19,13 +19,11 @@ from gencls.defenses import (
     paper_blur,
 )
 from gencls.defenses.purification.mlvgm import PAPER_TASKS
-from gencls.eval import PGD, Attack, AutoAttack, DeepFool, Protocol, RestartedCarliniWagner, Study, ThreatModel
-from gencls.zoo.data import count_images
 from gencls.zoo.training.presets import preset
-from recipes.harness.folders import claim, read_measured, require_weights, weights_path
+from recipes.harness import run
+from recipes.harness.folders import read_measured, require_weights
+from recipes.harness.settings import flag
 from recipes.mlvgm.settings import Budget, Profile
-
-__all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run", "load_at_most"]
 
 ALPHAS = ("learned", "linear", "cosine")
 """Figures 3 to 5 (c)."""
@@ -37,73 +35,59 @@ STANDALONE = ("noise", "blur")
 _PUBLISHED = ("e4e", "NVAE", "Style Transformer")
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, kw_only=True)
+class Run(run.Run[Profile, Budget]):
     """What every experiment needs.
 
     Attributes:
-        profile: the task.
-        budget: what is spent.
-        out: folder of all that is found.
-        data: test images; the first ``budget.count`` are attacked.
-        root: folder of the data sets.
-        seed: of all random streams.
         as_: whose word counts where the paper and its public code disagree.
-        weights: folder of further weights, the --out of `gencls train`.
-        device: where the defenses are.
-        command: that repeats the run.
     """
 
-    profile: Profile
-    budget: Budget
-    out: Path
-    data: zoo.ImageData
-    root: Path | None = None
-    seed: int = 0
-    as_: Literal["paper", "code"] = "code"
-    weights: Path | None = None
-    device: str = "cpu"
-    command: str = ""
+    as_: Literal["paper", "code"] = flag(
+        "--as", default="code", mark=True, choices=("paper", "code"), help="whose word counts (default code)"
+    )
 
-    def path(self, name: str) -> Path:
-        """Where the weights of a training lie, or should: as `gencls train --out` leaves them, or committed."""
-        return weights_path(name, self.weights)
+    weights_hint = ", and of gender.pt, identities.pt, cars.pt"
 
-    def require(self) -> None:
-        """Check before the first measurement that all weights are there and fit.
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Networks, budget, and whose word counts."""
+        return {
+            "Generator and classifier": f"{self.profile.generator}, {self.profile.classifier}",
+            "Budget": self.budget.spent_on(self.profile),
+            "As": f"the {self.as_}, where paper and public code disagree",
+        }
+
+    def require(self, parts: Sequence[str] = ()) -> None:
+        """Check that all weights are there and fit.
 
         Raises:
             GenclsError: for a name of no training; naming the commands that make what is missing; for a training whose images
                 have another shape.
         """
-        if self.profile.task and self.profile.generator not in _PUBLISHED:
+        profile, shape = self.profile, tuple(self.data.images.shape[1:])
+        if profile.task and profile.generator not in _PUBLISHED:
             raise GenclsError(
                 f"--generator: expected none for the paper's own tasks, whose generators are published checkpoints; got "
-                f"{self.profile.generator}"
+                f"{profile.generator}"
             )
-        if self.profile.task and not self.checkpoint.is_file():
+        if profile.task and not self.checkpoint.is_file():
             raise GenclsError(
-                f"expected the published checkpoint of {self.profile.generator} at {self.checkpoint}, got no such file; "
+                f"expected the published checkpoint of {profile.generator} at {self.checkpoint}, got no such file; "
                 "docs/weights.md says where it comes from; pass its folder with --weights"
             )
-        ours = () if self.profile.task else (self.profile.generator,)
-        needed = (*ours, self.profile.classifier, *self.profile.baselines.values())
+        needed = (*(() if profile.task else (profile.generator,)), profile.classifier, *profile.baselines.values())
         made_for = {name: preset(name).image_shape for name in needed}
         require_weights({name: self.path(name) for name in needed}, self.weights)
-        shape = tuple(self.data.images.shape[1:])
-        for name, other in () if self.profile.task else made_for.items():
+        for name, other in () if profile.task else made_for.items():
             if other != shape:
                 raise GenclsError(f"{name}: expected a training for images {shape}, as those of {self.data.name}, got {other}")
 
-    def claim(self) -> None:
-        """Make the folder of the run, or check that it is this run's.
-
-        Raises:
-            GenclsError: if it holds a run with other settings or weights.
-        """
+    def settings(self) -> dict[str, Any]:
+        """Whose word counts, and weights, tell it from others too."""
         modules = {"generator": self.generator, **{name: self.defense(name) for name in self.baselines}}
-        settings = {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed, "as": self.as_}
-        claim(self.out, {**settings, "weights": {name: key_of(module, name).content for name, module in modules.items()}})
+        weights = {name: key_of(module, name).content for name, module in modules.items()}
+        return {**super().settings(), "as": self.as_, "weights": weights}
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -155,7 +139,7 @@ class Run:
         return self._accuracy(self.budget.random_images, self.budget.random_samples)
 
     def _accuracy(self, count: int, samples: int) -> PurifiedAccuracy:
-        drawn = load_at_most(self.profile, self.profile.splits[0], self.budget.drawn, root=self.root, seed=self.seed)
+        drawn = run.load_at_most(self.profile.data, self.profile.splits[0], self.budget.drawn, root=self.root, seed=self.seed)
         images, labels = fgsm_examples(
             self.purification("linear"),
             self.classifier,
@@ -170,14 +154,16 @@ class Run:
 
     @property
     def learned(self) -> tuple[float, ...] | None:
-        """The alphas that the search has found, before ``highest``; None while there are none.
+        """The alphas that the search has found, before ``highest``; None while there are none, or stand-ins to predict with.
 
         Of the paper's tasks as the public code has them they are those that it found.
         """
         if self.published_alphas:
             return PAPER_TASKS[self.profile.task].learned
         path = self.out / "learned.json"
-        return tuple(read_measured(path)["alphas"]) if path.is_file() else None
+        if path.is_file():
+            return tuple(read_measured(path)["alphas"])
+        return (0.5,) * self.generator.num_levels if self.foreseen else None
 
     @property
     def published_alphas(self) -> bool:
@@ -258,61 +244,3 @@ class Run:
     def _baseline(self, name: str) -> Defense:
         zoo_name = self.profile.baselines[name]
         return zoo.load(zoo_name, weights=self.path(zoo_name)).to(self.device)
-
-    def attacks(self, defense: Defense) -> Mapping[str, Attack]:
-        """DeepFool, C&W and AutoAttack with the budget's steps (section 4, tables 2 and 3 of the supplement)."""
-        profile, budget, minimal = self.profile, self.budget, ThreatModel("l2")
-        version: Literal["rand", "standard"] = "rand" if defense.stochastic else "standard"
-        return {
-            "deepfool": DeepFool(
-                minimal,
-                steps=budget.deepfool or profile.deepfool,
-                overshoot=profile.overshoot,
-                candidates=min(profile.candidates, self.data.num_classes),
-            ),
-            "cw": RestartedCarliniWagner(
-                minimal,
-                restarts=budget.cw_restarts,
-                steps=budget.cw_steps,
-                learning_rate=profile.rate * budget.cw_rate,
-                confidence=profile.confidence,
-                regularisation=profile.constant,
-                start_norm=profile.start_norm,
-                window=profile.window,
-            ),
-            **{
-                f"autoattack-{size:g}": AutoAttack(
-                    ThreatModel("l2", size), version, steps=budget.autoattack, queries=budget.queries
-                )
-                for size in budget.attacked(profile)
-            },
-        }
-
-    def smoothed(self) -> Mapping[str, Attack]:
-        """PGD along smoothed gradients, which the paper does not have, at the sizes of AutoAttack."""
-        budget, sizes = self.budget, self.budget.attacked(self.profile)
-        return {
-            f"smoothed-{size:g}": PGD(ThreatModel("l2", size), steps=budget.smoothed, smoothing=budget.smoothing)
-            for size in sizes
-        }
-
-    def study(self, folder: str, name: str, *, smoothed: bool = False) -> Study:
-        """The study of one defense: under the paper's attacks, or along smoothed gradients."""
-        defense, count = self.defense(name), self.budget.count
-        return Study(
-            self.out / folder,
-            defenses={name: defense},
-            attacks=self.smoothed() if smoothed else self.attacks(defense),
-            images=self.data.images[:count],
-            labels=self.data.labels[:count],
-            protocol=Protocol(eot_samples=self.budget.eot, judge_draws=self.budget.judge, most_draws=self.budget.judge_most),
-            seeds=(self.seed,),
-            shard_size=self.budget.together,
-            about={"data": f"{self.data.name}, {self.data.split}", "command": self.command},
-        )
-
-
-def load_at_most(profile: Profile, split: str, limit: int, *, root: Path | None, seed: int) -> zoo.ImageData:
-    """So many images of a split of the profile's data set, or all of them."""
-    limit = min(limit, count_images(profile.data, split, root=root))
-    return zoo.load_data(profile.data, split, root=root, limit=limit, seed=seed)

@@ -7,18 +7,15 @@ import pandas as pd
 from torch import nn
 
 from gencls.eval import closest_distances
-from gencls.eval.measures.statistics import wilson
+from gencls.eval.report.formats import MISSING, percent
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, percent
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.harness.diagnoses import diagnosis_table
 from recipes.harness.folders import read_measured
-from recipes.harness.records import passes, records_of, unfinished, warnings_of
+from recipes.harness.records import Share, passes, records_of, unfinished_notes, warnings_of
 from recipes.mlvgm import analyses, experiments
 from recipes.mlvgm.figures import ATTACKS, pearson
 from recipes.mlvgm.runs import Run
-
-__all__ = ["PRINTED_PEARSON", "alphas_table", "attacks_table", "doctor_table", "parameters_table", "success_table"]
 
 PRINTED_PEARSON = {"gender": 0.267, "identities": 0.607, "cars": 0.211}
 """Figures 3 to 5 (a)."""
@@ -134,8 +131,9 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
     rows, missing = list[Row](), list[str]()
     for defense in defenses:
         records, smoothed = (experiments.records(run, defense, smoothed=smoothed) for smoothed in (False, True))
-        clean = analyses.known_clean_accuracy(run, defense)
-        known = f"{percent(clean.mean)}, {percent(clean.single)}" if clean else MISSING
+        unknown = defense.startswith("learned") and run.learned is None
+        clean = None if unknown else analyses.clean_accuracy(run, defense).known
+        known = f"{percent(clean['mean'])}, {percent(clean['single'])}" if clean else MISSING
         cells = [Cell(known)]
         cells += [Cell(_rate(records, size)) for size in sizes]
         cells += [
@@ -148,10 +146,9 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
         number = records["sample_hash"].nunique() if len(records) else 0
         fewer = f", N = {number}" if 0 < number < run.budget.count else ""
         rows.append(Row(defense + fewer, tuple(cells)))
-        if left := unfinished(run.out, experiments.folder_of(defense)):
-            missing.append(f"{defense}: not finished: {', '.join(left)}.")
-        if left := unfinished(run.out, experiments.folder_of(defense, smoothed=True)):
-            missing.append(f"{defense}, smoothed gradients: not finished: {', '.join(left)}.")
+        folders = {defense: experiments.folder_of(defense)}
+        folders[f"{defense}, smoothed gradients"] = experiments.folder_of(defense, smoothed=True)
+        missing += unfinished_notes(run.out, folders)
     columns = (
         "",
         "clean accuracy",
@@ -166,7 +163,7 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
         f"N = {run.budget.count}, with 95 % Wilson intervals; verified by the judge's majority on fresh draws, errors on clean "
         "images included (eq. 5). Ours too: with PGD along gradients averaged over noise, which the paper does not have.",
         "Passes per image of the paper's attacks: forwards + backwards, a draw counts as one.",
-        f"Budget: {run.budget.spent(run.profile)}.",
+        f"Budget: {run.budget.spent_on(run.profile)}.",
         f"Clean accuracy on {min(run.budget.clean, len(run.data))} test images: of the mean scores of {run.budget.eot} draws, "
         "the paper's ensemble, and of one draw.",
         "Between the sizes at which AutoAttack attacks its rates, and those of all attacks, are lower bounds.",
@@ -197,13 +194,11 @@ def _rate(records: pd.DataFrame, size: float) -> str:
     if not len(records):
         return MISSING
     distances = closest_distances(records)
-    broken, total = int((distances <= size + TOLERANCE).sum()), len(distances)
-    low, high = wilson(broken, total)
-    return f"{100 * broken / total:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+    return Share(int((distances <= size + TOLERANCE).sum()), len(distances)).rounded
 
 
 def doctor_table(run: Run) -> PaperTable | None:
     """The doctor's verdict on each defense that it has seen, with the findings that are not plainly good."""
     title = f"Diagnosis of each defense, L2 {run.profile.sizes[len(run.profile.sizes) // 2]:g}"
     names = [name for name in experiments.every(run) if not name.startswith("learned") or run.learned is not None]
-    return diagnosis_table(title, {name: experiments.examined(run, name) for name in names})
+    return diagnosis_table(title, experiments.diagnoses(run, names))

@@ -1,10 +1,9 @@
 """Chapter 4's experiments as stages. What the sweeps share is computed once."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,29 +11,14 @@ from torch import Tensor
 
 from gencls.core import Defense, key_of, keyed, seeded, stream_seed
 from gencls.defenses import RandomizedSmoothing
-from gencls.eval import Attack, Study, diagnose
+from gencls.eval import Attack, diagnose
 from gencls.eval.attacks.parts.smoothing import SIGMAS
-from gencls.eval.study.cost import duration
-from recipes.harness import diagnoses
-from recipes.harness.folders import measured, read_measured
-from recipes.harness.jobs import Job, compute, predict
+from recipes.harness.diagnoses import diagnosis, examinations
+from recipes.harness.folders import Kept
+from recipes.harness.jobs import Job, Measurement, StudyJob
 from recipes.harness.records import slug
 from recipes.variational_smoothing.runs import READINGS, Run
 from recipes.variational_smoothing.survivors import survivor_jobs
-
-__all__ = [
-    "PARTS",
-    "Variant",
-    "certificates",
-    "certified",
-    "examined",
-    "main_variants",
-    "predict_parts",
-    "run_parts",
-    "sweep_variants",
-]
-
-PARTS = ("main", "survivors", "strength", "steps", "readings", "certified", "doctor")
 
 
 @dataclass(frozen=True)
@@ -77,12 +61,28 @@ class Variant:
             return run.base(self.kind)
         return run.inference(self.kind, reading=self.reading, epsilon=self.epsilon, steps=self.steps)
 
-    def study(self, run: Run) -> Study:
+    def job(self, run: Run) -> StudyJob:
         """Its study."""
-        defense, budget = self.defense(run), run.budget
-        attacks = run.attacks(defense, self.epsilon) if self.part == "main" else run.pgd(self.epsilon)
-        rows = run.first(budget.count if self.part == "main" else budget.sweep)
-        return run.study(self.folder, self.key, defense, attacks, rows)
+        main = self.part == "main"
+        attacks = partial(run.attacks, epsilon=self.epsilon) if main else run.pgd(self.epsilon)
+        return run.job(
+            self.folder, self.key, partial(self.defense, run), attacks, run.budget.count if main else run.budget.sweep
+        )
+
+    def diagnosis(self, run: Run) -> Kept:
+        """What the doctor says of it."""
+        defense = self.defense(run)
+        return diagnosis(
+            run,
+            self.key,
+            defense,
+            key_of((defense, diagnose), self.key).whole,
+            count=max(run.budget.sweep, 20),
+            norm="linf",
+            epsilon=self.epsilon,
+            transfer_from=run.base(self.kind) if self.inference else None,
+            budget=run.budget.doctor,
+        )
 
 
 def main_variants(run: Run) -> list[Variant]:
@@ -101,77 +101,57 @@ def sweep_variants(run: Run, part: str) -> list[Variant]:
     return [Variant("sweep", kind, True, usual, reading) for reading in READINGS]
 
 
-def predict_parts(run: Run, parts: Sequence[str]) -> None:
-    """Print what is left of some parts and how long it takes at most.
+def attacked(run: Run) -> list[StudyJob]:
+    """Tables 4.1 and 4.3."""
+    return [variant.job(run) for variant in main_variants(run)]
 
-    Which images survive is known once the part "main" is finished; until then all of them may.
 
-    Args:
-        run: whose folder may be written to, see :func:`gencls.eval.study.cost.shadow`.
-        parts: of :data:`PARTS`.
+def swept(run: Run, part: str) -> list[StudyJob]:
+    """Table 4.2, steps or readings."""
+    return [variant.job(run) for variant in sweep_variants(run, part)]
+
+
+def certification(run: Run) -> list[Job]:
+    """Randomized smoothing: certificates, and the attacks beside them."""
+    attacks: Mapping[str, Mapping[str, Attack]] = {
+        "certified": {"ddn": run.minimal()},
+        "smoothed": {"ddn-smoothed": run.minimal(smoothing=SIGMAS)},
+    }
+    studies = [run.job(folder, "smoothed", run.smoothed, those, run.budget.certified) for folder, those in attacks.items()]
+    rows = run.budget.certified * run.budget.noises
+    made = Measurement.of("certificates", certificates(run), lambda: rows * _seconds_per_row(run), lambda found: None)
+    return [made, *studies]
+
+
+def diagnoses(run: Run) -> dict[str, Kept]:
+    """What the doctor says of the defenses of Tables 4.1 and 4.3."""
+    return {variant.key: variant.diagnosis(run) for variant in main_variants(run)}
+
+
+PARTS: Mapping[str, Callable[[Run], Iterable[Job]]] = {
+    "main": attacked,
+    "survivors": survivor_jobs,
+    "strength": partial(swept, part="strength"),
+    "steps": partial(swept, part="steps"),
+    "readings": partial(swept, part="readings"),
+    "certified": certification,
+    "doctor": lambda run: examinations(diagnoses(run), run.budget.doctor),
+}
+
+
+def certificates(run: Run) -> Kept:
+    """Labels (-1: abstained) and radii of randomized smoothing, and the seconds.
+
+    The file's name knows the weights; the file itself knows the images and the code.
     """
-    total = 0.0
-    for part in (part for part in PARTS if part in parts):
-        print(f"{part}:", flush=True)
-        if part == "doctor":
-            left = [variant for variant in main_variants(run) if examined(run, variant) is None]
-            seconds = run.budget.doctor * len(left)
-            print(f"  {duration(seconds)} at most for {len(left)} diagnoses", flush=True)
-        else:
-            seconds = sum(sum(cells.values()) for cells in predict(_jobs_of(run, part, unknown=True)).values())
-        if part == "certified" and certified(run) is None:
-            certifying = run.budget.certified * run.budget.noises * _seconds_per_row(run)
-            print(f"  {duration(certifying)} at most for certificates", flush=True)
-            seconds += certifying
-        total += seconds
-    print(f"predicted: {duration(total)} at most for all parts", flush=True)
-
-
-def _seconds_per_row(run: Run) -> float:
-    """Of the classifier that is certified."""
-    smoothed, images = run.smoothed(), run.data.images[:1].to(run.device)
-    with torch.no_grad(), seeded(run.seed):
-        smoothed.certify(images, n0=100, n=100)  # warm-up
-        began = time.perf_counter()
-        smoothed.certify(images, n0=100, n=400)
-    return (time.perf_counter() - began) / 500
-
-
-def run_parts(run: Run, parts: Sequence[str]) -> None:
-    """Compute what is missing of some parts, in their order."""
-    for part in (part for part in PARTS if part in parts):
-        print(f"{part}:", flush=True)
-        if part == "doctor":
-            for variant in main_variants(run) if run.budget.doctor else ():
-                print(f"  {variant.key}: {_examine(run, variant)['verdict']}", flush=True)
-            continue
-        if part == "certified":
-            certificates(run)
-        jobs = _jobs_of(run, part)
-        compute(jobs, predict(jobs))
-
-
-def _jobs_of(run: Run, part: str, *, unknown: bool = False) -> list[Job]:
-    """The studies of a part; with ``unknown`` of all images that may survive, while it is not known which do."""
-    if part == "certified":
-        attacks = {"certified": {"ddn": run.minimal()}, "smoothed": {"ddn-smoothed": run.minimal(smoothing=SIGMAS)}}
-        return [Job(folder, partial(_certified_study, run, attacks=attacks[folder])) for folder in attacks]
-    if part == "survivors":
-        return list(survivor_jobs(run, unknown=unknown))
-    variants = main_variants(run) if part == "main" else sweep_variants(run, part)
-    return [Job(variant.folder, lambda folder, variant=variant: variant.study(run)) for variant in variants]  # type: ignore[misc]
-
-
-def _certified_study(run: Run, folder: str, *, attacks: Mapping[str, Attack]) -> Study:
-    return run.study(folder, "smoothed", run.smoothed(), attacks, run.first(run.budget.certified))
-
-
-def certificates(run: Run) -> None:
-    """Compute labels (-1: abstained) and radii of randomized smoothing, and the seconds, if they are missing."""
-    smoothed, images = run.smoothed(), run.data.images[: run.budget.certified].to(run.device)
+    smoothed, images = run.smoothed(), run.images(run.budget.certified)
     settings = {"noises": run.budget.noises, "seed": run.seed}
-    key = key_of((_certified, images, *settings.items()), "certificates").whole
-    measured(_certificates_path(run), key, lambda: _certified(smoothed, images, **settings))
+    name = f"{key_of(smoothed, 'smoothed').whole}-{run.budget.certified}-{run.budget.noises}.json"
+    return Kept(
+        run.out / "certificates" / name,
+        lambda: key_of((_certified, images, *settings.items()), "certificates").whole,
+        lambda: _certified(smoothed, images, **settings),
+    )
 
 
 def _certified(smoothed: RandomizedSmoothing, images: Tensor, *, noises: int, seed: int) -> dict[str, Any]:
@@ -182,38 +162,11 @@ def _certified(smoothed: RandomizedSmoothing, images: Tensor, *, noises: int, se
     return {"labels": found.labels.tolist(), "radii": found.radii.tolist(), "seconds": round(time.perf_counter() - began, 1)}
 
 
-def certified(run: Run) -> dict[str, Any] | None:
-    """What :func:`certificates` has found, or None while it has not been asked."""
-    return read_measured(path) if (path := _certificates_path(run)).is_file() else None
-
-
-def _certificates_path(run: Run) -> Path:
-    """The name knows the weights; the file knows the images and the code."""
-    name = f"{key_of(run.smoothed(), 'smoothed').whole}-{run.budget.certified}-{run.budget.noises}.json"
-    return run.out / "certificates" / name
-
-
-def _examine(run: Run, variant: Variant) -> dict[str, Any]:
-    count = max(run.budget.sweep, 20)
-    return diagnoses.examine(
-        _doctor_path(run, variant),
-        variant.key,
-        variant.defense(run),
-        run.data.images[:count].to(run.device),
-        run.data.labels[:count].to(run.device),
-        epsilon=variant.epsilon,
-        norm="linf",
-        transfer_from=run.base(variant.kind) if variant.inference else None,
-        eot_samples=run.budget.eot,
-        seed=run.seed,
-        budget=run.budget.doctor,
-    )
-
-
-def examined(run: Run, variant: Variant) -> dict[str, Any] | None:
-    """What the doctor says of a defense, or None while it has not been asked."""
-    return read_measured(path) if (path := _doctor_path(run, variant)).is_file() else None
-
-
-def _doctor_path(run: Run, variant: Variant) -> Path:
-    return run.out / "doctor" / f"{variant.key}-{key_of((variant.defense(run), diagnose), variant.key).whole}.json"
+def _seconds_per_row(run: Run) -> float:
+    """Of the classifier that is certified."""
+    smoothed, images = run.smoothed(), run.images(1)
+    with torch.no_grad(), seeded(run.seed):
+        smoothed.certify(images, n0=100, n=100)  # warm-up
+        began = time.perf_counter()
+        smoothed.certify(images, n0=100, n=400)
+    return (time.perf_counter() - began) / 500

@@ -18,9 +18,7 @@ from gencls.eval.threats.protocol import TOLERANCE
 from recipes.harness.records import Share, records_of, right_under, warnings_of
 from recipes.variational_smoothing import experiments
 from recipes.variational_smoothing.runs import Run
-from recipes.variational_smoothing.tables import PRINTED_STEPS, compared
-
-__all__ = ["certified_curves", "steps_figure"]
+from recipes.variational_smoothing.tables import PRINTED_SWEEPS, compared
 
 
 def certified_curves(run: Run) -> tuple[PaperTable, NamedFigure] | None:
@@ -29,7 +27,7 @@ def certified_curves(run: Run) -> tuple[PaperTable, NamedFigure] | None:
     "Ours too" is DDN along smoothed gradients, in a study of its own.
     """
     records, ours = records_of(run.out, "certified"), records_of(run.out, "certified", "smoothed")
-    if not len(records) or (known := experiments.certified(run)) is None:
+    if not len(records) or (known := experiments.certificates(run).known) is None:
         return None
     labels = run.data.labels[: run.budget.certified]
     certificate = _Certificate(torch.tensor(known["labels"]), torch.tensor(known["radii"], dtype=torch.float64))
@@ -87,6 +85,6 @@ def steps_figure(run: Run) -> Iterator[NamedFigure]:
     right = {steps: right_under(records) for steps, records in found.items() if len(records)}
     if right:
         ours = [(float(own.mean()), *wilson(float(own.sum()), len(own))) for own in right.values()]
-        theirs = [(steps, value / 100) for steps, value in PRINTED_STEPS.items()] if compared(run) else []
+        theirs = [(steps, value / 100) for steps, value in PRINTED_SWEEPS["steps"].items()] if compared(run) else []
         drawn = plateau("steps of the inner optimisation", list(right), ours, theirs, chosen=1, source="thesis")
         yield NamedFigure("steps", "steps", "Accuracy under PGD by steps of the inner optimisation", drawn)

@@ -1,7 +1,7 @@
-"""One call of the recipe: its base models, the inference around them, and the folder of what it has found."""
+"""One call of the recipe: its base models, and the inference around them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ from typing import Any
 from gencls import zoo
 from gencls.core import Defense, GenclsError, key_of
 from gencls.defenses import PlainClassifier, RandomizedSmoothing, VariationalPosteriorSmoothing, VariationalSmoothing
-from gencls.eval import DDN, PGD, Attack, AutoAttack, Protocol, Square, Study, ThreatModel
+from gencls.eval import DDN, PGD, Attack, AutoAttack, Square, ThreatModel
 from gencls.zoo.networks.classifiers.published import load_robustbench
 from gencls.zoo.registry import AUTOATTACK
-from recipes.harness.folders import claim, require_weights, weights_path
+from recipes.harness import run
+from recipes.harness.folders import claim, require_weights
+from recipes.harness.settings import flag
 from recipes.variational_smoothing.settings import BASES, WONG, Budget, Profile
-
-__all__ = ["READINGS", "Run"]
 
 READINGS: Mapping[str, Mapping[str, Any]] = {
     "Algorithm 5": {},
@@ -28,78 +28,73 @@ READINGS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(run.Run[Profile, Budget]):
     """What every experiment needs.
 
     Attributes:
-        profile: what is attacked.
-        budget: what is spent.
-        out: folder of all that is found.
-        data: test images, enough for every table.
-        seed: of all random streams.
-        kinds: of base models that are attacked.
-        weights: folder of further weights, the --out of `gencls train`, and of Wong2020Fast.pt.
-        device: where the defenses are.
-        command: that repeats the run.
+        kinds: of base models that are attacked; empty for all.
     """
 
-    profile: Profile
-    budget: Budget
-    out: Path
-    data: zoo.ImageData
-    seed: int = 0
-    kinds: Sequence[str] = tuple(BASES)
-    weights: Path | None = None
-    device: str = "cpu"
-    command: str = ""
+    kinds: Sequence[str] = flag(
+        "--bases",
+        default=(),
+        nargs="+",
+        action="extend",
+        choices=BASES,
+        help="kinds of base models; default all that the profile has",
+    )
+
+    weights_hint = f", and of {WONG}.pt"
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Base models and budget."""
+        return {"Base models": ", ".join(self.bases.values()), **super().facts}
 
     @property
     def bases(self) -> Mapping[str, str]:
         """Kind -> name of the base models that are attacked."""
-        return {kind: name for kind, name in self.profile.bases.items() if kind in self.kinds}
+        return {kind: name for kind, name in self.profile.bases.items() if kind in (self.kinds or self.profile.bases)}
 
     @property
     def swept(self) -> str:
         """The kind around which settings are varied: the thesis's, if it is there."""
         return "gaussian" if "gaussian" in self.bases else next(iter(self.bases))
 
-    def path(self, name: str) -> Path | None:
-        """Where the weights of a training lie, or should; None where they come with a dependency."""
-        if name == WONG:
-            return (self.weights or Path()) / f"{name}.pt"
-        return None if name == AUTOATTACK else weights_path(name, self.weights)
+    def path(self, name: str) -> Path:
+        """Where weights lie, or should."""
+        return (self.weights or Path()) / f"{name}.pt" if name == WONG else super().path(name)
 
-    def require(self) -> None:
-        """Check before the first measurement that base models and weights are there.
+    def check(self, parts: Sequence[str] | None) -> None:
+        """Check that the profile has these base models."""
+        if absent := [kind for kind in self.kinds if kind not in self.profile.bases]:
+            raise GenclsError(f"--bases: expected some of {', '.join(self.profile.bases)}, got {', '.join(absent)}")
 
-        Raises:
-            GenclsError: for kinds that the profile does not have; naming the commands that make what is missing.
-        """
-        if not self.bases:
-            raise GenclsError(f"--bases: expected some of {', '.join(self.profile.bases)}, got {', '.join(self.kinds)}")
-        paths = {name: path for name in self.bases.values() if (path := self.path(name)) and name != WONG}
+    def require(self, parts: Sequence[str] = ()) -> None:
+        """Check that base models and weights are there, and those of the classifier that is certified."""
+        paths = {name: self.path(name) for name in self.bases.values() if name not in (AUTOATTACK, WONG)}
         require_weights(paths, self.weights, hint=", or leave base models out with --bases")
-        published = self.path(WONG)
-        if WONG in self.bases.values() and published and not published.is_file():
+        if WONG in self.bases.values() and not self.path(WONG).is_file():
             raise GenclsError(
-                f"expected RobustBench's checkpoint of {WONG} at {published}, got no such file; pass its folder with "
+                f"expected RobustBench's checkpoint of {WONG} at {self.path(WONG)}, got no such file; pass its folder with "
                 "--weights, or leave the base model out with --bases"
             )
+        if "certified" in parts:
+            self.smoothed()
 
     def claim(self) -> None:
-        """Make the folder of the run, or check that it is this run's.
-
-        Raises:
-            GenclsError: if it holds a run with other settings, or other weights of a base model.
-        """
-        claim(self.out, {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed})
+        """Make the folder of the run, or check that it is this run's, with these weights of the base models."""
+        super().claim()
         for kind in self.bases:
             claim(self.out / "bases" / kind, {"weights": key_of(self.base(kind), kind).content})
 
+    def load(self, name: str) -> Defense:
+        """A classifier; AutoAttack's comes with its package."""
+        return _loaded(name, None if name == AUTOATTACK else self.path(name), self.device)
+
     def base(self, kind: str) -> Defense:
         """A base model as it is."""
-        name = self.profile.bases[kind]
-        return _loaded(name, self.path(name), self.device)
+        return self.load(self.profile.bases[kind])
 
     def inference(self, kind: str, *, reading: str = "Algorithm 5", epsilon: float | None = None, steps: int = 1) -> Defense:
         """Variational smoothing around a base model.
@@ -122,12 +117,10 @@ class Run:
         Raises:
             GenclsError: naming the command that makes its weights, if they are missing.
         """
-        name, profile = self.profile.smoothed, self.profile
-        path = self.path(name)
-        require_weights({name: path} if path else {}, self.weights, hint=", or choose other --parts")
-        return RandomizedSmoothing(
-            _loaded(name, path, self.device), self.data.num_classes, sigma=profile.certified_sigma
-        ).eval()
+        name = self.profile.smoothed
+        if name != AUTOATTACK:
+            require_weights({name: self.path(name)}, self.weights, hint=", or choose other --parts")
+        return RandomizedSmoothing(self.load(name), self.data.num_classes, sigma=self.profile.certified_sigma).eval()
 
     def attacks(self, defense: Defense, epsilon: float) -> Mapping[str, Attack]:
         """All attacks of Tables 4.1 to 4.3 at a size: the published one, what is adaptive, and what needs no gradient."""
@@ -154,28 +147,9 @@ class Run:
             "pgd-targeted": PGD(threat, steps=budget.pgd, restarts=budget.targets, loss="multi-targeted"),
         }
 
-    def first(self, count: int) -> range:
-        """Numbers of so many images, or of all."""
-        return range(min(count, len(self.data.images)))
-
     def minimal(self, *, smoothing: tuple[float, ...] = (0.0,)) -> DDN:
         """The attack on randomized smoothing, along gradients that are smoothed once more with these deviations."""
         return DDN(ThreatModel("l2"), steps=self.budget.minimal, smoothing=smoothing)
-
-    def study(self, folder: str, name: str, defense: Defense, attacks: Mapping[str, Attack], rows: Sequence[int]) -> Study:
-        """The study of one defense, on the images with these numbers."""
-        budget = self.budget
-        return Study(
-            self.out / folder,
-            defenses={name: defense},
-            attacks=attacks,
-            images=self.data.images[list(rows)],
-            labels=self.data.labels[list(rows)],
-            protocol=Protocol(eot_samples=budget.eot, judge_draws=budget.judge, most_draws=budget.judge_most),
-            seeds=(self.seed,),
-            shard_size=budget.together,
-            about={"data": f"{self.data.name}, {self.data.split}", "command": self.command},
-        )
 
 
 @cache

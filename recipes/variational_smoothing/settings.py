@@ -1,11 +1,10 @@
 """What is attacked (profiles) and how much is spent on it (budgets)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from gencls.core import GenclsError
-
-__all__ = ["BASES", "BUDGETS", "PROFILES", "WONG", "Budget", "Profile"]
+from recipes.harness import settings
+from recipes.harness.settings import at, flag
 
 WONG = "Wong2020Fast"
 """The thesis's robust base model, of RobustBench."""
@@ -20,32 +19,19 @@ BASES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
-    """A data set with its base models.
+class Profile(settings.Profile):
+    """A data set with its base models."""
 
-    Attributes:
-        data: name of the data set; its test split is attacked.
-        bases: kind -> name of its training.
-        epsilon: Linf size of the attacks on bare models, and radius of their inference (Tables 4.1 and 4.2).
-        robust_epsilon: the same for adversarially trained ones (Table 4.3).
-        strengths: sizes of Table 4.2 as multiples of ``epsilon``.
-        sigma: standard deviation of the noise around the means.
-        smoothed: name of the training of the classifier that is certified.
-        certified_sigma: standard deviation of its noise, about that of its training.
-        radii: L2 radii of the certified and of the empirical curve.
-        printed: whether the thesis's numbers stand beside ours: they are CIFAR10's.
-    """
-
-    data: str
-    bases: Mapping[str, str]
-    epsilon: float
-    robust_epsilon: float
-    smoothed: str
-    certified_sigma: float
-    strengths: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-    sigma: float = 0.05
-    radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-    printed: bool = False
+    data: str = flag("--data", help="another data set for the same base models, such as cifar10-lossless for cifar10")
+    bases: Mapping[str, str]  # kind -> name of its training
+    epsilon: float  # Linf size of the attacks on bare models, and radius of their inference (Tables 4.1 and 4.2)
+    robust_epsilon: float  # the same for adversarially trained ones (Table 4.3)
+    smoothed: str  # name of the training of the classifier that is certified
+    certified_sigma: float  # standard deviation of its noise, about that of its training
+    strengths: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # sizes of Table 4.2 as multiples of ``epsilon``
+    sigma: float = 0.05  # standard deviation of the noise around the means
+    radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # L2 radii of the certified and of the empirical curve
+    printed: bool = False  # whether the thesis's numbers stand beside ours: they are CIFAR10's
 
     def size(self, kind: str) -> float:
         """Size of the attacks on a base model, and radius of its inference."""
@@ -91,54 +77,32 @@ PROFILES: Mapping[str, Profile] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
-    """All numbers that decide how long a run takes; the defaults are AutoAttack's.
+class Budget(settings.Budget):
+    """Each draw has a start, and noise, of its own. A gradient through the inference is worth about 60 of the base model's."""
 
-    Attributes:
-        count: N attacked images of Tables 4.1 and 4.3.
-        together: attacked images in one batch; what a crash can lose.
-        autoattack: steps of AutoAttack's parts.
-        targets: of its targeted parts, and of PGD.
-        queries: of Square, also alone.
-        pgd: steps of PGD.
-        restarts: of PGD.
-        eot: draws per gradient, each with a start, and noise, of its own.
-        judge: draws per decision.
-        judge_most: the same where the majority is open.
-        sweep: N of Table 4.2, of the steps and of the readings.
-        steps: of the inner optimisation.
-        certified: N of the curves.
-        noises: n of a certificate.
-        minimal: steps of the minimal-norm attack on randomized smoothing.
-        doctor: seconds for the examination of each defense, roughly; 0 for none.
-    """
+    count: int = at(500, reduced=60, smoke=8)
+    together: int = at(50, reduced=20, smoke=8)  # attacked images in one batch; what a crash can lose
+    autoattack: int = at(100, reduced=10, smoke=3)  # steps of AutoAttack's parts
+    targets: int = at(9, reduced=2, smoke=1)  # of its targeted parts, and of PGD
+    queries: int = at(5000, reduced=60, smoke=10)  # of Square, also alone
+    pgd: int = at(100, reduced=20, smoke=5)  # steps of PGD
+    restarts: int = at(5, reduced=1, smoke=1)  # of PGD
+    eot: int = at(20, reduced=4, smoke=2)
+    judge: int = at(32, reduced=16, smoke=8)
+    judge_most: int = at(256, reduced=64, smoke=16)
+    sweep: int = at(500, reduced=40, smoke=8)  # N of Table 4.2, of the steps and of the readings
+    steps: tuple[int, ...] = at((1, 2, 5, 10), smoke=(1, 3))  # of the inner optimisation
+    certified: int = at(500, reduced=60, smoke=20)  # N of the curves
+    noises: int = at(10_000, reduced=2000, smoke=500)  # n of a certificate
+    minimal: int = at(100, reduced=30, smoke=5)  # steps of the minimal-norm attack on randomized smoothing
+    doctor: float = at(240.0, reduced=60.0, smoke=0.0)  # seconds for the examination of each defense, roughly; 0 for none
 
-    count: int = 500
-    together: int = 50
-    autoattack: int = 100
-    targets: int = 9
-    queries: int = 5000
-    pgd: int = 100
-    restarts: int = 5
-    eot: int = 20
-    judge: int = 32
-    judge_most: int = 256
-    sweep: int = 500
-    steps: tuple[int, ...] = (1, 2, 5, 10)
-    certified: int = 500
-    noises: int = 10_000
-    minimal: int = 100
-    doctor: float = 240.0
+    capped = ("sweep", "certified")
 
-    def of(self, count: int) -> "Budget":
-        """The same with at most so many images in every table.
-
-        Raises:
-            GenclsError: for no images.
-        """
-        if count < 1:
-            raise GenclsError(f"expected at least one image, got {count}")
-        return replace(self, count=count, sweep=min(self.sweep, count), certified=min(self.certified, count))
+    @property
+    def largest(self) -> int:
+        """The most images that a table or the doctor needs."""
+        return max(super().largest, 20)
 
     @property
     def spent(self) -> str:
@@ -150,43 +114,4 @@ class Budget:
         )
 
 
-BUDGETS: Mapping[str, Budget] = {
-    "paper": Budget(),
-    # A gradient through the inference is worth about 60 of the base model's.
-    "reduced": Budget(
-        count=60,
-        together=20,
-        autoattack=10,
-        targets=2,
-        queries=60,
-        pgd=20,
-        restarts=1,
-        eot=4,
-        judge=16,
-        judge_most=64,
-        sweep=40,
-        certified=60,
-        noises=2000,
-        minimal=30,
-        doctor=60.0,
-    ),
-    # Everything once.
-    "smoke": Budget(
-        count=8,
-        together=8,
-        autoattack=3,
-        targets=1,
-        queries=10,
-        pgd=5,
-        restarts=1,
-        eot=2,
-        judge=8,
-        judge_most=16,
-        sweep=8,
-        steps=(1, 3),
-        certified=20,
-        noises=500,
-        minimal=5,
-        doctor=0.0,
-    ),
-}
+BUDGETS = Budget.levels()

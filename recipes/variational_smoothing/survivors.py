@@ -1,19 +1,16 @@
 """Images that stay right only with inference, attacked harder: does a gain outlive longer attacks?"""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 
 from gencls.core.fingerprint.samples import sample_hashes
-from gencls.eval import PGD, Attack, Square, Study, ThreatModel, Transfer
+from gencls.eval import PGD, Attack, Square, ThreatModel, Transfer
+from gencls.eval.report.formats import MISSING
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING
-from recipes.harness.jobs import Job
-from recipes.harness.records import records_of, right_under, unfinished, warnings_of
+from recipes.harness.jobs import StudyJob
+from recipes.harness.records import records_of, right_under, unfinished, unfinished_notes, warnings_of
 from recipes.variational_smoothing.runs import Run
 from recipes.variational_smoothing.settings import BASES
-
-__all__ = ["survivor_jobs", "survivor_table"]
 
 STEPS, DRAWS, QUERIES = 3, 4, 25
 """So many times the budget's steps of PGD, draws per gradient, and queries of Square."""
@@ -43,24 +40,18 @@ def _attacks(run: Run, kind: str) -> Mapping[str, Attack]:
     }
 
 
-def survivor_jobs(run: Run, *, unknown: bool = False) -> Iterator[Job]:
+def survivor_jobs(run: Run) -> Iterator[StudyJob]:
     """One study for each base model around which there are such images.
 
-    Args:
-        run: with its records.
-        unknown: take all images while the attacks are not finished that tell which.
+    Which ones survive is known once the part "main" is finished; until then all of them may.
     """
     for kind in run.bases:
-        rows = _rows(run, kind)
-        if rows is None and unknown:
-            rows = list(run.first(run.budget.count))
+        rows: int | list[int] | None = _rows(run, kind)
+        if rows is None and run.foreseen:
+            rows = run.budget.count
         if rows:
-            yield Job(f"survivors/{kind}", partial(_study, run, kind, rows))
-
-
-def _study(run: Run, kind: str, rows: list[int], folder: str) -> Study:
-    harder = replace(run, budget=replace(run.budget, eot=DRAWS * run.budget.eot))
-    return harder.study(folder, kind, run.inference(kind), _attacks(run, kind), rows)
+            harder, eot = _attacks(run, kind), DRAWS * run.budget.eot
+            yield run.job(f"survivors/{kind}", kind, partial(run.inference, kind), harder, rows, eot)
 
 
 def survivor_table(run: Run) -> PaperTable | None:
@@ -68,15 +59,13 @@ def survivor_table(run: Run) -> PaperTable | None:
     found = {kind: records for kind in run.bases if len(records := records_of(run.out, f"survivors/{kind}"))}
     if not found:
         return None
-    rows, notes = list[Row](), list[str]()
+    rows = list[Row]()
     for kind, records in found.items():
         met = [attack for attack in ATTACKS if records["attack"].eq(attack).any()]
         left = {attack: f"{right_under(records, (attack,)).sum()}" for attack in met}
         count, worst = records["sample_hash"].nunique(), right_under(records).sum()
         cells = [Cell(f"{count}"), *(Cell(left.get(attack, MISSING)) for attack in ATTACKS), Cell(f"{worst}")]
         rows.append(Row(f"{BASES[kind]} + inference", tuple(cells)))
-        if open_ := unfinished(run.out, f"survivors/{kind}"):
-            notes.append(f"{BASES[kind]} + inference: not finished: {', '.join(open_)}.")
     budget = run.budget
     return PaperTable(
         "survivors",
@@ -89,7 +78,7 @@ def survivor_table(run: Run) -> PaperTable | None:
             f"Transfer: PGD on margins ({STEPS * budget.pgd} steps) on the base model. PGD on margins {STEPS * budget.pgd} "
             f"steps, targeted {max(3, budget.targets)} x {STEPS * budget.pgd}, EoT {DRAWS * budget.eot}, in every gradient "
             f"mode. Square {QUERIES * budget.queries} queries.",
-            *notes,
+            *unfinished_notes(run.out, {f"{BASES[kind]} + inference": f"survivors/{kind}" for kind in found}),
             *warnings_of({BASES[kind]: records for kind, records in found.items()}),
         ),
     )

@@ -9,15 +9,22 @@ import numpy as np
 import pandas as pd
 
 from gencls.eval.measures.statistics import McNemar, holm, mcnemar
+from gencls.eval.report.formats import MISSING, epsilon, probability
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, epsilon, probability
-from recipes.harness.records import Share, passes, records_of, right_under, unfinished, warnings_of
+from recipes.harness.records import (
+    naturally_right,
+    passes,
+    records_of,
+    right_under,
+    share,
+    unfinished,
+    unfinished_notes,
+    warnings_of,
+)
 from recipes.variational_smoothing import experiments
 from recipes.variational_smoothing.experiments import Variant
 from recipes.variational_smoothing.runs import Run
 from recipes.variational_smoothing.settings import BASES
-
-__all__ = ["ATTACKS", "compared", "main_tables", "sweep_table"]
 
 ATTACKS = {
     "autoattack": "AutoAttack",
@@ -36,19 +43,10 @@ PRINTED = {
     ("robust", True): (82.6, 45.1),
 }
 """Tables 4.1 and 4.3: natural and adversarial accuracy in %, CIFAR10, ResNet18."""
-PRINTED_STRENGTH = {1.0: 72.3, 2.0: 36.8, 4.0: 1.4}
-"""Table 4.2, by multiples of 2/255."""
-PRINTED_STEPS = {1: 72.3, 10: 74.4}
-"""Section 4.4, in words."""
-
-
-def _natural(records: pd.DataFrame) -> pd.Series:
-    right: pd.Series = records.groupby("sample_hash")["clean_majority_correct"].first()
-    return right
-
-
-def _share(right: pd.Series) -> str:
-    return Share(float(right.sum()), len(right)).text if len(right) else MISSING
+PRINTED_SWEEPS: Mapping[str, Mapping[float, float]] = {
+    "strength": {1.0: 72.3, 2.0: 36.8, 4.0: 1.4},  # Table 4.2, by multiples of 2/255
+    "steps": {1: 72.3, 10: 74.4},  # section 4.4, in words
+}
 
 
 def main_tables(run: Run) -> Iterator[PaperTable]:
@@ -61,21 +59,20 @@ def main_tables(run: Run) -> Iterator[PaperTable]:
 
 
 def _main_table(run: Run, number: str, found: dict[Variant, pd.DataFrame]) -> PaperTable:
-    rows, notes = list[Row](), list[str]()
+    rows = list[Row]()
     size = next(iter(found)).epsilon
     for variant, records in found.items():
         if not len(records):
             continue
         natural, worst = (run.profile.printed and PRINTED.get((variant.kind, variant.inference))) or ("", "")
-        cells = [Cell(_share(_natural(records)), f"{natural}")]
+        cells = [Cell(share(naturally_right(records)), f"{natural}")]
         for attack in ATTACKS:
             met = records["attack"].eq(attack).any()
             theirs = f"{worst}" if attack == "autoattack" else ""
-            cells.append(Cell(_share(right_under(records, (attack,))) if met else MISSING, theirs))
-        cells += [Cell(_share(right_under(records))), Cell(passes(records))]
+            cells.append(Cell(share(right_under(records, (attack,))) if met else MISSING, theirs))
+        cells += [Cell(share(right_under(records))), Cell(passes(records))]
         rows.append(Row(_name(variant), tuple(cells)))
-        if left := unfinished(run.out, variant.folder):
-            notes.append(f"{_name(variant)}: not finished: {', '.join(left)}.")
+    notes = unfinished_notes(run.out, {_name(variant): variant.folder for variant in found if len(found[variant])})
     notes += [line for kind, line in _comparisons(run).items() if any(variant.kind == kind for variant in found)]
     total = max((records["sample_hash"].nunique() for records in found.values() if len(records)), default=0)
     return PaperTable(
@@ -106,7 +103,7 @@ def _comparisons(run: Run) -> Mapping[str, str]:
     found = {kind: [records_of(run.out, folder) for folder in folders] for kind, folders in pairs.items()}
     done = [kind for kind, both in found.items() if all(map(len, both)) and not unfinished(run.out, *pairs[kind])]
     said: dict[str, list[str]] = {kind: [] for kind in done}
-    for title, decided in (("natural accuracy", _natural), ("under all attacks", right_under)):
+    for title, decided in (("natural accuracy", naturally_right), ("under all attacks", right_under)):
         tests = {kind: _paired(*map(decided, found[kind])) for kind in done}
         for (kind, (gain, test)), adjusted in zip(
             tests.items(), holm([test.p_value for _, test in tests.values()]), strict=True
@@ -132,22 +129,20 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
     found = {variant: records for variant, records in found.items() if len(records)}
     if not found:
         return None
-    rows, notes = list[Row](), list[str]()
+    rows = list[Row]()
     total = max(records["sample_hash"].nunique() for records in found.values())
-    printed = {"strength": PRINTED_STRENGTH, "steps": PRINTED_STEPS}.get(part, {}) if compared(run) else {}
+    printed = PRINTED_SWEEPS.get(part, {}) if compared(run) else {}
     for variant, records in found.items():
         key = variant.epsilon / run.profile.epsilon if part == "strength" else variant.steps
         theirs = f"{printed[key]:g}" if variant.inference and key in printed else ""
         number = records["sample_hash"].nunique()
         cells = (
-            Cell(_share(_natural(records))),
-            Cell(_share(right_under(records)), theirs),
+            Cell(share(naturally_right(records))),
+            Cell(share(right_under(records)), theirs),
             Cell(passes(records)),
             Cell(f"{records['seconds'].sum() / number:.2f}"),
         )
         rows.append(Row(_head(part, variant) + (f", N = {number}" if number < total else ""), cells))
-        if left := unfinished(run.out, variant.folder):
-            notes.append(f"{_head(part, variant)}: not finished: {', '.join(left)}.")
     titles = {
         "strength": ("table-4.2", f"Table 4.2: {BASES[run.swept]} as attacks grow"),
         "steps": ("steps", "Steps of the inner optimisation (section 4.4)"),
@@ -168,7 +163,7 @@ def sweep_table(run: Run, part: str) -> PaperTable | None:
             f"Accuracy in % on {total} images under PGD on margins ({run.budget.restarts} x {run.budget.pgd} steps) and "
             f"targeted PGD ({run.budget.targets} x {run.budget.pgd}), EoT {run.budget.eot}, in every gradient mode, worst "
             f"counts; {size}." + (" In brackets the thesis, under AutoAttack." if printed else ""),
-            *notes,
+            *unfinished_notes(run.out, {_head(part, variant): variant.folder for variant in found}),
             *warnings_of({_head(part, variant): records for variant, records in found.items()}),
         ),
     )

@@ -127,7 +127,7 @@ class Bench:
     def starts(self) -> None:
         """The choice of the starts: in float32, and in bf16 with the best four of each class scored again in float32."""
         exact = self.defense().start
-        decoded, offsets = exact.bank()
+        (decoded,), offsets = exact.bank()
         rough = decoded.bfloat16()
 
         def again(images: Tensor) -> Tensor:

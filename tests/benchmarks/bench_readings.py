@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gencls import zoo
 from gencls.core import keyed, stream_seed
 from gencls.defenses import VariationalPosteriorSmoothing, VariationalSmoothing
+from gencls.defenses.synthesis.posterior import variables
 from gencls.eval import PGD, ThreatModel, evaluate
 
 RADIUS, SEEDS = 8 / 255, range(4)
@@ -83,7 +84,7 @@ def bound(data: zoo.ImageData) -> None:
             zoo.load(NETWORKS["plain"]), 10, draws=50, steps=steps, lr=lr, optimizer=optimizer
         ).eval()
         with torch.enable_grad(), keyed(range(len(images))):
-            means, log_stds = (level.square().mean().sqrt() for level in defense.infer(images))
+            means, log_stds = (level.square().mean().sqrt() for level in variables(defense.infer(images)))
         moved = f"means move by {means:.3f} of the prior's deviation, log deviations by {log_stds:.5f}"
         print(f"{optimizer}, {steps} steps of {lr}: {drawn(defense, images, 0).mean():.2f}; {moved}", flush=True)
 

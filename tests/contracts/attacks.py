@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+import gencls.eval
 from gencls.eval import (
     APGD,
     DDN,
@@ -23,7 +24,7 @@ from gencls.eval import (
     Transfer,
 )
 
-LINF, L2 = ThreatModel("linf"), ThreatModel("l2")
+LINF, L2, L1, L0 = (ThreatModel(norm) for norm in ("linf", "l2", "l1", "l0"))
 
 
 class AnySize(nn.Module):
@@ -53,6 +54,10 @@ SMOOTHED = {
     "APGD, smoothed": lambda threat: APGD(threat, steps=8, smoothing=(0.05, 0.1), smoothing_draws=4),
 }
 
+# name -> norms
+NORMS = {name: getattr(gencls.eval, name.split(",")[0], PGD).norms for name in (*FIXED, *SMOOTHED) if name != "Transfer"}
+NORMS["Transfer"] = ("linf", "l2")
+
 # (name, norm) -> attack that minimises the distance
 MINIMAL = {
     ("GrowingNoise", "linf"): GrowingNoise(LINF, sizes=10),
@@ -64,6 +69,10 @@ MINIMAL = {
     ("DDN", "l2"): DDN(L2),
     ("FMN", "linf"): FMN(LINF),
     ("FMN", "l2"): FMN(L2),
+    ("FMN", "l1"): FMN(L1),
+    ("FMN", "l0"): FMN(L0),
+    ("FAB", "l1"): FAB(L1, steps=20, restarts=1),
+    ("GrowingNoise", "l1"): GrowingNoise(L1, sizes=10),
     ("CarliniWagner", "l2"): CarliniWagner(L2),
     ("RestartedCarliniWagner", "l2"): RestartedCarliniWagner(
         L2, restarts=4, steps=100, learning_rate=0.03, regularisation=1.0, start_norm=1.0

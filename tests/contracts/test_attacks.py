@@ -1,28 +1,28 @@
-from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 
 import gencls.eval
-from gencls.core import keyed
-from gencls.eval import FGSM, PGD, Attack, AttackModel, GaussianNoiseAttack, ThreatModel
-from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, OPTIMAL, SMOOTHED
-from tests.toys import Linear, NoisyLogits, Rescaled, small_cnn
+from gencls.eval import Attack, ThreatModel
+from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, NORMS, OPTIMAL, SMOOTHED
+from tests.contracts.linear import SHAPES, linear_problem, minimal_distance, run
+from tests.toys import Linear, Rescaled, small_cnn
 
 ATTACKS = FIXED | SMOOTHED
-THREATS = {"linf": ThreatModel("linf", 0.1), "l2": ThreatModel("l2", 0.8)}
+THREATS = {
+    "linf": ThreatModel("linf", 0.1),
+    "l2": ThreatModel("l2", 0.8),
+    "l1": ThreatModel("l1", 3.0),
+    "l0": ThreatModel("l0", 5),
+}
+LARGE = {"linf": 0.4, "l2": 3.0, "l1": 15.0, "l0": 20.0}
 
 every_minimal = pytest.mark.parametrize("key", MINIMAL, ids="-".join)
 every_optimal = pytest.mark.parametrize("key", OPTIMAL, ids="-".join)
 every_attack = pytest.mark.parametrize("attack", ATTACKS)
-both_norms = pytest.mark.parametrize("norm", THREATS)
-
-
-def run(attack, model, images, labels, first=0):
-    """Attack with sample i on stream i."""
-    with keyed(range(first, first + len(images))):
-        return attack(model, images, labels)
+both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
+every_pair = pytest.mark.parametrize(("attack", "norm"), [(name, norm) for name in ATTACKS for norm in NORMS[name]], ids=str)
 
 
 def test_every_public_attack_is_in_the_table():
@@ -32,8 +32,7 @@ def test_every_public_attack_is_in_the_table():
     assert found - {"Attack"} == {name.split(",")[0] for name in tested}
 
 
-@every_attack
-@both_norms
+@every_pair
 def test_the_contract(attack, norm, cnn, digits):
     images, labels = digits[0].clone(), digits[1]
     images[0], images[1], images[2] = 0.0, 1.0, (images[2] > 0.5).float()  # at the borders of the range
@@ -60,8 +59,7 @@ def test_the_contract(attack, norm, cnn, digits):
     assert all(parameter.grad is None and parameter.requires_grad for parameter in cnn.parameters())
 
 
-@every_attack
-@both_norms
+@every_pair
 @pytest.mark.parametrize("noisy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_samples_do_not_depend_on_their_batch(attack, norm, noisy, cnn, noisy_cnn, digits):
     images, labels = digits[0][:7], digits[1][:7]
@@ -75,87 +73,13 @@ def test_samples_do_not_depend_on_their_batch(attack, norm, noisy, cnn, noisy_cn
     assert different.double().mean() < 0.002
 
 
-@every_attack
-@both_norms
+@every_pair
 def test_accuracy_falls(attack, norm, cnn, digits):
     images = digits[0]
     labels = cnn(images).argmax(1)
-    found = run(ATTACKS[attack](ThreatModel(norm, {"linf": 0.4, "l2": 3.0}[norm])), cnn, images, labels)
+    found = run(ATTACKS[attack](ThreatModel(norm, LARGE[norm])), cnn, images, labels)
     accuracy = (cnn(found).argmax(1) == labels).double().mean()
     assert accuracy < (1.0 if attack == "GaussianNoiseAttack" else 0.5)
-
-
-@both_norms
-def test_noise_lies_on_the_surface(norm, cnn, digits):
-    images = 0.4 + 0.2 * digits[0]  # the box binds nowhere
-    threat = ThreatModel(norm, 0.3)
-    found = run(GaussianNoiseAttack(threat, tries=1), cnn, images, digits[1])
-    torch.testing.assert_close(threat.distance(images, found).float(), torch.full((64,), 0.3), rtol=1e-3, atol=0)
-
-
-def linear_problem(classes, shape, count):
-    """Images in [0.3, 0.7], a linear classifier, and labels that it gets right."""
-    pixels = torch.Size(shape).numel()
-    model = Linear(torch.randn(classes, pixels), torch.randn(classes)).eval()
-    images = 0.3 + 0.4 * torch.rand(count, *shape)
-    return model, images, model(images).argmax(1)
-
-
-def margins(model, images, labels):
-    """Score of the label minus the score of each other class: (N, K - 1)."""
-    scores = model(images)
-    others = torch.ones_like(scores, dtype=torch.bool).scatter(1, labels[:, None], False)
-    return scores.gather(1, labels[:, None]) - scores[others].view(len(scores), -1)
-
-
-def optimal_margin(model, images, labels, norm, epsilon):
-    """min over the ball of min_j (w_y - w_j) . x + c_y - c_j, where the box does not bind."""
-    differences = model.weight[labels].unsqueeze(1) - model.weight  # (N, K, P)
-    others = torch.ones(differences.shape[:2], dtype=torch.bool).scatter(1, labels[:, None], False)
-    dual = differences[others].view(len(labels), -1, differences.shape[2]).norm(p=1 if norm == "linf" else 2, dim=2)
-    return (margins(model, images, labels) - epsilon * dual).amin(1)
-
-
-SHAPES = [(1, 5, 7), (3, 9, 3)]
-
-
-def shortfall(model, images, labels, found, norm, epsilon):
-    """How much of the optimal decrease of the margin is missing, per sample, and the optimal margin."""
-    clean, best = margins(model, images, labels).amin(1), optimal_margin(model, images, labels, norm, epsilon)
-    reached = margins(model, found, labels).amin(1)
-    assert (reached >= best - 1e-4).all()
-    return (reached - best) / (clean - best), best
-
-
-@pytest.mark.parametrize("count", [1, 64])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("norm", "epsilon", "slack"), [("linf", 0.1, 1e-4), ("l2", 0.25, 0.01)])
-@pytest.mark.parametrize("classes", [2, 10])
-def test_pgd_is_optimal(classes, norm, epsilon, slack, shape, count):
-    """With a start against each other class. In L2, steps of epsilon / 4 turn a random start to within a percent."""
-    model, images, labels = linear_problem(classes, shape, count)
-    settings = {"steps": 40, "step_size": epsilon / 4, "restarts": classes - 1, "loss": "multi-targeted"}
-    found = run(PGD(ThreatModel(norm, epsilon), **settings, to_the_end=True), model, images, labels)
-    missing, best = shortfall(model, images, labels, found, norm, epsilon)
-    assert missing.max() <= slack
-    found = run(PGD(ThreatModel(norm, epsilon), **settings), model, images, labels)
-    reachable = best < -slack
-    assert (margins(model, found, labels).amin(1)[reachable] < 0).all()  # stops there: broken is all it asks for
-    missing, _ = shortfall(model, images, labels, found, norm, epsilon)
-    assert (missing[best > 0] <= slack).all()
-
-
-@pytest.mark.parametrize("loss", ["cross-entropy", "margin"])
-@pytest.mark.parametrize("shape", SHAPES)
-@both_norms
-def test_targeted_pgd_is_optimal_for_two_classes(loss, norm, shape):
-    """The target is the other class; among several, raising one against all others has no closed form."""
-    model, images, labels = linear_problem(2, shape, 16)
-    epsilon = {"linf": 0.1, "l2": 0.25}[norm]
-    settings = PGD(ThreatModel(norm, epsilon, targeted=True), steps=40, step_size=epsilon / 4, loss=loss, to_the_end=True)
-    found = run(settings, model, images, 1 - labels)
-    missing, _ = shortfall(model, images, labels, found, norm, epsilon)
-    assert missing.max() <= 0.01
 
 
 @pytest.mark.parametrize("attack", ["PGD", "FGSM"])
@@ -166,29 +90,6 @@ def test_targeted_attacks_reach_their_target(attack, norm):
     threat = ThreatModel(norm, {"linf": 0.5, "l2": 3.0}[norm], targeted=True)
     reached = (model(run(ATTACKS[attack](threat), model, images, targets)).argmax(1) == targets).double().mean()
     assert reached > (0.95 if attack == "PGD" else 0.5)
-
-
-@pytest.mark.parametrize("count", [1, 64])
-@pytest.mark.parametrize("shape", SHAPES)
-@both_norms
-def test_cross_entropy_pgd_breaks_what_can_clearly_be_broken(norm, shape, count):
-    """The cross-entropy is no function of the margin: once wrong, it lowers the label further instead of raising one class."""
-    model, images, labels = linear_problem(10, shape, count)
-    epsilon = {"linf": 0.1, "l2": 0.25}[norm]
-    found = run(PGD(ThreatModel(norm, epsilon), steps=40), model, images, labels)
-    missing, best = shortfall(model, images, labels, found, norm, epsilon)
-    assert (margins(model, found, labels).amin(1)[best < -0.3] < 0).all()
-    assert (missing[best > 0] <= 0.2).all()
-
-
-@pytest.mark.parametrize("count", [1, 64])
-@pytest.mark.parametrize("shape", SHAPES)
-@both_norms
-def test_fgsm_is_optimal_for_two_classes(norm, shape, count):
-    model, images, labels = linear_problem(2, shape, count)
-    found = run(FGSM(ThreatModel(norm, 0.1)), model, images, labels)
-    best = optimal_margin(model, images, labels, norm, 0.1)
-    torch.testing.assert_close(margins(model, found, labels).amin(1), best, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -217,40 +118,11 @@ def test_equal_scores_are_no_error():
     """A model that says nothing has no gradient; attacks return something valid."""
     dead = Linear(torch.zeros(3, 16), torch.zeros(3)).eval()
     images = torch.rand(4, 1, 4, 4)
-    for make in ATTACKS.values():
-        for threat in THREATS.values():
+    for name, make in ATTACKS.items():
+        for threat in map(THREATS.get, NORMS[name]):
             found = run(make(threat), dead, images, torch.tensor([0, 1, 2, 0]))
             assert torch.isfinite(found).all()
             assert threat.allows(threat.distance(images, found)).all()
-
-
-def test_a_later_restart_that_succeeds_counts():
-    """Among several classes a wrong decision may have a smaller cross-entropy than a right one."""
-
-    class Lookup(torch.nn.Module):
-        """Pixel below 0.3: right, with large loss (all classes tied). Above: wrong by a little, with small loss."""
-
-        def forward(self, images):
-            tied = torch.tensor([0.001] + 4 * [0.0] + 5 * [-20.0])
-            wrong = torch.tensor([0.0, 0.001] + 8 * [-12.0])
-            return torch.where((images[:, 0, 0, :1] < 0.3), tied, wrong) + 0.0 * images[:, 0, 0, :1]
-
-    images, labels = torch.full((1, 1, 1, 1), 0.2), torch.tensor([0])
-    threat = ThreatModel("linf", 0.2)
-    ends = {run(PGD(threat, steps=1), Lookup().eval(), images, labels, first=i).item() < 0.3 for i in range(8)}
-    assert ends == {True, False}  # a single start may fail
-    assert run(PGD(threat, steps=1, restarts=20), Lookup().eval(), images, labels).item() > 0.3
-
-
-def test_eot_of_a_noisy_model_follows_the_mean_gradient():
-    """With noise on the scores a single draw misleads; many draws reach the optimum of the classifier behind."""
-    model, images, labels = linear_problem(2, (1, 5, 7), 32)
-    noisy = NoisyLogits(model, sigma=1.0, num_classes=2)
-    threat = ThreatModel("l2", 0.25)
-    found = run(PGD(threat, steps=40, to_the_end=True), AttackModel(noisy, samples=16), images, labels)
-    best = optimal_margin(model, images, labels, "l2", 0.25)
-    clean = margins(model, images, labels).amin(1)
-    assert ((margins(model, found, labels).amin(1) - best) <= 0.05 * (clean - best)).all()
 
 
 @every_minimal
@@ -318,15 +190,6 @@ def test_minimal_attacks_are_optimal_on_linear_classifiers(key, classes, shape, 
     assert (distance <= 1.05 * best).all()
 
 
-@pytest.mark.parametrize("key", [("DDN", "l2"), ("CarliniWagner", "l2")], ids="-".join)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_targeted_minimal_attacks_are_optimal_for_two_classes(key, shape):
-    model, images, labels = linear_problem(2, shape, 16)
-    attack = replace(MINIMAL[key], threat=ThreatModel("l2", targeted=True))
-    found = run(attack, model, images, 1 - labels)
-    assert (attack.threat.distance(images, found) <= 1.05 * minimal_distance(model, images, labels, "l2")).all()
-
-
 @cache
 def distances_on_many(key):
     cnn, images = small_cnn(), torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -358,14 +221,6 @@ def test_offset_and_scale_do_not_change_distances(key, scores):
     near = (expected - radius).abs() < 0.01 * radius  # samples at the radius itself may fall on either side of it
     within = MINIMAL[key].threat.distance(images, found) <= radius
     assert ((within & broken) != (expected <= radius))[~near].sum() <= 1
-
-
-def minimal_distance(model, images, labels, norm):
-    """min over the other classes of margin / dual norm of the difference of weights."""
-    differences = model.weight[labels].unsqueeze(1) - model.weight
-    others = torch.ones(differences.shape[:2], dtype=torch.bool).scatter(1, labels[:, None], False)
-    dual = differences[others].view(len(labels), -1, differences.shape[2]).norm(p=1 if norm == "linf" else 2, dim=2)
-    return (margins(model, images, labels) / dual).amin(1)
 
 
 @every_attack

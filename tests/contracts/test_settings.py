@@ -20,7 +20,8 @@ from gencls.core import GenclsError
 from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood
 from gencls.defenses.synthesis.elimination import Elimination
 from gencls.eval import ThreatModel
-from gencls.eval.attacks.presets import ThesisBudget, preset_by_name
+from gencls.eval.attacks.presets import preset_by_name
+from gencls.eval.attacks.thesis_set import ThesisBudget
 from gencls.eval.doctor.patient import Effort
 from gencls.zoo.training.presets import PRESETS, preset
 from gencls.zoo.training.views import adversarial, padded_crops, perturbations, photo_views, random_views

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gencls.defenses import Posterior
 from gencls.zoo.networks import official_abs_decoders
 from gencls.zoo.networks.abs.official import unused_official_abs_keys
 from gencls.zoo.networks.abs.published import official_abs, published_codes, published_confidence, read_official_abs
@@ -66,14 +67,14 @@ def inference(state: State, variant: str, images: Tensor, codes: Tensor, setting
     )
     scores = defense(images)
     bayes, seen = (defense, images) if variant == "plain" else (defense.classifier, defense.transform(images))
-    (latents,) = bayes.infer(seen)
+    q = bayes.infer(seen)
     starts = bayes.classifier.start(seen)
     return {
         "start_latent_best": starts[0],
-        "start_elbo_min": -bayes.log_joint(seen, starts) / pixels,
+        "start_elbo_min": -bayes.log_joint(seen, tuple(map(Posterior, starts))) / pixels,
         "logits": scores / pixels,
-        "elbo": -bayes.log_joint(seen, (latents,)) / pixels,
-        "latents": latents,
+        "elbo": -bayes.log_joint(seen, q) / pixels,
+        "latents": q[0].mean,
         "confidence": published_confidence(scores, pixels=pixels),
     }
 

@@ -16,8 +16,8 @@ from gencls.eval import Diagnosis, mlvgm_attacks
 from gencls.eval.doctor.diagnosis import Check
 from recipes.harness import diagnoses, folders
 from recipes.harness.records import slug
-from recipes.mlvgm import __main__ as mlvgm
 from recipes.mlvgm import analyses, experiments, tables
+from recipes.mlvgm.__main__ import recipe as mlvgm
 from recipes.mlvgm.runs import ALPHAS, Run
 from recipes.mlvgm.settings import BUDGETS, PROFILES, Budget
 
@@ -118,7 +118,7 @@ def test_paper_budget_is_the_papers():
 def test_the_papers_tasks_meet_the_papers_attacks(run, task):
     many = replace(run.data, class_names=("",) * 100)
     whole = replace(run, profile=PROFILES[f"paper-{task}"], budget=BUDGETS["paper"], data=many)
-    found = whole.attacks(run.defense("no defense"))
+    found = experiments.attacks(whole, run.defense("no defense"))
     assert {name: found[name] for name in ("deepfool", "cw")} == mlvgm_attacks(task)
 
 
@@ -186,7 +186,7 @@ def test_every_figure_and_table_is_written(run, page):
 @pytest.mark.slow  # the recipe of variational smoothing is called twice in the fast tests
 def test_a_second_call_computes_nothing(run, page, monkeypatch):
     before = page.read_bytes()
-    monkeypatch.setattr(experiments, "compute", lambda jobs, costs: pytest.fail("computes") if any(costs.values()) else None)
+    monkeypatch.setattr("gencls.eval.study.study.Study._compute", lambda *args: pytest.fail("computes again"))
     for module in (analyses, folders):  # what measures is itself part of the key
         monkeypatch.setattr(module, "write_sealed", lambda *args: pytest.fail("measures"))
     assert mlvgm.main(run, PARTS).read_bytes() == before
@@ -214,7 +214,9 @@ def test_the_best_configuration_has_the_lowest_success_rate(run, page, monkeypat
 
 
 def test_the_least_clean_accuracy_is_that_of_the_profile(run, page, monkeypatch):
-    monkeypatch.setattr(analyses, "clean_accuracy", lambda run, name: analyses.CleanAccuracy(0.84, 0.9, 6, 2))
+    kept = folders.Kept(run.out / "none", str, lambda: {})
+    monkeypatch.setattr(analyses, "clean_accuracy", lambda run, name: kept)
+    monkeypatch.setattr(folders.Kept, "get", lambda kept: {"mean": 0.84})
     assert not experiments._keeps(run, "linear")
     assert experiments._keeps(replace(run, profile=replace(run.profile, least_clean=0.84)), "linear")
 
@@ -224,28 +226,31 @@ def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
     monkeypatch.setattr(diagnoses, "diagnose", lambda defense, images, labels, **settings: verdict)
     patient = replace(run, budget=replace(LITTLE, doctor=1.0))
     assert tables.doctor_table(patient) is None
-    experiments.run_parts(patient, ["doctor"])
+    mlvgm.run_parts(patient, ["doctor"])
     monkeypatch.setattr(diagnoses, "diagnose", lambda *args, **settings: pytest.fail("examines again"))
-    experiments.run_parts(patient, ["doctor"])
+    mlvgm.run_parts(patient, ["doctor"])
     table = tables.doctor_table(patient)
     assert [row.head for row in table.rows] == list(experiments.every(patient))
     assert [cell.ours for cell in table.rows[0].cells] == ["no", "2", "gradients: all are zero"]
     monkeypatch.setattr(diagnoses, "diagnose", lambda *args, **settings: Diagnosis((Check("scores", "ok", "fine"),)))
     others = replace(patient, data=replace(run.data, images=1 - run.data.images))
-    assert experiments.examine(others, "no defense")["passed"]  # of other images, though the file has the same name
+    assert experiments.diagnoses(others, ["no defense"])["no defense"].get()[
+        "passed"
+    ]  # of other images, though the file has the same name
     for path in (run.out / "doctor").iterdir():
         path.unlink()
 
 
 def test_clean_accuracy_of_other_images_or_another_seed_is_measured_again(run, page, monkeypatch):
-    kept, path = analyses.clean_accuracy(run, "no defense"), analyses._clean_path(run, "no defense")
-    others = replace(run, data=replace(run.data, labels=(run.data.labels + 1) % 10))
-    assert analyses._clean_path(others, "no defense") == path
-    assert analyses.clean_accuracy(others, "no defense").mean < kept.mean
-    assert analyses.clean_accuracy(run, "no defense") == kept
+    usual = analyses.clean_accuracy(run, "no defense")
+    kept = usual.get()
+    others = analyses.clean_accuracy(replace(run, data=replace(run.data, labels=(run.data.labels + 1) % 10)), "no defense")
+    assert others.path == usual.path
+    assert others.get()["mean"] < kept["mean"]
+    assert usual.get() == kept
     seen = []
     monkeypatch.setattr(folders, "write_sealed", lambda path, content: seen.append(content["key"]))
-    analyses.clean_accuracy(replace(run, seed=1), "no defense")
+    analyses.clean_accuracy(replace(run, seed=1), "no defense").get()
     assert len(seen) == 1
 
 
@@ -323,9 +328,9 @@ def test_another_run_does_not_take_the_folder(run, page):
 def test_parts_say_what_they_need(run, tmp_path):
     empty = replace(run, out=tmp_path)
     with pytest.raises(GenclsError, match="finished attacks on all alphas before preprocessing"):
-        experiments.run_parts(empty, ["preprocessing"])
+        mlvgm.run_parts(empty, ["preprocessing"])
     with pytest.raises(GenclsError, match="expected learned alphas, got none yet"):
-        experiments.run_parts(empty, ["alphas"])
+        mlvgm.run_parts(empty, ["alphas"])
 
 
 def test_random_alphas_of_other_weights_are_not_mixed(run, page):
@@ -347,13 +352,13 @@ def test_generators_of_every_kind_purify(name, run):
 
 def test_command_lines_make_runs(tmp_path):
     words = ["--classifier", "cnn-gaussian-mnist", "--n", "3", "--as", "paper", "--out", str(tmp_path)]
-    run = mlvgm.plan(mlvgm.parser().parse_args(words), "smoke", "as told")
+    run = mlvgm.plan(mlvgm.parser().parse_args(words), "as told")
     assert (run.profile.classifier, run.budget.count, run.as_) == ("cnn-gaussian-mnist", 3, "paper")
     assert run.out == tmp_path / "smoke-smoke-paper-cnn-gaussian-mnist"
     digits = run.data.images[:3]
     assert torch.equal(run.defense("no defense")(digits), zoo.load("cnn-gaussian-mnist")(digits))
     with pytest.raises(GenclsError, match="device: expected one of this machine"):
-        mlvgm.plan(mlvgm.parser().parse_args(["--device", "abacus"]), "smoke", "")
+        mlvgm.plan(mlvgm.parser().parse_args(["--device", "abacus"]), "")
     with pytest.raises(SystemExit):
         mlvgm.parser().parse_args(["--profile", "unknown"])
 

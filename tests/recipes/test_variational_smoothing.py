@@ -10,11 +10,11 @@ import torch
 
 from gencls import zoo
 from gencls.core import GenclsError
-from gencls.eval.report.study.columns import MISSING
+from gencls.eval.report.formats import MISSING
 from recipes.harness import diagnoses
 from recipes.harness.records import records_of, right_under
-from recipes.variational_smoothing import __main__ as variational_smoothing
 from recipes.variational_smoothing import experiments, figures, survivors, tables
+from recipes.variational_smoothing.__main__ import recipe as variational_smoothing
 from recipes.variational_smoothing.runs import READINGS, Run
 from recipes.variational_smoothing.settings import BASES, BUDGETS, PROFILES, Budget
 
@@ -129,7 +129,7 @@ def test_what_only_the_inference_keeps_is_attacked_harder(run, page, monkeypatch
             return pd.Series("inference" in records["defense"].iloc[0], index=records["sample_hash"].unique())
 
         patch.setattr(survivors, "right_under", inference_alone_is_right)
-        experiments.run_parts(harder, ["survivors"])
+        variational_smoothing.run_parts(harder, ["survivors"])
     table = survivors.survivor_table(harder)
     assert [row.cells[0].ours for row in table.rows] == ["2"]
     records = records_of(harder.out, "survivors/gaussian")
@@ -178,15 +178,14 @@ def test_the_certified_curve_lies_below_the_attacked_one(run, page):
 
 
 def test_certificates_of_other_images_are_made_again(run, page, capsys):
-    kept = experiments.certified(run)
-    experiments.certificates(run)
-    assert experiments.certified(run) == kept
-    others = replace(run, data=replace(run.data, images=run.data.images.flip(0)))
-    experiments.certificates(others)
+    usual = experiments.certificates(run)
+    kept = usual.known
+    assert usual.get() == kept
+    others = experiments.certificates(replace(run, data=replace(run.data, images=run.data.images.flip(0))))
+    others.get()
     assert "measured of something else or by other code; measuring again" in capsys.readouterr().out
-    assert experiments.certified(others)["key"] != kept["key"]
-    experiments.certificates(run)
-    assert experiments.certified(run)["labels"] == kept["labels"]
+    assert others.known["key"] != kept["key"]
+    assert usual.get()["labels"] == kept["labels"]
 
 
 def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
@@ -195,10 +194,10 @@ def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
     )
     monkeypatch.setattr(diagnoses, "diagnose", lambda defense, images, labels, **settings: verdict())
     patient = replace(run, budget=replace(LITTLE, doctor=1.0), out=run.out.parent / "patient")
-    experiments.run_parts(patient, ["doctor"])
+    variational_smoothing.run_parts(patient, ["doctor"])
     monkeypatch.setattr(diagnoses, "diagnose", lambda *args, **settings: pytest.fail("examines again"))
-    experiments.run_parts(patient, ["doctor"])
-    assert [experiments.examined(patient, variant)["passed"] for variant in experiments.main_variants(patient)] == [False] * 2
+    variational_smoothing.run_parts(patient, ["doctor"])
+    assert [kept.known["passed"] for kept in experiments.diagnoses(patient).values()] == [False] * 2
 
 
 def test_missing_weights_name_the_commands(run, tmp_path):

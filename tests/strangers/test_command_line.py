@@ -17,11 +17,11 @@ from gencls.zoo.checkpoints.checkpoint import read_card
 from gencls.zoo.networks.parts.architectures import find_architecture
 from gencls.zoo.training import PRESETS, train
 from recipes import quickstart
-from recipes.eabs import __main__ as eabs
 from recipes.eabs import foolbox as eabs_foolbox
 from recipes.eabs import sweep as eabs_sweep
-from recipes.mlvgm import __main__ as mlvgm
-from recipes.variational_smoothing import __main__ as variational_smoothing
+from recipes.eabs.__main__ import recipe as eabs
+from recipes.mlvgm.__main__ import recipe as mlvgm
+from recipes.variational_smoothing.__main__ import recipe as variational_smoothing
 from tests.zoo.training.methods.test_baselines import TINY, small
 
 

@@ -5,11 +5,11 @@ import torch
 
 from gencls.core import GenclsError, find_device
 from recipes import quickstart
-from recipes.eabs import __main__ as eabs
 from recipes.eabs import foolbox as eabs_foolbox
 from recipes.eabs import sweep as eabs_sweep
-from recipes.mlvgm import __main__ as mlvgm
-from recipes.variational_smoothing import __main__ as variational_smoothing
+from recipes.eabs.__main__ import recipe as eabs
+from recipes.mlvgm.__main__ import recipe as mlvgm
+from recipes.variational_smoothing.__main__ import recipe as variational_smoothing
 from tests.strangers.test_surroundings import attack, here
 
 __all__ = ["here"]
@@ -77,7 +77,7 @@ RECIPES = {
 ODDEST = ("-1", "nan", "x", "1e400", "none/none")
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: getattr(recipe, "__name__", None) or recipe.name)
 def test_odd_values_of_recipes_are_refused_without_a_traceback(recipe, capsys, here):
     first = ["infer"] if recipe is eabs_sweep else []
     for flag in RECIPES[recipe]:

@@ -11,10 +11,10 @@ from gencls._commands.attack import build_attacks
 from gencls.cli import main, parser
 from gencls.core import GenclsError
 from gencls.eval.attacks.presets import MINIMAL, PRESETS, attack_by_name, names, preset_by_name, settings_of
-from recipes.eabs import __main__ as eabs
 from recipes.eabs import sweep as eabs_sweep
-from recipes.mlvgm import __main__ as mlvgm
-from recipes.variational_smoothing import __main__ as variational_smoothing
+from recipes.eabs.__main__ import recipe as eabs
+from recipes.mlvgm.__main__ import recipe as mlvgm
+from recipes.variational_smoothing.__main__ import recipe as variational_smoothing
 
 ATTACK = ["attack", "--defense", "cnn-mnist", "--limit", "4"]
 FIXED = ["--attack", "pgd-linf", "--epsilon", "0.1"]
@@ -235,10 +235,10 @@ def test_recipes_read_alike(recipe, capsys):
 
 
 def test_lists_of_recipes_add_up():
-    assert eabs.parser().parse_args(["--tables", "2.8", "--tables", "2.9"]).tables == ["2.8", "2.9"]
-    assert eabs.parser().parse_args([]).tables == []
-    for recipe, part in ((mlvgm, mlvgm.experiments.PARTS), (variational_smoothing, variational_smoothing.experiments.PARTS)):
-        one, two = list(part)[:2]
+    for words in (["--tables", "2.8", "--tables", "2.9"], ["--parts", "2.8", "--tables", "2.9"]):
+        assert eabs.parser().parse_args(words).parts == ["2.8", "2.9"]
+    for recipe in (eabs, mlvgm, variational_smoothing):
+        one, two = list(recipe.parts)[:2]
         assert recipe.parser().parse_args(["--parts", one, "--parts", two]).parts == [one, two]
         assert recipe.parser().parse_args(["--parts"]).parts == []
         assert recipe.parser().parse_args([]).parts is None

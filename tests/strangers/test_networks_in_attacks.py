@@ -140,7 +140,7 @@ class Near(BayesClassifier):
 
 def started(work, images):
     images = images.clone()
-    return EncoderStart(lambda images: (work(images), torch.zeros(())))(images)[0] + images
+    return EncoderStart(lambda images: (work(images), torch.zeros(())))(images)[0].mean + images
 
 
 OF_BAYES = {

@@ -12,7 +12,7 @@ from gencls.core import EoT, GenclsError, TransformedClassifier, checked, minimi
 from gencls.defenses import Ball, GaussianNoise, PlainClassifier, VariationalSmoothing, alpha_schedule
 from gencls.defenses.synthesis.elimination import Elimination
 from gencls.eval import APGD, DDN, FAB, NES, PGD, CarliniWagner, DeepFool, Protocol, Square, ThreatModel
-from gencls.eval.attacks.presets import ThesisBudget
+from gencls.eval.attacks.thesis_set import ThesisBudget
 from gencls.eval.doctor.patient import EFFORTS
 from gencls.zoo.training.views.adversarial import Adversarial
 from tests.toys import small_cnn

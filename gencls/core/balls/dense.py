@@ -33,9 +33,9 @@ class Linf(LpBall):
     def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
         return wide(size) * gradient.sign()
 
-    def project(self, change: Tensor, radius: Radius) -> Tensor:
+    def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
         limit: Any = wide(radius)
-        return change.clamp(-limit, limit)
+        return (clean + change.clamp(-limit, limit)).clamp_(0, 1)
 
     def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
         return images.clamp(clean - radius, clean + radius).clamp_(0, 1)
@@ -88,8 +88,9 @@ class L2(LpBall):
         length = self.length(gradient)
         return gradient / per_image(length.where(length > 0, 1.0))
 
-    def project(self, change: Tensor, radius: Radius) -> Tensor:
-        return change * per_image((radius / self.length(change).clamp_min(TINY)).clamp_max(1.0))
+    def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
+        shrink = (radius / self.length(change).clamp_min(TINY)).clamp_max(1.0)
+        return (clean + change * per_image(shrink)).clamp_(0, 1)
 
     def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
         change = images - clean

@@ -58,8 +58,8 @@ class LpBall(ABC):
         """The change of this size, at these images, along which a linear loss grows most; 0 where the gradient is 0."""
 
     @abstractmethod
-    def project(self, change: Tensor, radius: Radius) -> Tensor:
-        """The nearest change in the ball, in the change's own precision, without regard to [0, 1]."""
+    def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
+        """Images at the nearest change in the ball, clipped to [0, 1]; rounding may bring them out of the ball."""
 
     @abstractmethod
     def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:

@@ -9,9 +9,6 @@ from gencls.core.balls.lp_ball import PUSH, ROUNDING, LpBall, Radius, free, inwa
 
 __all__ = ["L0", "L1"]
 
-_SPARSE = 0.01
-"""Share of the entries that one step in L1 moves (Tramèr and Boneh 2019, arXiv:1904.13000, section 3)."""
-
 
 class L1(LpBall):
     """The sum of the absolute changes."""
@@ -28,22 +25,19 @@ class L1(LpBall):
         return gradient.flatten(1).double().abs().amax(dim=1)
 
     def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
-        """Spread over a hundredth of the entries, those of the largest gradients that [0, 1] leaves room for."""
-        gradient = gradient * free(gradient, images)
-        few = _largest(gradient.abs().flatten(1), max(1, round(_SPARSE * gradient.shape[1:].numel())))
-        signs = gradient.sign() * few.view_as(gradient)
-        return signs * per_image(size / self.length(signs).clamp_min(1.0))
+        """Entries of the largest gradients go to the end of [0, 1], until the size is used up."""
+        rates, room = _slopes(gradient, images)
+        sizes = torch.as_tensor(size, dtype=torch.float64, device=images.device).expand(len(images))
+        return _signed(gradient, _filled(rates, room, torch.ones_like(rates), sizes))
 
-    def project(self, change: Tensor, radius: Radius) -> Tensor:
-        sizes = change.flatten(1).double().abs()
-        return _soft(change, sizes, torch.full_like(sizes, torch.inf), radius)
+    def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
+        """The nearest point of the ball and [0, 1] together: Croce and Hein 2021, arXiv:2103.01208, Proposition 2.1."""
+        sizes, room = change.flatten(1).double().abs(), _room(change, clean)
+        return (clean + _soft(change, sizes, room, radius)).clamp_(0, 1)
 
     def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
-        """The nearest point of the ball and [0, 1] together: Croce and Hein 2021, arXiv:2103.01208, Proposition 2.1."""
-        change = images - clean
-        sizes, room = change.flatten(1).double().abs(), _room(change, clean)
-        images = (clean + _soft(change, sizes, room, radius)).clamp_(0, 1)
-        return inwards(images, clean, self.length((images - clean).double()) > radius)
+        found = self.within(clean, images - clean, radius)
+        return inwards(found, clean, self.length((found - clean).double()) > radius)
 
     def sample(self, like: Tensor, radius: float) -> Tensor:
         count = like.shape[1:].numel()
@@ -59,11 +53,8 @@ class L1(LpBall):
         """Entries of the largest gradients go to the end of the range, until the gap is closed."""
         rates, room = _slopes(gradient, images)
         needed = gap.double().abs() + 2 * unit + PUSH * rates.amax(dim=1)
-        order = rates.argsort(dim=1, descending=True)
-        gains = (rates * room).gather(1, order)
-        left = (needed.unsqueeze(1) - gains.cumsum(dim=1) + gains).clamp_min(0)  # before each entry
-        moves = torch.minimum(room.gather(1, order), left / rates.gather(1, order).clamp_min(1e-300))
-        return _crossing(gradient, moves.scatter(1, order, moves), gains.sum(dim=1) >= needed, count=False)
+        moves = _filled(rates, room, rates, needed)
+        return _crossing(gradient, moves, moves.sum(dim=1), (rates * room).sum(dim=1) >= needed)
 
     def shares(self, change: Tensor) -> Tensor:
         return change.abs()
@@ -93,14 +84,14 @@ class L0(LpBall):
         largest = gradient.flatten(1).abs().amax(dim=1)
         return gradient * per_image(size / largest.where(largest > 0, 1.0))
 
-    def project(self, change: Tensor, radius: Radius) -> Tensor:
-        return change * _largest(change.flatten(1).abs(), radius).view_as(change)
+    def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
+        """Keeps the entries that bring the images nearest: by the square of a change, less that of what [0, 1] cuts off."""
+        inside = (clean + change).clamp(0, 1)
+        gains = (change.square() - (clean + change - inside).square()).flatten(1)
+        return torch.where(_largest(gains, radius).view_as(clean), inside, clean)
 
     def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
-        """Keeps the entries that bring the images nearest: by the square of a change, less that of what [0, 1] cuts off."""
-        inside = images.clamp(0, 1)
-        gains = ((images - clean).square() - (images - inside).square()).flatten(1)
-        return torch.where(_largest(gains, radius).view_as(clean), inside, clean)
+        return self.within(clean, images - clean, radius)
 
     def sample(self, like: Tensor, radius: float) -> Tensor:
         chosen = _largest(torch.rand_like(like).flatten(1), radius).view_as(like)
@@ -120,11 +111,9 @@ class L0(LpBall):
     def cross(self, gap: Tensor, gradient: Tensor, images: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
         """Entries that gain most at the end of the range go there, until the gap is closed."""
         rates, room = _slopes(gradient, images)
-        needed = gap.double().abs() + 2 * unit + PUSH * rates.amax(dim=1)
-        gains, order = (rates * room).sort(dim=1, descending=True)
-        before = gains.cumsum(dim=1) - gains
-        moves = room.gather(1, order) * ((before < needed.unsqueeze(1)) & (gains > 0))
-        return _crossing(gradient, moves.scatter(1, order, moves), gains.sum(dim=1) >= needed, count=True)
+        needed, gains = gap.double().abs() + 2 * unit + PUSH * rates.amax(dim=1), rates * room
+        moved = _filled(gains, torch.ones_like(gains), gains, needed) > 0
+        return _crossing(gradient, room * moved, moved.sum(dim=1), gains.sum(dim=1) >= needed)
 
     def shares(self, change: Tensor) -> Tensor:
         return (change != 0).to(change.dtype)
@@ -136,15 +125,35 @@ def _room(change: Tensor, clean: Tensor) -> Tensor:
 
 
 def _slopes(gradient: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Absolute slopes and the room along them, (N, P), in float64."""
+    """Absolute slopes, and the room along them: (N, P), in float64."""
     return gradient.flatten(1).double().abs(), _room(gradient, images)
 
 
-def _crossing(gradient: Tensor, moves: Tensor, reached: Tensor, *, count: bool) -> tuple[Tensor, Tensor]:
-    """Distances and steps of moves (N, P) along the gradient's signs, where the boundary is reached (N,)."""
-    distance = ((moves > 0).to(moves) if count else moves).sum(dim=1).where(reached, torch.inf)
-    step = gradient.sign() * (moves * reached.unsqueeze(1)).view_as(gradient).to(gradient.dtype)
-    return distance, step
+def _filled(rank: Tensor, room: Tensor, rates: Tensor, budget: Tensor) -> Tensor:
+    """How far entries move if the highest ranks go first, each as far as its room, until the budget is used up.
+
+    Args:
+        rank: (N, P); entries of rank 0 stay.
+        room: (N, P).
+        rates: (N, P), what a move of 1 takes from the budget.
+        budget: (N,).
+    """
+    order = rank.argsort(dim=1, descending=True)
+    costs = (rates * room).gather(1, order)
+    left = (budget.unsqueeze(1) - costs.cumsum(dim=1) + costs).clamp_min(0)  # before each entry
+    moves = torch.minimum(room.gather(1, order), left / rates.gather(1, order).clamp_min(1e-300))
+    return torch.zeros_like(moves).scatter(1, order, moves) * (rank > 0)
+
+
+def _signed(gradient: Tensor, moves: Tensor) -> Tensor:
+    """Moves (N, P) along the gradient's signs."""
+    return gradient.sign() * moves.view_as(gradient).to(gradient.dtype)
+
+
+def _crossing(gradient: Tensor, moves: Tensor, distance: Tensor, reached: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (N,) and steps, where the boundary is reached (N,)."""
+    distance = distance.double().where(reached, torch.inf)
+    return distance, _signed(gradient, moves * reached.unsqueeze(1))
 
 
 def _largest(values: Tensor, count: Radius) -> Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.fingerprint.tensors import put_in_forward
-from gencls.core.gradient_modes import EXACT, chained_name
+from gencls.core.gradient_modes import BETWEEN, EXACT
 from gencls.core.modules.compiled import compiled_from
 from gencls.core.modules.reach import CONTAINERS, LEAVES, parts
 
@@ -112,7 +112,7 @@ def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module
             for back_name, back in surrogates_of(part).items():
                 inexact = [name for name in (front_name, back_name) if name != EXACT.name] or [EXACT.name]
                 alone = len(inexact) == 1 and inexact[0] not in longer
-                name = inexact[0] if alone else chained_name(front_name, back_name)
+                name = inexact[0] if alone else f"{front_name}{BETWEEN}{back_name}"
                 longer[name] = (*front, back)
         modes = longer
     return {name: whole if _same(chain, parts) else _in_a_row(chain) for name, chain in modes.items()}

@@ -1,8 +1,9 @@
-"""The global random generators: torch's (CPU and CUDA), numpy's, and that of Python's ``random``."""
+"""Seeds, and the global random generators: torch's (CPU and CUDA), numpy's, and that of Python's ``random``."""
 
+import hashlib
 import random
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy
@@ -11,7 +12,18 @@ import torch
 from gencls.core.errors import GenclsError
 from gencls.core.settings import plain
 
-__all__ = ["GlobalStates", "own_seeds_end_here", "reseed", "seeded"]
+__all__ = ["GlobalStates", "joint_seed", "own_seeds_end_here", "reseed", "seeded", "stream_seed"]
+
+
+def stream_seed(*parts: object) -> int:
+    """A 63-bit seed from a path of names and numbers, equal on every machine: (study seed, sample, role, draw)."""
+    digest = hashlib.blake2b("/".join(str(plain(part)) for part in parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def joint_seed(rows: Iterable[Sequence[int]]) -> int:
+    """A seed of all rows of a batch together, by their keys."""
+    return stream_seed(*(part for key in rows for part in key))
 
 
 class GlobalStates:

@@ -1,26 +1,34 @@
-"""Torch's random functions, served row by row from the streams of :mod:`gencls.core.streams.streams`."""
+"""Torch's random functions, served row by row from the streams of the rows.
+
+Each function of torch that draws stands in one table. It is served row by row; or, where its numbers belong to no row, from the
+stream of the whole batch, which is noted; or refused by name.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from itertools import pairwise
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
 from gencls.core.errors import GenclsError
-
-if TYPE_CHECKING:
-    from gencls.core.streams.streams import Streams
+from gencls.core.streams.generators import Streams
+from gencls.core.streams.seeds import GlobalStates, seeded
 
 __all__ = ["KeyedDraws"]
+
+Draw = Callable[[Tensor, torch.Generator], object]
+Serve = Callable[..., Any]
 
 
 class KeyedDraws(TorchFunctionMode):
     """Serves torch's random functions from the streams of the rows."""
 
-    def __init__(self, streams: "Streams") -> None:
+    def __init__(self, streams: Streams) -> None:
         """Take the streams of a batch."""
         super().__init__()
         self.streams = streams
@@ -28,69 +36,87 @@ class KeyedDraws(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         serve = _SERVED.get(func)
-        if serve is None or kwargs.get("generator") is not None or torch.initial_seed() != self.streams.global_seed:
+        if serve is None or torch.initial_seed() != self.streams.global_seed:
             return func(*args, **kwargs)
-        return serve(self.streams, *args, **kwargs)
+        if kwargs.get("generator") is not None or any(isinstance(given, torch.Generator) for given in args):
+            return func(*args, **kwargs)
+        if "input" in kwargs:
+            args = (kwargs["input"], *args)
+        out = kwargs.get("out")
+        drawn = serve(
+            self.streams, *args, **{name: v for name, v in kwargs.items() if name not in ("generator", "input", "out")}
+        )
+        return drawn if out is None else out.resize_(drawn.shape).copy_(drawn)
 
 
 def _fresh(
-    streams: "Streams", shape: Sequence[int], draw: Callable[..., object], what: str, *, dtype: Any = None, device: Any = None
+    streams: Streams,
+    shape: Sequence[int],
+    draw: Draw,
+    what: str,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **_: Any,
 ) -> Tensor:
-    out = torch.empty(tuple(shape), dtype=dtype, device="cpu")
-    return streams.fill(out, draw, what).to(device or torch.get_default_device())
+    drawn = streams.fill(torch.empty(tuple(shape), dtype=dtype, device="cpu"), draw, what)
+    return drawn.to(device or torch.get_default_device()).requires_grad_(requires_grad)
 
 
 def _size(size: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[int]:
     if "size" in kwargs:
-        size = (kwargs["size"],)
+        size = (kwargs.pop("size"),)
     return size[0] if len(size) == 1 and not isinstance(size[0], int) else size
 
 
-def _creates(draw: Callable[[Tensor, torch.Generator], object], what: str) -> Callable[..., Tensor]:
-    def serve(
-        streams: "Streams", *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **kw: Any
-    ) -> Tensor:
-        drawn = _fresh(streams, _size(size, kw), draw, what, dtype=dtype, device=device)
-        return drawn.requires_grad_(requires_grad) if kw.get("out") is None else cast(Tensor, kw["out"].copy_(drawn))
-
-    return serve
+def _creates(draw: Draw, what: str) -> Serve:
+    return lambda streams, *size, **kwargs: _fresh(streams, _size(size, kwargs), draw, what, **kwargs)
 
 
-def _like(draw: Callable[[Tensor, torch.Generator], object], what: str) -> Callable[..., Tensor]:
-    def serve(
-        streams: "Streams", like: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
-    ) -> Tensor:
-        drawn = _fresh(streams, like.shape, draw, what, dtype=dtype or like.dtype, device=device or like.device)
-        return drawn.requires_grad_(requires_grad)
-
-    return serve
+def _fresh_like(
+    streams: Streams, like: Tensor, draw: Draw, what: str, *, dtype: Any = None, device: Any = None, **kw: Any
+) -> Tensor:
+    return _fresh(streams, like.shape, draw, what, dtype=dtype or like.dtype, device=device or like.device, **kw)
 
 
-def _in_place(name: str) -> Callable[..., Tensor]:
-    def serve(streams: "Streams", out: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _like(draw: Draw, what: str) -> Serve:
+    return lambda streams, like, **kwargs: _fresh_like(streams, like, draw, what, **kwargs)
+
+
+def _in_place(name: str) -> Serve:
+    def serve(streams: Streams, out: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         odds = args[0] if args else kwargs.get("p")
         if name == "bernoulli_" and isinstance(odds, Tensor):
             return out.copy_(_bernoulli(streams, odds.expand_as(out)))
-        kwargs.pop("generator", None)
         values = torch.empty(out.shape, dtype=out.dtype, device="cpu")
         return out.copy_(streams.fill(values, lambda row, g: getattr(row, name)(*args, generator=g, **kwargs), name))
 
     return serve
 
 
-def _randint(streams: "Streams", *args: Any, dtype: Any = torch.int64, device: Any = None, **kwargs: Any) -> Tensor:
-    names = ("high", "size") if len(args) + len(kwargs.keys() & {"low", "high", "size"}) == 2 else ("low", "high", "size")
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    low, high = given.get("low", 0), given["high"]
-    return _fresh(
-        streams, given["size"], lambda row, g: row.random_(low, high, generator=g), "randint", dtype=dtype, device=device
+def _bounds(args: Sequence[Any], kwargs: dict[str, Any], *more: str) -> tuple[Draw, list[Any]]:
+    """What draws from [low, high), and the other arguments of randint."""
+    names = (
+        ("high", *more) if len(args) + len(kwargs.keys() & {"low", "high", *more}) == 1 + len(more) else ("low", "high", *more)
     )
+    given = {**dict(zip(names, args, strict=False)), **{name: kwargs.pop(name) for name in names if name in kwargs}}
+    low, high = given.get("low", 0), given["high"]
+    return lambda row, g: row.random_(low, high, generator=g), [given[name] for name in more]
 
 
-def _normal(streams: "Streams", mean: Any, std: Any = 1.0, size: Any = None, **kwargs: Any) -> Tensor:
-    kwargs.pop("generator", None)
+def _randint(streams: Streams, *args: Any, dtype: Any = torch.int64, **kwargs: Any) -> Tensor:
+    draw, (size,) = _bounds(args, kwargs, "size")
+    return _fresh(streams, size, draw, "randint", dtype=dtype, **kwargs)
+
+
+def _randint_like(streams: Streams, like: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return _fresh_like(streams, like, _bounds(args, kwargs)[0], "randint_like", **kwargs)
+
+
+def _normal(streams: Streams, mean: Any = 0.0, std: Any = 1.0, size: Any = None, **kwargs: Any) -> Tensor:
     if size is not None:
-        drawn = _creates(_draw_normal, "normal")(streams, size, **kwargs)
+        drawn = _fresh(streams, size, _draw_normal, "normal", **kwargs)
     else:
         shape = torch.broadcast_shapes(*(v.shape for v in (mean, std) if isinstance(v, Tensor)))
         like = mean if isinstance(mean, Tensor) else std
@@ -98,16 +124,16 @@ def _normal(streams: "Streams", mean: Any, std: Any = 1.0, size: Any = None, **k
     return drawn.mul(std).add(mean)
 
 
-def _uniform_like(streams: "Streams", like: Tensor, what: str, shape: Sequence[int] | None = None) -> Tensor:
+def _uniform_like(streams: Streams, like: Tensor, what: str, shape: Sequence[int] | None = None) -> Tensor:
     return _fresh(streams, shape or like.shape, _draw_uniform, what, dtype=like.dtype, device=like.device)
 
 
-def _bernoulli(streams: "Streams", values: Tensor, p: float | None = None, **_: Any) -> Tensor:
+def _bernoulli(streams: Streams, values: Tensor, p: float | None = None) -> Tensor:
     return (_uniform_like(streams, values, "bernoulli") < (values if p is None else p)).to(values.dtype)
 
 
-def _dropout(whole_channels: bool) -> Callable[..., Tensor]:
-    def serve(streams: "Streams", values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def _dropout(whole_channels: bool) -> Serve:
+    def serve(streams: Streams, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if not training or p == 0.0:
             return values
         shape = (*values.shape[:2], *(1 for _ in values.shape[2:])) if whole_channels else tuple(values.shape)
@@ -117,29 +143,93 @@ def _dropout(whole_channels: bool) -> Callable[..., Tensor]:
     return serve
 
 
-def _by_row(func: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
-    """For functions whose draws depend on their input's values: one call per row."""
+def _attention(
+    streams: Streams,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **kwargs: Any,
+) -> Tensor:
+    """With dropout the weights come first, as the attention to an identity: torch draws inside."""
+    attend: Callable[..., Tensor] = functional.scaled_dot_product_attention
+    if dropout_p == 0.0:
+        return attend(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)
+    each = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device).expand(*key.shape[:-1], -1)
+    weights = _dropout(whole_channels=False)(streams, attend(query, key, each, attn_mask, 0.0, is_causal, **kwargs), dropout_p)
+    if kwargs.get("enable_gqa"):
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+    attended: Tensor = weights @ value
+    return attended
 
-    def serve(streams: "Streams", values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        kwargs.pop("generator", None)
-        count = len(streams.rows)
-        streams.used = True
-        if values.ndim < 2 or values.shape[0] % count:
-            streams.shared.add(f"{what} of shape {tuple(values.shape)} in a batch of {count}")
-            return func(values.cpu(), *args, generator=streams.whole(), **kwargs).to(values.device)
-        per_row = values.shape[0] // count
-        return torch.stack(
-            [
-                func(row, *args, generator=streams.generator(streams.rows[i // per_row]), **kwargs)
-                for i, row in enumerate(values.cpu().unbind(0))
-            ]
-        ).to(values.device)
+
+def _by_row(func: Callable[..., Tensor], event: int = 0) -> Serve:
+    """For functions whose draws depend on their input's values, whose last ``event`` dimensions are one distribution."""
+
+    def serve(streams: Streams, *args: Any, **kwargs: Any) -> Tensor:
+        values = torch.broadcast_tensors(*(given for given in args if isinstance(given, Tensor)))
+        shape, device, more = values[0].shape, values[0].device, args[len(values) :]
+        if not shape.numel():
+            return func(*args, **kwargs)
+        what = f"{func.__name__.strip('_')} of shape {tuple(shape)}"
+        generators = streams.of_entries(shape[0] if len(shape) > event else 0, what)
+        values = tuple(value.cpu() for value in values)
+        if generators is None:
+            return func(*values, *more, generator=streams.whole(), **kwargs).to(device)
+        rows = zip(*(value.unbind(0) for value in values), strict=True)
+        drawn = [func(*row, *more, generator=one, **kwargs) for row, one in zip(rows, generators, strict=True)]
+        return torch.stack(drawn).to(device)
 
     return serve
 
 
-def _unsupported(func: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def serve(streams: "Streams", *args: Any, **kwargs: Any) -> Tensor:
+def _opened(func: Any) -> Serve:
+    """For functions made of others: a copy whose parts are seen. Torch shows the whole and then hides the parts."""
+
+    def not_shown(*tensors: object) -> bool:
+        return False
+
+    hidden = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    copy = FunctionType(
+        func.__code__,
+        {**func.__globals__, **dict.fromkeys(hidden, not_shown)},
+        func.__name__,
+        func.__defaults__,
+        func.__closure__,
+    )
+    copy.__kwdefaults__ = func.__kwdefaults__
+
+    def serve(streams: Streams, *args: Any, **kwargs: Any) -> Any:
+        with KeyedDraws(streams):
+            return copy(*args, **kwargs)
+
+    return serve
+
+
+def _for_the_batch(func: Any) -> Serve:
+    """For functions whose numbers belong to no row, or that draw inside for all rows at once."""
+
+    def serve(streams: Streams, *args: Any, **kwargs: Any) -> Any:
+        if _cannot_drop(args):
+            return func(*args, **kwargs)
+        with seeded(int(torch.randint(2**62, (1,), generator=streams.whole()))):
+            before, drawn = GlobalStates(), func(*args, **kwargs)
+            if before != GlobalStates():
+                streams.note_shared(func.__name__)
+        return drawn
+
+    return serve
+
+
+def _cannot_drop(args: tuple[Any, ...]) -> bool:
+    """Whether these are arguments in which a rate of dropout and the training mode follow each other, and one is off."""
+    return any(isinstance(rate, float) and isinstance(on, bool) and not (rate and on) for rate, on in pairwise(args))
+
+
+def _unsupported(func: Callable[..., Tensor]) -> Serve:
+    def serve(streams: Streams, *args: Any, **kwargs: Any) -> Tensor:
         if kwargs.get("training", kwargs.get("train", args[-1])) is True:  # draws nothing otherwise
             raise GenclsError(f"{func.__name__} draws in a way that cannot be keyed by sample; use dropout or dropout2d")
         return func(*args, **kwargs)
@@ -155,18 +245,19 @@ def _draw_uniform(row: Tensor, generator: torch.Generator) -> object:
     return row.uniform_(generator=generator)
 
 
-_SERVED: dict[Any, Callable[..., Tensor]] = {
+_SERVED: dict[Any, Serve] = {
     torch.randn: _creates(_draw_normal, "randn"),
     torch.rand: _creates(_draw_uniform, "rand"),
     torch.randn_like: _like(_draw_normal, "randn_like"),
     torch.rand_like: _like(_draw_uniform, "rand_like"),
     torch.randint: _randint,
+    torch.randint_like: _randint_like,
     torch.normal: _normal,
     torch.bernoulli: _bernoulli,
     Tensor.bernoulli: _bernoulli,
-    torch.poisson: _by_row(torch.poisson, "poisson"),
-    torch.multinomial: _by_row(torch.multinomial, "multinomial"),
-    Tensor.multinomial: _by_row(torch.multinomial, "multinomial"),
+    **dict.fromkeys((torch.multinomial, Tensor.multinomial), _by_row(torch.multinomial, 1)),
+    **{func: _by_row(func) for func in (torch.poisson, torch.binomial, torch._standard_gamma)},
+    torch._sample_dirichlet: _by_row(torch._sample_dirichlet, 1),
     # The functions of torch.nn.functional call those of torch with the mode switched off, hence both.
     **dict.fromkeys((torch.dropout, functional.dropout), _dropout(whole_channels=False)),
     **dict.fromkeys(
@@ -174,6 +265,28 @@ _SERVED: dict[Any, Callable[..., Tensor]] = {
     ),
     torch.dropout_: partial(_dropout(whole_channels=False), inplace=True),
     torch.feature_dropout_: partial(_dropout(whole_channels=True), inplace=True),
+    functional.scaled_dot_product_attention: _attention,
+    **{
+        function: _opened(function)
+        for function in (
+            functional.gumbel_softmax,
+            functional.multi_head_attention_forward,
+            functional.fractional_max_pool2d_with_indices,
+            functional.fractional_max_pool3d_with_indices,
+        )
+    },
+    **{
+        getattr(functional, name): _opened(getattr(functional, f"_{name}"))
+        for name in ("fractional_max_pool2d", "fractional_max_pool3d")
+    },
+    **{
+        getattr(module, name): _for_the_batch(getattr(module, name))
+        for module, names in {
+            torch: "randperm native_dropout _fused_dropout lstm gru rnn_tanh rnn_relu",
+            init: "normal_ uniform_ kaiming_uniform_",
+        }.items()
+        for name in names.split()
+    },
     **{
         function: _unsupported(function)
         for name in ("alpha_dropout", "feature_alpha_dropout", "rrelu")

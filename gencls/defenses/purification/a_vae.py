@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BPDA, GenclsError, Latents, Transform, checked, repeat_rows
+from gencls.core.inference import where
 
 __all__ = ["AVAEPurification", "RandomAutoencoder"]
 
@@ -124,6 +125,5 @@ class AVAEPurification(Transform):
                 continue
             nearer = nearest < least
             least = torch.where(nearer, nearest, least)
-            pairs = zip(found, best, strict=True)
-            best = tuple(torch.where(nearer.view(-1, *(1,) * (new.ndim - 1)), new, old) for new, old in pairs)
+            best = tuple(where(nearer, new, old) for new, old in zip(found, best, strict=True))
         return best

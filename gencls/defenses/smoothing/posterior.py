@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from gencls.core import BayesClassifier, GenclsError, Latents, check_sigma, checked, minimize
 from gencls.core.inference import Optimizer
 from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
+from gencls.defenses.synthesis.posterior import Posterior, Q, moved, together, variables
 from gencls.defenses.synthesis.regularizers import GaussianKL
 
 __all__ = ["VariationalPosteriorSmoothing"]
 
 
-class VariationalPosteriorSmoothing(BayesClassifier[Latents]):
+class VariationalPosteriorSmoothing(BayesClassifier[Q]):
     """The class with the greatest evidence lower bound, found by the reparameterisation trick.
 
     q is kept in units of the prior: eps = sigma (m + e^t n), n ~ N(0, I), so that the KL term is that of N(m, e^{2t}) to
@@ -69,8 +70,8 @@ class VariationalPosteriorSmoothing(BayesClassifier[Latents]):
         self.sigma, self.steps, self.lr = sigma, steps, lr
         self.optimizer: Optimizer = optimizer
 
-    def infer(self, images: Tensor) -> Latents:
-        """Mean m and log standard deviation t in units of the prior, each (N, K, C, H, W); unrolled where images require grad.
+    def infer(self, images: Tensor) -> Q:
+        """Mean m and log standard deviation t in units of the prior, (N, K, C, H, W); unrolled where the images require grad.
 
         Raises:
             GenclsError: for a classifier without a gradient.
@@ -80,17 +81,17 @@ class VariationalPosteriorSmoothing(BayesClassifier[Latents]):
             return self._ascend(images)
         size = self.likelihood.max_rows // self.num_classes
         parts = in_parts(len(images), size, lambda rows: self._ascend(images[rows]))
-        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return together(lambda *tensors: torch.cat(tensors), *parts)
 
-    def log_joint(self, images: Tensor, q: Latents) -> Tensor:
+    def log_joint(self, images: Tensor, q: Q) -> Tensor:
         """The evidence lower bound of each class, (N, K), from fresh noise."""
-        mean, log_std = q
-        expected: Tensor = self.likelihood(per_class(images) + self.sigma * mean, self.sigma * log_std.exp())
+        (level,) = q
+        expected: Tensor = self.likelihood(per_class(images) + self.sigma * level.mean, self.sigma * level.std)
         return expected - self.divergence(q)
 
-    def divergence(self, q: Latents) -> Tensor:
+    def divergence(self, q: Q) -> Tensor:
         """KL[q || N(0, sigma^2 I)], (N, K)."""
-        return self.kl.expected(q[:1], q[1:], ())
+        return self.kl.expected(q, ())
 
     def surrogates(self) -> Mapping[str, nn.Module]:
         """``frozen`` and ``unrolled``."""
@@ -101,14 +102,16 @@ class VariationalPosteriorSmoothing(BayesClassifier[Latents]):
         """The settings."""
         return f"sigma={self.sigma}, steps={self.steps}, lr={self.lr}, optimizer={self.optimizer!r}"
 
-    def _ascend(self, images: Tensor) -> Latents:
+    def _ascend(self, images: Tensor) -> Q:
         """The q of all classes, from images (N, 1 or K, C, H, W)."""
+        zeros = images.new_zeros(len(images), self.num_classes, *images.shape[2:])
+        prior = (Posterior(zeros, zeros),)
 
-        def loss(q: Latents) -> Tensor:
-            mean, log_std = q
-            noise = mean + log_std.exp() * torch.randn_like(images[:, :1])
+        def loss(found: Latents) -> Tensor:
+            q = moved(prior, found)
+            noise = q[0].sample()
             return self.divergence(q) - self.likelihood.log_probs(images + self.sigma * noise)
 
-        prior = images.new_zeros(len(images), self.num_classes, *images.shape[2:])
         unroll = images.requires_grad
-        return minimize(loss, (prior, prior), steps=self.steps, lr=self.lr, optimizer=self.optimizer, unroll=unroll)
+        found = minimize(loss, variables(prior), steps=self.steps, lr=self.lr, optimizer=self.optimizer, unroll=unroll)
+        return moved(prior, found)

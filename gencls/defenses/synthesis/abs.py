@@ -6,13 +6,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Latents, Unrolled, checked, surrogates_of
+from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Unrolled, checked, surrogates_of
+from gencls.defenses.synthesis.ball import Ball, SignLosingBall
 from gencls.defenses.synthesis.elimination import Elimination
-from gencls.defenses.synthesis.engine import AnalysisBySynthesis, Ball, GaussianKL
+from gencls.defenses.synthesis.engine import AnalysisBySynthesis
+from gencls.defenses.synthesis.regularizers import GaussianKL
 from gencls.defenses.synthesis.starts import RandomStarts
 from gencls.perceptual import SquaredL2
 
-__all__ = ["ABS", "ClassFactors", "SignLosingBall"]
+__all__ = ["ABS", "ClassFactors"]
 
 Q = TypeVar("Q")
 
@@ -77,22 +79,6 @@ def ABS(  # noqa: N802 - the name of the method
         warm_steps=warm_steps,
         memory_budget=memory_budget,
     )
-
-
-class SignLosingBall(Ball):
-    """The clip of the public ABS code: a latent with ||z|| > radius becomes sqrt(z^2 radius^2 / ||z||^2), without its signs.
-
-    Only for agreement with that code: the descent continues from another orthant than the one it had reached.
-    """
-
-    def __call__(self, latents: Latents) -> Latents:
-        """Latents (N, K, *shape) per level -> the same, each with norm at most ``radius``, non-negative where it was more."""
-
-        def lose(level: Tensor, projected: Tensor) -> Tensor:
-            outside = level.detach().flatten(2).square().sum(2) > self.radius**2
-            return torch.where(outside.view(*outside.shape, *(1 for _ in level.shape[2:])), projected.abs(), projected)
-
-        return tuple(lose(*pair) for pair in zip(latents, super().__call__(latents), strict=True))
 
 
 class _Times(nn.Module):

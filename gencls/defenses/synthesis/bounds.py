@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gencls.core import GenclsError, Latents, check_eval_mode, check_images, check_labels, checked, minimize, seeded
 from gencls.defenses.synthesis.engine import AnalysisBySynthesis
+from gencls.defenses.synthesis.posterior import Posterior, means
 from gencls.perceptual import SquaredL2
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def robustness_bound(
         near = _NearestCodes(defense, codes, seed) if starts else None
         parts = []
         for some, of in zip(images.detach().clone().split(chunk), labels.split(chunk), strict=True):
-            candidates = [defense.infer(some), *(near(some, starts) if near else [])]
+            candidates = [means(defense.infer(some)), *(near(some, starts) if near else [])]
             further = [nearest(some)] if nearest else []
             parts.append(_Search(defense, some, steps, lr).terms(candidates, further, of.to(some.device)))
     distances, losses, error, correct = (torch.cat(found) for found in zip(*parts, strict=True))
@@ -243,7 +244,10 @@ class _Search:
     def terms(self, starts: list[Latents], further: list[Latents], labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """d_k (N, K), l_k* (N, K), ||x - G_y(z_y*)|| (N,), and whether the first start's decision is right (N,)."""
         with torch.no_grad():
-            scores, expected = self.defense.log_joint(self.images, starts[0]), torch.add(*self._parts(starts[0]))
+            scores, expected = (
+                self.defense.log_joint(self.images, tuple(map(Posterior, starts[0]))),
+                torch.add(*self._parts(starts[0])),
+            )
         if not torch.allclose(-scores, expected, rtol=1e-3, atol=1e-5):
             raise GenclsError(
                 "robustness_bound: expected scores -(||x - G_k(z)||^2 + lambda R(z)), of one scale for all classes, "

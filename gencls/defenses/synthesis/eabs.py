@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from gencls.core import ClassConditionalGenerator, checked
 from gencls.defenses.synthesis.elimination import Elimination
-from gencls.defenses.synthesis.engine import AnalysisBySynthesis, DiscriminatorPenalty, GaussianKL
+from gencls.defenses.synthesis.engine import AnalysisBySynthesis
+from gencls.defenses.synthesis.regularizers import DiscriminatorPenalty, GaussianKL
 from gencls.defenses.synthesis.starts import EncoderStart, RandomStarts
 from gencls.perceptual import SquaredL2
 

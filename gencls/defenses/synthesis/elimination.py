@@ -40,7 +40,7 @@ class Contest:
 
         Args:
             rule: when a class leaves.
-            target: what the reconstructions are compared with, rows (N * K, ...).
+            target: what the reconstructions are compared with, tensors (N, K, ...).
         """
         self.pairs: tuple[Tensor, Tensor] | None = None
         """Images and classes that are left, each (M,), sorted by class; None: all."""
@@ -65,5 +65,5 @@ class Contest:
             self._active = ~out if self._active is None else self._active & ~out
             labels, images = self._active.T.nonzero(as_tuple=True)  # waits for a GPU, but not at every step
             self.pairs = images, labels
-            self.target = tuple(part[images * losses.shape[1] + labels] for part in self._all)
+            self.target = tuple(part[images, labels] for part in self._all)
         return self._active

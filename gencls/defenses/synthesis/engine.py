@@ -11,7 +11,7 @@ ABS, E-ABS and the GAN-inversion classifiers are this engine put together from d
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,52 +21,31 @@ from torch import Tensor, nn
 from gencls.core import (
     BayesClassifier,
     ClassConditionalGenerator,
+    Embedding,
     GenclsError,
     ImageDistance,
     Latents,
-    check_settings,
     checked,
     frozen,
     minimize,
     select,
 )
-from gencls.core.inference import Optimizer
+from gencls.core.inference import Optimizer, where
 from gencls.core.memory import saved_bytes
 from gencls.defenses.synthesis.elimination import Contest, Elimination
-from gencls.defenses.synthesis.regularizers import DiscriminatorPenalty, GaussianKL, Regularizer
+from gencls.defenses.synthesis.posterior import Posterior, Q, means, moved, together, variables
+from gencls.defenses.synthesis.regularizers import Regularizer
 from gencls.defenses.synthesis.warm import WHOLE_EVERY, WarmStart
 
-__all__ = ["AnalysisBySynthesis", "Ball", "DiscriminatorPenalty", "GaussianKL", "Regularizer"]
+__all__ = ["AnalysisBySynthesis"]
 
 
-@dataclass(frozen=True)
-class Ball:
-    """Projection of each latent onto the L2 ball: z min(1, radius / ||z||). It keeps signs; the public ABS code does not."""
-
-    radius: float
-
-    def __post_init__(self) -> None:
-        """Check the value."""
-        check_settings(self)
-        if self.radius <= 0:
-            raise GenclsError(f"Ball: expected radius > 0, got {self.radius}")
-
-    def __call__(self, latents: Latents) -> Latents:
-        """Latents (N, K, *shape) per level -> the same, each with norm at most ``radius``."""
-
-        def project(level: Tensor) -> Tensor:
-            norms = level.flatten(2).square().sum(2).clamp_min(1e-24).sqrt()  # clamped: sqrt has no gradient at 0
-            return level * (self.radius / norms).clamp(max=1.0).view(*norms.shape, *(1 for _ in level.shape[2:]))
-
-        return tuple(project(level) for level in latents)
-
-
-class AnalysisBySynthesis(BayesClassifier[Latents]):
+class AnalysisBySynthesis(BayesClassifier[Q]):
     """Algorithm 2 of the thesis; final. Put together from parts, or by a named constructor such as :func:`ABS`.
 
-    What is optimised, q, is a latent per class; or, variationally (extension V of E-ABS, eq. 2.6), mean and log standard
-    deviation of a Gaussian over latents, by reparameterisation with one sample a step. Point inference is deterministic once
-    built: where it starts is part of its state.
+    What is optimised, q, is a latent per class and level; or, variationally (extension V of E-ABS, eq. 2.6), mean and log
+    standard deviation of a Gaussian over latents, by reparameterisation with one sample a step. Point inference is
+    deterministic once built: where it starts is part of its state.
     """
 
     @checked
@@ -104,8 +83,7 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
             project: applied to latents, or to means, (N, K, *shape) after each step.
             variational: optimise Gaussians over latents.
             start_std: standard deviation around the latents of ``start``, > 0; for variational inference.
-            proposals: other starts, images -> q as it is optimised: means, then log standard deviations, per level. For each
-                image and class the start of least loss is taken.
+            proposals: other starts, images -> q. For each image and class the start of least loss is taken.
             samples: latents drawn for the final score of variational inference, >= 1.
             elimination: lets hopeless classes leave the descent early (the fast path); None optimises all to the end.
             warm_steps: attackers get the gradient mode "warm" in place of "frozen": its inference goes on from what it found at
@@ -142,37 +120,27 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         self.memory_budget = memory_budget
         self._bytes: int | None = None
 
-    def loss(self, target: tuple[Tensor, ...], q: Latents, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def loss(self, target: Embedding, q: Q, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """D(x, G_k(z)) + lambda R. Variationally z is a fresh sample of q: an unbiased estimate of the expectation in eq. 2.6.
 
-        All classes of an image share its noise.
-
         Args:
-            target: embeddings of the images: N * K rows, each image's repeated K times; with pairs those of their images.
+            target: embeddings of the images, (N, K, ...); with pairs those of their images, (M, ...).
             q: of all images and classes.
             pairs: images and classes, each (M,), whose losses are asked for; None asks for all. The sample is the same.
 
         Returns:
             (N, K), or (M,) for pairs.
         """
-        if self.variational:
-            means, log_stds = self._split(q)
-            # One draw for all classes: what it adds to each loss it then hardly adds to their differences.
-            latents = tuple(m + s.exp() * torch.randn_like(m[:, :1]) for m, s in zip(means, log_stds, strict=True))
-            penalty = self.regularizer.expected(means, log_stds, latents)
-        else:
-            latents = q
-            penalty = self.regularizer(latents)
-        if pairs is not None:
-            penalty = penalty[pairs]
-        return self._distance(target, latents, pairs) + self.weight * penalty
+        latents = tuple(level.sample() for level in q)
+        penalty = self.regularizer.expected(q, latents)
+        return self._distance(target, latents, pairs) + self.weight * (penalty if pairs is None else penalty[pairs])
 
-    def infer(self, images: Tensor) -> Latents:
-        """The q of each class, (N, K, *shape) per level; unrolled where the images require grad."""
+    def infer(self, images: Tensor) -> Q:
+        """The q of each class, per level; unrolled where the images require grad."""
         with frozen(self):
             return self._in_parts(images, None, self.steps)
 
-    def resume(self, images: Tensor, q: Latents, steps: int) -> Latents:
+    def resume(self, images: Tensor, q: Q, steps: int) -> Q:
         """So many steps on from a q of images nearby; as :meth:`infer`."""
         with frozen(self):
             return self._in_parts(images, q, steps)
@@ -186,20 +154,20 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         """As many as the memory budget allows, from the measured size of the graph of one step."""
         return max(1, self.memory_budget // (max(1, self.steps) * self._bytes_per_step(images)))
 
-    def log_joint(self, images: Tensor, q: Latents) -> Tensor:
+    def log_joint(self, images: Tensor, q: Q) -> Tensor:
         """-l_k(x), (N, K); its gradient with q fixed is -2 (x - G_k(z*)) for the squared L2 distance (eq. 2.9)."""
         with frozen(self):
             target = self._embed(images)
             losses = [self.loss(target, q) for _ in range(self.samples if self.variational else 1)]
         return torch.stack(losses).mean(0).neg()
 
-    def reconstruct(self, images: Tensor, q: Latents | None = None) -> Tensor:
+    def reconstruct(self, images: Tensor, q: Q | None = None) -> Tensor:
         """G_k(z*), variationally at the mean, for each image and class: (N, K, C, H, W) in [0, 1], detached."""
         if q is None:
             with torch.inference_mode(False), torch.enable_grad():
                 q = self.infer(images.detach().clone())
         with torch.no_grad():
-            return self.generator.decode_all(self._split(q)[0])
+            return self.generator.decode_all(means(q))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies, files and keys hold what the classifier is, not what was measured of it."""
@@ -214,7 +182,7 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
             "" if self.warm_steps is None else f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks"
         )
 
-    def _in_parts(self, images: Tensor, q: Latents | None, steps: int) -> Latents:
+    def _in_parts(self, images: Tensor, q: Q | None, steps: int) -> Q:
         """Descend for as many images at once as fit; from the start if there is no q."""
         if images.requires_grad:  # the caller keeps the whole graph: chunks would save nothing
             return self._descend(images, q, steps)
@@ -224,65 +192,64 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
         chunks = []
         for rows in torch.arange(len(images)).split(fit):
             with select(rows, len(images)) if self.variational else nullcontext():  # each image draws from its own stream
-                chunks.append(self._descend(images[rows], None if q is None else tuple(level[rows] for level in q), steps))
-        return tuple(torch.cat(levels) for levels in zip(*chunks, strict=True))
+                chunks.append(self._descend(images[rows], None if q is None else together(lambda t, i=rows: t[i], q), steps))
+        return together(lambda *parts: torch.cat(parts), *chunks)
 
-    def _distance(self, target: tuple[Tensor, ...], latents: Latents, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def _embed(self, images: Tensor) -> Embedding:
+        """(N, K, ...): views of one embedding of each image."""
+        parts = self.distance.embed(images)
+        return tuple(part.unsqueeze(1).expand(-1, self.num_classes, *part.shape[1:]) for part in parts)
+
+    def _distance(self, target: Embedding, latents: Latents, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """D(x, G_k(z)), (N, K), or (M,) for pairs of images and classes."""
-        if pairs is None:
-            reconstruction = self.generator.decode_all(latents)
-            distance = self.distance.compare(target, self.distance.embed(reconstruction.flatten(0, 1)))
-            return distance.view(reconstruction.shape[:2])
-        chosen = self.generator(tuple(level[pairs] for level in latents), pairs[1])
-        return self.distance.compare(target, self.distance.embed(chosen))
+        if pairs is not None:
+            chosen = self.generator(tuple(level[pairs] for level in latents), pairs[1])
+            return self.distance.compare(target, self.distance.embed(chosen))
+        made = self.generator.decode_all(latents)
+        embedded = self.distance.embed(made.flatten(0, 1))
+        return self.distance.compare(target, tuple(part.view(*made.shape[:2], *part.shape[1:]) for part in embedded))
 
-    def _split(self, q: Latents) -> tuple[Latents, Latents]:
-        """Latents or means, and log standard deviations, which point inference has none of."""
-        levels = len(q) // 2 if self.variational else len(q)
-        return q[:levels], q[levels:]
-
-    def _embed(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.repeat_interleave(self.num_classes, dim=0) for part in self.distance.embed(images))
-
-    def _descend(self, images: Tensor, q: Latents | None, steps: int) -> Latents:
+    def _descend(self, images: Tensor, q: Q | None, steps: int) -> Q:
         target = self._embed(images)
         contest = None if self.elimination is None else Contest(self.elimination, target)
+        begin = self._begin(images, target) if q is None or self.regularizer.from_start else q
+        if q is not None:
+            begin = moved(begin, variables(q))
+        project, levels = self.project, len(begin)
 
-        def objective(q: Latents) -> Tensor:
-            return self.loss(target, q) if contest is None else contest.losses(self.loss(contest.target, q, contest.pairs))
+        def objective(found: Latents) -> Tensor:
+            present = moved(begin, found)
+            if contest is None:
+                return self.loss(target, present)
+            return contest.losses(self.loss(contest.target, present, contest.pairs))
 
-        return minimize(
+        found = minimize(
             objective,
-            self._best_start(images, target) if q is None else q,
+            variables(begin),
             steps=steps,
             lr=self.lr,
             optimizer=self.optimizer,
-            project=None if self.project is None else self._projected(self.project),
+            project=None if project is None else lambda found: (*project(found[:levels]), *found[levels:]),
             unroll=images.requires_grad,
             keep=None if contest is None else contest.keep,
         )
+        return moved(begin, found)
 
-    def _best_start(self, images: Tensor, target: tuple[Tensor, ...]) -> Latents:
+    def _begin(self, images: Tensor, target: Embedding) -> Q:
         """Per image and class the candidate of least loss."""
-        q = self.start(images)
-        if self.variational:
-            q = (*q, *(torch.full_like(level, math.log(self.start_std)) for level in q))
-        if len(self.proposals) == 0:
+        log_std = math.log(self.start_std)
+        q = tuple(Posterior(z, torch.full_like(z, log_std) if self.variational else None) for z in self.start(images))
+        candidates: list[Q] = [q, *(proposal(images) for proposal in self.proposals)]
+        if self.regularizer.from_start:
+            candidates = [tuple(replace(level, start=level.mean) for level in one) for one in candidates]
+        q = candidates[0]
+        if len(candidates) == 1:
             return q
-        candidates = [q, *(proposal(images) for proposal in self.proposals)]
         with torch.no_grad():
             best = torch.stack([self.loss(target, candidate) for candidate in candidates]).argmin(0)
         for number, candidate in enumerate(candidates[1:], start=1):
-            chosen = best == number
-            q = tuple(
-                torch.where(chosen.view(*chosen.shape, *(1,) * (new.ndim - 2)), new, old)
-                for new, old in zip(candidate, q, strict=True)
-            )
+            q = together(partial(where, best == number), candidate, q)
         return q
-
-    def _projected(self, project: Callable[[Latents], Latents]) -> Callable[[Latents], Latents]:
-        """The projection of q: of latents or means."""
-        return lambda q: (*project(self._split(q)[0]), *self._split(q)[1])
 
     def _bytes_per_step(self, images: Tensor) -> int:
         """Bytes that the graph of one unrolled step keeps per image: two images less one, so that weights do not count."""
@@ -296,5 +263,5 @@ class AnalysisBySynthesis(BayesClassifier[Latents]):
             self._bytes = max(1, sizes[1] - sizes[0])
         return self._bytes
 
-    def _one_step(self, target: tuple[Tensor, ...], start: Latents) -> Latents:
+    def _one_step(self, target: Embedding, start: Latents) -> Latents:
         return minimize(lambda z: self._distance(target, z), start, steps=1, lr=self.lr, optimizer=self.optimizer, unroll=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core import Latents, checked
+from gencls.defenses.synthesis.posterior import Q
 
 __all__ = ["DiscriminatorPenalty", "GaussianKL", "Regularizer"]
 
@@ -15,17 +16,19 @@ __all__ = ["DiscriminatorPenalty", "GaussianKL", "Regularizer"]
 class Regularizer(nn.Module, ABC):
     """R, the price of a latent or of a distribution over latents."""
 
+    from_start: bool = False
+    """Whether R(z, z_init) asks where the descent began. The engine then keeps z_init in q."""
+
     @abstractmethod
     def forward(self, latents: Latents) -> Tensor:
         """R(z): latents (N, K, *shape) per level -> (N, K)."""
 
-    def expected(self, means: Latents, log_stds: Latents, latents: Latents) -> Tensor:
-        """R of N(mean, std^2): closed form where there is one, by default E[R(z)] by the one drawn sample.
+    def expected(self, q: Q, latents: Latents) -> Tensor:
+        """R of q: of a point R(z); of a Gaussian the closed form where there is one, by default R of its one sample.
 
         Args:
-            means: (N, K, *shape) per level.
-            log_stds: log standard deviations, as the means.
-            latents: one sample, as the means.
+            q: per level, of which only the means, the log standard deviations and the starts count.
+            latents: one sample of q, (N, K, *shape) per level; the point itself.
 
         Returns:
             (N, K).
@@ -41,9 +44,12 @@ class GaussianKL(Regularizer):
         """Latents (N, K, *shape) per level -> (N, K)."""
         return _total([0.5 * level.square() for level in latents])
 
-    def expected(self, means: Latents, log_stds: Latents, latents: Latents) -> Tensor:
-        """KL[N(mean, std^2) || N(0, 1)], (N, K)."""
-        return _total([0.5 * (m.square() + (2 * s).exp() - 2 * s - 1) for m, s in zip(means, log_stds, strict=True)])
+    def expected(self, q: Q, latents: Latents) -> Tensor:
+        """KL[N(mean, std^2) || N(0, 1)], (N, K); of a point as :meth:`forward`."""
+        spreads = [(level.mean, level.log_std) for level in q if level.log_std is not None]
+        if not spreads:
+            return super().expected(q, latents)
+        return _total([0.5 * (m.square() + (2 * s).exp() - 2 * s - 1) for m, s in spreads])
 
 
 class DiscriminatorPenalty(Regularizer):

@@ -6,23 +6,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import ClassConditionalGenerator, GenclsError, Latents, checked, seeded
+from gencls.core import ClassConditionalGenerator, Embedding, GenclsError, ImageDistance, Latents, checked, seeded
+from gencls.defenses.synthesis.posterior import Posterior, Q
 
 __all__ = ["EncoderStart", "RandomStarts"]
 
 
 class RandomStarts(nn.Module):
-    """Algorithm 3: the best of N random codes per class, by squared L2 distance and the regulariser.
+    """Algorithm 3: the best of N random codes per class, by a distance and the regulariser.
 
-    The codes are shared by all classes and their images are decoded once and cached. With cached norms the distances of all
-    images to all N x K candidates are one matrix product: ||x - g||^2 = ||x||^2 + ||g||^2 - 2 <x, g>.
+    The codes are shared by all classes and their images are decoded once and cached. By default the distance is squared L2
+    whatever the engine's is, as in the thesis: with cached norms the distances of all images to all N x K candidates are one
+    matrix product, ||x - g||^2 = ||x||^2 + ||g||^2 - 2 <x, g>. Of another distance the embeddings are cached.
     """
 
     codes: Tensor
 
     @checked
     def __init__(
-        self, generator: ClassConditionalGenerator, regularizer: nn.Module, weight: float, *, count: int, seed: int
+        self,
+        generator: ClassConditionalGenerator,
+        regularizer: nn.Module,
+        weight: float,
+        *,
+        count: int,
+        seed: int,
+        distance: ImageDistance | None = None,
     ) -> None:
         """Draw the codes; they are part of the state dict, so a saved classifier keeps them.
 
@@ -32,6 +41,7 @@ class RandomStarts(nn.Module):
             weight: lambda, the factor of R.
             count: N >= 1.
             seed: of the codes; the global random state is left as it was.
+            distance: by which codes are ranked, for instance the engine's; None takes squared L2.
 
         Raises:
             GenclsError: for a count below 1.
@@ -44,8 +54,8 @@ class RandomStarts(nn.Module):
         self.count = count
         self.shapes = generator.latent_shapes
         self.weight = weight
-        self._parts = (generator, regularizer)  # in a tuple: the engine owns these modules
-        self._bank: tuple[Tensor, Tensor] | None = None
+        self._parts = (generator, regularizer, distance)  # in a tuple: the engine owns these modules
+        self._bank: tuple[Embedding, Tensor] | None = None
         self._bank_is_of: list[object] = []
         self.register_buffer("codes", torch.cat([level.flatten(1) for level in codes], dim=1))
 
@@ -56,36 +66,46 @@ class RandomStarts(nn.Module):
             flat.unflatten(-1, tuple(shape)) for flat, shape in zip(codes.split(sizes, dim=-1), self.shapes, strict=True)
         )
 
-    def bank(self) -> tuple[Tensor, Tensor]:
-        """Images (K, N, C*H*W) of the codes, and ||g||^2 / 2 + lambda R / 2 as (K, N); decoded when first needed."""
-        generator, regularizer = self._parts
+    def bank(self) -> tuple[Embedding, Tensor]:
+        """Embeddings (K, N, ...) of the codes' images and lambda R, (K, N); for L2 (K, N, C*H*W) and (||g||^2 + lambda R) / 2.
+
+        They are made when first needed.
+        """
+        generator, regularizer, distance = self._parts
         # Storage and version of all that it is decoded from: loading other weights or moving the module makes it anew.
         made_of: list[object] = [
             (t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device)
             for module in self._parts
+            if module is not None
             for t in (self.codes, *module.parameters(), *module.buffers())
         ]
         if self._bank is None or made_of != self._bank_is_of:
             classes = generator.num_classes
-            images, penalties = [], []
+            pieces, penalties = [], []
             with torch.no_grad():
                 for codes in self.codes.split(64):  # larger pieces are slower: the activations leave the cache
                     shared = self.latents(codes.unsqueeze(1).expand(-1, classes, -1))
-                    images.append(generator.decode_all(shared).flatten(2).transpose(0, 1))
+                    pieces.append(_embedded(generator.decode_all(shared), distance))
                     penalties.append(regularizer(shared).T)
-                decoded, penalty = torch.cat(images, dim=1), torch.cat(penalties, dim=1)
-                self._bank = decoded, 0.5 * (decoded.square().sum(2) + self.weight * penalty)
-                self._bank_is_of = made_of
+                embedded = tuple(torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
+                penalty = self.weight * torch.cat(penalties, dim=1)
+                if distance is None:
+                    penalty = 0.5 * (embedded[0].square().sum(2) + penalty)
+                self._bank, self._bank_is_of = (embedded, penalty), made_of
         return self._bank
 
+    @torch.no_grad()
     def forward(self, images: Tensor) -> Latents:
         """Images (N, C, H, W) -> the best code for each class, (N, K, *shape) per level."""
-        decoded, offsets = self.bank()
-        flat = images.detach().flatten(1).to(decoded.dtype)
-        best = torch.stack(
-            [torch.addmm(offset, flat, bank.T, alpha=-1.0).argmin(1) for bank, offset in zip(decoded, offsets, strict=True)],
-            dim=1,
-        )
+        parts, penalties = self.bank()
+        distance = self._parts[2]
+        if distance is None:
+            flat = images.detach().flatten(1).to(parts[0].dtype)
+            losses = [torch.addmm(own, flat, bank.T, alpha=-1.0) for bank, own in zip(parts[0], penalties, strict=True)]
+            best = torch.stack([of_class.argmin(1) for of_class in losses], dim=1)
+        else:
+            embedded = zip(*distance.embed(images.detach()), strict=True)
+            best = torch.stack([(distance.compare(one, parts) + penalties).argmin(1) for one in embedded])
         return self.latents(self.codes[best])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,7 +130,14 @@ class EncoderStart(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, images: Tensor) -> Latents:
-        """Images (N, C, H, W) -> mean and log standard deviation, each (N, K, d); differentiable."""
+    def forward(self, images: Tensor) -> Q:
+        """Images (N, C, H, W) -> means and log standard deviations (N, K, d) of one level; differentiable."""
         mean, log_variance = self.encoder(images.clone())  # it may work in place
-        return mean, 0.5 * log_variance
+        return (Posterior(mean, 0.5 * log_variance),)
+
+
+def _embedded(made: Tensor, distance: ImageDistance | None) -> Embedding:
+    """Images (S, K, C, H, W) -> embeddings (K, S, ...)."""
+    if distance is None:
+        return (made.flatten(2).transpose(0, 1),)
+    return tuple(part.view(*made.shape[:2], *part.shape[1:]).transpose(0, 1) for part in distance.embed(made.flatten(0, 1)))

@@ -1,29 +1,35 @@
 """Attacks move an image little by little: inference that goes on from where it was at the attack's last look."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import Latents, select
-from gencls.core.streams.streams import present_rows
-
-if TYPE_CHECKING:
-    from gencls.defenses.synthesis.engine import AnalysisBySynthesis
+from gencls.core import select
+from gencls.core.rows import Row, present_rows
+from gencls.defenses.synthesis.posterior import Q, together
 
 __all__ = ["WarmStart"]
 
 WHOLE_EVERY = 10
 """Looks from one whole inference to the next: the classes that do not win are then begun anew, and may turn out better."""
 
-_Key = tuple[int, ...]
+
+class _Resumes(Protocol):
+    """A classifier whose inference can go on from a q."""
+
+    stochastic: bool
+
+    def infer(self, images: Tensor) -> Q: ...
+    def resume(self, images: Tensor, q: Q, steps: int) -> Q: ...
+    def log_joint(self, images: Tensor, q: Q) -> Tensor: ...
 
 
 class _Found(NamedTuple):
     """Of one row: the q of each class, the class of least loss, and how many looks ago inference was whole."""
 
-    q: Latents
+    q: Q
     decision: int
     age: int
 
@@ -38,20 +44,20 @@ class WarmStart(nn.Module):
     inference, another draw may decide otherwise. The module is a surrogate for attacks; the classifier itself has the last
     word.
 
-    Which row is which sample is known from the random streams (:func:`gencls.core.keyed`), through draws, restarts and
-    sub-batches; without them every look is a first one. A repeated look at the same image begins where its first one began,
-    so that a backward pass that asks again, with the same draws, gets the same scores; it has to come before the sample's
-    next image.
+    Callers say which row is which sample, in draws, restarts and sub-batches, too: by :func:`gencls.core.identified`, or with
+    random streams by :func:`gencls.core.keyed`. Where nobody does, every look is a first one. A repeated look at the same image
+    begins where its first one began, so that a backward pass that asks again, with the same draws, gets the same scores; it has
+    to come before the sample's next image.
     """
 
-    def __init__(self, defense: "AnalysisBySynthesis", steps: int) -> None:
+    def __init__(self, defense: _Resumes, steps: int) -> None:
         """Take the classifier and the number of descent steps of a short look, >= 1."""
         super().__init__()
         self.defense = defense
         self.steps = steps
         self.stochastic = defense.stochastic
         # Per row: the image last looked at, where its inference began (None: at the start), and what it found.
-        self._seen: dict[_Key, tuple[Tensor, _Found | None, _Found]] = {}
+        self._seen: dict[Row, tuple[Tensor, _Found | None, _Found]] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> scores (N, K), differentiable with q fixed."""
@@ -68,7 +74,7 @@ class WarmStart(nn.Module):
             self._seen[key] = images[i].detach().clone(), begin, looks[i][1]  # a view would keep its whole batch
         return torch.stack([looks[i][0] for i in range(len(rows))])
 
-    def _begins(self, images: Tensor, rows: list[_Key]) -> "list[_Found | None]":
+    def _begins(self, images: Tensor, rows: list[Row]) -> "list[_Found | None]":
         """Where each row's inference begins; None: at the start."""
         seen = [self._seen.get(key) for key in rows]
         before = torch.stack([image if entry is None else entry[0] for entry, image in zip(seen, images, strict=True)])
@@ -83,14 +89,14 @@ class WarmStart(nn.Module):
         known = [begin.q for begin in begins.values() if begin is not None]
         with select(index):
             part = images[index.to(images.device)]
-            q = self._infer(part, _stack(known) if known else None)
+            q = self._infer(part, together(_stacked, *known) if known else None)
             scores = self.defense.log_joint(part, q)  # once: the decision is that of the scores that the attacker sees
         decisions = scores.argmax(dim=1).tolist()
         ages = [0 if begin is None else begin.age + 1 for begin in begins.values()]
-        found = (_Found(tuple(level[j].clone() for level in q), decisions[j], ages[j]) for j in range(len(begins)))
+        found = (_Found(together(lambda level, j=j: level[j].clone(), q), decisions[j], ages[j]) for j in range(len(begins)))
         return {i: (scores[j], one) for j, (i, one) in enumerate(zip(begins, found, strict=True))}
 
-    def _infer(self, images: Tensor, begin: Latents | None) -> Latents:
+    def _infer(self, images: Tensor, begin: Q | None) -> Q:
         with torch.inference_mode(False), torch.enable_grad():
             plain = images.detach().clone()
             return self.defense.infer(plain) if begin is None else self.defense.resume(plain, begin, self.steps)
@@ -104,5 +110,5 @@ class WarmStart(nn.Module):
         return f"steps={self.steps}"
 
 
-def _stack(rows: list[Latents]) -> Latents:
-    return tuple(torch.stack(levels) for levels in zip(*rows, strict=True))
+def _stacked(*rows: Tensor) -> Tensor:
+    return torch.stack(rows)

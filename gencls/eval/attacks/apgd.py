@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
-from gencls.eval.attacks.parts.base import DENSE, prepare, require
+from gencls.eval.attacks.parts.base import CONVEX, prepare, require
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.scores.calibration import calibrate
@@ -58,7 +58,7 @@ class APGD:
     smoothing: tuple[float, ...] = (0.0,)
     smoothing_draws: int = 16
     uses_gradients = True
-    norms = DENSE
+    norms = CONVEX
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -90,7 +90,7 @@ class RestartedCarliniWagner:
     its mean over the last ``window`` steps. The closest *successful* iterate is kept (the authors' code lets closer failures
     replace it).
 
-    Source: the MLVGM paper's supplement C; settings of the three tasks in :mod:`gencls.eval.attacks.presets`.
+    Source: the MLVGM paper's supplement C; settings of the three tasks in :mod:`gencls.eval.attacks.mlvgm_set`.
 
     Attributes:
         threat: L2 without epsilon.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gencls.core import check_settings, checked
-from gencls.eval.attacks import DDN, FMN, PGD, Attack, Square
+from gencls.eval.attacks import APGD, DDN, FMN, PGD, Attack, GaussianNoiseAttack, Square
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.threats.lp_balls import ThreatModel
 
@@ -62,7 +62,8 @@ def default_attacks(norm: str, epsilon: float, *, budget: DefaultBudget | None =
     Several losses from several starts, because each of them fails on some defense: the cross-entropy, the margin, and the
     difference to one other class after the other. In L2 also along gradients averaged over noise: networks that are trained in
     Linf often have L2 gradients that lead nowhere. One attack that minimises the distance, so that accuracy can be read off at
-    other sizes; and one without gradients, which should never be the strongest.
+    other sizes; and one without gradients, which should never be the strongest. In L1 that one is no more than noise, and APGD
+    is there for its sparse steps (Croce and Hein 2021, arXiv:2103.01208); in L0 all follow gradients.
 
     An evaluation runs each of them in every gradient mode of a defense; draws of random defenses are a matter of the protocol.
 
@@ -77,12 +78,17 @@ def default_attacks(norm: str, epsilon: float, *, budget: DefaultBudget | None =
         "pgd-margin": PGD(ball, steps=spent.steps, restarts=spent.restarts, loss="margin"),
         "pgd-multi-targeted": PGD(ball, steps=spent.steps, restarts=spent.targets, loss="multi-targeted"),
     }
-    if norm == "linf":
+    if norm == "l1":
+        found["apgd"] = APGD(ball, steps=2 * spent.steps)
+    if norm != "l2":
         found["fmn"] = FMN(ThreatModel(norm), steps=spent.steps)
     else:
         sigmas, draws = spent.smoothing, spent.smoothing_draws
         found["pgd-smoothed"] = PGD(ball, steps=spent.smoothing_steps, smoothing=sigmas, smoothing_draws=draws)
         both = (0.0, sigmas[len(sigmas) // 2])
         found["ddn"] = DDN(ThreatModel(norm), steps=spent.steps, smoothing=both, smoothing_draws=draws)
-    found["square"] = Square(ball, queries=spent.queries)
+    if norm in Square.norms:
+        found["square"] = Square(ball, queries=spent.queries)
+    elif norm in GaussianNoiseAttack.norms:
+        found["noise"] = GaussianNoiseAttack(ball)
     return found

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
+from gencls.eval.attacks.parts.base import CONVEX, per_image, prepare, require
 from gencls.eval.scores.margins import others_of
 from gencls.eval.threats.lp_balls import ThreatModel
 
 __all__ = ["FAB"]
 
-_WIDEST = {"linf": 0.3, "l2": 1.0}
+_WIDEST = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """Where FAB's restarts begin within half of it, as long as nothing was found; the authors' values."""
 
 
@@ -43,7 +43,7 @@ class FAB:
     restarts: int = 5
     targets: int = 9
     uses_gradients = True
-    norms = DENSE
+    norms = CONVEX
 
     def __post_init__(self) -> None:
         """Check the values."""

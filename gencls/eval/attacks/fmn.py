@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings, select
-from gencls.core.balls import L2, per_image
+from gencls.core.balls import L2
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import DENSE, prepare, require
+from gencls.eval.attacks.parts.base import ALL, prepare, require
 from gencls.eval.attacks.parts.linearisation import Closest
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_starts
@@ -68,7 +68,7 @@ class FMN:
     smoothing_draws: int = 16
     _repr: str = field(init=False, repr=False)
     uses_gradients = True
-    norms = DENSE
+    norms = ALL
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -111,8 +111,10 @@ class FMN:
         ball, targeted = self.threat.ball, self.threat.targeted
         clean, labels = closest.clean[rows], closest.labels[rows]
         farthest = ball.length(torch.maximum(clean, 1 - clean))  # no image of [0, 1] is farther away
-        radius, best = farthest, torch.full_like(farthest, torch.inf)
         change = self._first(model, clean, labels) - clean
+        radius, best = farthest, torch.full_like(farthest, torch.inf)
+        if self.threat.norm == "l0":
+            radius = closest.distance[rows].where(closest.distance[rows].isfinite(), ball.length(change).clamp_min(1.0))
         for step in range(self.steps):
             response = smoothed_look(
                 model,
@@ -130,13 +132,17 @@ class FMN:
             fall = (1 + math.cos(math.pi * step / self.steps)) / 2
             gamma = _LAST_GAMMA + (self.gamma - _LAST_GAMMA) * fall
             missing = response.margin.abs() + 2 * model.resolution(response.draws)  # a tie of coarse scores is to be crossed
-            dual = ball.dual(gradient)
-            boundary = (missing / dual).where(dual > 0, torch.inf).to(gradient.dtype)
-            outside = (radius * (1 + gamma)).where(best.isfinite(), length + boundary)
-            radius = torch.where(reached, (radius * (1 - gamma)).minimum(best), outside).minimum(farthest)
+            smaller, larger = radius * (1 - gamma), radius * (1 + gamma)
+            if self.threat.norm == "l0":  # by one entry at least; a boundary's distance does not say how many it takes
+                smaller = smaller.floor().minimum(radius - 1).clamp_min(1.0)
+                larger = larger.floor().maximum(radius + 1)
+            else:
+                dual = ball.dual(gradient)
+                boundary = (missing / dual).where(dual > 0, torch.inf).to(gradient.dtype)
+                larger = larger.where(best.isfinite(), length + boundary)
+            radius = torch.where(reached, smaller.minimum(best), larger).minimum(farthest)
             alpha = self.first_step * (_LAST_STEP + (1 - _LAST_STEP) * fall)
-            change = ball.project(change + alpha * L2().direction(gradient), radius)
-            change = (clean + change).clamp_(0, 1) - clean
+            change = ball.within(clean, change + alpha * L2().direction(gradient), radius) - clean
 
     def _first(self, model: AttackModel, clean: Tensor, labels: Tensor) -> Tensor:
         """Where a run begins: (N, C, H, W)."""
@@ -154,6 +160,6 @@ class FMN:
         low, high = torch.zeros_like(labels, dtype=clean.dtype), torch.ones_like(labels, dtype=clean.dtype)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            hit = model.look(torch.lerp(clean, first, per_image(middle)), labels, targeted=self.threat.targeted).reached
+            hit = model.look(self.threat.ball.between(clean, first, middle), labels, targeted=self.threat.targeted).reached
             low, high = low.where(hit, middle), middle.where(hit, high)
-        return torch.lerp(clean, first, per_image(high))
+        return self.threat.ball.between(clean, first, high)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings, checked
-from gencls.core.streams.streams import repeatable
+from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, Response
 from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
 from gencls.eval.attacks.pgd import PGD

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
+from gencls.eval.attacks.parts.base import CONVEX, per_image, prepare, require
 from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 __all__ = ["GaussianNoiseAttack", "GrowingNoise"]
 
@@ -28,7 +29,7 @@ class GaussianNoiseAttack:
     threat: ThreatModel
     tries: int = 10
     uses_gradients = False
-    norms = DENSE
+    norms = CONVEX
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -67,26 +68,28 @@ class GaussianNoiseAttack:
 
 
 def _onto_surface(noise: Tensor, clean: Tensor, norm: str, epsilon: float) -> Tensor:
-    """Noise (N, C, H, W) times a factor per image, with which it has size epsilon; in L2 after clipping to [0, 1].
+    """Noise (N, C, H, W) times a factor per image, with which it has size epsilon; in L2 and L1 after clipping to [0, 1].
 
-    With a factor a and the room r_i that [0, 1] leaves it, component n_i adds min(a |n_i|, r_i)^2 to the squared norm. They
-    are sorted by the factor at which they are clipped. Those whose clipping point lies inside the ball are clipped; the others
-    make up for the rest.
+    With a factor a and the room r_i that [0, 1] leaves it, component n_i adds min(a |n_i|, r_i)^p to the norm's p-th power.
+    They are sorted by the factor at which they are clipped. Those whose clipping point lies inside the ball are clipped; the
+    others make up for the rest.
     """
     sizes = noise.flatten(1).double().abs().clamp_min(1e-30)
     if norm == "linf":
         return noise * per_image(epsilon / sizes.amax(dim=1)).to(noise.dtype)
     room = torch.where(noise > 0, 1 - clean, clean).flatten(1).double()
+    power = 1 if norm == "l1" else 2
     points, order = (room / sizes).sort(dim=1)
-    clipped = room.square().gather(1, order).cumsum(1)
-    squares = sizes.square().gather(1, order)
-    free = squares.flip(1).cumsum(1).flip(1) - squares  # of the components after this one
-    count = (clipped + points.square() * free < epsilon**2).sum(dim=1, keepdim=True)
+    clipped = room.pow(power).gather(1, order).cumsum(1)
+    powers = sizes.pow(power).gather(1, order)
+    free = powers.flip(1).cumsum(1).flip(1) - powers  # of the components after this one
+    count = (clipped + points.pow(power) * free < epsilon**power).sum(dim=1, keepdim=True)
     nothing = torch.zeros_like(points[:, :1])
     used = torch.cat([nothing, clipped], dim=1).gather(1, count)
-    rest = torch.cat([free[:, :1] + squares[:, :1], free], dim=1).gather(1, count)
+    rest = torch.cat([free[:, :1] + powers[:, :1], free], dim=1).gather(1, count)
     # Where all are clipped, the ball holds the whole of [0, 1] on this side.
-    factor = torch.where(rest > 0, ((epsilon**2 - used).clamp_min(0) / rest.clamp_min(1e-300)).sqrt(), points[:, -1:])
+    factor = ((epsilon**power - used).clamp_min(0) / rest.clamp_min(1e-300)).pow(1 / power)
+    factor = torch.where(rest > 0, factor, points[:, -1:])
     return noise * per_image(factor.squeeze(1)).to(noise.dtype)
 
 
@@ -100,20 +103,20 @@ class GrowingNoise:
     8/255 in Linf, where most noise is three to four deviations large.
 
     Attributes:
-        threat: Linf or L2 without epsilon.
+        threat: any without epsilon.
         smallest: the first standard deviation, in [0, 1] pixel units.
         largest: the last one.
         sizes: number of standard deviations, >= 2, each the same factor above the one before.
         tries: draws per size; the closest of the successful ones counts.
     """
 
-    threat: ThreatModel
+    threat: Threat
     smallest: float = 0.002
     largest: float = 1.0
     sizes: int = 50
     tries: int = 1
     uses_gradients = False
-    norms = DENSE
+    norms = CONVEX
 
     def __post_init__(self) -> None:
         """Check the values."""

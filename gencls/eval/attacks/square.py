@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
 from gencls.core.balls import L2, Linf
-from gencls.core.streams.streams import repeatable
+from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.threats.lp_balls import ThreatModel

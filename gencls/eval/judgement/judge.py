@@ -209,20 +209,8 @@ def verdict_of(
     leaves [0, 1] or the ball by more is not judged at all: neither as it is, which is against the rules, nor as the clean one,
     which is no attack.
 
-    Args:
-        defense: the real defense, see :meth:`gencls.eval.scores.behaviour.Behaviour.judged`.
-        clean: (N, C, H, W) in [0, 1].
-        adversarial: what the attack returned.
-        threat: norm and ball to check against.
-        count: draws S; 1 for a deterministic defense.
-        labels: (N,) true classes, needed to draw sequentially.
-        most: draws of a sample whose majority stays open, at most; None stops at ``count``.
-        max_rows: of one forward pass.
-        eight_bit: round the images to k/255, see :func:`gencls.eval.judgement.eight_bit.to_eight_bit`, and judge both,
-            with equal draws.
-
-    Returns:
-        The verdict.
+    Arguments are those of :func:`gencls.eval.judge`. The defense is asked in the form that
+    :meth:`gencls.eval.scores.behaviour.Behaviour.judged` gives it.
 
     Raises:
         GenclsError: if the attack returned no images of this shape, or for ``most`` without labels.

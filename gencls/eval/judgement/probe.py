@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_labels, declared, keyed, seeded, stream_seed
 from gencls.core.fingerprint.samples import device_of
-from gencls.core.streams.streams import watched
+from gencls.core.streams.keyed import watched
 from gencls.eval.attacks.parts.attack_model import Metered
 from gencls.eval.judgement.judge import Decisions, predict
 from gencls.eval.scores.behaviour import ROUNDING, Behaviour, Examination, differ, handful, observe, observe_batch
@@ -151,7 +151,7 @@ def probe_defense(
         gradients: whether an attack will use them, so that no gradient mode may be hidden.
 
     Raises:
-        GenclsError: see there.
+        GenclsError: as both do, or for something that is no module.
     """
     if not isinstance(defense, nn.Module):
         name = type(defense).__name__

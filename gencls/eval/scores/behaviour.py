@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import declared, keyed, seeded, stream_seed
-from gencls.core.streams.streams import watched
+from gencls.core.streams.keyed import watched
 from gencls.eval.scores.forward import ImageByImage, scores_of
 from gencls.eval.scores.margins import score_gap
 

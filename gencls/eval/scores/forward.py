@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from gencls.core import GenclsError, seeded, surrogates_of
-from gencls.core.gradient_modes import EXACT, parts_of
+from gencls.core.gradient_modes import BETWEEN, EXACT
 from gencls.core.memory import is_out_of_memory
 from gencls.core.modules.wrappers import Declares
+from gencls.core.streams.keyed import alone
 from gencls.core.streams.seeds import own_seeds_end_here
-from gencls.core.streams.streams import alone
 
 __all__ = ["ImageByImage", "answered", "backwards", "check_called", "name_of", "scores_of"]
 
@@ -143,8 +143,10 @@ def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
         stack.append(module)  # before anything raises an error: what follows is called all the same
         if callers and isinstance(module, Declares) and not isinstance(callers[-1], Declares):
             above = next((one for one in reversed(callers) if isinstance(one, Declares)), whole)
-            known = {name for mode in surrogates_of(above) for name in parts_of(mode)}
-            hidden = [mode for mode in surrogates_of(module) if mode != EXACT.name and not known.issuperset(parts_of(mode))]
+            known = {name for mode in surrogates_of(above) for name in mode.split(BETWEEN)}
+            hidden = [
+                mode for mode in surrogates_of(module) if mode != EXACT.name and not known.issuperset(mode.split(BETWEEN))
+            ]
             if hidden:
                 lost.append((callers[-1], module, hidden))
 

@@ -12,6 +12,8 @@ from gencls.eval.threats.registry import ThreatKind, register
 
 __all__ = ["ThreatModel"]
 
+_LONG = 10.0
+
 
 @dataclass(frozen=True)
 class ThreatModel(Threat):
@@ -41,8 +43,8 @@ class ThreatModel(Threat):
 
     @property
     def first_step(self) -> float:
-        """The radius; in L0, where a step has no length, the largest change of an entry."""
-        return 1.0 if self.norm == "l0" else super().first_step
+        """The radius. In L0 it is the largest change of an entry, long enough for a projection to go by the slopes."""
+        return _LONG if self.norm == "l0" else super().first_step
 
     def largest(self, images: Tensor) -> float:
         """The distance of the two farthest images; see :class:`Threat`."""

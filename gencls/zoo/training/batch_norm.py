@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from gencls.core.streams.seeds import seeded
-from gencls.core.streams.streams import stream_seed
+from gencls.core.streams.seeds import seeded, stream_seed
 from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAE
 
 __all__ = ["reestimate_batch_norm"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from gencls.core.streams.streams import stream_seed
+from gencls.core.streams.seeds import stream_seed
 
 __all__ = ["ShuffledBatches", "batch_loader"]
 

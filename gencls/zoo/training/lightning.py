@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from gencls.core.streams.streams import stream_seed
+from gencls.core.streams.seeds import stream_seed
 from gencls.zoo.training.base import Moment, NetworkTraining
 
 __all__ = ["LightningTraining", "cosine", "restart_step", "trainer_of", "without_advice"]

@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, branch, draws, keyed, seeded, select, stream_seed
+from gencls.core.rows import present_rows
+from gencls.core.streams.keyed import alone
 from gencls.core.streams.seeds import GlobalStates
-from gencls.core.streams.streams import alone, present_rows
 
 SHAPE = (3, 5)
 

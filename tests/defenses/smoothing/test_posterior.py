@@ -8,7 +8,8 @@ from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from gencls.core import GenclsError
-from gencls.defenses import VariationalPosteriorSmoothing
+from gencls.defenses import Posterior, VariationalPosteriorSmoothing
+from gencls.defenses.synthesis.posterior import variables
 from tests.defenses.smoothing.test_variational import PIXELS, SHAPE, infer, linear, pictures
 from tests.toys import Rescaled, small_cnn
 
@@ -28,7 +29,7 @@ def test_divergence_of_the_posterior_is_that_of_torch():
     mean, log_std = torch.randn(2, 4, 2, *SHAPE, dtype=torch.float64)
     prior = Normal(torch.zeros_like(mean), 0.3)
     expected = kl_divergence(Independent(Normal(0.3 * mean, 0.3 * log_std.exp()), 3), Independent(prior, 3))
-    torch.testing.assert_close(defense.divergence((mean, log_std)), expected)
+    torch.testing.assert_close(defense.divergence((Posterior(mean, log_std),)), expected)
 
 
 class LogLinear(nn.Module):
@@ -48,15 +49,15 @@ def test_the_posterior_of_a_linear_log_probability():
     # log E_prior exp L: it is tight. Descent with step h leaves (1 - h)^steps of the way.
     network, images = LogLinear(), pictures()
     defense = VariationalPosteriorSmoothing(network, 3, sigma=0.3, steps=12, lr=0.5, draws=4000).eval()
-    mean, log_std = infer(defense, images)
+    mean, log_std = variables(infer(defense, images))
     expected = 0.3 * network.weight.view(2, *SHAPE) * (1 - 0.5**12)
     torch.testing.assert_close(mean[:, :2], expected.expand(4, -1, -1, -1, -1), rtol=0, atol=1e-9)
     # t moves by a random slope of mean zero, sigma w n: a tenth or so with one draw a step. The bound suffers by its square.
-    fixed = (mean, torch.zeros_like(log_std))
+    fixed = (Posterior(mean, torch.zeros_like(log_std)),)
     best = network(images).log_softmax(1)[:, :2] + 0.5 * (0.3 * network.weight).square().sum(1)
     error = 4 * 0.3 * network.weight.norm(dim=1) / 4000**0.5 + 1e-6
     assert ((defense.log_joint(images, fixed)[:, :2] - best).abs() < error).all()
-    assert (defense.log_joint(images, (mean, log_std))[:, :2] < best + error).all()
+    assert (defense.log_joint(images, (Posterior(mean, log_std),))[:, :2] < best + error).all()
 
 
 def test_the_posterior_improves_on_the_prior_and_stays_below_the_probability(digits):

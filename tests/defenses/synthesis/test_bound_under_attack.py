@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from gencls import zoo
-from gencls.defenses import compare_to_bound
-from gencls.defenses.synthesis import bounds as robustness_bound
+from gencls.defenses import compare_to_bound, robustness_bound
 from gencls.eval import (
     DDN,
     FAB,

@@ -4,8 +4,15 @@ import pytest
 import torch
 
 from gencls.core import GenclsError
-from gencls.defenses import ABS, AnalysisBySynthesis, PlainClassifier, compare_to_bound, lower_bound
-from gencls.defenses.synthesis import bounds as robustness_bound
+from gencls.defenses import (
+    ABS,
+    AnalysisBySynthesis,
+    PlainClassifier,
+    Regularizer,
+    compare_to_bound,
+    lower_bound,
+    robustness_bound,
+)
 from gencls.eval import ThreatModel
 from gencls.perceptual import L2
 from tests.exact_classifiers import SEARCHED, Affine, digits, exact_bound, exact_classifier, principal_components
@@ -166,7 +173,7 @@ def test_results_depend_on_neither_chunks_nor_modes_nor_the_global_state():
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-4)
 
 
-class Negative(torch.nn.Module):
+class Negative(Regularizer):
     """-1 whatever the latents."""
 
     def forward(self, latents):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import ClassConditionalGenerator, GenclsError, Latents, keyed, seeded
-from gencls.defenses import EABS, AnalysisBySynthesis, DiscriminatorPenalty, EncoderStart, GaussianKL
+from gencls.defenses import EABS, AnalysisBySynthesis, DiscriminatorPenalty, EncoderStart, GaussianKL, Posterior
+from gencls.defenses.synthesis.posterior import variables
 from gencls.defenses.synthesis.starts import RandomStarts
 from gencls.perceptual import SquaredL2
 
@@ -67,7 +68,7 @@ def test_variational_inference_finds_the_closed_form_optimum(images: Tensor) -> 
     generator, beta = Affine(), 0.8
     defense = EABS(generator, starts=50, steps=1500, lr=0.006, beta=beta)
     with seeded(0):
-        means, log_stds = defense.infer(images)
+        means, log_stds = variables(defense.infer(images))
     mean, variance = optimum(generator, images, beta)
     # Adam at a fixed rate keeps jittering about the optimum, by some multiples of its rate.
     torch.testing.assert_close(means, mean, rtol=0, atol=0.12)
@@ -79,7 +80,7 @@ def test_the_score_is_the_expected_loss(images: Tensor) -> None:
     defense = EABS(generator, starts=10, steps=0, beta=beta, samples=4000)
     means, log_stds = torch.randn(4, CLASSES, LATENT), torch.randn(4, CLASSES, LATENT) * 0.3 - 1
     with seeded(0):
-        scores = defense.log_joint(images, (means, log_stds))
+        scores = defense.log_joint(images, (Posterior(means, log_stds),))
     error = (images.unsqueeze(1) - generator.decode_all((means,))).square().sum(dim=(2, 3, 4))
     error = error + (log_stds.exp().square() * generator.weight.square().sum(1)).sum(2)
     kl = torch.distributions.kl_divergence(
@@ -95,7 +96,7 @@ def test_the_discriminator_replaces_the_divergence(images: Tensor) -> None:
     q = (torch.randn(4, CLASSES, LATENT),)
     error = (images.unsqueeze(1) - generator.decode_all(q)).square().sum(dim=(2, 3, 4))
     expected = error - 0.5 * Pull()(q[0]).sigmoid().log()
-    torch.testing.assert_close(-defense.log_joint(images, q), expected)
+    torch.testing.assert_close(-defense.log_joint(images, tuple(map(Posterior, q))), expected)
     assert (DiscriminatorPenalty(Pull())(q) >= 0).all()
 
 
@@ -113,7 +114,7 @@ def test_the_best_candidate_starts(images: Tensor) -> None:
 
     defense = EABS(generator, encoder=Oracle(), starts=5, start_std=0.3, steps=0)
     with seeded(0):
-        means, log_stds = defense.infer(images)
+        means, log_stds = variables(defense.infer(images))
     torch.testing.assert_close(means[:, 0], mean[:, 0])
     (random,) = defense.start(images)
     torch.testing.assert_close(means[:, 1:], random[:, 1:])
@@ -136,7 +137,7 @@ def test_every_combination_is_one_engine(images: Tensor, discriminator: nn.Modul
     assert torch.equal(first, second) is not variational
     assert first.shape == (4, CLASSES)
     assert defense.reconstruct(images).shape == (4, CLASSES, 1, 2, 3)
-    assert len(defense.infer(images)) == 1 + variational
+    assert len(variables(defense.infer(images))) == 1 + variational
 
 
 def test_point_inference_never_asks_the_encoder(images: Tensor) -> None:
@@ -202,5 +203,5 @@ def test_candidates_of_several_proposals(images: Tensor) -> None:
         start_std=8.0,
     )
     with seeded(0):
-        means, _ = defense.infer(images)
+        means, _ = variables(defense.infer(images))
     assert torch.equal(means, torch.zeros_like(means))

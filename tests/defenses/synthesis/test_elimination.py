@@ -6,6 +6,7 @@ import torch
 from gencls.core import GenclsError, keyed
 from gencls.defenses import ABS, EABS, AnalysisBySynthesis, GaussianKL
 from gencls.defenses.synthesis.elimination import Contest, Elimination
+from gencls.defenses.synthesis.posterior import variables
 from gencls.defenses.synthesis.starts import RandomStarts
 from gencls.perceptual import SquaredL2
 from tests.toys import LinearGaussian, SigmoidDecoders
@@ -40,7 +41,7 @@ def images():
 
 def inferred(defense, images):
     with keyed(range(len(images))):
-        return defense.infer(images)
+        return variables(defense.infer(images))
 
 
 def left(defense, images, steps):
@@ -83,7 +84,7 @@ def test_scores_of_those_who_are_out_are_bounds_and_the_decision_is_kept(images)
 
 def test_the_rule(images):
     rule = Elimination(((1, 1.0), (3, 0.25)))
-    contest = Contest(rule, (torch.arange(6.0),))
+    contest = Contest(rule, (torch.arange(6.0).view(2, 3),))
     losses = torch.tensor([[1.0, 2.5, 1.9], [-2.0, 0.5, -1.0]])
     assert contest.keep(1, losses).tolist() == [[True, False, True], [True, False, True]]
     assert [part.tolist() for part in contest.pairs] == [[0, 1, 0, 1], [0, 0, 2, 2]]  # class by class
@@ -99,7 +100,7 @@ def test_the_rule(images):
 
 
 def test_nan_sends_nobody_out():
-    contest = Contest(Elimination(((1, 0.0),)), (torch.zeros(2),))
+    contest = Contest(Elimination(((1, 0.0),)), (torch.zeros(1, 2),))
     assert contest.keep(1, torch.tensor([[torch.nan, 1.0]])).tolist() == [[True, True]]
 
 

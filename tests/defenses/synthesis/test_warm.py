@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gencls.core import EoT, GenclsError, TransformedClassifier, Unrolled, branch, draws, keyed, select
-from gencls.core.streams.streams import repeatable
-from gencls.defenses import ABS, EABS, AnalysisBySynthesis, GaussianBlur, GaussianKL
+from gencls.core import EoT, GenclsError, TransformedClassifier, Unrolled, branch, draws, identified, keyed, select
+from gencls.core.streams.keyed import repeatable
+from gencls.defenses import ABS, EABS, AnalysisBySynthesis, GaussianBlur, GaussianKL, Posterior
 from gencls.defenses.synthesis.starts import RandomStarts
 from gencls.defenses.synthesis.warm import WHOLE_EVERY, WarmStart
 from gencls.eval import PGD, GaussianNoiseAttack, Protocol, ThreatModel, evaluate, run_cell
@@ -86,7 +86,7 @@ def test_each_look_goes_on_from_the_last_one(path):
     (latents,) = defense.start(path[0])
     for number, images in enumerate(path):
         latents = descent(defense, images, latents, 30 if number == 0 else 3)
-        assert_same(found[number], defense.log_joint(images, (latents,)))
+        assert_same(found[number], defense.log_joint(images, (Posterior(latents),)))
     assert_same(found[0], defense(path[0]))
     assert bool((found[1:] - defense(path[1])).abs().amax() > 1e-3)
 
@@ -102,15 +102,15 @@ def test_another_decision_is_one_of_whole_inference():
     defense = engine(steps=30, warm_steps=1)
     path = between_classes(defense, 3 * WHOLE_EVERY)
     found = walk(defense.surrogate("warm"), path, range(12))
-    (latents,) = defense.infer(path[0])
+    latents = defense.infer(path[0])[0].mean
     decisions, age, changes, refuted = defense(path[0]).argmax(1), torch.zeros(12, dtype=torch.long), 0, 0
     assert_same(found[0], defense(path[0]))
     for images, scores in zip(path[1:], found[1:], strict=True):
         latents, age = descent(defense, images, latents, 1), age + 1
-        other = (age < WHOLE_EVERY) & (defense.log_joint(images, (latents,)).argmax(1) != decisions)
+        other = (age < WHOLE_EVERY) & (defense.log_joint(images, (Posterior(latents),)).argmax(1) != decisions)
         whole = other | (age == WHOLE_EVERY)
-        latents[whole], age[whole] = defense.infer(images)[0][whole], 0
-        assert_same(scores, defense.log_joint(images, (latents,)))
+        latents[whole], age[whole] = defense.infer(images)[0].mean[whole], 0
+        assert_same(scores, defense.log_joint(images, (Posterior(latents),)))
         changes, refuted = changes + int(other.sum()), refuted + int((scores.argmax(1) == decisions)[other].sum())
         decisions = scores.argmax(1)
     assert changes > refuted > 0
@@ -149,6 +149,15 @@ def test_without_streams_every_look_is_a_first_one(path):
     with keyed(range(2)):  # two rows in each of two: whose is whose is not known
         for images in path:
             assert_same(warm(images), defense(images))
+
+
+def test_who_is_who_needs_no_random_streams(path):
+    defense = engine(warm_steps=3)
+    expected, warm = walk(defense.surrogate("warm"), path, range(4)), defense.surrogate("warm")
+    for number, images in enumerate(path):
+        with identified(range(4)):
+            assert_same(warm(images), expected[number])
+    assert not torch.equal(expected[-1], defense(path[-1]))
 
 
 def test_the_gradient_holds_q_fixed(path):

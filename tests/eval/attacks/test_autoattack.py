@@ -1,129 +1,23 @@
+"""AutoAttack beside the library, and what all of its parts must do."""
+
 import logging
 
 import pytest
 import torch
-from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import nn
 
 from gencls.core import GenclsError, keyed, seeded
 from gencls.eval import AttackModel, ThreatModel
-from gencls.eval.attacks.apgd import APGD, dlr, targeted_dlr
+from gencls.eval.attacks.apgd import APGD
 from gencls.eval.attacks.autoattack import AutoAttack
 from gencls.eval.attacks.fab import FAB
-from tests.contracts.test_attacks import linear_problem, margins, minimal_distance, optimal_margin, run, shortfall
+from tests.contracts.linear import halfway, linear_problem, margins, optimal_margin, run
 from tests.toys import Linear, NoisyLogits, Rescaled, small_cnn
 
 THREATS = {"linf": ThreatModel("linf", 0.1), "l2": ThreatModel("l2", 0.25)}
 SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)
-SHAPES = [(1, 5, 7), (3, 9, 3)]
 
 both_norms = pytest.mark.parametrize("norm", THREATS)
-every_shape = pytest.mark.parametrize("shape", SHAPES)
-every_count = pytest.mark.parametrize("count", [1, 64])
-every_number_of_classes = pytest.mark.parametrize("classes", [2, 3, 4, pytest.param(10, marks=pytest.mark.slow)])
-
-
-@every_count
-@every_shape
-@both_norms
-@every_number_of_classes
-def test_apgd_against_each_class_is_optimal(classes, norm, shape, count):
-    model, images, labels = linear_problem(classes, shape, count)
-    found = run(APGD(THREATS[norm], loss="multi-targeted"), model, images, labels)
-    missing, best = shortfall(model, images, labels, found, norm, THREATS[norm].epsilon)
-    assert (missing[best > 0] <= 1e-3).all()
-    assert (margins(model, found, labels).amin(1)[best < -1e-3] < 0).all()
-
-
-def halfway(model, images, labels, norm):
-    """A threat that about half of the images can withstand, and by how much of their clean margin each falls short of it."""
-    threat = ThreatModel(norm, minimal_distance(model, images, labels, norm).median().item())
-    best = optimal_margin(model, images, labels, norm, threat.epsilon)
-    return threat, best / margins(model, images, labels).amin(1)
-
-
-@every_shape
-@both_norms
-@every_number_of_classes
-def test_targeted_apgd_breaks_what_can_be_broken(classes, norm, shape):
-    """The sign of a ratio is that of the margin."""
-    model, images, labels = linear_problem(classes, shape, 64)
-    threat, best = halfway(model, images, labels, norm)
-    found = run(APGD(threat, loss="targeted-dlr", steps=50), model, images, labels)
-    broken = margins(model, found, labels).amin(1) < 0
-    assert broken[best < -1e-3].all()
-    assert not broken[best > 1e-5].any()
-
-
-@every_shape
-@both_norms
-@pytest.mark.parametrize(("loss", "name"), [("cross-entropy", "ce"), ("dlr", "dlr")])
-@pytest.mark.parametrize("classes", [3, 10])
-def test_untargeted_apgd_breaks_as_much_as_the_library(classes, loss, name, norm, shape):
-    """Untargeted losses may settle at a class that is not the best, at one or another with the random start."""
-    model, images, labels = linear_problem(classes, shape, 64)
-    threat, _ = halfway(model, images, labels, norm)
-    library = APGDAttack(model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=threat.epsilon, loss=name, logger=SILENT)
-    with seeded(0):
-        expected = (model(library.perturb(images, labels)).argmax(1) != labels).sum()
-    found = run(APGD(threat, loss=loss), model, images, labels)
-    assert (model(found).argmax(1) != labels).sum() >= expected - 3
-
-
-@every_shape
-@both_norms
-@pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr"])
-def test_apgd_is_optimal_for_two_classes(loss, norm, shape):
-    model, images, labels = linear_problem(2, shape, 64)
-    found = run(APGD(THREATS[norm], loss=loss), model, images, labels)
-    missing, best = shortfall(model, images, labels, found, norm, THREATS[norm].epsilon)
-    assert (missing[best > 0] <= 1e-3).all()
-
-
-@every_count
-@every_shape
-@both_norms
-@every_number_of_classes
-@pytest.mark.parametrize("targets", [9, 0])
-def test_fab_is_optimal(targets, classes, norm, shape, count):
-    model, images, labels = linear_problem(classes, shape, count)
-    found = run(FAB(ThreatModel(norm), steps=20, restarts=1, targets=targets), model, images, labels)
-    ratio = ThreatModel(norm).distance(images, found) / minimal_distance(model, images, labels, norm)
-    assert (margins(model, found, labels).amin(1) < 1e-6).all()
-    assert (ratio >= 1 - 1e-4).all()
-    assert (ratio <= 1.05).all()
-
-
-@both_norms
-def test_fab_keeps_to_the_box(norm):
-    """Two classes on two pixels, the first of which is at its border: only the second one can move."""
-    model = Linear(torch.tensor([[0.0, 0.0], [-1.0, 1.0]]), torch.tensor([0.0, -0.6])).eval()
-    images = torch.tensor([[[[0.0, 0.4]]]])
-    found = run(FAB(ThreatModel(norm), steps=20, restarts=1), model, images, torch.tensor([0]))
-    torch.testing.assert_close(found, torch.tensor([[[[0.0, 0.6]]]]), rtol=0, atol=2e-3)
-
-
-@both_norms
-def test_fab_with_an_epsilon(norm):
-    """Samples whose boundary is in the ball are broken there; the others keep their image."""
-    model, images, labels = linear_problem(4, (1, 5, 7), 64)
-    distance = minimal_distance(model, images, labels, norm)
-    threat = ThreatModel(norm, distance.median().item())
-    found = run(FAB(threat, steps=20, restarts=1), model, images, labels)
-    broken = margins(model, found, labels).amin(1) < 0
-    assert broken[distance < 0.95 * threat.epsilon].all()
-    assert threat.allows(threat.distance(images, found)).all()
-    assert torch.equal(found[~broken], images[~broken])
-
-
-def test_later_restarts_of_fab_are_not_worse(cnn, digits):
-    labels = cnn(digits[0]).argmax(1)
-    threat = ThreatModel("l2")
-    one, three = (
-        threat.distance(digits[0], run(FAB(threat, steps=10, restarts=restarts), cnn, digits[0], labels)) for restarts in (1, 3)
-    )
-    assert (three <= one).all()
-    assert (three < 0.9999 * one).any()
 
 
 @pytest.mark.slow
@@ -146,38 +40,6 @@ def test_the_ensemble_agrees_with_the_library(name, norm, epsilon):
     assert 20 < ours.sum() < 97
     assert ours.sum() <= theirs.sum() + 1
     assert (ours != theirs).sum() <= 3
-
-
-def test_dlr_is_that_of_the_library():
-    scores, labels, targets = torch.randn(50, 5).double(), torch.arange(50) % 5, (torch.arange(50) + 2) % 5
-    library = APGDAttack_targeted(None, eps=0.1)
-    library.y_target = targets
-    torch.testing.assert_close(dlr(scores, labels), library.dlr_loss(scores, labels))
-    torch.testing.assert_close(targeted_dlr(scores, labels, targets), library.dlr_loss_targeted(scores, labels))
-
-
-@pytest.mark.parametrize(
-    "scores",
-    [
-        {"shift": 100.0},
-        pytest.param({"shift": -100.0}, marks=pytest.mark.slow),
-        pytest.param({"scale": 200.0}, marks=pytest.mark.slow),
-        pytest.param({"scale": 1 / 200}, marks=pytest.mark.slow),
-        {"scale": 1e-6},
-    ],
-)
-@pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr", "multi-targeted"])
-@both_norms
-def test_offset_and_scale_do_not_matter(loss, norm, scores):
-    cnn = small_cnn()
-    images = torch.rand(200, 1, 8, 8)
-    labels = cnn(images).argmax(1)
-    attack = APGD(ThreatModel(norm, {"linf": 0.03, "l2": 0.2}[norm]), loss=loss, steps=20)
-    expected = cnn(run(attack, cnn, images, labels)).argmax(1)
-    assert 0.2 < (expected == labels).double().mean() < 0.9
-    model = Rescaled(cnn, **scores).eval()
-    found = model(run(attack, model, images, labels)).argmax(1)
-    assert ((found != labels) != (expected != labels)).sum() <= 1
 
 
 @both_norms

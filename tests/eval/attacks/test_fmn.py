@@ -6,7 +6,7 @@ from gencls.core import GenclsError, keyed
 from gencls.eval import FMN, ThreatModel
 from tests.toys import small_cnn
 
-L2, LINF = ThreatModel("l2"), ThreatModel("linf")
+L2, LINF, L1, L0 = (ThreatModel(norm) for norm in ("l2", "linf", "l1", "l0"))
 
 
 def run(attack, model, images, labels):
@@ -14,7 +14,11 @@ def run(attack, model, images, labels):
         return attack(model, images, labels)
 
 
-@pytest.mark.parametrize(("threat", "name"), [(L2, "L2FMNAttack"), (LINF, "LInfFMNAttack")], ids=["l2", "linf"])
+@pytest.mark.parametrize(
+    ("threat", "name"),
+    [(L2, "L2FMNAttack"), (LINF, "LInfFMNAttack"), (L1, "L1FMNAttack"), (L0, "L0FMNAttack")],
+    ids=["l2", "linf", "l1", "l0"],
+)
 def test_it_comes_closer_than_the_library_with_as_many_steps(threat, name):
     foolbox = pytest.importorskip("foolbox")
     cnn, images = small_cnn(), torch.rand(64, 1, 8, 8)

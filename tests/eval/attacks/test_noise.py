@@ -5,8 +5,9 @@ import torch
 
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
-from gencls.eval import GrowingNoise, ThreatModel
+from gencls.eval import GaussianNoiseAttack, GrowingNoise, ThreatModel
 from recipes.eabs.settings import BUDGETS, PROFILES
+from tests.contracts.linear import run
 
 
 class NeverWrong(torch.nn.Module):
@@ -50,3 +51,11 @@ def test_some_of_it_lies_within_the_balls_of_the_tables(shape, norm, size, budge
 def test_bad_settings(settings):
     with pytest.raises(GenclsError, match="expected 0 < smallest < largest, sizes >= 2, tries >= 1, got "):
         GrowingNoise(ThreatModel("l2"), **settings)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_noise_lies_on_the_surface(norm, cnn, digits):
+    images = 0.4 + 0.2 * digits[0]  # the box binds nowhere
+    threat = ThreatModel(norm, 0.3)
+    found = run(GaussianNoiseAttack(threat, tries=1), cnn, images, digits[1])
+    torch.testing.assert_close(threat.distance(images, found).float(), torch.full((64,), 0.3), rtol=1e-3, atol=0)

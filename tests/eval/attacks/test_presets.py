@@ -14,14 +14,17 @@ from tests.toys import NoisyLogits, SigmoidDecoders, small_cnn
 LITTLE = DefaultBudget(steps=2, restarts=1, targets=2, smoothing=(0.1,), smoothing_steps=2, smoothing_draws=2, queries=3)
 
 
+SIZES = {"linf": 0.5, "l2": 0.5, "l1": 2.0, "l0": 2.0}
+
+
 def test_every_name_is_that_of_an_attack():
     assert len(names()) == len(set(names()))
     made = {}
     for name in names():
         method, _, norm = name.rpartition("-")
-        given = {"epsilon": 0.5, "steps": 3, "restarts": 2}
+        given = {"epsilon": SIZES[norm], "steps": 3, "restarts": 2}
         attack = attack_by_name(name, **{key: given[key] for key in settings_of(name)})
-        assert attack.threat == ThreatModel(norm, 0.5 if method in FIXED else None)
+        assert attack.threat == ThreatModel(norm, SIZES[norm] if method in FIXED else None)
         made[repr(attack)] = name
     assert len(made) == len(names())  # no two names for the same
 
@@ -57,12 +60,15 @@ def test_names_that_there_are_not(name):
 
 def test_sets_by_name():
     for name in PRESETS:
-        assert preset_by_name(name, 0.5 if "epsilon" in settings_of(name) else None)
+        assert preset_by_name(name, SIZES[name.rpartition("-")[2]] if "epsilon" in settings_of(name) else None)
     assert repr(preset_by_name("default-l2", 0.5)) == repr(default_attacks("l2", 0.5))
     assert repr(preset_by_name("default-linf", 0.1)) == repr(default_attacks("linf", 0.1))
+    assert list(preset_by_name("default-l1", 12.0)) == ["pgd", "pgd-margin", "pgd-multi-targeted", "apgd", "fmn", "noise"]
+    with pytest.raises(GenclsError, match="thesis_attacks: expected a norm among linf, l2, got 'l1'"):
+        thesis_attacks("l1", 12.0)
     with pytest.raises(GenclsError, match="expected an epsilon for default-l2, got none"):
         preset_by_name("default-l2")
-    with pytest.raises(GenclsError, match="expected a set among default-linf, default-l2, thesis-linf"):
+    with pytest.raises(GenclsError, match="expected a set among default-linf, default-l2, default-l1, default-l0, thesis-linf"):
         preset_by_name("default-l3", 0.5)
 
 

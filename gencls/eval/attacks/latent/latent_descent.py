@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_labels, check_settings, select
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import ALL, per_image, prepare, require
+from gencls.eval.attacks.parts.base import CONVEX, per_image, prepare, require
 from gencls.eval.scores.forward import answered
 from gencls.eval.threats.protocol import Threat
 
@@ -41,7 +41,7 @@ class LatentDescent:
     step_size: float = 0.01
     bisections: int = 10
     uses_gradients = False
-    norms = ALL
+    norms = CONVEX
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
 from gencls.core.gradients import Reduce
-from gencls.core.streams.streams import watched
+from gencls.core.streams.keyed import watched
 from gencls.eval.scores.calibration import NATS, calibrate, resolution
 from gencls.eval.scores.forward import answered, backwards, name_of
 from gencls.eval.scores.margins import mean_shortfall, score_gap, shortfall

@@ -12,10 +12,13 @@ from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.scores.forward import ImageByImage, name_of
 from gencls.eval.threats.protocol import Threat
 
-__all__ = ["ALL", "DENSE", "Attack", "joined", "per_image", "prepare", "require", "taken"]
+__all__ = ["ALL", "CONVEX", "DENSE", "Attack", "joined", "per_image", "prepare", "require", "taken"]
 
 ALL = tuple(BALLS)
 """Keys of all Lp norms."""
+
+CONVEX = ("linf", "l2", "l1")
+"""Keys of those whose balls are convex."""
 
 DENSE = ("linf", "l2")
 """Keys of those in which all entries move at once."""

@@ -6,6 +6,7 @@ streams, and ask for classes that do not exist.
 """
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor
 
 from gencls.core import select
+from gencls.core.balls import BALLS
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
 from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.attacks.parts.smoothing import smoothed_gradient
@@ -21,18 +23,21 @@ from gencls.eval.scores.calibration import resolution
 
 __all__ = ["apgd", "fab"]
 
-_NAMES = {"linf": "Linf", "l2": "L2"}
+_NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 _SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)  # zero gradients are counted by the attack model
 
 
 class _Run:
     """What APGD takes for the model, for one run: mean scores of the images (N, C, H, W) that are not done with.
 
-    A deterministic defense is done with at its first wrong decision; from then on the loop sees its last scores.
+    A deterministic defense is done with at its first wrong decision, if it may; from then on the loop sees its last scores.
     """
 
-    def __init__(self, model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, sigma: float, draws: int) -> None:
+    def __init__(
+        self, model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, sigma: float, draws: int, *, may_stop: bool = True
+    ) -> None:
         self.model, self.labels, self.loss, self.sigma, self.draws = model, labels, loss, sigma, draws
+        self.may_stop = may_stop and not model.stochastic
         self.alive = torch.arange(len(images), device=images.device)
         self.wrong = images.clone()  # the first iterates that were wrong, of the rows that are not alive
         self.scores: Tensor | None = None
@@ -49,7 +54,7 @@ class _Run:
         """Take new scores of the draws for the rows that are alive; those of all rows (N, S, K)."""
         rows = self.alive
         everything = scores.clone() if self.scores is None else self.scores.index_copy(0, rows, scores)
-        if not self.model.stochastic:
+        if self.may_stop:
             wrong = self.model.mean_scores(scores).argmax(dim=1) != self.labels[rows]
             self.wrong[rows[wrong]] = images[rows[wrong]]
             self.alive = rows[~wrong]
@@ -123,6 +128,9 @@ def apgd(
 ) -> tuple[Tensor, ...]:
     """One run of APGD from a random start in the ball around each image (N, C, H, W).
 
+    In L1 the first steps are made in balls of three and two times the radius (Croce and Hein 2021, arXiv:2103.01208, section
+    3.3), from where each part goes on in the next ball; what is wrong there does not count.
+
     The gradient is that of the loss smoothed by noise with standard deviation ``sigma``, from so many ``draws``. The losses
     that the loop compares are those of the iterates themselves.
 
@@ -131,14 +139,26 @@ def apgd(
         a stochastic one: the iterate with the largest loss, and the last one at which the mean scores were wrong.
     """
     images = images.detach().contiguous()
-    run = _Run(model, images, labels, loss, sigma, draws)
-    attack = APGDAttack(run, n_iter=steps, norm=_NAMES[norm], eps=epsilon, loss="dlr", logger=_SILENT)
-    attack.dlr_loss = run.value  # "dlr" is the library's name for a loss of its own; this one is ours
-    attack.init_hyperparam(images)
-    best, _, _, wrong = attack.attack_single_run(images, labels)
+    best: Any = None
+    for radius, count in _parts(norm, epsilon, steps):
+        run = _Run(model, images, labels, loss, sigma, draws, may_stop=radius == epsilon)
+        attack = APGDAttack(run, n_iter=count, norm=_NAMES[norm], eps=radius, loss="dlr", logger=_SILENT)
+        attack.dlr_loss = run.value  # "dlr" is the library's name for a loss of its own; this one is ours
+        attack.init_hyperparam(images)
+        start = images + torch.randn_like(images) if norm == "l1" and best is None else best
+        start = None if start is None else BALLS[norm].confine(start, images, radius)
+        best, _, _, wrong = attack.attack_single_run(images, labels, x_init=start)
     if model.stochastic:
         return best.detach(), wrong.detach()
     return (run.wrong.index_copy(0, run.alive, best.detach()[run.alive]),)
+
+
+def _parts(norm: str, epsilon: float, steps: int) -> list[tuple[float, int]]:
+    """Radii of the balls of a run, and steps in each."""
+    if norm != "l1" or steps < 4:
+        return [(epsilon, steps)]
+    first = math.ceil(0.3 * steps)
+    return [(3 * epsilon, first), (2 * epsilon, first), (epsilon, steps - 2 * first)]
 
 
 class _FAB(FABAttack_PT):  # type: ignore[misc]

@@ -98,7 +98,7 @@ class _MeanSquare(SquaredL2):
     """||a - b||_2^2 over the number of values of an image."""
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
-        return super().compare(first, second) / second[0][0].numel()
+        return super().compare(first, second) / second[0].shape[-3:].numel()
 
 
 def read_official_abs(folder: str | Path, *, num_classes: int = 10) -> dict[str, Tensor]:

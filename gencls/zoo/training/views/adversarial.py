@@ -82,7 +82,7 @@ def ascend(
             (gradient,) = torch.autograd.grad(objective(adversarial), adversarial)
             moved = adversarial.detach() + ball.step(gradient, step_size, adversarial.detach())
             # The box contains the images, so clamping last brings a point nearer to them and never out of the ball.
-            adversarial = (images + ball.project(moved - images, epsilon)).clamp(0.0, 1.0)
+            adversarial = ball.within(images, moved - images, epsilon)
     return adversarial.detach()
 
 

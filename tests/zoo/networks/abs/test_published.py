@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gencls.core import GenclsError, seeded
+from gencls.defenses import Posterior
 from gencls.zoo.networks import official_abs_decoders
 from gencls.zoo.networks.abs.official import unused_official_abs_keys
 from gencls.zoo.networks.abs.published import official_abs, published_codes, published_confidence, read_official_abs
@@ -64,8 +65,8 @@ def test_the_defaults_are_those_of_the_public_code(state):
 
 def test_scores_are_the_bound_and_not_divided_by_the_pixels(state, images):
     defense = few(state, beta=0.7)
-    (latents,) = defense.infer(images)
-    error = (images.unsqueeze(1) - defense.reconstruct(images, (latents,))).square().sum((2, 3, 4))
+    latents = defense.infer(images)[0].mean
+    error = (images.unsqueeze(1) - defense.reconstruct(images, (Posterior(latents),))).square().sum((2, 3, 4))
     # float32 sums of 784 squares, of size 100
     torch.testing.assert_close(defense(images), -(error + 0.35 * latents.square().sum(2)), rtol=1e-5, atol=0)
 
@@ -92,7 +93,7 @@ def test_gradient_modes(state, images):
 
 
 def test_the_clip_of_the_public_code_is_an_option(state, images):
-    losing, keeping = (few(state, radius=0.1, lr=1.0, keep_signs=keep).infer(images)[0] for keep in (False, True))
+    losing, keeping = (few(state, radius=0.1, lr=1.0, keep_signs=keep).infer(images)[0].mean for keep in (False, True))
     assert (losing >= 0).all()
     assert (keeping < 0).any()
     for latents in (losing, keeping):

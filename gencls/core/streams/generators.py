@@ -1,0 +1,103 @@
+"""The random generators of a batch: one per row, so that a row's numbers do not depend on the others."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from gencls.core.rows import Row, present_rows
+from gencls.core.streams.seeds import joint_seed, stream_seed
+
+__all__ = ["Streams"]
+
+_WHOLE = -1  # in the key of a stream that the whole batch shares
+
+
+class Streams:
+    """The random streams of a batch, one generator per (row, draw), made when first used and kept between forwards.
+
+    Attributes:
+        shared: descriptions of draws that had no row per sample and so came from one stream of the whole batch; results
+            that depend on them depend on how samples were batched.
+        used: whether anything was drawn.
+    """
+
+    def __init__(self) -> None:
+        """Begin without generators."""
+        self.shared: set[str] = set()
+        self.used = False
+        self.global_seed = torch.initial_seed()
+        self._generators: dict[Row, torch.Generator] = {}
+
+    @property
+    def rows(self) -> list[Row]:
+        """The keys of the batch's rows."""
+        return present_rows() or []
+
+    def generator(self, key: Row) -> torch.Generator:
+        """The stream of one row; a row within EoT has the key (seed of the sample, draw)."""
+        if key not in self._generators:
+            seed = key[0] if len(key) == 1 else stream_seed(*key)
+            self._generators[key] = torch.Generator().manual_seed(seed)
+        return self._generators[key]
+
+    def whole(self) -> torch.Generator:
+        """One stream of the whole batch, for draws that have no row per sample."""
+        return self.generator((joint_seed(self.rows), _WHOLE))
+
+    def note_shared(self, what: str) -> None:
+        """A draw served the whole batch."""
+        self.used = True
+        self.shared.add(f"{what} in a batch of {len(self.rows)}")
+
+    def of_entries(self, entries: int, what: str) -> list[torch.Generator] | None:
+        """The stream of each entry of a first dimension, or None, and a note, where the entries belong to no rows.
+
+        Args:
+            entries: how many; 0 for what has no dimension.
+            what: draws them.
+        """
+        self.used, rows = True, self.rows
+        if not entries or not rows or entries % len(rows):
+            self.note_shared(what)
+            return None
+        per_row = entries // len(rows)
+        return [generator for row in rows for generator in [self.generator(row)] * per_row]
+
+    def fill(self, out: Tensor, draw: Callable[[Tensor, torch.Generator], object], what: str) -> Tensor:
+        """Let ``draw(row, generator)`` write each row of ``out`` (on the CPU: the same numbers for every device)."""
+        if not out.numel():  # nothing is drawn: an attack may let no row begin
+            return out
+        generators = self.of_entries(len(out) if out.ndim else 0, f"{what} of shape {tuple(out.shape)}")
+        if generators is None:
+            draw(out, self.whole())
+        else:
+            for row, generator in zip(out.unbind(0), generators, strict=True):
+                draw(row, generator)
+        return out
+
+    @contextmanager
+    def from_the_start(self) -> Iterator[None]:
+        """Inside the block every stream begins anew."""
+        before, self._generators = self._generators, {}
+        try:
+            yield
+        finally:
+            self._generators = before
+
+    def marks(self) -> dict[Row, Tensor]:
+        """The states of the present rows' streams, of their draws and tries, and of whole batches."""
+        here = set(self.rows)
+        depth = len(next(iter(here), ()))
+        made = self._generators.items()
+        return {key: one.get_state() for key, one in made if key[:depth] in here or key[-1] == _WHOLE}
+
+    @contextmanager
+    def back_at(self, marks: dict[Row, Tensor]) -> Iterator[None]:
+        """Inside the block the streams go on from marked states, and others begin anew."""
+        with self.from_the_start():
+            for key, state in marks.items():
+                self._generators[key] = torch.Generator()
+                self._generators[key].set_state(state)
+            yield

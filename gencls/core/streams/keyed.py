@@ -1,0 +1,164 @@
+"""Random streams: one per sample, so that results do not depend on how samples are batched.
+
+Library modules draw from torch's global generators, as ``nn.Dropout`` does, and never seed them. An evaluation wants more:
+the noise that sample 17 meets should be the same in a batch of 1 and of 64, in any order, in any chunk of EoT draws, after
+a resume. :func:`keyed` gives every row of the batch a stream of its own and serves the draws of any module, ours or
+foreign, from these streams, row by row.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gencls.core.rows import Row, identified, present_rows, replaced, rows_per_stream
+from gencls.core.streams.generators import Streams
+from gencls.core.streams.seeds import GlobalStates, joint_seed, reseed, seeded
+from gencls.core.streams.torch_functions import KeyedDraws
+
+__all__ = ["alone", "keyed", "repeatable", "repeated", "watched"]
+
+_active: ContextVar[Streams | None] = ContextVar("gencls_streams", default=None)
+
+
+@contextmanager
+def _serving(streams: Streams) -> Iterator[Streams]:
+    token = _active.set(streams)
+    try:
+        with KeyedDraws(streams):
+            yield streams
+    finally:
+        _active.reset(token)
+
+
+@contextmanager
+def keyed(seeds: Sequence[int]) -> Iterator[Streams]:
+    """Inside the block, row i of every random draw comes from the stream of ``seeds[i]``.
+
+    A draw whose first dimension is a multiple r of the number of rows belongs to the rows in order, r consecutive entries
+    each (``repeat_interleave``, the convention of this package). Other draws come from one stream of the whole batch and are
+    noted in :attr:`Streams.shared`; a draw for the whole batch whose size is such a multiple by chance cannot be told from
+    draws per row. Draws with an explicit ``generator`` argument are left alone, and so are those that follow a
+    ``torch.manual_seed`` inside the block: who seeds a generator wants its numbers.
+
+    Args:
+        seeds: one per sample of the batch, see :func:`stream_seed`.
+
+    Yields:
+        The streams, to be asked for ``shared`` afterwards.
+    """
+    with identified(seeds), _serving(Streams()) as streams:
+        yield streams
+
+
+@contextmanager
+def alone(count: int) -> Iterator[Callable[[int], None]]:
+    """Inside the block the batch is one row of ``count``: the one whose number the yielded function was called with last.
+
+    All that is drawn comes from the stream of that row then, also what has no row of its own: draws of numpy, of Python, of
+    torch's functions that are not keyed, of a whole batch. Without streams nothing changes but who the row is.
+    """
+    rows, streams = present_rows(), _active.get()
+    if rows is None or not (per_stream := rows_per_stream(count)):
+        yield lambda index: None
+        return
+    present = list(rows)
+
+    def turn(index: int) -> None:
+        present[:] = [rows[index // per_stream]]
+        if streams is not None:
+            reseed(int(torch.randint(2**62, (1,), generator=streams.generator(*present))))
+            streams.global_seed = torch.initial_seed()
+
+    with replaced(present):
+        if streams is None:
+            yield turn
+            return
+        global_seed, states = streams.global_seed, GlobalStates()
+        try:
+            yield turn
+        finally:
+            states.set()
+            streams.global_seed = global_seed
+
+
+@contextmanager
+def _as_seeded(streams: Streams, seed: int) -> Iterator[None]:
+    """Inside the block this is the seed that no module chose for itself."""
+    before, streams.global_seed = streams.global_seed, seed
+    try:
+        yield
+    finally:
+        streams.global_seed = before
+
+
+@contextmanager
+def watched() -> Iterator[SimpleNamespace]:
+    """Note whether anything inside the block draws for the whole batch.
+
+    Yields:
+        ``shared``, True after the block if a draw had no row per sample, or moved a global generator.
+    """
+    streams, states, noted = _active.get(), GlobalStates(), SimpleNamespace(shared=False)
+    before: set[str] = set()
+    if streams is not None:
+        before, streams.shared = streams.shared, set()
+    try:
+        yield noted
+    finally:
+        noted.shared = states != GlobalStates()
+        if streams is not None:
+            noted.shared |= bool(streams.shared)
+            streams.shared |= before
+
+
+@contextmanager
+def repeated() -> Iterator[None]:
+    """Common random numbers: every such block draws the same, from the start of each stream.
+
+    Where there are no streams, torch's own generators are seeded inside the block: by the keys of the rows, or with 0.
+    """
+    rows, streams = present_rows(), _active.get()
+    with ExitStack() as stack:
+        if streams is not None:
+            stack.enter_context(streams.from_the_start())
+        stack.enter_context(seeded(0 if rows is None else joint_seed(rows)))
+        if streams is not None:
+            stack.enter_context(_as_seeded(streams, torch.initial_seed()))
+        yield
+
+
+def repeatable() -> Callable[[], Any]:
+    """Mark the present state of the random streams; a block under the returned function draws again what follows now.
+
+    Works in another thread as well (autograd's backward pass on a GPU).
+    """
+    rows, streams, states = present_rows(), _active.get(), GlobalStates()
+    if rows is None:
+        return states.restored
+    if streams is None:
+        return lambda: _again(rows, states)
+    marks, seed = streams.marks(), streams.global_seed
+    return lambda: _again(rows, states, streams, marks, seed)
+
+
+@contextmanager
+def _again(
+    rows: list[Row],
+    states: GlobalStates,
+    streams: Streams | None = None,
+    marks: dict[Row, Tensor] | None = None,
+    seed: int = 0,
+) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.enter_context(replaced(rows))
+        if streams is not None:
+            stack.enter_context(streams.back_at(marks or {}))
+            stack.enter_context(_as_seeded(streams, seed))
+            stack.enter_context(_serving(streams))
+        stack.enter_context(states.restored())
+        yield

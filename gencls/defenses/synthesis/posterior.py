@@ -1,0 +1,72 @@
+"""What inference finds for each class: a latent, or a Gaussian over latents, at every level."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gencls.core import Latents
+
+__all__ = ["Posterior", "Q", "means", "moved", "together", "variables"]
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The q of one latent level: the Gaussian N(mean, diag(exp(log_std))^2), or the point ``mean`` without a ``log_std``.
+
+    Attributes:
+        mean: (N, K, *shape).
+        log_std: of the same shape, or None.
+        start: z_init, where the descent began, of the same shape; None where the regulariser does not ask for it.
+    """
+
+    mean: Tensor
+    log_std: Tensor | None = None
+    start: Tensor | None = None
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation, (N, K, *shape); 0 of a point."""
+        return torch.zeros_like(self.mean) if self.log_std is None else self.log_std.exp()
+
+    def sample(self) -> Tensor:
+        """A latent for each class, (N, K, *shape); differentiable.
+
+        All classes of an image share one draw: what it adds to each loss it then hardly adds to their differences.
+        """
+        if self.log_std is None:
+            return self.mean
+        return self.mean + self.log_std.exp() * torch.randn_like(self.mean[:, :1])
+
+
+Q = tuple[Posterior, ...]
+"""One per latent level."""
+
+
+def means(q: Q) -> Latents:
+    """Of all levels."""
+    return tuple(level.mean for level in q)
+
+
+def variables(q: Q) -> Latents:
+    """What a descent optimises: the means of all levels, then their log standard deviations if they have any."""
+    return *means(q), *(level.log_std for level in q if level.log_std is not None)
+
+
+def moved(q: Q, found: Latents) -> Q:
+    """The same q with other :func:`variables`."""
+    spreads = found[len(q) :] or (None,) * len(q)
+    return tuple(replace(level, mean=mean, log_std=std) for level, mean, std in zip(q, found, spreads, strict=False))
+
+
+def together(function: Callable[..., Tensor], *qs: Q) -> Q:
+    """What a function makes of the same tensor of every q."""
+
+    def each(*tensors: Tensor | None) -> Tensor | None:
+        return None if tensors[0] is None else function(*tensors)
+
+    return tuple(
+        Posterior(function(*(q.mean for q in level)), each(*(q.log_std for q in level)), each(*(q.start for q in level)))
+        for level in zip(*qs, strict=True)
+    )

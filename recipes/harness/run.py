@@ -1,0 +1,158 @@
+"""One call of a recipe: what is attacked, with which budget, where; its weights and its studies."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from gencls import zoo
+from gencls.core import Defense
+from gencls.eval import Attack, Protocol, Study
+from gencls.zoo.data import count_images
+from recipes.harness.folders import claim, weights_path
+from recipes.harness.jobs import StudyJob
+from recipes.harness.settings import Budget, Profile
+
+__all__ = ["Run", "load_at_most"]
+
+P = TypeVar("P", bound=Profile)
+B = TypeVar("B", bound=Budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(ABC, Generic[P, B]):
+    """What every experiment needs. A paper adds its defenses and its attacks.
+
+    Attributes:
+        profile: what is attacked.
+        budget: what is spent.
+        out: folder of all that is found.
+        data: test images, enough for every table; the first ones are attacked.
+        root: folder of the data sets.
+        seed: of all random streams.
+        weights: folder of further weights, the --out of `gencls train`.
+        device: where the defenses are.
+        level: name of the budget.
+        command: that repeats the run.
+        foreseen: what is not known yet is stood in for, to predict what it will cost.
+    """
+
+    profile: P
+    budget: B
+    out: Path
+    data: zoo.ImageData
+    root: Path | None = None
+    seed: int = 0
+    weights: Path | None = None
+    device: str = "cpu"
+    level: str = ""
+    command: str = ""
+    foreseen: bool = False
+
+    weights_hint: ClassVar[str] = ""
+    """What else the folder of weights may hold, for the help."""
+
+    @classmethod
+    def load_data(cls, profile: P, limit: int, *, root: Path | None, seed: int) -> zoo.ImageData:
+        """The images that are attacked: so many, or all."""
+        return load_at_most(profile.data, profile.split, limit, root=root, seed=seed)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the page says of the run."""
+        return {"Budget": self.budget.spent}
+
+    def check(self, parts: Sequence[str] | None) -> None:
+        """Check that what was chosen fits together.
+
+        Args:
+            parts: that are asked for; None for the usual ones.
+
+        Raises:
+            GenclsError: if not.
+        """
+
+    @abstractmethod
+    def require(self, parts: Sequence[str] = ()) -> None:
+        """Check before the first measurement that what some parts need is there.
+
+        Raises:
+            GenclsError: naming what is missing, and the commands that make it.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this run's folder from others."""
+        return {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed}
+
+    def claim(self) -> None:
+        """Make the folder of the run, or check that it is this run's: tables join what several calls have computed.
+
+        Raises:
+            GenclsError: if it holds a run with other settings.
+        """
+        claim(self.out, self.settings())
+
+    def path(self, name: str) -> Path:
+        """Where the weights of a training lie, or should: as `gencls train --out` leaves them, or committed."""
+        return weights_path(name, self.weights)
+
+    def images(self, count: int) -> Tensor:
+        """The first test images, where the defenses are."""
+        return self.data.images[:count].to(self.device)
+
+    def study(
+        self, folder: str, name: str, defense: Defense, attacks: Mapping[str, Attack], rows: int | Sequence[int], eot: int = 0
+    ) -> Study:
+        """The study of one defense.
+
+        Args:
+            folder: within that of the run.
+            name: of the defense.
+            defense: what is attacked.
+            attacks: name -> attack.
+            rows: numbers of the attacked images, or how many of the first ones.
+            eot: draws per gradient; 0 for the budget's.
+        """
+        chosen, budget = slice(rows) if isinstance(rows, int) else list(rows), self.budget
+        return self.plan(
+            folder,
+            defenses={name: defense},
+            attacks=attacks,
+            images=self.data.images[chosen],
+            labels=self.data.labels[chosen],
+            protocol=Protocol(eot_samples=eot or budget.eot, judge_draws=budget.judge, most_draws=budget.judge_most),
+            seeds=(self.seed,),
+            shard_size=budget.together,
+            about={"data": f"{self.data.name}, {self.data.split}", "command": self.command},
+        )
+
+    def plan(self, folder: str, **settings: Any) -> Study:
+        """The paper's kind of study, in a folder of the run."""
+        return Study(self.out / folder, **settings)
+
+    def job(
+        self,
+        folder: str,
+        name: str,
+        defense: Callable[[], Defense],
+        attacks: Mapping[str, Attack] | Callable[[Defense], Mapping[str, Attack]],
+        rows: int | Sequence[int],
+        eot: int = 0,
+        then: Callable[[Study], None] | None = None,
+    ) -> StudyJob:
+        """The same as a part of a recipe: the defense is loaded when its turn comes, and may choose the attacks."""
+
+        def build() -> Study:
+            loaded = defense()
+            return self.study(folder, name, loaded, attacks(loaded) if callable(attacks) else attacks, rows, eot)
+
+        return StudyJob(folder, build, then)
+
+
+def load_at_most(name: str, split: str, limit: int, *, root: Path | None, seed: int) -> zoo.ImageData:
+    """So many images of a split of a data set, or all of them."""
+    limit = min(limit, count_images(name, split, root=root))
+    return zoo.load_data(name, split, root=root, limit=limit, seed=seed)

@@ -1,0 +1,103 @@
+"""APGD against the closed forms of linear classifiers, and beside the library."""
+
+import logging
+
+import pytest
+import torch
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+
+from gencls.core import seeded
+from gencls.eval import ThreatModel
+from gencls.eval.attacks.apgd import APGD, dlr, targeted_dlr
+from tests.contracts.linear import SHAPES, halfway, linear_problem, margins, run, shortfall
+from tests.toys import Rescaled, small_cnn
+
+THREATS = {"linf": ThreatModel("linf", 0.1), "l2": ThreatModel("l2", 0.25)}
+SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)
+
+both_norms = pytest.mark.parametrize("norm", THREATS)
+every_shape = pytest.mark.parametrize("shape", SHAPES)
+every_count = pytest.mark.parametrize("count", [1, 64])
+every_number_of_classes = pytest.mark.parametrize("classes", [2, 3, 4, pytest.param(10, marks=pytest.mark.slow)])
+
+
+@every_count
+@every_shape
+@both_norms
+@every_number_of_classes
+def test_apgd_against_each_class_is_optimal(classes, norm, shape, count):
+    model, images, labels = linear_problem(classes, shape, count)
+    found = run(APGD(THREATS[norm], loss="multi-targeted"), model, images, labels)
+    missing, best = shortfall(model, images, labels, found, norm, THREATS[norm].epsilon)
+    assert (missing[best > 0] <= 1e-3).all()
+    assert (margins(model, found, labels).amin(1)[best < -1e-3] < 0).all()
+
+
+@every_shape
+@both_norms
+@every_number_of_classes
+def test_targeted_apgd_breaks_what_can_be_broken(classes, norm, shape):
+    """The sign of a ratio is that of the margin."""
+    model, images, labels = linear_problem(classes, shape, 64)
+    threat, best = halfway(model, images, labels, norm)
+    found = run(APGD(threat, loss="targeted-dlr", steps=50), model, images, labels)
+    broken = margins(model, found, labels).amin(1) < 0
+    assert broken[best < -1e-3].all()
+    assert not broken[best > 1e-5].any()
+
+
+@every_shape
+@both_norms
+@pytest.mark.parametrize(("loss", "name"), [("cross-entropy", "ce"), ("dlr", "dlr")])
+@pytest.mark.parametrize("classes", [3, 10])
+def test_untargeted_apgd_breaks_as_much_as_the_library(classes, loss, name, norm, shape):
+    """Untargeted losses may settle at a class that is not the best, at one or another with the random start."""
+    model, images, labels = linear_problem(classes, shape, 64)
+    threat, _ = halfway(model, images, labels, norm)
+    library = APGDAttack(model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=threat.epsilon, loss=name, logger=SILENT)
+    with seeded(0):
+        expected = (model(library.perturb(images, labels)).argmax(1) != labels).sum()
+    found = run(APGD(threat, loss=loss), model, images, labels)
+    assert (model(found).argmax(1) != labels).sum() >= expected - 3
+
+
+@every_shape
+@both_norms
+@pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr"])
+def test_apgd_is_optimal_for_two_classes(loss, norm, shape):
+    model, images, labels = linear_problem(2, shape, 64)
+    found = run(APGD(THREATS[norm], loss=loss), model, images, labels)
+    missing, best = shortfall(model, images, labels, found, norm, THREATS[norm].epsilon)
+    assert (missing[best > 0] <= 1e-3).all()
+
+
+def test_dlr_is_that_of_the_library():
+    scores, labels, targets = torch.randn(50, 5).double(), torch.arange(50) % 5, (torch.arange(50) + 2) % 5
+    library = APGDAttack_targeted(None, eps=0.1)
+    library.y_target = targets
+    torch.testing.assert_close(dlr(scores, labels), library.dlr_loss(scores, labels))
+    torch.testing.assert_close(targeted_dlr(scores, labels, targets), library.dlr_loss_targeted(scores, labels))
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        {"shift": 100.0},
+        pytest.param({"shift": -100.0}, marks=pytest.mark.slow),
+        pytest.param({"scale": 200.0}, marks=pytest.mark.slow),
+        pytest.param({"scale": 1 / 200}, marks=pytest.mark.slow),
+        {"scale": 1e-6},
+    ],
+)
+@pytest.mark.parametrize("loss", ["cross-entropy", "dlr", "targeted-dlr", "multi-targeted"])
+@both_norms
+def test_offset_and_scale_do_not_matter(loss, norm, scores):
+    cnn = small_cnn()
+    images = torch.rand(200, 1, 8, 8)
+    labels = cnn(images).argmax(1)
+    attack = APGD(ThreatModel(norm, {"linf": 0.03, "l2": 0.2}[norm]), loss=loss, steps=20)
+    expected = cnn(run(attack, cnn, images, labels)).argmax(1)
+    assert 0.2 < (expected == labels).double().mean() < 0.9
+    model = Rescaled(cnn, **scores).eval()
+    found = model(run(attack, model, images, labels)).argmax(1)
+    assert ((found != labels) != (expected != labels)).sum() <= 1

@@ -1,0 +1,220 @@
+"""A threat that no part of the package knows: weighted L2, where changes in the middle of an image count three times."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from gencls.core import GenclsError, checked
+from gencls.core.balls import L2
+from gencls.eval import (
+    FGSM,
+    FMN,
+    PGD,
+    Boundary,
+    GrowingNoise,
+    Study,
+    ThreatModel,
+    Transfer,
+    diagnose,
+    evaluate,
+    report_study,
+    robust_accuracy,
+)
+from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
+from gencls.eval.threats import registry
+from gencls.eval.threats.protocol import Threat
+from gencls.eval.threats.registry import ThreatKind, kind_of, kinds, made, register
+from tests.toys import small_cnn
+
+
+@dataclass(frozen=True)
+class Weighted(Threat):
+    norm: str = "weighted"
+
+    @staticmethod
+    def weights(images):
+        found = torch.ones_like(images)
+        found[..., 2:6, 2:6] = 3.0
+        return found
+
+    def distance(self, clean, adversarial):
+        change = (adversarial - clean).double()
+        return (self.weights(change) * change).flatten(1).norm(dim=1)
+
+    def largest(self, images):
+        return self.weights(images[:1]).norm().item()
+
+    def step(self, gradient, size, images):
+        weights = self.weights(gradient)
+        direction = L2().direction(gradient / weights) / weights
+        return direction * (size.view(-1, 1, 1, 1) if isinstance(size, torch.Tensor) else size)
+
+    def project(self, images, clean):
+        shrink = ((1 - 1e-6) * self.epsilon / self.distance(clean, images).clamp_min(1e-12)).clamp_max(1)
+        return torch.lerp(clean, images, shrink.view(-1, 1, 1, 1).to(clean)).clamp(0, 1)
+
+    def start(self, clean):
+        return self.project(clean + torch.randn_like(clean), clean)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """An attack of the threat's own: towards grey, as far as the bound allows."""
+
+    threat: Weighted
+    uses_gradients = False
+    passes = (1, 0)
+
+    def __call__(self, model, images, labels):
+        model(images)
+        return self.threat.project(images + 5 * (0.5 - images), images)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setattr(registry, "_KINDS", dict(kinds()))
+    register(
+        ThreatKind("weighted", "weighted L2", r"$\ell_w$", "weighted pixel units", lambda epsilon: Weighted(epsilon=epsilon))
+    )
+
+
+@pytest.fixture
+def samples():
+    source = torch.Generator().manual_seed(1)
+    images = torch.rand(24, 1, 8, 8, generator=source)
+    return images, small_cnn()(images).argmax(1)
+
+
+ATTACKS = {
+    "pgd": PGD(Weighted(epsilon=0.4), steps=5),
+    "far": PGD(Weighted(epsilon=2.0), steps=5),
+    "fgsm": FGSM(Weighted(epsilon=0.4)),
+    "walk": Walk(Weighted(epsilon=0.4)),
+    "noise": GrowingNoise(Weighted(), sizes=10),
+    "l2": PGD(ThreatModel("l2", 0.4), steps=5),
+}
+
+
+def test_it_is_evaluated_and_judged_by_its_own_distance(samples):
+    result = evaluate(small_cnn(), ATTACKS, [samples])
+    records = result.records
+    assert set(records["norm"]) == {"weighted", "l2"}
+    adversarials = {name: ATTACKS[name](small_cnn(), *samples) for name in ("pgd", "walk")}
+    for name, found in adversarials.items():
+        distances = ATTACKS[name].threat.distance(samples[0], found)
+        assert (distances <= 0.4 + 1e-6).all()
+        assert distances.max() > 0.39
+        assert (ThreatModel("l2").distance(samples[0], found) < distances).all()
+    summary = result.summary().set_index(["attack", "norm"])
+    assert summary.loc[("far", "weighted"), "robust_accuracy"] < summary.loc[("pgd", "weighted"), "robust_accuracy"]
+    assert (summary["excluded"] == 0).all()
+    curve = robust_accuracy(records, [0.1, 100.0])
+    assert set(curve["norm"]) == {"weighted"}
+
+
+def test_an_image_outside_its_bound_is_not_counted(samples):
+    @dataclass(frozen=True)
+    class Breaks(Walk):
+        def __call__(self, model, images, labels):
+            return (images + 0.3).clamp(0, 1)
+
+    summary = evaluate(small_cnn(), {"breaks": Breaks(Weighted(epsilon=0.4))}, [samples]).summary()
+    assert summary["excluded"].max() == 24
+
+
+def test_it_has_a_study_a_report_and_a_resume(tmp_path, samples, monkeypatch):
+    def study():
+        return Study(
+            tmp_path,
+            defenses={"cnn": small_cnn()},
+            attacks=ATTACKS,
+            images=samples[0],
+            labels=samples[1],
+            about={"data": "random images"},
+        )
+
+    summary = study().run()
+    assert (summary["n"] == 24).all()
+    report = study().report()
+    page = report.read_text(encoding="utf-8")
+    assert "weighted L2, ε = 0.4" in page
+    assert any(r"$\ell_w$, $\varepsilon = 0.4$" in path.read_text() for path in tmp_path.rglob("*.tex"))
+    assert any("weighted" in path.name for path in tmp_path.rglob("*.pdf"))
+    again = study().run()
+    assert again.equals(summary)
+    monkeypatch.delitem(registry._KINDS, "weighted")  # as in a process that has not imported the threat
+    assert "weighted, ε = 0.4" in report_study(tmp_path).read_text(encoding="utf-8")
+
+
+def test_the_doctor_examines_it(samples):
+    found = diagnose(small_cnn(), *samples, threat=Weighted(epsilon=0.4), budget=2.0)
+    checks = {check.name: check for check in found.checks}
+    assert checks["unbounded attack"].evidence["radius"] == f"weighted {Weighted().largest(samples[0]):g}"
+    assert checks["unbounded attack"].status == "ok"
+    assert checks["finite differences"].status == "ok"
+    assert checks["more steps"].status == "ok"
+    assert checks["black box"].finding == "not compared: there is no such attack for weighted L2"
+    by_key = diagnose(small_cnn(), *samples, norm="weighted", epsilon=0.4, budget=2.0)
+    assert [check.name for check in by_key.checks] == [check.name for check in found.checks]
+
+
+@pytest.mark.parametrize("norm", ["l1", "l0"])
+def test_the_doctor_examines_sparse_balls(norm, samples):
+    found = diagnose(small_cnn(), *samples, norm=norm, epsilon=4.0, budget=2.0)
+    assert not [check for check in found.checks if check.status == "fail"]
+
+
+def test_it_transfers_and_is_rounded(samples):
+    images = (samples[0] * 255).round() / 255
+    found = Transfer(small_cnn(seed=3), ATTACKS["pgd"])(small_cnn(), images, samples[1])
+    rounded = to_eight_bit(found, images, ATTACKS["pgd"].threat)
+    assert is_eight_bit(rounded)
+    assert ATTACKS["pgd"].threat.allows(ATTACKS["pgd"].threat.distance(images, rounded)).all()
+
+
+def test_attacks_of_lp_balls_refuse_it():
+    for make in (lambda: FMN(Weighted()), lambda: Boundary(Weighted())):
+        with pytest.raises(GenclsError, match="expected threat to be a ThreatModel, got Weighted"):
+            make()
+    with pytest.raises(GenclsError, match="PGD: expected a threat model with an epsilon"):
+        PGD(Weighted())
+
+
+def test_checks_are_those_of_every_threat(samples):
+    with pytest.raises(GenclsError, match="threat model: expected an epsilon > 0 in weighted pixel units, got -1"):
+        Weighted(epsilon=-1)
+    with pytest.raises(GenclsError, match="expected a weighted epsilon up to 13.86, the distance of the two farthest images"):
+        evaluate(small_cnn(), {"pgd": PGD(Weighted(epsilon=100.0), steps=1)}, [samples])
+    with pytest.raises(GenclsError, match="doctor: expected either an epsilon or a threat with one, got None and None"):
+        diagnose(small_cnn(), *samples)
+
+
+def test_the_registry():
+    assert [kinds()[key].label for key in ("linf", "l2", "l1", "l0")] == ["L∞", "L2", "L1", "L0"]
+    assert made("l1", 2.0) == ThreatModel("l1", 2.0)
+    assert made("weighted", None) == Weighted()
+    assert Weighted().label == "weighted L2"
+    assert kind_of("of another file").label == "of another file"
+    with pytest.raises(GenclsError, match=r"threat model: did you mean 'weighted'\? expected a norm among .*weighted"):
+        made("weigthed", 1.0)
+
+
+def test_bounds_of_sparse_balls():
+    images = torch.rand(2, 3, 4, 4)
+    for norm in ("l1", "l0"):
+        ThreatModel(norm, 48.0).check_reach(images)
+        with pytest.raises(GenclsError, match=f"expected a {norm} epsilon up to 48, the distance of the two farthest images"):
+            ThreatModel(norm, 49.0).check_reach(images)
+    with pytest.raises(GenclsError, match="expected a l0 epsilon >= 1, a number of values, got 0.5"):
+        ThreatModel("l0", 0.5)
+
+
+def test_settings_know_threats():
+    @checked
+    def ask(threat: Threat) -> None: ...
+
+    ask(Weighted())
+    ask(ThreatModel("l1"))
+    with pytest.raises(GenclsError, match="ask: expected threat to be a Threat, got 'l2'"):
+        ask("l2")
