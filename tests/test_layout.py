@@ -70,6 +70,8 @@ def test_ruff_allows_the_full_name(part):
         ("gencls.perceptual", {"lightning", "foolbox", "robustbench", "botorch", "lpips"}),
         ("gencls.eval", {"lightning", "foolbox", "robustbench", "botorch", "matplotlib"}),
         ("gencls.zoo", {"lightning", "foolbox", "robustbench", "botorch"}),
+        ("gencls.zoo.training", {"lightning", "foolbox", "robustbench", "botorch"}),
+        ("gencls.zoo.registry", {"gencls.zoo.training", "lightning"}),
     ],
 )
 def test_import_is_light(module, absent):

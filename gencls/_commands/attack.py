@@ -17,7 +17,7 @@ __all__ = ["build_attacks", "run_attack"]
 
 def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
-    from gencls._commands.doctor import diagnose_study, predict_diagnoses
+    from gencls._commands.doctor import diagnose_study
     from gencls._commands.report import write_report
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
@@ -36,7 +36,9 @@ def run_attack(options: argparse.Namespace) -> int:
         for spec in options.defense
     }
     files = [*weights.values(), *filter(is_weights_file, options.defense)]
-    protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
+    protocol = Protocol(
+        memory=options.memory, eight_bit=options.eight_bit, streams=options.streams, **draw_settings(options, defenses)
+    )
     names = [*dict.fromkeys(options.defense), *attacks]
     folder = options.out or Path("runs") / _folder_name(options, names, f"{data.name}{len(data)}")
     plan = partial(
@@ -53,17 +55,19 @@ def run_attack(options: argparse.Namespace) -> int:
             **({"weights": ", ".join(map(str, files))} if files else {}),
         },
     )
+
+    def diagnosed(study: Study) -> tuple[str, ...]:
+        settings = {"eot_samples": protocol.eot_samples, "seed": options.seed[0], "dry_run": options.dry_run}
+        return diagnose_study(study, data, *balls[0], **settings) if options.doctor else ()
+
     if options.dry_run:
         with shadow(folder) as place:
             study = plan(place)
-            if options.doctor:
-                predict_diagnoses(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed[0])
+            diagnosed(study)
             print(*forecast(study), sep="\n")
         return 0
     study = plan(folder)
-    meaningless = (
-        diagnose_study(study, data, *balls[0], eot_samples=protocol.eot_samples, seed=options.seed[0]) if options.doctor else ()
-    )
+    meaningless = diagnosed(study)
     _print(study.run(progress=progress_bar(study)))
     write_report(study.folder)
     return 1 if meaningless else 0
@@ -76,6 +80,7 @@ def _folder_name(options: argparse.Namespace, names: list[str], data: str) -> st
     chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts, "size": options.size}
     settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
     settings += "-8bit" if options.eight_bit else ""
+    settings += "-device" if options.streams == "device" else ""
     settings += f"-{options.weights}" if options.weights else ""
     name = f"{'+'.join(names)}{settings}-{data}-seed{'+'.join(map(str, options.seed))}"
     return shortened(name.replace(":", ".").replace("/", ".").lstrip("."))
@@ -141,7 +146,8 @@ def _print(table: "pandas.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gencls.eval.report.study.columns import BY_NAME, distance
+    from gencls.eval.report.formats import distance
+    from gencls.eval.report.study.columns import BY_NAME
 
     drawn = bool((table["draws"] > 1).any())
     excluded, lost = (BY_NAME[name].shown(table) for name in ("excluded", "lost_to_eight_bit"))

@@ -1,7 +1,7 @@
 """``gencls doctor``: is a defense's robustness measurable, or masked?"""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gencls.eval import Diagnosis, Study
     from gencls.zoo import ImageData
 
-__all__ = ["diagnose_study", "predict_diagnoses", "run_doctor"]
+__all__ = ["diagnose_study", "run_doctor"]
 
 _IMAGES = 50
 """Looked at unless said otherwise, where there are so many."""
@@ -106,27 +106,8 @@ class _Patient:
         return {"key": key_of((diagnose, key.whole, self.source, *of.items()), self.name).whole, "of": of}
 
 
-def _patients(study: "Study", data: "ImageData", settings: Mapping[str, Any]) -> Iterator[tuple[_Patient, dict[str, Any]]]:
-    """The defenses of a study, each with what its diagnosis belongs to."""
-    for name, defense in study.defenses.items():
-        patient = _Patient(name, defense, data, _source(None, name, data), settings)
-        yield patient, patient.subject(study.defense_keys[name])
-
-
-def predict_diagnoses(study: "Study", data: "ImageData", norm: str, epsilon: float, *, eot_samples: int, seed: int) -> None:
-    """Print what :func:`diagnose_study` would cost, for those diagnoses that are not there already."""
-    from gencls.eval.doctor.diagnosis import known_diagnoses
-    from gencls.eval.study.folder import DIAGNOSIS
-
-    known = known_diagnoses(study.folder / DIAGNOSIS)
-    settings = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
-    for patient, subject in _patients(study, data, settings):
-        if known.get(patient.name, {}).get("key") != subject["key"]:
-            print(f"{patient.name}: {patient.predicted()}")
-
-
 def diagnose_study(
-    study: "Study", data: "ImageData", norm: str, epsilon: float, *, eot_samples: int, seed: int
+    study: "Study", data: "ImageData", norm: str, epsilon: float, *, eot_samples: int, seed: int, dry_run: bool = False
 ) -> tuple[str, ...]:
     """Diagnose the defenses of a study and leave ``doctor.json`` in its folder, from where the report takes it.
 
@@ -140,6 +121,7 @@ def diagnose_study(
         epsilon: of its attacks.
         eot_samples: draws per gradient.
         seed: of the random streams.
+        dry_run: only print what the diagnoses that are not there would cost.
 
     Returns:
         The defenses of which a number would be meaningless.
@@ -151,16 +133,22 @@ def diagnose_study(
     path = study.folder / DIAGNOSIS
     known, found = known_diagnoses(path), {}
     settings = {"epsilon": epsilon, "norm": norm, "eot_samples": eot_samples, "seed": seed}
-    for patient, subject in _patients(study, data, settings):
-        before, name = known.get(patient.name), patient.name
+    for name, defense in study.defenses.items():
+        patient = _Patient(name, defense, data, _source(None, name, data), settings)
+        subject, before = patient.subject(study.defense_keys[name]), known.get(name)
         if before and before.get("key") == subject["key"]:
             found[name] = before
+            continue
+        if dry_run:
+            print(f"{name}: {patient.predicted()}")
             continue
         if before:
             print(f"{name}: the diagnosis in {path} {_difference(before, subject)}; diagnosing again")
         diagnosis = patient.diagnose()
         print(diagnosis.text(name) + "\n")
         found[name] = {**diagnosis.to_json(), **subject}
+    if dry_run:
+        return ()
     with held(path.with_suffix(".lock")):  # another call on the same folder may have diagnosed others
         known = known_diagnoses(path)
         if {**known, **found} != known:

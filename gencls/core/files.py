@@ -80,14 +80,14 @@ def _part(path: Path) -> Path:
     return path.with_name(f".{shortened(path.name, LONGEST - 1 - len(ending))}{ending}")
 
 
-def atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool = True) -> None:
+def atomically(path: Path, content: bytes | Callable[[Path], object], *, overwrite: bool = True) -> None:
     """Write a file under a name of its own, then rename it: readers see the whole file or none.
 
     What processes of this machine left in the folder when they were killed is removed, once per process and folder.
 
     Args:
         path: of the file.
-        write: writes to the path that it gets.
+        content: of the file, or what writes it to the path that it gets.
         overwrite: whether a file that is there already is replaced.
 
     Raises:
@@ -96,7 +96,7 @@ def atomically(path: Path, write: Callable[[Path], object], *, overwrite: bool =
     _remove_leftovers_once(path.parent)
     part = _part(path)
     with writing(path), held(part):
-        write(part)
+        part.write_bytes(content) if isinstance(content, bytes) else content(part)
         if overwrite:
             _replace(part, path)
         else:
@@ -238,7 +238,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
 def write_sealed(path: Path, content: Mapping[str, Any], *, overwrite: bool = True) -> None:
     """Write content as JSON with its checksum, atomically; see :func:`atomically`."""
     text = json.dumps(sealed(content), indent=2) + "\n"
-    atomically(path, lambda part: part.write_text(text, "utf-8"), overwrite=overwrite)
+    atomically(path, text.encode(), overwrite=overwrite)
 
 
 def read_sealed(path: Path, what: str, advice: str = "") -> dict[str, Any]:

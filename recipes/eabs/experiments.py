@@ -18,8 +18,6 @@ from recipes.eabs.settings import FOLDERS
 from recipes.harness.folders import Kept
 from recipes.harness.jobs import Job
 
-__all__ = ["ABLATION", "BOUNDED", "PARTS", "usual"]
-
 # Table 2.6: whose weights and which inference; extensions A and D are a matter of training, V of inference.
 ABLATION: Mapping[str, tuple[str, bool]] = {
     "ABS": ("abs", False),

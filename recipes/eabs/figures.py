@@ -8,16 +8,14 @@ import numpy as np
 from torch import Tensor
 
 from gencls.eval import read_adversarials, read_records, read_study
+from gencls.eval.report.formats import distance
 from gencls.eval.report.paper.figures import Tile, tile_grid
-from gencls.eval.report.study.columns import distance
 from gencls.eval.report.study.figures import NamedFigure
 from gencls.eval.study.folder import read_cells, read_samples
 from gencls.eval.study.settings import first_sample
 from recipes.eabs.printed import MODELS
 from recipes.eabs.runs import Run
 from recipes.harness.records import begun
-
-__all__ = ["example_figures"]
 
 SHOWN = 4  # images in the figures that compare models
 

@@ -15,8 +15,6 @@ from recipes.eabs.settings import FOLDERS
 from recipes.harness.folders import read_measured
 from recipes.harness.records import begun, records_of
 
-__all__ = ["sections"]
-
 
 def sections(run: Run) -> Iterator[Section]:
     """The tables and figures of whatever the folder of the run holds."""

@@ -17,8 +17,6 @@ from recipes.harness import run
 from recipes.harness.folders import require_weights
 from recipes.harness.settings import flag
 
-__all__ = ["PartialStudy", "Run"]
-
 MODEL_PARTS = {"main", "examples"}
 """The parts whose models can be chosen."""
 OF_EABS = {"2.7", "2.8", "2.9"}

@@ -4,25 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.attacks.thesis_set import ThesisBudget
 from recipes.harness import settings
 from recipes.harness.settings import at
-
-__all__ = [
-    "ATTACKS",
-    "BLACK_BOX",
-    "BUDGETS",
-    "FOLDERS",
-    "L2_ONLY",
-    "MINIMAL",
-    "NORMS",
-    "PROFILES",
-    "SMOOTHED",
-    "THESIS",
-    "Budget",
-    "Profile",
-]
-
 
 NORMS = {"linf": "L∞", "l2": "L2"}
 ATTACKS = {
@@ -54,29 +39,18 @@ FOLDERS = {"main": (), "minimal": MINIMAL, "smoothed": SMOOTHED, "black-box": BL
 
 @dataclass(frozen=True, kw_only=True)
 class Profile(settings.Profile):
-    """A data set of section 2.3 with its threats.
+    """A data set of section 2.3 with its threats."""
 
-    Attributes:
-        weights: how the names of its networks end.
-        table: number of the table of accuracies.
-        figure: number of the figure of adversarial examples.
-        linf: size of the table's Linf attacks.
-        l2: size of its L2 attacks.
-        starts: random starts of the thesis's PGD.
-        linf_sizes: sizes among which the closest adversarials of Table 2.6 and of the figures are looked for.
-        l2_sizes: the same for L2.
-        cnn: what the name of the unprotected network begins with.
-    """
-
-    weights: str
-    table: str
-    figure: str
-    linf: float
-    l2: float = 1.5
-    starts: int = 5
+    weights: str  # how the names of its networks end
+    table: str  # number of the table of accuracies
+    figure: str  # number of the figure of adversarial examples
+    linf: float  # size of the table's Linf attacks
+    l2: float = 1.5  # size of its L2 attacks
+    starts: int = 5  # random starts of the thesis's PGD
+    # sizes among which the closest adversarials of Table 2.6 and of the figures are looked for
     linf_sizes: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
-    l2_sizes: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-    cnn: str = "cnn"
+    l2_sizes: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # the same for L2
+    cnn: str = "cnn"  # what the name of the unprotected network begins with
 
     @property
     def threats(self) -> tuple[tuple[str, float], ...]:
@@ -106,40 +80,25 @@ PROFILES = {
 }
 
 
-_REDUCED = ThesisBudget(
-    restarts=1,
-    pgd_steps=40,
-    deepfool_steps=20,
-    ddn_steps=30,
-    cw_searches=3,
-    cw_steps=30,
-    noise_sizes=12,
-    nes_steps=10,
-    nes_pairs=10,
-    boundary_queries=300,
-    targets=2,
-    smoothed_steps=80,
-    descent_steps=20,
-    descent_rate=0.15,
-)
-_SMOKE = ThesisBudget(
-    restarts=1,
-    pgd_steps=8,
-    deepfool_steps=4,
-    ddn_steps=18,
-    cw_searches=2,
-    cw_steps=8,
-    noise_sizes=8,
-    nes_steps=3,
-    nes_pairs=5,
-    boundary_queries=40,
-    targets=2,
-    smoothed_steps=8,
-    smoothed_draws=4,
-    smoothing=(0.15,),
-    descent_steps=8,
-    descent_rate=0.2,
-)
+_SPENT: Mapping[str, tuple[Any, Any]] = {  # by the attacks of Tables 2.2 to 2.5: reduced, smoke
+    "restarts": (1, 1),
+    "pgd_steps": (40, 8),
+    "deepfool_steps": (20, 4),
+    "ddn_steps": (30, 18),
+    "cw_searches": (3, 2),
+    "cw_steps": (30, 8),
+    "noise_sizes": (12, 8),
+    "nes_steps": (10, 3),
+    "nes_pairs": (10, 5),
+    "boundary_queries": (300, 40),
+    "targets": (2, 2),
+    "smoothed_steps": (80, 8),
+    "smoothed_draws": (16, 4),
+    "smoothing": (SIGMAS, (0.15,)),
+    "descent_steps": (20, 8),
+    "descent_rate": (0.15, 0.2),
+}
+_REDUCED, _SMOKE = (ThesisBudget(**{name: both[i] for name, both in _SPENT.items()}) for i in (0, 1))
 _FEW = {"smoothed_steps": 20, "smoothed_draws": 4, "smoothing": (0.15,)}
 
 
@@ -149,52 +108,36 @@ class Budget(settings.Budget):
 
     With the reduced one the defenses infer on their fast path with fewer and larger steps: half the cost for a loss of the true
     class that is 0.1 higher (E-ABS for MNIST, docs/reproduction/eabs-settings.md). For smoke they infer with less still.
-
-    Attributes:
-        attacks: steps, starts and queries of their attacks; PGD makes no more starts than the profile says.
-        warm_steps: PGD on ABS and E-ABS infers with so many steps from where its last look ended (gradient mode "warm");
-            None: each look infers in full (mode "frozen"). Both differentiate as eq. 2.9 says.
-        fast: ABS and E-ABS drop hopeless classes early.
-        unrolled_steps: of PGD through the unrolled inference, from as many starts as PGD.
-        smoothed: what is spent on ABS and E-ABS by PGD along smoothed gradients, where it is not what the CNNs meet.
-        black_box: N of PGD with estimated gradients and of the Boundary attack.
-        ablation: N of Table 2.6.
-        examples: N of the figures.
-        ladder: PGD steps at each of the sizes of Table 2.6 and of the figures, from one start.
-        every: each how manieth of the profile's sizes.
-        sweeps: N of Tables 2.7 and 2.8; of Table 2.9 at most 200.
-        sweep_steps: PGD steps in Tables 2.7 and 2.8.
-        sweep_starts: random starts in Table 2.9, and in Table 2.7 at most 5.
-        eot_runs: columns of Table 2.7.
-        starts: columns of Table 2.8.
-        steps: columns of Table 2.9.
-        bound: N of the lower bounds.
-        bound_steps: descent steps of the search for their minima.
-        inference: other keyword arguments of ABS and E-ABS.
     """
 
     count: int = at(1000, reduced=50, smoke=10)
+    # steps, starts and queries of their attacks; PGD makes no more starts than the profile says
     attacks: ThesisBudget = at(ThesisBudget(restarts=20), reduced=_REDUCED, smoke=_SMOKE)
+    # PGD on ABS and E-ABS infers with so many steps from where its last look ended (gradient mode "warm"); None: each look
+    # infers in full (mode "frozen"). Both differentiate as eq. 2.9 says
     warm_steps: int | None = at(None, reduced=5)
-    fast: bool = at(False, reduced=True, smoke=True)
-    unrolled_steps: int = at(80, reduced=20, smoke=4)
+    fast: bool = at(False, reduced=True, smoke=True)  # ABS and E-ABS drop hopeless classes early
+    unrolled_steps: int = at(80, reduced=20, smoke=4)  # of PGD through the unrolled inference, from as many starts as PGD
     eot: int = at(5, reduced=2, smoke=2)
     judge: int = at(32, reduced=4, smoke=4)
     judge_most: int = at(128, reduced=8, smoke=8)
+    # what is spent on ABS and E-ABS by PGD along smoothed gradients, where it is not what the CNNs meet
     smoothed: Mapping[str, Any] = at({}, reduced=_FEW, smoke={"smoothed_draws": 2})
-    black_box: int = at(1000, reduced=10, smoke=4)
-    ablation: int = at(1000, reduced=32, smoke=4)
-    examples: int = at(10, smoke=4)
-    ladder: int = at(80, reduced=15, smoke=8)
-    every: int = at(1, reduced=2, smoke=4)
-    sweeps: int = at(1000, reduced=30, smoke=4)
-    sweep_steps: int = at(100, reduced=20, smoke=5)
-    sweep_starts: int = at(20, reduced=2, smoke=1)
-    eot_runs: tuple[int, ...] = at((1, 2, 3, 5, 10), smoke=(1, 3))
-    starts: tuple[int, ...] = at((5, 10, 15, 20, 50), reduced=(1, 2, 5), smoke=(1, 2))
+    black_box: int = at(1000, reduced=10, smoke=4)  # N of PGD with estimated gradients and of the Boundary attack
+    ablation: int = at(1000, reduced=32, smoke=4)  # N of Table 2.6
+    examples: int = at(10, smoke=4)  # N of the figures
+    ladder: int = at(80, reduced=15, smoke=8)  # PGD steps at each of the sizes of Table 2.6 and of the figures, from one start
+    every: int = at(1, reduced=2, smoke=4)  # each how manieth of the profile's sizes
+    sweeps: int = at(1000, reduced=30, smoke=4)  # N of Tables 2.7 and 2.8; of Table 2.9 at most 200
+    sweep_steps: int = at(100, reduced=20, smoke=5)  # PGD steps in Tables 2.7 and 2.8
+    sweep_starts: int = at(20, reduced=2, smoke=1)  # random starts in Table 2.9, and in Table 2.7 at most 5
+    eot_runs: tuple[int, ...] = at((1, 2, 3, 5, 10), smoke=(1, 3))  # columns of Table 2.7
+    starts: tuple[int, ...] = at((5, 10, 15, 20, 50), reduced=(1, 2, 5), smoke=(1, 2))  # columns of Table 2.8
+    # columns of Table 2.9
     steps: tuple[int, ...] = at((0, 10, 30, 50, 100, 200, 500), reduced=(0, 5, 10, 20, 40, 80), smoke=(0, 5, 10))
-    bound: int = at(500, reduced=20, smoke=4)
-    bound_steps: int = at(300, reduced=100, smoke=30)
+    bound: int = at(500, reduced=20, smoke=4)  # N of the lower bounds
+    bound_steps: int = at(300, reduced=100, smoke=30)  # descent steps of the search for their minima
+    # other keyword arguments of ABS and E-ABS
     inference: Mapping[str, Any] = at({}, reduced={"steps": 20, "lr": 0.1, "starts": 2000}, smoke={"steps": 5, "starts": 1000})
 
     capped = ("black_box", "ablation", "examples", "sweeps", "bound")

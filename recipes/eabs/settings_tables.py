@@ -8,9 +8,9 @@ import pandas as pd
 
 from gencls.eval import closest_distances
 from gencls.eval.measures.statistics import bootstrap_band, wilson
+from gencls.eval.report.formats import MISSING, distance, epsilon, percent
 from gencls.eval.report.paper.figures import plateau
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, distance, epsilon, percent
 from gencls.eval.report.study.figures import NamedFigure
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs import printed
@@ -18,8 +18,6 @@ from recipes.eabs.runs import Run
 from recipes.eabs.settings import NORMS
 from recipes.eabs.tables import clean_accuracy
 from recipes.harness.records import Share, records_of, warnings_of
-
-__all__ = ["ablation_table", "bound_table", "sweep"]
 
 
 def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> PaperTable | None:

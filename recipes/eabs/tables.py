@@ -11,8 +11,8 @@ import pandas as pd
 from gencls.core import GenclsError
 from gencls.eval import closest_distances
 from gencls.eval.measures.statistics import pairwise_mcnemar
+from gencls.eval.report.formats import MISSING, count, epsilon, probability
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, count, epsilon, probability
 from gencls.eval.report.study.figures import NamedFigure
 from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_matrix
 from gencls.eval.threats.protocol import TOLERANCE
@@ -20,8 +20,6 @@ from recipes.eabs import printed
 from recipes.eabs.runs import Run
 from recipes.eabs.settings import ATTACKS, BLACK_BOX, FOLDERS, NORMS, THESIS
 from recipes.harness.records import naturally_right, records_of, share, unfinished, warnings_of
-
-__all__ = ["accuracy_table", "clean_accuracy", "mcnemar"]
 
 ALL = "all-"
 """How the keys of the rows of worst cases begin."""

@@ -61,7 +61,7 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         with suppress(FileExistsError):  # another call was faster
-            atomically(path, lambda part: part.write_text(text), overwrite=False)
+            atomically(path, text.encode(), overwrite=False)
     found, wanted = read_object(path, "the settings of a run"), json.loads(text)
     if found != wanted:
         other = next((name for name in wanted if found.get(name) != wanted[name]), "settings")

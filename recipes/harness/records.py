@@ -10,7 +10,7 @@ import pandas as pd
 from gencls.eval import read_records, read_study, summarize
 from gencls.eval.measures.records import WORST_CASE, broken, judged
 from gencls.eval.measures.statistics import wilson
-from gencls.eval.report.study.columns import MISSING, percent
+from gencls.eval.report.formats import MISSING, percent
 from gencls.eval.study.folder import read_cells
 
 __all__ = [

@@ -16,19 +16,6 @@ from recipes.harness.folders import Kept, read_measured
 from recipes.harness.records import slug
 from recipes.mlvgm.runs import Run
 
-__all__ = [
-    "CLASS_ALPHA",
-    "class_levels",
-    "clean_accuracy",
-    "learn",
-    "measure_random_alphas",
-    "mixed_codes",
-    "monotonicity",
-    "random_alphas",
-    "replaced_codes",
-    "whose_class",
-]
-
 CLASS_ALPHA = 0.1
 """Alphas below keep a "class code": in supplement B those of 0 to 0.068 are named, and the next ones lie above 0.2."""
 
@@ -125,15 +112,13 @@ def _random(run: Run) -> Tensor:
     return torch.rand(run.budget.random, run.generator.num_levels, generator=generator, dtype=torch.float64)
 
 
-def clean_accuracy(run: Run, name: str) -> Kept | None:
-    """Accuracy of a defense on the run's clean test images; None for one whose alphas are not learned yet.
+def clean_accuracy(run: Run, name: str) -> Kept:
+    """Accuracy of a defense on the run's clean test images.
 
     ``mean`` is that of the mean scores of all draws, the paper's ensemble; ``single`` that of one draw, the mean over draws;
     ``count`` and ``draws`` are the numbers of both. The file's name knows the defense and the code that measures, the file
     itself the images and the seed.
     """
-    if name.startswith("learned") and run.learned is None:
-        return None
     defense, labels = run.defense(name), run.data.labels[: run.budget.clean]
     images, number = run.images(len(labels)), run.budget.eot if defense.stochastic else 1
     return Kept(

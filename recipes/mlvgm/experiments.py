@@ -28,20 +28,6 @@ from recipes.harness.records import records_of, slug, unfinished
 from recipes.mlvgm import analyses
 from recipes.mlvgm.runs import ALPHAS, PREPROCESSING, STANDALONE, Run
 
-__all__ = [
-    "PARTS",
-    "attacks",
-    "best",
-    "chosen",
-    "compared",
-    "configurations",
-    "diagnoses",
-    "every",
-    "folder_of",
-    "preprocessed",
-    "records",
-]
-
 
 def attacks(run: Run, defense: Defense) -> Mapping[str, Attack]:
     """DeepFool, C&W and AutoAttack with the budget's steps (section 4, tables 2 and 3 of the supplement)."""
@@ -115,14 +101,7 @@ def best(run: Run, names: Sequence[str]) -> str | None:
 
 def _keeps(run: Run, name: str) -> bool:
     least = run.profile.least_clean
-    return not least or _clean_accuracy(run, name).get()["mean"] >= least
-
-
-def _clean_accuracy(run: Run, name: str) -> Kept:
-    found = analyses.clean_accuracy(run, name)
-    if found is None:
-        raise GenclsError(f"{run.out}: expected learned alphas, got none yet; run the part 'learn' first")
-    return found
+    return not least or analyses.clean_accuracy(run, name).get()["mean"] >= least
 
 
 def preprocessed(run: Run) -> tuple[str, ...]:
@@ -184,7 +163,7 @@ def clean(run: Run) -> Iterator[Job]:
         return run.budget.clean * (run.budget.eot if run.defense(name).stochastic else 1) * _pass(run, name)
 
     for name in every(run):
-        kept = _clean_accuracy(run, name)
+        kept = analyses.clean_accuracy(run, name)
         yield Measurement.of(name, kept, partial(seconds, name), lambda found: f"{100 * found['mean']:.1f} %")
 
 

@@ -18,8 +18,6 @@ from gencls.eval.report.study.figures import PALETTE, STYLE, NamedFigure
 from recipes.mlvgm import analyses, experiments
 from recipes.mlvgm.runs import ALPHAS, STANDALONE, Run
 
-__all__ = ["ATTACKS", "curves", "every_figure", "pearson"]
-
 ATTACKS = {"deepfool": "DeepFool", "cw": "C&W", "autoattack": "AutoAttack"}
 """Beginning of the key -> name."""
 WORST = "all attacks"

@@ -7,8 +7,6 @@ from gencls.eval.report.study.figures import NamedFigure
 from recipes.mlvgm import analyses, experiments, figures, tables
 from recipes.mlvgm.runs import ALPHAS, Run
 
-__all__ = ["sections"]
-
 
 def sections(run: Run) -> Iterator[Section]:
     """The tables and figures of whatever the folder of the run holds."""

@@ -25,8 +25,6 @@ from recipes.harness.folders import read_measured, require_weights
 from recipes.harness.settings import flag
 from recipes.mlvgm.settings import Budget, Profile
 
-__all__ = ["ALPHAS", "PREPROCESSING", "STANDALONE", "Run"]
-
 ALPHAS = ("learned", "linear", "cosine")
 """Figures 3 to 5 (c)."""
 PREPROCESSING = {"": "", "noise": " + noise", "blur": " + blur"}

@@ -8,52 +8,32 @@ from gencls.eval.attacks.parts.smoothing import SIGMAS
 from recipes.harness import settings
 from recipes.harness.settings import at, flag
 
-__all__ = ["BUDGETS", "PROFILES", "Budget", "Profile"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Profile(settings.Profile):
-    """A task of section 4: images, generator, classifier, and what is compared.
+    """A task of section 4: images, generator, classifier, and what is compared."""
 
-    Attributes:
-        splits: of it: on the first one alphas are learned, the last one is attacked.
-        generator: name of a training of a generator; of a task of the paper, what its published checkpoint is.
-        classifier: name of the defense that is protected.
-        baselines: zoo names of the trained baselines: "TRADES", "A-VAE", "ND-VAE".
-        highest: alphas reach up to it.
-        fgsm: L2 length of the FGSM step of the images on which alphas are learned.
-        noise: L2 length of the preprocessing noise.
-        resolution: height and width of the images.
-        sizes: L2 sizes at which AutoAttack attacks and success rates are read off.
-        deepfool: steps of DeepFool in the paper.
-        overshoot: of DeepFool.
-        candidates: classes that DeepFool looks at.
-        rate: learning rate of C&W.
-        confidence: of C&W.
-        constant: the first c of C&W.
-        window: of C&W's early stop.
-        least_clean: clean accuracy that the best configuration has to keep, in [0, 1].
-        task: of the paper, with published checkpoints; "" for generators of our own.
-    """
-
-    splits: tuple[str, str] = ("train", "test")
+    splits: tuple[str, str] = ("train", "test")  # of the data: on the first one alphas are learned, the other is attacked
+    # name of a training of a generator; of a task of the paper, what its published checkpoint is
     generator: str = flag("--generator", mark=True, help="that purifies, by name; default as the profile says")
+    # name of the defense that is protected
     classifier: str = flag("--classifier", mark=True, help="that is protected, by name; default as the profile says")
+    # zoo names of the trained baselines: "TRADES", "A-VAE", "ND-VAE"
     baselines: Mapping[str, str] = field(default_factory=dict)
-    highest: float = 0.7
-    fgsm: float = 1.5
-    noise: float = 1.0
-    resolution: int = 28
-    sizes: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    deepfool: int = 128
-    overshoot: float = 0.02
-    candidates: int = 4
-    rate: float = 5e-3
-    confidence: float = 0.05
-    constant: float = 16.0
-    window: int = 16
-    least_clean: float = 0.0
-    task: str = ""
+    highest: float = 0.7  # alphas reach up to it
+    fgsm: float = 1.5  # L2 length of the FGSM step of the images on which alphas are learned
+    noise: float = 1.0  # L2 length of the preprocessing noise
+    resolution: int = 28  # height and width of the images
+    sizes: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)  # L2 sizes at which AutoAttack attacks and success rates are read off
+    deepfool: int = 128  # steps of DeepFool in the paper
+    overshoot: float = 0.02  # of DeepFool
+    candidates: int = 4  # classes that DeepFool looks at
+    rate: float = 5e-3  # learning rate of C&W
+    confidence: float = 0.05  # of C&W
+    constant: float = 16.0  # the first c of C&W
+    window: int = 16  # of C&W's early stop
+    least_clean: float = 0.0  # clean accuracy that the best configuration has to keep, in [0, 1]
+    task: str = ""  # of the paper, with published checkpoints; "" for generators of our own
 
     @property
     def split(self) -> str:
@@ -119,51 +99,35 @@ class Budget(settings.Budget):
 
     An EoT gradient of the NVAE takes 0.16 s of a core: reduced, about two minutes an image and five configurations; medium,
     minutes of a large GPU per configuration.
-
-    Attributes:
-        together: attacked images in one batch; what a crash can lose.
-        deepfool: steps of DeepFool; None takes the profile's.
-        cw_restarts: of C&W.
-        cw_steps: of each.
-        cw_rate: learning rate of C&W, as a multiple of the profile's: fewer steps have to be longer.
-        autoattack: steps of AutoAttack's parts.
-        queries: of its Square, against deterministic defenses.
-        sizes: of the profile's sizes, every how manieth attacks with a budget take, counted from the largest.
-        smoothed: steps of PGD along smoothed gradients, which is not in the paper, for each of its deviations.
-        smoothing: these standard deviations, in [0, 1] pixel units.
-        learned_on: FGSM images on which alphas are measured.
-        drawn: training images of which they are made.
-        search: steps of the Bayesian optimisation.
-        samples: draws per image of each measurement.
-        random: alphas of the correlation study.
-        random_images: FGSM images on which these are measured.
-        random_samples: draws per image there.
-        clean: test images of the clean accuracies.
-        doctor: seconds for the examination of each defense, roughly; 0 for none.
     """
 
     count: int = at(100, reduced=30, medium=100, smoke=4)
-    together: int = at(50, reduced=10)
+    together: int = at(50, reduced=10)  # attacked images in one batch; what a crash can lose
     eot: int = at(32, smoke=8)
     judge: int = at(32, smoke=8)
     judge_most: int = at(256, reduced=128, smoke=16)
-    deepfool: int | None = at(None, reduced=10, medium=24, smoke=4)
-    cw_restarts: int = at(8, reduced=1, medium=2, smoke=1)
-    cw_steps: int = at(1024, reduced=48, medium=80, smoke=8)
+    deepfool: int | None = at(None, reduced=10, medium=24, smoke=4)  # steps of DeepFool; None takes the profile's
+    cw_restarts: int = at(8, reduced=1, medium=2, smoke=1)  # of C&W
+    cw_steps: int = at(1024, reduced=48, medium=80, smoke=8)  # of each
+    # learning rate of C&W, as a multiple of the profile's: fewer steps have to be longer
     cw_rate: float = at(1.0, reduced=6.0, medium=4.0, smoke=12.0)
-    autoattack: int = at(64, reduced=8, medium=20, smoke=3)
-    queries: int = at(5000, reduced=500, medium=1000, smoke=50)
+    autoattack: int = at(64, reduced=8, medium=20, smoke=3)  # steps of AutoAttack's parts
+    queries: int = at(5000, reduced=500, medium=1000, smoke=50)  # of its Square, against deterministic defenses
+    # of the profile's sizes, every how manieth attacks with a budget take, counted from the largest
     sizes: int = at(1, reduced=2, medium=2, smoke=4)
+    # steps of PGD along smoothed gradients, which is not in the paper, for each of its deviations
     smoothed: int = at(64, reduced=8, medium=20, smoke=3)
+    # these standard deviations, in [0, 1] pixel units
     smoothing: tuple[float, ...] = at(SIGMAS, reduced=(0.15,), smoke=(0.15,))
-    learned_on: int = at(1024, reduced=128, medium=128, smoke=32)
-    drawn: int = at(8192, reduced=2048, medium=4096, smoke=256)
-    search: int = at(95, smoke=7)
-    samples: int = at(32, smoke=8)
-    random: int = at(512, smoke=32)
-    random_images: int = at(1024, reduced=64, medium=128, smoke=32)
-    random_samples: int = at(32, reduced=8, medium=8, smoke=4)
-    clean: int = at(1000, smoke=100)
+    learned_on: int = at(1024, reduced=128, medium=128, smoke=32)  # FGSM images on which alphas are measured
+    drawn: int = at(8192, reduced=2048, medium=4096, smoke=256)  # training images of which they are made
+    search: int = at(95, smoke=7)  # steps of the Bayesian optimisation
+    samples: int = at(32, smoke=8)  # draws per image of each measurement
+    random: int = at(512, smoke=32)  # alphas of the correlation study
+    random_images: int = at(1024, reduced=64, medium=128, smoke=32)  # FGSM images on which these are measured
+    random_samples: int = at(32, reduced=8, medium=8, smoke=4)  # draws per image there
+    clean: int = at(1000, smoke=100)  # test images of the clean accuracies
+    # seconds for the examination of each defense, roughly; 0 for none
     doctor: float = at(240.0, reduced=90.0, medium=90.0, smoke=0.0)
 
     @property

@@ -7,8 +7,8 @@ import pandas as pd
 from torch import nn
 
 from gencls.eval import closest_distances
+from gencls.eval.report.formats import MISSING, percent
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, percent
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.harness.diagnoses import diagnosis_table
 from recipes.harness.folders import read_measured
@@ -16,8 +16,6 @@ from recipes.harness.records import Share, passes, records_of, unfinished_notes,
 from recipes.mlvgm import analyses, experiments
 from recipes.mlvgm.figures import ATTACKS, pearson
 from recipes.mlvgm.runs import Run
-
-__all__ = ["PRINTED_PEARSON", "alphas_table", "attacks_table", "doctor_table", "parameters_table", "success_table"]
 
 PRINTED_PEARSON = {"gender": 0.267, "identities": 0.607, "cars": 0.211}
 """Figures 3 to 5 (a)."""
@@ -133,8 +131,8 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
     rows, missing = list[Row](), list[str]()
     for defense in defenses:
         records, smoothed = (experiments.records(run, defense, smoothed=smoothed) for smoothed in (False, True))
-        kept = analyses.clean_accuracy(run, defense)
-        clean = kept.known if kept else None
+        unknown = defense.startswith("learned") and run.learned is None
+        clean = None if unknown else analyses.clean_accuracy(run, defense).known
         known = f"{percent(clean['mean'])}, {percent(clean['single'])}" if clean else MISSING
         cells = [Cell(known)]
         cells += [Cell(_rate(records, size)) for size in sizes]

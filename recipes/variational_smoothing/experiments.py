@@ -20,8 +20,6 @@ from recipes.harness.records import slug
 from recipes.variational_smoothing.runs import READINGS, Run
 from recipes.variational_smoothing.survivors import survivor_jobs
 
-__all__ = ["PARTS", "Variant", "certificates", "diagnoses", "main_variants", "sweep_variants"]
-
 
 @dataclass(frozen=True)
 class Variant:

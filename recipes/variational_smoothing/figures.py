@@ -20,8 +20,6 @@ from recipes.variational_smoothing import experiments
 from recipes.variational_smoothing.runs import Run
 from recipes.variational_smoothing.tables import PRINTED_SWEEPS, compared
 
-__all__ = ["certified_curves", "steps_figure"]
-
 
 def certified_curves(run: Run) -> tuple[PaperTable, NamedFigure] | None:
     """Certified accuracy of randomized smoothing, and what minimal-norm attacks leave of it; None before both are there.

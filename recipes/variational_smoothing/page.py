@@ -8,8 +8,6 @@ from recipes.variational_smoothing import experiments, figures, tables
 from recipes.variational_smoothing.runs import Run
 from recipes.variational_smoothing.survivors import survivor_table
 
-__all__ = ["sections"]
-
 
 def sections(run: Run) -> Iterator[Section]:
     """The tables and figures of whatever the folder of the run holds."""

@@ -17,8 +17,6 @@ from recipes.harness.folders import claim, require_weights
 from recipes.harness.settings import flag
 from recipes.variational_smoothing.settings import BASES, WONG, Budget, Profile
 
-__all__ = ["READINGS", "Run"]
-
 READINGS: Mapping[str, Mapping[str, Any]] = {
     "Algorithm 5": {},
     "eq. 4.9 as printed": {"objective": "minimize"},

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from recipes.harness import settings
 from recipes.harness.settings import at, flag
 
-__all__ = ["BASES", "BUDGETS", "PROFILES", "WONG", "Budget", "Profile"]
-
 WONG = "Wong2020Fast"
 """The thesis's robust base model, of RobustBench."""
 
@@ -22,30 +20,18 @@ BASES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Profile(settings.Profile):
-    """A data set with its base models.
-
-    Attributes:
-        bases: kind -> name of its training.
-        epsilon: Linf size of the attacks on bare models, and radius of their inference (Tables 4.1 and 4.2).
-        robust_epsilon: the same for adversarially trained ones (Table 4.3).
-        strengths: sizes of Table 4.2 as multiples of ``epsilon``.
-        sigma: standard deviation of the noise around the means.
-        smoothed: name of the training of the classifier that is certified.
-        certified_sigma: standard deviation of its noise, about that of its training.
-        radii: L2 radii of the certified and of the empirical curve.
-        printed: whether the thesis's numbers stand beside ours: they are CIFAR10's.
-    """
+    """A data set with its base models."""
 
     data: str = flag("--data", help="another data set for the same base models, such as cifar10-lossless for cifar10")
-    bases: Mapping[str, str]
-    epsilon: float
-    robust_epsilon: float
-    smoothed: str
-    certified_sigma: float
-    strengths: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-    sigma: float = 0.05
-    radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-    printed: bool = False
+    bases: Mapping[str, str]  # kind -> name of its training
+    epsilon: float  # Linf size of the attacks on bare models, and radius of their inference (Tables 4.1 and 4.2)
+    robust_epsilon: float  # the same for adversarially trained ones (Table 4.3)
+    smoothed: str  # name of the training of the classifier that is certified
+    certified_sigma: float  # standard deviation of its noise, about that of its training
+    strengths: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # sizes of Table 4.2 as multiples of ``epsilon``
+    sigma: float = 0.05  # standard deviation of the noise around the means
+    radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # L2 radii of the certified and of the empirical curve
+    printed: bool = False  # whether the thesis's numbers stand beside ours: they are CIFAR10's
 
     def size(self, kind: str) -> float:
         """Size of the attacks on a base model, and radius of its inference."""
@@ -92,39 +78,24 @@ PROFILES: Mapping[str, Profile] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(settings.Budget):
-    """Each draw has a start, and noise, of its own. A gradient through the inference is worth about 60 of the base model's.
-
-    Attributes:
-        together: attacked images in one batch; what a crash can lose.
-        autoattack: steps of AutoAttack's parts.
-        targets: of its targeted parts, and of PGD.
-        queries: of Square, also alone.
-        pgd: steps of PGD.
-        restarts: of PGD.
-        sweep: N of Table 4.2, of the steps and of the readings.
-        steps: of the inner optimisation.
-        certified: N of the curves.
-        noises: n of a certificate.
-        minimal: steps of the minimal-norm attack on randomized smoothing.
-        doctor: seconds for the examination of each defense, roughly; 0 for none.
-    """
+    """Each draw has a start, and noise, of its own. A gradient through the inference is worth about 60 of the base model's."""
 
     count: int = at(500, reduced=60, smoke=8)
-    together: int = at(50, reduced=20, smoke=8)
-    autoattack: int = at(100, reduced=10, smoke=3)
-    targets: int = at(9, reduced=2, smoke=1)
-    queries: int = at(5000, reduced=60, smoke=10)
-    pgd: int = at(100, reduced=20, smoke=5)
-    restarts: int = at(5, reduced=1, smoke=1)
+    together: int = at(50, reduced=20, smoke=8)  # attacked images in one batch; what a crash can lose
+    autoattack: int = at(100, reduced=10, smoke=3)  # steps of AutoAttack's parts
+    targets: int = at(9, reduced=2, smoke=1)  # of its targeted parts, and of PGD
+    queries: int = at(5000, reduced=60, smoke=10)  # of Square, also alone
+    pgd: int = at(100, reduced=20, smoke=5)  # steps of PGD
+    restarts: int = at(5, reduced=1, smoke=1)  # of PGD
     eot: int = at(20, reduced=4, smoke=2)
     judge: int = at(32, reduced=16, smoke=8)
     judge_most: int = at(256, reduced=64, smoke=16)
-    sweep: int = at(500, reduced=40, smoke=8)
-    steps: tuple[int, ...] = at((1, 2, 5, 10), smoke=(1, 3))
-    certified: int = at(500, reduced=60, smoke=20)
-    noises: int = at(10_000, reduced=2000, smoke=500)
-    minimal: int = at(100, reduced=30, smoke=5)
-    doctor: float = at(240.0, reduced=60.0, smoke=0.0)
+    sweep: int = at(500, reduced=40, smoke=8)  # N of Table 4.2, of the steps and of the readings
+    steps: tuple[int, ...] = at((1, 2, 5, 10), smoke=(1, 3))  # of the inner optimisation
+    certified: int = at(500, reduced=60, smoke=20)  # N of the curves
+    noises: int = at(10_000, reduced=2000, smoke=500)  # n of a certificate
+    minimal: int = at(100, reduced=30, smoke=5)  # steps of the minimal-norm attack on randomized smoothing
+    doctor: float = at(240.0, reduced=60.0, smoke=0.0)  # seconds for the examination of each defense, roughly; 0 for none
 
     capped = ("sweep", "certified")
 

@@ -5,14 +5,12 @@ from functools import partial
 
 from gencls.core.fingerprint.samples import sample_hashes
 from gencls.eval import PGD, Attack, Square, ThreatModel, Transfer
+from gencls.eval.report.formats import MISSING
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING
 from recipes.harness.jobs import StudyJob
 from recipes.harness.records import records_of, right_under, unfinished, unfinished_notes, warnings_of
 from recipes.variational_smoothing.runs import Run
 from recipes.variational_smoothing.settings import BASES
-
-__all__ = ["survivor_jobs", "survivor_table"]
 
 STEPS, DRAWS, QUERIES = 3, 4, 25
 """So many times the budget's steps of PGD, draws per gradient, and queries of Square."""

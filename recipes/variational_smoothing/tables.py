@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from gencls.eval.measures.statistics import McNemar, holm, mcnemar
+from gencls.eval.report.formats import MISSING, epsilon, probability
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.columns import MISSING, epsilon, probability
 from recipes.harness.records import (
     naturally_right,
     passes,
@@ -25,8 +25,6 @@ from recipes.variational_smoothing import experiments
 from recipes.variational_smoothing.experiments import Variant
 from recipes.variational_smoothing.runs import Run
 from recipes.variational_smoothing.settings import BASES
-
-__all__ = ["ATTACKS", "compared", "main_tables", "sweep_table"]
 
 ATTACKS = {
     "autoattack": "AutoAttack",

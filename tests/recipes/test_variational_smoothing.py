@@ -10,7 +10,7 @@ import torch
 
 from gencls import zoo
 from gencls.core import GenclsError
-from gencls.eval.report.study.columns import MISSING
+from gencls.eval.report.formats import MISSING
 from recipes.harness import diagnoses
 from recipes.harness.records import records_of, right_under
 from recipes.variational_smoothing import experiments, figures, survivors, tables

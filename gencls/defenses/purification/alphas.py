@@ -308,5 +308,4 @@ def _parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] |
 def _write(path: Path, settings: Mapping[str, Any], trials: Sequence[AlphaTrial], fitted: Mapping[str, Any] | None) -> None:
     content = {"format": _FORMAT, "settings": settings, "trials": [asdict(trial) for trial in trials], "fitted": fitted}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(sealed(content), indent=1, allow_nan=False)
-    atomically(path, lambda part: part.write_text(text))
+    atomically(path, json.dumps(sealed(content), indent=1, allow_nan=False).encode())

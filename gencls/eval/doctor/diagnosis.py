@@ -118,7 +118,7 @@ def write_diagnoses(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Write `doctor.json`, each diagnosis with the checksum of all of them."""
     checksum = sealed(found)["checksum"]
     text = json.dumps({defense: {**of_it, "checksum": checksum} for defense, of_it in found.items()}, indent=2, allow_nan=False)
-    atomically(path, lambda part: part.write_text(text + "\n", "utf-8"))
+    atomically(path, f"{text}\n".encode())
 
 
 @checked

@@ -137,11 +137,11 @@ def table(columns: str, heads: Sequence[str], lines: Sequence[Sequence[str]], ca
     """A table in booktabs' form.
 
     Args:
-        columns: Their alignment, as tabular takes it.
-        heads: Of the columns.
-        lines: Cells of each row, in LaTeX like everything here; one cell alone spans all columns.
-        caption: Above the table.
-        notes: Below it.
+        columns: their alignment, as tabular takes it.
+        heads: of the columns.
+        lines: cells of each row, in LaTeX like everything here; one cell alone spans all columns.
+        caption: above the table.
+        notes: below it.
     """
     # The braces keep a cell that begins with a bracket from being read as an argument of the line break before it.
     body = ["{}" + " & ".join(line) if len(line) > 1 else rf"\multicolumn{{{len(heads)}}}{{l}}{{{line[0]}}}" for line in lines]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gencls.core.files import atomically
 from gencls.eval.measures.names import shortened
 
 if TYPE_CHECKING:
@@ -50,16 +53,25 @@ class NamedFigure:
     """A figure with what the page needs around it.
 
     Args:
-        section: Which part of the page it belongs to.
-        name: File name without ending.
-        title: Heading, and the alternative text.
-        figure: The matplotlib figure.
+        section: which part of the page it belongs to.
+        name: file name without ending.
+        title: heading, and the alternative text.
+        figure: the matplotlib figure.
     """
 
     section: str
     name: str
     title: str
     figure: Figure
+
+    def write(self, folder: Path) -> dict[str, str]:
+        """Write NAME.png and NAME.pdf; returns what a page shows: names, the PNG in base64, and its width in CSS pixels."""
+        png = self.encode("png")
+        width = str(round(96 * self.figure.get_figwidth()))  # the drawn size, whatever the resolution
+        atomically(folder / f"{self.name}.png", png)
+        atomically(folder / f"{self.name}.pdf", self.encode("pdf"))
+        words = {"section": self.section, "name": self.name, "title": self.title}
+        return {**words, "data": base64.b64encode(png).decode("ascii"), "width": width}
 
     def encode(self, kind: str) -> bytes:
         """The figure as "png" or "pdf", without time stamps, so that equal figures give equal bytes."""

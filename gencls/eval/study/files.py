@@ -93,8 +93,7 @@ def write_samples(folder: Path, samples: Samples, settings: Mapping[str, Any]) -
     place = {key: place for place, key in enumerate(samples.hashes)}
     places = [place[key] for key in settings["sample_hashes"]]
     tensors = {"images": samples.images[places].cpu().contiguous(), "labels": samples.labels[places].cpu().contiguous()}
-    content = save(tensors, metadata={"shards": json.dumps(settings["shards"])})
-    atomically(folder / SAMPLES, lambda part: part.write_bytes(content))
+    atomically(folder / SAMPLES, save(tensors, metadata={"shards": json.dumps(settings["shards"])}))
 
 
 def cell_path(folder: Path, cell: StudyCell, kind: Kind) -> Path:
@@ -115,7 +114,7 @@ def write_cell(folder: Path, cell: StudyCell, records: "pandas.DataFrame", adver
     records.to_parquet(buffer, index=False)
     contents: dict[Kind, bytes] = {"safetensors": save({"adversarial": adversarial.contiguous()}), "parquet": buffer.getvalue()}
     for kind, content in contents.items():
-        atomically(cell_path(folder, cell, kind), lambda part, content=content: part.write_bytes(content))  # type: ignore[misc]
+        atomically(cell_path(folder, cell, kind), content)
     sums: dict[str, str] = {kind: hashlib.sha256(content).hexdigest() for kind, content in contents.items()}
     write_sealed(cell_path(folder, cell, "json"), {"key": cell.key, "rows": len(records), **sums})
 

@@ -175,6 +175,5 @@ def read_adversarials(folder: str | Path, cell: StudyCell) -> Tensor:
 def write_results(folder: Path, records: "pandas.DataFrame") -> "pandas.DataFrame":
     """Write ``results.csv``, the table of the records; returns it, see :func:`gencls.eval.summarize`."""
     table = summarize(records)
-    content = csv_of(table)
-    atomically(folder / RESULTS, lambda part: part.write_bytes(content))
+    atomically(folder / RESULTS, csv_of(table))
     return table

@@ -81,8 +81,8 @@ def save_checkpoint(module: nn.Module, path: str | Path, card: Card, *, half: bo
     except (TypeError, ValueError, RecursionError) as error:
         raise GenclsError(f"{path.name}: expected a card of JSON values; got something else: {error}") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, lambda part: part.write_bytes(content))
-    atomically(card_path(path), lambda part: part.write_bytes(text.encode()))
+    atomically(path, content)
+    atomically(card_path(path), text.encode())
     return Card(**json.loads(text))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gencls.core.errors import GenclsError
-from gencls.eval.report.study import columns as report_columns
+from gencls.eval.report import formats
 from gencls.eval.report.study.panels import ImagePanel, image_grid
 
 
@@ -22,9 +22,9 @@ def test_panels_of_images_with_different_numbers_of_draws() -> None:
 
 
 def test_warnings_come_as_text_or_list() -> None:
-    assert report_columns.warning_list("a; b;") == ["a", "b"]
-    assert report_columns.warning_list(["a; b"]) == ["a; b"]
-    assert report_columns.warning_list(None) == report_columns.warning_list(float("nan")) == []
+    assert formats.warning_list("a; b;") == ["a", "b"]
+    assert formats.warning_list(["a; b"]) == ["a; b"]
+    assert formats.warning_list(None) == formats.warning_list(float("nan")) == []
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from gencls.eval.doctor.diagnosis import read_diagnoses
 from gencls.eval.measures.records import WORST_CASE
 from gencls.eval.measures.success_rates import closest_distances, robust_accuracy
 from gencls.eval.measures.summary import compare, summarize
+from gencls.eval.report import formats
 from gencls.eval.report.study import columns as report_columns
 from gencls.eval.report.study.curves import reading_sizes
 from gencls.eval.report.study.estimates import estimates
@@ -176,7 +177,7 @@ def test_a_warning_stands_at_its_number(page: Page) -> None:
     for row, line in zip(rows, [line for line in table.split("<tr>") if 'scope="row"' in line], strict=True):
         for key, cell in zip(keys, line.split("<td")[2:], strict=True):
             for value in summary[(summary["defense"] == row.defense) & (summary["epsilon"] == key.epsilon)]["warnings"]:
-                for warning in report_columns.warning_list(value):
+                for warning in formats.warning_list(value):
                     assert escape_html(warning) in cell
                     seen += 1
             assert (WARNING in unescape(cell)) == (row.defense == "abs-mnist" and key.norm == "linf")
@@ -264,14 +265,14 @@ def test_the_page_shows_distances_and_readings(page: Page) -> None:
     assert len(minimal) > 4
     for row in minimal.itertuples():
         shown = (
-            f"{report_columns.distance(row.median_distance)} [{report_columns.distance(row.median_distance_low)}, "
-            f"{report_columns.distance(row.median_distance_high)}]"
+            f"{formats.distance(row.median_distance)} [{formats.distance(row.median_distance_low)}, "
+            f"{formats.distance(row.median_distance_high)}]"
         )
         assert shown in section
         assert f'data-key="{row.failures}">{row.failures}<' in section
     sizes = reading_sizes(minimal_records(60))["l2"]  # without an attacked L2 size these are round ones
     readings = page.source[page.source.index("read off the curves, L2") :].split("</table>")[0]
-    assert all(f"ε = {report_columns.epsilon(size)}" in readings for size in sizes)
+    assert all(f"ε = {formats.epsilon(size)}" in readings for size in sizes)
     for row in robust_accuracy(records[records["epsilon"].isna()], sizes).query("attack == 'ddn'").itertuples():
         assert f"{100 * row.accuracy:.1f} [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]" in readings
 

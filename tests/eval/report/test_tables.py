@@ -12,6 +12,7 @@ import pytest
 from gencls.eval.measures.records import WORST_CASE
 from gencls.eval.measures.success_rates import SuccessCurve
 from gencls.eval.measures.summary import COLUMNS, compare, summarize
+from gencls.eval.report import formats
 from gencls.eval.report.study import columns as report_columns
 from gencls.eval.report.study.curves import AtBudgets, reading_sizes, study_curves
 from gencls.eval.report.study.estimates import ThreatKey, estimates, threats
@@ -137,25 +138,25 @@ def test_latex_is_escaped_and_balanced() -> None:
 @pytest.mark.parametrize(
     ("formatted", "expected"),
     [
-        (report_columns.percent(0.73451), "73.5"),
-        (report_columns.percent(float("nan")), "–"),
-        (report_columns.percent(None), "–"),
-        (report_columns.count(1234567), "1\u202f234\u202f567"),
-        (report_columns.count(41.5), "41.5"),
-        (report_columns.number(1.23456), "1.23"),
-        (report_columns.distance(1.1), "1.10"),
-        (report_columns.distance(0.0), "0"),
-        (report_columns.distance(float("inf")), "∞"),
-        (report_columns.distance(123.4), "123"),
-        (report_columns.distance(None), "–"),
-        (report_columns.probability(0.0009), "< .001"),
-        (report_columns.probability(0.0125), ".013"),
-        (report_columns.probability(1.0), "1.000"),
-        (report_columns.number(1234.5), "1\u202f234"),
-        (report_columns.text(pd.NA), "–"),
-        (report_columns.text(3.0), "3"),
-        (report_columns.epsilon(2 / 255), "2/255"),
-        (report_columns.epsilon(None), "–"),
+        (formats.percent(0.73451), "73.5"),
+        (formats.percent(float("nan")), "–"),
+        (formats.percent(None), "–"),
+        (formats.count(1234567), "1\u202f234\u202f567"),
+        (formats.count(41.5), "41.5"),
+        (formats.number(1.23456), "1.23"),
+        (formats.distance(1.1), "1.10"),
+        (formats.distance(0.0), "0"),
+        (formats.distance(float("inf")), "∞"),
+        (formats.distance(123.4), "123"),
+        (formats.distance(None), "–"),
+        (formats.probability(0.0009), "< .001"),
+        (formats.probability(0.0125), ".013"),
+        (formats.probability(1.0), "1.000"),
+        (formats.number(1234.5), "1\u202f234"),
+        (formats.text(pd.NA), "–"),
+        (formats.text(3.0), "3"),
+        (formats.epsilon(2 / 255), "2/255"),
+        (formats.epsilon(None), "–"),
     ],
 )
 def test_cells(formatted: str, expected: str) -> None:

@@ -28,8 +28,8 @@ class Tile:
 
     Args:
         image: (C, H, W) in [0, 1], C = 1 or 3; None leaves the place empty.
-        caption: Printed below it.
-        wrong: Whether the decision on it is wrong; None where that is no question.
+        caption: printed below it.
+        wrong: whether the decision on it is wrong; None where that is no question.
     """
 
     image: Tensor | None
@@ -41,12 +41,12 @@ def tile_grid(rows: Sequence[Sequence[Tile]], heads: Sequence[str], groups: Sequ
     """Images in rows and columns.
 
     Args:
-        rows: Tiles, equally many in each.
-        heads: One per column, or none.
-        groups: Headings above the columns with the number of columns each spans, from the left; a gap sets them apart.
+        rows: tiles, equally many in each.
+        heads: one per column, or none.
+        groups: headings above the columns with the number of columns each spans, from the left; a gap sets them apart.
 
     Raises:
-        GenclsError: No tiles, or numbers that do not fit together.
+        GenclsError: no tiles, or numbers that do not fit together.
     """
     import matplotlib
 
@@ -104,12 +104,12 @@ def plateau(
     """Accuracy under attack along one of the attack's settings, with intervals.
 
     Args:
-        setting: What grows along the axis.
+        setting: what grows along the axis.
         values: (P,) its values, evenly spaced in the figure.
         accuracies: (P,) ours with the limits of its interval, each in [0, 1].
         theirs: (value, accuracy in [0, 1]) of the paper.
-        chosen: The value that the experiments use, marked by a line.
-        source: Whose accuracies ``theirs`` are.
+        chosen: the value that the experiments use, marked by a line.
+        source: whose accuracies ``theirs`` are.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -139,13 +139,13 @@ def success_panels(
     """Success rates of attackers against the size of the perturbation, one panel per attack, one line per defense.
 
     Args:
-        panels: Attack -> defense -> curve; a defense has the same colour in all panels.
-        limit: The largest size shown.
-        size: What the axis measures.
-        dotted: Defenses that are drawn dotted.
+        panels: attack -> defense -> curve; a defense has the same colour in all panels.
+        limit: the largest size shown.
+        size: what the axis measures.
+        dotted: defenses that are drawn dotted.
 
     Raises:
-        GenclsError: No curve.
+        GenclsError: no curve.
     """
     import matplotlib
     from matplotlib.figure import Figure

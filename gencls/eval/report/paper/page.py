@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
 from gencls.eval.measures.names import file_name
+from gencls.eval.report.formats import MISSING
 from gencls.eval.report.latex import HEAD, escape
 from gencls.eval.report.latex import table as latex_table
-from gencls.eval.report.study.columns import MISSING
 from gencls.eval.report.style import NamedFigure
 
 __all__ = ["Cell", "PaperTable", "Row", "Section", "write_paper"]
@@ -24,8 +23,8 @@ class Cell:
     """One value.
 
     Args:
-        ours: What was measured here, as text.
-        theirs: What the paper prints, as text; empty where it has nothing.
+        ours: what was measured here, as text.
+        theirs: what the paper prints, as text; empty where it has nothing.
     """
 
     ours: str = MISSING
@@ -42,9 +41,9 @@ class Row:
     """One line of a table.
 
     Args:
-        head: What the line is about.
-        cells: One per column; none makes a subheading.
-        strong: A line that sums up those above it.
+        head: what the line is about.
+        cells: one per column; none makes a subheading.
+        strong: a line that sums up those above it.
     """
 
     head: str
@@ -57,14 +56,14 @@ class PaperTable:
     """A table of a paper.
 
     Args:
-        name: For file names, as "table-2.2".
-        title: Number and caption.
-        columns: Headings, the first of the row heads.
-        rows: From top to bottom.
-        notes: Sentences below the table.
+        name: for file names, as "table-2.2".
+        title: number and caption.
+        columns: headings, the first of the row heads.
+        rows: from top to bottom.
+        notes: sentences below the table.
 
     Raises:
-        GenclsError: A row has another number of cells than there are columns.
+        GenclsError: a row has another number of cells than there are columns.
     """
 
     name: str
@@ -108,10 +107,10 @@ class Section:
     """A part of the page.
 
     Args:
-        title: Heading.
-        text: A paragraph below it; may be empty.
-        tables: Shown one below the other.
-        figures: Below the tables.
+        title: heading.
+        text: a paragraph below it; may be empty.
+        tables: shown one below the other.
+        figures: below the tables.
     """
 
     title: str
@@ -126,14 +125,14 @@ def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Se
     The page needs nothing from outside, and equal arguments give equal bytes.
 
     Args:
-        folder: Made if it does not exist.
-        title: Of the page.
-        facts: Head -> words, shown below the title.
-        sections: In order.
-        banner: Said above everything, on the page and in each table; empty for nothing.
+        folder: made if it does not exist.
+        title: of the page.
+        facts: head -> words, shown below the title.
+        sections: in order.
+        banner: said above everything, on the page and in each table; empty for nothing.
 
     Returns:
-        Path of the page.
+        The path of the page.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -143,20 +142,13 @@ def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Se
     for section in sections:
         for table in section.tables:
             for kind, source in (("md", table.markdown(banner)), ("tex", table.latex(banner))):
-                _write(folder / "tables" / f"{file_name(table.name)}.{kind}", source.encode())
-        images = []
-        for figure in section.figures:
-            png = figure.encode("png")
-            path = folder / "figures" / file_name(figure.name)
-            _write(path.with_name(f"{path.name}.png"), png)
-            _write(path.with_name(f"{path.name}.pdf"), figure.encode("pdf"))
-            width = round(96 * figure.figure.get_figwidth())  # CSS pixels: the drawn size, whatever the resolution
-            images.append({"title": figure.title, "width": width, "data": base64.b64encode(png).decode("ascii")})
+                atomically(folder / "tables" / f"{file_name(table.name)}.{kind}", source.encode())
+        images = [replace(figure, name=file_name(figure.name)).write(folder / "figures") for figure in section.figures]
         shown.append({"section": section, "figures": images})
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files(__package__).joinpath("paper.html").read_text("utf-8"))
     page = folder / "report.html"
-    _write(page, template.render(title=title, facts=facts, shown=shown, banner=banner).encode())
+    atomically(page, template.render(title=title, facts=facts, shown=shown, banner=banner).encode())
     return page
 
 
@@ -167,7 +159,3 @@ def _line(words: Sequence[str]) -> str:
 def _plain(words: str) -> str:
     """Text that Markdown does not read as the border of a cell."""
     return words.replace("|", r"\|").replace("\n", " ")
-
-
-def _write(path: Path, content: bytes) -> None:
-    atomically(path, lambda part: part.write_bytes(content))

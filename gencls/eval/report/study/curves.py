@@ -37,8 +37,8 @@ class DefenseCurves:
     """All that is known of one defense in one norm.
 
     Args:
-        minimal: Attack -> its curve, the worst case last; empty without minimal-norm attacks.
-        budgets: The worst case at the attacked budgets, if there are two or more.
+        minimal: attack -> its curve, the worst case last; empty without minimal-norm attacks.
+        budgets: the worst case at the attacked budgets, if there are two or more.
     """
 
     minimal: dict[str, SuccessCurve]

@@ -11,9 +11,10 @@ import pandas as pd
 from gencls.eval.measures.names import WORST_CASE, file_name, isolated
 from gencls.eval.measures.records import PLAIN_MODES
 from gencls.eval.measures.statistics import wilson
+from gencls.eval.report.formats import epsilon as format_epsilon
+from gencls.eval.report.formats import is_missing, text, warning_list
 from gencls.eval.report.latex import escape
-from gencls.eval.report.study.columns import BY_NAME, is_missing, text, warning_list
-from gencls.eval.report.study.columns import epsilon as format_epsilon
+from gencls.eval.report.study.columns import BY_NAME
 from gencls.eval.threats.registry import kind_of, kinds
 
 
@@ -48,20 +49,20 @@ class Estimate:
     """An accuracy with everything that must stand beside it.
 
     Args:
-        value: Accuracy in [0, 1].
-        low: Lower limit of its 95 % interval.
-        high: Upper limit of its 95 % interval.
-        n: Number of samples.
-        draws: Judge's draws per sample, as text (an en dash where unknown).
-        strongest: The single attack that came closest to the worst case, with its own accuracy.
-        majority: Share of samples that the majority of the draws gets right, in percent, or its range as text; None where it is
+        value: accuracy in [0, 1].
+        low: lower limit of its 95 % interval.
+        high: upper limit of its 95 % interval.
+        n: number of samples.
+        draws: judge's draws per sample, as text (an en dash where unknown).
+        strongest: the single attack that came closest to the worst case, with its own accuracy.
+        majority: share of samples that the majority of the draws gets right, in percent, or its range as text; None where it is
             no more than the accuracy.
-        any_draw: Share of samples right in every draw; None likewise.
-        claimed: Accuracy by the attacks' own account.
-        undecided: Number of samples whose majority is open.
-        excluded: Number of samples that are not counted, because their adversarials broke the rules.
-        lost_to_eight_bit: Number of samples that rounding to 8 bits has saved; None where nothing was rounded.
-        warnings: Reasons to distrust the value.
+        any_draw: share of samples right in every draw; None likewise.
+        claimed: accuracy by the attacks' own account.
+        undecided: number of samples whose majority is open.
+        excluded: number of samples that are not counted, because their adversarials broke the rules.
+        lost_to_eight_bit: number of samples that rounding to 8 bits has saved; None where nothing was rounded.
+        warnings: reasons to distrust the value.
     """
 
     value: float

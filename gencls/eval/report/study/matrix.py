@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gencls.eval.report.study.columns import probability
+from gencls.eval.report.formats import probability
 from gencls.eval.report.study.estimates import select, threats
 from gencls.eval.report.style import drawn
 
@@ -52,8 +52,8 @@ def mcnemar_matrix(table: pd.DataFrame, names: Sequence[str]) -> Figure:
     An arrow points to the name of the better one: left to the row's, up to the column's.
 
     Args:
-        table: Pairs of one threat, as `pairwise_mcnemar` gives them.
-        names: Defenses in the order of rows and columns.
+        table: pairs of one threat, as `pairwise_mcnemar` gives them.
+        names: defenses in the order of rows and columns.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,11 @@ from gencls.eval.measures.names import WORST_CASE, isolated
 from gencls.eval.measures.records import complete
 from gencls.eval.measures.spreadsheet import csv_of
 from gencls.eval.measures.success_rates import robust_accuracy
+from gencls.eval.report import formats
 from gencls.eval.report.study import columns
 from gencls.eval.report.study.curves import curve_frame, reading_sizes, study_curves
 from gencls.eval.report.study.estimates import attack_label, estimates, norm_label, threats
-from gencls.eval.report.study.figures import NamedFigure, all_figures
+from gencls.eval.report.study.figures import all_figures
 from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_tables
 from gencls.eval.report.study.panels import ImagePanel
 from gencls.eval.report.study.tables import latex_tables
@@ -57,25 +57,25 @@ def write_report(
     Equal arguments give equal bytes: the page holds no time but what the settings say.
 
     Args:
-        folder: The study's folder; made if it does not exist.
-        records: One row per sample, defense, attack, gradient mode and seed, as
+        folder: the study's folder; made if it does not exist.
+        records: one row per sample, defense, attack, gradient mode and seed, as
             :func:`gencls.eval.measures.records.complete` knows them, and `sample`. Rows without epsilon are
             minimal perturbations and give success-rate curves; without any of them there is no `curves.csv`.
-        summary: One row per defense, attack, gradient mode and seed, and rows with attack "worst case"; the columns of
+        summary: one row per defense, attack, gradient mode and seed, and rows with attack "worst case"; the columns of
             `gencls.eval.report.study.columns.SUMMARY`. Accuracies in [0, 1], norms in pixel units of [0, 1].
-        mcnemar: Paired tests as `pairwise_mcnemar` gives them, with `norm` and `epsilon` where there are several threats.
-        images: Panels of example images.
-        settings: Everything needed to repeat the study, as JSON types. `title`, `data`, `split`, `n`, `seed`, `machine`,
+        mcnemar: paired tests as `pairwise_mcnemar` gives them, with `norm` and `epsilon` where there are several threats.
+        images: panels of example images.
+        settings: everything needed to repeat the study, as JSON types. `title`, `data`, `split`, `n`, `seed`, `machine`,
             `command` and `created`, here or under `about`, are shown at the head of the page.
-        warnings: Reasons to distrust the study as a whole.
-        diagnoses: What `gencls doctor` found; a failed check stands in a banner on top and at its defense.
-        partial: What is missing of an unfinished study; it stands in a banner on top and in `curves.csv`. Its rows say so too.
+        warnings: reasons to distrust the study as a whole.
+        diagnoses: what `gencls doctor` found; a failed check stands in a banner on top and at its defense.
+        partial: what is missing of an unfinished study; it stands in a banner on top and in `curves.csv`. Its rows say so too.
 
     Returns:
-        Path of the page.
+        The path of the page.
 
     Raises:
-        GenclsError: A frame lacks columns, or the summary is empty.
+        GenclsError: a frame lacks columns, or the summary is empty.
     """
     columns.require(summary, (name for column in columns.SUMMARY for name in column.names), "a summary")
     records = complete(records)
@@ -85,21 +85,16 @@ def write_report(
         raise GenclsError("expected a summary with at least one row, got none")
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    shown = []
     curves = study_curves(records, summary)
-    for figure in all_figures(summary, curves, mcnemar, images):
-        png = figure.encode("png")
-        _replace(folder / "figures" / f"{figure.name}.png", png)
-        _replace(folder / "figures" / f"{figure.name}.pdf", figure.encode("pdf"))
-        shown.append(_embed(figure, png))
+    shown = [figure.write(folder / "figures") for figure in all_figures(summary, curves, mcnemar, images)]
     failed = {diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed}
-    _replace(folder / "results.tex", latex_tables(summary, failed).encode())
+    atomically(folder / "results.tex", latex_tables(summary, failed).encode())
     points = curve_frame(curves)
     if not points.empty:
         points = points.assign(warnings=partial) if partial else points
-        _replace(folder / "curves.csv", csv_of(points))
+        atomically(folder / "curves.csv", csv_of(points))
     page = folder / "report.html"
-    _replace(
+    atomically(
         page,
         _render(records, summary, mcnemar, shown, settings, warnings, diagnoses, partial).encode("utf-8", "backslashreplace"),
     )
@@ -119,7 +114,7 @@ def _render(
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=columns.percent, count=columns.count, measured=columns.measured)
+    environment.filters.update(percent=formats.percent, count=formats.count, measured=formats.measured)
     template = environment.from_string(resources.files(__package__).joinpath("template.html").read_text("utf-8"))
     about = {**settings, **settings.get("about", {})}
     keys, rows = estimates(summary)
@@ -141,11 +136,11 @@ def _render(
         diagnoses=diagnoses,
         failed={diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed},
         figures=figures,
-        gradients=meanings(map(columns.text, summary["gradient"].unique())),
+        gradients=meanings(map(formats.text, summary["gradient"].unique())),
         settings=json.dumps(dict(settings), indent=2, sort_keys=True, ensure_ascii=False, default=str),
         warnings=list(warnings),
         partial=partial,
-        missing=columns.MISSING,
+        missing=formats.MISSING,
     )
 
 
@@ -155,7 +150,7 @@ def _cells(row: Mapping[Any, Any], shown: Sequence[columns.Column]) -> list[tupl
     for column in shown:
         value = row[column.name]
         if column.kind == "warnings":
-            words: Any = columns.warning_list(value)
+            words: Any = formats.warning_list(value)
             cells.append((column.kind, str(len(words)), words))
         else:
             words = norm_label(value) if column.name == "norm" else column.words(row)
@@ -167,7 +162,7 @@ def _sort_key(value: Any) -> str:
     """What a cell sorts by, in the words of the page's script."""
     if isinstance(value, float) and math.isinf(value):
         return "Infinity"
-    return "" if columns.is_missing(value) else str(value)
+    return "" if formats.is_missing(value) else str(value)
 
 
 def _distances(summary: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -177,8 +172,8 @@ def _distances(summary: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
     for (norm, eight_bit), rows in minimal.groupby(["norm", "eight_bit"], sort=False):
         lines = [
             {
-                "defense": columns.text(row["defense"]),
-                "attack": attack_label(row) + (f", seed {columns.text(row['seed'])}" if several else ""),
+                "defense": formats.text(row["defense"]),
+                "attack": attack_label(row) + (f", seed {formats.text(row['seed'])}" if several else ""),
                 "worst": row["attack"] == WORST_CASE,
                 "cells": [
                     (_sort_key(row[name]), columns.BY_NAME[name].words(row))
@@ -201,13 +196,13 @@ def _readings(records: pd.DataFrame) -> list[tuple[str, list[str], list[dict[str
                 "defense": str(defense),
                 "attack": str(attack) + (", 8-bit" if eight_bit else ""),
                 "worst": attack == WORST_CASE,
-                "cells": [(columns.percent(r.accuracy), columns.percent(r.ci_low), columns.percent(r.ci_high)) for r in part],
+                "cells": [(formats.percent(r.accuracy), formats.percent(r.ci_low), formats.percent(r.ci_high)) for r in part],
             }
             for (defense, eight_bit, attack), part in (
                 (key, list(rows.itertuples())) for key, rows in found.groupby(["defense", "eight_bit", "attack"], sort=False)
             )
         ]
-        tables.append((norm_label(norm), [columns.epsilon(size) for size in sizes], lines))
+        tables.append((norm_label(norm), [formats.epsilon(size) for size in sizes], lines))
     return tables
 
 
@@ -221,10 +216,10 @@ def _pairs(mcnemar: pd.DataFrame) -> list[dict[str, str]]:
                 {
                     "threat": label,
                     "pair": f"{isolated(row['defense_a'])} and {isolated(row['defense_b'])}",
-                    "only_a": columns.count(row["only_a"]),
-                    "only_b": columns.count(row["only_b"]),
+                    "only_a": formats.count(row["only_a"]),
+                    "only_b": formats.count(row["only_b"]),
                     **{name: f"{row[name]:.2g}" for name in ("p_value", "p_holm", "p_mid", "p_mid_holm")},
-                    "better": {1: str(row["defense_a"]), -1: str(row["defense_b"]), 0: columns.MISSING}[side],
+                    "better": {1: str(row["defense_a"]), -1: str(row["defense_b"]), 0: formats.MISSING}[side],
                 }
             )
     return lines
@@ -238,19 +233,19 @@ def _budget(records: pd.DataFrame) -> list[dict[str, str]]:
         named = dict(zip(keys, values, strict=True))
         per_image = rows[["forwards", "backwards"]].mean()
         judged = float(rows["predictions"].map(len).mean()) if "predictions" in rows else 0.0
-        more = f" (mean {columns.count(judged)})" if judged > rows["draws"].max() else ""
+        more = f" (mean {formats.count(judged)})" if judged > rows["draws"].max() else ""
         table.append(
             {
-                "defense": columns.text(named["defense"]),
+                "defense": formats.text(named["defense"]),
                 "attack": attack_label(named),
                 "threat": threats(rows)[0].label,
-                "n": columns.count(len(rows)),
-                "attack_draws": columns.count(rows["attack_draws"].max()),
-                "draws": columns.count(rows["draws"].max()) + more,
-                "forwards": columns.count(per_image["forwards"]),
-                "backwards": columns.count(per_image["backwards"]),
-                "seconds": columns.number(rows["seconds"].sum()),
-                "peak_memory": columns.count(rows["peak_memory"].max()),
+                "n": formats.count(len(rows)),
+                "attack_draws": formats.count(rows["attack_draws"].max()),
+                "draws": formats.count(rows["draws"].max()) + more,
+                "forwards": formats.count(per_image["forwards"]),
+                "backwards": formats.count(per_image["backwards"]),
+                "seconds": formats.number(rows["seconds"].sum()),
+                "peak_memory": formats.count(rows["peak_memory"].max()),
             }
         )
     return table
@@ -261,21 +256,11 @@ def _fact(key: str, about: Mapping[str, Any], summary: pd.DataFrame) -> str:
     value = about.get(key)
     if value is None and key == "n":
         smallest, largest = summary["n"].min(), summary["n"].max()
-        return columns.count(largest) if smallest == largest else f"{columns.count(smallest)}–{columns.count(largest)}"
+        return formats.count(largest) if smallest == largest else f"{formats.count(smallest)}–{formats.count(largest)}"
     if value is None and key == "seed":
-        value = [seed for seed in summary["seed"].unique() if not columns.is_missing(seed) and seed != "all"]
+        value = [seed for seed in summary["seed"].unique() if not formats.is_missing(seed) and seed != "all"]
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {item}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(columns.text(item) for item in value) or columns.MISSING
-    return columns.text(value)
-
-
-def _embed(figure: NamedFigure, png: bytes) -> dict[str, str]:
-    data = base64.b64encode(png).decode("ascii")
-    width = str(round(96 * figure.figure.get_figwidth()))  # CSS pixels: the drawn size, whatever the resolution
-    return {"section": figure.section, "name": figure.name, "title": figure.title, "width": width, "data": data}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    atomically(path, lambda part: part.write_bytes(content))
+        return ", ".join(formats.text(item) for item in value) or formats.MISSING
+    return formats.text(value)

@@ -29,22 +29,22 @@ class ImagePanel:
     """A few images of one cell of a study, for the report.
 
     Args:
-        defense: Name of the defense.
-        attack: Name of the attack.
-        gradient: Gradient mode of the attack.
+        defense: name of the defense.
+        attack: name of the attack.
+        gradient: gradient mode of the attack.
         clean: (n, C, H, W) images in [0, 1], C = 1 or 3.
         adversarial: (n, C, H, W) adversarial images in [0, 1].
         labels: (n,) true classes.
         predictions: (n,) or (n, S) classes that the defense predicts on the adversarial images, S draws; -1 fills up the rows
             of images with fewer draws. A row of -1 alone: the image broke the rules and was not judged.
         clean_predictions: (n,) or (n, S) the same on the clean images, if known.
-        norm: Norm of the threat, if any.
-        epsilon: Budget of the threat; None for minimal perturbations.
-        eight_bit: Whether the adversarial images were rounded to k/255.
-        class_names: Names to print in place of class numbers.
+        norm: norm of the threat, if any.
+        epsilon: budget of the threat; None for minimal perturbations.
+        eight_bit: whether the adversarial images were rounded to k/255.
+        class_names: names to print in place of class numbers.
 
     Raises:
-        GenclsError: Shapes do not fit together.
+        GenclsError: shapes do not fit together.
     """
 
     defense: str

@@ -8,8 +8,9 @@ from types import MappingProxyType
 import pandas as pd
 
 from gencls.eval.measures.names import WORST_CASE, shortened
+from gencls.eval.report.formats import MISSING, count, percent, text, warning_list
 from gencls.eval.report.latex import HEAD, escape, table
-from gencls.eval.report.study.columns import BY_NAME, MISSING, count, percent, text, warning_list
+from gencls.eval.report.study.columns import BY_NAME
 from gencls.eval.report.study.estimates import Estimate, attack_label, estimates, norm_latex, select, threats
 
 _MOST = 40
@@ -20,8 +21,8 @@ def latex_tables(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]] = Ma
     """All tables as one file to be input after loading booktabs; daggers lead to the warnings below a table.
 
     Args:
-        summary: Summary of the study, as for `write_report`.
-        failed: Defense -> names of the checks of its diagnosis that failed.
+        summary: summary of the study, as for `write_report`.
+        failed: defense -> names of the checks of its diagnosis that failed.
 
     Returns:
         LaTeX source: the verdict, a line per attack with a budget, and the distances of minimal-norm attacks if there are any.
