@@ -59,7 +59,7 @@ class Runner:
         known = [clean]  # counts in the first attempt only: those of an earlier trial may have been misjudged, too
 
         def attempt() -> Trial:
-            batch = Batch(images, labels, Roles(self.probe, hashes, seed))
+            batch = Batch(images, labels, Roles(self.probe, hashes, seed, self.protocol.streams))
             return self._attempt(attack, batch, known.pop() if known else None)
 
         return understood(self.probe, attempt)
