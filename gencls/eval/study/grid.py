@@ -23,7 +23,7 @@ from torch import nn
 
 from gencls.core import GenclsError, Key, checked, key_of
 from gencls.core.files import held, remove_dead, remove_leftovers
-from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core.keys.samples import sample_hashes
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.judge import Decisions

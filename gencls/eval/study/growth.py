@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from gencls import __version__
 from gencls.core import GenclsError
 from gencls.core.files import held, write_sealed
-from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core.keys.samples import sample_hashes
 from gencls.eval.measures.names import check_names
 from gencls.eval.measures.records import same_size
 from gencls.eval.study.files import CELLS, SAMPLES, StudyCell, read_tensors, write_samples
