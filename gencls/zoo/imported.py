@@ -9,8 +9,6 @@ from typing import NoReturn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["imported"]
-
 
 def imported(spec: str, fits: Callable[[object], bool], what: str) -> object:
     """Import an attribute; a function that is found there, or a class, is called without arguments.

@@ -12,8 +12,6 @@ from torch import nn
 from gencls.core import Defense, GenclsError
 from gencls.zoo.trained import WEIGHTS, trained_network, weights_places
 
-__all__ = ["ReadyMade"]
-
 _SUPPLIED = ("encoder", "discriminator", "variant")
 """Keyword arguments that a row gives itself."""
 

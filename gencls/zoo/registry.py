@@ -28,21 +28,6 @@ from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
 from gencls.zoo.ready_made import ReadyMade
 from gencls.zoo.trained import ARCHITECTURES, WEIGHTS, trained_network
 
-__all__ = [
-    "AUTOATTACK",
-    "GENERATORS",
-    "ROWS",
-    "WEIGHTS",
-    "abs_of",
-    "eabs_of",
-    "find_weights",
-    "generator_names",
-    "is_weights_file",
-    "load",
-    "load_generator",
-    "names",
-]
-
 AUTOATTACK = "resnet18-autoattack-cifar10"
 """Its weights come with a dependency."""
 

@@ -20,8 +20,6 @@ from gencls.zoo.networks import (
     SmallStyleAutoencoder,
 )
 
-__all__ = ["ARCHITECTURES", "WEIGHTS", "trained_network", "weights_places"]
-
 N = TypeVar("N", bound=nn.Module)
 
 WEIGHTS = Path(__file__).parent / "weights"

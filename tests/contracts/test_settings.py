@@ -43,8 +43,8 @@ OTHERS = (
     *(
         made
         for room in (perturbations, adversarial)
-        for name in room.__all__
-        if is_dataclass(made := getattr(room, name)) and isinstance(made, type)
+        for made in vars(room).values()
+        if isinstance(made, type) and is_dataclass(made) and made.__module__ == room.__name__
     ),
     *sorted({type(preset(name)) for name in PRESETS}, key=str),
 )

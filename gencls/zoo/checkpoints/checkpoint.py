@@ -17,21 +17,8 @@ from gencls.core.files import atomically
 from gencls.core.settings import checked
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.checkpoints.cards import Card, card_path, read_card
-from gencls.zoo.checkpoints.reading import check_file, load_state_dict, parse_safetensors
+from gencls.zoo.checkpoints.reading import check_file, parse_safetensors
 from gencls.zoo.checkpoints.tensors import fitted, layout_of, tensors_by_name
-
-__all__ = [
-    "SAFETENSORS",
-    "Architectures",
-    "Card",
-    "card_path",
-    "load_checkpoint",
-    "load_state_dict",
-    "read_card",
-    "restore",
-    "save_checkpoint",
-    "verify_checkpoint",
-]
 
 SAFETENSORS = ".safetensors"
 """The ending of a file with a card."""

@@ -12,8 +12,6 @@ from gencls.core.settings import checked
 from gencls.zoo.checkpoints.tensors import tensors_by_name
 from gencls.zoo.checkpoints.torch_files import load_torch_file
 
-__all__ = ["check_file", "load_content", "load_state_dict", "parse_safetensors"]
-
 
 @checked
 def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]:

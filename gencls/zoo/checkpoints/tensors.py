@@ -13,8 +13,6 @@ from torch.nn.modules import module as registration
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["TooLargeError", "check_state", "fitted", "layout_of", "tensors_by_name"]
-
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 

@@ -22,8 +22,6 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["load_torch_file"]
-
 _MAGIC = 0x1950A86A20F9469CFC6C
 """First value of a file that torch before 1.6 wrote; five pickles, then the numbers."""
 

@@ -16,8 +16,6 @@ from gencls.zoo.networks import find_architecture
 from gencls.zoo.training.measure import measure_classifier
 from gencls.zoo.training.views.perturbations import Perturbation
 
-__all__ = ["Moment", "NetworkPreset", "NetworkTraining", "Preset", "Steps", "TablePreset"]
-
 Steps = Iterator[tuple[Tensor, dict[str, Tensor]]]
 """A loss for each optimiser, and figures to be logged."""
 
@@ -119,7 +117,6 @@ class Preset(ABC):
     learning_rate: float
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         if self.batch_size < 1 or self.learning_rate <= 0:
             got = f"{self.batch_size} and {self.learning_rate}"
@@ -193,7 +190,6 @@ class NetworkPreset(Preset):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the network takes."""
         return self.shape
 
     @property
@@ -202,7 +198,6 @@ class NetworkPreset(Preset):
         """Of the network's constructor; the number of classes is the data set's."""
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card."""
         return self.arguments
 
 
@@ -223,18 +218,15 @@ class TablePreset(Preset):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the network takes."""
         column = find_architecture(self.architecture)
         return column.in_channels, column.image_size, column.image_size
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, Adam from learning rate {self.learning_rate} along a "
             f"cosine to 0, dropout {self.dropout}, images: {self.perturbation}"
         )
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card."""
         return {"architecture": self.architecture, "num_classes": num_classes, "dropout": self.dropout}

@@ -6,8 +6,6 @@ from torch import nn
 from gencls.core.streams.seeds import seeded, stream_seed
 from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAE
 
-__all__ = ["reestimate_batch_norm"]
-
 
 def reestimate_batch_norm(network: HierarchicalVAE, *, passes: int, batch_size: int, seed: int) -> None:
     """Set the statistics of the decoder's batch norms to means over images that are sampled at the network's temperature.

@@ -8,8 +8,6 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from gencls.core.streams.seeds import stream_seed
 
-__all__ = ["ShuffledBatches", "batch_loader"]
-
 
 class ShuffledBatches(Sampler[list[int]]):
     """Index lists of one shuffled pass.
@@ -34,11 +32,9 @@ class ShuffledBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """The number of batches."""
         return self.count // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the index lists."""
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "order", self.epoch))
         order = torch.randperm(self.count, generator=generator)
         for batch in order[: len(self) * self.batch_size].split(self.batch_size):

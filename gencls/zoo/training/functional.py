@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["divergence", "gradient_penalty", "move_average", "path_lengths", "r1_penalty", "squared_error"]
-
 
 def squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
     """c(x, G(z)) = ||x - G(z)||_2^2, summed over channels and pixels: (..., C, H, W) to (...), broadcasting."""

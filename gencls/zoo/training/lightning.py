@@ -14,8 +14,6 @@ from torch import Tensor
 from gencls.core.streams.seeds import stream_seed
 from gencls.zoo.training.base import Moment, NetworkTraining
 
-__all__ = ["LightningTraining", "cosine", "restart_step", "trainer_of", "without_advice"]
-
 
 class LightningTraining(lightning.LightningModule):
     """A training as Lightning runs it.

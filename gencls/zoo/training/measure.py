@@ -11,8 +11,6 @@ from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.training.thesis import radii
 from gencls.zoo.training.views.adversarial import Adversarial, pgd
 
-__all__ = ["accuracy", "adversarial_accuracy", "measure_classifier", "measured_part"]
-
 _CHUNK = 500
 _NUMBERS = 2**24  # in the images of a chunk, at most
 

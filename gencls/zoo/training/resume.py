@@ -10,8 +10,6 @@ import torch
 from gencls.core.errors import GenclsError
 from gencls.zoo.training.lightning import LightningTraining
 
-__all__ = ["check_resumable", "checkpoint_to_start_from", "epochs_in"]
-
 
 def checkpoint_to_start_from(folder: Path, *, resume: bool) -> Path | None:
     """The checkpoint of the run in a folder; None to begin one.

@@ -12,7 +12,8 @@ from gencls.core.memory import store_channels_last
 from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
 from gencls.core.streams.seeds import seeded
-from gencls.zoo.checkpoints.checkpoint import Card, save_checkpoint
+from gencls.zoo.checkpoints.cards import Card
+from gencls.zoo.checkpoints.checkpoint import save_checkpoint
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.data.registry import DATA_SETS
 from gencls.zoo.training.base import Preset
@@ -20,8 +21,6 @@ from gencls.zoo.training.batches import batch_loader
 from gencls.zoo.training.lightning import LightningTraining, trainer_of, without_advice
 from gencls.zoo.training.presets import preset
 from gencls.zoo.training.resume import check_resumable, checkpoint_to_start_from
-
-__all__ = ["Plan", "plan_training", "train"]
 
 
 @checked

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, seeded
 from gencls.defenses import PlainClassifier
 from gencls.zoo import load, load_data, names
-from gencls.zoo.checkpoints.checkpoint import load_state_dict, read_card
+from gencls.zoo.checkpoints.cards import read_card
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import ClassConditionalAutoencoder
 from gencls.zoo.registry import WEIGHTS, abs_of, eabs_of

@@ -12,8 +12,6 @@ from gencls.zoo.networks.abs.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.parts.architectures import find_architecture
 from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 
-__all__ = ["ClassConditionalAutoencoder", "ClassDecoders", "ClassDiscriminators", "ClassEncoders", "GaussianEncoder"]
-
 
 class GaussianEncoder(nn.Module):
     """A convolutional encoder followed by two parallel linear layers: mean and log-variance of Q(z | x).

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.parts.architectures import ConvLayer
 
-__all__ = ["ConvDecoder"]
-
 
 class ConvDecoder(nn.Module):
     """Latent vectors to images: a linear layer, then transposed convolutions.

@@ -15,8 +15,6 @@ from gencls.zoo.networks.abs.class_conditional_autoencoder import ClassDecoders
 from gencls.zoo.networks.abs.conv_decoder import ConvDecoder
 from gencls.zoo.networks.abs.decoder_layers import Activation, Layer, Pointwise, activate, channels_last, layers_of
 
-__all__ = ["DecoderStage", "GroupedDecoders"]
-
 # From so many images on a CPU is busy enough with a few classes at a time, which then takes less time.
 _FULL = 12
 # So many selections of classes keep their weights in memory.

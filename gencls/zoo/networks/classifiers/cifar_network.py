@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from gencls.core.images import check_image_shape
 from gencls.zoo.networks.parts.normalization import Normalization
 
-__all__ = ["CifarNetwork"]
-
 
 class CifarNetwork(nn.Module, ABC):
     """A classifier of images of 32 x 32 pixels.

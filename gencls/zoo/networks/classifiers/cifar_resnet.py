@@ -7,8 +7,6 @@ from torch.nn import functional as F
 
 from gencls.zoo.networks.classifiers.cifar_network import CifarNetwork
 
-__all__ = ["CifarPreActResNet", "CifarResNet"]
-
 
 class CifarResNet(CifarNetwork):
     """A 3x3 convolution, stages of basic blocks, of which all but the first halve the size, average pooling, a linear layer.
@@ -44,7 +42,6 @@ class CifarResNet(CifarNetwork):
         self.linear = nn.Linear(out, num_classes)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images to logits (N, K)."""
         return _classified(self, F.relu(self.bn1(self.conv1(images))))
 
 
@@ -77,7 +74,6 @@ class CifarPreActResNet(CifarNetwork):
         self.linear = nn.Linear(_add_stages(self, blocks, width, _PreActBlock), num_classes)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images to logits (N, K)."""
         return _classified(self, self.conv1(images))
 
 

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from gencls.zoo.networks.parts.architectures import find_architecture
 from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 
-__all__ = ["CNN"]
-
 
 class CNN(nn.Module):
     """The encoder of Table 2.1 followed by a linear layer (thesis, section 2.3: "CNNs add a linear layer after the encoder").

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["BACKBONES", "HeadedClassifier"]
-
 BACKBONES: Mapping[str, str] = MappingProxyType({"resnet50": "fc", "vgg11_bn": "classifier", "resnext50_32x4d": "fc"})
 """torchvision's name of a network -> the part of it that the head replaces."""
 

@@ -18,26 +18,12 @@ from torch import nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.names import did_you_mean
-from gencls.zoo.checkpoints.checkpoint import load_state_dict
 from gencls.zoo.checkpoints.published import State, Weights, weights_in, with_counters, without_prefixes
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, CifarResNet
 from gencls.zoo.networks.classifiers.cifar_vgg import CifarVGG
 from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES, HeadedClassifier
 from gencls.zoo.networks.classifiers.robustbench import import_robustbench
-
-__all__ = [
-    "KUANGLIU",
-    "akamaster_from_state",
-    "headed_classifier_from_state",
-    "kuangliu_from_state",
-    "load_akamaster",
-    "load_autoattack_resnet18",
-    "load_headed_classifier",
-    "load_kuangliu",
-    "load_robustbench",
-    "robustbench_from_state",
-    "wide_resnet_from_state",
-]
 
 KUANGLIU = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 """The normalisation of kuangliu's script."""
@@ -161,7 +147,7 @@ def load_headed_classifier(path: str | Path) -> HeadedClassifier:
     """Read a classifier of GitHub SerezD/gen_adversarial.
 
     Args:
-        path: the file, see :func:`gencls.zoo.checkpoints.checkpoint.load_state_dict`.
+        path: the file, see :func:`gencls.zoo.checkpoints.reading.load_state_dict`.
 
     Raises:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of such a classifier.

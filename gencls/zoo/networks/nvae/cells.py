@@ -4,8 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ConstantFlow", "DecoderCell", "EncoderCell", "WeightNormConv2d", "batch_norm", "filter_norms"]
-
 RESIDUAL_WEIGHT = 0.1
 """Of what a cell adds to its input."""
 
@@ -62,7 +60,7 @@ class _NormAndDirection(nn.Module):
         return self.original1 * (self.original0 / filter_norms(self.original1))
 
 
-class SqueezeExcitation(nn.Module):
+class _SqueezeExcitation(nn.Module):
     """Each channel times a number in (0, 1) that depends on the means of all channels."""
 
     def __init__(self, channels: int) -> None:
@@ -96,7 +94,7 @@ class EncoderCell(nn.Module):
             batch_norm(out_channels),
             nn.SiLU(),
             WeightNormConv2d(out_channels, out_channels, 3),
-            SqueezeExcitation(out_channels),
+            _SqueezeExcitation(out_channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -141,7 +139,7 @@ class DecoderCell(nn.Module):
             nn.SiLU(),
             nn.Conv2d(wide, out_channels, 1, bias=False),
             batch_norm(out_channels),
-            SqueezeExcitation(out_channels),
+            _SqueezeExcitation(out_channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from torch import Tensor, cat, nn
 
-__all__ = ["Add", "Concatenate"]
-
 
 class Add(nn.Module):
     """Feature of the encoder + conv(state of the decoder).

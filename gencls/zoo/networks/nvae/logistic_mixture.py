@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["LogisticMixture", "mixture_channels"]
-
 _HALF_BIN = 1 / 255  # of an 8-bit value on [-1, 1]
 _LOWEST_LOG_SCALE = -7.0
 _SMALLEST_UNIFORM = 1e-5  # the logistic noise log u - log(1 - u) stays finite

@@ -12,8 +12,6 @@ from gencls.zoo.networks.nvae.hierarchical_vae import DiagonalGaussian, Hierarch
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture, mixture_channels
 from gencls.zoo.networks.nvae.nvlabs_cells import AutoregressiveFlow, NormedConv2d, ResidualCell
 
-__all__ = ["NVlabsNVAE"]
-
 _LEAST_SCALE = 0.01
 
 
@@ -127,7 +125,6 @@ class NVlabsNVAE(HierarchicalVAE):
         self.image_conditional = nn.Sequential(nn.ELU(), NormedConv2d(channels[1], mixture_channels(mixtures, colours), 3))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """One feature map (N, C_i, H_i, W_i) per level, see :class:`HierarchicalVAE`."""
         state = self.pre_process(self.stem(2 * images - 1))
         found: list[Tensor] = []
         for module in self.enc_tower:
@@ -138,11 +135,9 @@ class NVlabsNVAE(HierarchicalVAE):
         return [self.enc0(state), *reversed(found)]
 
     def start(self, count: int) -> Tensor:
-        """(N, C_0, H_0, W_0), see :class:`HierarchicalVAE`."""
         return self.prior_ftr0.expand(count, -1, -1, -1)
 
     def descend(self, level: int, state: Tensor) -> Tensor:
-        """Cells before a level, see :class:`HierarchicalVAE`."""
         first = self._combiner_at[level - 1] + 1 if level > 0 else 0
         for module in self.dec_tower[first : self._combiner_at[level]]:
             state = module(state)
@@ -168,12 +163,10 @@ class NVlabsNVAE(HierarchicalVAE):
         return codes
 
     def combine(self, level: int, state: Tensor, codes: Tensor) -> Tensor:
-        """State and code to the next state."""
         out: Tensor = self.dec_tower[self._combiner_at[level]](state, codes)
         return out
 
     def output(self, state: Tensor) -> LogisticMixture:
-        """p(x | z)."""
         channels = self.image_conditional(self.post_process(state))
         colours = self.image_shape[0]
         return LogisticMixture.from_channels(channels, colours=colours, order="colour", upper_edge=self.upper_edge)

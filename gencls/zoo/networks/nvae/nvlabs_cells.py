@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from gencls.zoo.networks.nvae.cells import NORM_EPS, NORM_MOMENTUM, RESIDUAL_WEIGHT, USUAL_NORM, batch_norm, filter_norms
 
-__all__ = ["AutoregressiveFlow", "NormedConv2d", "ResidualCell"]
-
 _LEAST_NORM = 1e-5
 
 

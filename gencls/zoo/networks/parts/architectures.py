@@ -8,8 +8,6 @@ from typing import NamedTuple
 from gencls.core.errors import GenclsError
 from gencls.core.names import did_you_mean
 
-__all__ = ["PHOTOS", "TABLE_2_1", "Architecture", "ConvLayer", "find_architecture"]
-
 
 class ConvLayer(NamedTuple):
     """One row of Table 2.1: a square convolution or transposed convolution."""

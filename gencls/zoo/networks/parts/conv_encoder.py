@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.parts.architectures import ConvLayer
 
-__all__ = ["ConvEncoder"]
-
 
 class ConvEncoder(nn.Module):
     """Images to feature vectors: convolution, batch norm and Leaky ReLU, repeated; dropout after the last convolution.

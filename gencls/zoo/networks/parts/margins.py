@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Margins", "central_margins", "crop", "pad"]
-
 Margins = tuple[int, int, int, int]
 """Pixels on the left and on the right, above and below."""
 

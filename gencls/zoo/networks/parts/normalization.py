@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["Normalization"]
-
 
 class Normalization(nn.Module):
     """(x - mean) / std, per channel.

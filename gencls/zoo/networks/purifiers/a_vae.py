@@ -12,8 +12,6 @@ from gencls.core.generator import Latents
 from gencls.core.images import check_image_shape
 from gencls.zoo.networks.parts.margins import central_margins, crop, pad
 
-__all__ = ["AVAE", "AVAECritic"]
-
 _SLOPE = 0.2  # of the leaky ReLU
 _TINY = 1e-8
 

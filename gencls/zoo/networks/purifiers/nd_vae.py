@@ -10,8 +10,6 @@ from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAEOutput
 from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
 from gencls.zoo.networks.parts.margins import central_margins, crop, pad
 
-__all__ = ["NDVAE"]
-
 
 class NDVAE(nn.Module):
     """A small NVAE without flows, whose latents are all drawn from the posterior of the image given.

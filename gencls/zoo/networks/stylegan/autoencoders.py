@@ -14,8 +14,6 @@ from gencls.zoo.networks.stylegan.feature_pyramid import StyleEncoder
 from gencls.zoo.networks.stylegan.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
-__all__ = ["E4EAutoencoder", "StyleAutoencoder", "StyleTransformerAutoencoder"]
-
 
 class StyleAutoencoder(MultiLatentModel):
     """One code of D numbers per level of a StyleGAN2; subclasses say how images become codes and how they are framed.
@@ -123,12 +121,10 @@ class E4EAutoencoder(StyleAutoencoder):
         super().__init__(encoder, generator, latent_avg, image_size=image_size, noise_std=noise_std)
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.encode`."""
         codes: Tensor = self.encoder(images)
         return codes
 
     def frame(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.frame`."""
         return F.adaptive_avg_pool2d(images, self.image_shape[1:])
 
 
@@ -170,13 +166,11 @@ class StyleTransformerAutoencoder(StyleAutoencoder):
         self.bar = canvas // 8
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.encode`."""
         images = _resized(images, self.canvas)[:, :, self.bar : self.canvas - self.bar]
         codes: Tensor = self.encoder(images, self.generator.mapping(self.encoder.z))
         return codes
 
     def frame(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.frame`."""
         seen = F.adaptive_avg_pool2d(images, self.canvas)[:, :, self.bar : self.canvas - self.bar]
         return _resized(F.pad(seen, (0, 0, self.bar, self.bar), value=-1.0), self.image_shape[-1])
 

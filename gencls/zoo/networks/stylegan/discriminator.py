@@ -10,8 +10,6 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear, upfirdn2d
 
-__all__ = ["StyleGAN2Discriminator"]
-
 _TINY = 1e-8
 
 

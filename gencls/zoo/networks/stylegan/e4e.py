@@ -9,8 +9,6 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.networks.stylegan.feature_pyramid import FeaturePyramid
 from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear
 
-__all__ = ["LARGEST", "E4EEncoder"]
-
 _COARSE, _MIDDLE = 3, 7  # the first levels that see finer maps
 LARGEST = 256
 """Pixels of height and width that the heads halve to one."""

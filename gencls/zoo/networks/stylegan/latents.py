@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
-__all__ = ["StyleLatents", "mixed_codes"]
-
 Space = Literal["z", "w", "w+"]
 
 _MIXING = 0.9  # share of images with two codes

@@ -20,15 +20,6 @@ from gencls.zoo.networks.stylegan.e4e import E4EEncoder
 from gencls.zoo.networks.stylegan.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
-__all__ = [
-    "e4e_from_state",
-    "load_e4e",
-    "load_style_transformer",
-    "load_stylegan2",
-    "style_transformer_from_state",
-    "stylegan2_from_state",
-]
-
 Encoder = TypeVar("Encoder", E4EEncoder, StyleTransformerEncoder)
 Autoencoder = TypeVar("Autoencoder", bound=StyleAutoencoder)
 

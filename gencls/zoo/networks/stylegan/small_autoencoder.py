@@ -13,8 +13,6 @@ from gencls.zoo.networks.stylegan.autoencoders import StyleAutoencoder
 from gencls.zoo.networks.stylegan.feature_pyramid import StyleEncoder
 from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear, StyleGAN2
 
-__all__ = ["SmallStyleAutoencoder", "SmallStyleEncoder"]
-
 _SIDE = 4  # of the maps that a head sees
 _THIN = 16  # channels of them
 _COARSE, _MIDDLE = 2, 4  # the first levels that see finer maps: codes of 8 and of 16 pixels and more
@@ -166,10 +164,8 @@ class SmallStyleAutoencoder(StyleAutoencoder):
         return pad(images, (self.margin,) * 4, value=-1.0)
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.encode`."""
         codes: Tensor = self.encoder(self.padded(images))
         return codes
 
     def frame(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.frame`."""
         return crop(images, (self.margin,) * 4)

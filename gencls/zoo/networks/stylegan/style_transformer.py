@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from gencls.zoo.networks.stylegan.feature_pyramid import FeaturePyramid
 
-__all__ = ["StyleTransformerEncoder"]
-
 
 class StyleTransformerEncoder(FeaturePyramid):
     """Images to codes of a StyleGAN2: learned queries look at the maps of a feature pyramid, coarse to fine.

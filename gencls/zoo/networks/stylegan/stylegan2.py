@@ -9,8 +9,6 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["EqualizedLinear", "ModulatedConv2d", "StyleGAN2", "published_channels", "upfirdn2d"]
-
 _TINY = 1e-8
 
 

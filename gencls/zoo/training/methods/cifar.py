@@ -13,8 +13,6 @@ from gencls.zoo.training.methods.classifier import ClassifierTraining
 from gencls.zoo.training.views.padded_crops import PaddedCrops
 from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed
 
-__all__ = ["PRESETS", "CifarPreset", "CifarTraining"]
-
 
 class CifarTraining(ClassifierTraining):
     """Cross-entropy on perturbed images by SGD with momentum and weight decay, the rate falling to zero along a cosine.
@@ -34,7 +32,6 @@ class CifarTraining(ClassifierTraining):
         self.weight_decay = weight_decay
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """SGD."""
         groups, rate = self.parameter_groups(), self.learning_rate
         return [torch.optim.SGD(groups, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)]
 
@@ -58,24 +55,20 @@ class CifarPreset(NetworkPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor, without the number of classes, which is the data set's."""
         normalization = {key: list(numbers) for key, numbers in KUANGLIU.items()}  # as a card has them
         return {"blocks": list(self.blocks), "width": self.width, **normalization}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, SGD from learning rate {self.learning_rate} along a cosine "
             f"to 0 with momentum {self.momentum} and weight decay {self.weight_decay}, images: {self.perturbation}"
         )
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card."""
         return self.arguments | {"num_classes": num_classes}
 
     def training(self, num_classes: int) -> CifarTraining:
-        """The network and how it learns."""
         network = CifarResNet(**self.card_arguments(num_classes))
         return CifarTraining(network, momentum=self.momentum, weight_decay=self.weight_decay, **self.shared)
 

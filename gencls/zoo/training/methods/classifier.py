@@ -12,8 +12,6 @@ from gencls.zoo.training.thesis import DATA_SETS, DataSet
 from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, GaussianNoise, Plain
 from gencls.zoo.training.views.photo_views import PhotoViews
 
-__all__ = ["PRESETS", "ClassifierPreset", "ClassifierTraining", "table_classifier"]
-
 
 class ClassifierTraining(NetworkTraining):
     """Cross-entropy on perturbed images.
@@ -31,11 +29,9 @@ class ClassifierTraining(NetworkTraining):
 
     @property
     def product(self) -> nn.Module:
-        """The network that is saved."""
         return self.network
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`."""
         images = self.perturbation(self.network, images, labels, epoch=at.epoch)
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)
@@ -47,7 +43,6 @@ class ClassifierPreset(TablePreset):
     """Training of a CNN."""
 
     def training(self, num_classes: int) -> ClassifierTraining:
-        """The CNN and how it learns."""
         return ClassifierTraining(CNN.from_architecture(**self.card_arguments(num_classes)), **self.shared)
 
 

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.checkpoints.checkpoint import load_state_dict
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES, HeadedClassifier
 from gencls.zoo.training.base import NetworkPreset
 from gencls.zoo.training.methods.classifier import ClassifierTraining
 from gencls.zoo.training.views.photo_views import PhotoViews
-
-__all__ = ["PRESETS", "HeadedPreset", "HeadedTraining", "start_from"]
 
 
 class HeadedTraining(ClassifierTraining):
@@ -39,7 +37,6 @@ class HeadedTraining(ClassifierTraining):
         self.momentum = momentum
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """SGD."""
         return [torch.optim.SGD(self.parameter_groups(), lr=self.learning_rate, momentum=self.momentum)]
 
 
@@ -61,12 +58,10 @@ class HeadedPreset(NetworkPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor, without the number of classes, which is the data set's."""
         return {"backbone": self.backbone, "hidden": self.hidden}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         start = "random weights (paper: ImageNet's)" if self.pretrained is None else f"torchvision's {self.pretrained.name}"
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, SGD at learning rate {self.learning_rate} with momentum "
@@ -75,15 +70,12 @@ class HeadedPreset(NetworkPreset):
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Options of the command line that this preset was changed by."""
         return () if self.pretrained is None else (f"--pretrained {self.pretrained.name}",)
 
     def starting_from(self, pretrained: Path) -> Self:
-        """The same training, from these weights of the backbone."""
         return replace(self, pretrained=pretrained)
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card."""
         return self.arguments | {"num_classes": num_classes}
 
     def training(self, num_classes: int) -> HeadedTraining:

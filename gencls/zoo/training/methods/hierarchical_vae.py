@@ -17,16 +17,6 @@ from gencls.zoo.training.methods.generators import GeneratorPreset
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
 
-__all__ = [
-    "PRESETS",
-    "HierarchicalVAETraining",
-    "NVAEPreset",
-    "bits_per_dimension",
-    "kl_weights",
-    "level_sizes",
-    "warm_up",
-]
-
 _FIRST_WEIGHT = 1e-4  # of the KL divergence; never zero, so that the prior has gradients from the first step on
 _LEAST_KL = 0.01  # nats, added before levels are balanced
 
@@ -117,15 +107,12 @@ class HierarchicalVAETraining(NetworkTraining):
 
     @property
     def product(self) -> nn.Module:
-        """The network that is saved."""
         return self.network
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adamax, as NVAE has it."""
         return [torch.optim.Adamax(self.parameter_groups(), lr=self.learning_rate, eps=1e-3)]
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`; the labels are not used."""
         images = self.perturbation(self.network, images, labels, epoch=at.epoch)
         output = self.network(images)
         error = -output.reconstruction.log_prob(images).sum((1, 2)).mean()
@@ -136,7 +123,6 @@ class HierarchicalVAETraining(NetworkTraining):
         yield loss, {"error": error, "kl": output.kl.sum(1).mean(), "penalty": penalty, "loss": loss}
 
     def finish(self, seed: int) -> None:
-        """Estimate the batch norms' statistics on samples."""
         reestimate_batch_norm(self.network, passes=self.statistics_passes, batch_size=100, seed=seed)
 
 
@@ -177,13 +163,11 @@ class NVAEPreset(GeneratorPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor."""
         sizes = self.chosen("groups", "cells", "latent_channels", "channels")
         return {"image_shape": self.shape, **sizes, "block_cells": self.cells, **self.chosen("mixtures", "temperature")}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, Adamax from learning rate {self.learning_rate} along a "
             f"cosine to 0, weight of the KL divergence rising to 1 over the first {self.warm_up_share:.0%} of the steps with "
@@ -193,12 +177,10 @@ class NVAEPreset(GeneratorPreset):
         )
 
     def training(self, num_classes: int) -> HierarchicalVAETraining:
-        """The NVAE and how it learns."""
         own = self.chosen("warm_up_share", "regularization", "statistics_passes")
         return HierarchicalVAETraining(NVAE(**self.arguments), **own, **self.shared)
 
     def bounds(self, network: Any, images: Tensor) -> dict[str, float]:
-        """Bits per dimension of images (N, C, H, W)."""
         return {"bits per dimension, at most, one draw": bits_per_dimension(network, images)}
 
 

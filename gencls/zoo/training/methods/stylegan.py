@@ -17,8 +17,6 @@ from gencls.zoo.training.methods.generators import GeneratorPreset
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
 
-__all__ = ["PRESETS", "StylePreset", "StyleTraining"]
-
 _AVERAGED = 10_000  # codes in the average code
 _LENGTH_DECAY = 0.01  # of the average path length
 
@@ -103,7 +101,6 @@ class StyleTraining(NetworkTraining):
 
     @property
     def product(self) -> nn.Module:
-        """The network that is saved."""
         return self.network
 
     @property
@@ -122,7 +119,6 @@ class StyleTraining(NetworkTraining):
         ]
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`; the labels are not used."""
         images = 2 * self.perturbation(self.network, images, labels, epoch=at.epoch) - 1
         generator_learns = at.epoch < self.adversarial_epochs or self.joint_weight > 0
         figures = self._adversarial(images, at.step) if generator_learns else {}
@@ -202,12 +198,10 @@ class StylePreset(GeneratorPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor."""
         return {"image_shape": self.shape, **self.chosen("channels", "style_dim", "mapping_layers", "encoder_widths")}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         path = f"path-length regularisation {self.path_weight}" if self.path_weight else "no path-length regularisation"
         joint = ""
         if self.joint_weight:
@@ -222,7 +216,6 @@ class StylePreset(GeneratorPreset):
         )
 
     def training(self, num_classes: int) -> StyleTraining:
-        """The generator, its encoder and its discriminator, and how they learn."""
         own = ("epochs", "encoder_share", "gamma", "path_weight", "half_life", "closeness", "evenness", "joint_weight")
         return StyleTraining(
             SmallStyleAutoencoder.of_sizes(**self.arguments),

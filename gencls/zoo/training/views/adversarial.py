@@ -13,8 +13,6 @@ from gencls.core.errors import GenclsError
 from gencls.core.modules.modes import in_mode
 from gencls.core.settings import check_settings
 
-__all__ = ["Adversarial", "FastGradient", "KLAdversarial", "ascend", "pgd", "prediction_divergence"]
-
 _BALLS = BALLS | {"l2": L2(scaled=False)}
 """Gradients of a training are not so small that their squares vanish."""
 
@@ -109,12 +107,10 @@ class Adversarial:
     warmup_epochs: float
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         ball_of(self.norm, owner="Adversarial")
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`~gencls.zoo.training.views.perturbations.Perturbation`."""
         scale = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs > 0 else 1.0
         with in_mode(network, training=False):
             return pgd(
@@ -154,7 +150,6 @@ class KLAdversarial:
     start_std: float = 0.001
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         ball_of(self.norm, owner="KLAdversarial")
         if min(self.epsilon, self.step_size) <= 0 or self.steps < 1 or self.start_std <= 0:
@@ -164,7 +159,6 @@ class KLAdversarial:
             )
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`~gencls.zoo.training.views.perturbations.Perturbation`."""
         with in_mode(network, training=False):
             with torch.no_grad():
                 predicted = network(images)
@@ -193,7 +187,6 @@ class FastGradient:
     epsilons: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         if not self.epsilons or min(self.epsilons) <= 0:
             raise GenclsError(f"FastGradient: expected at least one epsilon, all > 0, got {self.epsilons}")

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 from gencls.core import GenclsError, seeded
 from gencls.defenses import PlainClassifier
 from gencls.zoo import ImageData, load
-from gencls.zoo.checkpoints.checkpoint import read_card
+from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.networks.classifiers.published import KUANGLIU
 from gencls.zoo.training import PRESETS, train
