@@ -32,9 +32,6 @@ def open_cifar10_jpeg(split: str, root: Path | None) -> ImageSource:
     """Read one split from its archive in the folder CIFAR10-jpeg under the data root.
 
     Images are sorted by class. `indices` are positions in the archive.
-
-    Raises:
-        GenclsError: The archive is missing or not the original.
     """
     members = read_archive(_NAME, root, CIFAR10_JPEG_FILES[split])
     labels = [CIFAR10_CLASSES.index(name.split("/")[1]) for name in members]

@@ -31,9 +31,6 @@ def open_stanford_cars_4(split: str, root: Path | None) -> ImageSource:
     """Read one split from the archive in the folder StanfordCars under the data root.
 
     `indices` are the rows of the archive's table.
-
-    Raises:
-        GenclsError: The archive is missing or not the original.
     """
     members = read_archive(_NAME, root, STANFORD_CARS_4_FILE)
     rows = table_rows(members[f"{_FOLDER}/labels.csv"])

@@ -46,33 +46,14 @@ def open_torchvision(name: str, split: str, root: Path | None, *, download: bool
     )
 
 
-def stanford_cars_photos(name: str, root: Path) -> list[tuple[Path, str]]:
-    """Path and class name of every photo of Stanford Cars, those of "cars_train" first.
-
-    Args:
-        name: Of the data set that is made of them, for errors.
-        root: The data root.
-
-    Raises:
-        GenclsError: Files are missing or damaged.
-    """
-    photos: list[tuple[Path, str]] = []
-    for split in ("train", "test"):
-        opened = _opened("stanford-cars", split, root, download=False, told_as=name)
-        photos += [(path, opened.class_names[label]) for path, label in zip(opened.dataset.paths, opened.labels, strict=True)]
-    return photos
-
-
-def _opened(name: str, split: str, root: Path, *, download: bool, told_as: str | None = None) -> _Opened:
-    """One split; errors name it `told_as`."""
-    told_as = told_as or name
+def _opened(name: str, split: str, root: Path, *, download: bool) -> _Opened:
     if name == "stanford-cars":
         try:
-            cars = read_cars(root, split, told_as)
+            cars = read_cars(root, split, name)
         except GenclsError as error:
             if not download:
                 raise
-            raise GenclsError(f"{told_as} could not be downloaded into {root}: The original URL is broken; {error}") from error
+            raise GenclsError(f"{name} could not be downloaded into {root}: The original URL is broken; {error}") from error
         return _Opened(cars, cars.labels, cars.class_names)
     from torchvision import datasets
 
@@ -80,15 +61,15 @@ def _opened(name: str, split: str, root: Path, *, download: bool, told_as: str |
     missing = [path for path, _ in needed if not (root / path).exists()]
     if missing and not download:
         raise GenclsError(
-            f"{told_as}: expected {', '.join(missing)} under the data root {root}; got no such file or folder. Put the set "
+            f"{name}: expected {', '.join(missing)} under the data root {root}; got no such file or folder. Put the set "
             "there as torchvision lays it out, or allow the download with download=True"
         )
     try:
         return _OPENERS[name](datasets, root, split, bool(missing))
     except Exception as error:  # the formats' readers (pickle, scipy, csv, PIL) share no error class
         if missing:
-            raise GenclsError(f"{told_as} could not be downloaded into {root}: {error}") from error
-        raise GenclsError(_diagnosis(told_as, root, needed, error)) from error
+            raise GenclsError(f"{name} could not be downloaded into {root}: {error}") from error
+        raise GenclsError(_diagnosis(name, root, needed, error)) from error
 
 
 def _read(name: str, split: str, dataset: Any, positions: Tensor, size: int | None) -> Tensor:

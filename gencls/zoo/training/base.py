@@ -40,9 +40,10 @@ class NetworkTraining(nn.Module, ABC):
 
     Args:
         perturbation: of the training images.
-        learning_rate: of the optimisers, at the start.
+        learning_rate: of the optimisers, at the start. Subclasses pass both on as ``shared``.
 
     Attributes:
+        network: what learns.
         extendable: whether the first epochs of a long training are those of a short one, so that it can go on.
         replannable: whether it can go on after its last epoch at the rates of a longer training. The result is that of neither
             training alone, so its card names both commands.
@@ -52,6 +53,7 @@ class NetworkTraining(nn.Module, ABC):
     extendable = False
     replannable = False
     constant_rate = False
+    network: nn.Module
 
     def __init__(self, *, perturbation: Perturbation, learning_rate: float) -> None:
         super().__init__()
@@ -59,9 +61,9 @@ class NetworkTraining(nn.Module, ABC):
         self.learning_rate = learning_rate
 
     @property
-    @abstractmethod
     def product(self) -> nn.Module:
         """The network that is saved."""
+        return self.network
 
     @abstractmethod
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
@@ -87,11 +89,7 @@ class NetworkTraining(nn.Module, ABC):
         return [{"params": list(self.parameters())}]
 
     def finish(self, seed: int) -> None:  # noqa: B027 (most trainings have nothing to do)
-        """What remains to be done with the network after the last step.
-
-        Args:
-            seed: of the training.
-        """
+        """What remains to be done with the network after the last step; the seed is that of the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +144,7 @@ class Preset(ABC):
         Args:
             network: what the training gave, in eval mode.
             tests: one or more test sets; what is slow is measured on the last one.
-            few: images of what is slow, with equally many of each class; at most the size of the last test set.
+            few: images of what is slow, see :func:`gencls.zoo.training.measure.measured_part`.
 
         Returns:
             Figures by a description of the measurement.

@@ -10,8 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from gencls.core.memory import store_channels_last
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
-from gencls.zoo.training.batches import batch_loader
-from gencls.zoo.training.lightning import trainer_of, without_advice
+from gencls.zoo.training.lightning import batch_loader, trainer_of, without_advice
 from gencls.zoo.training.run import Plan
 
 _PLACES = 8
@@ -19,12 +18,7 @@ _PLACES = 8
 
 
 def seconds_per_epoch(plan: Plan, data: ImageData) -> float:
-    """Seconds that an epoch takes on the mean, without the measurement at the end. Nothing is written.
-
-    Args:
-        plan: the training.
-        data: its images.
-    """
+    """Seconds that an epoch of a training takes on the mean, without the measurement at the end. Nothing is written."""
     clock = _Clock(plan.settings.epochs)
     with seeded(plan.seed), without_advice():
         module = plan.module(data)

@@ -23,9 +23,8 @@ from gencls.zoo.networks import ClassConditionalAutoencoder
 from gencls.zoo.registry import WEIGHTS, abs_of, eabs_of
 from gencls.zoo.training import PRESETS, presets, train
 from gencls.zoo.training.base import Moment, TablePreset
-from gencls.zoo.training.batches import ShuffledBatches, batch_loader
 from gencls.zoo.training.functional import divergence, squared_error
-from gencls.zoo.training.lightning import LightningTraining, cosine, restart_step
+from gencls.zoo.training.lightning import LightningTraining, ShuffledBatches, batch_loader, cosine, restart_step
 from gencls.zoo.training.measure import accuracy, adversarial_accuracy
 from gencls.zoo.training.methods.class_conditional import AutoencoderPreset, AutoencoderTraining
 from gencls.zoo.training.views.adversarial import Adversarial, pgd

@@ -47,14 +47,7 @@ class ConvDecoder(nn.Module):
             depth = layer.channels
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Decode.
-
-        Args:
-            latents: (N, latent_dim).
-
-        Returns:
-            Images (N, C, H, W) in [0, 1].
-        """
+        """Latents (N, latent_dim) to images (N, C, H, W) in [0, 1]."""
         maps: Tensor = self.dropout(self.linear(latents))[:, :, None, None]
         for conv, norm in zip(self.convs, self.norms, strict=False):
             maps = norm(conv(maps)).relu()

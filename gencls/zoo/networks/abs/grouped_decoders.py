@@ -82,23 +82,12 @@ class GroupedDecoders(ClassConditionalGenerator):
 
     @classmethod
     def from_decoders(cls, decoders: ClassDecoders) -> Self:
-        """Fold the decoders of class-conditional VAEs; they are not changed and no longer needed.
-
-        Args:
-            decoders: K trained decoders. Dropout is left out, as in eval mode.
-        """
+        """Fold K trained decoders, as they are in eval mode; they are not changed and no longer needed."""
         parts = [decoders[k] for k in range(decoders.num_classes)]
         return cls([_stages(part) for part in parts], linears=[part.linear for part in parts])
 
     def decode_all(self, latents: Latents) -> Tensor:
-        """Decode one latent per class for each of N images, in one pass.
-
-        Args:
-            latents: one level, (N, K, d).
-
-        Returns:
-            Images (N, K, C, H, W) in [0, 1].
-        """
+        """One latent per class for each of N images, one level (N, K, d), to images (N, K, C, H, W) in [0, 1], in one pass."""
         (codes,) = latents
         classes = tuple(range(self.num_classes))
         if codes.device.type != "cpu" or len(codes) < _FULL:
@@ -107,15 +96,7 @@ class GroupedDecoders(ClassConditionalGenerator):
         return torch.cat(images, dim=1)
 
     def forward(self, latents: Latents, labels: Tensor) -> Tensor:
-        """Decode M latents, each for its own class.
-
-        Args:
-            latents: one level, (M, d).
-            labels: int64 (M,).
-
-        Returns:
-            Images (M, C, H, W) in [0, 1].
-        """
+        """M latents, one level (M, d), each for the class of its label (M,), to images (M, C, H, W) in [0, 1]."""
         (codes,) = latents
         if self._order is None or not self._order.is_of(labels):  # a descent asks for the same classes at every step
             with torch.inference_mode(False):  # its indices may be asked for in a backward pass later

@@ -20,7 +20,7 @@ class CifarResNet(CifarNetwork):
         projections: whether a shortcut between stages is a convolution ("option B" of arXiv:1512.03385); otherwise it leaves
             out every other pixel and adds channels of zeros ("option A").
         num_classes: K.
-        mean: of the normalisation inside, in [0, 1] pixel units; the default leaves images as they are.
+        mean: see :class:`CifarNetwork`; the default leaves images as they are.
         std: likewise.
     """
 
@@ -51,12 +51,7 @@ class CifarPreActResNet(CifarNetwork):
     Keys of the state dict are those of GitHub kuangliu/pytorch-cifar. RobustBench's networks of these keys compute something
     else: see :func:`gencls.zoo.networks.classifiers.published.load_robustbench`.
 
-    Args:
-        blocks: see :class:`CifarResNet`; the others likewise.
-        width: there.
-        num_classes: there.
-        mean: there.
-        std: there.
+    Its arguments are those of :class:`CifarResNet`.
     """
 
     def __init__(

@@ -52,13 +52,6 @@ class HeadedClassifier(nn.Module):
         setattr(self.model, BACKBONES[backbone], head)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-
-        Returns:
-            Logits (N, K).
-        """
+        """Images (N, 3, H, W) in [0, 1] to logits (N, K)."""
         logits: Tensor = self.model((images - 0.5) / 0.5)
         return logits

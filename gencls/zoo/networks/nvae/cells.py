@@ -1,4 +1,4 @@
-"""The cells of NVAE in the layout of NVAE-from-scratch."""
+"""The cells of NVAE in the layout of NVAE-from-scratch, and where both NVAEs join the encoder, the codes and the decoder."""
 
 import torch
 from torch import Tensor, nn
@@ -78,9 +78,7 @@ class _SqueezeExcitation(nn.Module):
 class EncoderCell(nn.Module):
     """skip(x) + 0.1 residual(x), residual: twice batch norm, SiLU, convolution (NVAE, Figure 3b).
 
-    Args:
-        channels: of the input.
-        down: halve height and width and double the channels.
+    "Down" halves height and width and doubles the channels.
     """
 
     def __init__(self, channels: int, *, down: bool = False) -> None:
@@ -194,3 +192,29 @@ class _MaskedConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups)
         kept = (torch.arange(kernel**2) < kernel**2 // 2 + centre).view(kernel, kernel).to(self.weight.dtype)
         self.register_buffer("mask", (kept.flip(0, 1) if flipped else kept).expand_as(self.weight).clone())
+
+
+class Add(nn.Module):
+    """Feature of the encoder + conv(state of the decoder), conv: 1 x 1, to the channels of the feature."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, feature: Tensor, state: Tensor) -> Tensor:
+        """(N, C, h, w) and (N, C', h, w) to (N, C, h, w)."""
+        out: Tensor = feature + self.conv(state)
+        return out
+
+
+class Concatenate(nn.Module):
+    """conv([state of the decoder, code]), conv: 1 x 1, to the channels of the state."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, state: Tensor, codes: Tensor) -> Tensor:
+        """(N, C, h, w) and (N, L, h, w) to (N, C, h, w)."""
+        out: Tensor = self.conv(torch.cat([state, codes], dim=1))
+        return out

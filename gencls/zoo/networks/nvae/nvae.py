@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.nvae.cells import ConstantFlow, DecoderCell, EncoderCell, WeightNormConv2d
-from gencls.zoo.networks.nvae.combiners import Add, Concatenate
+from gencls.zoo.networks.nvae.cells import Add, Concatenate, ConstantFlow, DecoderCell, EncoderCell, WeightNormConv2d
 from gencls.zoo.networks.nvae.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture, mixture_channels
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.nvae.combiners import Add, Concatenate
+from gencls.zoo.networks.nvae.cells import Add, Concatenate
 from gencls.zoo.networks.nvae.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture, mixture_channels
 from gencls.zoo.networks.nvae.nvlabs_cells import AutoregressiveFlow, NormedConv2d, ResidualCell
@@ -26,20 +26,14 @@ class NVlabsNVAE(HierarchicalVAE):
     towers, decoders of Bernoulli or Gaussian pixels.
 
     Args:
-        image_shape: (C, H, W); H and W are multiples of 2^(blocks + number of scales - 1).
-        groups: groups per scale, coarse to fine, see :func:`adaptive_groups`; two in all at least. The defaults are those of
-            CelebA 64.
+        image_shape: see :class:`NVAE`; those that are not named here likewise.
+        groups: groups per scale, coarse to fine; two in all at least. The defaults are those of CelebA 64.
         cells: residual cells per group of the encoder and of the decoder.
-        latent_channels: of each code.
         channels: at the size of the images, of the encoder and of the decoder.
-        blocks: halvings of height and width before the first and after the last scale.
-        block_cells: cells of such a block of the encoder and of the decoder, the one that halves or doubles included.
-        mixtures: M, logistics per pixel.
+        block_cells: cells of a block of the encoder and of the decoder, the one that halves or doubles included.
         flows: pairs of normalizing flows per level.
         squeeze: whether cells end with squeeze and excitation.
         residual: whether the posterior is relative to the prior (section 3.2).
-        temperature: of draws from the prior.
-        upper_edge: see :class:`LogisticMixture`; the published code has 0.99.
 
     Raises:
         GenclsError: for a number below its least value, or images that cannot be halved so often.

@@ -94,17 +94,8 @@ class StyleAutoencoder(MultiLatentModel):
 class E4EAutoencoder(StyleAutoencoder):
     """Encoder4editing and StyleGAN2: faces of 256 pixels and 18 levels in the paper.
 
-    The generator's images, of 1024 pixels there, are averaged to the size of the images.
-
-    Args:
-        encoder: see :class:`StyleAutoencoder`.
-        generator: see :class:`StyleAutoencoder`.
-        latent_avg: see :class:`StyleAutoencoder`.
-        image_size: H = W of the images, at most 256.
-        noise_std: see :class:`StyleAutoencoder`.
-
-    Raises:
-        GenclsError: for parts that do not fit each other, or a size out of range.
+    The generator's images, of 1024 pixels there, are averaged to the size of the images, at most 256. Arguments and errors are
+    those of :class:`StyleAutoencoder`.
     """
 
     def __init__(
@@ -133,18 +124,8 @@ class StyleTransformerAutoencoder(StyleAutoencoder):
 
     Images are squares with black bars above and below. They are enlarged to the canvas, whose upper and lower eighth the
     encoder does not see. The generator's images, of 512 pixels in the paper, are averaged to the canvas, get black bars in the
-    same places, and are reduced to the size of the images. Both changes of size are bilinear and do not smooth.
-
-    Args:
-        encoder: see :class:`StyleAutoencoder`.
-        generator: see :class:`StyleAutoencoder`.
-        latent_avg: see :class:`StyleAutoencoder`.
-        image_size: H = W of the images.
-        canvas: H = W of what the encoder sees, with the bars; a multiple of 8.
-        noise_std: see :class:`StyleAutoencoder`.
-
-    Raises:
-        GenclsError: for parts that do not fit each other, or a size out of range.
+    same places, and are reduced to the size of the images. Both changes of size are bilinear and do not smooth. Arguments and
+    errors are those of :class:`StyleAutoencoder`; besides, ``canvas`` is H = W of what the encoder sees, a multiple of 8.
     """
 
     encoder: StyleTransformerEncoder

@@ -79,10 +79,7 @@ def load_style_transformer(
 
 
 def stylegan2_from_state(state: State) -> StyleGAN2:
-    """Build the generator whose weights these are; the network shares the tensors.
-
-    Args:
-        state: a state dict of GitHub rosinality/stylegan2-pytorch.
+    """Build the generator of a state dict of GitHub rosinality/stylegan2-pytorch, whose tensors it shares.
 
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.

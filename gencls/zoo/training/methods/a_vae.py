@@ -39,7 +39,6 @@ class AVAETraining(NetworkTraining):
         reconstruction: weight of the squared error, >= 0.
         penalty: weight of the gradient penalty, >= 0.
         drift: weight of the critic's squared values, >= 0.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for a negative weight.
@@ -47,6 +46,7 @@ class AVAETraining(NetworkTraining):
 
     constant_rate = True
     extendable = True
+    network: AVAE
 
     def __init__(
         self,

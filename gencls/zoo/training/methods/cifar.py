@@ -18,12 +18,6 @@ class CifarTraining(ClassifierTraining):
     """Cross-entropy on perturbed images by SGD with momentum and weight decay, the rate falling to zero along a cosine.
 
     Source: GitHub kuangliu/pytorch-cifar, whose rate falls after each epoch; here it falls after each step.
-
-    Args:
-        network: images to logits (N, K).
-        momentum: of SGD.
-        weight_decay: of SGD.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
     """
 
     def __init__(self, network: nn.Module, *, momentum: float, weight_decay: float, **shared: Any) -> None:

@@ -44,12 +44,13 @@ class AutoencoderTraining(NetworkTraining):
         generative_epochs: epochs after them without the discriminative loss. They are not in the thesis: with one decoder
             per image such an epoch costs a fifth to an eighth, and generative quality is what takes the most epochs.
         discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for gamma > 0 without a shared encoder: the prior term would not cancel in eq. 2.4; for classifier_epochs
             > 0 without one: an encoder of one class has nothing to tell apart.
     """
+
+    network: ClassConditionalAutoencoder
 
     def __init__(
         self,

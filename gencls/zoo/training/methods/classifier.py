@@ -14,22 +14,13 @@ from gencls.zoo.training.views.photo_views import PhotoViews
 
 
 class ClassifierTraining(NetworkTraining):
-    """Cross-entropy on perturbed images.
-
-    Args:
-        network: images to logits (N, K).
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
-    """
+    """Cross-entropy on perturbed images, of a network to logits (N, K)."""
 
     replannable = True
 
     def __init__(self, network: nn.Module, **shared: Any) -> None:
         super().__init__(**shared)
         self.network = network
-
-    @property
-    def product(self) -> nn.Module:
-        return self.network
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
         images = self.perturbation(self.network, images, labels, epoch=at.epoch)

@@ -21,12 +21,7 @@ class HeadedTraining(ClassifierTraining):
     """Cross-entropy on perturbed images by SGD with momentum at a constant rate.
 
     Source: Serez et al., WACV 2025, supplement, appendix C ("we train the full model (backbone + head) on each task"); the
-    optimiser is its public code's.
-
-    Args:
-        network: images to logits (N, K).
-        momentum: of SGD; 0.9 there.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
+    optimiser is its public code's, which has momentum 0.9.
     """
 
     constant_rate = True

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.streams.seeds import seeded, stream_seed
 from gencls.zoo.networks import NVAE
 from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAE
 from gencls.zoo.networks.nvae.regularizers import SpectralPenalty, batch_norm_penalty
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
-from gencls.zoo.training.batch_norm import reestimate_batch_norm
 from gencls.zoo.training.methods.generators import GeneratorPreset
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
@@ -78,9 +78,9 @@ class HierarchicalVAETraining(NetworkTraining):
         warm_up_share: of the steps, see :func:`warm_up`.
         regularization: r; 0.01 in NVAE.
         statistics_passes: see :func:`reestimate_batch_norm`.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
     """
 
+    network: HierarchicalVAE
     sizes: Tensor
 
     def __init__(
@@ -105,10 +105,6 @@ class HierarchicalVAETraining(NetworkTraining):
         self.spectral_penalty = SpectralPenalty(network)
         self.register_buffer("sizes", level_sizes(network), persistent=False)
 
-    @property
-    def product(self) -> nn.Module:
-        return self.network
-
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [torch.optim.Adamax(self.parameter_groups(), lr=self.learning_rate, eps=1e-3)]
 
@@ -124,6 +120,38 @@ class HierarchicalVAETraining(NetworkTraining):
 
     def finish(self, seed: int) -> None:
         reestimate_batch_norm(self.network, passes=self.statistics_passes, batch_size=100, seed=seed)
+
+
+def reestimate_batch_norm(network: HierarchicalVAE, *, passes: int, batch_size: int, seed: int) -> None:
+    """Set the statistics of the decoder's batch norms to means over images that are sampled at the network's temperature.
+
+    The encoder's statistics, the network's mode and the global random state stay as they are; 0 passes change nothing.
+
+    Source: GitHub SerezD/NVAE-from-scratch ``update_bn_stats.py``, with 500 passes of 100 images.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    training = network.training
+    network.train()
+    seen: set[nn.BatchNorm2d] = set()
+    momenta = [norm.momentum for norm in norms]
+    handles = [norm.register_forward_pre_hook(lambda norm, _: _forget_once(norm, seen)) for norm in norms]
+    try:
+        with torch.no_grad(), seeded(stream_seed(seed, "batch norm")):
+            for norm in norms:
+                norm.momentum = None  # a plain mean of all passes
+            for _ in range(passes):
+                network.sample(batch_size)
+    finally:
+        for norm, momentum, handle in zip(norms, momenta, handles, strict=True):
+            norm.momentum = momentum
+            handle.remove()
+        network.train(training)
+
+
+def _forget_once(norm: nn.Module, seen: set[nn.BatchNorm2d]) -> None:
+    if isinstance(norm, nn.BatchNorm2d) and norm not in seen:
+        seen.add(norm)
+        norm.reset_running_stats()
 
 
 def bits_per_dimension(network: HierarchicalVAE, images: Tensor) -> float:

@@ -32,11 +32,12 @@ class NDVAETraining(NetworkTraining):
         classifier: images to logits (N, K); in eval mode and frozen; a copy of it goes where the training goes.
         sigma: of the noise, in [0, 1] pixel units, >= 0.
         warm_up_share: of the steps in which w rises to 1, in (0, 1]; 0.3 in the published code.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for numbers out of range.
     """
+
+    network: NDVAE
 
     def __init__(
         self, network: NDVAE, classifier: nn.Module, *, sigma: float = 0.1, warm_up_share: float = 0.3, **shared: Any
@@ -47,10 +48,6 @@ class NDVAETraining(NetworkTraining):
         self.network = network
         self._classifier = (deepcopy(classifier),)  # in a tuple: it is no part of what is trained
         self.sigma, self.warm_up_share = sigma, warm_up_share
-
-    @property
-    def product(self) -> nn.Module:
-        return self.network
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [torch.optim.Adamax(self.parameter_groups(), lr=self.learning_rate, eps=1e-3, weight_decay=1e-2)]

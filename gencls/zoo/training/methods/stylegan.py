@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
@@ -53,9 +53,9 @@ class StyleTraining(NetworkTraining):
         closeness: a.
         evenness: b.
         joint_weight: c.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
     """
 
+    network: SmallStyleAutoencoder
     averaged: Tensor
     mean_length: Tensor
 
@@ -98,10 +98,6 @@ class StyleTraining(NetworkTraining):
         self.joint_weight = joint_weight
         self.register_buffer("averaged", torch.tensor(False))
         self.register_buffer("mean_length", torch.zeros(()))
-
-    @property
-    def product(self) -> nn.Module:
-        return self.network
 
     @property
     def restart_epochs(self) -> float:

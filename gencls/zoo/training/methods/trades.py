@@ -26,7 +26,6 @@ class TradesTraining(ClassifierTraining):
     Args:
         network: images to logits (N, K).
         beta: weight of the divergence, >= 0; 6 in the paper's CIFAR10, and 1.5, 1 and 8 in the tasks of the MLVGM paper.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for a negative beta.

@@ -59,19 +59,9 @@ def ascend(
     steps: int,
     step_size: float,
 ) -> Tensor:
-    """Steepest ascent within a ball around images and within [0, 1].
+    """Steepest ascent from a start (N, C, H, W) within a ball around images and within [0, 1], as :func:`pgd` does it.
 
-    Args:
-        objective: (N, C, H, W) to the sum of what each image gains.
-        images: (N, C, H, W) in [0, 1], the centres.
-        start: (N, C, H, W).
-        norm: of the ball; the others as of :func:`pgd`.
-        epsilon: there.
-        steps: there.
-        step_size: there.
-
-    Returns:
-        The last iterate (N, C, H, W), detached; without steps the start.
+    The objective is the sum of what each image gains. Gives the last iterate, detached; without steps the start.
     """
     adversarial, ball = start, _BALLS[norm]
     with torch.enable_grad():
