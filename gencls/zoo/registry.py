@@ -214,11 +214,7 @@ def _load_file(path: Path, **overrides: Any) -> Defense:
 
 
 def find_weights(name: str, folder: Path) -> Path | None:
-    """The weights of a defense in a folder, as :func:`load` takes them.
-
-    Args:
-        name: of the defense.
-        folder: the ``--out`` of ``gencls train``, or one that holds weights files.
+    """The weights of a defense, as :func:`load` takes them, in the ``--out`` of ``gencls train`` or beside other weights files.
 
     Returns:
         Their path; None for ``resnet18-autoattack-cifar10``, which has none of its own.

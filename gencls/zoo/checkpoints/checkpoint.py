@@ -103,9 +103,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], Card]:
 def verify_checkpoint(path: str | Path, architectures: Architectures = MappingProxyType({})) -> Card:
     """Check size, SHA-256 and readability of a weights file, and give its card.
 
-    Args:
-        path: The .safetensors file.
-        architectures: Where these have the card's, the weights are compared with its network too.
+    Where the architectures have the card's, the weights are compared with its network too.
 
     Raises:
         GenclsError: As `restore`; not for an architecture that is not among these.
@@ -117,11 +115,7 @@ def verify_checkpoint(path: str | Path, architectures: Architectures = MappingPr
 
 
 def restore(path: str | Path, architectures: Architectures) -> tuple[nn.Module, Card]:
-    """Build the network that a card describes and give it its weights.
-
-    Args:
-        path: The .safetensors file.
-        architectures: Constructors by the names that cards use.
+    """Build the network that a card describes, by the constructor of its name, and give it its weights.
 
     Returns:
         The network in eval mode, its parameters frozen, and the card. torch's random state is left as it was.

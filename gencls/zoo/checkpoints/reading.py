@@ -58,9 +58,6 @@ def _is_state(value: object) -> bool:
 def load_content(path: str | Path) -> Any:
     """Read all that a weights file holds, never running code that is in it; tensors may stay tied to the file.
 
-    Args:
-        path: A safetensors file, or one that `torch.save` wrote.
-
     Returns:
         Tensors and plain values; instances of `argparse.Namespace` as such; inert objects for other harmless ones.
 

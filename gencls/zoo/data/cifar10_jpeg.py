@@ -15,9 +15,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 CIFAR10_JPEG_FILES = {
     "train": KnownFile(
-        "CIFAR10-jpeg/cifar10-jpeg-train.tar.xz",
-        15_360_964,
-        "670800a2870b1f4fdaa9eed6815199125416b4dd207b55f74eeb977351c50d2f",
+        "CIFAR10-jpeg/cifar10-jpeg-train.tar.xz", 15_360_964, "670800a2870b1f4fdaa9eed6815199125416b4dd207b55f74eeb977351c50d2f"
     ),
     "test": KnownFile(
         "CIFAR10-jpeg/cifar10-jpeg-test.tar.xz", 3_084_104, "274acdb6b93c7ea17b86dd1df7a3447712512619e3ab70340fcd515dc631c4ab"

@@ -15,9 +15,7 @@ from gencls.zoo.data.pictures import picture_source, whole
 from gencls.zoo.data.stanford_cars_types import TYPES
 
 STANFORD_CARS_4_FILE = KnownFile(
-    "StanfordCars/stanford-cars-types-128.tar.xz",
-    9_169_104,
-    "4899a54b7adaf87f7058f2a075c22d30631c44d3f7b8d26758adb9a15a3623de",
+    "StanfordCars/stanford-cars-types-128.tar.xz", 9_169_104, "4899a54b7adaf87f7058f2a075c22d30631c44d3f7b8d26758adb9a15a3623de"
 )
 
 _NAME = "stanford-cars-4"

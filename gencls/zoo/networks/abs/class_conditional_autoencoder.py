@@ -79,10 +79,7 @@ class ClassConditionalAutoencoder(nn.Module):
     """
 
     def __init__(
-        self,
-        encoders: Iterable[GaussianEncoder],
-        decoders: ClassDecoders,
-        discriminators: Iterable[LatentDiscriminator] = (),
+        self, encoders: Iterable[GaussianEncoder], decoders: ClassDecoders, discriminators: Iterable[LatentDiscriminator] = ()
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(encoders)

@@ -130,10 +130,9 @@ class GroupedDecoders(ClassConditionalGenerator):
         made_of = [
             (tensor, 0 if tensor.is_inference() else tensor._version) for tensor in self._buffers.values() if tensor is not None
         ]
-        same = len(made_of) == len(self._made_of)
-        for (tensor, version), (old, old_version) in zip(made_of, self._made_of, strict=False):
-            same = same and tensor is old and version == old_version
-        if not same:
+        pairs = zip(made_of, self._made_of, strict=False)
+        same = all(tensor is old and version == old_version for (tensor, version), (old, old_version) in pairs)
+        if not same or len(made_of) != len(self._made_of):
             self._ready, self._made_of = {}, made_of  # the module has been moved or copied, or other weights loaded
         if chosen not in self._ready:
             if len(self._ready) >= _KEPT:

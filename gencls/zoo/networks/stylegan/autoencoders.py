@@ -99,13 +99,7 @@ class E4EAutoencoder(StyleAutoencoder):
     """
 
     def __init__(
-        self,
-        encoder: E4EEncoder,
-        generator: StyleGAN2,
-        latent_avg: Tensor,
-        *,
-        image_size: int = 256,
-        noise_std: float = 1.0,
+        self, encoder: E4EEncoder, generator: StyleGAN2, latent_avg: Tensor, *, image_size: int = 256, noise_std: float = 1.0
     ) -> None:
         if image_size > LARGEST:
             raise GenclsError(f"E4EAutoencoder: expected image_size <= {LARGEST}, got {image_size}")

@@ -3,36 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.networks.classifiers.published import KUANGLIU
 from gencls.zoo.training.base import NetworkPreset
-from gencls.zoo.training.methods.classifier import ClassifierTraining
+from gencls.zoo.training.methods.classifier import SGDTraining
 from gencls.zoo.training.views.padded_crops import PaddedCrops
 from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed
 
 
-class CifarTraining(ClassifierTraining):
-    """Cross-entropy on perturbed images by SGD with momentum and weight decay, the rate falling to zero along a cosine.
-
-    Source: GitHub kuangliu/pytorch-cifar, whose rate falls after each epoch; here it falls after each step.
-    """
-
-    def __init__(self, network: nn.Module, *, momentum: float, weight_decay: float, **shared: Any) -> None:
-        super().__init__(network, **shared)
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        groups, rate = self.parameter_groups(), self.learning_rate
-        return [torch.optim.SGD(groups, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class CifarPreset(NetworkPreset):
-    """Training of :class:`gencls.zoo.networks.CifarResNet`, whose normalisation is that of kuangliu's script.
+    """Training of :class:`gencls.zoo.networks.CifarResNet` by SGD, whose rate falls to zero along a cosine.
+
+    Source: GitHub kuangliu/pytorch-cifar, with its normalisation. There the rate falls after each epoch, here after each step.
 
     Attributes:
         blocks: of each stage.
@@ -62,9 +45,9 @@ class CifarPreset(NetworkPreset):
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
         return self.arguments | {"num_classes": num_classes}
 
-    def training(self, num_classes: int) -> CifarTraining:
+    def training(self, num_classes: int) -> SGDTraining:
         network = CifarResNet(**self.card_arguments(num_classes))
-        return CifarTraining(network, momentum=self.momentum, weight_decay=self.weight_decay, **self.shared)
+        return SGDTraining(network, momentum=self.momentum, weight_decay=self.weight_decay, **self.shared)
 
 
 _SHARED: dict[str, Any] = {"data": "cifar10", "epochs": 200, "batch_size": 128, "learning_rate": 0.1}

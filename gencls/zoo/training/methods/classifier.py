@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +28,18 @@ class ClassifierTraining(NetworkTraining):
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)
         yield loss, {"loss": loss, "accuracy": (logits.argmax(1) == labels).float().mean()}
+
+
+class SGDTraining(ClassifierTraining):
+    """The same by SGD with momentum and weight decay on all parameters."""
+
+    def __init__(self, network: nn.Module, *, momentum: float, weight_decay: float = 0.0, **shared: Any) -> None:
+        super().__init__(network, **shared)
+        self.momentum, self.weight_decay = momentum, weight_decay
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        groups, rate = self.parameter_groups(), self.learning_rate
+        return [torch.optim.SGD(groups, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES, HeadedClassifier
 from gencls.zoo.training.base import NetworkPreset
-from gencls.zoo.training.methods.classifier import ClassifierTraining
+from gencls.zoo.training.methods.classifier import SGDTraining
 from gencls.zoo.training.views.photo_views import PhotoViews
 
 
-class HeadedTraining(ClassifierTraining):
+class HeadedTraining(SGDTraining):
     """Cross-entropy on perturbed images by SGD with momentum at a constant rate.
 
     Source: Serez et al., WACV 2025, supplement, appendix C ("we train the full model (backbone + head) on each task"); the
@@ -26,13 +26,6 @@ class HeadedTraining(ClassifierTraining):
 
     constant_rate = True
     extendable = True
-
-    def __init__(self, network: HeadedClassifier, *, momentum: float, **shared: Any) -> None:
-        super().__init__(network, **shared)
-        self.momentum = momentum
-
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        return [torch.optim.SGD(self.parameter_groups(), lr=self.learning_rate, momentum=self.momentum)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +135,7 @@ def _preset(name: str, network: str, backbone: str, *, data: str, side: int, epo
 PRESETS: tuple[HeadedPreset, ...] = (
     _preset("resnet50-gender", "ResNet-50", "resnet50", data="celeba-hq-gender", side=256, epochs=50, batch_size=128),
     _preset(
-        "vgg11-identities",
-        "VGG-11 with batch norm,",
-        "vgg11_bn",
-        data="celeba-identities",
-        side=64,
-        epochs=200,
-        batch_size=256,
+        "vgg11-identities", "VGG-11 with batch norm,", "vgg11_bn", data="celeba-identities", side=64, epochs=200, batch_size=256
     ),
     _preset(
         "resnext50-cars",

@@ -156,10 +156,8 @@ class StyleTraining(NetworkTraining):
         generator = self.learner if self.joint_weight else self.network.generator
         if not self.averaged:
             with torch.no_grad():
-                mean = self.network.generator.mapping(images.new_empty(_AVERAGED, generator.style_dim).normal_()).mean(
-                    0, keepdim=True
-                )
-            self.network.latent_avg.copy_(mean)
+                codes = self.network.generator.mapping(images.new_empty(_AVERAGED, generator.style_dim).normal_())
+            self.network.latent_avg.copy_(codes.mean(0, keepdim=True))
             self.averaged.fill_(True)
         offsets = self.network.encode(images)
         made = self.network.frame(generator(offsets + self.network.latent_avg))
