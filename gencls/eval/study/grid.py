@@ -65,8 +65,8 @@ _PLANNED = {
 class Grid:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder.
 
-    One call asks for this grid. The folder may hold rows of other calls: it keeps them, and the table and the report show them. A plan
-    does not change, and rows of the folder keep their meaning. Another meaning is another study.
+    One call asks for this grid. The folder may hold rows of other calls: it keeps them, and the table and the report show them.
+    A plan does not change, and rows of the folder keep their meaning. Another meaning is another study.
     """
 
     @checked
@@ -96,14 +96,14 @@ class Grid:
             protocol: draws and averaging; its seed is replaced by ``seeds``.
             modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
             seeds: one run of everything per seed.
-            shard_size: samples per new cell. A crash loses at most one cell. It is also the batch size. Results do not depend on it.
+            shard_size: samples per new cell, and the batch size. A crash loses at most one cell. Results do not depend on it.
             about: facts for the report: data set, command, and so on.
 
         Raises:
-            GenclsError: for bad images or labels, an empty grid, or repeated seeds; for a defense that does not take these images,
-                has too few classes, declares none of the modes or hides some; for a ball that no image can leave, a name that
-                tables reserve, or an object that hides its content from a key; for a folder with other files, or with rows to
-                which these settings would give another meaning.
+            GenclsError: for bad images or labels, an empty grid, or repeated seeds; for a defense that does not take these
+                images, has too few classes, declares none of the modes or hides some; for a ball that no image can leave, a name
+                that tables reserve, or an object that hides its content from a key; for a folder with other files, or with rows
+                to which these settings would give another meaning.
         """
         self.images, self.labels = samples_of(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)
