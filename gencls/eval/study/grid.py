@@ -101,9 +101,9 @@ class Grid:
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, or repeated seeds; for a defense that does not take these
-                images, has too few classes, declares none of the modes or hides some; for a ball that no image can leave, a name
-                that tables reserve, or an object that hides its content from a key; for a folder with other files, or with rows
-                to which these settings would give another meaning.
+                images, has too few classes, declares none of the modes or hides some; for a ball that no image can leave, a
+                name that tables reserve, or an object that hides its content from a key; for a folder with other files, or with
+                rows to which these settings would give another meaning.
         """
         self.images, self.labels = samples_of(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)
