@@ -18,16 +18,52 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, checked, seeded, stream_seed
-from gencls.defenses.purification.alpha_search import AlphaSearch, AlphaTrial, read_search, write_search
+from gencls.defenses.purification.alpha_trials import AlphaTrial, read_trials, write_trials
 from gencls.defenses.purification.mlvgm import alpha_schedule
 
-__all__ = ["learn_alphas"]
+__all__ = ["AlphaSearch", "AlphaTrial", "learn_alphas"]
 
 Acquisition = Literal["log-ei", "ei"]
 Variance = Callable[[float], float]
 
 _SAME = 1e-3
 """Points that are as near as this are the same."""
+
+
+@dataclass(frozen=True)
+class AlphaSearch:
+    """The measurements so far; its text is a line of progress.
+
+    Attributes:
+        trials: in the order in which they were made.
+        total: how many there will be.
+        chosen: index of the best trial: the highest value, or in the result of a noise-aware search the highest mean of the
+            process, which does not fall for a lucky draw. Progress shows the highest value.
+    """
+
+    trials: tuple[AlphaTrial, ...]
+    total: int
+    chosen: int
+
+    @property
+    def best(self) -> AlphaTrial:
+        """The best trial. Its value is optimistic, being the luckiest of many; measure it again with other draws."""
+        return self.trials[self.chosen]
+
+    @property
+    def optimiser_share(self) -> float:
+        """Fraction of the wall time that went into choosing where to measure."""
+        own = sum(trial.optimiser_seconds for trial in self.trials)
+        return own / max(own + sum(trial.objective_seconds for trial in self.trials), 1e-9)
+
+    def __str__(self) -> str:
+        last = self.trials[-1]
+        recent = [trial.objective_seconds + trial.optimiser_seconds for trial in self.trials[-5:]]
+        left = (self.total - len(self.trials)) * sum(recent) / len(recent)
+        return (
+            f"{len(self.trials)} of {self.total}: {last.value:.4f}; best {self.best.value:.4f} (number {self.chosen + 1}); "
+            f"optimiser {100 * self.optimiser_share:.1f} % of the time; about {left:.0f} s left"
+        )
 
 
 @checked
@@ -94,7 +130,7 @@ def learn_alphas(
         "objective": key,
     }
     total = len(first) + steps
-    trials, fitted = read_search(Path(path), settings) if path is not None and Path(path).exists() else ([], None)
+    trials, fitted = read_trials(Path(path), settings) if path is not None and Path(path).exists() else ([], None)
     trials = trials[:total]
     process = _Process(acquisition, variance, restarts, raw_samples, seed, fitted if warm else None, warm)
     for number in range(len(trials), total):
@@ -108,7 +144,7 @@ def learn_alphas(
         spent = 0.0 if start else chosen_at - began
         trials.append(AlphaTrial(alphas, value, time.perf_counter() - chosen_at, spent))
         if path is not None:
-            write_search(Path(path), settings, trials, process.fitted)
+            write_trials(Path(path), settings, trials, process.fitted)
         if report is not None:
             report(AlphaSearch(tuple(trials), total, _highest(trials)))
     return AlphaSearch(tuple(trials), total, _highest(trials) if variance is None else process.best(trials))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, declared, evaluated, frozen, seeded, select, stream_seed
-from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core.keys.samples import sample_hashes
 from gencls.core.memory import rows_that_fit
 from gencls.core.streams.keyed import drawing
 from gencls.eval.attacks import Attack

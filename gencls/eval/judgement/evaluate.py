@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, checked
-from gencls.core.fingerprint.samples import sample_hashes
 from gencls.core.gradients import Reduce
+from gencls.core.keys.samples import sample_hashes
 from gencls.core.samples import batches_of
 from gencls.core.streams.keyed import Source
 from gencls.eval.attacks import Attack

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_labels, declared, seeded, stream_seed
-from gencls.core.fingerprint.samples import device_of
+from gencls.core.keys.samples import device_of
 from gencls.core.streams.keyed import Source, drawing
 from gencls.eval.attacks.parts.attack_model import Metered
 from gencls.eval.judgement.judge import Decisions, predict

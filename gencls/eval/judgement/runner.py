@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked, evaluated, frozen, seeded
-from gencls.core.fingerprint.samples import device_of, sample_hashes
+from gencls.core.keys.samples import device_of, sample_hashes
 from gencls.core.memory import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel

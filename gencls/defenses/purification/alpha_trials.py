@@ -1,4 +1,4 @@
-"""A search for alphas: its trials, and the file that holds them."""
+"""What a search for alphas has measured, and its file."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from gencls.core import GenclsError
 from gencls.core.files import atomically, check_seal, sealed
 
-__all__ = ["AlphaSearch", "AlphaTrial", "read_search", "write_search"]
+__all__ = ["AlphaTrial", "read_trials", "write_trials"]
 
 _FORMAT = 2  # 1: points were measured again and again
 
@@ -32,47 +32,11 @@ class AlphaTrial:
     optimiser_seconds: float
 
 
-@dataclass(frozen=True)
-class AlphaSearch:
-    """The measurements so far; its text is a line of progress.
-
-    Attributes:
-        trials: in the order in which they were made.
-        total: how many there will be.
-        chosen: index of the best trial: the highest value, or in the result of a noise-aware search the highest mean of the
-            process, which does not fall for a lucky draw. Progress shows the highest value.
-    """
-
-    trials: tuple[AlphaTrial, ...]
-    total: int
-    chosen: int
-
-    @property
-    def best(self) -> AlphaTrial:
-        """The best trial. Its value is optimistic, being the luckiest of many; measure it again with other draws."""
-        return self.trials[self.chosen]
-
-    @property
-    def optimiser_share(self) -> float:
-        """Fraction of the wall time that went into choosing where to measure."""
-        own = sum(trial.optimiser_seconds for trial in self.trials)
-        return own / max(own + sum(trial.objective_seconds for trial in self.trials), 1e-9)
-
-    def __str__(self) -> str:
-        last = self.trials[-1]
-        recent = [trial.objective_seconds + trial.optimiser_seconds for trial in self.trials[-5:]]
-        left = (self.total - len(self.trials)) * sum(recent) / len(recent)
-        return (
-            f"{len(self.trials)} of {self.total}: {last.value:.4f}; best {self.best.value:.4f} (number {self.chosen + 1}); "
-            f"optimiser {100 * self.optimiser_share:.1f} % of the time; about {left:.0f} s left"
-        )
-
-
-def read_search(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], dict[str, Any] | None]:
-    """The trials in a file and the process's hyperparameters, or None, if it is a search with these settings.
+def read_trials(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], dict[str, Any] | None]:
+    """The trials of a search that is to go on, and the hyperparameters of the process that was fitted last.
 
     Raises:
-        GenclsError: for a file of something else, of another version or of other settings, or a damaged one.
+        GenclsError: for another file, or a search with other settings.
     """
     try:
         content = json.loads(path.read_text())
@@ -108,10 +72,10 @@ def _parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] |
     return found, content["fitted"], trials
 
 
-def write_search(
+def write_trials(
     path: Path, settings: Mapping[str, Any], trials: Sequence[AlphaTrial], fitted: Mapping[str, Any] | None
 ) -> None:
-    """Write all of it, or nothing."""
+    """Write what :func:`read_trials` reads."""
     content = {"format": _FORMAT, "settings": settings, "trials": [asdict(trial) for trial in trials], "fitted": fitted}
     path.parent.mkdir(parents=True, exist_ok=True)
     atomically(path, json.dumps(sealed(content), indent=1, allow_nan=False).encode())
