@@ -142,6 +142,13 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument(
         "--eight-bit", action="store_true", help="round adversarial images to k/255, as if saved, before they are judged"
     )
+    attack.add_argument(
+        "--streams",
+        choices=["rows", "device"],
+        default="rows",
+        help="where random numbers come from: a stream of each sample (default), or the device's generator for whole batches; "
+        "that is faster on a GPU, but results depend on the batch",
+    )
     attack.add_argument("--memory", type=float, help="MiB for the graphs of an attack (default: 1024, or a share of the GPU)")
     attack.add_argument(
         "--seed",

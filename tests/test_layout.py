@@ -1,5 +1,6 @@
 """The layout that the documentation promises: links, banned names, light imports, small files."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,8 @@ def test_ruff_allows_the_full_name(part):
         ("gencls.perceptual", {"lightning", "foolbox", "robustbench", "botorch", "lpips"}),
         ("gencls.eval", {"lightning", "foolbox", "robustbench", "botorch", "matplotlib"}),
         ("gencls.zoo", {"lightning", "foolbox", "robustbench", "botorch"}),
+        ("gencls.zoo.training", {"lightning", "foolbox", "robustbench", "botorch"}),
+        ("gencls.zoo.registry", {"gencls.zoo.training", "lightning"}),
     ],
 )
 def test_import_is_light(module, absent):
@@ -94,6 +97,23 @@ def test_no_two_files_import_each_other():
         (file, other) for file in found.modules for other in found.find_modules_directly_imported_by(file)
     )
     assert [circle for circle in networkx.strongly_connected_components(arrows) if len(circle) > 1] == []
+
+
+def test_no_function_hides_a_module():
+    """`gencls.eval.attacks.pgd` is the file, whatever the package exports."""
+    found = grimp.build_graph("gencls", "recipes")
+    hidden = []
+    for file in sorted(found.modules):
+        package, _, name = file.rpartition(".")
+        if package and not file.endswith("__main__"):
+            module = importlib.import_module(file)
+            hidden += [file] if getattr(importlib.import_module(package), name) is not module else []
+    assert hidden == []
+
+
+def test_no_file_is_long():
+    long = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in tracked_files() if path.suffix == ".py"}
+    assert [path for path, lines in long.items() if lines > (400 if path.parts[0] == "tests" else 300)] == []
 
 
 def test_tracked_files_stay_small():

@@ -36,7 +36,9 @@ def run_attack(options: argparse.Namespace) -> int:
         for spec in options.defense
     }
     files = [*weights.values(), *filter(is_weights_file, options.defense)]
-    protocol = Protocol(memory=options.memory, eight_bit=options.eight_bit, **draw_settings(options, defenses))
+    protocol = Protocol(
+        memory=options.memory, eight_bit=options.eight_bit, streams=options.streams, **draw_settings(options, defenses)
+    )
     names = [*dict.fromkeys(options.defense), *attacks]
     folder = options.out or Path("runs") / _folder_name(options, names, f"{data.name}{len(data)}")
     plan = partial(
@@ -78,6 +80,7 @@ def _folder_name(options: argparse.Namespace, names: list[str], data: str) -> st
     chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts, "size": options.size}
     settings = "".join(f"-{key}{value:g}" for key, value in chosen.items() if value is not None)
     settings += "-8bit" if options.eight_bit else ""
+    settings += "-device" if options.streams == "device" else ""
     settings += f"-{options.weights}" if options.weights else ""
     name = f"{'+'.join(names)}{settings}-{data}-seed{'+'.join(map(str, options.seed))}"
     return shortened(name.replace(":", ".").replace("/", ".").lstrip("."))

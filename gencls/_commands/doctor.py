@@ -97,7 +97,7 @@ class _Patient:
     def subject(self, key: "Key") -> dict[str, Any]:
         """What the diagnosis belongs to: ``of``, by name, and ``key``, a digest of that and of the code that examines."""
         from gencls.core import key_of
-        from gencls.core.fingerprint.samples import sample_hashes
+        from gencls.core.keys.samples import sample_hashes
         from gencls.eval.doctor import diagnose
 
         samples = sha256("".join(sample_hashes(self.data.images, self.data.labels)).encode()).hexdigest()[:32]

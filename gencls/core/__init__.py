@@ -9,12 +9,12 @@ from gencls.core.checks import check_sigma, find_device
 from gencls.core.defense import Defense, Transform, TransformedClassifier, forward_draws, repeat_rows
 from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.errors import GenclsError
-from gencls.core.fingerprint import Key, fingerprint, key_of
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.gradient_modes import GradientMode
 from gencls.core.gradients import BPDA, EoT
 from gencls.core.images import check_images, check_labels
 from gencls.core.inference import minimize
+from gencls.core.keys import Key, fingerprint, key_of
 from gencls.core.modules.modes import check_eval_mode, evaluated, frozen, in_eval_mode
 from gencls.core.modules.wrappers import declared, surrogates_of
 from gencls.core.names import did_you_mean

@@ -3,7 +3,8 @@
 from gencls.core import TransformedClassifier
 from gencls.defenses.plain import PlainClassifier
 from gencls.defenses.purification.a_vae import AVAEPurification, RandomAutoencoder
-from gencls.defenses.purification.alphas import AlphaSearch, AlphaTrial, learn_alphas
+from gencls.defenses.purification.alpha_trials import AlphaTrial
+from gencls.defenses.purification.alphas import AlphaSearch, learn_alphas
 from gencls.defenses.purification.binarize import Binarize
 from gencls.defenses.purification.defense_gan import DefenseGAN
 from gencls.defenses.purification.gaussian import FixedLengthNoise, GaussianBlur, GaussianNoise

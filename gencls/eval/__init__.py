@@ -33,8 +33,9 @@ from gencls.eval.judgement.judge import Decisions, Verdict
 from gencls.eval.judgement.judge_foreign import judge
 from gencls.eval.judgement.runner import gradient_modes, run_cell
 from gencls.eval.judgement.trial import Protocol
+from gencls.eval.measures.comparison import compare
 from gencls.eval.measures.success_rates import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve
-from gencls.eval.measures.summary import compare, summarize
+from gencls.eval.measures.summary import summarize
 from gencls.eval.report.study.from_folder import report_study
 from gencls.eval.scores.calibration import Calibrated
 from gencls.eval.studies import Study

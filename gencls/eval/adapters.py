@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, declared, evaluated, frozen
-from gencls.core.fingerprint.samples import device_of
+from gencls.core.keys.samples import device_of
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.judgement.probe import probe_defense
 from gencls.eval.judgement.trial import Protocol

@@ -1,7 +1,8 @@
-"""Linear classifiers, whose worst and closest perturbations have closed forms in every norm."""
+"""Linear classifiers, whose worst and closest perturbations have closed forms in every norm; and digits."""
 
 import torch
 
+from gencls import zoo
 from gencls.core import keyed
 from gencls.eval import ThreatModel
 from tests.toys import Linear
@@ -13,6 +14,12 @@ def run(attack, model, images, labels, first=0):
     """Attack with sample i on stream i."""
     with keyed(range(first, first + len(images))):
         return attack(model, images, labels)
+
+
+def digits(count):
+    """Real digits and their classes, for the zoo's networks."""
+    found = zoo.load_data("mnist-embedded", "test", limit=count)
+    return found.images, found.labels
 
 
 def linear_problem(classes, shape, count):

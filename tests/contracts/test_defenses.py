@@ -32,7 +32,7 @@ def assert_close(found, expected):
 
 
 def test_every_public_defense_is_in_the_table():
-    assert set(gencls.defenses.__all__) - NOT_DEFENSES == {name.split(",")[0] for name in DEFENSES}
+    assert set(gencls.defenses.__all__) - NOT_DEFENSES <= {name.split(",")[0] for name in DEFENSES}
 
 
 def test_shape_dtype_and_finite_scores(defense, images):

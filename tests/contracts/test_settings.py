@@ -23,6 +23,7 @@ from gencls.eval import ThreatModel
 from gencls.eval.attacks.presets import preset_by_name
 from gencls.eval.attacks.thesis_set import ThesisBudget
 from gencls.eval.doctor.patient import Effort
+from gencls.eval.threats.protocol import Threat
 from gencls.zoo.training.presets import PRESETS, preset
 from gencls.zoo.training.views import adversarial, padded_crops, perturbations, photo_views, random_views
 
@@ -66,7 +67,10 @@ BAD: dict[Any, tuple[Any, ...]] = {
 }
 """Type -> values that are not of it."""
 
-PLACEHOLDERS = {ThreatModel: ThreatModel("l2"), int: 2, float: 0.5, bool: False, str: "word", torch.Tensor: torch.zeros(1)}
+PLACEHOLDERS = {
+    **dict.fromkeys((Threat, ThreatModel), ThreatModel("l2")),
+    **{int: 2, float: 0.5, bool: False, str: "word", torch.Tensor: torch.zeros(1)},
+}
 """Type -> a value of it."""
 
 

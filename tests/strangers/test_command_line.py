@@ -22,7 +22,7 @@ from recipes.eabs import sweep as eabs_sweep
 from recipes.eabs.__main__ import recipe as eabs
 from recipes.mlvgm.__main__ import recipe as mlvgm
 from recipes.variational_smoothing.__main__ import recipe as variational_smoothing
-from tests.zoo.training.test_baseline_training import TINY, small
+from tests.zoo.training.methods.test_baselines import TINY, small
 
 
 def tree(folder):

@@ -87,9 +87,13 @@ def test_epsilon_acts_beside_minimal_distances():
     assert [attack.threat.epsilon for attack in found.values()] == [1.5, None]
 
 
+SIZES = {"-l0": 2.0}
+"""Of balls whose size is a number of values."""
+
+
 @pytest.mark.parametrize("name", names())
 def test_what_an_attack_takes_changes_it(name):
-    epsilon = None if name.rpartition("-")[0] in MINIMAL else 0.1
+    epsilon = None if name.rpartition("-")[0] in MINIMAL else SIZES.get(name[-3:], 0.1)
     assert ("epsilon" in settings_of(name)) == (epsilon is not None)
     for setting in ("steps", "restarts"):
         if setting in settings_of(name):
@@ -102,7 +106,8 @@ def test_what_an_attack_takes_changes_it(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_a_set_takes(name):
     if "epsilon" in settings_of(name):
-        assert any(attack.threat.epsilon == 0.1 for attack in preset_by_name(name, 0.1).values())
+        epsilon = SIZES.get(name[-3:], 0.1)
+        assert any(attack.threat.epsilon == epsilon for attack in preset_by_name(name, epsilon).values())
     else:
         with pytest.raises(GenclsError, match=f"expected no epsilon for {name}"):
             preset_by_name(name, 0.1)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError, key_of
-from gencls.core.fingerprint import closures
+from gencls.core.keys import closures
 from gencls.eval import APGD, FGSM, NES, PGD, Boundary, GaussianNoiseAttack, Protocol, Study, ThreatModel, Transfer
 from gencls.eval.judgement.runner import run_cell
 from tests.strangers.key_parts import Colour

@@ -15,9 +15,9 @@ from torch import nn
 from gencls._commands.attack import _print
 from gencls.core import GenclsError
 from gencls.eval import FGSM, Protocol, Study, ThreatModel, evaluate, progress_bar, summarize
+from gencls.eval.measures.comparison import compare
 from gencls.eval.measures.names import check_names, file_name, isolated, shortened
 from gencls.eval.measures.spreadsheet import csv_of, read_csv
-from gencls.eval.measures.summary import compare
 from gencls.eval.report.latex import OTHER_SCRIPTS, escape
 from gencls.eval.report.study.figures import all_figures
 from gencls.eval.report.study.page import write_report

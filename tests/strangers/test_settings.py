@@ -43,7 +43,7 @@ REFUSED = {
         lambda: PGD(BALL, step_size=nan),
         "PGD: expected step_size to be a finite number or None, got nan (float)",
     ),
-    "no threat model": (lambda: PGD("linf"), "PGD: expected threat to be a ThreatModel, got 'linf' (str)"),
+    "no threat model": (lambda: PGD("linf"), "PGD: expected threat to be a Threat, got 'linf' (str)"),
     "DDN, NaN steps": (lambda: DDN(L2, steps=nan), "DDN: expected steps to be an int, got nan (float)"),
     "DDN, NaN": (lambda: DDN(L2, first_norm=nan), "DDN: expected first_norm to be a finite number, got nan (float)"),
     "a word": (lambda: APGD(BALL, restarts="3"), "APGD: expected restarts to be an int, got '3' (str)"),

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from gencls.core.fingerprint.origins import found
+from gencls.core.keys.origins import found
 
 __all__ = ["compiled_from"]
 

@@ -31,8 +31,8 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from gencls.core.fingerprint.classes import origin_of_class
-from gencls.core.fingerprint.origins import origin_of_file, origin_of_module
+from gencls.core.keys.classes import origin_of_class
+from gencls.core.keys.origins import origin_of_file, origin_of_module
 
 __all__ = ["CONTAINERS", "LEAVES", "parts"]
 

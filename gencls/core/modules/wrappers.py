@@ -15,8 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from gencls.core.errors import GenclsError
-from gencls.core.fingerprint.tensors import put_in_forward
 from gencls.core.gradient_modes import BETWEEN, EXACT
+from gencls.core.keys.tensors import put_in_forward
 from gencls.core.modules.compiled import compiled_from
 from gencls.core.modules.reach import CONTAINERS, LEAVES, parts
 

@@ -10,27 +10,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gencls.core.rows import Row, identified, present_rows, replaced, rows_per_stream
 from gencls.core.streams.generators import Streams
-from gencls.core.streams.seeds import GlobalStates, joint_seed, reseed, seeded
+from gencls.core.streams.seeds import GlobalStates, joint_seed, reseed, seeded, stream_seed
 from gencls.core.streams.torch_functions import KeyedDraws
 
-__all__ = ["alone", "keyed", "repeatable", "repeated", "watched"]
+__all__ = ["Source", "alone", "drawing", "keyed", "repeatable", "repeated", "watched"]
+
+Source = Literal["rows", "device"]
+"""Where random numbers come from: a stream of each row, or torch's own generator of each device, for all rows at once."""
 
 _active: ContextVar[Streams | None] = ContextVar("gencls_streams", default=None)
 
 
 @contextmanager
-def _serving(streams: Streams) -> Iterator[Streams]:
+def _serving(streams: Streams) -> Iterator[None]:
     token = _active.set(streams)
     try:
         with KeyedDraws(streams):
-            yield streams
+            yield
     finally:
         _active.reset(token)
 
@@ -51,7 +54,8 @@ def keyed(seeds: Sequence[int]) -> Iterator[Streams]:
     Yields:
         The streams, to be asked for ``shared`` afterwards.
     """
-    with identified(seeds), _serving(Streams()) as streams:
+    streams = Streams()
+    with identified(seeds), _serving(streams):
         yield streams
 
 
@@ -101,19 +105,39 @@ def watched() -> Iterator[SimpleNamespace]:
     """Note whether anything inside the block draws for the whole batch.
 
     Yields:
-        ``shared``, True after the block if a draw had no row per sample, or moved a global generator.
+        ``drew``, True after the block if anything was drawn; ``shared``, if a draw had no row per sample, or moved a global
+        generator where these do not serve the rows.
     """
-    streams, states, noted = _active.get(), GlobalStates(), SimpleNamespace(shared=False)
+    streams, states, noted = _active.get(), GlobalStates(), SimpleNamespace(shared=False, drew=False)
     before: set[str] = set()
     if streams is not None:
         before, streams.shared = streams.shared, set()
     try:
         yield noted
     finally:
-        noted.shared = states != GlobalStates()
+        noted.drew = states != GlobalStates()
+        noted.shared = noted.drew and (streams is not None or present_rows() is None)
         if streams is not None:
+            noted.drew |= streams.used
             noted.shared |= bool(streams.shared)
             streams.shared |= before
+
+
+@contextmanager
+def drawing(seeds: Sequence[int], source: Source = "rows") -> Iterator[SimpleNamespace]:
+    """Inside the block all that is drawn follows from the seeds of the rows.
+
+    Args:
+        seeds: one per sample of the batch.
+        source: "rows": see :func:`keyed`. "device": torch's own generators serve all rows at once, seeded by all seeds
+            together. That is faster on a GPU. A row's numbers then depend on its batch, its chunk and its device.
+
+    Yields:
+        What :func:`watched` notes.
+    """
+    rows: Any = keyed(seeds) if source == "rows" else identified(seeds)
+    with seeded(stream_seed(*seeds)), rows, watched() as noted:
+        yield noted
 
 
 @contextmanager
@@ -137,9 +161,10 @@ def repeatable() -> Callable[[], Any]:
 
     Works in another thread as well (autograd's backward pass on a GPU).
     """
-    rows, streams, states = present_rows(), _active.get(), GlobalStates()
-    if rows is None:
+    present, streams, states = present_rows(), _active.get(), GlobalStates()
+    if present is None:
         return states.restored
+    rows = list(present)  # :func:`alone` changes its list
     if streams is None:
         return lambda: _again(rows, states)
     marks, seed = streams.marks(), streams.global_seed

@@ -5,13 +5,12 @@ improvement over the best so far is largest. What is measured is a function of a
 :class:`gencls.defenses.purification.purified_accuracy.PurifiedAccuracy`.
 """
 
-import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, checked, seeded, stream_seed
-from gencls.core.files import atomically, check_seal, sealed
+from gencls.defenses.purification.alpha_trials import AlphaTrial, read_trials, write_trials
 from gencls.defenses.purification.mlvgm import alpha_schedule
 
 __all__ = ["AlphaSearch", "AlphaTrial", "learn_alphas"]
@@ -27,27 +26,8 @@ __all__ = ["AlphaSearch", "AlphaTrial", "learn_alphas"]
 Acquisition = Literal["log-ei", "ei"]
 Variance = Callable[[float], float]
 
-_FORMAT = 2  # 1: points were measured again and again
-
 _SAME = 1e-3
 """Points that are as near as this are the same."""
-
-
-@dataclass(frozen=True)
-class AlphaTrial:
-    """One measurement.
-
-    Attributes:
-        alphas: in [0, 1], before any ``highest``.
-        value: of the objective.
-        objective_seconds: wall time of the objective.
-        optimiser_seconds: wall time of choosing these alphas; 0 for starting points.
-    """
-
-    alphas: tuple[float, ...]
-    value: float
-    objective_seconds: float
-    optimiser_seconds: float
 
 
 @dataclass(frozen=True)
@@ -150,7 +130,7 @@ def learn_alphas(
         "objective": key,
     }
     total = len(first) + steps
-    trials, fitted = _read(Path(path), settings) if path is not None and Path(path).exists() else ([], None)
+    trials, fitted = read_trials(Path(path), settings) if path is not None and Path(path).exists() else ([], None)
     trials = trials[:total]
     process = _Process(acquisition, variance, restarts, raw_samples, seed, fitted if warm else None, warm)
     for number in range(len(trials), total):
@@ -164,7 +144,7 @@ def learn_alphas(
         spent = 0.0 if start else chosen_at - began
         trials.append(AlphaTrial(alphas, value, time.perf_counter() - chosen_at, spent))
         if path is not None:
-            _write(Path(path), settings, trials, process.fitted)
+            write_trials(Path(path), settings, trials, process.fitted)
         if report is not None:
             report(AlphaSearch(tuple(trials), total, _highest(trials)))
     return AlphaSearch(tuple(trials), total, _highest(trials) if variance is None else process.best(trials))
@@ -268,44 +248,3 @@ def _step(seed: int, number: int) -> Iterator[None]:
 
         warnings.simplefilter("ignore", BotorchWarning)
         yield
-
-
-def _read(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], dict[str, Any] | None]:
-    try:
-        content = json.loads(path.read_text())
-        known = content["format"] == _FORMAT
-        found, fitted, trials = _parts(content) if known else ({}, None, [])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GenclsError(f"{path}: expected the file of a search for alphas, got something else: {error!r}") from None
-    if not known:
-        raise GenclsError(
-            f"{path}: expected a search for alphas of format {_FORMAT}, got {content['format']!r}, of another version; delete "
-            "the file or take another path"
-        )
-    if "checksum" in content:  # older searches have none
-        check_seal(content, path, "; delete the file or take another path")
-    different = [name for name, value in settings.items() if found.get(name) != value]
-    if different:
-        name = different[0]
-        raise GenclsError(
-            f"{path}: expected a search with {name} = {settings[name]!r}, got one with {found.get(name)!r}; "
-            f"take another file, or the settings of this one"
-        )
-    return trials, fitted
-
-
-def _parts(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None, list[AlphaTrial]]:
-    """Settings, hyperparameters and trials, or a KeyError, TypeError or ValueError."""
-    found = dict(content["settings"])
-    trials = [AlphaTrial(**{**trial, "alphas": tuple(trial["alphas"])}) for trial in content["trials"]]
-    for trial in trials:
-        inside = all(0 <= alpha <= 1 for alpha in trial.alphas)
-        if len(trial.alphas) != found["num_levels"] or not inside or not math.isfinite(trial.value):
-            raise ValueError(f"a trial of {found['num_levels']} alphas in [0, 1] and a finite value was expected: {trial}")
-    return found, content["fitted"], trials
-
-
-def _write(path: Path, settings: Mapping[str, Any], trials: Sequence[AlphaTrial], fitted: Mapping[str, Any] | None) -> None:
-    content = {"format": _FORMAT, "settings": settings, "trials": [asdict(trial) for trial in trials], "fitted": fitted}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, json.dumps(sealed(content), indent=1, allow_nan=False).encode())

@@ -3,7 +3,7 @@
 from torch import nn
 
 from gencls.core import GenclsError, checked, frozen
-from gencls.core.fingerprint.samples import device_of
+from gencls.core.keys.samples import device_of
 from gencls.core.samples import samples_of
 from gencls.eval.doctor.attacks import check_attacks, pgd
 from gencls.eval.doctor.diagnosis import Check, Diagnosis

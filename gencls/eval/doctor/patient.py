@@ -9,9 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_settings, declared, evaluated, frozen, keyed, seeded, select, stream_seed
-from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core import GenclsError, check_settings, declared, evaluated, frozen, seeded, select, stream_seed
+from gencls.core.keys.samples import sample_hashes
 from gencls.core.memory import rows_that_fit
+from gencls.core.streams.keyed import drawing
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.judgement.gradient_modes import NO_GRADIENT, declared_modes
@@ -174,7 +175,7 @@ class Patient:
     def streams(self, role: str) -> Iterator[None]:
         """Inside the block every sample draws from a stream of its own, named by the role."""
         seeds = [stream_seed(self.protocol.seed, sample, "doctor", role) for sample in sample_hashes(self.images, self.labels)]
-        with seeded(stream_seed(*seeds)), keyed(seeds):
+        with drawing(seeds):
             yield
 
     def model(self, surrogate: nn.Module, *, common_draws: bool = False) -> AttackModel:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, checked
-from gencls.core.fingerprint.samples import sample_hashes
 from gencls.core.gradients import Reduce
+from gencls.core.keys.samples import sample_hashes
 from gencls.core.samples import batches_of
+from gencls.core.streams.keyed import Source
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe, probe_defense
@@ -61,6 +62,7 @@ def evaluate(
     seed: int = 0,
     name: str | None = None,
     eight_bit: bool = False,
+    streams: Source = "rows",
 ) -> Evaluation:
     """Attack one defense through every gradient mode that it declares, and judge what comes out.
 
@@ -69,7 +71,7 @@ def evaluate(
             declares its gradient modes and whether it is stochastic; of any other module the exact gradient is taken.
         attacks: name -> attack.
         batches: pairs of images (N, C, H, W) in [0, 1] and labels (N,), or any source of samples, see
-            :mod:`gencls.core.samples`. Results do not depend on how samples are batched.
+            :mod:`gencls.core.samples`. Results do not depend on how samples are batched, but with ``streams="device"``.
         eot_samples: draws per gradient, for a stochastic defense.
         judge_draws: fresh draws per decision, for a stochastic defense.
         most_draws: at most so many are made of samples whose majority is open; None: eight times judge_draws.
@@ -80,6 +82,7 @@ def evaluate(
         seed: of all random streams.
         name: what the defense is called in the table; None takes its class name.
         eight_bit: round adversarial images to k/255 before they are judged, as if they were saved.
+        streams: where random numbers come from: "rows" or "device", see :class:`~gencls.eval.Protocol`.
 
     Returns:
         Records per sample and the adversarial images.
@@ -99,6 +102,7 @@ def evaluate(
         memory=memory,
         seed=seed,
         eight_bit=eight_bit,
+        streams=streams,
     )
     if not isinstance(attacks, Mapping):
         raise GenclsError(f"evaluate: expected attacks by name, a mapping, got {type(attacks).__name__}")

@@ -11,9 +11,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_eval_mode, check_labels, declared, keyed, seeded, stream_seed
-from gencls.core.fingerprint.samples import device_of
-from gencls.core.streams.keyed import watched
+from gencls.core import GenclsError, check_eval_mode, check_labels, declared, seeded, stream_seed
+from gencls.core.keys.samples import device_of
+from gencls.core.streams.keyed import Source, drawing
 from gencls.eval.attacks.parts.attack_model import Metered
 from gencls.eval.judgement.judge import Decisions, predict
 from gencls.eval.scores.behaviour import ROUNDING, Behaviour, Examination, differ, handful, observe, observe_batch
@@ -176,9 +176,9 @@ class Roles:
         noted: what a row of results must say of the draws.
     """
 
-    def __init__(self, probe: Probe, hashes: list[str], seed: int) -> None:
-        """Take what is known of the defense, the keys of the N samples, and the seed of the study."""
-        self.probe, self.hashes, self.seed = probe, hashes, seed
+    def __init__(self, probe: Probe, hashes: list[str], seed: int, source: Source = "rows") -> None:
+        """Take what is known of the defense, the keys of the N samples, the seed of the study, and where numbers come from."""
+        self.probe, self.hashes, self.seed, self.source = probe, hashes, seed, source
         self.noted: set[str] = set()
         self._drew = False
         if not probe.behaviour.repeatable:
@@ -193,6 +193,10 @@ class Roles:
             )
         if probe.behaviour.place_dependent:
             self.noted.add("scores depend on the place in the batch: each image was asked alone")
+        if probe.stochastic and source == "device":
+            self.noted.add(
+                "the device's generator drew for whole batches: results depend on the batch composition and the device"
+            )
 
     def check_batch(self, images: Tensor) -> None:
         """See :meth:`gencls.eval.judgement.probe.Probe.check_batch`.
@@ -213,10 +217,9 @@ class Roles:
         Raises:
             _SharedDrawError: if it turns out that a random defense draws for the whole batch.
         """
-        seeds = [stream_seed(self.seed, sample, "judge", *path) for sample in self.hashes]
-        with seeded(stream_seed(*seeds)), keyed(seeds) as streams, watched() as block:
+        with drawing([stream_seed(self.seed, sample, "judge", *path) for sample in self.hashes], self.source) as block:
             yield
-        self._drew |= streams.used or block.shared
+        self._drew |= block.drew
         if block.shared:
             self._defense_draws_for_all()
 
@@ -228,9 +231,8 @@ class Roles:
             _SharedDrawError: see :meth:`judge`. A stranger's attack may draw for the whole batch, too. Which of the two it was
                 is only known if the meter watches, see :attr:`~gencls.eval.judgement.probe.Probe.watched`.
         """
-        seeds = [stream_seed(self.seed, self.hashes[i], "attack", *path) for i in samples]
         meter.watch = self.probe.watched
-        with seeded(stream_seed(*seeds)), keyed(seeds), watched() as block:
+        with drawing([stream_seed(self.seed, self.hashes[i], "attack", *path) for i in samples], self.source) as block:
             yield
         if block.shared and meter.watch and not meter.shared:
             self.noted.add("the attack draws once for the whole batch: what it finds depends on the batch composition")

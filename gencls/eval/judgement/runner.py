@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked, evaluated, frozen, seeded
-from gencls.core.fingerprint.samples import device_of, sample_hashes
+from gencls.core.keys.samples import device_of, sample_hashes
 from gencls.core.memory import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
@@ -59,7 +59,7 @@ class Runner:
         known = [clean]  # counts in the first attempt only: those of an earlier trial may have been misjudged, too
 
         def attempt() -> Trial:
-            batch = Batch(images, labels, Roles(self.probe, hashes, seed))
+            batch = Batch(images, labels, Roles(self.probe, hashes, seed, self.protocol.streams))
             return self._attempt(attack, batch, known.pop() if known else None)
 
         return understood(self.probe, attempt)

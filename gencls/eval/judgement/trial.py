@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gencls.core import GenclsError, check_settings, key_of
 from gencls.core.gradients import Reduce
+from gencls.core.streams.keyed import Source
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.judge import Decisions, Verdict
 from gencls.eval.judgement.probe import Roles
@@ -36,6 +37,8 @@ class Protocol:
         seed: of the study; every sample's streams derive from it.
         eight_bit: whether adversarial images are rounded to k/255, as if they were saved, before they are judged. Clean images
             are not.
+        streams: where random numbers come from. "rows": each sample has streams of its own, and results do not depend on the
+            batch. "device": torch's own generators serve whole batches, which is faster on a GPU, see docs/evaluation.md.
     """
 
     eot_samples: int = 16
@@ -46,6 +49,7 @@ class Protocol:
     memory: float | None = None
     seed: int = 0
     eight_bit: bool = False
+    streams: Source = "rows"
 
     def __post_init__(self) -> None:
         """Check the values."""

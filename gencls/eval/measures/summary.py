@@ -1,13 +1,11 @@
 """From records per sample to the table: accuracies, distances, intervals, worst cases, warnings."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gencls.eval.measures.domains import sizes_by_norm
 from gencls.eval.measures.records import (
     ALL_MODES,
     NO_GRADIENT,
@@ -20,14 +18,14 @@ from gencls.eval.measures.records import (
     surely_right,
 )
 from gencls.eval.measures.rivals import closest, rivals, unmet, weakness
-from gencls.eval.measures.statistics import bootstrap_band, pairwise_mcnemar, wilson
-from gencls.eval.measures.success_rates import closest_distances, record_distances
+from gencls.eval.measures.statistics import bootstrap_band, wilson
+from gencls.eval.measures.success_rates import record_distances
 from gencls.eval.threats.protocol import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["COLUMNS", "WORST_CASE", "compare", "summarize", "worst_case"]
+__all__ = ["COLUMNS", "WORST_CASE", "summarize", "worst_case"]
 
 _DEFENSE = ["defense", "norm", "seed", "eight_bit"]
 
@@ -152,49 +150,6 @@ def worst_case(records: "pandas.DataFrame", key: Mapping[str, Any]) -> "pandas.D
     if rows["undecided"].notna().all():
         worst["undecided"] = ~samples["right"].all() & ~samples["broken"].any()
     return worst.drop(columns=["closest", "right", "broken", "here"]).reset_index()
-
-
-def compare(records: "pandas.DataFrame", *, at: Mapping[str, Sequence[float]] = MappingProxyType({})) -> "pandas.DataFrame":
-    """McNemar's test on every pair of defenses under the worst case of each budget, exact and mid-p, each Holm-corrected.
-
-    A sample counts as right where the majority of draws is, on its adversarial and on the clean image. Only samples that all
-    defenses have met are compared. Minimal-norm attacks are no threat of their own here, since what is left without a bound
-    says little: they count within the budgets.
-
-    Args:
-        records: of a study.
-        at: norm -> further sizes at which minimal-norm records are compared, without attacking again.
-
-    Returns:
-        The columns of :func:`gencls.eval.measures.statistics.pairwise_mcnemar`, and ``norm``, ``epsilon``, ``seed``,
-        ``eight_bit``; empty without pairs. Holm's correction is over the pairs of one norm, epsilon and seed.
-
-    Raises:
-        GenclsError: for records that lack columns, or sizes that are none.
-    """
-    import pandas
-
-    records, at, tables = complete(records), sizes_by_norm(at), []
-    for (norm, seed, eight_bit), group in records.groupby(["norm", "seed", "eight_bit"], sort=False):
-        bounded, minimal = group[group["epsilon"].notna()], group[group["epsilon"].isna()]
-        attacked = bounded["epsilon"].unique()
-        more = [size for size in at.get(norm, ()) if not same_size(attacked, size).any()]
-        for epsilon in [*attacked, *more]:
-            there = minimal if epsilon in more else bounded[bounded["epsilon"] == epsilon]
-            right = {}
-            for defense in there["defense"].unique():
-                key = {"defense": defense, "norm": norm, "seed": seed, "eight_bit": eight_bit}
-                worst = worst_case(group, {**key, "epsilon": None if epsilon in more else epsilon})
-                if epsilon in more:
-                    right[str(defense)] = closest_distances(worst) > epsilon + TOLERANCE
-                else:
-                    right[str(defense)] = ~broken(worst).set_axis(worst["sample_hash"])
-            if len(right) > 1:
-                both = sorted(set.intersection(*(set(series.index) for series in right.values())))  # it may be unfinished
-                if both:
-                    pairs = pairwise_mcnemar({defense: series.loc[both].to_numpy() for defense, series in right.items()})
-                    tables.append(pairs.assign(norm=norm, epsilon=epsilon, seed=seed, eight_bit=eight_bit))
-    return pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
 
 
 def _row(key: dict[str, Any], run: "pandas.DataFrame") -> dict[str, Any]:

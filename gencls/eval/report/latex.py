@@ -67,27 +67,8 @@ _ESCAPES = {
     "\r": " ",
 }
 _GREEK = [
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "zeta",
-    "eta",
-    "theta",
-    "iota",
-    "kappa",
-    "lambda",
-    "mu",
-    "nu",
-    "xi",
-    "pi",
-    "rho",
-    "sigma",
-    "tau",
-    "upsilon",
-    "chi",
-    "psi",
-    "omega",
+    *("alpha", "beta", "gamma", "delta", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
+    *("nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "chi", "psi", "omega"),
 ]
 _ESCAPES |= {
     unicodedata.lookup(f"GREEK SMALL LETTER {word}".upper().replace("LAMBDA", "LAMDA")): rf"$\{word}$" for word in _GREEK

@@ -4,15 +4,13 @@ The same images with the same random numbers, with others, one at a time, and in
 tells how the defense must be asked.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import declared, keyed, seeded, stream_seed
-from gencls.core.streams.keyed import watched
+from gencls.core import declared, stream_seed
+from gencls.core.streams.keyed import drawing
 from gencls.eval.scores.forward import ImageByImage, scores_of
 from gencls.eval.scores.margins import score_gap
 
@@ -167,15 +165,11 @@ class Examination:
         rows = list(range(len(self.images))) if rows is None else rows
         asked = self.images[rows] if images is None else images
         names = [keep[1] if keep and keep[0] == row else stream for row in rows]
-        with self._streams([stream_seed(self.seed, "probe", name, row) for name, row in zip(names, rows, strict=True)]):
-            return scores_of(self.defense, asked).double()
-
-    @contextmanager
-    def _streams(self, seeds: list[int]) -> Iterator[None]:
-        with seeded(stream_seed(*seeds)), keyed(seeds) as streams, watched() as seen:
-            yield
-        self.drew |= streams.used or seen.shared
+        with drawing([stream_seed(self.seed, "probe", name, row) for name, row in zip(names, rows, strict=True)]) as seen:
+            scores = scores_of(self.defense, asked).double()
+        self.drew |= seen.drew
         self.shared |= seen.shared
+        return scores
 
     def randomness(self) -> Behaviour:
         """The same images with the same streams, and with others."""

@@ -1,7 +1,7 @@
-"""How a call of a study joins what its folder holds.
+"""How a call of a study joins its folder.
 
-A folder holds rows (defense, attack, epsilon, gradient mode, seed) x shards of one ordered list of samples. A call may add
-rows, and samples, which get shards of their own. It may not change what the rows that are there mean: that is another study.
+A folder holds rows (defense, attack, epsilon, gradient mode, seed) x shards of one ordered list of samples. A call may add rows
+and samples. New samples get new shards. A call may not change the meaning of the folder's rows: that is another study.
 """
 
 import json
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from gencls import __version__
 from gencls.core import GenclsError
 from gencls.core.files import held, write_sealed
-from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core.keys.samples import sample_hashes
 from gencls.eval.measures.names import check_names
 from gencls.eval.measures.records import same_size
 from gencls.eval.study.files import CELLS, SAMPLES, StudyCell, read_tensors, write_samples

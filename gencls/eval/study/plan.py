@@ -1,4 +1,4 @@
-"""What one call of a study asks its folder for, and how that differs from what an earlier one has asked for, in words."""
+"""The plan of one call of a study, and how it differs from an earlier plan, in words."""
 
 import copy
 import re
@@ -65,8 +65,9 @@ def check_grid(defenses: Mapping[str, object], attacks: Mapping[str, object], se
 
 
 def relevant(protocol: Protocol) -> dict[str, Any]:
-    """What of a protocol results depend on: memory only decides about speed."""
-    return {name: value for name, value in asdict(protocol).items() if name != "memory"}
+    """What of a protocol results depend on: memory only decides about speed. Older studies know streams of rows only."""
+    neutral = {"memory": protocol.memory, "streams": "rows"}
+    return {name: value for name, value in asdict(protocol).items() if name not in neutral or value != neutral[name]}
 
 
 def without_epsilon(value: Any) -> Any:

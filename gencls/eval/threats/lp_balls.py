@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor
 
-from gencls.core import GenclsError
+from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS, LpBall, ball_of
 from gencls.eval.threats.protocol import TOLERANCE, Threat
 from gencls.eval.threats.registry import ThreatKind, register
@@ -28,8 +28,8 @@ class ThreatModel(Threat):
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if isinstance(self.norm, str):
-            ball_of(self.norm, owner="ThreatModel")
+        check_settings(self)
+        ball_of(self.norm, owner="ThreatModel")
         super().__post_init__()
         if self.norm == "linf" and self.epsilon is not None and self.epsilon > 1:
             raise GenclsError(f"threat model: expected a linf epsilon in [0, 1] pixel units (8/255, not 8), got {self.epsilon}")

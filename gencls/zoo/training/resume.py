@@ -86,6 +86,8 @@ def _read(checkpoint: Path) -> dict[str, Any]:
         raise _damaged(checkpoint, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     if not isinstance(content, dict) or not isinstance(content.get("epoch"), int):
         raise _damaged(checkpoint, "something else")
+    if not all(key.startswith("learner.") for key in content.get("state_dict", ())):
+        raise _damaged(checkpoint, "one of an earlier version of gencls")
     return content
 
 

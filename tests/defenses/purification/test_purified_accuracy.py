@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gencls.core import EoT, GenclsError, TransformedClassifier, keyed, stream_seed
-from gencls.core.fingerprint import closures
+from gencls.core.keys import closures
 from gencls.defenses import FixedLengthNoise, GaussianBlur, MLVGMPurification, PurifiedAccuracy, fgsm_examples, learn_alphas
 from tests.toys import Linear, MeanRowsPixels
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
+from gencls import zoo
 from gencls.core import seeded
-from gencls.eval import ThreatModel
+from gencls.eval import PGD, ThreatModel
 from gencls.eval.attacks.apgd import APGD, dlr, targeted_dlr
-from tests.contracts.linear import SHAPES, halfway, linear_problem, margins, run, shortfall
+from tests.contracts.linear import SHAPES, digits, halfway, linear_problem, margins, run, shortfall
 from tests.toys import Rescaled, small_cnn
 
 THREATS = {"linf": ThreatModel("linf", 0.1), "l2": ThreatModel("l2", 0.25)}
@@ -31,6 +32,43 @@ def test_apgd_against_each_class_is_optimal(classes, norm, shape, count):
     missing, best = shortfall(model, images, labels, found, norm, THREATS[norm].epsilon)
     assert (missing[best > 0] <= 1e-3).all()
     assert (margins(model, found, labels).amin(1)[best < -1e-3] < 0).all()
+
+
+@every_shape
+@every_number_of_classes
+def test_apgd_in_l1_is_nearly_optimal(classes, shape):
+    """The box binds: the best change takes the entries of the largest slopes to their ends, one after the other."""
+    model, images, labels = linear_problem(classes, shape, 64)
+    threat = ThreatModel("l1", 1.3)
+    found = run(APGD(threat, loss="multi-targeted"), model, images, labels)
+    missing, best = shortfall(model, images, labels, found, "l1", 1.3)
+    assert (missing[best > 0] <= 0.05).all()
+    assert (margins(model, found, labels).amin(1)[best < -0.1] < 0).all()
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "dlr"])
+@pytest.mark.parametrize(("name", "epsilon"), [("cnn-mnist", 8.0), ("adv-linf-mnist", 15.0)])
+def test_it_breaks_as_many_digits_in_l1_as_the_library(name, epsilon, loss):
+    """With its schedule of three balls; random starts decide a few. And plain PGD does not fall behind foolbox's SLIDE."""
+    import foolbox
+
+    network, (images, labels) = zoo.load(name).eval(), digits(60)
+    threat = ThreatModel("l1", epsilon)
+    found = run(APGD(threat, loss, steps=50), network, images, labels)
+    assert threat.allows(threat.distance(images, found)).all()
+    ours = int((network(found).argmax(1) == labels).sum())
+    settings = {"loss": {"cross-entropy": "ce"}.get(loss, loss), "use_largereps": True, "device": "cpu", "logger": SILENT}
+    library = APGDAttack(network, n_iter=50, norm="L1", eps=epsilon, **settings)
+    with seeded(0):
+        theirs = int((network(library.perturb(images, labels)).argmax(1) == labels).sum())
+    assert 3 < ours < 57
+    assert abs(ours - theirs) <= 4
+    pgd = run(PGD(threat, steps=50), network, images, labels)
+    slide = foolbox.attacks.SparseL1DescentAttack(steps=50, rel_stepsize=0.2).run(
+        foolbox.PyTorchModel(network, bounds=(0, 1)), images, foolbox.criteria.Misclassification(labels), epsilon=epsilon
+    )
+    by_pgd, by_slide = (int((network(part.clamp(0, 1)).argmax(1) == labels).sum()) for part in (pgd, slide))
+    assert by_pgd <= by_slide + 3
 
 
 @every_shape

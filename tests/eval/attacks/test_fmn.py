@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from gencls import zoo
 from gencls.core import GenclsError, keyed
 from gencls.eval import FMN, ThreatModel
+from tests.contracts.linear import digits
 from tests.toys import small_cnn
 
 L2, LINF, L1, L0 = (ThreatModel(norm) for norm in ("l2", "linf", "l1", "l0"))
@@ -30,6 +34,33 @@ def test_it_comes_closer_than_the_library_with_as_many_steps(threat, name):
     other = other.where(cnn(theirs).argmax(1) != labels, torch.inf)
     assert (ours <= 1.01 * other).double().mean() > 0.9
     assert ours.median() <= other.median()
+
+
+@pytest.mark.parametrize(("threat", "name"), [(L1, "L1FMNAttack"), (L0, "L0FMNAttack")], ids=["l1", "l0"])
+def test_it_finds_as_many_sparse_changes_of_digits_as_the_library(threat, name):
+    """In L1 many more: the library projects onto the ball and [0, 1] one after the other."""
+    foolbox = pytest.importorskip("foolbox")
+    network, (images, labels) = zoo.load("cnn-mnist").eval(), digits(40)
+    found = run(FMN(threat), network, images, labels)
+    theirs = getattr(foolbox.attacks, name)(steps=100).run(foolbox.PyTorchModel(network, bounds=(0, 1)), images, labels)
+    ours, other = (
+        threat.distance(images, part).where(network(part).argmax(1) != labels, torch.inf) for part in (found, theirs)
+    )
+    assert ours.isfinite().all()
+    assert ours.isfinite().sum() >= other.isfinite().sum()
+    assert ours.median() <= 1.1 * other.median()
+    assert torch.equal(found[labels != network(images).argmax(1)], images[labels != network(images).argmax(1)])
+
+
+@pytest.mark.parametrize("threat", [L1, L0], ids=["l1", "l0"])
+def test_sparse_starts_and_targets(threat):
+    cnn, images = small_cnn(), torch.rand(12, 1, 8, 8)
+    targets = (cnn(images).argmax(1) + 1) % 4
+    attack = FMN(replace(threat, targeted=True), steps=40, restarts=2, starts=torch.rand(30, 1, 8, 8))
+    found = run(attack, cnn, images, targets)
+    moved = (found != images).flatten(1).any(1)
+    assert moved.double().mean() > 0.5
+    assert (cnn(found).argmax(1) == targets)[moved].all()
 
 
 class Plateau(nn.Module):

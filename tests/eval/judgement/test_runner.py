@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core.keys.samples import sample_hashes
 from gencls.eval import PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, evaluate, run_cell
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.judgement import runner as runner_module

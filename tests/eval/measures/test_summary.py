@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from gencls.core.errors import GenclsError
+from gencls.eval.measures.comparison import compare
 from gencls.eval.measures.records import REQUIRED, complete
 from gencls.eval.measures.statistics import wilson
 from gencls.eval.measures.success_rates import closest_distances
-from gencls.eval.measures.summary import COLUMNS, WORST_CASE, compare, summarize, worst_case
+from gencls.eval.measures.summary import COLUMNS, WORST_CASE, summarize, worst_case
 
 NAN, INF = float("nan"), float("inf")
 

@@ -17,9 +17,10 @@ from markupsafe import escape as escape_html
 
 from gencls.core.errors import GenclsError
 from gencls.eval.doctor.diagnosis import read_diagnoses
+from gencls.eval.measures.comparison import compare
 from gencls.eval.measures.records import WORST_CASE
 from gencls.eval.measures.success_rates import closest_distances, robust_accuracy
-from gencls.eval.measures.summary import compare, summarize
+from gencls.eval.measures.summary import summarize
 from gencls.eval.report import formats
 from gencls.eval.report.study import columns as report_columns
 from gencls.eval.report.study.curves import reading_sizes

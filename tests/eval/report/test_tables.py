@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gencls.eval.measures.comparison import compare
 from gencls.eval.measures.records import WORST_CASE
 from gencls.eval.measures.success_rates import SuccessCurve
-from gencls.eval.measures.summary import COLUMNS, compare, summarize
+from gencls.eval.measures.summary import COLUMNS, summarize
 from gencls.eval.report import formats
 from gencls.eval.report.study import columns as report_columns
 from gencls.eval.report.study.curves import AtBudgets, reading_sizes, study_curves

@@ -117,6 +117,13 @@ def test_an_earlier_run_is_not_overwritten(tmp_path: Path) -> None:
         train("cnn-mnist", **TINY, epochs=1, seed=1, out=tmp_path, resume=True)
 
 
+def test_a_run_of_an_earlier_version_does_not_go_on(tmp_path: Path) -> None:
+    (tmp_path / "cnn-mnist").mkdir()
+    torch.save({"epoch": 0, "state_dict": {"network.head.bias": torch.zeros(10)}}, tmp_path / "cnn-mnist" / "last.ckpt")
+    with pytest.raises(GenclsError, match="expected the checkpoint of a training, got one of an earlier version of gencls"):
+        train("cnn-mnist", **TINY, out=tmp_path, resume=True)
+
+
 def test_bad_settings(tmp_path: Path) -> None:
     with pytest.raises(GenclsError, match="unknown training 'cnn'; expected one of cnn-mnist"):
         train("cnn", out=tmp_path)

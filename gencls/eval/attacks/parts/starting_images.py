@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, check_images, stream_seed
-from gencls.core.fingerprint.samples import sample_hashes
+from gencls.core.keys.samples import sample_hashes
 
 __all__ = ["check_shape", "repr_with_starts"]
 

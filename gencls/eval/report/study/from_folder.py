@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gencls.core import GenclsError, checked
 from gencls.eval.doctor.diagnosis import read_diagnoses
+from gencls.eval.measures.comparison import compare
 from gencls.eval.measures.names import WORST_CASE
-from gencls.eval.measures.summary import compare
 from gencls.eval.study.files import StudyCell
 from gencls.eval.study.folder import (
     DIAGNOSIS,

@@ -2,6 +2,8 @@
 
 Of CIFAR10: GitHub kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10, which normalise images before the network (here
 it is done inside), and RobustBench, whose networks are those of its package. Of the MLVGM paper: GitHub SerezD/gen_adversarial.
+
+All networks come in eval mode, their parameters frozen.
 """
 
 import re
@@ -55,9 +57,6 @@ def load_kuangliu(path: str | Path, *, normalized: bool = True) -> CifarResNet |
         normalized: whether the network was trained on images normalised as by that script, and so is to normalise inside;
             False for weights that were trained on images in [0, 1].
 
-    Returns:
-        The network in eval mode, its parameters frozen.
-
     Raises:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of such a network.
     """
@@ -73,9 +72,6 @@ def load_akamaster(path: str | Path) -> CifarResNet:
     Args:
         path: the file.
 
-    Returns:
-        The network in eval mode, its parameters frozen.
-
     Raises:
         GenclsError: as :func:`load_kuangliu`.
     """
@@ -87,9 +83,6 @@ def load_autoattack_resnet18() -> CifarResNet:
 
     The package says nothing of its training. It is 100 % right on 300 of CIFAR10's training images and 95 % on 200 of its test
     images (cifar10-lossless), and not robust.
-
-    Returns:
-        The network in eval mode, its parameters frozen.
 
     Raises:
         GenclsError: the file is missing or not that of pyautoattack 0.2.0.
@@ -113,9 +106,6 @@ def kuangliu_from_state(state: State, *, normalized: bool = True) -> CifarResNet
         state: a state dict of GitHub kuangliu/pytorch-cifar; ``num_batches_tracked`` may be missing.
         normalized: see :func:`load_kuangliu`.
 
-    Returns:
-        The network in eval mode, its parameters frozen.
-
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
     """
@@ -134,9 +124,6 @@ def akamaster_from_state(state: State) -> CifarResNet:
 
     Args:
         state: a state dict of GitHub akamaster/pytorch_resnet_cifar10; ``num_batches_tracked`` may be missing.
-
-    Returns:
-        The network in eval mode, its parameters frozen.
 
     Raises:
         GenclsError: as :func:`kuangliu_from_state`.
@@ -176,9 +163,6 @@ def load_headed_classifier(path: str | Path) -> HeadedClassifier:
     Args:
         path: the file, see :func:`gencls.zoo.checkpoints.checkpoint.load_state_dict`.
 
-    Returns:
-        The network in eval mode, its parameters frozen.
-
     Raises:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of such a classifier.
     """
@@ -190,9 +174,6 @@ def headed_classifier_from_state(state: State) -> HeadedClassifier:
 
     Args:
         state: a state dict of GitHub SerezD/gen_adversarial.
-
-    Returns:
-        The network in eval mode, its parameters frozen.
 
     Raises:
         GenclsError: for keys that are missing or surplus, tensors of an unexpected shape, or integers as parameters.
@@ -245,9 +226,6 @@ def robustbench_from_state(state: State, name: str, *, threat: str = "Linf", dat
         name: see :func:`load_robustbench`; the others likewise.
         threat: there.
         data: there.
-
-    Returns:
-        The network in eval mode, its parameters frozen.
 
     Raises:
         GenclsError: for an unknown model; keys that are missing or surplus, or tensors of an unexpected shape.

@@ -1,4 +1,7 @@
-"""Published NVAE checkpoints: a file to a network, its sizes read off the weights."""
+"""Published NVAE checkpoints: a file to a network, its sizes read off the weights.
+
+All networks come in eval mode, their parameters frozen.
+"""
 
 import re
 from collections.abc import Iterable
@@ -32,9 +35,6 @@ def load_nvae(path: str | Path, *, temperature: float = 0.6, reestimated: bool =
         reestimated: take the statistics that belong to the temperature; False takes those of the training.
         image_size: H = W that the network is to have; None takes any.
 
-    Returns:
-        The network in eval mode, its parameters frozen.
-
     Raises:
         GenclsError: for a file that is missing, damaged or something else; one without weights for this temperature; weights
             that are not those of an NVAE in this layout, or of another image size.
@@ -60,9 +60,6 @@ def load_nvlabs_nvae(
             file's ``args``.
         image_size: H = W that the network is to have; None takes any.
 
-    Returns:
-        The network in eval mode, its parameters frozen.
-
     Raises:
         GenclsError: for a file that is missing, damaged or something else; one without ``args`` if residual is None; weights
             that are not those of an NVAE in this layout, or of another image size.
@@ -85,9 +82,6 @@ def nvae_from_state(state: State, *, temperature: float = 1.0) -> NVAE:
         state: a state dict of GitHub SerezD/NVAE-from-scratch.
         temperature: of draws from the prior.
 
-    Returns:
-        The network in eval mode, its parameters frozen.
-
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
     """
@@ -102,9 +96,6 @@ def nvlabs_nvae_from_state(state: State, *, residual: bool = True, temperature: 
         state: a state dict of GitHub NVlabs/NVAE; the keys of :func:`unused_nvlabs_keys` may be there or not.
         residual: whether posteriors are relative to priors, ``res_dist`` there.
         temperature: of draws from the prior.
-
-    Returns:
-        The network in eval mode, its parameters frozen.
 
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.

@@ -1,4 +1,7 @@
-"""Published checkpoints of StyleGAN2, encoder4editing and the Style Transformer: a file to a network, its sizes read off."""
+"""Published checkpoints of StyleGAN2, encoder4editing and the Style Transformer: a file to a network, its sizes read off.
+
+All networks come in eval mode, their parameters frozen.
+"""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -37,9 +40,6 @@ def load_stylegan2(path: str | Path, *, size: int | None = None) -> StyleGAN2:
         path: the file.
         size: H = W that the images are to have; None takes any.
 
-    Returns:
-        The network in eval mode, its parameters frozen.
-
     Raises:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of a StyleGAN2 in this
             layout, or of another size.
@@ -57,9 +57,6 @@ def load_e4e(path: str | Path, *, num_levels: int | None = None, image_size: int
         path: the file, with ``state_dict``, ``opts`` and, if they say ``start_from_latent_avg``, ``latent_avg``.
         num_levels: L that the model is to have, 18 for generators of 1024 pixels; None takes any.
         image_size: H = W of the images.
-
-    Returns:
-        The model in eval mode, its parameters frozen.
 
     Raises:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of such networks; no
@@ -81,9 +78,6 @@ def load_style_transformer(
         num_levels: L that the model is to have, 16 for generators of 512 pixels; None takes any.
         image_size: H = W of the images.
 
-    Returns:
-        The model in eval mode, its parameters frozen.
-
     Raises:
         GenclsError: as :func:`load_e4e`; for a checkpoint whose ``opts`` say ``learn_in_w``, one code for all levels.
     """
@@ -98,9 +92,6 @@ def stylegan2_from_state(state: State) -> StyleGAN2:
 
     Args:
         state: a state dict of GitHub rosinality/stylegan2-pytorch.
-
-    Returns:
-        The network in eval mode, its parameters frozen.
 
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.

@@ -22,11 +22,11 @@ from typing import Any, cast
 
 import torch
 
-from gencls.core.fingerprint.classes import origin_of_class
-from gencls.core.fingerprint.closures import behind
-from gencls.core.fingerprint.origins import Origin, found, module_name, origin_of_file, origin_of_module
-from gencls.core.fingerprint.parts import Defined, Held, Library, Parts, attributes, parts
-from gencls.core.fingerprint.sources import WHOLE, Imported, References, Source, digest_of, nested, parsed, references
+from gencls.core.keys.classes import origin_of_class
+from gencls.core.keys.closures import behind
+from gencls.core.keys.origins import Origin, found, module_name, origin_of_file, origin_of_module
+from gencls.core.keys.parts import Defined, Held, Library, Parts, attributes, parts
+from gencls.core.keys.sources import WHOLE, Imported, References, Source, digest_of, nested, parsed, references
 
 _NAMED = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 

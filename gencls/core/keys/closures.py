@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from gencls.core.fingerprint.origins import PACKAGE, file_of, origin_of_module
-from gencls.core.fingerprint.sources import WHOLE, Imported, Source, parsed, references
+from gencls.core.keys.origins import PACKAGE, file_of, origin_of_module
+from gencls.core.keys.sources import WHOLE, Imported, Source, parsed, references
 
 __all__ = ["Closure", "behind", "closure"]
 

@@ -14,8 +14,8 @@ from torch.nn.modules import module as modules
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from gencls.core.fingerprint.origins import origin_of_file
-from gencls.core.fingerprint.parts import Held, Parts, attributes, parts
+from gencls.core.keys.origins import origin_of_file
+from gencls.core.keys.parts import Held, Parts, attributes, parts
 
 _NO_ATTRIBUTES = ("_is_buffer", "persistent")
 """By which a module knows a tensor that it is to register; lost when it is moved."""

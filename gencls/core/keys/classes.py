@@ -6,8 +6,8 @@ from enum import EnumMeta
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
-from gencls.core.fingerprint.origins import Origin, found, origin_of_file, origin_of_module
-from gencls.core.fingerprint.parts import Defined, Held, Library, Parts, parts
+from gencls.core.keys.origins import Origin, found, origin_of_file, origin_of_module
+from gencls.core.keys.parts import Defined, Held, Library, Parts, parts
 
 __all__ = ["origin_of_class"]
 

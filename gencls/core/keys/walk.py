@@ -16,10 +16,10 @@ import numpy
 import torch
 
 from gencls.core.errors import GenclsError
-from gencls.core.fingerprint.closures import closure
-from gencls.core.fingerprint.origins import version
-from gencls.core.fingerprint.parts import Defined, Library, Unordered, parts_of
-from gencls.core.fingerprint.tensors import global_hooks
+from gencls.core.keys.closures import closure
+from gencls.core.keys.origins import version
+from gencls.core.keys.parts import Defined, Library, Unordered, parts_of
+from gencls.core.keys.tensors import global_hooks
 
 __all__ = ["Key", "key_of"]
 

@@ -6,8 +6,8 @@ and of the code behind it.
 
 from torch import nn
 
-from gencls.core.fingerprint import functions  # noqa: F401  (registers what functions consist of)
-from gencls.core.fingerprint.walk import Key, key_of
+from gencls.core.keys import functions  # noqa: F401  (registers what functions consist of)
+from gencls.core.keys.walk import Key, key_of
 
 __all__ = ["Key", "fingerprint", "key_of"]
 

@@ -20,7 +20,7 @@ import numpy
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from gencls.core.fingerprint.origins import found
+from gencls.core.keys.origins import found
 
 __all__ = ["Defined", "Library", "Parts", "Unordered", "attributes", "parts", "parts_of"]
 
