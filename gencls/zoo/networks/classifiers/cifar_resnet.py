@@ -55,11 +55,11 @@ class CifarPreActResNet(CifarNetwork):
     else: see :func:`gencls.zoo.networks.classifiers.published.load_robustbench`.
 
     Args:
-        blocks: see :class:`CifarResNet`; the others likewise.
-        width: there.
-        num_classes: there.
-        mean: there.
-        std: there.
+        blocks: of each stage; (2, 2, 2, 2) is PreActResNet-18.
+        width: channels of the first stage; each further one has twice as many.
+        num_classes: K.
+        mean: of the normalisation inside, in [0, 1] pixel units; the default leaves images as they are.
+        std: of the normalisation inside.
     """
 
     def __init__(

@@ -223,9 +223,9 @@ def robustbench_from_state(state: State, name: str, *, threat: str = "Linf", dat
 
     Args:
         state: keys without ``module.`` and ``model.``; numbers of the normalisation and ``num_batches_tracked`` may be missing.
-        name: see :func:`load_robustbench`; the others likewise.
-        threat: there.
-        data: there.
+        name: of the model in RobustBench's list.
+        threat: the list: "Linf", "L2" or "corruptions".
+        data: "cifar10" or "cifar100".
 
     Raises:
         GenclsError: for an unknown model; keys that are missing or surplus, or tensors of an unexpected shape.

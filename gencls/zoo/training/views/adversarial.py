@@ -67,10 +67,10 @@ def ascend(
         objective: (N, C, H, W) to the sum of what each image gains.
         images: (N, C, H, W) in [0, 1], the centres.
         start: (N, C, H, W).
-        norm: of the ball; the others as of :func:`pgd`.
-        epsilon: there.
-        steps: there.
-        step_size: there.
+        norm: of the ball.
+        epsilon: radius of the ball, in [0, 1] pixel units.
+        steps: number of steps.
+        step_size: length of a step in the norm of the ball, in [0, 1] pixel units.
 
     Returns:
         The last iterate (N, C, H, W), detached; without steps the start.
