@@ -40,9 +40,8 @@ def identified(samples: Sequence[int]) -> Any:
 
 
 def present_rows() -> list[Row] | None:
-    """Who the rows of the batch are; None where nobody has said."""
-    rows = _present.get()
-    return None if rows is None else list(rows)
+    """Who the rows of the batch are, not to be changed; None where nobody has said."""
+    return _present.get()
 
 
 @contextmanager
@@ -51,8 +50,11 @@ def _changed(change: Callable[[list[Row]], list[Row]]) -> Iterator[None]:
     if rows is None:
         yield
         return
-    with replaced(change(rows)):
+    token = _present.set(change(rows))
+    try:
         yield
+    finally:
+        _present.reset(token)
 
 
 def draws(numbers: range) -> Any:

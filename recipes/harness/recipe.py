@@ -59,6 +59,7 @@ class Recipe(Generic[R]):
     def parser(self) -> argparse.ArgumentParser:
         """The command line."""
         made = reader(self.text)
+        made.prog = f"python -m recipes.{self.name}"
         turns = "".join(f"; {name}: {', '.join(those)} in turn" for name, those in self.several.items())
         made.add_argument(
             "--profile",

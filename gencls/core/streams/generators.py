@@ -51,25 +51,26 @@ class Streams:
         self.used = True
         self.shared.add(f"{what} in a batch of {len(self.rows)}")
 
-    def of_entries(self, entries: int, what: str) -> list[torch.Generator] | None:
-        """The stream of each entry of a first dimension, or None, and a note, where the entries belong to no rows.
+    def of_entries(self, shape: torch.Size, what: str, event: int = 0) -> list[torch.Generator] | None:
+        """The stream of each entry of the first dimension, or None, and a note, where the entries belong to no rows.
 
         Args:
-            entries: how many; 0 for what has no dimension.
-            what: draws them.
+            shape: of what is drawn; the last ``event`` dimensions are drawn together.
+            what: draws it.
+            event: see there.
         """
         self.used, rows = True, self.rows
-        if not entries or not rows or entries % len(rows):
-            self.note_shared(what)
+        if len(shape) <= event or not rows or shape[0] % len(rows):
+            self.note_shared(f"{what} of shape {tuple(shape)}")
             return None
-        per_row = entries // len(rows)
+        per_row = shape[0] // len(rows)
         return [generator for row in rows for generator in [self.generator(row)] * per_row]
 
     def fill(self, out: Tensor, draw: Callable[[Tensor, torch.Generator], object], what: str) -> Tensor:
         """Let ``draw(row, generator)`` write each row of ``out`` (on the CPU: the same numbers for every device)."""
         if not out.numel():  # nothing is drawn: an attack may let no row begin
             return out
-        generators = self.of_entries(len(out) if out.ndim else 0, f"{what} of shape {tuple(out.shape)}")
+        generators = self.of_entries(out.shape, what)
         if generators is None:
             draw(out, self.whole())
         else:

@@ -29,11 +29,11 @@ _active: ContextVar[Streams | None] = ContextVar("gencls_streams", default=None)
 
 
 @contextmanager
-def _serving(streams: Streams) -> Iterator[Streams]:
+def _serving(streams: Streams) -> Iterator[None]:
     token = _active.set(streams)
     try:
         with KeyedDraws(streams):
-            yield streams
+            yield
     finally:
         _active.reset(token)
 
@@ -54,7 +54,8 @@ def keyed(seeds: Sequence[int]) -> Iterator[Streams]:
     Yields:
         The streams, to be asked for ``shared`` afterwards.
     """
-    with identified(seeds), _serving(Streams()) as streams:
+    streams = Streams()
+    with identified(seeds), _serving(streams):
         yield streams
 
 
@@ -160,9 +161,10 @@ def repeatable() -> Callable[[], Any]:
 
     Works in another thread as well (autograd's backward pass on a GPU).
     """
-    rows, streams, states = present_rows(), _active.get(), GlobalStates()
-    if rows is None:
+    present, streams, states = present_rows(), _active.get(), GlobalStates()
+    if present is None:
         return states.restored
+    rows = list(present)  # :func:`alone` changes its list
     if streams is None:
         return lambda: _again(rows, states)
     marks, seed = streams.marks(), streams.global_seed

@@ -38,7 +38,9 @@ class KeyedDraws(TorchFunctionMode):
         serve = _SERVED.get(func)
         if serve is None or torch.initial_seed() != self.streams.global_seed:
             return func(*args, **kwargs)
-        if kwargs.get("generator") is not None or any(isinstance(given, torch.Generator) for given in args):
+        if not kwargs:
+            return serve(self.streams, *args)
+        if kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         if "input" in kwargs:
             args = (kwargs["input"], *args)
@@ -171,10 +173,9 @@ def _by_row(func: Callable[..., Tensor], event: int = 0) -> Serve:
     def serve(streams: Streams, *args: Any, **kwargs: Any) -> Tensor:
         values = torch.broadcast_tensors(*(given for given in args if isinstance(given, Tensor)))
         shape, device, more = values[0].shape, values[0].device, args[len(values) :]
-        if not shape.numel():
+        if not shape.numel() or isinstance(args[-1], torch.Generator):
             return func(*args, **kwargs)
-        what = f"{func.__name__.strip('_')} of shape {tuple(shape)}"
-        generators = streams.of_entries(shape[0] if len(shape) > event else 0, what)
+        generators = streams.of_entries(shape, func.__name__.strip("_"), event)
         values = tuple(value.cpu() for value in values)
         if generators is None:
             return func(*values, *more, generator=streams.whole(), **kwargs).to(device)

@@ -1,1 +1,1 @@
-"""What records amount to: tables, curves, intervals and tests."""
+"""Measures of records: tables, curves, intervals and tests."""

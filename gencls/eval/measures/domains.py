@@ -1,4 +1,4 @@
-"""The domains of statistics: what is no number, or none that has a meaning there, is refused before anything is computed."""
+"""The domains of statistics: values that are no numbers, or out of range, are refused before anything is computed."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What people call defenses and attacks: checked before anything is computed, then fit for files, figures and tables."""
+"""Names of defenses and attacks: checked before anything is computed, then made fit for files, figures and tables."""
 
 import re
 import unicodedata

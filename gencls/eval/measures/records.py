@@ -1,7 +1,6 @@
-"""The records of an evaluation: what each column must be, which records count, and what one says of its sample.
+"""The records of an evaluation: their columns, which of them count, and when a sample is broken.
 
-Every table, curve and test is made of these few functions, so that a sample never counts as robust in one of them and as
-broken in another.
+Every table, curve and test uses these few functions. So no sample is robust in one of them and broken in another.
 """
 
 from itertools import pairwise

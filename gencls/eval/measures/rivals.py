@@ -1,12 +1,12 @@
-"""Attacks that a gradient attack must not be weaker than, and what is said where it is.
+"""Rivals of a gradient attack: if one of them breaks more, the row of the gradient attack carries a warning.
 
-An attack without the defense's gradient (noise, queries, transfer) has less to go by, and a minimal-norm attack looks for
-something else than success within the budget. Where such an attack breaks more all the same, the gradients of the other one
-led astray: they are masked (Athalye, Carlini, Wagner 2018, arXiv:1802.00420, section 3.1), or it made too few steps. The same
-holds for two minimal-norm attacks one of which finds far larger distances: on scores that end in a softmax, for instance, the
-linearisations of DeepFool and the margins of Carlini and Wagner vanish.
+An attack without the defense's gradient (noise, queries, transfer) knows less. A minimal-norm attack looks for something else
+than success within the budget. If such an attack breaks more, the gradients of the other one led astray: they are masked
+(Athalye, Carlini, Wagner 2018, arXiv:1802.00420, section 3.1), or the attack made too few steps. Two minimal-norm attacks are
+compared in the same way, by their distances: behind a softmax, for instance, the linearisations of DeepFool and the margins of
+Carlini and Wagner vanish.
 
-A worst case over fewer attacks than others' is no better for it, see :func:`unmet`.
+A worst case over fewer attacks than others have met is named too, see :func:`unmet`.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The folder of a study: what is in it, and how to read it without the defenses that filled it.
+"""The folder of a study: its files, and how to read them without the defenses that filled them.
 
 study.json           settings and the list of cells      samples.safetensors      images, labels, bounds of the shards
 cells/KEY.parquet    records of a finished cell          cells/KEY.safetensors    its adversarial images
@@ -6,11 +6,11 @@ cells/KEY.json       its mark: the checksums of both     doctor.json            
 results.csv          the table                           report.html, figures/    the report
 curves.csv           success rates at every size
 
-Whatever is read is verified first: study.json and doctor.json by checksums of their own, cells by their marks, samples by the
-hashes that study.json lists. The last two lines are outputs: they are written anew, and never read.
+Every file is verified before it is used: study.json and doctor.json carry checksums, marks have the checksums of cells, and
+study.json lists the hashes of samples. The last two lines are outputs: each call writes them anew, and nothing reads them.
 
-A folder may grow: calls add rows and samples, see :mod:`gencls.eval.study.growth`. Samples are written before the
-study.json that lists them, so more of them may be there than are listed.
+A folder may grow: calls add rows and samples, see :mod:`gencls.eval.study.growth`. Samples are written before the study.json
+that lists them, so the file may hold more samples than study.json lists.
 """
 
 from collections.abc import Mapping, Sequence

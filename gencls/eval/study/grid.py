@@ -65,8 +65,8 @@ _PLANNED = {
 class Grid:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder.
 
-    It is what one call asks for. The folder may hold more, from other calls: it keeps it, and the table and the report show it.
-    What was planned stays as it is, and what rows of the folder mean does, too: a change of that is another study.
+    One call asks for this grid. The folder may hold rows of other calls: it keeps them, and the table and the report show them.
+    A plan does not change, and rows of the folder keep their meaning. Another meaning is another study.
     """
 
     @checked
@@ -90,20 +90,20 @@ class Grid:
             folder: made if missing; may hold what other calls have asked for, or begun.
             defenses: name -> module in eval mode.
             attacks: name -> attack.
-            images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; all of the folder, and
-                perhaps more.
+            images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; all images of the folder,
+                and perhaps more.
             labels: int64 (N,); None where the source has them.
             protocol: draws and averaging; its seed is replaced by ``seeds``.
             modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
             seeds: one run of everything per seed.
-            shard_size: samples per new cell; what a crash can lose, and the batch size. Results do not depend on it.
-            about: what to say of the study in its report: data set, command, and so on.
+            shard_size: samples per new cell, and the batch size. A crash loses at most one cell. Results do not depend on it.
+            about: facts for the report: data set, command, and so on.
 
         Raises:
-            GenclsError: for bad images or labels, an empty grid, repeated seeds, a defense that does not take these images, has
-                too few classes, declares none of the modes or hides some, a ball that no image can leave, a name that tables
-                have for something else, something that a key cannot see into, or a folder that holds something else, or rows
-                that would mean something else by these settings.
+            GenclsError: for bad images or labels, an empty grid, or repeated seeds; for a defense that does not take these
+                images, has too few classes, declares none of the modes or hides some; for a ball that no image can leave, a
+                name that tables reserve, or an object that hides its content from a key; for a folder with other files, or with
+                rows to which these settings would give another meaning.
         """
         self.images, self.labels = samples_of(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)

@@ -1,7 +1,7 @@
-"""How a call of a study joins what its folder holds.
+"""How a call of a study joins its folder.
 
-A folder holds rows (defense, attack, epsilon, gradient mode, seed) x shards of one ordered list of samples. A call may add
-rows, and samples, which get shards of their own. It may not change what the rows that are there mean: that is another study.
+A folder holds rows (defense, attack, epsilon, gradient mode, seed) x shards of one ordered list of samples. A call may add rows
+and samples. New samples get new shards. A call may not change the meaning of the folder's rows: that is another study.
 """
 
 import json

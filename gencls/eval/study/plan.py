@@ -1,4 +1,4 @@
-"""What one call of a study asks its folder for, and how that differs from what an earlier one has asked for, in words."""
+"""The plan of one call of a study, and how it differs from an earlier plan, in words."""
 
 import copy
 import re

@@ -1,4 +1,4 @@
-"""``study.json``: the settings of a study and the list of its cells, and what follows from them."""
+"""``study.json``: the settings of a study and the list of its cells."""
 
 import hashlib
 import re

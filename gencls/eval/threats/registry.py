@@ -1,5 +1,6 @@
 """The kinds of threats, by the keys under which records and names of attacks know them."""
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -39,11 +40,17 @@ def register(kind: ThreatKind) -> None:
 
 def kinds() -> Mapping[str, ThreatKind]:
     """All kinds by key: those of the files beside this one, and what other modules have registered."""
+    _import_all()
+    return _KINDS
+
+
+@functools.cache
+def _import_all() -> None:
+    """Let every file beside this one register its threats."""
     import gencls.eval.threats as package
 
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-    return _KINDS
 
 
 def kind_of(key: Any) -> ThreatKind:

@@ -36,7 +36,7 @@ class ImagePanel:
         adversarial: (n, C, H, W) adversarial images in [0, 1].
         labels: (n,) true classes.
         predictions: (n,) or (n, S) classes that the defense predicts on the adversarial images, S draws; -1 fills up the rows
-            of images with fewer draws. A row of -1 alone: the image broke the rules and was not judged.
+            of images with fewer draws. In a row of only -1 the image broke the rules and was not judged.
         clean_predictions: (n,) or (n, S) the same on the clean images, if known.
         norm: norm of the threat, if any.
         epsilon: budget of the threat; None for minimal perturbations.

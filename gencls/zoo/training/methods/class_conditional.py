@@ -167,7 +167,7 @@ class AutoencoderPreset(TablePreset):
         adversarial: extension A, latent discriminators instead of the KL divergence.
         discriminative: extension D, a shared encoder and the discriminative loss.
         beta: see :class:`AutoencoderTraining`; 1 in the thesis.
-        gamma: there, where there is a discriminative loss; 10 in the thesis.
+        gamma: weight of the discriminative loss, where it is part of the training; 10 in the thesis.
         classifier_share: of the epochs, at the start, in which only the shared encoder learns, as a classifier.
         generative_share: of the epochs, after those, that go without the discriminative loss; 0 in the thesis.
         discriminator_rate: see :class:`AutoencoderTraining`.

@@ -175,7 +175,7 @@ class NVAEPreset(GeneratorPreset):
 
     Attributes:
         groups: see :class:`~gencls.zoo.networks.NVAE`; up to ``temperature`` the others likewise.
-        cells: there, of a group and of a block.
+        cells: of a group, and of a block.
         warm_up_share: see :class:`HierarchicalVAETraining`; the others likewise.
     """
 

@@ -71,7 +71,7 @@ class NDVAEPreset(PurifierPreset):
 
     Attributes:
         groups: see :class:`~gencls.zoo.networks.NDVAE`; up to ``mixtures`` the others likewise.
-        cells: there, per group and per halving.
+        cells: per group, and per halving.
         sigma: see :class:`NDVAETraining`; the other likewise.
     """
 
