@@ -90,12 +90,7 @@ class LightningTraining(lightning.LightningModule):
 
 
 def cosine(total: int, restart: int = 0) -> Callable[[int], float]:
-    """From the number of a step to the factor of its learning rate: a cosine from 1 to 0.
-
-    Args:
-        total: steps of the training.
-        restart: at this step the rate has fallen to 0 and starts once more; with 0 there is one cosine.
-    """
+    """From the number of a step to the factor of its learning rate: a cosine from 1 to 0, and once more from a restart on."""
 
     def factor(step: int) -> float:
         share = step / restart if step < restart else (step - restart) / (total - restart)
@@ -113,12 +108,7 @@ class ShuffledBatches(Sampler[list[int]]):
     """Index lists of one shuffled pass.
 
     The order depends on the seed and the epoch only, so that a resumed training repeats it. The last incomplete batch
-    is dropped: batch norm is unreliable on a few images.
-
-    Args:
-        count: number of images.
-        batch_size: images per batch; fewer images than that make one batch.
-        seed: of the training.
+    is dropped: batch norm is unreliable on a few images. Fewer images than a batch has make one.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:

@@ -45,12 +45,7 @@ def measure_classifier(network: nn.Module, tests: Sequence[ImageData], *, few: i
 
 
 def measured_part(test: ImageData, few: int) -> tuple[Tensor, Tensor, str]:
-    """A part of a test set for what is slow to measure: images, labels, and what descriptions call it.
-
-    Args:
-        test: the test set.
-        few: images, with equally many of each class; at most the size of the test set.
-    """
+    """A few images of a test set, at most all, equally many of each class, for what is slow: with labels and a description."""
     part = balanced_subset(test.labels, few, seed=0)
     return test.images[part], test.labels[part], f"{test.name} {test.split}, {len(part)} images"
 

@@ -14,12 +14,7 @@ from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 
 
 class GaussianEncoder(nn.Module):
-    """A convolutional encoder followed by two parallel linear layers: mean and log-variance of Q(z | x).
-
-    Args:
-        encoder: images to features.
-        latent_dim: length of the latent vector.
-    """
+    """A convolutional encoder followed by two parallel linear layers: mean and log-variance of Q(z | x)."""
 
     def __init__(self, encoder: ConvEncoder, latent_dim: int) -> None:
         super().__init__()

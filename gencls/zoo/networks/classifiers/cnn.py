@@ -9,12 +9,7 @@ from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 
 
 class CNN(nn.Module):
-    """The encoder of Table 2.1 followed by a linear layer (thesis, section 2.3: "CNNs add a linear layer after the encoder").
-
-    Args:
-        encoder: images to features.
-        num_classes: K.
-    """
+    """The encoder of Table 2.1 and a linear layer (thesis, section 2.3: "CNNs add a linear layer after the encoder")."""
 
     def __init__(self, encoder: ConvEncoder, num_classes: int) -> None:
         super().__init__()

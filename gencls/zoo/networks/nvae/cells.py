@@ -114,10 +114,7 @@ class _DownSkip(nn.Module):
 class DecoderCell(nn.Module):
     """skip(x) + 0.1 residual(x), residual: an inverted bottleneck with a depthwise convolution (NVAE, Figure 3a).
 
-    Args:
-        channels: of the input.
-        expansion: channels of the depthwise convolution, as a multiple of those of the input.
-        up: double height and width and halve the channels.
+    That has ``expansion`` times the channels of the input. "Up" doubles height and width and halves the channels.
     """
 
     def __init__(self, channels: int, *, expansion: int, up: bool = False) -> None:

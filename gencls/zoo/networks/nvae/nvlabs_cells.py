@@ -15,13 +15,7 @@ _LEAST_NORM = 1e-5
 class NormedConv2d(nn.Module):
     """A convolution with the weight exp(s) v / (||v|| + 1e-5), the norm over all but the output channels.
 
-    Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel: height and width, odd: stride 1 keeps the size of the maps.
-        stride: 1 or 2.
-        bias: whether there is one.
-        groups: of channels.
+    Arguments are those of ``nn.Conv2d``; size is kept at stride 1.
     """
 
     def __init__(

@@ -98,10 +98,7 @@ PHOTOS: Mapping[str, Architecture] = MappingProxyType({"photo-64": _PHOTO_64, "p
 
 
 def find_architecture(name: str) -> Architecture:
-    """Look up a column of Table 2.1, or of ours.
-
-    Args:
-        name: one of the keys of ``TABLE_2_1`` or ``PHOTOS``.
+    """Look up a column of Table 2.1, or of ours, by a key of ``TABLE_2_1`` or ``PHOTOS``.
 
     Raises:
         GenclsError: for an unknown name, listing the known ones.

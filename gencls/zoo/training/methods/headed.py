@@ -79,13 +79,9 @@ class HeadedPreset(NetworkPreset):
 
 
 def start_from(network: HeadedClassifier, backbone: str, path: Path) -> None:
-    """Give a network the weights that torchvision publishes for its backbone; the head keeps its own.
+    """Give a network the weights that torchvision publishes for its backbone, one of ``BACKBONES``; the head keeps its own.
 
-    Args:
-        network: of this backbone.
-        backbone: a key of ``BACKBONES``.
-        path: the file as torchvision names it, for instance ``resnet50-0676ba61.pth``: the name has the first eight digits
-            of its SHA-256.
+    The file is named as torchvision does, ``resnet50-0676ba61.pth``: with the first eight digits of its SHA-256.
 
     Raises:
         GenclsError: for a file that is missing, named otherwise, changed, or of another network.

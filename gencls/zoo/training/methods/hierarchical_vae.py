@@ -157,9 +157,7 @@ def _forget_once(norm: nn.Module, seen: set[nn.BatchNorm2d]) -> None:
 def bits_per_dimension(network: HierarchicalVAE, images: Tensor) -> float:
     """The negative evidence lower bound, from one draw of the posterior, in bits per channel of a pixel.
 
-    Args:
-        network: in eval mode.
-        images: (N, C, H, W) in [0, 1], of 8 bits.
+    Images are (N, C, H, W) in [0, 1], of 8 bits; the network is in eval mode.
     """
     bounds: list[Tensor] = []
     with torch.no_grad():
