@@ -8,8 +8,6 @@ from gencls.eval.attacks import APGD, DDN, FMN, PGD, Attack, GaussianNoiseAttack
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["TARGETS", "DefaultBudget", "default_attacks"]
-
 TARGETS = 9
 """Other classes that multi-targeted PGD aims at, each with a start of its own."""
 

@@ -23,8 +23,6 @@ from gencls.eval.judgement.trial import Trial
 from gencls.eval.measures.statistics import mcnemar
 from gencls.eval.threats.protocol import Threat
 
-__all__ = ["Outcome", "broken", "check_attacks", "check_smoothed", "check_unbounded", "compared", "pgd"]
-
 LOSS: Final = "cross-entropy"
 
 pgd = partial(PGD, loss=LOSS)

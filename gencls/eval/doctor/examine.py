@@ -22,8 +22,6 @@ from gencls.eval.judgement.trial import Protocol
 from gencls.eval.threats.protocol import Threat
 from gencls.eval.threats.registry import made
 
-__all__ = ["diagnose"]
-
 _FEW = 4
 """Images of the checks without which nothing else is worth its time."""
 

@@ -14,8 +14,6 @@ from gencls.core.gradient_modes import mode_named
 from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import Patient
 
-__all__ = ["AGREE", "check_dynamic", "check_existence", "check_zeros", "difference_errors", "check_differences"]
-
 SIZES = (1e-2, 3e-3, 1e-3, 1e-4)
 """By how much each pixel moves, [0, 1] units. Small steps drown in rounding, or in the jitter of an inner optimisation that
 has not come to rest; large ones see curvature and kinks. A gradient is right if it fits one of them."""

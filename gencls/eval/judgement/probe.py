@@ -19,8 +19,6 @@ from gencls.eval.judgement.judge import Decisions, predict
 from gencls.eval.scores.behaviour import ROUNDING, Behaviour, Examination, differ, handful, observe, observe_batch
 from gencls.eval.scores.forward import check_called, scores_of
 
-__all__ = ["Probe", "Roles", "check_defense", "probe_defense", "understood"]
-
 _Result = TypeVar("_Result")
 
 

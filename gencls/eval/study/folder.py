@@ -47,20 +47,6 @@ from gencls.eval.study.settings import (
 if TYPE_CHECKING:
     import pandas
 
-__all__ = [
-    "DIAGNOSIS",
-    "RESULTS",
-    "finished",
-    "partly",
-    "read_adversarials",
-    "read_cells",
-    "read_records",
-    "read_samples",
-    "records_of",
-    "records_of_cell",
-    "write_results",
-]
-
 RESULTS, DIAGNOSIS = "results.csv", "doctor.json"
 
 _OUTDATED = "computed by other code of gencls or libraries than the newest rows: name it again to compute it anew"
