@@ -81,13 +81,7 @@ class FAB:
                 radius = None if restart == 0 else distance[rows].clamp_max(widest) / 2
                 with select(rows):
                     found = pyautoattack_attacks.fab(
-                        model,
-                        images[rows],
-                        labels[rows],
-                        targets[rows],
-                        norm=self.threat.norm,
-                        steps=self.steps,
-                        radius=radius,
+                        model, images[rows], labels[rows], targets[rows], norm=self.threat.norm, steps=self.steps, radius=radius
                     )
                 length = self.threat.distance(images[rows], found)
                 closer = (length > 0) & (length < distance[rows])

@@ -159,12 +159,7 @@ def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: flo
         shown[f"error, {mode}"] = ", ".join(f"{error:.3f} (step {size:g})" for size, error in found.items())
     if rounding > _COARSE:
         shown["rounding"] = rounding
-        return Check(
-            name,
-            "note",
-            "scores are too coarsely rounded to be differenced",
-            shown,
-        )
+        return Check(name, "note", "scores are too coarsely rounded to be differenced", shown)
     fitting = [mode for mode, error in best.items() if error <= AGREE]
     approximate = [mode for mode in best if not mode_named(mode).exact]
     alone = [_alone(errors[mode]) for mode in fitting]
