@@ -22,10 +22,7 @@ class WriteError(GenclsError, OSError):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell what the system refuses inside the block.
-
-    Args:
-        path: of the file that is written.
+    """Tell what the system refuses inside the block, which writes a file.
 
     Raises:
         WriteError: if the disk is full, or the folder is gone or not to be written to.

@@ -49,17 +49,11 @@ _TRIES = 100
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:
-    """A name for a file of at most so many bytes: itself, or its beginning and 12 digits of its SHA-256.
-
-    Args:
-        name: of any length.
-        longest: number of bytes, at least 14.
-    """
-    if len(name.encode("utf-8", "surrogatepass")) <= longest:
+    """A name for a file of at most so many bytes, 14 or more: itself, or its beginning and 12 digits of its SHA-256."""
+    encoded = name.encode("utf-8", "surrogatepass")
+    if len(encoded) <= longest:
         return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    beginning = name.encode("utf-8", "surrogatepass")[: longest - 13].decode("utf-8", "ignore")
-    return f"{beginning}-{digest}"
+    return f"{encoded[: longest - 13].decode('utf-8', 'ignore')}-{hashlib.sha256(encoded).hexdigest()[:12]}"
 
 
 def _host(node: str) -> str:
@@ -214,12 +208,7 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_seal(content: Mapping[str, Any], where: object, advice: str = "") -> None:
-    """Check that content is what its ``checksum`` says.
-
-    Args:
-        content: with its checksum.
-        where: it comes from, for the message.
-        advice: what to do if it is not, for the message.
+    """Check that content is what its ``checksum`` says; the message says where it comes from and what to do.
 
     Raises:
         GenclsError: if it is not, or has none.
@@ -242,12 +231,7 @@ def write_sealed(path: Path, content: Mapping[str, Any], *, overwrite: bool = Tr
 
 
 def read_sealed(path: Path, what: str, advice: str = "") -> dict[str, Any]:
-    """Read what :func:`write_sealed` has written.
-
-    Args:
-        path: of the file.
-        what: it should hold, for the message.
-        advice: what to do if it is damaged, for the message.
+    """Read what :func:`write_sealed` has written, as :func:`read_object` does.
 
     Raises:
         GenclsError: if it is not there, holds something else, or is not what its checksum says.
@@ -258,7 +242,7 @@ def read_sealed(path: Path, what: str, advice: str = "") -> dict[str, Any]:
 
 
 def read_object(path: Path, what: str, advice: str = "") -> dict[str, Any]:
-    """Read an object from a file of JSON; see :func:`read_sealed`.
+    """Read an object from a file of JSON; the message says what it should hold, and what to do if it is damaged.
 
     Raises:
         GenclsError: if it is not there or holds something else.

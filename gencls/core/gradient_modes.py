@@ -73,9 +73,9 @@ def mode_named(name: str) -> GradientMode:
 
     A chain is exact where all its parts are. A mode of the user's is taken for an approximation.
     """
-    for mode in KNOWN:
-        if mode.name == name:
-            return mode
+    known = {mode.name: mode for mode in KNOWN}
+    if name in known:
+        return known[name]
     if BETWEEN in name:
         parts = [mode_named(part) for part in name.split(BETWEEN)]
         meaning = "Several parts of the defense, each in its own mode: " + ", then ".join(part.name for part in parts) + "."

@@ -66,12 +66,7 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
 
 
 def check_image_shape(images: Tensor, shape: tuple[int, ...], *, name: str) -> None:
-    """Check that images fit a network that is made for one shape; values are not looked at.
-
-    Args:
-        images: expected to be floating point, (N, *shape).
-        shape: (C, H, W).
-        name: of the network, for the message.
+    """Check that images are floating point, (N, *shape), as the named network wants them; values are not looked at.
 
     Raises:
         GenclsError: they are not.
@@ -190,11 +185,7 @@ def unit_range(images: Tensor) -> Tensor:
 
 
 def joined(parts: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """Images of one shape, dtype and device in one tensor.
-
-    Args:
-        parts: single images, or batches.
-        join: ``torch.stack`` for images, ``torch.cat`` for batches.
+    """Images of one shape, dtype and device in one tensor: single ones by ``torch.stack``, batches by ``torch.cat``.
 
     Raises:
         GenclsError: they differ.

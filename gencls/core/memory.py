@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,11 +41,7 @@ _TRANSIENT = 4.0
 
 
 def saved_bytes(build: Callable[[], object]) -> int:
-    """Bytes of the distinct tensors that autograd saves while ``build`` runs with gradients enabled.
-
-    Args:
-        build: runs a forward pass whose inputs require grad.
-    """
+    """Bytes of the distinct tensors that autograd saves while ``build`` runs a forward pass whose inputs require grad."""
     sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -150,18 +146,13 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         yield peak
         peak.mib = (torch.cuda.max_memory_allocated(device) - before) / _MIB
         return
-    started = _reset_high_water_mark()
+    started = torch.nan
+    with suppress(OSError, LookupError):
+        Path("/proc/self/clear_refs").write_text("5")  # lowers the high-water mark to what is in use
+        started = _status("VmRSS")
     yield peak
-    if started is not None:
+    if started == started:
         peak.mib = max(0.0, _status("VmHWM") - started)
-
-
-def _reset_high_water_mark() -> float | None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmRSS")
-    except (OSError, LookupError):
-        return None
 
 
 def _status(name: str) -> float:

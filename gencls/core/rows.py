@@ -6,9 +6,8 @@ inference that goes on from its last look finds the sample again by them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
 
 from torch import Tensor
 
@@ -34,7 +33,7 @@ def replaced(rows: list[Row]) -> Iterator[None]:
         _present.reset(token)
 
 
-def identified(samples: Sequence[int]) -> Any:
+def identified(samples: Sequence[int]) -> AbstractContextManager[None]:
     """Inside the block row i of the batch is the sample of this number, for instance one by :func:`gencls.core.stream_seed`."""
     return replaced([(plain(sample),) for sample in samples])
 
@@ -44,20 +43,12 @@ def present_rows() -> list[Row] | None:
     return _present.get()
 
 
-@contextmanager
-def _changed(change: Callable[[list[Row]], list[Row]]) -> Iterator[None]:
+def _changed(change: Callable[[list[Row]], list[Row]]) -> AbstractContextManager[None]:
     rows = _present.get()
-    if rows is None:
-        yield
-        return
-    token = _present.set(change(rows))
-    try:
-        yield
-    finally:
-        _present.reset(token)
+    return nullcontext() if rows is None else replaced(change(rows))
 
 
-def draws(numbers: range) -> Any:
+def draws(numbers: range) -> AbstractContextManager[None]:
     """Inside the block each row of the batch is repeated for these draws (as by ``repeat_interleave``).
 
     The streams are keyed by (sample, draw), so that the chunking of draws does not matter. Where rows have no keys it does
@@ -74,7 +65,7 @@ def rows_per_stream(count: int) -> int:
     return count // len(rows) if rows and count % len(rows) == 0 else 0
 
 
-def select(indices: Tensor, count: int | None = None) -> Any:
+def select(indices: Tensor, count: int | None = None) -> AbstractContextManager[None]:
     """Inside the block the batch consists of these rows only, as after ``images[indices]``. Where rows have no keys: nothing.
 
     Args:
@@ -85,7 +76,7 @@ def select(indices: Tensor, count: int | None = None) -> Any:
     return _changed(lambda rows: [rows[i // per_key] for i in indices.tolist()] if per_key else rows)
 
 
-def branch(indices: Tensor, numbers: Sequence[int]) -> Any:
+def branch(indices: Tensor, numbers: Sequence[int]) -> AbstractContextManager[None]:
     """Inside the block row j is sample ``indices[j]`` in its try ``numbers[j]``, which has a key of its own.
 
     So a random restart draws the same, whichever other restarts share the batch. Where rows have no keys it does nothing.

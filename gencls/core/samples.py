@@ -12,14 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.utils import data
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from gencls.core.errors import GenclsError
 from gencls.core.images import as_images, as_labels, check_images, check_labels, is_picture, joined, rank_of, unit_range
@@ -34,6 +28,7 @@ _LOOKS = 8
 
 _KINDS = "a pair (images, labels), a Dataset, a DataLoader, or pairs (image, label) one after another"
 _PATHS = (str, bytes, os.PathLike)
+_RANDOM = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
 
 
 def samples_of(images: object, labels: object = None) -> tuple[Tensor, Tensor]:
@@ -173,7 +168,7 @@ def _shuffles(loader: DataLoader[Any]) -> bool:
     if isinstance(loader.dataset, IterableDataset):
         return False
     order = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-    drawn = isinstance(getattr(order, "sampler", order), (RandomSampler, SubsetRandomSampler, WeightedRandomSampler))
+    drawn = isinstance(getattr(order, "sampler", order), _RANDOM)
     return drawn or list(order) != list(order)
 
 

@@ -57,7 +57,14 @@ CHANGES = {
     ),
     "judge": ("gencls.eval.judgement.judge", "return 2 * right > made", "return 2 * right >= made", {"judge"}),
     "runner": ("gencls.eval.judgement.runner", "_ZERO_GRADIENTS = 0.01", "_ZERO_GRADIENTS = 0.02", {"judge"}),
-    "what all share": ("gencls.core.streams.generators", "_WHOLE = -1", "_WHOLE = -3", {*ATTACKS, "judge"}),
+    "what all share": (
+        "gencls.core.settings",
+        "    made: Any = type(owner)",
+        "    made: object = type(owner)",
+        {*ATTACKS, "judge"},
+    ),
+    "tries": ("gencls.core.rows", "_TRY = -2", "_TRY = -3", {"pgd", "nes"}),
+    "what the judge sets up": ("gencls.core.streams.generators", "_WHOLE = -1", "_WHOLE = -3", {"transfer", "judge"}),
     "summary": ("gencls.eval.measures.summary", "import", "_NEW = 1\nimport", set()),
     "another attack": ("gencls.eval.attacks.square", "import", "_NEW = 1\nimport", set()),
 }

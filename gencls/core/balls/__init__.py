@@ -1,4 +1,4 @@
-"""Balls of Lp norms: sizes of changes, steepest steps, projections, random points, ways to a boundary."""
+"""Balls of Lp norms."""
 
 from gencls.core.balls.dense import L2, Linf
 from gencls.core.balls.lp_ball import LpBall, per_image
@@ -13,11 +13,7 @@ BALLS: dict[str, LpBall] = {ball.key: ball for ball in (Linf(), L2(), L1(), L0()
 
 
 def ball_of(key: str, *, owner: str) -> LpBall:
-    """The ball of a norm.
-
-    Args:
-        key: of the norm.
-        owner: of the setting, to begin the message with.
+    """The ball of a norm; the owner of the setting begins the message.
 
     Raises:
         GenclsError: for an unknown key.

@@ -46,9 +46,6 @@ class Linf(LpBall):
     def turned(self, far: Tensor, near: Tensor, regret: Tensor, radius: float) -> Tensor:
         return far.abs() > radius
 
-    def shares(self, change: Tensor) -> Tensor:
-        return change.abs()
-
 
 @dataclass(frozen=True)
 class L2(LpBall):

@@ -45,13 +45,13 @@ class LpBall(ABC):
         """The same by the definition of the norm, as the judge measures it."""
         return self.length(change)
 
-    @abstractmethod
     def largest(self, pixels: int) -> float:
         """The size of the largest change from one image of so many pixels and channels to another."""
+        return float(pixels)
 
-    @abstractmethod
     def dual(self, gradient: Tensor) -> Tensor:
         """By how much a linear function with this gradient grows in a step of length 1 at most: (N,), in float64."""
+        return gradient.flatten(1).double().abs().amax(dim=1)
 
     @abstractmethod
     def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
@@ -106,11 +106,7 @@ class LpBall(ABC):
     def turned(self, far: Tensor, near: Tensor, regret: Tensor, radius: float) -> Tensor:
         """Which entries must take the smaller of two changes for the whole to lie in the ball: (N, C, H, W), bool.
 
-        Args:
-            far: changes that are wanted.
-            near: changes that are not larger in any entry.
-            regret: of taking the smaller one; entries with the least regret take it first.
-            radius: of the ball.
+        ``far`` is what is wanted, ``near`` is larger in no entry. Entries with the least regret of taking it do so first.
         """
         wanted, smaller = (self.shares(change).flatten(1).double() for change in (far, near))
         gain = (wanted - smaller).clamp_min(0.0)
@@ -123,9 +119,9 @@ class LpBall(ABC):
 
     power = 1
 
-    @abstractmethod
     def shares(self, change: Tensor) -> Tensor:
         """What each entry adds to the size to the power of ``power``."""
+        return change.abs()
 
 
 def wide(values: Radius) -> Radius:

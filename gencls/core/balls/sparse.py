@@ -18,12 +18,6 @@ class L1(LpBall):
     def length(self, change: Tensor) -> Tensor:
         return change.flatten(1).abs().sum(dim=1)
 
-    def largest(self, pixels: int) -> float:
-        return float(pixels)
-
-    def dual(self, gradient: Tensor) -> Tensor:
-        return gradient.flatten(1).double().abs().amax(dim=1)
-
     def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
         """Entries of the largest gradients go to the end of [0, 1], until the size is used up."""
         rates, room = _slopes(gradient, images)
@@ -56,28 +50,18 @@ class L1(LpBall):
         moves = _filled(rates, room, rates, needed)
         return _crossing(gradient, moves, moves.sum(dim=1), (rates * room).sum(dim=1) >= needed)
 
-    def shares(self, change: Tensor) -> Tensor:
-        return change.abs()
-
 
 class L0(LpBall):
     """The number of entries that change at all, each channel of a pixel counted by itself (as FMN, arXiv:2102.12827, does).
 
     A radius that is no integer is as good as the next smaller one. The ball is not convex, and a step has no length in it:
-    sizes of steps are those of the largest entry.
+    sizes of steps are those of the largest entry, also in ``dual``.
     """
 
     key = "l0"
 
     def length(self, change: Tensor) -> Tensor:
         return (change != 0).flatten(1).sum(dim=1).to(change.dtype)
-
-    def largest(self, pixels: int) -> float:
-        return float(pixels)
-
-    def dual(self, gradient: Tensor) -> Tensor:
-        """Of a change of at most 1."""
-        return gradient.flatten(1).double().abs().amax(dim=1)
 
     def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
         gradient = gradient * free(gradient, images)
@@ -130,13 +114,9 @@ def _slopes(gradient: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _filled(rank: Tensor, room: Tensor, rates: Tensor, budget: Tensor) -> Tensor:
-    """How far entries move if the highest ranks go first, each as far as its room, until the budget is used up.
+    """How far entries (N, P) move if the highest ranks go first, each as far as its room, until the budget (N,) is used up.
 
-    Args:
-        rank: (N, P); entries of rank 0 stay.
-        room: (N, P).
-        rates: (N, P), what a move of 1 takes from the budget.
-        budget: (N,).
+    A move of 1 takes its rate from the budget. Entries of rank 0 stay.
     """
     order = rank.argsort(dim=1, descending=True)
     costs = (rates * room).gather(1, order)
@@ -167,13 +147,7 @@ def _soft(change: Tensor, sizes: Tensor, room: Tensor, radius: Radius) -> Tensor
     """The change with entries min(max(|.| - t, 0), room), with the smallest t >= 0 for which they add up to the radius at most.
 
     The sum falls with t and is linear between the sorted points |.| - room and |.|; below the first an entry stays at its
-    room, from the second on it is 0.
-
-    Args:
-        change: (N, C, H, W).
-        sizes: (N, P), their absolute values, in float64.
-        room: (N, P), >= 0.
-        radius: of the ball.
+    room, from the second on it is 0. ``sizes`` are the absolute values of the change, in float64, (N, P) like ``room``.
     """
     limit = radius.double().unsqueeze(1) if isinstance(radius, Tensor) else radius
     total = torch.minimum(sizes, room).sum(dim=1, keepdim=True)

@@ -105,16 +105,12 @@ def _property(value: property) -> Parts:
     return "property", [(".fget", value.fget), (".fset", value.fset), (".fdel", value.fdel)]
 
 
-@parts.register(staticmethod)
-@parts.register(classmethod)
+@parts.register(staticmethod | classmethod)
 def _unbound(method: Any) -> Parts:
     return type(method).__name__, [("", method.__func__)]
 
 
 @parts.register
 def _field(field: dataclasses.Field) -> Parts:  # type: ignore[type-arg]
-    return "field", [
-        (".default", field.default),
-        (".default_factory", field.default_factory),
-        ("", (field.init, field.kw_only)),
-    ]
+    made = (field.init, field.kw_only)
+    return "field", [(".default", field.default), (".default_factory", field.default_factory), ("", made)]

@@ -17,14 +17,12 @@ _AT_IMPORT = {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path
 
 
 class _Module(NamedTuple):
-    """One file of ours or of the user."""
+    """One file of ours or of the user; without a source if it is not written in Python."""
 
-    name: str
     path: Path
     real: str
     ours: bool
     source: Source | None
-    """None if it is not written in Python."""
 
 
 def _module(name: str) -> _Module | None:
@@ -42,7 +40,7 @@ def _read(name: str, path: str, written: int, size: int) -> _Module:
     file = Path(path)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     source = parsed(file.read_text("utf-8", "replace"), package) if file.suffix == ".py" else None
-    return _Module(name, file, os.path.realpath(file), name.partition(".")[0] == PACKAGE.name, source)
+    return _Module(file, os.path.realpath(file), name.partition(".")[0] == PACKAGE.name, source)
 
 
 def _says(module: _Module, name: str) -> str:
@@ -56,13 +54,7 @@ def _says(module: _Module, name: str) -> str:
 
 
 class Closure(NamedTuple):
-    """What definitions come to, with all that they name, and what these name, and so on.
-
-    Attributes:
-        ours: names and digests of definitions of this package.
-        user: those of the user's.
-        libraries: top-level packages of libraries.
-    """
+    """Names and digests of definitions, of this package and of the user, and the top-level packages of libraries."""
 
     ours: list[str]
     user: list[str]
@@ -70,11 +62,7 @@ class Closure(NamedTuple):
 
 
 def closure(roots: Iterable[tuple[str, str]]) -> Closure:
-    """Follow definitions to all that they name; of a library only its name counts.
-
-    Args:
-        roots: modules and names in them; a name that is not there stands for the whole module.
-    """
+    """Follow names in modules to all that they name; a name that is not there stands for the whole module."""
     result = Closure([], [], set())
     todo = [target for module, name in roots for target in list(_resolved(module, name, [])) or [(module, WHOLE)]]
     seen: set[tuple[str, str]] = set()

@@ -3,21 +3,9 @@
 import dis
 import functools
 import linecache
+import types
 from functools import lru_cache
-from types import (
-    BuiltinFunctionType,
-    CellType,
-    ClassMethodDescriptorType,
-    CodeType,
-    FunctionType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
-    MethodDescriptorType,
-    MethodType,
-    MethodWrapperType,
-    ModuleType,
-    WrapperDescriptorType,
-)
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
 import torch
@@ -154,7 +142,7 @@ def _code(code: CodeType) -> Parts:
 
 
 @parts.register
-def _cell(cell: CellType) -> Parts:
+def _cell(cell: types.CellType) -> Parts:
     try:
         return "cell", [("", cell.cell_contents)]
     except ValueError:
@@ -162,12 +150,11 @@ def _cell(cell: CellType) -> Parts:
 
 
 @parts.register
-def _method(method: MethodType) -> Parts:
+def _method(method: types.MethodType) -> Parts:
     return "method", [("", method.__func__), (".__self__", method.__self__)]
 
 
-@parts.register(BuiltinFunctionType)
-@parts.register(MethodWrapperType)
+@parts.register(types.BuiltinFunctionType | types.MethodWrapperType)
 def _builtin(function: Any) -> Parts:
     of = function.__self__
     name = function.__qualname__
@@ -177,8 +164,7 @@ def _builtin(function: Any) -> Parts:
     return "built-in", [("", name), (".__self__", of)]
 
 
-@parts.register(torch._ops.OpOverload)
-@parts.register(torch._ops.OpOverloadPacket)
+@parts.register(torch._ops.OpOverload | torch._ops.OpOverloadPacket)
 def _operator(operator: Any) -> Parts:
     name = str(operator)
     if not name.startswith("aten."):
@@ -186,11 +172,8 @@ def _operator(operator: Any) -> Parts:
     return "operator", [("", Library(f"torch.ops.{name}"))]
 
 
-@parts.register(ClassMethodDescriptorType)
-@parts.register(GetSetDescriptorType)
-@parts.register(MemberDescriptorType)
-@parts.register(MethodDescriptorType)
-@parts.register(WrapperDescriptorType)
+@parts.register(types.ClassMethodDescriptorType | types.MethodDescriptorType | types.WrapperDescriptorType)
+@parts.register(types.GetSetDescriptorType | types.MemberDescriptorType)
 def _descriptor(descriptor: Any) -> Parts:
     return "descriptor", [("", Library(f"{descriptor.__objclass__.__module__}.{descriptor.__qualname__}"))]
 

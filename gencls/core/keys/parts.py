@@ -120,8 +120,7 @@ def attributes(value: Any, state: Any) -> Iterator[tuple[str, Any]]:
             yield f".{name}", held
 
 
-@parts.register(set)
-@parts.register(frozenset)
+@parts.register(set | frozenset)
 def _set(value: set[Any] | frozenset[Any]) -> Parts:
     return "set", [("", type(value)), *attributes(value, getattr(value, "__dict__", None)), ("", Unordered(value))]
 
@@ -146,19 +145,14 @@ def _weak_reference(value: weakref.ReferenceType) -> Parts:  # type: ignore[type
     return "reference", [("()", value())]
 
 
-@parts.register(type(threading.Lock()))
-@parts.register(type(threading.RLock()))
-@parts.register(logging.Logger)
-@parts.register(torch.device)
-@parts.register(RemovableHandle)
+@parts.register(type(threading.Lock()) | type(threading.RLock()))
+@parts.register(logging.Logger | torch.device | RemovableHandle)
 def _no_part_of_the_result(value: object) -> Parts:
     """What changes no output; where a module lies must not count, and a hook counts where it is registered."""
     return type(value).__name__, ()
 
 
-@parts.register(torch.dtype)
-@parts.register(torch.layout)
-@parts.register(torch.memory_format)
+@parts.register(torch.dtype | torch.layout | torch.memory_format)
 def _constant(value: object) -> Parts:
     return "torch", [("", str(value))]
 

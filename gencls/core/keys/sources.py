@@ -71,21 +71,12 @@ class References(ast.NodeVisitor):
             else:
                 self.imports[alias.asname or alias.name] = Imported(module, alias.name)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        """The value, not the annotation."""
-        self.visit(node.target)
-        if node.value is not None:
-            self.visit(node.value)
-
-    def visit_arg(self, node: ast.arg) -> None:
-        """An argument has nothing but an annotation."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        """All but the annotation of what it returns."""
-        for child in (*node.decorator_list, node.args, *node.body):
-            self.visit(child)
-
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815, ast.NodeVisitor calls it so
+    def generic_visit(self, node: ast.AST) -> None:
+        """All but annotations."""
+        for name, value in ast.iter_fields(node):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST) and name not in ("annotation", "returns"):
+                    self.visit(child)
 
 
 def references(nodes: Iterable[ast.AST], package: str) -> References:
@@ -106,15 +97,7 @@ class Source:
     """
 
     def __init__(self, text: str, package: str) -> None:
-        """Parse.
-
-        Args:
-            text: of the file.
-            package: that relative imports start from.
-
-        Raises:
-            SyntaxError: for text that is no Python.
-        """
+        """Parse a file of a package, from which relative imports start; a SyntaxError for text that is no Python."""
         self.tree = ast.parse(text)
         self.package = package
         self._digests: dict[str, str] = {}

@@ -51,10 +51,8 @@ _PROCESS = re.compile(r"[./]?___torch_mangle_\d+")
 @parts.register
 def _tensor(tensor: Tensor) -> Parts:
     with torch._C.DisableTorchFunctionSubclass():
-        own = [
-            name for name in vars(tensor) if name not in _NO_ATTRIBUTES and not name.startswith("_dynamo_")
-        ]  # the compiler's
-        extra = {name: vars(tensor)[name] for name in own}
+        own = (name for name in vars(tensor) if name not in _NO_ATTRIBUTES and not name.startswith("_dynamo_"))
+        extra = {name: vars(tensor)[name] for name in own}  # but for the compiler's
         shape = () if is_lazy(tensor) or tensor.is_nested else tuple(tensor.shape)
         hooks = tuple((tensor._backward_hooks or {}).values())
         head = [("", type(tensor)), ("", str(tensor.dtype)), ("", shape), ("._backward_hooks", hooks)]
@@ -157,8 +155,7 @@ def global_hooks() -> list[Any]:
     return [hook for group in _HOOKS for hook in getattr(modules, f"_global{group}").values()]
 
 
-@parts.register(torch.jit.ScriptModule)
-@parts.register(torch.jit.ScriptFunction)
+@parts.register(torch.jit.ScriptModule | torch.jit.ScriptFunction)
 def _script(compiled: Any) -> Parts:
     """As torch saves it: code and tensors, without positions in source files and numbers that count in a process."""
     file = io.BytesIO()

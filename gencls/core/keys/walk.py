@@ -149,22 +149,18 @@ class _Walk:
 
     def _sorted(self, unordered: Unordered, path: str) -> Iterable[object]:
         """The elements in an order that is the same in every process."""
-        if id(unordered.of) in self._within:
-            return ()
 
         def digest(element: object) -> bytes:
             walk = _Walk(self._within | {id(unordered.of)})
             walk.take(element, path)
             return walk.digest.digest()
 
-        return sorted(unordered.of, key=digest)
+        return () if id(unordered.of) in self._within else sorted(unordered.of, key=digest)
 
 
 def _own_key(value: Any, path: str) -> str | None:
     """The key that a value gives itself."""
-    if not _has_own_key(value):
-        return None
-    own = value.fingerprint_key
+    own = value.fingerprint_key if _has_own_key(value) else None
     if own is None:
         return None
     own = own() if callable(own) else own

@@ -57,13 +57,6 @@ def _full_names(kind: type) -> tuple[str, str]:
     return f"{kind.__module__}.{kind.__qualname__}", f"{kind.__module__}.{kind.__name__}"
 
 
-def _loaded() -> Iterator[type]:
+def _loaded(kind: type = nn.Module) -> set[type]:
     """All classes of modules."""
-    seen: set[type] = set()
-    waiting: list[type] = [nn.Module]
-    while waiting:
-        kind = waiting.pop()
-        if kind not in seen:
-            seen.add(kind)
-            yield kind
-            waiting += kind.__subclasses__()
+    return {kind}.union(*map(_loaded, kind.__subclasses__()))

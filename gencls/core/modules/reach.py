@@ -8,24 +8,15 @@ import dis
 import gc
 import logging
 import sys
+import types
 import weakref
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from inspect import Signature
-from types import (
-    CodeType,
-    FrameType,
-    FunctionType,
-    GenericAlias,
-    MethodType,
-    ModuleType,
-    NoneType,
-    TracebackType,
-    UnionType,
-)
-from typing import Any, NamedTuple
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 import numpy
 import torch
@@ -36,13 +27,14 @@ from gencls.core.keys.origins import origin_of_file, origin_of_module
 
 __all__ = ["CONTAINERS", "LEAVES", "parts"]
 
-LEAVES = frozenset({NoneType, str, bytes, bool, int, float, complex, Tensor, nn.Parameter, torch.device, torch.dtype})
+LEAVES = frozenset({types.NoneType, str, bytes, bool, int, float, complex, Tensor, nn.Parameter, torch.device, torch.dtype})
 """Types of what holds nothing, most of what a module has."""
 
 CONTAINERS = frozenset({dict, OrderedDict, list, tuple, set, frozenset})
 """Types that hold nothing where they are empty, as most of those in a module are."""
 
-_CLOSED = (Tensor, ModuleType, CodeType, FrameType, TracebackType, GenericAlias, UnionType, Signature, logging.Logger, array)
+_CLOSED_TYPES = (types.FrameType, types.TracebackType, types.GenericAlias, types.UnionType)
+_CLOSED = (Tensor, ModuleType, CodeType, *_CLOSED_TYPES, Signature, logging.Logger, array)
 """Kinds of what holds nothing that an output could depend on, or numbers only."""
 
 _CONSTRUCTORS = ("__init__", "__new__")
@@ -64,7 +56,7 @@ def parts(item: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(item, FunctionType):
         yield from _variables(item)
         yield from vars(item).items()
-    elif isinstance(item, MethodType):
+    elif isinstance(item, types.MethodType):
         yield from (("", item.__self__), ("", item.__func__))
     elif not isinstance(item, _CLOSED) and kind.__module__ != "typing":
         yield from _of_object(item)
@@ -103,18 +95,6 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
                     yield name, value
 
 
-class _Names(NamedTuple):
-    """What a function, and the functions within it, ask for by name.
-
-    Attributes:
-        variables: global variables, each with the attributes that are taken of it at once.
-        imports: modules and what is imported from them.
-    """
-
-    variables: tuple[tuple[str, ...], ...]
-    imports: tuple[tuple[str, str], ...]
-
-
 def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
     """What a function closes over, its defaults, and what it names although it is global.
 
@@ -126,14 +106,14 @@ def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
         except ValueError:  # not filled yet
             continue
     yield from (("defaults", function.__defaults__), ("defaults", function.__kwdefaults__))
-    names, known = _names(function.__code__), function.__globals__
+    (variables, imports), known = _names(function.__code__), function.__globals__
     if origin_of_file(function.__code__.co_filename) != "user":
-        yield from ((name, known[name]) for name, *_ in names.variables if isinstance(known.get(name), nn.Module))
+        yield from ((name, known[name]) for name, *_ in variables if isinstance(known.get(name), nn.Module))
         return
-    for name, *attributes in names.variables:
+    for name, *attributes in variables:
         yield from _taken(name, known.get(name), attributes)
     above = str(known.get("__package__") or "").split(".")
-    for module, name in names.imports:
+    for module, name in imports:
         for depth in range(len(above) + 1):  # a relative import begins somewhere above
             yield from _taken("", sys.modules.get(".".join(filter(None, (*above[:depth], module)))), [name])
 
@@ -147,7 +127,8 @@ def _taken(name: str, value: Any, attributes: list[str]) -> Iterator[tuple[str, 
 
 
 @lru_cache(maxsize=4096)
-def _names(code: CodeType) -> _Names:
+def _names(code: CodeType) -> tuple[list[tuple[str, ...]], list[tuple[str, str]]]:
+    """Globals, each with the attributes taken of it at once, and modules with what is imported from them, also within."""
     variables: list[tuple[str, ...]] = []
     imports: list[tuple[str, str]] = []
     taken, module = False, ""
@@ -163,6 +144,6 @@ def _names(code: CodeType) -> _Names:
         taken = step.opname in ("LOAD_GLOBAL", "LOAD_NAME") or (taken and step.opname in ("LOAD_ATTR", "LOAD_METHOD"))
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
-            variables += _names(inner).variables
-            imports += _names(inner).imports
-    return _Names(tuple(dict.fromkeys(variables)), tuple(dict.fromkeys(imports)))
+            more_variables, more_imports = _names(inner)
+            variables, imports = variables + more_variables, imports + more_imports
+    return list(dict.fromkeys(variables)), list(dict.fromkeys(imports))

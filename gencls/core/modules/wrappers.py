@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import isabstract
+from operator import is_
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -89,8 +90,7 @@ def declared(module: nn.Module, flag: str) -> bool:
     """
     own = getattr(module, flag, None)
     kinds = [kind for kind in type(module).__mro__ if flag in vars(kind)]
-    says = own is not None and (own or flag in vars(module) or not any(map(isabstract, kinds[:1])))
-    if says:
+    if own is not None and (own or flag in vars(module) or not any(map(isabstract, kinds[:1]))):
         return bool(own)
     with _asking(module):
         return any(declared(part, flag) for _, part in _held(module))
@@ -115,26 +115,16 @@ def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module
                 name = inexact[0] if alone else f"{front_name}{BETWEEN}{back_name}"
                 longer[name] = (*front, back)
         modes = longer
-    return {name: whole if _same(chain, parts) else _in_a_row(chain) for name, chain in modes.items()}
-
-
-def _same(chain: Sequence[nn.Module], parts: Sequence[nn.Module]) -> bool:
-    return all(one is other for one, other in zip(chain, parts, strict=True))
-
-
-def _in_a_row(chain: Sequence[nn.Module]) -> nn.Module:
-    return chain[0] if len(chain) == 1 else nn.Sequential(*chain)
+    in_a_row = {name: chain[0] if len(chain) == 1 else nn.Sequential(*chain) for name, chain in modes.items()}
+    return {name: whole if all(map(is_, chain, parts)) else in_a_row[name] for name, chain in modes.items()}
 
 
 def _inside(module: nn.Module) -> nn.Module | None:
     """What a module of torch hands everything through to; None for any other module."""
     compiled = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)  # its import takes seconds
-    name = ""
-    if compiled is not None and type(module) is compiled and _untouched(module):
-        name = "_orig_mod"
-    elif type(module) in (nn.DataParallel, nn.parallel.DistributedDataParallel) and _untouched(module):
-        name = "module"
-    inside: nn.Module | None = getattr(module, name) if name else None
+    names = {compiled: "_orig_mod", nn.DataParallel: "module", nn.parallel.DistributedDataParallel: "module"}
+    name = names.get(type(module))
+    inside: nn.Module | None = getattr(module, name) if name and _untouched(module) else None
     return inside
 
 

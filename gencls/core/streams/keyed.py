@@ -7,15 +7,14 @@ foreign, from these streams, row by row.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from gencls.core.rows import Row, identified, present_rows, replaced, rows_per_stream
+from gencls.core.rows import identified, present_rows, replaced, rows_per_stream
 from gencls.core.streams.generators import Streams
 from gencls.core.streams.seeds import GlobalStates, joint_seed, reseed, seeded, stream_seed
 from gencls.core.streams.torch_functions import KeyedDraws
@@ -78,16 +77,12 @@ def alone(count: int) -> Iterator[Callable[[int], None]]:
             reseed(int(torch.randint(2**62, (1,), generator=streams.generator(*present))))
             streams.global_seed = torch.initial_seed()
 
-    with replaced(present):
-        if streams is None:
-            yield turn
-            return
-        global_seed, states = streams.global_seed, GlobalStates()
-        try:
-            yield turn
-        finally:
-            states.set()
-            streams.global_seed = global_seed
+    with ExitStack() as stack:
+        stack.enter_context(replaced(present))
+        if streams is not None:
+            stack.enter_context(_as_seeded(streams, streams.global_seed))
+            stack.callback(GlobalStates().set)
+        yield turn
 
 
 @contextmanager
@@ -147,12 +142,12 @@ def repeated() -> Iterator[None]:
     Where there are no streams, torch's own generators are seeded inside the block: by the keys of the rows, or with 0.
     """
     rows, streams = present_rows(), _active.get()
-    with ExitStack() as stack:
-        if streams is not None:
-            stack.enter_context(streams.from_the_start())
-        stack.enter_context(seeded(0 if rows is None else joint_seed(rows)))
-        if streams is not None:
-            stack.enter_context(_as_seeded(streams, torch.initial_seed()))
+    seed = 0 if rows is None else joint_seed(rows)
+    with (
+        nullcontext() if streams is None else streams.from_the_start(),
+        seeded(seed),
+        nullcontext() if streams is None else _as_seeded(streams, torch.initial_seed()),
+    ):
         yield
 
 
@@ -165,25 +160,17 @@ def repeatable() -> Callable[[], Any]:
     if present is None:
         return states.restored
     rows = list(present)  # :func:`alone` changes its list
-    if streams is None:
-        return lambda: _again(rows, states)
-    marks, seed = streams.marks(), streams.global_seed
-    return lambda: _again(rows, states, streams, marks, seed)
+    marks, seed = ({}, 0) if streams is None else (streams.marks(), streams.global_seed)
 
+    @contextmanager
+    def again() -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(replaced(rows))
+            if streams is not None:
+                stack.enter_context(streams.back_at(marks))
+                stack.enter_context(_as_seeded(streams, seed))
+                stack.enter_context(_serving(streams))
+            stack.enter_context(states.restored())
+            yield
 
-@contextmanager
-def _again(
-    rows: list[Row],
-    states: GlobalStates,
-    streams: Streams | None = None,
-    marks: dict[Row, Tensor] | None = None,
-    seed: int = 0,
-) -> Iterator[None]:
-    with ExitStack() as stack:
-        stack.enter_context(replaced(rows))
-        if streams is not None:
-            stack.enter_context(streams.back_at(marks or {}))
-            stack.enter_context(_as_seeded(streams, seed))
-            stack.enter_context(_serving(streams))
-        stack.enter_context(states.restored())
-        yield
+    return again
