@@ -111,7 +111,7 @@ def check_attacks(
     """
     threat, clean = patient.threat, next(iter(strong.values())).clean
     epsilon = threat.epsilon or 0.0
-    far = threat.sized(threat.largest(patient.images))
+    far = threat.sized(threat.largest(patient.images.shape))
     checks = [check_unbounded(patient.attack(pgd(far, steps=effort.far_steps, restarts=2), clean), far)]
     weaker: list[tuple[str, str, Callable[[Any], Attack]]] = [
         ("more steps", f"PGD with {effort.few_steps} steps", partial(pgd, steps=effort.few_steps)),

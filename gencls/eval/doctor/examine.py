@@ -121,7 +121,7 @@ def _admit(
         check_defense(transfer_from, found[:1], classes)
     if budget <= 0:
         raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
-    threat.check_reach(found)
+    threat.check_reach(found.shape)
     protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
     return Patient.of(defense, found, classes, threat, protocol)
 

@@ -98,23 +98,11 @@ class Cost:
 
 
 EFFORTS = (
-    Effort("full", 100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=5000, tries=10, smoothing=8),
-    Effort("large", 100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=500, tries=10, smoothing=2),
-    Effort("medium", 30, probes=10, directions=3, steps=20, few_steps=5, far_steps=40, queries=150, tries=5, smoothing=2),
-    Effort("small", 12, probes=8, directions=3, steps=10, few_steps=2, far_steps=20, queries=50, tries=5, smoothing=2),
-    Effort(
-        "least",
-        6,
-        probes=4,
-        directions=2,
-        steps=8,
-        few_steps=2,
-        far_steps=10,
-        queries=10,
-        tries=2,
-        smoothing=2,
-        all_modes=False,
-    ),
+    Effort("full", 100, 20, directions=4, steps=20, few_steps=5, far_steps=40, queries=5000, tries=10, smoothing=8),
+    Effort("large", 100, 20, directions=4, steps=20, few_steps=5, far_steps=40, queries=500, tries=10, smoothing=2),
+    Effort("medium", 30, 10, directions=3, steps=20, few_steps=5, far_steps=40, queries=150, tries=5, smoothing=2),
+    Effort("small", 12, 8, directions=3, steps=10, few_steps=2, far_steps=20, queries=50, tries=5, smoothing=2),
+    Effort("least", 6, 4, directions=2, steps=8, few_steps=2, far_steps=10, queries=10, tries=2, smoothing=2, all_modes=False),
 )
 """From thorough to quick."""
 

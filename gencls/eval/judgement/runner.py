@@ -282,7 +282,7 @@ def _admitted(defense: nn.Module, attack: Attack, images: Tensor, labels: Tensor
     device = device_of(defense) or images.device
     images, labels = images.to(device), labels.to(device)
     check_labels(labels, num_classes=None, count=len(images))
-    attack.threat.check_reach(images)
+    attack.threat.check_reach(images.shape)
     if attack.threat.targeted:
         raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
     return images, labels

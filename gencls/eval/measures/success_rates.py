@@ -16,7 +16,8 @@ from torch import Tensor
 
 from gencls.core import GenclsError, check_labels
 from gencls.eval.measures.domains import as_numbers, as_sizes
-from gencls.eval.measures.records import WORST_CASE, broken, complete, judged
+from gencls.eval.measures.names import WORST_CASE
+from gencls.eval.measures.records import broken, complete, judged
 from gencls.eval.measures.statistics import bootstrap_band, wilson_band
 from gencls.eval.threats.protocol import TOLERANCE
 

@@ -52,8 +52,8 @@ class Threat(ABC):
         """How far two batches of images (N, C, H, W) are apart: (N,), in float64."""
 
     @abstractmethod
-    def largest(self, images: Tensor) -> float:
-        """The distance of the two farthest images of this shape; a ball of this size holds all."""
+    def largest(self, shape: torch.Size) -> float:
+        """The distance of the two farthest images of a shape (N, C, H, W); a ball of this size holds all."""
 
     @abstractmethod
     def step(self, gradient: Tensor, size: float | Tensor, images: Tensor) -> Tensor:
@@ -76,16 +76,16 @@ class Threat(ABC):
         """The same threat with another bound."""
         return replace(self, epsilon=epsilon)
 
-    def check_reach(self, images: Tensor) -> None:
-        """Check that the bound is not larger than the space of such images, (N, C, H, W) in [0, 1].
+    def check_reach(self, shape: torch.Size) -> None:
+        """Check that the bound is not larger than the space of images of a shape (N, C, H, W), in [0, 1].
 
         Raises:
             GenclsError: for an epsilon that no image can exceed. It was surely meant for pixels in 0..255, or larger images.
         """
-        if self.epsilon is not None and self.epsilon > (largest := self.largest(images)) * (1 + TOLERANCE):
+        if self.epsilon is not None and self.epsilon > (largest := self.largest(shape)) * (1 + TOLERANCE):
             raise GenclsError(
                 f"threat model: expected a {self.norm} epsilon up to {largest:.4g}, the distance of the two farthest images of "
-                f"shape {tuple(images.shape[1:])} in {self.unit}, got {self.epsilon:g}, which no image can leave"
+                f"shape {tuple(shape[1:])} in {self.unit}, got {self.epsilon:g}, which no image can leave"
             )
 
     def allows(self, distances: Tensor) -> Tensor:

@@ -70,12 +70,7 @@ SUMMARY = (
     ),
     Column("gradient", "Gradient", "text", "How the attack differentiated the defense; the modes are listed below."),
     Column("norm", "Norm", "text", "The norm in which the size of a perturbation is measured."),
-    Column(
-        "epsilon",
-        "ε",
-        "epsilon",
-        f"Largest allowed perturbation ({_UNITS}); missing for minimal attacks.",
-    ),
+    Column("epsilon", "ε", "epsilon", f"Largest allowed perturbation ({_UNITS}); missing for minimal attacks."),
     Column("seed", "Seed", "text", "Seed of the study's random streams."),
     Column(
         "eight_bit",

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gencls.eval.measures.records import WORST_CASE, complete
+from gencls.eval.measures.names import WORST_CASE
+from gencls.eval.measures.records import complete
 from gencls.eval.measures.statistics import wilson_band
 from gencls.eval.measures.success_rates import MinimalRun, SuccessCurve, minimal_runs, round_sizes, success_rate_curve
 

@@ -13,14 +13,7 @@ import pandas as pd
 from gencls.eval.measures.names import WORST_CASE, file_name, isolated
 from gencls.eval.measures.success_rates import SuccessCurve
 from gencls.eval.report.study.curves import AtBudgets, DefenseCurves
-from gencls.eval.report.study.estimates import (
-    ThreatKey,
-    attack_label,
-    defenses,
-    norm_label,
-    select,
-    threats,
-)
+from gencls.eval.report.study.estimates import ThreatKey, attack_label, defenses, norm_label, select, threats
 from gencls.eval.report.study.matrix import mcnemar_matrix, mcnemar_tables
 from gencls.eval.report.study.panels import ImagePanel, image_grid
 from gencls.eval.report.style import FAINT, GRID, INK, PALETTE, STYLE, WIDTH, NamedFigure, drawn, legend_columns
@@ -28,8 +21,6 @@ from gencls.eval.report.style import FAINT, GRID, INK, PALETTE, STYLE, WIDTH, Na
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["PALETTE", "STYLE", "NamedFigure", "all_figures"]
 
 _MARKERS = "osD^vPX*"
 
