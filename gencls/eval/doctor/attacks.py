@@ -100,15 +100,7 @@ def check_unbounded(cells: Mapping[str, Trial], threat: Threat) -> Check:
 def check_attacks(
     patient: Patient, effort: Effort, strong: Mapping[str, Trial], transfer_from: nn.Module | None, mode: str
 ) -> list[Check]:
-    """Pairs of attacks of which one must not be weaker than the other.
-
-    Args:
-        patient: the defense.
-        effort: steps, queries, tries.
-        strong: what PGD made.
-        transfer_from: another model; None transfers from none.
-        mode: in which gradients are smoothed.
-    """
+    """Pairs of attacks of which one must not be weaker than the other; ``strong`` is what PGD made."""
     threat, clean = patient.threat, next(iter(strong.values())).clean
     epsilon = threat.epsilon or 0.0
     far = threat.sized(threat.largest(patient.images.shape))
@@ -141,12 +133,6 @@ def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Trial]
     defense makes the draws of its EoT either way, so that two starts, one for each standard deviation, meet two.
 
     Source: Tramèr and Boneh 2019, arXiv:1904.13000, on networks trained in Linf whose L2 gradients lead nowhere.
-
-    Args:
-        patient: the defense.
-        effort: steps and noisy images.
-        strong: what PGD made with one start.
-        mode: which gradient is smoothed.
     """
     threat, clean = patient.threat, next(iter(strong.values())).clean
     one, draws = patient.only({mode: patient.modes[mode]}), max(effort.smoothing, patient.draws)

@@ -85,11 +85,7 @@ class Diagnosis:
         return f"nothing found that makes a robustness number meaningless ({len(self.checks)} checks){care}"
 
     def text(self, name: str = "defense") -> str:
-        """The checks with their evidence and the verdict, for a terminal.
-
-        Args:
-            name: of the defense.
-        """
+        """The checks with their evidence and the verdict, for a terminal."""
         column = max(len(check.name) for check in self.checks) if self.checks else 0
         indent = " " * (column + 8)
         lines = []

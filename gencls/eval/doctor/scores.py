@@ -27,12 +27,7 @@ _SAME = 0.9
 
 @dataclass(frozen=True)
 class UncalibratedPGD:
-    """PGD on the plain float32 cross-entropy of the scores, as tools do that trust the scores' scale; see PGD.
-
-    Attributes:
-        threat: Linf or L2 with an epsilon.
-        steps: gradient steps.
-    """
+    """PGD on the plain float32 cross-entropy of the scores, as tools do that trust the scores' scale; see PGD."""
 
     threat: Threat
     steps: int = 40

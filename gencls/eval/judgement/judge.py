@@ -109,16 +109,7 @@ class Verdict:
 
 
 def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most: int, *, max_rows: int = ROWS) -> Decisions:
-    """Ask for ``count`` draws, then for as many again of the samples whose majority is open, up to ``most``.
-
-    Args:
-        defense: the real defense.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,).
-        count: S, the draws of every sample.
-        most: draws of a sample at most.
-        max_rows: of one forward pass.
-    """
+    """Ask for ``count`` draws, then for as many again of the samples whose majority is open, up to ``most``."""
     looks = 1 + math.ceil(math.log2(most / count))
     decisions = Decisions(predict(defense, images, count, max_rows=max_rows), count, looks)
     open_ = decisions.undecided(labels) if most > count else torch.zeros_like(labels, dtype=torch.bool)

@@ -53,10 +53,7 @@ def file_name(*names: str) -> str:
     """A stem of a file name that any file system takes.
 
     It is made of letters a-z, digits and ``.-_``. A name that says more than it can, or too much, is shortened and followed by
-    a digest of itself, so that different names have different files, whatever else there is.
-
-    Args:
-        names: joined by hyphens; empty ones are left out.
+    a digest of itself, so that different names have different files. Hyphens join several; empty ones are left out.
     """
     return "-".join(_part(name) for name in names if name)
 

@@ -139,9 +139,6 @@ def minimal_runs(records: "pandas.DataFrame") -> Iterator[MinimalRun]:
 
     In the worst case also adversarials of attacks with a budget in the same norm count, at the distance measured, for the
     samples that a minimal-norm attack has met.
-
-    Args:
-        records: of a study; without minimal-norm attacks (epsilon NaN) nothing is yielded.
     """
     records = judged(complete(records))
     kinds = ["defense", "norm", "eight_bit"]

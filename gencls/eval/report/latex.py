@@ -71,15 +71,7 @@ def _escaped(character: str) -> str:
 
 
 def table(columns: str, heads: Sequence[str], lines: Sequence[Sequence[str]], caption: str, notes: Sequence[str]) -> str:
-    """A table in booktabs' form.
-
-    Args:
-        columns: their alignment, as tabular takes it.
-        heads: of the columns.
-        lines: cells of each row, in LaTeX like everything here; one cell alone spans all columns.
-        caption: above the table.
-        notes: below it.
-    """
+    """A table in booktabs' form, all in LaTeX; one cell alone spans all columns. Notes stand below."""
     # The braces keep a cell that begins with a bracket from being read as an argument of the line break before it.
     body = ["{}" + " & ".join(line) if len(line) > 1 else rf"\multicolumn{{{len(heads)}}}{{l}}{{{line[0]}}}" for line in lines]
     return "\n".join(

@@ -52,11 +52,7 @@ class Attack(Protocol):
 def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | None = None) -> AttackModel:
     """Check the arguments of an attack and give the model the form that attacks use.
 
-    Args:
-        model: under attack, in eval mode. One that declares ``batch_dependent = True`` is asked image by image.
-        images: (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
-        threat: that the attack serves; None for what has none.
+    A model that declares ``batch_dependent = True`` is asked image by image.
 
     Raises:
         GenclsError: for images or labels of the wrong kind, or in half precision, whose pixels lie up to 4e-3 apart: too coarse
