@@ -18,7 +18,7 @@ from gencls.eval.attacks import PGD, Attack, GaussianNoiseAttack
 from gencls.eval.attacks.default_set import SMOOTHED
 from gencls.eval.attacks.square import Square
 from gencls.eval.attacks.transfer import Transfer
-from gencls.eval.doctor.diagnosis import Check
+from gencls.eval.doctor.diagnosis import Check, Evidence
 from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
 from gencls.eval.judgement.trial import Trial
 from gencls.eval.measures.statistics import mcnemar
@@ -88,7 +88,7 @@ def check_unbounded(cells: Mapping[str, Trial], threat: Threat) -> Check:
     found, right = broken(cells)
     left, count = int((~found & right).sum()), int(right.sum())
     size = f"{threat.norm} {threat.epsilon:g}"
-    evidence: dict[str, float | str] = {"radius": size, "images": count, "still right": left, "modes": ", ".join(cells)}
+    evidence: Evidence = {"radius": size, "images": count, "still right": left, "modes": ", ".join(cells)}
     if left > max(1, _SURVIVORS * count):
         finding = "an attack without a bound does not break everything: it does not see where to go"
         return Check("unbounded attack", "fail", finding, evidence)
@@ -154,7 +154,7 @@ def _white(threat: Threat, steps: int) -> str:
 
 
 def _not_weaker(name: str, strong: str, weak: str, outcome: Outcome, conclusion: str = "the gradient attack is blind") -> Check:
-    evidence: dict[str, float | str] = {
+    evidence: Evidence = {
         strong: f"{outcome.first} broken, {outcome.only_first} of them alone",
         weak: f"{outcome.second} broken, {outcome.only_second} of them alone",
         "images": outcome.count,
@@ -162,8 +162,7 @@ def _not_weaker(name: str, strong: str, weak: str, outcome: Outcome, conclusion:
     if outcome.only_second > outcome.only_first:
         evidence["p (McNemar, one-sided)"] = outcome.p_value
     if outcome.worse_first:
-        finding = f"{weak} breaks more than {strong}: {conclusion}"
-        return Check(name, "fail", finding, evidence)
+        return Check(name, "fail", f"{weak} breaks more than {strong}: {conclusion}", evidence)
     if outcome.only_second > outcome.only_first:
         return Check(name, "note", f"{weak} breaks a few more than {strong}, which may be chance", evidence)
     if outcome.first == outcome.second and outcome.first in (0, outcome.count):

@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args
 from gencls.core import GenclsError, checked
 from gencls.core.files import atomically, check_seal, read_object, sealed
 
+Evidence = dict[str, float | str]
+"""What was measured, by name."""
+
 Status = Literal["ok", "note", "fail"]
 """From good to bad: "fail" where a number would be meaningless, "note" where it needs care."""
 

@@ -6,7 +6,7 @@ from gencls.core import GenclsError, checked, frozen
 from gencls.core.keys.samples import device_of
 from gencls.core.samples import samples_of
 from gencls.eval.doctor.attacks import check_attacks, pgd
-from gencls.eval.doctor.diagnosis import Check, Diagnosis
+from gencls.eval.doctor.diagnosis import Check, Diagnosis, Evidence
 from gencls.eval.doctor.gradients import check_differences, check_dynamic, check_existence, check_zeros, difference_errors
 from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patient, affordable
 from gencls.eval.doctor.randomness import check_claims, check_company, check_eot, check_randomness
@@ -171,7 +171,7 @@ def _failed(checks: list[Check]) -> bool:
 
 
 def _say(effort: Effort, patient: Patient, probe: Patient, cost: Cost) -> Check:
-    evidence: dict[str, float | str] = {
+    evidence: Evidence = {
         "images": len(patient.images),
         "images for gradients": len(probe.images),
         "draws": patient.draws,

@@ -36,7 +36,7 @@ def descents(steps: int, sigmas: Sequence[float], count: int) -> tuple[int, int]
 def smoothed_look(
     model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, *, sigma: float, count: int, targeted: bool = False
 ) -> Response:
-    """What the model says about the images themselves, with the gradient of the smoothed loss; for sigma 0 it is the plain one."""
+    """What the model says about the images themselves, with the gradient of the smoothed loss; sigma 0 is the plain one."""
     if sigma == 0:
         return model.look(images, labels, loss, targeted=targeted)
     response = model.look(images, labels, targeted=targeted)
