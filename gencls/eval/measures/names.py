@@ -91,9 +91,9 @@ def _printable(name: str) -> bool:
 
 
 def _look(name: str) -> str:
-    visible = (c for c in unicodedata.normalize("NFC", name) if c not in _JOINERS and "VARIATION SELECTOR" not in _said(c))
+    visible = (
+        c
+        for c in unicodedata.normalize("NFC", name)
+        if c not in _JOINERS and "VARIATION SELECTOR" not in unicodedata.name(c, "")
+    )
     return re.sub(" +", " ", "".join(visible))
-
-
-def _said(character: str) -> str:
-    return unicodedata.name(character, "")

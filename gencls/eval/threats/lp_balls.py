@@ -7,8 +7,7 @@ from torch import Size, Tensor
 
 from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS, LpBall, ball_of
-from gencls.eval.threats.protocol import TOLERANCE, Threat
-from gencls.eval.threats.registry import ThreatKind, register
+from gencls.eval.threats.protocol import TOLERANCE, Threat, ThreatKind, register
 
 _LONG = 10.0
 

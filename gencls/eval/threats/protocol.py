@@ -1,18 +1,23 @@
-"""What a threat says: what an adversary may change, and how far two images are apart."""
+"""What a threat says: what an adversary may change, and how far two images are apart; and the kinds that there are, by key."""
 
+import functools
+import importlib
+import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError, check_settings
+from gencls.core import GenclsError, check_settings, did_you_mean
 from gencls.core.balls import per_image
-from gencls.eval.threats.registry import kind_of
 
 TOLERANCE = 1e-6
 """By how much a distance may exceed epsilon through rounding (clipping in float32 exceeds it by about 2e-8)."""
+
+_KINDS: dict[str, "ThreatKind"] = {}
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Threat(ABC):
     """A bound on how far an adversarial image may be from the clean one, within [0, 1].
 
     Studies, the judge, reports and the doctor ask for no more than this; the last three methods are what gradient attacks move
-    by. A new threat is one file in this folder: a subclass, and a call of :func:`gencls.eval.threats.registry.register`.
+    by. A new threat is one file in this folder: a subclass, and a call of :func:`register`.
 
     Attributes:
         norm: key of the kind, under which records know it.
@@ -104,3 +109,61 @@ class Threat(ABC):
             regret: of taking the nearer value.
         """
         return per_image(~self.allows(self.distance(clean, far))).expand_as(clean)
+
+
+@dataclass(frozen=True)
+class ThreatKind:
+    """What is known of a threat by its key alone.
+
+    Attributes:
+        key: stands in the column ``norm`` of records, and in names of attacks like pgd-linf.
+        label: on pages and in figures.
+        latex: in LaTeX tables.
+        unit: of distances and epsilon.
+        make: epsilon (None for the smallest perturbation) to a threat; None where more must be known than epsilon.
+    """
+
+    key: str
+    label: str
+    latex: str
+    unit: str
+    make: Callable[[float | None], Any] | None = None
+
+
+def register(kind: ThreatKind) -> None:
+    """Make a kind known; the file that defines a threat does it when it is imported."""
+    _KINDS[kind.key] = kind
+
+
+def kinds() -> Mapping[str, ThreatKind]:
+    """All kinds by key: those of the files beside this one, and what other modules have registered."""
+    _import_all()
+    return _KINDS
+
+
+@functools.cache
+def _import_all() -> None:
+    """Let every file beside this one register its threats."""
+    import gencls.eval.threats as package
+
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+
+
+def kind_of(key: Any) -> ThreatKind:
+    """The kind of a key. Records may hold keys whose file is not there: they are labelled by the key."""
+    name = str(key)
+    return kinds().get(name) or ThreatKind(name, name, name, "")
+
+
+def made(key: str, epsilon: float | None) -> Any:
+    """The threat of a key.
+
+    Raises:
+        GenclsError: for an unknown key, or one whose threat needs more than epsilon.
+    """
+    known = [name for name, kind in kinds().items() if kind.make is not None]
+    make = kind_of(key).make
+    if make is None:
+        raise GenclsError(f"threat model: {did_you_mean(key, known)}expected a norm among {', '.join(known)}, got {key!r}")
+    return make(epsilon)

@@ -22,9 +22,8 @@ from gencls.eval import (
     robust_accuracy,
 )
 from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
-from gencls.eval.threats import registry
-from gencls.eval.threats.protocol import Threat
-from gencls.eval.threats.registry import ThreatKind, kind_of, kinds, made, register
+from gencls.eval.threats import protocol
+from gencls.eval.threats.protocol import Threat, ThreatKind, kind_of, kinds, made, register
 from tests.toys import small_cnn
 
 
@@ -73,7 +72,7 @@ class Walk:
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setattr(registry, "_KINDS", dict(kinds()))
+    monkeypatch.setattr(protocol, "_KINDS", dict(kinds()))
     register(
         ThreatKind("weighted", "weighted L2", r"$\ell_w$", "weighted pixel units", lambda epsilon: Weighted(epsilon=epsilon))
     )
@@ -143,7 +142,7 @@ def test_it_has_a_study_a_report_and_a_resume(tmp_path, samples, monkeypatch):
     assert any("weighted" in path.name for path in tmp_path.rglob("*.pdf"))
     again = study().run()
     assert again.equals(summary)
-    monkeypatch.delitem(registry._KINDS, "weighted")  # as in a process that has not imported the threat
+    monkeypatch.delitem(protocol._KINDS, "weighted")  # as in a process that has not imported the threat
     assert "weighted, ε = 0.4" in report_study(tmp_path).read_text(encoding="utf-8")
 
 

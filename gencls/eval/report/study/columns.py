@@ -10,7 +10,7 @@ import pandas as pd
 
 from gencls.core.errors import GenclsError
 from gencls.eval.report.formats import FORMATS, RANGE, is_missing
-from gencls.eval.threats.registry import kinds
+from gencls.eval.threats.protocol import kinds
 
 Kind = Literal["text", "percent", "count", "number", "distance", "epsilon", "flag", "warnings"]
 
