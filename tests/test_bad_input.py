@@ -34,7 +34,9 @@ from gencls.defenses.smoothing.confidence import clopper_pearson
 from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, read_study, summarize
 from gencls.eval.measures.records import REQUIRED
 from gencls.eval.measures.statistics import bootstrap_band, holm
-from gencls.zoo.checkpoints.checkpoint import Card, load_checkpoint, load_state_dict, save_checkpoint
+from gencls.zoo.checkpoints.cards import Card
+from gencls.zoo.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training import train
 

@@ -47,7 +47,8 @@ def run_data(options: argparse.Namespace) -> None:
 def run_weights(options: argparse.Namespace) -> None:
     """Print the cards of weights files, or check the files against them."""
     from gencls.core import GenclsError
-    from gencls.zoo.checkpoints.checkpoint import read_card, verify_checkpoint
+    from gencls.zoo.checkpoints.cards import read_card
+    from gencls.zoo.checkpoints.checkpoint import verify_checkpoint
     from gencls.zoo.trained import ARCHITECTURES, WEIGHTS
 
     files = options.files or sorted(WEIGHTS.glob("*.safetensors"))

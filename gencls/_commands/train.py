@@ -13,7 +13,7 @@ __all__ = ["run_train"]
 
 def run_train(options: argparse.Namespace) -> None:
     """Train, and print what was measured and the path of the weights; or only what the training would take."""
-    from gencls.zoo.checkpoints.checkpoint import read_card
+    from gencls.zoo.checkpoints.cards import read_card
     from gencls.zoo.training import train
     from gencls.zoo.training.resume import checkpoint_to_start_from, epochs_in
     from gencls.zoo.training.run import plan_training

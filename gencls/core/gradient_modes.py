@@ -6,6 +6,8 @@ the column ``gradient`` of the records and in the glossary of a report. A user's
 
 from dataclasses import dataclass
 
+from gencls.core.settings import check_settings
+
 __all__ = ["BETWEEN", "BPDA_MODE", "EXACT", "FROZEN", "KNOWN", "UNROLLED", "GradientMode", "mode_named"]
 
 BETWEEN = "+"
@@ -25,6 +27,9 @@ class GradientMode:
     name: str
     exact: bool
     meaning: str
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 EXACT = GradientMode("exact", True, "Ordinary differentiation through the whole defense.")

@@ -29,9 +29,10 @@ from gencls.eval.attacks.presets import attack_by_name
 from gencls.eval.attacks.thesis_set import thesis_attacks
 from gencls.eval.doctor import Diagnosis, diagnose
 from gencls.eval.judgement.evaluate import Evaluation, evaluate
+from gencls.eval.judgement.gradient_modes import gradient_modes
 from gencls.eval.judgement.judge import Decisions, Verdict
 from gencls.eval.judgement.judge_foreign import judge
-from gencls.eval.judgement.runner import gradient_modes, run_cell
+from gencls.eval.judgement.runner import run_cell
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.comparison import compare
 from gencls.eval.measures.success_rates import certified_accuracy, closest_distances, robust_accuracy, success_rate_curve

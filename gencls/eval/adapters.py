@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
     from foolbox import PyTorchModel
 
-__all__ = ["as_art", "as_autoattack", "as_foolbox", "as_module", "as_robustbench", "as_torchattacks"]
-
 Average = Literal["logits", "probs"]
 
 

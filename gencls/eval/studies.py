@@ -5,8 +5,6 @@ from pathlib import Path
 from gencls.eval.report.study.from_folder import report_study
 from gencls.eval.study.grid import Grid
 
-__all__ = ["Study"]
-
 
 class Study(Grid):
     """A grid that reports itself: the report reads the folder, and the folder knows of no report."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gencls.zoo.data import ImageData, data_names, load_data, split_names
 
 if TYPE_CHECKING:
-    from gencls.zoo.checkpoints.checkpoint import load_state_dict
+    from gencls.zoo.checkpoints.reading import load_state_dict
     from gencls.zoo.registry import generator_names, load, load_generator, names
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 # Networks and defenses are imported by whoever asks for a model, not by whoever wants only images.
 _LATER = {
     **dict.fromkeys(("load", "names", "generator_names", "load_generator"), "registry"),
-    "load_state_dict": "checkpoints.checkpoint",
+    "load_state_dict": "checkpoints.reading",
 }
 
 

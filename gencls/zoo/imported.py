@@ -9,22 +9,15 @@ from typing import NoReturn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["imported"]
-
 
 def imported(spec: str, fits: Callable[[object], bool], what: str) -> object:
-    """Import an attribute; a function that is found there, or a class, is called without arguments.
+    """Import ``package.module:attribute``; a function that is found there, or a class, is called without arguments.
 
     The current folder is searched too, last, so that a user's own eval.py or zoo.py hides no library. Whatever goes wrong in
-    the user's code, ``sys.exit`` included, becomes one error with its message.
-
-    Args:
-        spec: ``package.module:attribute``.
-        fits: whether an object is what was asked for.
-        what: this is called in messages, with its article.
+    the user's code, ``sys.exit`` included, becomes one error with its message, which calls what was asked for ``what``.
 
     Returns:
-        The attribute, or what it returned.
+        The attribute, or what it returned, if it fits.
 
     Raises:
         GenclsError: for another form, a module that cannot be imported or has no such attribute, a function that cannot be

@@ -12,8 +12,6 @@ from torch import nn
 from gencls.core import Defense, GenclsError
 from gencls.zoo.trained import WEIGHTS, trained_network, weights_places
 
-__all__ = ["ReadyMade"]
-
 _SUPPLIED = ("encoder", "discriminator", "variant")
 """Keyword arguments that a row gives itself."""
 
@@ -38,16 +36,7 @@ class ReadyMade:
     files: str | None = None
 
     def make(self, name: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
-        """Put the defense together.
-
-        Args:
-            name: of the defense.
-            weights: path of a file that ``gencls train`` made; None is the committed one. Of published files the folder.
-            **settings: of ``build``.
-
-        Raises:
-            GenclsError: for weights that are missing, damaged, or of another kind.
-        """
+        """Put the defense together, see :func:`gencls.zoo.registry.load`; other settings are those of ``build``."""
         if self.network is not None:
             return self.build(trained_network(self.network, self.trained or name, weights), **settings)
         if self.files is None:

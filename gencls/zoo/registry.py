@@ -8,40 +8,14 @@ from typing import Any
 
 from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, checked, did_you_mean
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
+from gencls.zoo import networks
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, restore
 from gencls.zoo.checkpoints.reading import check_file
-from gencls.zoo.networks import (
-    AVAE,
-    CNN,
-    NDVAE,
-    NVAE,
-    CifarResNet,
-    ClassConditionalAutoencoder,
-    ClassDecoders,
-    GroupedDecoders,
-    HeadedClassifier,
-    SmallStyleAutoencoder,
-)
 from gencls.zoo.networks.abs.published import official_abs
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
 from gencls.zoo.ready_made import ReadyMade
 from gencls.zoo.trained import ARCHITECTURES, WEIGHTS, trained_network
-
-__all__ = [
-    "AUTOATTACK",
-    "GENERATORS",
-    "ROWS",
-    "WEIGHTS",
-    "abs_of",
-    "eabs_of",
-    "find_weights",
-    "generator_names",
-    "is_weights_file",
-    "load",
-    "load_generator",
-    "names",
-]
 
 AUTOATTACK = "resnet18-autoattack-cifar10"
 """Its weights come with a dependency."""
@@ -51,46 +25,36 @@ def _plain(network: Any) -> Defense:
     return PlainClassifier(network, network.num_classes)
 
 
-def _behind(transform: Transform, network: CNN) -> Defense:
+def _behind(transform: Transform, network: networks.CNN) -> Defense:
     return TransformedClassifier(transform, network, network.num_classes)
 
 
-def _noise(network: CNN, *, sigma: float = 0.2) -> Defense:
+def _noise(network: networks.CNN, *, sigma: float = 0.2) -> Defense:
     return _behind(GaussianNoise(sigma), network)
 
 
-def _blur(network: CNN, *, sigma: float = 1.0) -> Defense:
+def _blur(network: networks.CNN, *, sigma: float = 1.0) -> Defense:
     return _behind(GaussianBlur(sigma), network)
 
 
-def _avae(classifier: str, network: AVAE, *, realisations: int = 128, temperature: float = 1.0) -> Defense:
+def _avae(classifier: str, network: networks.AVAE, *, realisations: int = 128, temperature: float = 1.0) -> Defense:
     purification = AVAEPurification(network, realisations=realisations, temperature=temperature)
-    return _behind(purification, trained_network(CNN, classifier))
+    return _behind(purification, trained_network(networks.CNN, classifier))
 
 
-def _ndvae(classifier: str, network: NDVAE, *, sigma: float = 0.1) -> Defense:
-    return _behind(NDVAEPurification(network, sigma=sigma), trained_network(CNN, classifier))
+def _ndvae(classifier: str, network: networks.NDVAE, *, sigma: float = 0.1) -> Defense:
+    return _behind(NDVAEPurification(network, sigma=sigma), trained_network(networks.CNN, classifier))
 
 
-def abs_of(decoders: ClassDecoders, **settings: Any) -> Defense:
-    """ABS of trained decoders.
-
-    Args:
-        decoders: in eval mode.
-        **settings: keyword arguments of :func:`gencls.defenses.ABS`.
-    """
-    return ABS(GroupedDecoders.from_decoders(decoders), **settings)
+def abs_of(decoders: networks.ClassDecoders, **settings: Any) -> Defense:
+    """ABS of trained decoders in eval mode; settings are the keyword arguments of :func:`gencls.defenses.ABS`."""
+    return ABS(networks.GroupedDecoders.from_decoders(decoders), **settings)
 
 
-def eabs_of(network: ClassConditionalAutoencoder, **settings: Any) -> Defense:
-    """E-ABS, or what Table 2.6 puts between it and ABS, of a trained autoencoder.
-
-    Args:
-        network: in eval mode.
-        **settings: keyword arguments of :func:`gencls.defenses.EABS`.
-    """
+def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> Defense:
+    """E-ABS of a trained autoencoder in eval mode, or what lies before it (Table 2.6), by :func:`gencls.defenses.EABS`."""
     return EABS(
-        GroupedDecoders.from_decoders(network.decoders),
+        networks.GroupedDecoders.from_decoders(network.decoders),
         encoder=network.class_encoders,
         discriminator=network.class_discriminators,
         **settings,
@@ -102,13 +66,13 @@ _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 # What purifiers stand in front of: as in their papers, a classifier that is trained plainly.
 _PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
 
-_CNN = ReadyMade(_plain, CNN)
-_ABS = ReadyMade(abs_of, ClassDecoders, settings=ABS)
-_EABS = ReadyMade(eabs_of, ClassConditionalAutoencoder, settings=EABS)
-_HEADED = ReadyMade(_plain, HeadedClassifier)
-_RESNET = ReadyMade(_plain, CifarResNet)
+_CNN = ReadyMade(_plain, networks.CNN)
+_ABS = ReadyMade(abs_of, networks.ClassDecoders, settings=ABS)
+_EABS = ReadyMade(eabs_of, networks.ClassConditionalAutoencoder, settings=EABS)
+_HEADED = ReadyMade(_plain, networks.HeadedClassifier)
+_RESNET = ReadyMade(_plain, networks.CifarResNet)
 
-_CLASSIFIERS = {kind.__name__ for kind in (CNN, CifarResNet, HeadedClassifier)}
+_CLASSIFIERS = {kind.__name__ for kind in (networks.CNN, networks.CifarResNet, networks.HeadedClassifier)}
 """Architectures that stand alone."""
 
 ROWS: Mapping[str, ReadyMade] = MappingProxyType(
@@ -117,15 +81,15 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
         "cnn-plain-fashion": _CNN,
         "cnn-gaussian-fashion": _CNN,
         "adv-linf-gaussian-fashion": _CNN,
-        "cnn-noise-mnist": ReadyMade(_noise, CNN, trained="cnn-gaussian-mnist"),
-        "cnn-blur-mnist": ReadyMade(_blur, CNN, trained="cnn-mnist"),
+        "cnn-noise-mnist": ReadyMade(_noise, networks.CNN, trained="cnn-gaussian-mnist"),
+        "cnn-blur-mnist": ReadyMade(_blur, networks.CNN, trained="cnn-mnist"),
         **{f"{kind}-{data}": _CNN for data in _DATA for kind in ("cnn", "adv-linf", "adv-l2", "trades")},
         **{f"abs-{data}": _ABS for data in _DATA},
         "official-abs-mnist": ReadyMade(partial(official_abs, variant="plain"), files="ABS_0.net"),
         "official-abs-binary-mnist": ReadyMade(partial(official_abs, variant="binary"), files="ABS_0.net"),
         **{f"{kind}-{data}": _EABS for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
-        **{f"a-vae-{data}": ReadyMade(partial(_avae, plain), AVAE) for plain, data in _PLAIN},
-        **{f"nd-vae-{data}": ReadyMade(partial(_ndvae, plain), NDVAE) for plain, data in _PLAIN},
+        **{f"a-vae-{data}": ReadyMade(partial(_avae, plain), networks.AVAE) for plain, data in _PLAIN},
+        **{f"nd-vae-{data}": ReadyMade(partial(_ndvae, plain), networks.NDVAE) for plain, data in _PLAIN},
         **dict.fromkeys(("cnn-gender", "cnn-identities", "cnn-cars"), _CNN),
         **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
         AUTOATTACK: ReadyMade(lambda: _plain(load_autoattack_resnet18())),
@@ -137,15 +101,15 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
 
 GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
     {
-        "nvae-fashion": NVAE,
-        "nvae-mnist": NVAE,
-        "nvae-large-fashion": NVAE,
-        "stylegan2-fashion": SmallStyleAutoencoder,
-        "stylegan2-large-fashion": SmallStyleAutoencoder,
-        "nvae-faces": NVAE,
-        "nvae-large-faces": NVAE,
-        "nvae-cars": NVAE,
-        "stylegan2-cars": SmallStyleAutoencoder,
+        "nvae-fashion": networks.NVAE,
+        "nvae-mnist": networks.NVAE,
+        "nvae-large-fashion": networks.NVAE,
+        "stylegan2-fashion": networks.SmallStyleAutoencoder,
+        "stylegan2-large-fashion": networks.SmallStyleAutoencoder,
+        "nvae-faces": networks.NVAE,
+        "nvae-large-faces": networks.NVAE,
+        "nvae-cars": networks.NVAE,
+        "stylegan2-cars": networks.SmallStyleAutoencoder,
     }
 )
 """The network of each training of a generator."""
@@ -250,11 +214,7 @@ def _load_file(path: Path, **overrides: Any) -> Defense:
 
 
 def find_weights(name: str, folder: Path) -> Path | None:
-    """The weights of a defense in a folder, as :func:`load` takes them.
-
-    Args:
-        name: of the defense.
-        folder: the ``--out`` of ``gencls train``, or one that holds weights files.
+    """The weights of a defense, as :func:`load` takes them, in the ``--out`` of ``gencls train`` or beside other weights files.
 
     Returns:
         Their path; None for ``resnet18-autoattack-cifar10``, which has none of its own.

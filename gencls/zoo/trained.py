@@ -7,20 +7,8 @@ from typing import TypeVar
 from torch import nn
 
 from gencls.core import GenclsError
+from gencls.zoo import networks
 from gencls.zoo.checkpoints.checkpoint import Architectures, restore
-from gencls.zoo.networks import (
-    AVAE,
-    CNN,
-    NDVAE,
-    NVAE,
-    CifarResNet,
-    ClassConditionalAutoencoder,
-    ClassDecoders,
-    HeadedClassifier,
-    SmallStyleAutoencoder,
-)
-
-__all__ = ["ARCHITECTURES", "WEIGHTS", "trained_network", "weights_places"]
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -29,15 +17,15 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 ARCHITECTURES: Architectures = MappingProxyType(
     {
-        "AVAE": AVAE,
-        "CNN": CNN.from_architecture,
-        "CifarResNet": CifarResNet,
-        "HeadedClassifier": HeadedClassifier,
-        "NDVAE": NDVAE,
-        "ClassDecoders": ClassDecoders.from_architecture,
-        "ClassConditionalAutoencoder": ClassConditionalAutoencoder.from_architecture,
-        "NVAE": NVAE,
-        "SmallStyleAutoencoder": SmallStyleAutoencoder.of_sizes,
+        "AVAE": networks.AVAE,
+        "CNN": networks.CNN.from_architecture,
+        "CifarResNet": networks.CifarResNet,
+        "HeadedClassifier": networks.HeadedClassifier,
+        "NDVAE": networks.NDVAE,
+        "ClassDecoders": networks.ClassDecoders.from_architecture,
+        "ClassConditionalAutoencoder": networks.ClassConditionalAutoencoder.from_architecture,
+        "NVAE": networks.NVAE,
+        "SmallStyleAutoencoder": networks.SmallStyleAutoencoder.of_sizes,
     }
 )
 """Constructors by the names that cards use."""
@@ -49,12 +37,7 @@ def weights_places(name: str, folder: Path) -> tuple[Path, Path]:
 
 
 def trained_network(kind: type[N], trained: str, weights: str | Path | None = None) -> N:
-    """The network of a training, in eval mode, its parameters frozen.
-
-    Args:
-        kind: expected.
-        trained: name of the training.
-        weights: path of a file that ``gencls train`` made; None is the committed one.
+    """The network of a training, in eval mode, its parameters frozen; of the committed weights unless others are named.
 
     Raises:
         GenclsError: for weights that are missing (naming the command that makes them), damaged, or of another kind.

@@ -43,8 +43,8 @@ OTHERS = (
     *(
         made
         for room in (perturbations, adversarial)
-        for name in room.__all__
-        if is_dataclass(made := getattr(room, name)) and isinstance(made, type)
+        for made in vars(room).values()
+        if isinstance(made, type) and is_dataclass(made) and made.__module__ == room.__name__
     ),
     *sorted({type(preset(name)) for name in PRESETS}, key=str),
 )
@@ -53,8 +53,8 @@ OTHERS = (
 NOT_SETTINGS = {
     "results": {"AlphaSearch", "AlphaTrial", "Certificate", "Decisions", "Evaluation", "PaperTask", "RobustnessBound"}
     | {"Diagnosis", "StudyCell", "Verdict", "ImageData", "Card"},
-    "called at every look of an attack, where a check would cost": {"Streams", "branch", "draws", "forward_draws", "keyed"}
-    | {"repeat_rows", "repeated", "rows_per_stream", "seeded", "select", "stream_seed"},
+    "called at every look of an attack, where a check would cost": {"Streams", "branch", "draws", "forward_draws", "identified"}
+    | {"keyed", "repeat_rows", "repeated", "rows_per_stream", "seeded", "select", "stream_seed"},
     "checks": {"check_eval_mode", "check_images", "check_labels", "check_sigma", "check_settings", "checked"},
     "reads tables, and checks its numbers itself": {"certified_accuracy", "closest_distances", "compare", "robust_accuracy"}
     | {"success_rate_curve", "summarize"},

@@ -18,6 +18,8 @@ from torch import nn
 from gencls.core import Defense, GenclsError, Transform
 from gencls.eval import judge
 from gencls.eval.doctor.diagnosis import read_diagnoses
+from gencls.zoo.checkpoints.checkpoint import load_checkpoint
+from gencls.zoo.checkpoints.reading import load_state_dict
 from tests.strangers.fuzz_arguments import arguments
 from tests.strangers.fuzz_values import IMAGES, value
 
@@ -28,7 +30,7 @@ MORE = (
     "eval.measures.success_rates",
     "eval.measures.records",
 )
-LOADERS = ("load_state_dict", "load_checkpoint")
+READERS = (read_diagnoses, load_state_dict, load_checkpoint)
 ABSTRACT = "is abstract, or a type"
 INSIDE = "is for code within forward passes, which checks nothing: reading a value costs time"
 RECORD = "is a record that the package fills"
@@ -69,8 +71,7 @@ def public() -> dict[str, Any]:
     for package in (*PACKAGES, *MORE):
         module = importlib.import_module(f"gencls.{package}")
         found |= {name: getattr(module, name) for name in module.__all__ if name not in EXEMPT}
-    checkpoints = importlib.import_module("gencls.zoo.checkpoints.checkpoint")
-    return found | {"read_diagnoses": read_diagnoses} | {name: getattr(checkpoints, name) for name in LOADERS}
+    return found | {reader.__name__: reader for reader in READERS}
 
 
 PUBLIC = public()

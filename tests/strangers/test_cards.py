@@ -15,7 +15,9 @@ from gencls import zoo
 from gencls._commands.asked import build_defense, weights_of
 from gencls.cli import main
 from gencls.core import GenclsError, seeded
-from gencls.zoo.checkpoints.checkpoint import Card, load_state_dict, read_card, restore, save_checkpoint, verify_checkpoint
+from gencls.zoo.checkpoints.cards import Card, read_card
+from gencls.zoo.checkpoints.checkpoint import restore, save_checkpoint, verify_checkpoint
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks import CNN
 from gencls.zoo.registry import find_weights
 from gencls.zoo.trained import ARCHITECTURES, WEIGHTS

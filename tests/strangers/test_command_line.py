@@ -13,7 +13,7 @@ from gencls.defenses import PlainClassifier
 from gencls.eval import PGD, GaussianNoiseAttack, Study, ThreatModel, predict_cost
 from gencls.eval.attacks.presets import attack_by_name, preset_by_name
 from gencls.eval.study.cost import forecast, shadow
-from gencls.zoo.checkpoints.checkpoint import read_card
+from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.networks.parts.architectures import find_architecture
 from gencls.zoo.training import PRESETS, train
 from recipes import quickstart

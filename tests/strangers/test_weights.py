@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gencls.core import GenclsError, seeded
-from gencls.zoo.checkpoints.checkpoint import load_state_dict
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.networks.abs.published import official_abs, read_official_abs
 from gencls.zoo.networks.classifiers.published import (

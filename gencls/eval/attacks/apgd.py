@@ -19,8 +19,6 @@ from gencls.eval.scores.calibration import calibrate
 from gencls.eval.scores.margins import margin, mean_over_draws, others_of, score_gap
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["APGD", "Worst", "dlr", "targeted_dlr"]
-
 
 @dataclass(frozen=True)
 class APGD:
@@ -61,7 +59,6 @@ class APGD:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "APGD", norms=self.norms)
         if self.steps < 1 or self.restarts < 1 or self.targets < 1:

@@ -12,8 +12,6 @@ from gencls.eval.attacks.parts.base import DENSE, Attack, prepare, require
 from gencls.eval.attacks.square import Square
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["AutoAttack"]
-
 
 @dataclass(frozen=True)
 class AutoAttack:
@@ -43,7 +41,6 @@ class AutoAttack:
     norms = DENSE
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "AutoAttack", norms=self.norms)
         if self.targets < 1:

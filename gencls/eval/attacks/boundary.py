@@ -7,12 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, check_settings, select
+from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import per_image, prepare, require
+from gencls.eval.attacks.parts.base import prepare, require
 from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_starts
 from gencls.eval.threats.lp_balls import ThreatModel
-
-__all__ = ["Boundary"]
 
 _SPHERE, _SOURCE = 20, 30
 """Steps after which a step size is compared with its success rate."""
@@ -61,7 +60,6 @@ class Boundary:
     norms = ("l2",)
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "Boundary", minimal=True, targeted=True, norms=self.norms)
         if self.queries < 1 or self.tries < 1 or not 0 < self.converged < min(self.sphere_step, self.source_step):

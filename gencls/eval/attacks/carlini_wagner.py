@@ -13,8 +13,6 @@ from gencls.eval.attacks.parts.linearisation import Closest
 from gencls.eval.scores.margins import score_gap
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["CarliniWagner", "RestartedCarliniWagner"]
-
 _NATS = 10.0
 """The margin is measured in units in which the mean class of the clean scores lies this far below the best."""
 
@@ -49,7 +47,6 @@ class CarliniWagner:
     norms = ("l2",)
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "CarliniWagner", minimal=True, targeted=True, norms=self.norms)
         if min(self.searches, self.steps, self.patience or 1) < 1:
@@ -115,7 +112,6 @@ class RestartedCarliniWagner:
     norms = ("l2",)
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "RestartedCarliniWagner", minimal=True, norms=self.norms)
         if min(self.restarts, self.steps, self.window) < 1:

@@ -14,8 +14,6 @@ from gencls.eval.attacks.parts.linearisation import Closest
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["DDN"]
-
 _AROUND = 12
 """Passes that the first linearisation (up to nine backward passes) and the last refinement take from the budget of steps."""
 
@@ -52,7 +50,6 @@ class DDN:
     norms = ("l2",)
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "DDN", minimal=True, targeted=True, norms=self.norms)
         if self.steps < 1 or self.first_norm <= 0 or not 0 < self.gamma < 0.5:

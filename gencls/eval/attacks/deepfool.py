@@ -9,8 +9,6 @@ from gencls.eval.attacks.parts.base import DENSE, prepare, require
 from gencls.eval.attacks.parts.linearisation import Closest, nearest_boundary
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["DeepFool"]
-
 _HALF_STEPS = 2
 """Steps at the beginning that go half the way: the boundary found from nearer by is closer (4 to 20 % on digits)."""
 
@@ -43,7 +41,6 @@ class DeepFool:
     norms = DENSE
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "DeepFool", minimal=True, norms=self.norms)
         if self.steps < 1 or min(self.overshoot, self.projections) < 0 or self.candidates < 2:

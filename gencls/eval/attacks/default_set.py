@@ -8,7 +8,8 @@ from gencls.eval.attacks import APGD, DDN, FMN, PGD, Attack, GaussianNoiseAttack
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["TARGETS", "DefaultBudget", "default_attacks"]
+SMOOTHED = ("l2",)
+"""Keys of the threats whose attacks follow smoothed gradients, too."""
 
 TARGETS = 9
 """Other classes that multi-targeted PGD aims at, each with a start of its own."""
@@ -80,7 +81,7 @@ def default_attacks(norm: str, epsilon: float, *, budget: DefaultBudget | None =
     }
     if norm == "l1":
         found["apgd"] = APGD(ball, steps=2 * spent.steps)
-    if norm != "l2":
+    if norm not in SMOOTHED:
         found["fmn"] = FMN(ThreatModel(norm), steps=spent.steps)
     else:
         sigmas, draws = spent.smoothing, spent.smoothing_draws

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.eval.attacks.parts.base import CONVEX, per_image, prepare, require
+from gencls.core.balls import per_image
+from gencls.eval.attacks.parts.base import CONVEX, prepare, require
 from gencls.eval.scores.margins import others_of
 from gencls.eval.threats.lp_balls import ThreatModel
-
-__all__ = ["FAB"]
 
 _WIDEST = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """Where FAB's restarts begin within half of it, as long as nothing was found; the authors' values."""
@@ -46,7 +45,6 @@ class FAB:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(replace(self.threat, epsilon=None), "FAB", minimal=True, norms=self.norms)
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:
@@ -83,13 +81,7 @@ class FAB:
                 radius = None if restart == 0 else distance[rows].clamp_max(widest) / 2
                 with select(rows):
                     found = pyautoattack_attacks.fab(
-                        model,
-                        images[rows],
-                        labels[rows],
-                        targets[rows],
-                        norm=self.threat.norm,
-                        steps=self.steps,
-                        radius=radius,
+                        model, images[rows], labels[rows], targets[rows], norm=self.threat.norm, steps=self.steps, radius=radius
                     )
                 length = self.threat.distance(images[rows], found)
                 closer = (length > 0) & (length < distance[rows])

@@ -8,8 +8,6 @@ from gencls.core import check_settings
 from gencls.eval.attacks.parts.base import ALL, prepare, require
 from gencls.eval.threats.protocol import Threat
 
-__all__ = ["FGSM"]
-
 
 @dataclass(frozen=True)
 class FGSM:
@@ -23,7 +21,6 @@ class FGSM:
     norms = ALL
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "FGSM", targeted=True)
 

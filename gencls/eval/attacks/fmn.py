@@ -16,8 +16,6 @@ from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoot
 from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_starts
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["FMN"]
-
 _LAST_STEP, _LAST_GAMMA = 0.01, 0.001
 """What the cosines fall to: a share of the first step, and the last gamma."""
 
@@ -71,7 +69,6 @@ class FMN:
     norms = ALL
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "FMN", minimal=True, targeted=True, norms=self.norms)
         if min(self.steps, self.restarts, self.tries) < 1 or self.first_step <= 0 or not _LAST_GAMMA <= self.gamma < 1:

@@ -6,8 +6,6 @@ from gencls.core import GenclsError, checked
 from gencls.eval.attacks import Attack, DeepFool, RestartedCarliniWagner
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["mlvgm_attacks"]
-
 _MLVGM = {
     # overshoot, steps, candidates of DeepFool; learning rate, confidence, c, length of the start, window of C&W
     "gender": ((0.01, 1024, 2), (1e-3, 0.01, 64.0, 8.0, 32)),

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings, checked
+from gencls.core.balls import per_image
 from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, Response
-from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
+from gencls.eval.attacks.parts.base import DENSE, prepare, require
 from gencls.eval.attacks.pgd import PGD
 from gencls.eval.threats.lp_balls import ThreatModel
-
-__all__ = ["NES", "estimate_gradient"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class NES:
     norms = DENSE
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         _check(self.samples, self.sigma)
         require(self.threat, "NES", targeted=True, norms=self.norms)

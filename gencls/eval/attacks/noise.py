@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
+from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import CONVEX, per_image, prepare, require
+from gencls.eval.attacks.parts.base import CONVEX, prepare, require
 from gencls.eval.threats.lp_balls import ThreatModel
 from gencls.eval.threats.protocol import Threat
-
-__all__ = ["GaussianNoiseAttack", "GrowingNoise"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class GaussianNoiseAttack:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "GaussianNoiseAttack", norms=self.norms)
         if self.tries < 1:
@@ -119,7 +117,6 @@ class GrowingNoise:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "GrowingNoise", minimal=True)
         if not 0 < self.smallest < self.largest or self.sizes < 2 or self.tries < 1:

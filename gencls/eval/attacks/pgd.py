@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, check_settings
+from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
-from gencls.eval.attacks.parts.base import ALL, joined, per_image, prepare, require, taken
+from gencls.eval.attacks.parts.base import ALL, joined, prepare, require, taken
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.scores.margins import others_of
 from gencls.eval.threats.protocol import Threat
-
-__all__ = ["PGD"]
 
 _FILL = {"cpu": 32, "cuda": 2048}
 """Rows of small images below which a device is not full: then the next restart joins the batch."""
@@ -63,7 +62,6 @@ class PGD:
     norms = ALL
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "PGD", targeted=self.loss != "multi-targeted")
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and self.step_size <= 0):

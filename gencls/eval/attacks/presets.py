@@ -29,16 +29,6 @@ from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.attacks.thesis_set import thesis_attacks
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = [
-    "FIXED",
-    "MINIMAL",
-    "PRESETS",
-    "attack_by_name",
-    "names",
-    "preset_by_name",
-    "settings_of",
-]
-
 PRESETS = (
     *("default-linf", "default-l2", "default-l1", "default-l0"),
     *("thesis-linf", "thesis-l2", "mlvgm-gender", "mlvgm-identities", "mlvgm-cars"),

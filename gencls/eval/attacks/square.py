@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, select
-from gencls.core.balls import L2, Linf
+from gencls.core.balls import L2, Linf, per_image
 from gencls.core.streams.keyed import repeatable
-from gencls.eval.attacks.parts.base import DENSE, per_image, prepare, require
+from gencls.eval.attacks.parts.base import DENSE, prepare, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.threats.lp_balls import ThreatModel
-
-__all__ = ["Square"]
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Iterations, of 10,000, after which the share of pixels in a square is halved (the paper's section 4)."""
@@ -46,7 +44,6 @@ class Square:
     norms = DENSE
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "Square", targeted=True, norms=self.norms)
         if self.queries < 1 or not 0 < self.share <= 1:

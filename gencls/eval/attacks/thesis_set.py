@@ -12,8 +12,6 @@ from gencls.eval.attacks.parts.base import DENSE
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["ThesisBudget", "thesis_attacks"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ThesisBudget:

@@ -11,8 +11,6 @@ from gencls.eval.attacks.parts.base import Attack, prepare
 from gencls.eval.scores.behaviour import observe
 from gencls.eval.threats.protocol import Threat
 
-__all__ = ["Transfer"]
-
 
 @dataclass(frozen=True)
 class Transfer:
@@ -33,7 +31,6 @@ class Transfer:
     """Not those of the model under attack."""
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if not isinstance(self.source, nn.Module) or not isinstance(self.attack, Attack):
             raise GenclsError(
                 "Transfer: expected a source (torch.nn.Module) and an attack, "

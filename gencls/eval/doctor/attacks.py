@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError
 from gencls.eval.attacks import PGD, Attack, GaussianNoiseAttack
+from gencls.eval.attacks.default_set import SMOOTHED
 from gencls.eval.attacks.square import Square
 from gencls.eval.attacks.transfer import Transfer
 from gencls.eval.doctor.diagnosis import Check
@@ -22,8 +23,6 @@ from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
 from gencls.eval.judgement.trial import Trial
 from gencls.eval.measures.statistics import mcnemar
 from gencls.eval.threats.protocol import Threat
-
-__all__ = ["Outcome", "broken", "check_attacks", "check_smoothed", "check_unbounded", "compared", "pgd"]
 
 LOSS: Final = "cross-entropy"
 
@@ -159,8 +158,8 @@ def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Trial]
         more = one.attack(pgd(threat, steps=effort.steps, restarts=starts), clean)
         outcome = compared(broken({**strong, "more starts": more[mode]}), smoothed)
         white += f" and {starts} starts"
-    use = "default-l2, which has smoothed gradients" if threat.norm == "l2" else "PGD(..., smoothing=(0, 0.1, 0.2))"
-    advice = f"plain gradients lead nowhere; use {use}"
+    known = f"default-{threat.norm}, which has smoothed gradients" if threat.norm in SMOOTHED else ""
+    advice = f"plain gradients lead nowhere; use {known or 'PGD(..., smoothing=(0, 0.1, 0.2))'}"
     return _not_weaker("smoothed gradients", white, "PGD along smoothed gradients", outcome, advice)
 
 

@@ -15,8 +15,6 @@ from typing import Any, Literal, get_args
 from gencls.core import GenclsError, checked
 from gencls.core.files import atomically, check_seal, read_object, sealed
 
-__all__ = ["Check", "Diagnosis", "Status", "known_diagnoses", "read_diagnoses", "write_diagnoses"]
-
 Status = Literal["ok", "note", "fail"]
 """From good to bad: "fail" where a number would be meaningless, "note" where it needs care."""
 
@@ -42,7 +40,6 @@ class Check:
     evidence: Mapping[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if self.status not in get_args(Status):
             raise GenclsError(f"{self.name}: expected a status among {', '.join(get_args(Status))}, got {self.status!r}")
         unfit = [key for key, value in self.evidence.items() if isinstance(value, float) and not math.isfinite(value)]

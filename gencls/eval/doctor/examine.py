@@ -7,13 +7,7 @@ from gencls.core.keys.samples import device_of
 from gencls.core.samples import samples_of
 from gencls.eval.doctor.attacks import check_attacks, pgd
 from gencls.eval.doctor.diagnosis import Check, Diagnosis
-from gencls.eval.doctor.gradients import (
-    check_differences,
-    check_dynamic,
-    check_existence,
-    check_zeros,
-    difference_errors,
-)
+from gencls.eval.doctor.gradients import check_differences, check_dynamic, check_existence, check_zeros, difference_errors
 from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patient, affordable
 from gencls.eval.doctor.randomness import check_claims, check_company, check_eot, check_randomness
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
@@ -21,8 +15,6 @@ from gencls.eval.judgement.probe import check_defense
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.threats.protocol import Threat
 from gencls.eval.threats.registry import made
-
-__all__ = ["diagnose"]
 
 _FEW = 4
 """Images of the checks without which nothing else is worth its time."""

@@ -14,8 +14,6 @@ from gencls.core.gradient_modes import mode_named
 from gencls.eval.doctor.diagnosis import Check
 from gencls.eval.doctor.patient import Patient
 
-__all__ = ["AGREE", "check_dynamic", "check_existence", "check_zeros", "difference_errors", "check_differences"]
-
 SIZES = (1e-2, 3e-3, 1e-3, 1e-4)
 """By how much each pixel moves, [0, 1] units. Small steps drown in rounding, or in the jitter of an inner optimisation that
 has not come to rest; large ones see curvature and kinks. A gradient is right if it fits one of them."""
@@ -161,12 +159,7 @@ def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: flo
         shown[f"error, {mode}"] = ", ".join(f"{error:.3f} (step {size:g})" for size, error in found.items())
     if rounding > _COARSE:
         shown["rounding"] = rounding
-        return Check(
-            name,
-            "note",
-            "scores are too coarsely rounded to be differenced",
-            shown,
-        )
+        return Check(name, "note", "scores are too coarsely rounded to be differenced", shown)
     fitting = [mode for mode, error in best.items() if error <= AGREE]
     approximate = [mode for mode in best if not mode_named(mode).exact]
     alone = [_alone(errors[mode]) for mode in fitting]

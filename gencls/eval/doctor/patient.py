@@ -15,16 +15,15 @@ from gencls.core.memory import rows_that_fit
 from gencls.core.streams.keyed import drawing
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.judgement.gradient_modes import NO_GRADIENT, declared_modes
+from gencls.eval.judgement.gradient_modes import declared_modes
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol, Trial
+from gencls.eval.measures.records import NO_GRADIENT
 from gencls.eval.scores.behaviour import Behaviour, observe, observe_batch
 from gencls.eval.scores.forward import backwards, scores_of
 from gencls.eval.threats.protocol import Threat
-
-__all__ = ["EFFORTS", "Cost", "Effort", "Patient", "affordable"]
 
 JUDGE_DRAWS = 32
 
@@ -66,7 +65,6 @@ class Effort:
     all_modes: bool = True
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         numbers = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("name", "all_modes")}
         if min(numbers.values()) < 1:

@@ -10,8 +10,6 @@ from gencls.eval.doctor.patient import Patient
 from gencls.eval.judgement.trial import Trial
 from gencls.eval.scores.margins import score_gap
 
-__all__ = ["check_claims", "check_company", "check_eot", "check_randomness"]
-
 _NOISE = 0.5
 """Cosine between two gradients of the same image below which more than half of their energy is noise."""
 

@@ -16,8 +16,6 @@ from gencls.eval.doctor.patient import Patient
 from gencls.eval.judgement.trial import Trial
 from gencls.eval.threats.protocol import Threat
 
-__all__ = ["UncalibratedPGD", "check_clean", "check_finite", "check_invariance", "check_scale"]
-
 _ZEROS = 0.1
 """Share of gradients that are zero only for the plain cross-entropy, at which attacks that use it lose their meaning."""
 

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from gencls.eval.threats.protocol import Threat
 
-__all__ = ["is_eight_bit", "to_eight_bit"]
-
 _LEVELS = 255
 _SNAP = 1e-4
 """Of a level: float32 misses k/255 by up to 1e-5 of it."""

@@ -14,16 +14,15 @@ from gencls.core.keys.samples import sample_hashes
 from gencls.core.samples import batches_of
 from gencls.core.streams.keyed import Source
 from gencls.eval.attacks import Attack
+from gencls.eval.judgement.gradient_modes import gradient_modes
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe, probe_defense
-from gencls.eval.judgement.runner import Runner, gradient_modes
+from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
 
 if TYPE_CHECKING:
     import pandas
-
-__all__ = ["Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True)

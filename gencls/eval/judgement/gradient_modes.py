@@ -9,12 +9,7 @@ from gencls.core.gradient_modes import KNOWN, mode_named
 from gencls.eval.attacks import Attack
 from gencls.eval.measures.records import ALL_MODES, NO_GRADIENT
 
-__all__ = ["NO_GRADIENT", "asked_by", "declared_modes", "gradient_modes", "meanings"]
-
-_MEANINGS = {
-    NO_GRADIENT: "The attack uses no gradient.",
-    ALL_MODES: "Worst over every mode above that the study ran.",
-}
+_MEANINGS = {NO_GRADIENT: "The attack uses no gradient.", ALL_MODES: "Worst over every mode above that the study ran."}
 
 
 def declared_modes(defense: nn.Module) -> Mapping[str, nn.Module]:

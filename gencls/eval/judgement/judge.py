@@ -12,8 +12,6 @@ from gencls.eval.judgement.eight_bit import to_eight_bit
 from gencls.eval.scores.forward import name_of, scores_of
 from gencls.eval.threats.protocol import TOLERANCE, Threat
 
-__all__ = ["ROWS", "Decisions", "Verdict", "decide", "predict", "received", "verdict_of"]
-
 _NO_DRAW = -1
 
 ROWS = 1024

@@ -4,13 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked, frozen
+from gencls.core.balls import per_image
 from gencls.core.keys.samples import device_of, sample_hashes
-from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.judgement.judge import ROWS, Verdict, verdict_of
 from gencls.eval.judgement.probe import Roles, probe_defense, understood
 from gencls.eval.threats.protocol import Threat
-
-__all__ = ["judge"]
 
 
 @checked

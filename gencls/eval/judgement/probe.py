@@ -19,8 +19,6 @@ from gencls.eval.judgement.judge import Decisions, predict
 from gencls.eval.scores.behaviour import ROUNDING, Behaviour, Examination, differ, handful, observe, observe_batch
 from gencls.eval.scores.forward import check_called, scores_of
 
-__all__ = ["Probe", "Roles", "check_defense", "probe_defense", "understood"]
-
 _Result = TypeVar("_Result")
 
 
@@ -247,13 +245,7 @@ class Roles:
         self.noted.add("one draw serves the whole batch: what the attack finds depends on the batch composition")
 
     def confirm(
-        self,
-        defense: nn.Module,
-        decisions: Decisions,
-        images: Tensor,
-        max_rows: int,
-        *path: object,
-        doubtful: bool = False,
+        self, defense: nn.Module, decisions: Decisions, images: Tensor, max_rows: int, *path: object, doubtful: bool = False
     ) -> None:
         """Draws of a defense that is declared deterministic must not change its decisions: ask again where it drew.
 

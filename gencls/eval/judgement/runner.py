@@ -9,20 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked, evaluated, frozen, seeded
+from gencls.core.balls import per_image
 from gencls.core.keys.samples import device_of, sample_hashes
 from gencls.core.memory import peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.judgement.eight_bit import is_eight_bit
-from gencls.eval.judgement.gradient_modes import NO_GRADIENT, asked_by, gradient_modes
+from gencls.eval.judgement.gradient_modes import asked_by
 from gencls.eval.judgement.judge import Decisions, Verdict, decide, predict, received, verdict_of
 from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
 from gencls.eval.judgement.trial import Batch, Found, Protocol, Trial, named
+from gencls.eval.measures.records import NO_GRADIENT
 from gencls.eval.scores.forward import scores_of
 from gencls.eval.threats.protocol import TOLERANCE
-
-__all__ = ["Runner", "gradient_modes", "run_cell"]
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""

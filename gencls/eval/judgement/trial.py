@@ -17,8 +17,6 @@ from gencls.eval.judgement.probe import Roles
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Batch", "Found", "Protocol", "Trial", "named"]
-
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -52,7 +50,6 @@ class Protocol:
     streams: Source = "rows"
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         if self.eot_samples < 1 or self.judge_draws < 1:
             raise GenclsError(

@@ -14,8 +14,6 @@ from gencls.eval.threats.protocol import TOLERANCE
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["compare"]
-
 
 def compare(records: "pandas.DataFrame", *, at: Mapping[str, Sequence[float]] = MappingProxyType({})) -> "pandas.DataFrame":
     """McNemar's test on every pair of defenses under the worst case of each budget, exact and mid-p, each Holm-corrected.

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["as_confidence", "as_count", "as_number", "as_numbers", "as_sizes", "sizes_by_norm"]
-
 
 def as_numbers(values: Any, what: str) -> npt.NDArray[np.float64]:
     """Values as an array of floats of the same shape; NaN and infinity are the caller's business.

@@ -8,8 +8,6 @@ from typing import Any
 
 from gencls.core import GenclsError
 
-__all__ = ["WORST_CASE", "check_names", "file_name", "isolated", "shortened"]
-
 WORST_CASE = "worst case"
 """In the column ``attack``: per sample the most damaging of all attacks and gradient modes."""
 

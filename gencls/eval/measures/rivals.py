@@ -22,8 +22,6 @@ from gencls.eval.threats.protocol import TOLERANCE
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Rival", "closest", "rivals", "unmet", "weakness"]
-
 _MORE = 2
 """Images that a rival must break beyond the attack, on balance, before anything is said."""
 

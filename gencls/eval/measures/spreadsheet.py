@@ -9,8 +9,6 @@ from gencls.core import GenclsError
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["csv_of", "read_csv"]
-
 _FORMULA = re.compile(r"'*\s*[=+\-@\t\r\n＝＋－＠].*", re.DOTALL)
 """What a spreadsheet would take for a formula, also after the apostrophes that we have put before it."""
 

@@ -15,15 +15,7 @@ from gencls.eval.measures.domains import as_confidence, as_count, as_number, as_
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "McNemar",
-    "bootstrap_band",
-    "holm",
-    "mcnemar",
-    "pairwise_mcnemar",
-    "wilson",
-    "wilson_band",
-]
+__all__ = ["McNemar", "bootstrap_band", "holm", "mcnemar", "pairwise_mcnemar", "wilson", "wilson_band"]
 
 BoolArray = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

@@ -25,8 +25,6 @@ from gencls.eval.threats.protocol import TOLERANCE
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["COLUMNS", "WORST_CASE", "summarize", "worst_case"]
-
 _DEFENSE = ["defense", "norm", "seed", "eight_bit"]
 
 COLUMNS = [

@@ -14,8 +14,6 @@ from gencls.core.streams.keyed import drawing
 from gencls.eval.scores.forward import ImageByImage, scores_of
 from gencls.eval.scores.margins import score_gap
 
-__all__ = ["ROUNDING", "Behaviour", "Examination", "differ", "handful", "observe", "observe_batch"]
-
 _HANDFUL = 3
 """Images. An odd number: a draw for the whole batch, which has a size of its own, is less often taken for one per image."""
 

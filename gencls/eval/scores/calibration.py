@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from gencls.eval.scores.margins import MASKED, score_gap
 
-__all__ = ["NATS", "Calibrated", "calibrate", "resolution"]
-
 NATS = 10.0
 """By how much the mean class lies below the best of calibrated scores."""
 

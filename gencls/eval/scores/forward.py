@@ -17,8 +17,6 @@ from gencls.core.modules.wrappers import Declares
 from gencls.core.streams.keyed import alone
 from gencls.core.streams.seeds import own_seeds_end_here
 
-__all__ = ["ImageByImage", "answered", "backwards", "check_called", "name_of", "scores_of"]
-
 _ALONE = (
     "declare batch_dependent = True (for a network: PlainClassifier(network, num_classes, batch_dependent=True)), and each "
     "image is asked alone"

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["MASKED", "margin", "mean_over_draws", "mean_shortfall", "others_of", "score_gap", "shortfall"]
-
 _SMALLEST_GAP = 1e-30
 """Scores closer than this are equal and have no scale; gradients divided by less would overflow in float32."""
 

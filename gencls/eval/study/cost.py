@@ -13,8 +13,6 @@ from gencls.eval.measures.names import shortened
 from gencls.eval.study.files import StudyCell
 from gencls.eval.study.grid import Grid
 
-__all__ = ["counted", "duration", "forecast", "predict_cost", "progress_bar", "shadow"]
-
 _PROBE = 8
 
 

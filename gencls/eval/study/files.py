@@ -24,22 +24,6 @@ from gencls.core.files import atomically, read_sealed, write_sealed
 if TYPE_CHECKING:
     import pandas
 
-__all__ = [
-    "CELLS",
-    "RUN_AGAIN",
-    "SAMPLES",
-    "Samples",
-    "StudyCell",
-    "cell_path",
-    "damage",
-    "is_marked",
-    "read_frame",
-    "read_images",
-    "read_tensors",
-    "write_cell",
-    "write_samples",
-]
-
 SAMPLES, CELLS = "samples.safetensors", "cells"
 
 RUN_AGAIN = "run the study again, it makes damaged files anew"

@@ -25,41 +25,11 @@ from gencls.core.keys.samples import sample_hashes
 from gencls.eval.measures.records import complete
 from gencls.eval.measures.spreadsheet import csv_of
 from gencls.eval.measures.summary import summarize
-from gencls.eval.study.files import (
-    RUN_AGAIN,
-    SAMPLES,
-    StudyCell,
-    cell_path,
-    is_marked,
-    read_frame,
-    read_images,
-    read_tensors,
-)
-from gencls.eval.study.settings import (
-    SETTINGS,
-    first_sample,
-    has_checksums,
-    is_outdated,
-    planned,
-    read_study,
-)
+from gencls.eval.study.files import RUN_AGAIN, SAMPLES, StudyCell, cell_path, is_marked, read_frame, read_images, read_tensors
+from gencls.eval.study.settings import SETTINGS, first_sample, has_checksums, is_outdated, planned, read_study
 
 if TYPE_CHECKING:
     import pandas
-
-__all__ = [
-    "DIAGNOSIS",
-    "RESULTS",
-    "finished",
-    "partly",
-    "read_adversarials",
-    "read_cells",
-    "read_records",
-    "read_samples",
-    "records_of",
-    "records_of_cell",
-    "write_results",
-]
 
 RESULTS, DIAGNOSIS = "results.csv", "doctor.json"
 

@@ -26,9 +26,10 @@ from gencls.core.files import held, remove_dead, remove_leftovers
 from gencls.core.keys.samples import sample_hashes
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
+from gencls.eval.judgement.gradient_modes import gradient_modes
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.probe import Probe, probe_defense
-from gencls.eval.judgement.runner import Runner, gradient_modes
+from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
 from gencls.eval.scores.behaviour import Behaviour
@@ -40,8 +41,6 @@ from gencls.eval.study.settings import FORMAT, planned, read_study
 
 if TYPE_CHECKING:
     import pandas
-
-__all__ = ["Grid"]
 
 _SEEN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], Behaviour]] = WeakKeyDictionary()
 """Defense -> its key, and those of the images by which it was observed -> its behaviour."""

@@ -26,8 +26,6 @@ from gencls.eval.study.folder import RESULTS, read_samples
 from gencls.eval.study.plan import Plan, described, differences
 from gencls.eval.study.settings import FORMAT, SETTINGS, planned, read_study
 
-__all__ = ["Order", "claim", "mend_samples"]
-
 _LOCK = "study.lock"
 """Held by whoever changes study.json."""
 

@@ -16,8 +16,6 @@ from gencls.eval.study.files import Samples
 from gencls.eval.study.settings import made_by
 from gencls.eval.threats.protocol import Threat
 
-__all__ = ["Plan", "check_grid", "described", "differences", "relevant", "without_epsilon"]
-
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 _LONGEST = 80

@@ -12,8 +12,6 @@ from gencls.core import GenclsError, checked
 from gencls.core.files import check_seal, read_object
 from gencls.eval.study.files import StudyCell
 
-__all__ = ["FORMAT", "SETTINGS", "first_sample", "has_checksums", "is_outdated", "made_by", "planned", "read_study"]
-
 SETTINGS = "study.json"
 
 FORMAT = 4

@@ -10,8 +10,6 @@ from gencls.core.balls import BALLS, LpBall, ball_of
 from gencls.eval.threats.protocol import TOLERANCE, Threat
 from gencls.eval.threats.registry import ThreatKind, register
 
-__all__ = ["ThreatModel"]
-
 _LONG = 10.0
 
 
@@ -27,7 +25,6 @@ class ThreatModel(Threat):
     """
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         ball_of(self.norm, owner="ThreatModel")
         super().__post_init__()

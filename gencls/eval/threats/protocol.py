@@ -11,8 +11,6 @@ from gencls.core import GenclsError, check_settings
 from gencls.core.balls import per_image
 from gencls.eval.threats.registry import kind_of
 
-__all__ = ["TOLERANCE", "Threat"]
-
 TOLERANCE = 1e-6
 """By how much a distance may exceed epsilon through rounding (clipping in float32 exceeds it by about 2e-8)."""
 
@@ -35,7 +33,6 @@ class Threat(ABC):
     targeted: bool = False
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         if self.epsilon is not None and self.epsilon <= 0:
             raise GenclsError(f"threat model: expected an epsilon > 0 in {self.unit}, got {self.epsilon}")

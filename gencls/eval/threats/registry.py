@@ -9,8 +9,6 @@ from typing import Any
 
 from gencls.core import GenclsError, did_you_mean
 
-__all__ = ["ThreatKind", "kind_of", "kinds", "made", "register"]
-
 _KINDS: dict[str, "ThreatKind"] = {}
 
 

@@ -10,8 +10,6 @@ import torch
 from gencls.core.errors import GenclsError
 from gencls.core.settings import checked
 
-__all__ = ["Card", "card_path", "read_card"]
-
 _LARGEST = 2**20
 """Bytes of a card; ours have some 1,500."""
 

@@ -17,21 +17,8 @@ from gencls.core.files import atomically
 from gencls.core.settings import checked
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.checkpoints.cards import Card, card_path, read_card
-from gencls.zoo.checkpoints.reading import check_file, load_state_dict, parse_safetensors
+from gencls.zoo.checkpoints.reading import check_file, parse_safetensors
 from gencls.zoo.checkpoints.tensors import fitted, layout_of, tensors_by_name
-
-__all__ = [
-    "SAFETENSORS",
-    "Architectures",
-    "Card",
-    "card_path",
-    "load_checkpoint",
-    "load_state_dict",
-    "read_card",
-    "restore",
-    "save_checkpoint",
-    "verify_checkpoint",
-]
 
 SAFETENSORS = ".safetensors"
 """The ending of a file with a card."""
@@ -116,9 +103,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], Card]:
 def verify_checkpoint(path: str | Path, architectures: Architectures = MappingProxyType({})) -> Card:
     """Check size, SHA-256 and readability of a weights file, and give its card.
 
-    Args:
-        path: The .safetensors file.
-        architectures: Where these have the card's, the weights are compared with its network too.
+    Where the architectures have the card's, the weights are compared with its network too.
 
     Raises:
         GenclsError: As `restore`; not for an architecture that is not among these.
@@ -130,11 +115,7 @@ def verify_checkpoint(path: str | Path, architectures: Architectures = MappingPr
 
 
 def restore(path: str | Path, architectures: Architectures) -> tuple[nn.Module, Card]:
-    """Build the network that a card describes and give it its weights.
-
-    Args:
-        path: The .safetensors file.
-        architectures: Constructors by the names that cards use.
+    """Build the network that a card describes, by the constructor of its name, and give it its weights.
 
     Returns:
         The network in eval mode, its parameters frozen, and the card. torch's random state is left as it was.

@@ -16,8 +16,6 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.checkpoints.reading import load_content
 from gencls.zoo.checkpoints.tensors import check_state, fitted, layout_of, tensors_by_name
 
-__all__ = ["State", "Weights", "file_content", "weights_in", "weights_under", "with_counters", "without_prefixes"]
-
 State = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 

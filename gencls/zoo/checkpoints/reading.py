@@ -12,8 +12,6 @@ from gencls.core.settings import checked
 from gencls.zoo.checkpoints.tensors import tensors_by_name
 from gencls.zoo.checkpoints.torch_files import load_torch_file
 
-__all__ = ["check_file", "load_content", "load_state_dict", "parse_safetensors"]
-
 
 @checked
 def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]:
@@ -59,9 +57,6 @@ def _is_state(value: object) -> bool:
 
 def load_content(path: str | Path) -> Any:
     """Read all that a weights file holds, never running code that is in it; tensors may stay tied to the file.
-
-    Args:
-        path: A safetensors file, or one that `torch.save` wrote.
 
     Returns:
         Tensors and plain values; instances of `argparse.Namespace` as such; inert objects for other harmless ones.

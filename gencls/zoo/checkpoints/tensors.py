@@ -13,8 +13,6 @@ from torch.nn.modules import module as registration
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["TooLargeError", "check_state", "fitted", "layout_of", "tensors_by_name"]
-
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -22,10 +20,7 @@ _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 def check_state(source: str | Path, state: Mapping[str, Tensor], *, finite: bool = True) -> None:
     """Check that each tensor is a plain one: dense, with values of its own, of numbers that weights can have.
 
-    Args:
-        source: file or network, for errors.
-        state: keys and tensors.
-        finite: also look at the values.
+    Errors name the source, a file or a network.
 
     Raises:
         GenclsError: for a tensor that is sparse, nested, quantized, on the meta device, larger than what it is stored in, or
@@ -71,10 +66,7 @@ def tensors_by_name(path: str | Path, values: object, *, size: int) -> dict[str,
     The prefixes ``module.`` of DataParallel and ``_orig_mod.`` of torch.compile are taken off where all keys begin with them.
     What is one tensor under several keys stays one.
 
-    Args:
-        path: for errors.
-        values: what should be such a dictionary.
-        size: bytes of the file; what is copied is not more.
+    What is copied is not more than the size of the file, in bytes.
 
     Raises:
         GenclsError: It is anything else; there is none; a tensor is not as :func:`check_state` wants it.
@@ -127,12 +119,7 @@ def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fitted(state: Mapping[str, Tensor], layout: Mapping[str, Tensor], error: Callable[[str], GenclsError]) -> dict[str, Tensor]:
-    """The same tensors in the precision of the network, float32 as a rule, in the order of its layout.
-
-    Args:
-        state: keys and tensors.
-        layout: the network's own, on the meta device.
-        error: what was expected (and came) to the error.
+    """The same tensors in the precision of the network, float32 as a rule, in the order of its layout on the meta device.
 
     Raises:
         GenclsError: for keys that are missing or surplus, another shape, other kinds of numbers, for instance integers as
@@ -176,17 +163,11 @@ class TooLargeError(Exception):
 def layout_of(build: Callable[..., nn.Module], tensors: int, /, **arguments: Any) -> tuple[dict[str, Tensor], int]:
     """Build a network on torch's meta device, on which tensors have no values and take no memory.
 
-    Args:
-        build: the constructor.
-        tensors: how many the weights are; far larger networks are not built to the end.
-        **arguments: of the constructor.
-
     Returns:
-        Its state dict on the meta device, and the bytes that all its parameters and buffers would take, those included that
-        are not part of the state dict.
+        Its state dict there, and the bytes that all its parameters and buffers would take, also those outside the state dict.
 
     Raises:
-        TooLargeError: see ``tensors``.
+        TooLargeError: it is far larger than weights of so many tensors are for, and so is not built to the end.
     """
     with warnings.catch_warnings(), torch.device("meta"), _at_most(20 * tensors + 1000):
         warnings.simplefilter("ignore")  # about tensors without elements, before an error that says the same

@@ -22,8 +22,6 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["load_torch_file"]
-
 _MAGIC = 0x1950A86A20F9469CFC6C
 """First value of a file that torch before 1.6 wrote; five pickles, then the numbers."""
 
@@ -64,12 +62,7 @@ def _dictionary(*_: object) -> dict[Any, Any]:
 
 
 def load_torch_file(path: Path, size: int, *, zipped: bool) -> Any:
-    """All that such a file holds; tensors stay tied to the file.
-
-    Args:
-        path: The file.
-        size: Its bytes.
-        zipped: Whether it begins as a zip file, in which torch has stored tensors since 1.6.
+    """All that such a file of `size` bytes holds, which since torch 1.6 is a zip file; tensors stay tied to it.
 
     Raises:
         GenclsError: The file is damaged, of another kind, or holds code or objects that are not known to be harmless.
@@ -177,9 +170,7 @@ def _names(path: Path, file: IO[bytes]) -> list[str]:
         if code.name == "GLOBAL":
             module, _, name = str(argument).partition(" ")
             module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-            if (
-                name == "_rebuild_sparse_tensor"
-            ):  # torch's reader would look at each of its numbers, of which a file can have any
+            if name == "_rebuild_sparse_tensor":  # torch's reader would look at all its numbers, and a file can claim any count
                 raise GenclsError(f"{path}: expected {word:.100} as a dense tensor of ordinary numbers; got a sparse one")
             if not f"{module}{name}".isprintable():
                 raise ValueError(f"a class called {name!r:.100}")

@@ -24,9 +24,6 @@ def open_celeba_100_identities(split: str, root: Path | None) -> ImageSource:
     """Read one split from the archive in the folder CelebA under the data root.
 
     Classes are named by CelebA's numbers of the identities. `indices` are the rows of the archive's table.
-
-    Raises:
-        GenclsError: The archive is missing or not the original.
     """
     members = read_archive(_NAME, root, CELEBA_100_IDENTITIES_FILE)
     rows = table_rows(members[f"{_FOLDER}/labels.csv"])

@@ -28,9 +28,6 @@ def open_celeba_10k_gender(split: str, root: Path | None) -> ImageSource:
     """Read one split from the archive in the folder CelebA under the data root.
 
     Labels are the attribute "Male". `indices` are the rows of the attributes' table.
-
-    Raises:
-        GenclsError: The archive is missing or not the original.
     """
     members = read_archive(_NAME, root, CELEBA_10K_GENDER_FILE)
     _, header, *lines = members["celeba/list_attr_celeba.txt"].decode().splitlines()

@@ -61,14 +61,7 @@ def open_celeba_identities(split: str, root: Path | None) -> ImageSource:
 
 
 def chosen_identities(identities: npt.NDArray[np.int64]) -> list[int]:
-    """Numbers of 100 random identities among those with at least 15 photos, ascending.
-
-    Args:
-        identities: (N,) identity of each photo.
-
-    Raises:
-        GenclsError: There are not so many.
-    """
+    """Numbers of 100 random identities among those with at least 15 of the photos (N,), ascending; fewer are an error."""
     numbers, counts = np.unique(identities, return_counts=True)
     frequent = numbers[counts >= _LEAST]
     if len(frequent) < _IDENTITIES:

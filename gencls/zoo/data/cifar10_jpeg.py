@@ -15,9 +15,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 CIFAR10_JPEG_FILES = {
     "train": KnownFile(
-        "CIFAR10-jpeg/cifar10-jpeg-train.tar.xz",
-        15_360_964,
-        "670800a2870b1f4fdaa9eed6815199125416b4dd207b55f74eeb977351c50d2f",
+        "CIFAR10-jpeg/cifar10-jpeg-train.tar.xz", 15_360_964, "670800a2870b1f4fdaa9eed6815199125416b4dd207b55f74eeb977351c50d2f"
     ),
     "test": KnownFile(
         "CIFAR10-jpeg/cifar10-jpeg-test.tar.xz", 3_084_104, "274acdb6b93c7ea17b86dd1df7a3447712512619e3ab70340fcd515dc631c4ab"
@@ -32,9 +30,6 @@ def open_cifar10_jpeg(split: str, root: Path | None) -> ImageSource:
     """Read one split from its archive in the folder CIFAR10-jpeg under the data root.
 
     Images are sorted by class. `indices` are positions in the archive.
-
-    Raises:
-        GenclsError: The archive is missing or not the original.
     """
     members = read_archive(_NAME, root, CIFAR10_JPEG_FILES[split])
     labels = [CIFAR10_CLASSES.index(name.split("/")[1]) for name in members]

@@ -41,9 +41,6 @@ def open_cifar10_lossless(split: str, root: Path | None) -> ImageSource:
     """Read one split from the folder CIFAR10-lossless-subset under the data root.
 
     `indices` are positions in the sheet, and for "train" in CIFAR10's training set.
-
-    Raises:
-        GenclsError: A file is missing or not the original.
     """
     sheet, table = (read_known(_NAME, root, file) for file in (CIFAR10_LOSSLESS_SHEETS[split], CIFAR10_LOSSLESS_LABELS))
     with np.load(io.BytesIO(table)) as columns:

@@ -94,9 +94,6 @@ def open_gtsrb10(split: str, root: Path | None) -> ImageSource:
     "train" and "test" are the two sheets. "validation" is a tenth of the physical signs of each class of "train", all
     photos of them, and "train-tracks" the others: photos of one sign are frames of one video, so that a validation
     part of random photos would show the signs that were trained on.
-
-    Raises:
-        GenclsError: A file is missing or not the original.
     """
     sheet_file, labels_file = GTSRB10_FILES["test" if split == "test" else "train"]
     # Both are known byte by byte, so nothing about their content is left to check.
@@ -113,14 +110,9 @@ def open_gtsrb10(split: str, root: Path | None) -> ImageSource:
 
 
 def held_out_tracks(labels: npt.NDArray[np.int64], tracks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which images belong to the random tenth of each class's tracks, at least one, that is kept for validation.
+    """Which images, (N,) bool, belong to the random tenth of each class's tracks, at least one, that is kept for validation.
 
-    Args:
-        labels: (N,) classes.
-        tracks: (N,) number of the physical sign within its class.
-
-    Returns:
-        (N,) bool.
+    A track is the number of the physical sign within its class.
     """
     held_out = np.zeros(len(labels), dtype=np.bool_)
     for label in np.unique(labels):

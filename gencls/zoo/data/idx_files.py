@@ -30,11 +30,7 @@ def idx_paths(file: IdxFile, folders: Sequence[Path]) -> list[Path]:
 
 
 def read_first(paths: Sequence[Path], file: IdxFile) -> bytes:
-    """Content of the first of these files that is what it has to be.
-
-    Args:
-        paths: at least one.
-        file: what it has to be.
+    """Content of the first of these files, at least one, that is what it has to be.
 
     Raises:
         GenclsError: None is; empty files are named only where there are no others.
@@ -50,11 +46,7 @@ def read_first(paths: Sequence[Path], file: IdxFile) -> bytes:
 
 
 def read_idx(path: Path, file: IdxFile) -> bytes:
-    """Read the uncompressed content of an idx file, checked against its known size and SHA-256.
-
-    Args:
-        path: The file, packed or not, whatever its name says.
-        file: What it has to be.
+    """Read the uncompressed content of an idx file, packed or not, whatever its name says: checked by size and SHA-256.
 
     Raises:
         GenclsError: It cannot be read, is truncated, is too long, or holds something else.

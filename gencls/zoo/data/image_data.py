@@ -63,7 +63,8 @@ class DataSet:
     """How a data set is read: what a row of the registry says.
 
     Attributes:
-        open: `open(split, root)` finds the images of a split; `root` is the data root, None where nobody named one.
+        open: `open(split, root)` finds the images of a split; `root` is the data root, None where nobody named one. It raises
+            GenclsError where a file is missing or not the original.
         splits: Names of the splits.
         fetch: `open` that lets torchvision download what is missing; None: gencls has no address of the files.
         embedded: Whether it needs no data root.
@@ -130,30 +131,13 @@ def permutation(count: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def shuffled_classes(labels: npt.NDArray[np.int64], seed: int) -> list[npt.NDArray[np.int64]]:
-    """Positions of each class in random order, the classes ascending: for splits that take a part of each.
-
-    Args:
-        labels: (N,) int64.
-        seed: 0 to 2**32 - 1.
-
-    Raises:
-        GenclsError: The seed is out of range.
-    """
+    """Positions of each class of labels (N,) in random order, the classes ascending: for splits that take a part of each."""
     order = permutation(len(labels), seed)
     return [order[labels[order] == label] for label in np.unique(labels)]
 
 
 def part_of_each_class(labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Which images are in a random part of each class, of this share of its images.
-
-    Args:
-        labels: (N,) int64.
-        share: In [0, 1].
-        seed: 0 to 2**32 - 1.
-
-    Returns:
-        (N,) bool.
-    """
+    """Which images, (N,) bool, are in a random part of each class of labels (N,), of this share of its images."""
     chosen = np.zeros(len(labels), dtype=np.bool_)
     for members in shuffled_classes(labels, seed):
         chosen[members[: round(share * len(members))]] = True
@@ -161,14 +145,9 @@ def part_of_each_class(labels: npt.NDArray[np.int64], share: float, seed: int) -
 
 
 def resize_and_crop(images: Tensor, size: int | None) -> Tensor:
-    """Scale the shorter side to `size` (bilinear, antialiased) and cut out the centre square; None changes nothing.
+    """Scale the shorter side of images (..., C, H, W) uint8 to `size` (bilinear, antialiased), and cut out the centre square.
 
-    Args:
-        images: (..., C, H, W) uint8.
-        size: Side in pixels.
-
-    Returns:
-        (..., C, size, size) uint8, or `images` themselves.
+    None changes nothing.
     """
     if size is None or images.shape[-2:] == (size, size):
         return images

@@ -39,14 +39,7 @@ def is_own(name: str | Path) -> bool:
 
 
 def open_own(name: str | Path, split: str | None) -> tuple[str, str, ImageSource]:
-    """Open data of one's own.
-
-    Args:
-        name: Path of a folder or an .npz, or an import path.
-        split: A folder in the folder; None takes the data as they are, and so do the other kinds.
-
-    Returns:
-        A short name, the split, "all" where there is none, and the data.
+    """A short name, the split, "all" where there is none, and the data, see :func:`gencls.zoo.load_data`.
 
     Raises:
         GenclsError: There is nothing there, or something else.

@@ -21,17 +21,7 @@ Prepare = Callable[["Image"], "Image"]
 
 
 def read_pictures(name: str, files: Sequence[Path | bytes], prepare: Prepare, side: int, *, size: int | None = None) -> Tensor:
-    """Decode photos and prepare them.
-
-    Args:
-        name: Of the data set, for errors.
-        files: Paths, or contents of files.
-        prepare: What is done to each, in RGB; gives side x side pixels.
-        side: Of the prepared photos, in pixels.
-        size: Scale them to so many pixels afterwards.
-
-    Returns:
-        (n, 3, side, side) uint8, or of side `size`.
+    """Decode photos, paths or contents of files, and prepare each: (n, 3, side, side) uint8, or scaled to `size` afterwards.
 
     Raises:
         GenclsError: A photo is missing, damaged or not of the kind that `prepare` takes.
@@ -59,17 +49,7 @@ def picture_source(
     class_names: tuple[str, ...],
     indices: npt.NDArray[np.int64] | Sequence[int] | None = None,
 ) -> ImageSource:
-    """Photos that are decoded when asked for.
-
-    Args:
-        name: See :func:`read_pictures`; the others likewise.
-        files: There.
-        prepare: There.
-        side: There.
-        labels: (N,) in [0, K).
-        class_names: The K classes.
-        indices: (N,), the position of each photo in the files it comes from; None: it is that in `files`.
-    """
+    """Photos that :func:`read_pictures` decodes when asked for; without `indices` theirs are the positions in `files`."""
     return ImageSource(
         labels=torch.as_tensor(labels, dtype=torch.int64),
         class_names=class_names,
@@ -79,17 +59,7 @@ def picture_source(
 
 
 def sheet_tiles(sheet: bytes, count: int, side: int, *, columns: int = 100) -> npt.NDArray[np.uint8]:
-    """The first `count` tiles of a sprite sheet, row by row.
-
-    Args:
-        sheet: Content of a picture file.
-        count: How many.
-        side: Of a tile, in pixels.
-        columns: Tiles in a row.
-
-    Returns:
-        (count, 3, side, side).
-    """
+    """The first `count` tiles of a sprite sheet, row by row: content of a picture file to (count, 3, side, side)."""
     from PIL import Image
 
     with Image.open(BytesIO(sheet)) as picture:
@@ -101,7 +71,8 @@ def sheet_tiles(sheet: bytes, count: int, side: int, *, columns: int = 100) -> n
 def scaled(box: tuple[int, int, int, int], side: int, *, of: tuple[int, int]) -> Prepare:
     """Cut out a box (left, upper, right, lower) of photos of width and height `of`, and scale it to side x side pixels.
 
-    Pillow's bilinear filter widens with the reduction, so that nothing is aliased.
+    Pillow's bilinear filter widens with the reduction, so that nothing is aliased. Its own argument box would let the filter
+    see beyond the edges, therefore crop.
     """
 
     def prepare(picture: "Image") -> "Image":

@@ -19,8 +19,6 @@ from gencls.zoo.data import (
 from gencls.zoo.data.image_data import DataSet
 from gencls.zoo.data.torchvision_sets import TORCHVISION
 
-__all__ = ["DATA_SETS"]
-
 DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
     {
         "mnist-embedded": idx.EMBEDDED,

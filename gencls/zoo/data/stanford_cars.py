@@ -36,16 +36,7 @@ class CarPhotos:
 
 
 def read_cars(root: Path, split: str, told_as: str) -> CarPhotos:
-    """Find one split and read its labels.
-
-    Args:
-        root: The data root.
-        split: "train" or "test".
-        told_as: Name of the data set that is made of it, for errors.
-
-    Raises:
-        GenclsError: Files are missing or damaged.
-    """
+    """Find one split, "train" or "test", under the data root and read its labels; errors name the data set `told_as`."""
     folders = [folder for name in FOLDERS if (folder := root / name).is_dir()]
     for folder in folders:
         photos = _first([folder / f"cars_{split}" / f"cars_{split}", folder / f"cars_{split}"])

@@ -15,9 +15,7 @@ from gencls.zoo.data.pictures import picture_source, whole
 from gencls.zoo.data.stanford_cars_types import TYPES
 
 STANFORD_CARS_4_FILE = KnownFile(
-    "StanfordCars/stanford-cars-types-128.tar.xz",
-    9_169_104,
-    "4899a54b7adaf87f7058f2a075c22d30631c44d3f7b8d26758adb9a15a3623de",
+    "StanfordCars/stanford-cars-types-128.tar.xz", 9_169_104, "4899a54b7adaf87f7058f2a075c22d30631c44d3f7b8d26758adb9a15a3623de"
 )
 
 _NAME = "stanford-cars-4"
@@ -31,9 +29,6 @@ def open_stanford_cars_4(split: str, root: Path | None) -> ImageSource:
     """Read one split from the archive in the folder StanfordCars under the data root.
 
     `indices` are the rows of the archive's table.
-
-    Raises:
-        GenclsError: The archive is missing or not the original.
     """
     members = read_archive(_NAME, root, STANFORD_CARS_4_FILE)
     rows = table_rows(members[f"{_FOLDER}/labels.csv"])

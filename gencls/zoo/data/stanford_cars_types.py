@@ -19,7 +19,7 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.data.image_data import DataSet, ImageSource, shuffled_classes
 from gencls.zoo.data.known_files import needed_root
 from gencls.zoo.data.pictures import picture_source, squared
-from gencls.zoo.data.torchvision_sets import stanford_cars_photos
+from gencls.zoo.data.stanford_cars import read_cars
 
 TYPES = ("coupe", "hatchback", "suv", "van")
 """The four classes, in the order of their labels."""
@@ -40,24 +40,21 @@ def open_stanford_cars_types(split: str, root: Path | None) -> ImageSource:
     Raises:
         GenclsError: Files are missing or damaged, or a class has fewer than 800 photos.
     """
-    photos = stanford_cars_photos(_NAME, needed_root(_NAME, root))
-    types = np.array([car_type(class_name) for _, class_name in photos], dtype=np.int64)
+    parts = [read_cars(needed_root(_NAME, root), part, _NAME) for part in ("train", "test")]
+    photos = [path for cars in parts for path in cars.paths]
+    types = np.array([car_type(cars.class_names[label]) for cars in parts for label in cars.labels], dtype=np.int64)
     for label, name in enumerate(TYPES):
         if (count := int((types == label).sum())) < PER_TYPE:
             raise GenclsError(f"{_NAME}: expected at least {PER_TYPE} photos of the type {name}; got {count}")
     part = slice(TEST_PER_TYPE) if split == "test" else slice(TEST_PER_TYPE, PER_TYPE)
     members = shuffled_classes(types, _SEED)[-len(TYPES) :]  # in front of them those without a type, if any
     kept = np.sort(np.concatenate([positions[part] for positions in members]))
-    files = [photos[position][0] for position in kept]
+    files = [photos[position] for position in kept]
     return picture_source(_NAME, files, squared(_SIDE), _SIDE, labels=types[kept], class_names=TYPES, indices=kept)
 
 
 def car_type(class_name: str) -> int:
-    """Position in `TYPES` of the type that a class of Stanford Cars names, or -1.
-
-    Args:
-        class_name: For instance "Dodge Caravan Minivan 1997".
-    """
+    """Position in `TYPES` of the type that a class of Stanford Cars ("Dodge Caravan Minivan 1997") names, or -1."""
     words = re.findall(r"[a-z]+", class_name.lower().replace("minivan", "van"))
     return next((label for label, name in enumerate(TYPES) if name in words), -1)
 

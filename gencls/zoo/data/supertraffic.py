@@ -13,9 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,10 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.data.gtsrb10 import GTSRB_CLASSES
 from gencls.zoo.data.image_data import DataSet, ImageSource, resize_and_crop
 from gencls.zoo.data.known_files import needed_root
+from gencls.zoo.data.pictures import read_pictures, scaled
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # DFG names its categories by the codes of the Slovenian rules on traffic signs (Uradni list RS 46/2000); their English
 # names are from assets/traffic_sign_config.csv of github.com/Katerunner/adas-raspberry-modular. Left out are codes whose
@@ -127,6 +130,12 @@ class Sign:
         left, upper, right, lower = self.box
         return min(right - left, lower - upper) >= _SIDE
 
+    def cut_out(self, picture: "Image") -> "Image":
+        """Scale it to 32 x 32 pixels."""
+        if picture.size != self.picture:
+            raise OSError(f"annotated as {self.picture} pixels, it has {picture.size}")
+        return scaled(self.box, _SIDE, of=self.picture)(picture)
+
 
 def open_supertraffic10(split: str, root: Path | None) -> ImageSource:
     """Read one split of SuperTraffic-10 from the unpacked downloads of the three sets under the data root.
@@ -153,11 +162,7 @@ def open_supertraffic10(split: str, root: Path | None) -> ImageSource:
 
 
 def largest_classes(signs: list[Sign]) -> tuple[int, ...]:
-    """Numbers of the ten classes with most signs, ascending.
-
-    Raises:
-        GenclsError: There are fewer than ten classes.
-    """
+    """Numbers of the ten classes with most signs, ascending; fewer than ten are an error."""
     counts = Counter(sign.number for sign in signs)
     if len(counts) < _NUM_CLASSES:
         raise GenclsError(
@@ -260,21 +265,8 @@ def _find(name: str, root: Path, places: tuple[str, ...]) -> Path:
 
 def _read(signs: list[Sign], size: int | None) -> Tensor:
     """Decode signs, (n, 3, 32, 32) uint8, scaled to `size` if it is given."""
-    from PIL import Image
-
-    tiles = np.empty((len(signs), _SIDE, _SIDE, 3), dtype=np.uint8)
-    for tile, sign in zip(tiles, signs, strict=True):
-        try:
-            with Image.open(sign.path) as picture:
-                if picture.size != sign.picture:
-                    raise OSError(f"annotated as {sign.picture} pixels, it has {picture.size}")
-                # Pillow's filter widens with the reduction, so that a large sign is not aliased. Its argument box would
-                # let that filter see beyond the edges, therefore crop.
-                scaled = picture.convert("RGB").crop(sign.box).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-        except OSError as error:
-            raise GenclsError(f"supertraffic10: the picture {sign.path} cannot be read: {error}") from error
-        tile[:] = np.asarray(scaled)
-    return resize_and_crop(torch.from_numpy(tiles).permute(0, 3, 1, 2).contiguous(), size)
+    tiles = [read_pictures("supertraffic10", [sign.path], sign.cut_out, _SIDE) for sign in signs]
+    return resize_and_crop(torch.cat(tiles), size)
 
 
 DATA_SET = DataSet(open=open_supertraffic10)

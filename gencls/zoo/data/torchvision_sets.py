@@ -4,7 +4,7 @@ The folders under the data root are torchvision's own. Files whose MD5 torchvisi
 read (CIFAR10's are pickles: torchvision opens them only after that check).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,33 +46,14 @@ def open_torchvision(name: str, split: str, root: Path | None, *, download: bool
     )
 
 
-def stanford_cars_photos(name: str, root: Path) -> list[tuple[Path, str]]:
-    """Path and class name of every photo of Stanford Cars, those of "cars_train" first.
-
-    Args:
-        name: Of the data set that is made of them, for errors.
-        root: The data root.
-
-    Raises:
-        GenclsError: Files are missing or damaged.
-    """
-    photos: list[tuple[Path, str]] = []
-    for split in ("train", "test"):
-        opened = _opened("stanford-cars", split, root, download=False, told_as=name)
-        photos += [(path, opened.class_names[label]) for path, label in zip(opened.dataset.paths, opened.labels, strict=True)]
-    return photos
-
-
-def _opened(name: str, split: str, root: Path, *, download: bool, told_as: str | None = None) -> _Opened:
-    """One split; errors name it `told_as`."""
-    told_as = told_as or name
+def _opened(name: str, split: str, root: Path, *, download: bool) -> _Opened:
     if name == "stanford-cars":
         try:
-            cars = read_cars(root, split, told_as)
+            cars = read_cars(root, split, name)
         except GenclsError as error:
             if not download:
                 raise
-            raise GenclsError(f"{told_as} could not be downloaded into {root}: The original URL is broken; {error}") from error
+            raise GenclsError(f"{name} could not be downloaded into {root}: The original URL is broken; {error}") from error
         return _Opened(cars, cars.labels, cars.class_names)
     from torchvision import datasets
 
@@ -80,15 +61,15 @@ def _opened(name: str, split: str, root: Path, *, download: bool, told_as: str |
     missing = [path for path, _ in needed if not (root / path).exists()]
     if missing and not download:
         raise GenclsError(
-            f"{told_as}: expected {', '.join(missing)} under the data root {root}; got no such file or folder. Put the set "
+            f"{name}: expected {', '.join(missing)} under the data root {root}; got no such file or folder. Put the set "
             "there as torchvision lays it out, or allow the download with download=True"
         )
     try:
-        return _OPENERS[name](datasets, root, split, bool(missing))
+        return _read_labels(datasets, name, root, split, bool(missing))
     except Exception as error:  # the formats' readers (pickle, scipy, csv, PIL) share no error class
         if missing:
-            raise GenclsError(f"{told_as} could not be downloaded into {root}: {error}") from error
-        raise GenclsError(_diagnosis(told_as, root, needed, error)) from error
+            raise GenclsError(f"{name} could not be downloaded into {root}: {error}") from error
+        raise GenclsError(_diagnosis(name, root, needed, error)) from error
 
 
 def _read(name: str, split: str, dataset: Any, positions: Tensor, size: int | None) -> Tensor:
@@ -147,43 +128,20 @@ def _diagnosis(name: str, root: Path, needed: list[tuple[str, str | None]], erro
     return f"{name}: the files under the data root {root} cannot be read: {error}"
 
 
-def _cifar10(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
-    dataset = datasets.CIFAR10(root, train=split == "train", download=download)
-    return _Opened(dataset, dataset.targets, tuple(dataset.classes))
-
-
-def _svhn(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
-    dataset = datasets.SVHN(root, split, download=download)
-    return _Opened(dataset, dataset.labels, tuple("0123456789"))
-
-
-def _gtsrb(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
-    dataset = datasets.GTSRB(root, split, download=download)
-    return _Opened(dataset, _sample_labels(dataset), tuple(map(str, range(43))))
-
-
-def _celeba(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
-    dataset = datasets.CelebA(root, split, target_type="attr", download=download)
-    return _Opened(dataset, dataset.attr[:, dataset.attr_names.index("Male")], ("female", "male"))
-
-
-def _imagenette(datasets: Any, root: Path, split: str, download: bool) -> _Opened:
-    dataset = datasets.Imagenette(root, split, download=download)
-    return _Opened(dataset, _sample_labels(dataset), tuple(names[0] for names in dataset.classes))
-
-
-def _sample_labels(dataset: Any) -> list[int]:
+def _read_labels(datasets: Any, name: str, root: Path, split: str, download: bool) -> _Opened:
+    if name == "cifar10":
+        dataset = datasets.CIFAR10(root, train=split == "train", download=download)
+        return _Opened(dataset, dataset.targets, tuple(dataset.classes))
+    if name == "svhn":
+        dataset = datasets.SVHN(root, split, download=download)
+        return _Opened(dataset, dataset.labels, tuple("0123456789"))
+    if name == "celeba":
+        dataset = datasets.CelebA(root, split, target_type="attr", download=download)
+        return _Opened(dataset, dataset.attr[:, dataset.attr_names.index("Male")], ("female", "male"))
+    dataset = (datasets.GTSRB if name == "gtsrb" else datasets.Imagenette)(root, split, download=download)
+    names = map(str, range(43)) if name == "gtsrb" else (names[0] for names in dataset.classes)
     # torchvision offers no other way to these labels but decoding every image.
-    return [int(label) for _, label in dataset._samples]
-
-
-_OPENERS: dict[str, Callable[[Any, Path, str, bool], _Opened]] = {
-    "cifar10": _cifar10,
-    "svhn": _svhn,
-    "gtsrb": _gtsrb,
-    "celeba": _celeba,
-    "imagenette": _imagenette,
-}
+    return _Opened(dataset, [int(label) for _, label in dataset._samples], tuple(names))
 
 
 def _row(name: str, *splits: str, trainable: bool = False) -> DataSet:

@@ -5,6 +5,7 @@ from gencls.zoo.networks.abs.conv_decoder import ConvDecoder
 from gencls.zoo.networks.abs.grouped_decoders import DecoderStage, GroupedDecoders
 from gencls.zoo.networks.abs.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.abs.official import official_abs_decoders
+from gencls.zoo.networks.classifiers.cifar_network import Normalization
 from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, CifarResNet
 from gencls.zoo.networks.classifiers.cifar_vgg import VGG_GROUPS, CifarVGG
 from gencls.zoo.networks.classifiers.cnn import CNN
@@ -14,7 +15,6 @@ from gencls.zoo.networks.nvae.nvae import NVAE, adaptive_groups
 from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
 from gencls.zoo.networks.parts.architectures import PHOTOS, TABLE_2_1, Architecture, ConvLayer, find_architecture
 from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
-from gencls.zoo.networks.parts.normalization import Normalization
 from gencls.zoo.networks.purifiers.a_vae import AVAE, AVAECritic
 from gencls.zoo.networks.purifiers.nd_vae import NDVAE
 from gencls.zoo.networks.stylegan.autoencoders import E4EAutoencoder, StyleTransformerAutoencoder

@@ -16,8 +16,6 @@ from gencls.zoo.networks import find_architecture
 from gencls.zoo.training.measure import measure_classifier
 from gencls.zoo.training.views.perturbations import Perturbation
 
-__all__ = ["Moment", "NetworkPreset", "NetworkTraining", "Preset", "Steps", "TablePreset"]
-
 Steps = Iterator[tuple[Tensor, dict[str, Tensor]]]
 """A loss for each optimiser, and figures to be logged."""
 
@@ -42,9 +40,10 @@ class NetworkTraining(nn.Module, ABC):
 
     Args:
         perturbation: of the training images.
-        learning_rate: of the optimisers, at the start.
+        learning_rate: of the optimisers, at the start. Subclasses pass both on as ``shared``.
 
     Attributes:
+        network: what learns.
         extendable: whether the first epochs of a long training are those of a short one, so that it can go on.
         replannable: whether it can go on after its last epoch at the rates of a longer training. The result is that of neither
             training alone, so its card names both commands.
@@ -54,6 +53,7 @@ class NetworkTraining(nn.Module, ABC):
     extendable = False
     replannable = False
     constant_rate = False
+    network: nn.Module
 
     def __init__(self, *, perturbation: Perturbation, learning_rate: float) -> None:
         super().__init__()
@@ -61,9 +61,9 @@ class NetworkTraining(nn.Module, ABC):
         self.learning_rate = learning_rate
 
     @property
-    @abstractmethod
     def product(self) -> nn.Module:
         """The network that is saved."""
+        return self.network
 
     @abstractmethod
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
@@ -89,11 +89,7 @@ class NetworkTraining(nn.Module, ABC):
         return [{"params": list(self.parameters())}]
 
     def finish(self, seed: int) -> None:  # noqa: B027 (most trainings have nothing to do)
-        """What remains to be done with the network after the last step.
-
-        Args:
-            seed: of the training.
-        """
+        """What remains to be done with the network after the last step; the seed is that of the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +115,6 @@ class Preset(ABC):
     learning_rate: float
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         if self.batch_size < 1 or self.learning_rate <= 0:
             got = f"{self.batch_size} and {self.learning_rate}"
@@ -149,7 +144,7 @@ class Preset(ABC):
         Args:
             network: what the training gave, in eval mode.
             tests: one or more test sets; what is slow is measured on the last one.
-            few: images of what is slow, with equally many of each class; at most the size of the last test set.
+            few: images of what is slow, see :func:`gencls.zoo.training.measure.measured_part`.
 
         Returns:
             Figures by a description of the measurement.
@@ -193,7 +188,6 @@ class NetworkPreset(Preset):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the network takes."""
         return self.shape
 
     @property
@@ -202,7 +196,6 @@ class NetworkPreset(Preset):
         """Of the network's constructor; the number of classes is the data set's."""
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card."""
         return self.arguments
 
 
@@ -223,18 +216,15 @@ class TablePreset(Preset):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the network takes."""
         column = find_architecture(self.architecture)
         return column.in_channels, column.image_size, column.image_size
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, Adam from learning rate {self.learning_rate} along a "
             f"cosine to 0, dropout {self.dropout}, images: {self.perturbation}"
         )
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card."""
         return {"architecture": self.architecture, "num_classes": num_classes, "dropout": self.dropout}

@@ -10,23 +10,15 @@ from lightning.pytorch.callbacks import Callback
 from gencls.core.memory import store_channels_last
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
-from gencls.zoo.training.batches import batch_loader
-from gencls.zoo.training.lightning import trainer_of, without_advice
+from gencls.zoo.training.lightning import batch_loader, trainer_of, without_advice
 from gencls.zoo.training.run import Plan
-
-__all__ = ["seconds_per_epoch"]
 
 _PLACES = 8
 """So many steps are timed, spread over the epochs: some trainings begin with cheaper ones."""
 
 
 def seconds_per_epoch(plan: Plan, data: ImageData) -> float:
-    """Seconds that an epoch takes on the mean, without the measurement at the end. Nothing is written.
-
-    Args:
-        plan: the training.
-        data: its images.
-    """
+    """Seconds that an epoch of a training takes on the mean, without the measurement at the end. Nothing is written."""
     clock = _Clock(plan.settings.epochs)
     with seeded(plan.seed), without_advice():
         module = plan.module(data)
@@ -53,13 +45,11 @@ class _Clock(Callback):
         self._began = 0.0
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        """Begin a step."""
         epoch = self.epochs * (max(self._count, 1) - 0.5) / _PLACES
         module.epochs_passed = lambda batch_index: epoch
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Stop the watch, and after the last step the training."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         if self._count:

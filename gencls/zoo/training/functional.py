@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["divergence", "gradient_penalty", "move_average", "path_lengths", "r1_penalty", "squared_error"]
-
 
 def squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
     """c(x, G(z)) = ||x - G(z)||_2^2, summed over channels and pixels: (..., C, H, W) to (...), broadcasting."""
@@ -17,13 +15,7 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def move_average(average: nn.Module, current: nn.Module, *, decay: float) -> None:
-    """A <- decay * a + (1 - decay) * w for all parameters of two networks of the same kind.
-
-    Args:
-        average: holds a.
-        current: holds w.
-        decay: in [0, 1].
-    """
+    """A <- decay * a + (1 - decay) * w for all parameters of two networks of the same kind, the average a and the current w."""
     with torch.no_grad():
         for mean, parameter in zip(average.parameters(), current.parameters(), strict=True):
             mean.lerp_(parameter, 1 - decay)
@@ -32,12 +24,9 @@ def move_average(average: nn.Module, current: nn.Module, *, decay: float) -> Non
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """E[(||grad D(x^)||_2 - 1)^2], x^ = t x + (1 - t) x~ with t uniform on [0, 1] for each image.
 
-    Source: Gulrajani et al. 2017, arXiv:1704.00028, eq. 3.
+    The critic judges images (N, C, H, W) by (N,); x are real ones, x~ as many fake ones.
 
-    Args:
-        critic: (N, C, H, W) to (N,).
-        real: images x.
-        fake: images x~ of the same shape.
+    Source: Gulrajani et al. 2017, arXiv:1704.00028, eq. 3.
     """
     share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     between = torch.lerp(fake.detach(), real, share).requires_grad_()
@@ -47,11 +36,9 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def r1_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """The mean of ||grad D(x)||^2 over images, differentiable in the weights: R1 (Mescheder et al. 2018, arXiv:1801.04406).
+    """The mean of ||grad D(x)||^2 over real images (N, C, H, W), differentiable in the weights, where D gives logits (N,).
 
-    Args:
-        discriminator: (N, C, H, W) to logits (N,).
-        images: (N, C, H, W), real ones.
+    Source: R1 (Mescheder et al. 2018, arXiv:1801.04406).
     """
     images = images.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
@@ -59,13 +46,10 @@ def r1_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
 
 
 def path_lengths(images: Tensor, codes: Tensor) -> Tensor:
-    """How far images move with their codes: ||J^T y|| with y normal, of unit variance over all pixels, (N,).
+    """How far images (N, C, H, W) move with the codes (N, L, D) that they are made from, (N,).
 
-    Source: Karras et al. 2020, arXiv:1912.04958, section 3.2; the mean over levels is from their public code.
-
-    Args:
-        images: (N, C, H, W), made from the codes.
-        codes: (N, L, D).
+    ||J^T y|| with y normal, of unit variance over all pixels. Source: Karras et al. 2020, arXiv:1912.04958, section 3.2; the
+    mean over levels is from their public code.
     """
     direction = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
     (gradient,) = torch.autograd.grad((images * direction).sum(), codes, create_graph=True)

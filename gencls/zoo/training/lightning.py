@@ -1,4 +1,4 @@
-"""Trainings on Lightning: optimisers, learning rates, random streams and checkpoints."""
+"""Trainings on Lightning: optimisers, learning rates, random streams, shuffled batches and checkpoints."""
 
 import logging
 import math
@@ -10,11 +10,10 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from gencls.core.streams.seeds import stream_seed
 from gencls.zoo.training.base import Moment, NetworkTraining
-
-__all__ = ["LightningTraining", "cosine", "restart_step", "trainer_of", "without_advice"]
 
 
 class LightningTraining(lightning.LightningModule):
@@ -91,12 +90,7 @@ class LightningTraining(lightning.LightningModule):
 
 
 def cosine(total: int, restart: int = 0) -> Callable[[int], float]:
-    """From the number of a step to the factor of its learning rate: a cosine from 1 to 0.
-
-    Args:
-        total: steps of the training.
-        restart: at this step the rate has fallen to 0 and starts once more; with 0 there is one cosine.
-    """
+    """From the number of a step to the factor of its learning rate: a cosine from 1 to 0, and once more from a restart on."""
 
     def factor(step: int) -> float:
         share = step / restart if step < restart else (step - restart) / (total - restart)
@@ -110,13 +104,41 @@ def restart_step(epochs: float, steps_per_epoch: float) -> int:
     return math.ceil(round(epochs * steps_per_epoch, 6))
 
 
-def trainer_of(epochs: int, **settings: Any) -> lightning.Trainer:
-    """What runs a training on one device.
+class ShuffledBatches(Sampler[list[int]]):
+    """Index lists of one shuffled pass.
 
-    Args:
-        epochs: of the training.
-        **settings: of Lightning's Trainer.
+    The order depends on the seed and the epoch only, so that a resumed training repeats it. The last incomplete batch
+    is dropped: batch norm is unreliable on a few images. Fewer images than a batch has make one.
     """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count = count
+        self.batch_size = min(batch_size, count)
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning calls it before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, "order", self.epoch))
+        order = torch.randperm(self.count, generator=generator)
+        for batch in order[: len(self) * self.batch_size].split(self.batch_size):
+            yield batch.tolist()
+
+
+def batch_loader(images: Tensor, labels: Tensor, *, batch_size: int, seed: int) -> "DataLoader[tuple[Tensor, ...]]":
+    """Batches of images (N, C, H, W) and labels (N,), each cut from the tensors by one indexing operation."""
+    sampler = ShuffledBatches(len(labels), batch_size, seed)
+    return DataLoader(TensorDataset(images, labels), sampler=sampler, batch_size=None)
+
+
+def trainer_of(epochs: int, **settings: Any) -> lightning.Trainer:
+    """What runs a training on one device; settings are those of Lightning's Trainer."""
     return lightning.Trainer(max_epochs=epochs, accelerator="auto", devices=1, enable_model_summary=False, **settings)
 
 

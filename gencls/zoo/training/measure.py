@@ -1,5 +1,6 @@
 """The figures on a card: what a trained network does on images that it was not trained on."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,9 +10,7 @@ from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.training.thesis import radii
-from gencls.zoo.training.views.adversarial import Adversarial, pgd
-
-__all__ = ["accuracy", "adversarial_accuracy", "measure_classifier", "measured_part"]
+from gencls.zoo.training.views.adversarial import Adversarial
 
 _CHUNK = 500
 _NUMBERS = 2**24  # in the images of a chunk, at most
@@ -29,15 +28,10 @@ def _attacks(data: str) -> tuple[Adversarial, ...]:
 
 
 def measure_classifier(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
-    """Measure a classifier: clean accuracy, and under PGD if the thesis has radii for the data set.
+    """Measure a classifier: clean accuracy on all test sets, and under PGD on a part of the last one.
 
-    Args:
-        network: images to logits (N, K), in eval mode.
-        tests: one or more test sets, for clean accuracy; PGD attacks a part of the last one.
-        few: size of this part, see :func:`measured_part`.
-
-    Returns:
-        Shares in [0, 1] by a description of the measurement.
+    The latter if the thesis has radii for the data set. Arguments and result are those of
+    :meth:`gencls.zoo.training.base.Preset.measure`.
     """
     figures = {
         f"clean accuracy, {test.name} {test.split}, {len(test)} images": accuracy(network, test.images, test.labels)
@@ -51,12 +45,7 @@ def measure_classifier(network: nn.Module, tests: Sequence[ImageData], *, few: i
 
 
 def measured_part(test: ImageData, few: int) -> tuple[Tensor, Tensor, str]:
-    """A part of a test set for what is slow to measure: images, labels, and what descriptions call it.
-
-    Args:
-        test: the test set.
-        few: images, with equally many of each class; at most the size of the test set.
-    """
+    """A few images of a test set, at most all, equally many of each class, for what is slow: with labels and a description."""
     part = balanced_subset(test.labels, few, seed=0)
     return test.images[part], test.labels[part], f"{test.name} {test.split}, {len(part)} images"
 
@@ -66,13 +55,7 @@ def _chunk(images: Tensor) -> int:
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images that the model classifies as labelled.
-
-    Args:
-        model: images to scores (N, K), in eval mode.
-        images: (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
-    """
+    """Share of images (N, C, H, W) in [0, 1] that a model in eval mode, to scores (N, K), classifies as labelled, (N,)."""
     with torch.no_grad():
         correct = [
             (model(batch).argmax(1) == expected).sum()
@@ -82,26 +65,10 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def adversarial_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Adversarial, *, seed: int = 0) -> float:
-    """Share of images that the model classifies as labelled after PGD with one random start.
-
-    Args:
-        model: images to logits (N, K), differentiable, in eval mode.
-        images: (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
-        attack: norm, radius, steps and step size; its warm-up is not used.
-        seed: of the random starts.
-    """
+    """The same after PGD with one random start, at the full radius of the attack; the seed is that of the start."""
     with seeded(seed):
         adversarial = [
-            pgd(
-                model,
-                batch,
-                expected,
-                norm=attack.norm,
-                epsilon=attack.epsilon,
-                steps=attack.steps,
-                step_size=attack.step_size,
-            )
+            attack(model, batch, expected, epoch=math.inf)
             for batch, expected in zip(images.split(_chunk(images)), labels.split(_chunk(images)), strict=True)
         ]
     return accuracy(model, torch.cat(adversarial), labels)

@@ -19,8 +19,6 @@ from gencls.zoo.training.methods import (
     trades,
 )
 
-__all__ = ["PRESETS", "preset"]
-
 _METHODS: tuple[tuple[Preset, ...], ...] = (
     classifier.PRESETS,
     adversarial.PRESETS,

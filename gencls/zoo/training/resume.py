@@ -10,8 +10,6 @@ import torch
 from gencls.core.errors import GenclsError
 from gencls.zoo.training.lightning import LightningTraining
 
-__all__ = ["check_resumable", "checkpoint_to_start_from", "epochs_in"]
-
 
 def checkpoint_to_start_from(folder: Path, *, resume: bool) -> Path | None:
     """The checkpoint of the run in a folder; None to begin one.
@@ -41,13 +39,9 @@ def epochs_in(checkpoint: Path) -> int:
 def check_resumable(
     checkpoint: Path, module: LightningTraining, epochs: int, described: Callable[[int], Collection[str]]
 ) -> tuple[int, ...]:
-    """Check that a training may go on with a run.
+    """Check that a training may go on with a run, up to so many epochs all together.
 
-    Args:
-        checkpoint: of the run.
-        module: of this training.
-        epochs: that are wanted, all together.
-        described: number of epochs -> what a run of so many and otherwise these settings calls itself.
+    It may where the run calls itself as this training does (``described``, by the number of epochs).
 
     Returns:
         The numbers of epochs that the run was planned with, one after the other, this one included.

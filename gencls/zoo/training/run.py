@@ -12,16 +12,14 @@ from gencls.core.memory import store_channels_last
 from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
 from gencls.core.streams.seeds import seeded
-from gencls.zoo.checkpoints.checkpoint import Card, save_checkpoint
+from gencls.zoo.checkpoints.cards import Card
+from gencls.zoo.checkpoints.checkpoint import save_checkpoint
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.data.registry import DATA_SETS
 from gencls.zoo.training.base import Preset
-from gencls.zoo.training.batches import batch_loader
-from gencls.zoo.training.lightning import LightningTraining, trainer_of, without_advice
+from gencls.zoo.training.lightning import LightningTraining, batch_loader, trainer_of, without_advice
 from gencls.zoo.training.presets import preset
 from gencls.zoo.training.resume import check_resumable, checkpoint_to_start_from
-
-__all__ = ["Plan", "plan_training", "train"]
 
 
 @checked
@@ -105,16 +103,7 @@ def train(
 
 @dataclass(frozen=True)
 class Plan:
-    """A training that may be run.
-
-    Attributes:
-        preset: before the number of epochs was chosen.
-        data: the data set.
-        epochs: chosen, or None.
-        limit: of training images, or None.
-        seed: of the training.
-        root: where the files of ``data`` lie.
-    """
+    """A training that may be run: a preset, before the number of epochs was chosen, and what :func:`train` was asked for."""
 
     preset: Preset
     data: str

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-__all__ = ["DATA_SETS", "DataSet", "radii"]
-
 
 @dataclass(frozen=True)
 class DataSet:

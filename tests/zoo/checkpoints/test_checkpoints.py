@@ -9,16 +9,9 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError
-from gencls.zoo.checkpoints.checkpoint import (
-    Card,
-    card_path,
-    load_checkpoint,
-    load_state_dict,
-    read_card,
-    restore,
-    save_checkpoint,
-    verify_checkpoint,
-)
+from gencls.zoo.checkpoints.cards import Card, card_path, read_card
+from gencls.zoo.checkpoints.checkpoint import load_checkpoint, restore, save_checkpoint, verify_checkpoint
+from gencls.zoo.checkpoints.reading import load_state_dict
 
 
 class Small(nn.Sequential):

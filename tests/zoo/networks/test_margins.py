@@ -1,8 +1,9 @@
 """Margins around images, where they lie and that they come off again."""
 
 import torch
+from torch.nn.functional import pad
 
-from gencls.zoo.networks.parts.margins import central_margins, crop, pad
+from gencls.zoo.networks.parts.margins import central_margins, crop
 
 
 def test_images_lie_in_the_middle_and_come_out_again() -> None:

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, seeded
 from gencls.defenses import PlainClassifier
 from gencls.zoo import load, load_data, names
-from gencls.zoo.checkpoints.checkpoint import load_state_dict, read_card
+from gencls.zoo.checkpoints.cards import read_card
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import ClassConditionalAutoencoder
 from gencls.zoo.registry import WEIGHTS, abs_of, eabs_of
 from gencls.zoo.training import PRESETS, presets, train
 from gencls.zoo.training.base import Moment, TablePreset
-from gencls.zoo.training.batches import ShuffledBatches, batch_loader
 from gencls.zoo.training.functional import divergence, squared_error
-from gencls.zoo.training.lightning import LightningTraining, cosine, restart_step
+from gencls.zoo.training.lightning import LightningTraining, ShuffledBatches, batch_loader, cosine, restart_step
 from gencls.zoo.training.measure import accuracy, adversarial_accuracy
 from gencls.zoo.training.methods.class_conditional import AutoencoderPreset, AutoencoderTraining
 from gencls.zoo.training.views.adversarial import Adversarial, pgd

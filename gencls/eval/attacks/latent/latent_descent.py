@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_labels, check_settings, select
+from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import CONVEX, per_image, prepare, require
+from gencls.eval.attacks.parts.base import CONVEX, prepare, require
 from gencls.eval.scores.forward import answered
 from gencls.eval.threats.protocol import Threat
-
-__all__ = ["LatentDescent"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,6 @@ class LatentDescent:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         require(self.threat, "LatentDescent", minimal=True)
         if self.steps < 1 or not 0 < self.step_size <= 1 or self.bisections < 0:

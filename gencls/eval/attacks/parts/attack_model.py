@@ -18,8 +18,6 @@ from gencls.eval.scores.calibration import NATS, calibrate, resolution
 from gencls.eval.scores.forward import answered, backwards, name_of
 from gencls.eval.scores.margins import mean_shortfall, score_gap, shortfall
 
-__all__ = ["AttackModel", "Loss", "Metered", "Response"]
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Scores of the draws (N, S, K) and labels (N,) -> (N,), to be increased by the attack."""
 

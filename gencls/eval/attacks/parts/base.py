@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, declared
-from gencls.core.balls import BALLS, per_image
+from gencls.core.balls import BALLS
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.scores.forward import ImageByImage, name_of
 from gencls.eval.threats.protocol import Threat
-
-__all__ = ["ALL", "CONVEX", "DENSE", "Attack", "joined", "per_image", "prepare", "require", "taken"]
 
 ALL = tuple(BALLS)
 """Keys of all Lp norms."""

@@ -9,8 +9,6 @@ from gencls.eval.attacks.parts.attack_model import AttackModel, Response
 from gencls.eval.scores.margins import mean_shortfall, shortfall
 from gencls.eval.threats.lp_balls import ThreatModel
 
-__all__ = ["Closest", "nearest_boundary"]
-
 _OVERSHOOT, _FURTHER = 1.01, 1.5
 
 

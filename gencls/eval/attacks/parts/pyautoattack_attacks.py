@@ -15,13 +15,10 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor
 
 from gencls.core import select
-from gencls.core.balls import BALLS
+from gencls.core.balls import BALLS, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
-from gencls.eval.attacks.parts.base import per_image
 from gencls.eval.attacks.parts.smoothing import smoothed_gradient
 from gencls.eval.scores.calibration import resolution
-
-__all__ = ["apgd", "fab"]
 
 _NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 _SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)  # zero gradients are counted by the attack model

@@ -9,8 +9,6 @@ from torch import Tensor
 from gencls.core import GenclsError, check_images, stream_seed
 from gencls.core.keys.samples import sample_hashes
 
-__all__ = ["check_shape", "repr_with_starts"]
-
 
 def repr_with_starts(attack: Any, starts: Tensor | None) -> str:
     """The repr of an attack, a dataclass with a field ``starts``: with the content of the images in place of their pixels.

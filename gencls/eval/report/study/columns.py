@@ -10,6 +10,7 @@ import pandas as pd
 
 from gencls.core.errors import GenclsError
 from gencls.eval.report.formats import FORMATS, RANGE, is_missing
+from gencls.eval.threats.registry import kinds
 
 Kind = Literal["text", "percent", "count", "number", "distance", "epsilon", "flag", "warnings"]
 
@@ -56,6 +57,8 @@ class Column:
         return value + (f" [{form(limits[0])}, {form(limits[1])}]" if known else "")
 
 
+_UNITS = ", ".join(f"{kind.label} in {kind.unit}" for kind in kinds().values())
+
 SUMMARY = (
     Column("defense", "Defense", "text", "The classifier under attack, with everything that belongs to it."),
     Column(
@@ -71,7 +74,7 @@ SUMMARY = (
         "epsilon",
         "ε",
         "epsilon",
-        "Largest allowed perturbation, in pixel units of [0, 1]; missing for minimal attacks.",
+        f"Largest allowed perturbation ({_UNITS}); missing for minimal attacks.",
     ),
     Column("seed", "Seed", "text", "Seed of the study's random streams."),
     Column(

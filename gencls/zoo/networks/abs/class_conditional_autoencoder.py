@@ -12,16 +12,9 @@ from gencls.zoo.networks.abs.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.parts.architectures import find_architecture
 from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 
-__all__ = ["ClassConditionalAutoencoder", "ClassDecoders", "ClassDiscriminators", "ClassEncoders", "GaussianEncoder"]
-
 
 class GaussianEncoder(nn.Module):
-    """A convolutional encoder followed by two parallel linear layers: mean and log-variance of Q(z | x).
-
-    Args:
-        encoder: images to features.
-        latent_dim: length of the latent vector.
-    """
+    """A convolutional encoder followed by two parallel linear layers: mean and log-variance of Q(z | x)."""
 
     def __init__(self, encoder: ConvEncoder, latent_dim: int) -> None:
         super().__init__()
@@ -36,11 +29,7 @@ class GaussianEncoder(nn.Module):
 
 
 class ClassDecoders(nn.Module):
-    """The K decoders, one per class: all of the VAEs that inference by optimisation needs.
-
-    Args:
-        decoders: K decoders with latents of one length.
-    """
+    """The K decoders, one per class, with latents of one length: all of the VAEs that inference by optimisation needs."""
 
     def __init__(self, decoders: Iterable[ConvDecoder]) -> None:
         super().__init__()
@@ -48,12 +37,7 @@ class ClassDecoders(nn.Module):
 
     @classmethod
     def from_architecture(cls, architecture: str, *, num_classes: int = 10, dropout: float = 0.1) -> Self:
-        """Build the K decoders of one column of Table 2.1, untrained.
-
-        Args:
-            architecture: name of the column.
-            num_classes: K.
-            dropout: rate after the linear layer; not given in the thesis.
+        """Build the K decoders of one column of Table 2.1, untrained; the thesis does not give the rate of dropout.
 
         Raises:
             GenclsError: for an unknown column.
@@ -90,10 +74,7 @@ class ClassConditionalAutoencoder(nn.Module):
     """
 
     def __init__(
-        self,
-        encoders: Iterable[GaussianEncoder],
-        decoders: ClassDecoders,
-        discriminators: Iterable[LatentDiscriminator] = (),
+        self, encoders: Iterable[GaussianEncoder], decoders: ClassDecoders, discriminators: Iterable[LatentDiscriminator] = ()
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
@@ -162,15 +143,7 @@ class ClassConditionalAutoencoder(nn.Module):
         return len(self.discriminators) > 0
 
     def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Q(z | x) by the encoder of a class.
-
-        Args:
-            images: (N, C, H, W) in [0, 1].
-            labels: int64 (N,), whose encoder is asked.
-
-        Returns:
-            Mean and log-variance, each (N, d).
-        """
+        """Images (N, C, H, W) in [0, 1] to mean and log-variance of Q(z | x), each (N, d), by the encoders of labels (N,)."""
         if self.shared_encoder:
             mean, log_variance = self.encoders[0](images)
         else:
@@ -198,13 +171,7 @@ class ClassConditionalAutoencoder(nn.Module):
         return ClassDiscriminators(self.discriminators) if self.adversarial else None
 
     def discriminate(self, latents: Tensor, labels: Tensor, *, frozen: bool) -> Tensor:
-        """Logits of D(z), (N,), by the discriminator that belongs to a class's encoder.
-
-        Args:
-            latents: (N, d).
-            labels: int64 (N,).
-            frozen: without gradients of the discriminator's weights.
-        """
+        """Logits of D(z), (N,), of latents (N, d), each by its label's discriminator; frozen: its weights get no gradients."""
         parts: list[Callable[[Tensor], Tensor]] = [
             part.frozen if frozen else part for part in cast(Iterable[LatentDiscriminator], self.discriminators)
         ]
@@ -215,12 +182,7 @@ class ClassConditionalAutoencoder(nn.Module):
 
 
 class ClassEncoders(nn.Module):
-    """Q(z | x) of each class for each image.
-
-    Args:
-        encoders: K encoders, or one that all classes share.
-        num_classes: K.
-    """
+    """Q(z | x) of each of K classes for each image, by K encoders, or one that all classes share."""
 
     def __init__(self, encoders: nn.ModuleList, num_classes: int) -> None:
         super().__init__()
@@ -235,11 +197,7 @@ class ClassEncoders(nn.Module):
 
 
 class ClassDiscriminators(nn.Module):
-    """Logits of D(z) for one latent per class.
-
-    Args:
-        discriminators: K discriminators, or one that all classes share.
-    """
+    """Logits of D(z) for one latent per class, by K discriminators, or one that all classes share."""
 
     def __init__(self, discriminators: nn.ModuleList) -> None:
         super().__init__()

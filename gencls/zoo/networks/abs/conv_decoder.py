@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.parts.architectures import ConvLayer
 
-__all__ = ["ConvDecoder"]
-
 
 class ConvDecoder(nn.Module):
     """Latent vectors to images: a linear layer, then transposed convolutions.
@@ -49,14 +47,7 @@ class ConvDecoder(nn.Module):
             depth = layer.channels
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Decode.
-
-        Args:
-            latents: (N, latent_dim).
-
-        Returns:
-            Images (N, C, H, W) in [0, 1].
-        """
+        """Latents (N, latent_dim) to images (N, C, H, W) in [0, 1]."""
         maps: Tensor = self.dropout(self.linear(latents))[:, :, None, None]
         for conv, norm in zip(self.convs, self.norms, strict=False):
             maps = norm(conv(maps)).relu()

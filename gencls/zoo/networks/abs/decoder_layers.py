@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Activation", "ColumnPairs", "Layer", "Pointwise", "Transposed", "activate", "channels_last", "layers_of"]
-
 Activation = Literal["relu", "elu", "sigmoid"]
 Size = tuple[int, ...]
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu, "sigmoid": torch.sigmoid}
@@ -42,7 +40,6 @@ class Transposed(Layer):
         self.weight, self.bias = channels_last(weight).flatten(0, 1), bias.flatten()
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """See :class:`Layer`."""
         return F.conv_transpose2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
 
 
@@ -66,7 +63,6 @@ class ColumnPairs(Layer):
         self.doubled = self if self.groups > 1 else ColumnPairs(weight.repeat(2, 1, 1, 1, 1), bias.repeat(2, 1), padding)
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """See :class:`Layer`."""
         if self.groups > 1:
             return cast(Tensor, _PairedColumns.apply(maps, self))
         # Twice the work, but with a single group a CPU takes another kernel, which is no faster here and rounds differently.
@@ -105,7 +101,6 @@ class Pointwise(Layer):
         self.out = weight.shape[2]
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """See :class:`Layer`."""
         (count, _, height, width), groups = maps.shape, len(self.weight)
         rows = maps.permute(0, 2, 3, 1).reshape(count * height * width, groups, -1).transpose(0, 1)
         pixels = torch.baddbmm(self.bias, rows, self.weight).view(groups, count, height, -1, self.out)

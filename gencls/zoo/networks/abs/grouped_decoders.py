@@ -15,8 +15,6 @@ from gencls.zoo.networks.abs.class_conditional_autoencoder import ClassDecoders
 from gencls.zoo.networks.abs.conv_decoder import ConvDecoder
 from gencls.zoo.networks.abs.decoder_layers import Activation, Layer, Pointwise, activate, channels_last, layers_of
 
-__all__ = ["DecoderStage", "GroupedDecoders"]
-
 # From so many images on a CPU is busy enough with a few classes at a time, which then takes less time.
 _FULL = 12
 # So many selections of classes keep their weights in memory.
@@ -84,23 +82,12 @@ class GroupedDecoders(ClassConditionalGenerator):
 
     @classmethod
     def from_decoders(cls, decoders: ClassDecoders) -> Self:
-        """Fold the decoders of class-conditional VAEs; they are not changed and no longer needed.
-
-        Args:
-            decoders: K trained decoders. Dropout is left out, as in eval mode.
-        """
+        """Fold K trained decoders, as they are in eval mode; they are not changed and no longer needed."""
         parts = [decoders[k] for k in range(decoders.num_classes)]
         return cls([_stages(part) for part in parts], linears=[part.linear for part in parts])
 
     def decode_all(self, latents: Latents) -> Tensor:
-        """Decode one latent per class for each of N images, in one pass.
-
-        Args:
-            latents: one level, (N, K, d).
-
-        Returns:
-            Images (N, K, C, H, W) in [0, 1].
-        """
+        """One latent per class for each of N images, one level (N, K, d), to images (N, K, C, H, W) in [0, 1], in one pass."""
         (codes,) = latents
         classes = tuple(range(self.num_classes))
         if codes.device.type != "cpu" or len(codes) < _FULL:
@@ -109,15 +96,7 @@ class GroupedDecoders(ClassConditionalGenerator):
         return torch.cat(images, dim=1)
 
     def forward(self, latents: Latents, labels: Tensor) -> Tensor:
-        """Decode M latents, each for its own class.
-
-        Args:
-            latents: one level, (M, d).
-            labels: int64 (M,).
-
-        Returns:
-            Images (M, C, H, W) in [0, 1].
-        """
+        """M latents, one level (M, d), each for the class of its label (M,), to images (M, C, H, W) in [0, 1]."""
         (codes,) = latents
         if self._order is None or not self._order.is_of(labels):  # a descent asks for the same classes at every step
             with torch.inference_mode(False):  # its indices may be asked for in a backward pass later
@@ -151,10 +130,9 @@ class GroupedDecoders(ClassConditionalGenerator):
         made_of = [
             (tensor, 0 if tensor.is_inference() else tensor._version) for tensor in self._buffers.values() if tensor is not None
         ]
-        same = len(made_of) == len(self._made_of)
-        for (tensor, version), (old, old_version) in zip(made_of, self._made_of, strict=False):
-            same = same and tensor is old and version == old_version
-        if not same:
+        pairs = zip(made_of, self._made_of, strict=False)
+        same = all(tensor is old and version == old_version for (tensor, version), (old, old_version) in pairs)
+        if not same or len(made_of) != len(self._made_of):
             self._ready, self._made_of = {}, made_of  # the module has been moved or copied, or other weights loaded
         if chosen not in self._ready:
             if len(self._ready) >= _KEPT:

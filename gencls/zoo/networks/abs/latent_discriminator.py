@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["LatentDiscriminator"]
-
 
 class LatentDiscriminator(nn.Module):
     """D(z): how likely a latent vector is a sample of the prior and not an encoded image.

@@ -9,8 +9,6 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.checkpoints.tensors import check_state, fitted
 from gencls.zoo.networks.abs.grouped_decoders import DecoderStage, GroupedDecoders
 
-__all__ = ["official_abs_decoders", "unused_official_abs_keys"]
-
 _CHECKPOINT = "official ABS checkpoint"
 _STRIDES = (1, 2, 2, 1)
 _KEY = re.compile(

@@ -14,10 +14,8 @@ from torch import Tensor
 from gencls.core import Defense, Embedding, GenclsError, TransformedClassifier
 from gencls.defenses import AnalysisBySynthesis, Ball, Binarize, ClassFactors, GaussianKL, RandomStarts, SignLosingBall
 from gencls.perceptual import SquaredL2
-from gencls.zoo.checkpoints.checkpoint import load_state_dict
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks.abs.official import official_abs_decoders
-
-__all__ = ["official_abs", "published_codes", "published_confidence", "read_official_abs"]
 
 Variant = Literal["plain", "binary"]
 

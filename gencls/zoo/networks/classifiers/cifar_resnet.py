@@ -7,8 +7,6 @@ from torch.nn import functional as F
 
 from gencls.zoo.networks.classifiers.cifar_network import CifarNetwork
 
-__all__ = ["CifarPreActResNet", "CifarResNet"]
-
 
 class CifarResNet(CifarNetwork):
     """A 3x3 convolution, stages of basic blocks, of which all but the first halve the size, average pooling, a linear layer.
@@ -22,7 +20,7 @@ class CifarResNet(CifarNetwork):
         projections: whether a shortcut between stages is a convolution ("option B" of arXiv:1512.03385); otherwise it leaves
             out every other pixel and adds channels of zeros ("option A").
         num_classes: K.
-        mean: of the normalisation inside, in [0, 1] pixel units; the default leaves images as they are.
+        mean: see :class:`CifarNetwork`; the default leaves images as they are.
         std: likewise.
     """
 
@@ -44,7 +42,6 @@ class CifarResNet(CifarNetwork):
         self.linear = nn.Linear(out, num_classes)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images to logits (N, K)."""
         return _classified(self, F.relu(self.bn1(self.conv1(images))))
 
 
@@ -54,12 +51,7 @@ class CifarPreActResNet(CifarNetwork):
     Keys of the state dict are those of GitHub kuangliu/pytorch-cifar. RobustBench's networks of these keys compute something
     else: see :func:`gencls.zoo.networks.classifiers.published.load_robustbench`.
 
-    Args:
-        blocks: of each stage; (2, 2, 2, 2) is PreActResNet-18.
-        width: channels of the first stage; each further one has twice as many.
-        num_classes: K.
-        mean: of the normalisation inside, in [0, 1] pixel units; the default leaves images as they are.
-        std: of the normalisation inside.
+    Its arguments are those of :class:`CifarResNet`.
     """
 
     def __init__(
@@ -77,7 +69,6 @@ class CifarPreActResNet(CifarNetwork):
         self.linear = nn.Linear(_add_stages(self, blocks, width, _PreActBlock), num_classes)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images to logits (N, K)."""
         return _classified(self, self.conv1(images))
 
 

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.classifiers.cifar_network import CifarNetwork
 
-__all__ = ["VGG_GROUPS", "CifarVGG"]
-
 VGG_GROUPS = {
     "VGG11": ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2),
     "VGG13": ((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2),
@@ -56,6 +54,5 @@ class CifarVGG(CifarNetwork):
         self.classifier = nn.Linear(before * side**2, num_classes)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images to logits (N, K)."""
         logits: Tensor = self.classifier(self.features(images).flatten(1))
         return logits

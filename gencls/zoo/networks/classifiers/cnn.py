@@ -7,16 +7,9 @@ from torch import Tensor, nn
 from gencls.zoo.networks.parts.architectures import find_architecture
 from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 
-__all__ = ["CNN"]
-
 
 class CNN(nn.Module):
-    """The encoder of Table 2.1 followed by a linear layer (thesis, section 2.3: "CNNs add a linear layer after the encoder").
-
-    Args:
-        encoder: images to features.
-        num_classes: K.
-    """
+    """The encoder of Table 2.1 and a linear layer (thesis, section 2.3: "CNNs add a linear layer after the encoder")."""
 
     def __init__(self, encoder: ConvEncoder, num_classes: int) -> None:
         super().__init__()
@@ -26,12 +19,7 @@ class CNN(nn.Module):
 
     @classmethod
     def from_architecture(cls, architecture: str, *, num_classes: int = 10, dropout: float = 0.1) -> Self:
-        """Build the classifier of one column of Table 2.1, untrained.
-
-        Args:
-            architecture: name of the column.
-            num_classes: K.
-            dropout: rate after the last convolution; not given in the thesis.
+        """Build the classifier of one column of Table 2.1, untrained; the thesis does not give the rate of dropout.
 
         Raises:
             GenclsError: for an unknown column.
@@ -40,13 +28,6 @@ class CNN(nn.Module):
         return cls(ConvEncoder(table.in_channels, table.image_size, table.encoder, dropout=dropout), num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            images: (N, C, H, W) in [0, 1].
-
-        Returns:
-            Logits (N, K).
-        """
+        """Images (N, C, H, W) in [0, 1] to logits (N, K)."""
         logits: Tensor = self.head(self.encoder(images))
         return logits

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["BACKBONES", "HeadedClassifier"]
-
 BACKBONES: Mapping[str, str] = MappingProxyType({"resnet50": "fc", "vgg11_bn": "classifier", "resnext50_32x4d": "fc"})
 """torchvision's name of a network -> the part of it that the head replaces."""
 
@@ -54,13 +52,6 @@ class HeadedClassifier(nn.Module):
         setattr(self.model, BACKBONES[backbone], head)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-
-        Returns:
-            Logits (N, K).
-        """
+        """Images (N, 3, H, W) in [0, 1] to logits (N, K)."""
         logits: Tensor = self.model((images - 0.5) / 0.5)
         return logits

@@ -18,26 +18,12 @@ from torch import nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.names import did_you_mean
-from gencls.zoo.checkpoints.checkpoint import load_state_dict
 from gencls.zoo.checkpoints.published import State, Weights, weights_in, with_counters, without_prefixes
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, CifarResNet
 from gencls.zoo.networks.classifiers.cifar_vgg import CifarVGG
 from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES, HeadedClassifier
 from gencls.zoo.networks.classifiers.robustbench import import_robustbench
-
-__all__ = [
-    "KUANGLIU",
-    "akamaster_from_state",
-    "headed_classifier_from_state",
-    "kuangliu_from_state",
-    "load_akamaster",
-    "load_autoattack_resnet18",
-    "load_headed_classifier",
-    "load_kuangliu",
-    "load_robustbench",
-    "robustbench_from_state",
-    "wide_resnet_from_state",
-]
 
 KUANGLIU = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 """The normalisation of kuangliu's script."""
@@ -69,9 +55,6 @@ def load_akamaster(path: str | Path) -> CifarResNet:
 
     Such a file is a dictionary of ``state_dict`` and ``best_prec1``; keys begin with ``module.``.
 
-    Args:
-        path: the file.
-
     Raises:
         GenclsError: as :func:`load_kuangliu`.
     """
@@ -100,11 +83,9 @@ def load_autoattack_resnet18() -> CifarResNet:
 
 
 def kuangliu_from_state(state: State, *, normalized: bool = True) -> CifarResNet | CifarPreActResNet | CifarVGG:
-    """Build the network whose weights these are; the network shares the tensors.
+    """Build the network of a state dict of GitHub kuangliu/pytorch-cifar, whose tensors it shares, see :func:`load_kuangliu`.
 
-    Args:
-        state: a state dict of GitHub kuangliu/pytorch-cifar; ``num_batches_tracked`` may be missing.
-        normalized: see :func:`load_kuangliu`.
+    ``num_batches_tracked`` may be missing.
 
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
@@ -120,10 +101,7 @@ def kuangliu_from_state(state: State, *, normalized: bool = True) -> CifarResNet
 
 
 def akamaster_from_state(state: State) -> CifarResNet:
-    """Build the network whose weights these are; the network shares the tensors.
-
-    Args:
-        state: a state dict of GitHub akamaster/pytorch_resnet_cifar10; ``num_batches_tracked`` may be missing.
+    """Build the network of a state dict of GitHub akamaster/pytorch_resnet_cifar10, whose tensors it shares.
 
     Raises:
         GenclsError: as :func:`kuangliu_from_state`.
@@ -160,9 +138,6 @@ def _groups(weights: Weights[CifarVGG]) -> tuple[tuple[int, ...], ...]:
 def load_headed_classifier(path: str | Path) -> HeadedClassifier:
     """Read a classifier of GitHub SerezD/gen_adversarial.
 
-    Args:
-        path: the file, see :func:`gencls.zoo.checkpoints.checkpoint.load_state_dict`.
-
     Raises:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of such a classifier.
     """
@@ -170,10 +145,7 @@ def load_headed_classifier(path: str | Path) -> HeadedClassifier:
 
 
 def headed_classifier_from_state(state: State) -> HeadedClassifier:
-    """Build the classifier whose weights these are; the network shares the tensors.
-
-    Args:
-        state: a state dict of GitHub SerezD/gen_adversarial.
+    """Build the classifier of a state dict of GitHub SerezD/gen_adversarial, whose tensors it shares.
 
     Raises:
         GenclsError: for keys that are missing or surplus, tensors of an unexpected shape, or integers as parameters.
@@ -219,13 +191,9 @@ def load_robustbench(path: str | Path, name: str, *, threat: str = "Linf", data:
 
 
 def robustbench_from_state(state: State, name: str, *, threat: str = "Linf", data: str = "cifar10") -> nn.Module:
-    """Build the model of RobustBench whose weights these are; it shares the tensors.
+    """Build the model of RobustBench whose weights these are, see :func:`load_robustbench`; it shares the tensors.
 
-    Args:
-        state: keys without ``module.`` and ``model.``; numbers of the normalisation and ``num_batches_tracked`` may be missing.
-        name: of the model in RobustBench's list.
-        threat: the list: "Linf", "L2" or "corruptions".
-        data: "cifar10" or "cifar100".
+    Keys are without ``module.`` and ``model.``; numbers of the normalisation and ``num_batches_tracked`` may be missing.
 
     Raises:
         GenclsError: for an unknown model; keys that are missing or surplus, or tensors of an unexpected shape.
@@ -239,8 +207,7 @@ def robustbench_from_state(state: State, name: str, *, threat: str = "Linf", dat
 def wide_resnet_from_state(state: State) -> nn.Module:
     """Build RobustBench's WideResNet (without sub-block or normalisation) of any depth and width; it shares the tensors.
 
-    Args:
-        state: its state dict, as of RobustBench's "Standard" (28-10) or of GitHub yaodongyu/TRADES (34-10).
+    Such weights are those of RobustBench's "Standard" (28-10) and of GitHub yaodongyu/TRADES (34-10).
 
     Returns:
         The network, images (N, 3, 32, 32) to logits (N, K), in eval mode, its parameters frozen.

@@ -15,8 +15,6 @@ from typing import Any
 
 from gencls.core import GenclsError
 
-__all__ = ["import_robustbench"]
-
 _ALIAS = "autoattack"
 
 

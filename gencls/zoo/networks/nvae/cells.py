@@ -1,10 +1,8 @@
-"""The cells of NVAE in the layout of NVAE-from-scratch."""
+"""The cells of NVAE in the layout of NVAE-from-scratch, and where both NVAEs join the encoder, the codes and the decoder."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-__all__ = ["ConstantFlow", "DecoderCell", "EncoderCell", "WeightNormConv2d", "batch_norm", "filter_norms"]
 
 RESIDUAL_WEIGHT = 0.1
 """Of what a cell adds to its input."""
@@ -72,6 +70,7 @@ class SqueezeExcitation(nn.Module):
         self.linear_2 = nn.Linear(hidden, channels)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
         scale = self.linear_2(self.linear_1(features.mean((2, 3))).relu()).sigmoid()
         out: Tensor = features * scale[:, :, None, None]
         return out
@@ -80,9 +79,7 @@ class SqueezeExcitation(nn.Module):
 class EncoderCell(nn.Module):
     """skip(x) + 0.1 residual(x), residual: twice batch norm, SiLU, convolution (NVAE, Figure 3b).
 
-    Args:
-        channels: of the input.
-        down: halve height and width and double the channels.
+    "Down" halves height and width and doubles the channels.
     """
 
     def __init__(self, channels: int, *, down: bool = False) -> None:
@@ -118,10 +115,7 @@ class _DownSkip(nn.Module):
 class DecoderCell(nn.Module):
     """skip(x) + 0.1 residual(x), residual: an inverted bottleneck with a depthwise convolution (NVAE, Figure 3a).
 
-    Args:
-        channels: of the input.
-        expansion: channels of the depthwise convolution, as a multiple of those of the input.
-        up: double height and width and halve the channels.
+    That has ``expansion`` times the channels of the input. "Up" doubles height and width and halves the channels.
     """
 
     def __init__(self, channels: int, *, expansion: int, up: bool = False) -> None:
@@ -196,3 +190,29 @@ class _MaskedConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups)
         kept = (torch.arange(kernel**2) < kernel**2 // 2 + centre).view(kernel, kernel).to(self.weight.dtype)
         self.register_buffer("mask", (kept.flip(0, 1) if flipped else kept).expand_as(self.weight).clone())
+
+
+class Add(nn.Module):
+    """Feature of the encoder + conv(state of the decoder), conv: 1 x 1, to the channels of the feature."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, feature: Tensor, state: Tensor) -> Tensor:
+        """(N, C, h, w) and (N, C', h, w) to (N, C, h, w)."""
+        out: Tensor = feature + self.conv(state)
+        return out
+
+
+class Concatenate(nn.Module):
+    """conv([state of the decoder, code]), conv: 1 x 1, to the channels of the state."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, state: Tensor, codes: Tensor) -> Tensor:
+        """(N, C, h, w) and (N, L, h, w) to (N, C, h, w)."""
+        out: Tensor = self.conv(torch.cat([state, codes], dim=1))
+        return out

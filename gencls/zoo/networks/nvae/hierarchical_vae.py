@@ -13,8 +13,6 @@ from gencls.core.generator import Latents, Mix, MultiLatentModel
 from gencls.core.images import check_image_shape
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture
 
-__all__ = ["Choose", "DiagonalGaussian", "HierarchicalVAE", "HierarchicalVAEOutput"]
-
 
 class DiagonalGaussian:
     """N(mean, scale^2), independent in each element, with the soft clamp c(a) = 5 tanh(a / 5) of both parameters.

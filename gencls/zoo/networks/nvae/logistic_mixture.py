@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["LogisticMixture", "mixture_channels"]
-
 _HALF_BIN = 1 / 255  # of an 8-bit value on [-1, 1]
 _LOWEST_LOG_SCALE = -7.0
 _SMALLEST_UNIFORM = 1e-5  # the logistic noise log u - log(1 - u) stays finite
@@ -86,14 +84,7 @@ class LogisticMixture:
         return cls(logits, parts[0], parts[1], coefficients, upper_edge=upper_edge)
 
     def log_prob(self, images: Tensor) -> Tensor:
-        """Log probability of each pixel.
-
-        Args:
-            images: (N, C, H, W) in [0, 1].
-
-        Returns:
-            (N, H, W).
-        """
+        """Log probability of each pixel of images (N, C, H, W) in [0, 1]: (N, H, W)."""
         pixels = (2 * images - 1).unsqueeze(1)
         centred = pixels - self._conditional_means(pixels)
         sharpness = (-self.log_scales).exp()

@@ -7,12 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.nvae.cells import ConstantFlow, DecoderCell, EncoderCell, WeightNormConv2d
-from gencls.zoo.networks.nvae.combiners import Add, Concatenate
+from gencls.zoo.networks.nvae.cells import Add, Concatenate, ConstantFlow, DecoderCell, EncoderCell, WeightNormConv2d
 from gencls.zoo.networks.nvae.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture, mixture_channels
-
-__all__ = ["NVAE", "adaptive_groups"]
 
 
 def adaptive_groups(scales: int, groups: int, *, least: int = 1) -> tuple[int, ...]:
@@ -119,7 +116,6 @@ class NVAE(HierarchicalVAE):
         self.to_logits = nn.Sequential(nn.ELU(), WeightNormConv2d(channels, mixture_channels(mixtures, colours), 3))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """One feature map (N, C_i, H_i, W_i) per level, see :class:`HierarchicalVAE`."""
         state = self.preprocessing_block(2 * images - 1)
         found: dict[tuple[int, int], Tensor] = {}
         for scale in reversed(range(len(self.groups))):
@@ -132,11 +128,9 @@ class NVAE(HierarchicalVAE):
         return [found[level] for level in self.levels]
 
     def start(self, count: int) -> Tensor:
-        """(N, C_0, H_0, W_0), see :class:`HierarchicalVAE`."""
         return self.const_prior.expand(count, -1, -1, -1)
 
     def descend(self, level: int, state: Tensor) -> Tensor:
-        """Cells before a level, see :class:`HierarchicalVAE`."""
         scale, group = self.levels[level]
         if level > 0 and group == 0:
             state = self.get_submodule(f"decoder_tower.scale_{scale - 1}.upsampling")(state)
@@ -159,12 +153,10 @@ class NVAE(HierarchicalVAE):
         return self._at("nf_cells.nf", level)(codes) if hasattr(self, "nf_cells") else codes
 
     def combine(self, level: int, state: Tensor, codes: Tensor) -> Tensor:
-        """State and code to the next state."""
         out: Tensor = self._at("decoder_combiners.combiner", level)(state, codes)
         return out
 
     def output(self, state: Tensor) -> LogisticMixture:
-        """p(x | z)."""
         channels = self.to_logits(self.postprocessing_block(state))
         return LogisticMixture.from_channels(channels, colours=self.image_shape[0], upper_edge=self.upper_edge)
 

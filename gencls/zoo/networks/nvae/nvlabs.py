@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.nvae.combiners import Add, Concatenate
+from gencls.zoo.networks.nvae.cells import Add, Concatenate
 from gencls.zoo.networks.nvae.hierarchical_vae import DiagonalGaussian, HierarchicalVAE
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture, mixture_channels
 from gencls.zoo.networks.nvae.nvlabs_cells import AutoregressiveFlow, NormedConv2d, ResidualCell
-
-__all__ = ["NVlabsNVAE"]
 
 _LEAST_SCALE = 0.01
 
@@ -28,20 +26,14 @@ class NVlabsNVAE(HierarchicalVAE):
     towers, decoders of Bernoulli or Gaussian pixels.
 
     Args:
-        image_shape: (C, H, W); H and W are multiples of 2^(blocks + number of scales - 1).
-        groups: groups per scale, coarse to fine, see :func:`adaptive_groups`; two in all at least. The defaults are those of
-            CelebA 64.
+        image_shape: see :class:`NVAE`; those that are not named here likewise.
+        groups: groups per scale, coarse to fine; two in all at least. The defaults are those of CelebA 64.
         cells: residual cells per group of the encoder and of the decoder.
-        latent_channels: of each code.
         channels: at the size of the images, of the encoder and of the decoder.
-        blocks: halvings of height and width before the first and after the last scale.
-        block_cells: cells of such a block of the encoder and of the decoder, the one that halves or doubles included.
-        mixtures: M, logistics per pixel.
+        block_cells: cells of a block of the encoder and of the decoder, the one that halves or doubles included.
         flows: pairs of normalizing flows per level.
         squeeze: whether cells end with squeeze and excitation.
         residual: whether the posterior is relative to the prior (section 3.2).
-        temperature: of draws from the prior.
-        upper_edge: see :class:`LogisticMixture`; the published code has 0.99.
 
     Raises:
         GenclsError: for a number below its least value, or images that cannot be halved so often.
@@ -127,7 +119,6 @@ class NVlabsNVAE(HierarchicalVAE):
         self.image_conditional = nn.Sequential(nn.ELU(), NormedConv2d(channels[1], mixture_channels(mixtures, colours), 3))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """One feature map (N, C_i, H_i, W_i) per level, see :class:`HierarchicalVAE`."""
         state = self.pre_process(self.stem(2 * images - 1))
         found: list[Tensor] = []
         for module in self.enc_tower:
@@ -138,11 +129,9 @@ class NVlabsNVAE(HierarchicalVAE):
         return [self.enc0(state), *reversed(found)]
 
     def start(self, count: int) -> Tensor:
-        """(N, C_0, H_0, W_0), see :class:`HierarchicalVAE`."""
         return self.prior_ftr0.expand(count, -1, -1, -1)
 
     def descend(self, level: int, state: Tensor) -> Tensor:
-        """Cells before a level, see :class:`HierarchicalVAE`."""
         first = self._combiner_at[level - 1] + 1 if level > 0 else 0
         for module in self.dec_tower[first : self._combiner_at[level]]:
             state = module(state)
@@ -168,12 +157,10 @@ class NVlabsNVAE(HierarchicalVAE):
         return codes
 
     def combine(self, level: int, state: Tensor, codes: Tensor) -> Tensor:
-        """State and code to the next state."""
         out: Tensor = self.dec_tower[self._combiner_at[level]](state, codes)
         return out
 
     def output(self, state: Tensor) -> LogisticMixture:
-        """p(x | z)."""
         channels = self.image_conditional(self.post_process(state))
         colours = self.image_shape[0]
         return LogisticMixture.from_channels(channels, colours=colours, order="colour", upper_edge=self.upper_edge)

@@ -9,21 +9,13 @@ from torch.nn import functional
 
 from gencls.zoo.networks.nvae.cells import NORM_EPS, NORM_MOMENTUM, RESIDUAL_WEIGHT, USUAL_NORM, batch_norm, filter_norms
 
-__all__ = ["AutoregressiveFlow", "NormedConv2d", "ResidualCell"]
-
 _LEAST_NORM = 1e-5
 
 
 class NormedConv2d(nn.Module):
     """A convolution with the weight exp(s) v / (||v|| + 1e-5), the norm over all but the output channels.
 
-    Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel: height and width, odd: stride 1 keeps the size of the maps.
-        stride: 1 or 2.
-        bias: whether there is one.
-        groups: of channels.
+    Arguments are those of ``nn.Conv2d``; size is kept at stride 1.
     """
 
     def __init__(

@@ -14,8 +14,6 @@ from gencls.zoo.networks.nvae.logistic_mixture import mixture_channels
 from gencls.zoo.networks.nvae.nvae import NVAE
 from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
 
-__all__ = ["load_nvae", "load_nvlabs_nvae", "nvae_from_state", "nvlabs_nvae_from_state", "unused_nvlabs_keys"]
-
 Network = TypeVar("Network", NVAE, NVlabsNVAE)
 
 _UPPER_EDGE = 0.99  # of the published likelihood, see LogisticMixture

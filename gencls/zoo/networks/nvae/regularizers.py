@@ -7,8 +7,6 @@ from torch.nn import functional
 from gencls.zoo.networks.nvae.cells import WeightNormConv2d
 from gencls.zoo.networks.nvae.nvlabs_cells import NormedConv2d
 
-__all__ = ["SpectralPenalty", "batch_norm_penalty"]
-
 _CONVOLUTIONS = (nn.Conv2d, NormedConv2d, WeightNormConv2d)
 
 

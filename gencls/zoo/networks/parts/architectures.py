@@ -8,8 +8,6 @@ from typing import NamedTuple
 from gencls.core.errors import GenclsError
 from gencls.core.names import did_you_mean
 
-__all__ = ["PHOTOS", "TABLE_2_1", "Architecture", "ConvLayer", "find_architecture"]
-
 
 class ConvLayer(NamedTuple):
     """One row of Table 2.1: a square convolution or transposed convolution."""
@@ -100,10 +98,7 @@ PHOTOS: Mapping[str, Architecture] = MappingProxyType({"photo-64": _PHOTO_64, "p
 
 
 def find_architecture(name: str) -> Architecture:
-    """Look up a column of Table 2.1, or of ours.
-
-    Args:
-        name: one of the keys of ``TABLE_2_1`` or ``PHOTOS``.
+    """Look up a column of Table 2.1, or of ours, by a key of ``TABLE_2_1`` or ``PHOTOS``.
 
     Raises:
         GenclsError: for an unknown name, listing the known ones.

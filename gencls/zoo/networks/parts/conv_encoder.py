@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.parts.architectures import ConvLayer
 
-__all__ = ["ConvEncoder"]
-
 
 class ConvEncoder(nn.Module):
     """Images to feature vectors: convolution, batch norm and Leaky ReLU, repeated; dropout after the last convolution.
@@ -61,13 +59,6 @@ class ConvEncoder(nn.Module):
         self.out_features = channels * size * size
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode.
-
-        Args:
-            images: (N, C, H, W) in [0, 1].
-
-        Returns:
-            Features (N, out_features).
-        """
+        """Images (N, C, H, W) in [0, 1] to features (N, out_features)."""
         features: Tensor = self.dropout(self.blocks(images).flatten(1))
         return features

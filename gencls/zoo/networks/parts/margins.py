@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn import functional as F
-
-__all__ = ["Margins", "central_margins", "crop", "pad"]
 
 Margins = tuple[int, int, int, int]
-"""Pixels on the left and on the right, above and below."""
+"""Pixels on the left and on the right, above and below, as torch pads them."""
 
 
 def central_margins(size: Sequence[int], larger: Sequence[int]) -> Margins:
@@ -17,13 +14,8 @@ def central_margins(size: Sequence[int], larger: Sequence[int]) -> Margins:
     return across // 2, across - across // 2, down // 2, down - down // 2
 
 
-def pad(images: Tensor, margins: Margins, *, value: float) -> Tensor:
-    """Images (N, C, H, W) with margins of this value."""
-    return F.pad(images, margins, value=value)
-
-
 def crop(images: Tensor, margins: Margins) -> Tensor:
-    """The inverse of :func:`pad`."""
+    """Images (N, C, H, W) without their margins: the inverse of :func:`torch.nn.functional.pad`."""
     left, right, top, bottom = margins
     height, width = images.shape[-2:]
     return images[..., top : height - bottom, left : width - right]

@@ -10,9 +10,7 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents
 from gencls.core.images import check_image_shape
-from gencls.zoo.networks.parts.margins import central_margins, crop, pad
-
-__all__ = ["AVAE", "AVAECritic"]
+from gencls.zoo.networks.parts.margins import central_margins, crop
 
 _SLOPE = 0.2  # of the leaky ReLU
 _TINY = 1e-8
@@ -131,7 +129,7 @@ class AVAE(nn.Module):
 
     def padded(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to (N, C, side, side) in [-1, 1], with margins of -1."""
-        return pad(2 * images - 1, self._margins, value=-1.0)
+        return F.pad(2 * images - 1, self._margins, value=-1.0)
 
     def cropped(self, images: Tensor) -> Tensor:
         """The inverse of :meth:`padded`."""

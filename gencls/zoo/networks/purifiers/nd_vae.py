@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gencls.core.errors import GenclsError
 from gencls.core.images import check_image_shape
 from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAEOutput
 from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
-from gencls.zoo.networks.parts.margins import central_margins, crop, pad
-
-__all__ = ["NDVAE"]
+from gencls.zoo.networks.parts.margins import central_margins, crop
 
 
 class NDVAE(nn.Module):
@@ -70,13 +69,10 @@ class NDVAE(nn.Module):
 
     def padded(self, images: Tensor) -> Tensor:
         """Images padded with zeros to the size that the network works at."""
-        return pad(images, self.margins, value=0.0)
+        return functional.pad(images, self.margins)
 
     def reconstruct(self, images: Tensor) -> HierarchicalVAEOutput:
-        """Distribution of the pixels of :meth:`padded` images given a draw of the latents, and the KL terms (N, L).
-
-        Args:
-            images: (N, C, H, W) in [0, 1].
+        """Images (N, C, H, W) in [0, 1] to p(x | z) of the :meth:`padded` ones for a draw of the latents, and KL terms (N, L).
 
         Raises:
             GenclsError: for images of another shape or type.

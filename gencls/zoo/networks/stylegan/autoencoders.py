@@ -14,8 +14,6 @@ from gencls.zoo.networks.stylegan.feature_pyramid import StyleEncoder
 from gencls.zoo.networks.stylegan.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
-__all__ = ["E4EAutoencoder", "StyleAutoencoder", "StyleTransformerAutoencoder"]
-
 
 class StyleAutoencoder(MultiLatentModel):
     """One code of D numbers per level of a StyleGAN2; subclasses say how images become codes and how they are framed.
@@ -96,39 +94,22 @@ class StyleAutoencoder(MultiLatentModel):
 class E4EAutoencoder(StyleAutoencoder):
     """Encoder4editing and StyleGAN2: faces of 256 pixels and 18 levels in the paper.
 
-    The generator's images, of 1024 pixels there, are averaged to the size of the images.
-
-    Args:
-        encoder: see :class:`StyleAutoencoder`.
-        generator: see :class:`StyleAutoencoder`.
-        latent_avg: see :class:`StyleAutoencoder`.
-        image_size: H = W of the images, at most 256.
-        noise_std: see :class:`StyleAutoencoder`.
-
-    Raises:
-        GenclsError: for parts that do not fit each other, or a size out of range.
+    The generator's images, of 1024 pixels there, are averaged to the size of the images, at most 256. Arguments and errors are
+    those of :class:`StyleAutoencoder`.
     """
 
     def __init__(
-        self,
-        encoder: E4EEncoder,
-        generator: StyleGAN2,
-        latent_avg: Tensor,
-        *,
-        image_size: int = 256,
-        noise_std: float = 1.0,
+        self, encoder: E4EEncoder, generator: StyleGAN2, latent_avg: Tensor, *, image_size: int = 256, noise_std: float = 1.0
     ) -> None:
         if image_size > LARGEST:
             raise GenclsError(f"E4EAutoencoder: expected image_size <= {LARGEST}, got {image_size}")
         super().__init__(encoder, generator, latent_avg, image_size=image_size, noise_std=noise_std)
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.encode`."""
         codes: Tensor = self.encoder(images)
         return codes
 
     def frame(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.frame`."""
         return F.adaptive_avg_pool2d(images, self.image_shape[1:])
 
 
@@ -137,18 +118,8 @@ class StyleTransformerAutoencoder(StyleAutoencoder):
 
     Images are squares with black bars above and below. They are enlarged to the canvas, whose upper and lower eighth the
     encoder does not see. The generator's images, of 512 pixels in the paper, are averaged to the canvas, get black bars in the
-    same places, and are reduced to the size of the images. Both changes of size are bilinear and do not smooth.
-
-    Args:
-        encoder: see :class:`StyleAutoencoder`.
-        generator: see :class:`StyleAutoencoder`.
-        latent_avg: see :class:`StyleAutoencoder`.
-        image_size: H = W of the images.
-        canvas: H = W of what the encoder sees, with the bars; a multiple of 8.
-        noise_std: see :class:`StyleAutoencoder`.
-
-    Raises:
-        GenclsError: for parts that do not fit each other, or a size out of range.
+    same places, and are reduced to the size of the images. Both changes of size are bilinear and do not smooth. Arguments and
+    errors are those of :class:`StyleAutoencoder`; besides, ``canvas`` is H = W of what the encoder sees, a multiple of 8.
     """
 
     encoder: StyleTransformerEncoder
@@ -170,13 +141,11 @@ class StyleTransformerAutoencoder(StyleAutoencoder):
         self.bar = canvas // 8
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.encode`."""
         images = _resized(images, self.canvas)[:, :, self.bar : self.canvas - self.bar]
         codes: Tensor = self.encoder(images, self.generator.mapping(self.encoder.z))
         return codes
 
     def frame(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.frame`."""
         seen = F.adaptive_avg_pool2d(images, self.canvas)[:, :, self.bar : self.canvas - self.bar]
         return _resized(F.pad(seen, (0, 0, self.bar, self.bar), value=-1.0), self.image_shape[-1])
 

@@ -10,8 +10,6 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear, upfirdn2d
 
-__all__ = ["StyleGAN2Discriminator"]
-
 _TINY = 1e-8
 
 
@@ -53,14 +51,7 @@ class StyleGAN2Discriminator(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Judge.
-
-        Args:
-            images: (N, colours, size, size), most values in [-1, 1].
-
-        Returns:
-            Logits (N,).
-        """
+        """Images (N, colours, size, size), most values in [-1, 1], to logits (N,)."""
         maps = self.convs(images)
         maps = torch.cat([maps, self._deviation(maps)], dim=1)
         logits: Tensor = self.final_linear(self.final_conv(maps).flatten(1))

@@ -9,8 +9,6 @@ from gencls.core.errors import GenclsError
 from gencls.zoo.networks.stylegan.feature_pyramid import FeaturePyramid
 from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear
 
-__all__ = ["LARGEST", "E4EEncoder"]
-
 _COARSE, _MIDDLE = 3, 7  # the first levels that see finer maps
 LARGEST = 256
 """Pixels of height and width that the heads halve to one."""
@@ -26,13 +24,7 @@ class E4EEncoder(FeaturePyramid):
 
     Source: Tov et al. 2021, arXiv:2102.02766.
 
-    Args:
-        num_levels: L, codes per image.
-        widths: channels of the backbone's stages; the last one is D, numbers in a code.
-        units: residual units of the stages; the default is IR-SE-50.
-
-    Raises:
-        GenclsError: as :class:`FeaturePyramid`.
+    Arguments and errors are those of :class:`FeaturePyramid`; the default is IR-SE-50.
     """
 
     def __init__(

@@ -7,8 +7,6 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["FeaturePyramid", "StyleEncoder"]
-
 _REDUCTION = 16  # of squeeze and excitation
 
 

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
-__all__ = ["StyleLatents", "mixed_codes"]
-
 Space = Literal["z", "w", "w+"]
 
 _MIXING = 0.9  # share of images with two codes
@@ -63,12 +61,7 @@ class StyleLatents(nn.Module):
 def mixed_codes(generator: StyleGAN2, count: int, *, like: Tensor) -> Tensor:
     """Codes (N, L, D) of normal numbers, for most images of two: one for the levels above a random one, one from there on.
 
-    Source: style mixing (Karras et al. 2019, arXiv:1812.04948, section 3.1).
-
-    Args:
-        generator: with L levels.
-        count: N.
-        like: says device and type.
+    Their device and type are those of ``like``. Source: style mixing (Karras et al. 2019, arXiv:1812.04948, section 3.1).
     """
     levels = generator.num_levels
     codes = generator.mapping(torch.randn(2, count, generator.style_dim, device=like.device, dtype=like.dtype))

@@ -20,15 +20,6 @@ from gencls.zoo.networks.stylegan.e4e import E4EEncoder
 from gencls.zoo.networks.stylegan.style_transformer import StyleTransformerEncoder
 from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
-__all__ = [
-    "e4e_from_state",
-    "load_e4e",
-    "load_style_transformer",
-    "load_stylegan2",
-    "style_transformer_from_state",
-    "stylegan2_from_state",
-]
-
 Encoder = TypeVar("Encoder", E4EEncoder, StyleTransformerEncoder)
 Autoencoder = TypeVar("Autoencoder", bound=StyleAutoencoder)
 
@@ -88,10 +79,7 @@ def load_style_transformer(
 
 
 def stylegan2_from_state(state: State) -> StyleGAN2:
-    """Build the generator whose weights these are; the network shares the tensors.
-
-    Args:
-        state: a state dict of GitHub rosinality/stylegan2-pytorch.
+    """Build the generator of a state dict of GitHub rosinality/stylegan2-pytorch, whose tensors it shares.
 
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks.parts.margins import crop, pad
+from gencls.zoo.networks.parts.margins import crop
 from gencls.zoo.networks.stylegan.autoencoders import StyleAutoencoder
 from gencls.zoo.networks.stylegan.feature_pyramid import StyleEncoder
 from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear, StyleGAN2
-
-__all__ = ["SmallStyleAutoencoder", "SmallStyleEncoder"]
 
 _SIDE = 4  # of the maps that a head sees
 _THIN = 16  # channels of them
@@ -55,14 +53,7 @@ class SmallStyleEncoder(StyleEncoder):
         self.heads = nn.ModuleList(_Head(style_dim) for _ in range(num_levels))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode.
-
-        Args:
-            images: (N, colours, H, W) in [-1, 1]; H and W are multiples of 8, of 32 pixels or more.
-
-        Returns:
-            Codes (N, L, D), relative to the average code.
-        """
+        """Images (N, colours, H, W) in [-1, 1] to codes (N, L, D); H and W are multiples of 8, of 32 pixels or more."""
         maps: Tensor = self.stem(images)
         pyramid: list[Tensor] = []
         for unit, lateral in zip(self.units, self.lateral, strict=True):
@@ -112,13 +103,8 @@ class _Head(nn.Module):
 class SmallStyleAutoencoder(StyleAutoencoder):
     """StyleGAN2 and :class:`SmallStyleEncoder`.
 
-    Images smaller than the generator's get a black margin before the encoder; it is cut off behind the generator.
-
-    Args:
-        encoder: see :class:`StyleAutoencoder`.
-        generator: see :class:`StyleAutoencoder`.
-        latent_avg: see :class:`StyleAutoencoder`.
-        image_size: H = W of the images: the generator's less an even number.
+    Images smaller than the generator's, by an even number of pixels, get a black margin before the encoder; it is cut off
+    behind the generator.
 
     Raises:
         GenclsError: for parts that do not fit each other.
@@ -144,18 +130,7 @@ class SmallStyleAutoencoder(StyleAutoencoder):
         mapping_layers: int,
         encoder_widths: Sequence[int],
     ) -> Self:
-        """Untrained.
-
-        Args:
-            image_shape: (C, H, W) of the images, H = W.
-            channels: of the generator at 4, 8, 16, ... pixels.
-            style_dim: D, numbers in a code.
-            mapping_layers: of the generator.
-            encoder_widths: of the encoder.
-
-        Raises:
-            GenclsError: as the parts.
-        """
+        """Untrained, for images (C, H, W) with H = W; other sizes, and errors, are those of the two parts."""
         colours, size, _ = image_shape
         generator = StyleGAN2(channels, style_dim=style_dim, mapping_layers=mapping_layers, colours=colours)
         encoder = SmallStyleEncoder(generator.num_levels, style_dim, colours=colours, widths=encoder_widths)
@@ -163,13 +138,11 @@ class SmallStyleAutoencoder(StyleAutoencoder):
 
     def padded(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] with the margin, (N, C, size, size)."""
-        return pad(images, (self.margin,) * 4, value=-1.0)
+        return F.pad(images, (self.margin,) * 4, value=-1.0)
 
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.encode`."""
         codes: Tensor = self.encoder(self.padded(images))
         return codes
 
     def frame(self, images: Tensor) -> Tensor:
-        """See :meth:`StyleAutoencoder.frame`."""
         return crop(images, (self.margin,) * 4)

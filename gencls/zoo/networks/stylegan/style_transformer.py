@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from gencls.zoo.networks.stylegan.feature_pyramid import FeaturePyramid
 
-__all__ = ["StyleTransformerEncoder"]
-
 
 class StyleTransformerEncoder(FeaturePyramid):
     """Images to codes of a StyleGAN2: learned queries look at the maps of a feature pyramid, coarse to fine.
@@ -22,8 +20,8 @@ class StyleTransformerEncoder(FeaturePyramid):
 
     Args:
         num_levels: L, codes per image; the published code has 18 always, the purification of the MLVGM paper 16 for cars.
-        widths: channels of the backbone's stages; the last one is D, numbers in a code.
-        units: residual units of the stages; the default is IR-SE-50.
+        widths: see :class:`FeaturePyramid`; the default is IR-SE-50.
+        units: likewise.
         heads: of each attention; they divide D.
         hidden: width between the two linear layers.
 
@@ -47,14 +45,9 @@ class StyleTransformerEncoder(FeaturePyramid):
         )
 
     def forward(self, images: Tensor, queries: Tensor) -> Tensor:
-        """Encode.
+        """Images (N, 3, H, W) in [-1, 1] and queries (1, L, D), the generator's mapping of ``z``, to codes (N, L, D).
 
-        Args:
-            images: (N, 3, H, W) in [-1, 1]; 256 x 256 pixels, of cars 192 x 256, in the published training.
-            queries: (1, L, D), the generator's mapping of ``z``.
-
-        Returns:
-            Codes (N, L, D), relative to the average code of the checkpoint.
+        Images have 256 x 256 pixels, of cars 192 x 256, in the published training.
         """
         codes = queries.expand(len(images), -1, -1)
         layers = (self.transformerlayer_coarse, self.transformerlayer_medium, self.transformerlayer_fine)

@@ -9,8 +9,6 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 
-__all__ = ["EqualizedLinear", "ModulatedConv2d", "StyleGAN2", "published_channels", "upfirdn2d"]
-
 _TINY = 1e-8
 
 
@@ -116,14 +114,9 @@ class StyleGAN2(nn.Module):
 
 
 class EqualizedLinear(nn.Module):
-    """y = W (rate / sqrt(in)) x + rate b, whose weights have unit variance at the start; then perhaps the activation.
+    """y = W (rate / sqrt(in)) x + rate b, whose weights have unit variance at the start; then perhaps the leaky ReLU.
 
-    Args:
-        inputs: features in.
-        outputs: features out.
-        rate: multiplies weights and biases, and so their learning rate.
-        bias: initial value.
-        activate: apply the leaky ReLU.
+    The rate multiplies weights and biases, and so their learning rate; ``bias`` is the initial value.
     """
 
     def __init__(self, inputs: int, outputs: int, *, rate: float = 1.0, bias: float = 0.0, activate: bool = False) -> None:

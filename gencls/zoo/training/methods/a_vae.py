@@ -16,8 +16,6 @@ from gencls.zoo.training.functional import divergence, gradient_penalty, move_av
 from gencls.zoo.training.methods.purifiers import PurifierPreset
 from gencls.zoo.training.views.perturbations import Plain
 
-__all__ = ["PRESETS", "AVAEPreset", "AVAETraining"]
-
 _BETAS = (0.0, 0.99)
 _STYLE_RATE = 1 / 400  # of the layers between latent and style: 1e-5 where the others have 0.004
 _EMA = 0.999
@@ -41,7 +39,6 @@ class AVAETraining(NetworkTraining):
         reconstruction: weight of the squared error, >= 0.
         penalty: weight of the gradient penalty, >= 0.
         drift: weight of the critic's squared values, >= 0.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for a negative weight.
@@ -49,6 +46,7 @@ class AVAETraining(NetworkTraining):
 
     constant_rate = True
     extendable = True
+    network: AVAE
 
     def __init__(
         self,
@@ -74,7 +72,6 @@ class AVAETraining(NetworkTraining):
         return self.average
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """One Adam for the critic, one for the network."""
         style = {id(parameter) for parameter in self.network.style.parameters()}
         groups: list[dict[str, Any]] = [
             {"params": [parameter for parameter in self.network.parameters() if id(parameter) not in style]},
@@ -86,7 +83,6 @@ class AVAETraining(NetworkTraining):
         ]
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`; labels have no part in it."""
         seen = self.perturbation(self.network, images, labels, epoch=at.epoch)
         real = self.network.padded(images)
         with torch.no_grad():
@@ -136,24 +132,20 @@ class AVAEPreset(PurifierPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor."""
         return {"image_shape": self.shape, **self.chosen("channels", "latent_channels", "style_dim")}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, Wasserstein GAN with gradient penalty, Adam at "
             f"{self.learning_rate}, weight of the squared error {self.reconstruction}, images: {self.perturbation}"
         )
 
     def training(self, num_classes: int) -> AVAETraining:
-        """The autoencoder with its critic, and how they learn."""
         critic = AVAECritic(self.shape[0], self.channels)
         return AVAETraining(AVAE(**self.arguments), critic, reconstruction=self.reconstruction, **self.shared)
 
     def transform(self, network: AVAE) -> Transform:
-        """A-VAE with few realisations."""
         return AVAEPurification(network, realisations=16)
 
 

@@ -7,8 +7,6 @@ from gencls.zoo.training.thesis import DATA_SETS, DataSet
 from gencls.zoo.training.views.adversarial import Adversarial
 from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed
 
-__all__ = ["PRESETS"]
-
 _FROM_SCRATCH = "CNN of thesis Table 2.1, adversarially trained from scratch (thesis: from the plain CNN) with"
 
 

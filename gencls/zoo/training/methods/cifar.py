@@ -3,45 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.networks.classifiers.published import KUANGLIU
 from gencls.zoo.training.base import NetworkPreset
-from gencls.zoo.training.methods.classifier import ClassifierTraining
+from gencls.zoo.training.methods.classifier import SGDTraining
 from gencls.zoo.training.views.padded_crops import PaddedCrops
 from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed
-
-__all__ = ["PRESETS", "CifarPreset", "CifarTraining"]
-
-
-class CifarTraining(ClassifierTraining):
-    """Cross-entropy on perturbed images by SGD with momentum and weight decay, the rate falling to zero along a cosine.
-
-    Source: GitHub kuangliu/pytorch-cifar, whose rate falls after each epoch; here it falls after each step.
-
-    Args:
-        network: images to logits (N, K).
-        momentum: of SGD.
-        weight_decay: of SGD.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
-    """
-
-    def __init__(self, network: nn.Module, *, momentum: float, weight_decay: float, **shared: Any) -> None:
-        super().__init__(network, **shared)
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """SGD."""
-        groups, rate = self.parameter_groups(), self.learning_rate
-        return [torch.optim.SGD(groups, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CifarPreset(NetworkPreset):
-    """Training of :class:`gencls.zoo.networks.CifarResNet`, whose normalisation is that of kuangliu's script.
+    """Training of :class:`gencls.zoo.networks.CifarResNet` by SGD, whose rate falls to zero along a cosine.
+
+    Source: GitHub kuangliu/pytorch-cifar, with its normalisation. There the rate falls after each epoch, here after each step.
 
     Attributes:
         blocks: of each stage.
@@ -58,26 +32,22 @@ class CifarPreset(NetworkPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor, without the number of classes, which is the data set's."""
         normalization = {key: list(numbers) for key, numbers in KUANGLIU.items()}  # as a card has them
         return {"blocks": list(self.blocks), "width": self.width, **normalization}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, SGD from learning rate {self.learning_rate} along a cosine "
             f"to 0 with momentum {self.momentum} and weight decay {self.weight_decay}, images: {self.perturbation}"
         )
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card."""
         return self.arguments | {"num_classes": num_classes}
 
-    def training(self, num_classes: int) -> CifarTraining:
-        """The network and how it learns."""
+    def training(self, num_classes: int) -> SGDTraining:
         network = CifarResNet(**self.card_arguments(num_classes))
-        return CifarTraining(network, momentum=self.momentum, weight_decay=self.weight_decay, **self.shared)
+        return SGDTraining(network, momentum=self.momentum, weight_decay=self.weight_decay, **self.shared)
 
 
 _SHARED: dict[str, Any] = {"data": "cifar10", "epochs": 200, "batch_size": 128, "learning_rate": 0.1}

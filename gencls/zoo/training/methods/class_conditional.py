@@ -20,8 +20,6 @@ from gencls.zoo.training.thesis import DATA_SETS, DataSet
 from gencls.zoo.training.views.perturbations import GaussianNoise, Plain
 from gencls.zoo.training.views.random_views import RandomViews
 
-__all__ = ["PRESETS", "AutoencoderPreset", "AutoencoderTraining"]
-
 
 class AutoencoderTraining(NetworkTraining):
     """Algorithm 1 of the thesis, with each of its extensions to ABS as a switch.
@@ -46,12 +44,13 @@ class AutoencoderTraining(NetworkTraining):
         generative_epochs: epochs after them without the discriminative loss. They are not in the thesis: with one decoder
             per image such an epoch costs a fifth to an eighth, and generative quality is what takes the most epochs.
         discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for gamma > 0 without a shared encoder: the prior term would not cancel in eq. 2.4; for classifier_epochs
             > 0 without one: an encoder of one class has nothing to tell apart.
     """
+
+    network: ClassConditionalAutoencoder
 
     def __init__(
         self,
@@ -98,7 +97,6 @@ class AutoencoderTraining(NetworkTraining):
         return groups
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`."""
         if not self.network.shared_encoder:  # batch norm cannot learn from a single image of a class
             several = labels.bincount()[labels] > 1
             images, labels = images[several], labels[several]
@@ -184,7 +182,6 @@ class AutoencoderPreset(TablePreset):
     discriminator_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the values."""
         super().__post_init__()
         shares = self.classifier_share, self.generative_share
         if min(shares) < 0 or sum(shares) > 1 or self.classifier_share == 1:
@@ -194,7 +191,6 @@ class AutoencoderPreset(TablePreset):
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         prior = f"beta {self.beta}"
         if self.adversarial:
             prior += f" on latent discriminators that learn at {self.discriminator_rate} times the rate"
@@ -212,12 +208,10 @@ class AutoencoderPreset(TablePreset):
         return self.adversarial or self.discriminative
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card."""
         extensions = {"shared_encoder": self.discriminative, "adversarial": self.adversarial}
         return super().card_arguments(num_classes) | (extensions if self.extended else {})
 
     def training(self, num_classes: int) -> AutoencoderTraining:
-        """The autoencoder and how it learns."""
         return AutoencoderTraining(
             ClassConditionalAutoencoder.from_architecture(**self.card_arguments(num_classes)),
             beta=self.beta,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,16 +13,9 @@ from gencls.zoo.training.thesis import DATA_SETS, DataSet
 from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, GaussianNoise, Plain
 from gencls.zoo.training.views.photo_views import PhotoViews
 
-__all__ = ["PRESETS", "ClassifierPreset", "ClassifierTraining", "table_classifier"]
-
 
 class ClassifierTraining(NetworkTraining):
-    """Cross-entropy on perturbed images.
-
-    Args:
-        network: images to logits (N, K).
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
-    """
+    """Cross-entropy on perturbed images, of a network to logits (N, K)."""
 
     replannable = True
 
@@ -29,17 +23,23 @@ class ClassifierTraining(NetworkTraining):
         super().__init__(**shared)
         self.network = network
 
-    @property
-    def product(self) -> nn.Module:
-        """The network that is saved."""
-        return self.network
-
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`."""
         images = self.perturbation(self.network, images, labels, epoch=at.epoch)
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)
         yield loss, {"loss": loss, "accuracy": (logits.argmax(1) == labels).float().mean()}
+
+
+class SGDTraining(ClassifierTraining):
+    """The same by SGD with momentum and weight decay on all parameters."""
+
+    def __init__(self, network: nn.Module, *, momentum: float, weight_decay: float = 0.0, **shared: Any) -> None:
+        super().__init__(network, **shared)
+        self.momentum, self.weight_decay = momentum, weight_decay
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        groups, rate = self.parameter_groups(), self.learning_rate
+        return [torch.optim.SGD(groups, lr=rate, momentum=self.momentum, weight_decay=self.weight_decay)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,6 @@ class ClassifierPreset(TablePreset):
     """Training of a CNN."""
 
     def training(self, num_classes: int) -> ClassifierTraining:
-        """The CNN and how it learns."""
         return ClassifierTraining(CNN.from_architecture(**self.card_arguments(num_classes)), **self.shared)
 
 

@@ -16,8 +16,6 @@ from gencls.zoo.trained import trained_network
 from gencls.zoo.training.base import NetworkPreset
 from gencls.zoo.training.measure import accuracy, measured_part
 
-__all__ = ["CLASSIFIERS", "GeneratorPreset", "autoencoded", "frechet_distance", "samples"]
-
 _CHUNK = 100
 _MORE = 10  # times as many images for the Frechet distance: covariances of hundreds of features need thousands
 

@@ -10,37 +10,22 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.checkpoints.checkpoint import load_state_dict
+from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks.classifiers.headed_classifier import BACKBONES, HeadedClassifier
 from gencls.zoo.training.base import NetworkPreset
-from gencls.zoo.training.methods.classifier import ClassifierTraining
+from gencls.zoo.training.methods.classifier import SGDTraining
 from gencls.zoo.training.views.photo_views import PhotoViews
 
-__all__ = ["PRESETS", "HeadedPreset", "HeadedTraining", "start_from"]
 
-
-class HeadedTraining(ClassifierTraining):
+class HeadedTraining(SGDTraining):
     """Cross-entropy on perturbed images by SGD with momentum at a constant rate.
 
     Source: Serez et al., WACV 2025, supplement, appendix C ("we train the full model (backbone + head) on each task"); the
-    optimiser is its public code's.
-
-    Args:
-        network: images to logits (N, K).
-        momentum: of SGD; 0.9 there.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
+    optimiser is its public code's, which has momentum 0.9.
     """
 
     constant_rate = True
     extendable = True
-
-    def __init__(self, network: HeadedClassifier, *, momentum: float, **shared: Any) -> None:
-        super().__init__(network, **shared)
-        self.momentum = momentum
-
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """SGD."""
-        return [torch.optim.SGD(self.parameter_groups(), lr=self.learning_rate, momentum=self.momentum)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +46,10 @@ class HeadedPreset(NetworkPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor, without the number of classes, which is the data set's."""
         return {"backbone": self.backbone, "hidden": self.hidden}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         start = "random weights (paper: ImageNet's)" if self.pretrained is None else f"torchvision's {self.pretrained.name}"
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, SGD at learning rate {self.learning_rate} with momentum "
@@ -75,15 +58,12 @@ class HeadedPreset(NetworkPreset):
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Options of the command line that this preset was changed by."""
         return () if self.pretrained is None else (f"--pretrained {self.pretrained.name}",)
 
     def starting_from(self, pretrained: Path) -> Self:
-        """The same training, from these weights of the backbone."""
         return replace(self, pretrained=pretrained)
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card."""
         return self.arguments | {"num_classes": num_classes}
 
     def training(self, num_classes: int) -> HeadedTraining:
@@ -99,13 +79,9 @@ class HeadedPreset(NetworkPreset):
 
 
 def start_from(network: HeadedClassifier, backbone: str, path: Path) -> None:
-    """Give a network the weights that torchvision publishes for its backbone; the head keeps its own.
+    """Give a network the weights that torchvision publishes for its backbone, one of ``BACKBONES``; the head keeps its own.
 
-    Args:
-        network: of this backbone.
-        backbone: a key of ``BACKBONES``.
-        path: the file as torchvision names it, for instance ``resnet50-0676ba61.pth``: the name has the first eight digits
-            of its SHA-256.
+    The file is named as torchvision does, ``resnet50-0676ba61.pth``: with the first eight digits of its SHA-256.
 
     Raises:
         GenclsError: for a file that is missing, named otherwise, changed, or of another network.
@@ -155,13 +131,7 @@ def _preset(name: str, network: str, backbone: str, *, data: str, side: int, epo
 PRESETS: tuple[HeadedPreset, ...] = (
     _preset("resnet50-gender", "ResNet-50", "resnet50", data="celeba-hq-gender", side=256, epochs=50, batch_size=128),
     _preset(
-        "vgg11-identities",
-        "VGG-11 with batch norm,",
-        "vgg11_bn",
-        data="celeba-identities",
-        side=64,
-        epochs=200,
-        batch_size=256,
+        "vgg11-identities", "VGG-11 with batch norm,", "vgg11_bn", data="celeba-identities", side=64, epochs=200, batch_size=256
     ),
     _preset(
         "resnext50-cars",

@@ -8,24 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.streams.seeds import seeded, stream_seed
 from gencls.zoo.networks import NVAE
 from gencls.zoo.networks.nvae.hierarchical_vae import HierarchicalVAE
 from gencls.zoo.networks.nvae.regularizers import SpectralPenalty, batch_norm_penalty
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
-from gencls.zoo.training.batch_norm import reestimate_batch_norm
 from gencls.zoo.training.methods.generators import GeneratorPreset
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
-
-__all__ = [
-    "PRESETS",
-    "HierarchicalVAETraining",
-    "NVAEPreset",
-    "bits_per_dimension",
-    "kl_weights",
-    "level_sizes",
-    "warm_up",
-]
 
 _FIRST_WEIGHT = 1e-4  # of the KL divergence; never zero, so that the prior has gradients from the first step on
 _LEAST_KL = 0.01  # nats, added before levels are balanced
@@ -88,9 +78,9 @@ class HierarchicalVAETraining(NetworkTraining):
         warm_up_share: of the steps, see :func:`warm_up`.
         regularization: r; 0.01 in NVAE.
         statistics_passes: see :func:`reestimate_batch_norm`.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
     """
 
+    network: HierarchicalVAE
     sizes: Tensor
 
     def __init__(
@@ -115,17 +105,10 @@ class HierarchicalVAETraining(NetworkTraining):
         self.spectral_penalty = SpectralPenalty(network)
         self.register_buffer("sizes", level_sizes(network), persistent=False)
 
-    @property
-    def product(self) -> nn.Module:
-        """The network that is saved."""
-        return self.network
-
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adamax, as NVAE has it."""
         return [torch.optim.Adamax(self.parameter_groups(), lr=self.learning_rate, eps=1e-3)]
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`; the labels are not used."""
         images = self.perturbation(self.network, images, labels, epoch=at.epoch)
         output = self.network(images)
         error = -output.reconstruction.log_prob(images).sum((1, 2)).mean()
@@ -136,16 +119,45 @@ class HierarchicalVAETraining(NetworkTraining):
         yield loss, {"error": error, "kl": output.kl.sum(1).mean(), "penalty": penalty, "loss": loss}
 
     def finish(self, seed: int) -> None:
-        """Estimate the batch norms' statistics on samples."""
         reestimate_batch_norm(self.network, passes=self.statistics_passes, batch_size=100, seed=seed)
+
+
+def reestimate_batch_norm(network: HierarchicalVAE, *, passes: int, batch_size: int, seed: int) -> None:
+    """Set the statistics of the decoder's batch norms to means over images that are sampled at the network's temperature.
+
+    The encoder's statistics, the network's mode and the global random state stay as they are; 0 passes change nothing.
+
+    Source: GitHub SerezD/NVAE-from-scratch ``update_bn_stats.py``, with 500 passes of 100 images.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    training = network.training
+    network.train()
+    seen: set[nn.BatchNorm2d] = set()
+    momenta = [norm.momentum for norm in norms]
+    handles = [norm.register_forward_pre_hook(lambda norm, _: _forget_once(norm, seen)) for norm in norms]
+    try:
+        with torch.no_grad(), seeded(stream_seed(seed, "batch norm")):
+            for norm in norms:
+                norm.momentum = None  # a plain mean of all passes
+            for _ in range(passes):
+                network.sample(batch_size)
+    finally:
+        for norm, momentum, handle in zip(norms, momenta, handles, strict=True):
+            norm.momentum = momentum
+            handle.remove()
+        network.train(training)
+
+
+def _forget_once(norm: nn.Module, seen: set[nn.BatchNorm2d]) -> None:
+    if isinstance(norm, nn.BatchNorm2d) and norm not in seen:
+        seen.add(norm)
+        norm.reset_running_stats()
 
 
 def bits_per_dimension(network: HierarchicalVAE, images: Tensor) -> float:
     """The negative evidence lower bound, from one draw of the posterior, in bits per channel of a pixel.
 
-    Args:
-        network: in eval mode.
-        images: (N, C, H, W) in [0, 1], of 8 bits.
+    Images are (N, C, H, W) in [0, 1], of 8 bits; the network is in eval mode.
     """
     bounds: list[Tensor] = []
     with torch.no_grad():
@@ -177,13 +189,11 @@ class NVAEPreset(GeneratorPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor."""
         sizes = self.chosen("groups", "cells", "latent_channels", "channels")
         return {"image_shape": self.shape, **sizes, "block_cells": self.cells, **self.chosen("mixtures", "temperature")}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, Adamax from learning rate {self.learning_rate} along a "
             f"cosine to 0, weight of the KL divergence rising to 1 over the first {self.warm_up_share:.0%} of the steps with "
@@ -193,12 +203,10 @@ class NVAEPreset(GeneratorPreset):
         )
 
     def training(self, num_classes: int) -> HierarchicalVAETraining:
-        """The NVAE and how it learns."""
         own = self.chosen("warm_up_share", "regularization", "statistics_passes")
         return HierarchicalVAETraining(NVAE(**self.arguments), **own, **self.shared)
 
     def bounds(self, network: Any, images: Tensor) -> dict[str, float]:
-        """Bits per dimension of images (N, C, H, W)."""
         return {"bits per dimension, at most, one draw": bits_per_dimension(network, images)}
 
 

@@ -16,8 +16,6 @@ from gencls.zoo.training.methods.hierarchical_vae import warm_up
 from gencls.zoo.training.methods.purifiers import PurifierPreset
 from gencls.zoo.training.views.adversarial import FastGradient
 
-__all__ = ["PRESETS", "NDVAEPreset", "NDVAETraining"]
-
 
 class NDVAETraining(NetworkTraining):
     """min E[ -log p(x | z) + w KL[q(z | x') || p(z)] ], z from q(z | x'), x' = clamp(attacked x + N(0, sigma^2)).
@@ -34,11 +32,12 @@ class NDVAETraining(NetworkTraining):
         classifier: images to logits (N, K); in eval mode and frozen; a copy of it goes where the training goes.
         sigma: of the noise, in [0, 1] pixel units, >= 0.
         warm_up_share: of the steps in which w rises to 1, in (0, 1]; 0.3 in the published code.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for numbers out of range.
     """
+
+    network: NDVAE
 
     def __init__(
         self, network: NDVAE, classifier: nn.Module, *, sigma: float = 0.1, warm_up_share: float = 0.3, **shared: Any
@@ -50,17 +49,10 @@ class NDVAETraining(NetworkTraining):
         self._classifier = (deepcopy(classifier),)  # in a tuple: it is no part of what is trained
         self.sigma, self.warm_up_share = sigma, warm_up_share
 
-    @property
-    def product(self) -> nn.Module:
-        """The VAE."""
-        return self.network
-
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adamax."""
         return [torch.optim.Adamax(self.parameter_groups(), lr=self.learning_rate, eps=1e-3, weight_decay=1e-2)]
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`."""
         classifier = self._classifier[0].to(images.device)
         attacked = self.perturbation(classifier, images, labels, epoch=at.epoch)
         noisy = (attacked + self.sigma * torch.randn_like(images)).clamp(0.0, 1.0)
@@ -93,13 +85,11 @@ class NDVAEPreset(PurifierPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor."""
         sizes = self.chosen("groups", "channels", "latent_channels", "cells")
         return {"image_shape": self.shape, **sizes, "block_cells": self.cells, "mixtures": self.mixtures}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         return (
             f"{self.epochs} epochs of batches of {self.batch_size}, Adamax from learning rate {self.learning_rate} along a "
             f"cosine to 0, KL weight up to 1 in {self.warm_up_share:.0%} of the steps, noise {self.sigma} on images: "
@@ -107,12 +97,10 @@ class NDVAEPreset(PurifierPreset):
         )
 
     def training(self, num_classes: int) -> NDVAETraining:
-        """The VAE with the classifier that it defends, and how it learns."""
         own = self.chosen("sigma", "warm_up_share")
         return NDVAETraining(NDVAE(**self.arguments), load(self.classifier), **own, **self.shared)
 
     def transform(self, network: NDVAE) -> Transform:
-        """ND-VAE with the noise that it was trained with."""
         return NDVAEPurification(network, sigma=self.sigma)
 
 

@@ -15,8 +15,6 @@ from gencls.zoo.training.base import NetworkPreset
 from gencls.zoo.training.measure import accuracy, measured_part
 from gencls.zoo.training.views.adversarial import FastGradient
 
-__all__ = ["PurifierPreset"]
-
 _CHUNK = 100
 
 

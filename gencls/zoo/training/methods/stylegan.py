@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
@@ -16,8 +16,6 @@ from gencls.zoo.training.functional import move_average, path_lengths, r1_penalt
 from gencls.zoo.training.methods.generators import GeneratorPreset
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
-
-__all__ = ["PRESETS", "StylePreset", "StyleTraining"]
 
 _AVERAGED = 10_000  # codes in the average code
 _LENGTH_DECAY = 0.01  # of the average path length
@@ -55,9 +53,9 @@ class StyleTraining(NetworkTraining):
         closeness: a.
         evenness: b.
         joint_weight: c.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
     """
 
+    network: SmallStyleAutoencoder
     averaged: Tensor
     mean_length: Tensor
 
@@ -102,11 +100,6 @@ class StyleTraining(NetworkTraining):
         self.register_buffer("mean_length", torch.zeros(()))
 
     @property
-    def product(self) -> nn.Module:
-        """The network that is saved."""
-        return self.network
-
-    @property
     def restart_epochs(self) -> float:
         """The encoder's rate has a cosine of its own."""
         return self.adversarial_epochs
@@ -122,7 +115,6 @@ class StyleTraining(NetworkTraining):
         ]
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`; the labels are not used."""
         images = 2 * self.perturbation(self.network, images, labels, epoch=at.epoch) - 1
         generator_learns = at.epoch < self.adversarial_epochs or self.joint_weight > 0
         figures = self._adversarial(images, at.step) if generator_learns else {}
@@ -164,10 +156,8 @@ class StyleTraining(NetworkTraining):
         generator = self.learner if self.joint_weight else self.network.generator
         if not self.averaged:
             with torch.no_grad():
-                mean = self.network.generator.mapping(images.new_empty(_AVERAGED, generator.style_dim).normal_()).mean(
-                    0, keepdim=True
-                )
-            self.network.latent_avg.copy_(mean)
+                codes = self.network.generator.mapping(images.new_empty(_AVERAGED, generator.style_dim).normal_())
+            self.network.latent_avg.copy_(codes.mean(0, keepdim=True))
             self.averaged.fill_(True)
         offsets = self.network.encode(images)
         made = self.network.frame(generator(offsets + self.network.latent_avg))
@@ -202,12 +192,10 @@ class StylePreset(GeneratorPreset):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor."""
         return {"image_shape": self.shape, **self.chosen("channels", "style_dim", "mapping_layers", "encoder_widths")}
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         path = f"path-length regularisation {self.path_weight}" if self.path_weight else "no path-length regularisation"
         joint = ""
         if self.joint_weight:
@@ -222,7 +210,6 @@ class StylePreset(GeneratorPreset):
         )
 
     def training(self, num_classes: int) -> StyleTraining:
-        """The generator, its encoder and its discriminator, and how they learn."""
         own = ("epochs", "encoder_share", "gamma", "path_weight", "half_life", "closeness", "evenness", "joint_weight")
         return StyleTraining(
             SmallStyleAutoencoder.of_sizes(**self.arguments),

@@ -13,8 +13,6 @@ from gencls.zoo.training.methods.classifier import ClassifierPreset, ClassifierT
 from gencls.zoo.training.thesis import DATA_SETS
 from gencls.zoo.training.views.adversarial import KLAdversarial, prediction_divergence
 
-__all__ = ["PRESETS", "TradesPreset", "TradesTraining"]
-
 
 class TradesTraining(ClassifierTraining):
     """min E[ CE(f(x), y) + beta max_x' KL[p(. | x) || p(. | x')] ].
@@ -28,7 +26,6 @@ class TradesTraining(ClassifierTraining):
     Args:
         network: images to logits (N, K).
         beta: weight of the divergence, >= 0; 6 in the paper's CIFAR10, and 1.5, 1 and 8 in the tasks of the MLVGM paper.
-        **shared: see :class:`~gencls.zoo.training.base.NetworkTraining`.
 
     Raises:
         GenclsError: for a negative beta.
@@ -41,7 +38,6 @@ class TradesTraining(ClassifierTraining):
         self.beta = beta
 
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """See :class:`~gencls.zoo.training.base.NetworkTraining`."""
         adversarial = self.perturbation(self.network, images, labels, epoch=at.epoch)
         logits = self.network(images)
         natural = F.cross_entropy(logits, labels)
@@ -59,11 +55,9 @@ class TradesPreset(ClassifierPreset):
 
     @property
     def recipe(self) -> str:
-        """All settings in one sentence, for the card."""
         return f"{super().recipe}, beta {self.beta}"
 
     def training(self, num_classes: int) -> TradesTraining:
-        """The CNN and how it learns."""
         network = CNN.from_architecture(**self.card_arguments(num_classes))
         return TradesTraining(network, beta=self.beta, **self.shared)
 

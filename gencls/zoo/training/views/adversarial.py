@@ -13,8 +13,6 @@ from gencls.core.errors import GenclsError
 from gencls.core.modules.modes import in_mode
 from gencls.core.settings import check_settings
 
-__all__ = ["Adversarial", "FastGradient", "KLAdversarial", "ascend", "pgd", "prediction_divergence"]
-
 _BALLS = BALLS | {"l2": L2(scaled=False)}
 """Gradients of a training are not so small that their squares vanish."""
 
@@ -61,19 +59,9 @@ def ascend(
     steps: int,
     step_size: float,
 ) -> Tensor:
-    """Steepest ascent within a ball around images and within [0, 1].
+    """Steepest ascent from a start (N, C, H, W) within a ball around images and within [0, 1], as :func:`pgd` does it.
 
-    Args:
-        objective: (N, C, H, W) to the sum of what each image gains.
-        images: (N, C, H, W) in [0, 1], the centres.
-        start: (N, C, H, W).
-        norm: of the ball.
-        epsilon: radius of the ball, in [0, 1] pixel units.
-        steps: number of steps.
-        step_size: length of a step in the norm of the ball, in [0, 1] pixel units.
-
-    Returns:
-        The last iterate (N, C, H, W), detached; without steps the start.
+    The objective is the sum of what each image gains. Gives the last iterate, detached; without steps the start.
     """
     adversarial, ball = start, _BALLS[norm]
     with torch.enable_grad():
@@ -109,12 +97,10 @@ class Adversarial:
     warmup_epochs: float
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         ball_of(self.norm, owner="Adversarial")
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`~gencls.zoo.training.views.perturbations.Perturbation`."""
         scale = min(1.0, epoch / self.warmup_epochs) if self.warmup_epochs > 0 else 1.0
         with in_mode(network, training=False):
             return pgd(
@@ -154,7 +140,6 @@ class KLAdversarial:
     start_std: float = 0.001
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         ball_of(self.norm, owner="KLAdversarial")
         if min(self.epsilon, self.step_size) <= 0 or self.steps < 1 or self.start_std <= 0:
@@ -164,7 +149,6 @@ class KLAdversarial:
             )
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`~gencls.zoo.training.views.perturbations.Perturbation`."""
         with in_mode(network, training=False):
             with torch.no_grad():
                 predicted = network(images)
@@ -193,7 +177,6 @@ class FastGradient:
     epsilons: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         if not self.epsilons or min(self.epsilons) <= 0:
             raise GenclsError(f"FastGradient: expected at least one epsilon, all > 0, got {self.epsilons}")

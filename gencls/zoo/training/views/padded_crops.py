@@ -9,8 +9,6 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.settings import check_settings
 
-__all__ = ["PaddedCrops"]
-
 
 @dataclass(frozen=True)
 class PaddedCrops:
@@ -27,13 +25,11 @@ class PaddedCrops:
     flip: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         if self.padding < 0 or not 0 <= self.flip <= 1:
             raise GenclsError(f"PaddedCrops: expected padding >= 0 and flip in [0, 1], got {self.padding} and {self.flip}")
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`gencls.zoo.training.views.perturbations.Perturbation`."""
         count, _, height, width = images.shape
         down, right = torch.randint(2 * self.padding + 1, (2, count, 1), device=images.device)
         rows = down + torch.arange(height, device=images.device)

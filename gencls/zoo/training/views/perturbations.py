@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from gencls.core.settings import check_settings
 
-__all__ = ["SMOOTHING_NOISE", "Composed", "GaussianNoise", "Perturbation", "Plain"]
-
 
 class Perturbation(Protocol):
     """Images of a training batch to the images that the network is trained on."""
@@ -33,7 +31,6 @@ class Plain:
     """The images as they are."""
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`Perturbation`."""
         return images
 
 
@@ -51,11 +48,9 @@ class GaussianNoise:
     clip: bool = True
 
     def __post_init__(self) -> None:
-        """Check the types."""
         check_settings(self)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`Perturbation`."""
         noisy = images + self.sigma * torch.randn_like(images)
         return noisy.clamp(0.0, 1.0) if self.clip else noisy
 
@@ -75,7 +70,6 @@ class Composed:
     parts: tuple[Perturbation, ...]
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`Perturbation`."""
         for part in self.parts:
             images = part(network, images, labels, epoch=epoch)
         return images

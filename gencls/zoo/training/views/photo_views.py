@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.settings import check_settings
 
-__all__ = ["FLIPS", "PhotoViews"]
-
 _LUMA = (0.299, 0.587, 0.114)
 _LARGEST_RATIO = math.log(4 / 3)
 
@@ -42,7 +40,6 @@ class PhotoViews:
     gray: float = 0.1
 
     def __post_init__(self) -> None:
-        """Check the values."""
         check_settings(self)
         shares = self.flip, self.brightness, self.contrast, self.equalize, self.gray
         if min(shares) < 0 or max(shares) > 1 or not 0 < self.area <= 1:

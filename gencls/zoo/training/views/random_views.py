@@ -9,8 +9,6 @@ from torch.nn import functional as F
 
 from gencls.core.settings import check_settings
 
-__all__ = ["RandomViews"]
-
 
 @dataclass(frozen=True)
 class RandomViews:
@@ -33,11 +31,9 @@ class RandomViews:
     light: float = 0.2
 
     def __post_init__(self) -> None:
-        """Check the types."""
         check_settings(self)
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`~gencls.zoo.training.views.perturbations.Perturbation`."""
         angle, size, ratio, contrast, mean, right, down = (2 * torch.rand(7, len(images), device=images.device) - 1).unbind()
         angle, width = math.radians(self.degrees) * angle, 1 + self.scale * size
         height = width * (1 + 0.5 * self.scale * ratio)

@@ -13,7 +13,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 from gencls.core import GenclsError, TransformedClassifier, seeded
 from gencls.defenses import PlainClassifier
 from gencls.zoo import load
-from gencls.zoo.checkpoints.checkpoint import read_card
+from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.data import ImageData
 from gencls.zoo.networks import AVAE, CNN, NDVAE, AVAECritic
 from gencls.zoo.training import PRESETS, train

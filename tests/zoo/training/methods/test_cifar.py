@@ -12,12 +12,13 @@ from torchvision.transforms.v2 import functional
 from gencls.core import GenclsError, seeded
 from gencls.defenses import PlainClassifier
 from gencls.zoo import ImageData, load
-from gencls.zoo.checkpoints.checkpoint import read_card
+from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.networks.classifiers.published import KUANGLIU
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.methods.cifar import CifarPreset, CifarTraining
+from gencls.zoo.training.methods.cifar import CifarPreset
+from gencls.zoo.training.methods.classifier import SGDTraining
 from gencls.zoo.training.views.padded_crops import PaddedCrops
 from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed, GaussianNoise
 from tests.trainings import logged, resumed
@@ -82,7 +83,7 @@ def test_the_recipe_of_kuangliu(name: str, perturbation: Any) -> None:
         "nesterov": False,
     }
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(module.network.parameters()))
-    assert isinstance(module, CifarTraining)
+    assert isinstance(module, SGDTraining)
 
 
 def colours(name: str, split: str, **_: object) -> ImageData:

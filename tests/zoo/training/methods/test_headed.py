@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from gencls.core import GenclsError, seeded
 from gencls.zoo import load
-from gencls.zoo.checkpoints.checkpoint import read_card
+from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.registry import DATA_SETS
 from gencls.zoo.networks import CNN, NVAE, HeadedClassifier, SmallStyleAutoencoder, StyleGAN2Discriminator

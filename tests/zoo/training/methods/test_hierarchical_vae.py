@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, seeded
 from gencls.zoo import load_data, load_generator
-from gencls.zoo.checkpoints.checkpoint import read_card
+from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.networks import NVAE
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.base import Moment
-from gencls.zoo.training.batch_norm import reestimate_batch_norm
 from gencls.zoo.training.methods.hierarchical_vae import (
     HierarchicalVAETraining,
     NVAEPreset,
     kl_weights,
     level_sizes,
+    reestimate_batch_norm,
     warm_up,
 )
 from gencls.zoo.training.views.perturbations import Plain

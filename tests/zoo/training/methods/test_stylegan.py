@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, keyed, seeded
 from gencls.zoo import load_data, load_generator
-from gencls.zoo.checkpoints.checkpoint import read_card
+from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.networks import SmallStyleAutoencoder, SmallStyleEncoder, StyleGAN2, StyleGAN2Discriminator
 from gencls.zoo.networks.stylegan.latents import mixed_codes
 from gencls.zoo.training import PRESETS, train
