@@ -47,17 +47,10 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"gencls {__version__}")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int | None], summary: str, *examples: str
-    ) -> argparse.ArgumentParser:
-        lines = "\n".join(f"  gencls {name} {example}".rstrip() for example in examples)
-        added = commands.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=f"examples:\n{lines}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    def command(name: str, run: _Run, summary: str, *examples: str) -> argparse.ArgumentParser:
+        epilog = "\n".join(["examples:", *(f"  gencls {name} {example}".rstrip() for example in examples)])
+        raw = argparse.RawDescriptionHelpFormatter
+        added = commands.add_parser(name, help=summary, description=summary, epilog=epilog, formatter_class=raw)
         added.set_defaults(run=run)
         return added
 
@@ -118,7 +111,6 @@ def parser() -> argparse.ArgumentParser:
         "package.module:attribute, where the attribute is a torch.nn.Module (images in [0, 1] to scores) or a function without "
         "arguments that returns one",
     )
-    _weights(attack)
     attack.add_argument(
         "--attack",
         nargs="+",
@@ -132,10 +124,9 @@ def parser() -> argparse.ArgumentParser:
     )
     attack.add_argument("--steps", type=count, help="gradient steps, or queries, of every attack; default: each attack's own")
     attack.add_argument("--restarts", type=count, help="random starts, or draws, of every attack; default: each attack's own")
-    _images(attack)
+    _shared(attack)
     attack.add_argument("--limit", type=count, help="attack a class-balanced subset of this size; default: all images")
     # No defaults here: what is given must act, and only random defenses have draws.
-    attack.add_argument("--eot", type=count, help="draws per gradient of a random defense (default 16)")
     attack.add_argument("--draws", type=count, help="draws of the judge, for a random defense (default 32)")
     attack.add_argument("--reduce", choices=["logits", "probs", "loss"], help="what EoT averages (default logits)")
     attack.add_argument("--common-draws", action="store_true", help="the same draws for all looks of an attack")
@@ -157,7 +148,6 @@ def parser() -> argparse.ArgumentParser:
         default=[0],
         help="of all random streams, one run of everything each; the first of a study also chooses the subset (default 0)",
     )
-    attack.add_argument("--device", default="cpu", help="where the defenses run: cpu (default), cuda, cuda:1 ...")
     attack.add_argument(
         "--doctor", action="store_true", help="first diagnose each defense, see `gencls doctor`; it goes into the report"
     )
@@ -167,8 +157,6 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the study, to which a later call may add attacks, defenses, seeds, sizes or images; default: below "
         "runs/, named by defense and attack",
     )
-    _data_root(attack)
-    dry_run_flag(attack)
 
     doctor = command(
         "doctor",
@@ -179,14 +167,12 @@ def parser() -> argparse.ArgumentParser:
         "mypackage.models:build --data cifar10 --data-root ~/data --epsilon 0.0314 --out doctor.json",
     )
     doctor.add_argument("defense", metavar="DEFENSE", help="as of `gencls attack`")
-    _weights(doctor)
-    _images(doctor)
+    _shared(doctor)
     doctor.add_argument("--limit", type=count, help="images at most; fewer if a pass is slow (default 50)")
     doctor.add_argument(
         "--epsilon", type=size, default=0.3, help="radius of the ball, in [0, 1] pixel units, such as 8/255 (default 0.3)"
     )
     doctor.add_argument("--norm", default="linf", help="of the ball: linf, l2, l1 or l0 (default linf)")
-    doctor.add_argument("--eot", type=count, help="draws per gradient of a random defense (default 16)")
     doctor.add_argument(
         "--transfer-from",
         metavar="DEFENSE",
@@ -194,17 +180,15 @@ def parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--budget", type=float, default=240.0, help="seconds, by which images and steps are chosen (240)")
     doctor.add_argument("--seed", type=int, default=0, help="of all random streams and of the subset (default 0)")
-    doctor.add_argument("--device", default="cpu", help="where the defense runs: cpu (default), cuda, cuda:1 ...")
     doctor.add_argument("--out", type=Path, metavar="FILE", help="write the diagnosis to this file, as JSON")
-    _data_root(doctor)
-    dry_run_flag(doctor)
 
     report = command("report", run_report, "Write the report of a study folder again.", "runs/quickstart")
     report.add_argument("folder", type=Path)
     return root
 
 
-def _weights(command: argparse.ArgumentParser) -> None:
+def _shared(command: argparse.ArgumentParser) -> None:
+    """What an attack and a diagnosis are told alike."""
     command.add_argument(
         "--weights",
         type=Path,
@@ -212,8 +196,6 @@ def _weights(command: argparse.ArgumentParser) -> None:
         help="the --out of `gencls train`: each defense by name takes its weights from there; default: those of the package",
     )
 
-
-def _images(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data",
         default="mnist-embedded",
@@ -225,6 +207,10 @@ def _images(command: argparse.ArgumentParser) -> None:
         "--split", help="of the data set (default test), or a folder in your folder (default: the folder itself)"
     )
     command.add_argument("--size", type=count, help="scale the shorter side to so many pixels and cut out the centre square")
+    command.add_argument("--eot", type=count, help="draws per gradient of a random defense (default 16)")
+    command.add_argument("--device", default="cpu", help="where defenses run: cpu (default), cuda, cuda:1 ...")
+    _data_root(command)
+    dry_run_flag(command)
 
 
 def _data_root(command: argparse.ArgumentParser) -> None:

@@ -4,7 +4,6 @@ import argparse
 import os
 import reprlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,13 +16,7 @@ _MOST = 10**7
 class _Once(argparse.Action):
     """Stores a value, as argparse does, and refuses a second one of the same flag."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
         if option_string is not None and isinstance(parser, Parser):
             if self.dest in parser.given:
                 parser.error(f"argument {option_string}: expected once, got it twice")
@@ -74,11 +67,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def size(text: str) -> float:
-    """The radius of a ball: a number, or a fraction such as 8/255.
-
-    Raises:
-        ArgumentTypeError: it is neither.
-    """
+    """The radius of a ball: a number, or a fraction such as 8/255."""
     above, slash, below = text.partition("/")
     try:
         return float(above) / float(below) if slash else float(above)
@@ -87,11 +76,7 @@ def size(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """How many steps, draws or images; whether it may be 0 or less is for those to say who count.
-
-    Raises:
-        ArgumentTypeError: it is no whole number, or one that no computer gets through.
-    """
+    """How many steps, draws or images; whether it may be 0 or less is for those to say who count."""
     try:
         number = int(text)
     except ValueError:
@@ -109,11 +94,7 @@ def dry_run_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def reader(text: str | None) -> Parser:
-    """The parser of a recipe, with the flags that all of them have: ``--seed`` and ``--dry-run``.
-
-    Args:
-        text: its help, the docstring of the recipe.
-    """
+    """The parser of a recipe, whose docstring is its help, with the flags ``--seed`` and ``--dry-run`` that all have."""
     made = Parser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
     dry_run_flag(made)

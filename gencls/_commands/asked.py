@@ -52,11 +52,7 @@ def build_defense(spec: str, images: "Tensor", weights: Path | None = None) -> "
 
 
 def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
-    """The weights files of those defenses that ``--weights`` is for: all of the zoo that have weights of their own.
-
-    Args:
-        specs: what was given as defenses, see :func:`build_defense`.
-        folder: given as ``--weights``; None for none.
+    """The weights files, in the folder ``--weights``, of those defenses that it is for: all that are given by name.
 
     Raises:
         GenclsError: the folder is none, lacks the weights of one of them, or there is no such defense.
@@ -77,14 +73,8 @@ def load_images(options: argparse.Namespace, seed: int) -> "ImageData":
     """The images that a command line names; the seed chooses among them."""
     from gencls import zoo
 
-    return zoo.load_data(
-        options.data,
-        options.split,
-        root=options.data_root,
-        limit=options.limit,
-        seed=seed,
-        size=options.size,
-    )
+    chosen = {"root": options.data_root, "limit": options.limit, "size": options.size}
+    return zoo.load_data(options.data, options.split, seed=seed, **chosen)
 
 
 _DRAWS = {"eot": "eot_samples", "draws": "judge_draws", "reduce": "reduce", "common_draws": "common_draws"}

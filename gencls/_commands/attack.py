@@ -97,13 +97,7 @@ def _choosing_seed(options: argparse.Namespace) -> int:
 def build_attacks(
     names: list[str], epsilon: float | None, *, steps: int | None = None, restarts: int | None = None
 ) -> "dict[str, Attack]":
-    """Attacks of one norm by name.
-
-    Args:
-        names: of :mod:`gencls.eval.attacks.presets`, single attacks or sets.
-        epsilon: radius of the ball, in [0, 1] pixel units, for those that have one; at least one has.
-        steps: of every attack; None keeps each attack's default.
-        restarts: random starts or draws of every attack; None keeps each attack's default.
+    """Attacks of one norm by name, single ones or sets; None keeps each attack's own steps, restarts or draws.
 
     Raises:
         GenclsError: for an unknown name, two norms, a value that is missing or out of range, or one that an attack does not

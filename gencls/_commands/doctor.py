@@ -33,8 +33,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     if options.out is not None and options.out.is_dir():
         raise GenclsError(f"--out: expected the path of a file, got {options.out}, which is a folder")
     if options.limit is None:
-        there = count_images(options.data, options.split, root=options.data_root)
-        options.limit = min(_IMAGES, there)
+        options.limit = min(_IMAGES, count_images(options.data, options.split, root=options.data_root))
     data = load_images(options, options.seed)
     device = find_device(options.device)
     weights = weights_of([options.defense], options.weights)
@@ -91,7 +90,9 @@ class _Patient:
 
     def _source_beside(self) -> "nn.Module | None":
         """The source where the defense is."""
-        device = next((parameter.device for parameter in self.defense.parameters()), None)
+        from gencls.core.keys.samples import device_of
+
+        device = device_of(self.defense)
         return self.source if self.source is None or device is None else self.source.to(device)
 
     def subject(self, key: "Key") -> dict[str, Any]:
@@ -114,14 +115,7 @@ def diagnose_study(
     A diagnosis that is there already is kept, so that the same command resumes; but not one of another defense, of other
     images or settings, or by other code: that is said, and the defense is diagnosed again. Those of other defenses stay.
 
-    Args:
-        study: that has claimed its folder.
-        data: of the study.
-        norm: of its attacks.
-        epsilon: of its attacks.
-        eot_samples: draws per gradient.
-        seed: of the random streams.
-        dry_run: only print what the diagnoses that are not there would cost.
+    A dry run only prints what the diagnoses that are not there would cost.
 
     Returns:
         The defenses of which a number would be meaningless.

@@ -96,7 +96,7 @@ class Unrolled(nn.Module):
         # Draws could not be repeated in the backward pass.
         if fit is None or fit >= len(images) or self.defense.stochastic:
             return self.defense.log_joint(images, self.defense.infer(images.clone()))  # it may work in place
-        return torch.cat([_recomputed(self.defense, part) for part in images.split(fit)])
+        return torch.cat([_Recomputed.apply(self.defense, part) for part in images.split(fit)])
 
     def surrogates(self) -> Mapping[str, nn.Module]:
         """``unrolled``: itself."""
@@ -119,8 +119,3 @@ class _Recomputed(torch.autograd.Function):
             scores = ctx.defense.log_joint(images, ctx.defense.infer(images.clone()))
             (gradient,) = torch.autograd.grad(scores, images, grad_outputs)
         return None, gradient
-
-
-def _recomputed(defense: BayesClassifier[Any], images: Tensor) -> Tensor:
-    scores: Tensor = _Recomputed.apply(defense, images)
-    return scores

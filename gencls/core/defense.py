@@ -28,9 +28,7 @@ class _DrawsTogether(Protocol):
 def forward_draws(model: nn.Module, images: Tensor, count: int) -> Tensor:
     """``count`` draws of a model for each image: (N, C, H, W) -> (N * count, ...), those of an image in consecutive rows.
 
-    A module that has a method ``forward_draws(images, count)`` decides itself what it does once per image and what once per
-    draw; any other is given each image ``count`` times, and so is one whose ``forward`` is younger than that method, or has
-    hooks.
+    By its own method of this name; a module without one, or whose ``forward`` is younger or has hooks, gets the rows repeated.
     """
     if isinstance(model, _DrawsTogether) and computes_as_its_class(model, "forward_draws"):
         return model.forward_draws(images, count)
@@ -46,6 +44,9 @@ class _Differentiable(nn.Module, ABC):
 
     batch_dependent: bool = False
     """The scores of an image depend on the rest of the batch. An evaluation then asks image by image."""
+
+    _shown: tuple[str, ...] = ()
+    """Names of the settings that ``repr`` shows."""
 
     if TYPE_CHECKING:  # nn.Module.__call__ returns Any
 
@@ -88,6 +89,10 @@ class _Differentiable(nn.Module, ABC):
             hint = did_you_mean(mode, modes)
             raise GenclsError(f"{type(self).__name__}: {hint}expected a gradient mode among {sorted(modes)}, got {mode!r}")
         return modes[mode]
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
 
 
 class Defense(_Differentiable):

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from gencls.core.streams.seeds import seeded
 
 __all__ = [
-    "Peak",
     "is_out_of_memory",
     "peak_memory",
     "rows_that_fit",
@@ -70,12 +70,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def rows_that_fit(ask: Callable[[Tensor], Tensor], image: Tensor, memory: float | None) -> int:
-    """How many rows (images x draws) of a model may be differentiated at once.
+    """How many rows (images x draws) of a model, which ``ask`` asks, may be differentiated at once in so many MiB.
 
-    Args:
-        ask: asks the model, images (N, C, H, W) -> scores (N, K).
-        image: (1, C, H, W), whose graph is measured.
-        memory: MiB; None takes 1024 on a CPU and a share of the free memory on a GPU.
+    The graph of the image (1, C, H, W) is measured. None takes 1024 MiB on a CPU and a share of the free memory on a GPU.
     """
     device = image.device
     if memory is None:
@@ -88,12 +85,9 @@ def rows_that_fit(ask: Callable[[Tensor], Tensor], image: Tensor, memory: float 
 
 
 def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> None:
-    """Do ``work(indices, size)`` for ``count`` samples in parts of ``size``, which is halved whenever memory runs out.
+    """Work off ``count`` samples in parts of ``size``, which is halved whenever memory runs out.
 
-    Args:
-        count: number of samples.
-        size: of the first part, >= 1.
-        work: gets the indices of a part, and by how often its rows must be divided. It must be repeatable.
+    The work gets the indices of a part, and by how often its rows must be divided. It must be repeatable.
 
     Raises:
         RuntimeError: torch's own, if a single sample in the smallest pieces does not fit.
@@ -130,28 +124,26 @@ def with_fewer_rows(rows: int, work: Callable[[int], Result]) -> Result:
         rows //= 2
 
 
-class Peak:
-    """What :func:`peak_memory` found; MiB, NaN where it cannot be measured."""
-
-    mib: float = float("nan")
-
-
 @contextmanager
-def peak_memory(device: torch.device) -> Iterator[Peak]:
-    """Measure by how much the memory in use rises inside the block: of torch on a GPU, of the process on a CPU (Linux)."""
-    peak = Peak()
+def peak_memory(device: torch.device) -> Iterator[SimpleNamespace]:
+    """Measure by how much the memory in use rises inside the block: of torch on a GPU, of the process on a CPU (Linux).
+
+    Yields:
+        ``mib``, after the block; NaN where it cannot be measured.
+    """
+    peak = SimpleNamespace(mib=torch.nan)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         yield peak
         peak.mib = (torch.cuda.max_memory_allocated(device) - before) / _MIB
         return
-    started = torch.nan
+    started: float | None = None
     with suppress(OSError, LookupError):
         Path("/proc/self/clear_refs").write_text("5")  # lowers the high-water mark to what is in use
         started = _status("VmRSS")
     yield peak
-    if started == started:
+    if started is not None:
         peak.mib = max(0.0, _status("VmHWM") - started)
 
 

@@ -20,11 +20,7 @@ def compiled_from(module: nn.Module, kind: type) -> str:
     """The name of a class of the given kind that a compiled module was made of; empty for any other module.
 
     TorchScript keeps the names of classes, and where they are from. ``torch.fx`` keeps those of all parts, and of the whole the
-    bare name; that counts if all loaded classes of this name are of the kind.
-
-    Args:
-        module: of any kind. Of TorchScript's only itself is asked, not its parts, which are modules like it.
-        kind: of classes, a protocol of methods.
+    bare name; that counts if all loaded classes of this name are of the kind. Parts of TorchScript's are modules of their own.
     """
     if isinstance(module, torch.jit.ScriptModule):
         full = _NUMBER.sub("", module._c._type().qualified_name()).removeprefix("__torch__.")

@@ -83,10 +83,6 @@ def declared(module: nn.Module, flag: str) -> bool:
     """Whether a module declares something of itself, such as ``stochastic``.
 
     Where it says nothing, because it is foreign or has the value by inheritance from the contract, a defense inside it counts.
-
-    Args:
-        module: what is asked.
-        flag: name of the attribute.
     """
     own = getattr(module, flag, None)
     kinds = [kind for kind in type(module).__mro__ if flag in vars(kind)]
@@ -99,11 +95,8 @@ def declared(module: nn.Module, flag: str) -> bool:
 def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module]:
     """The gradient modes of modules one behind the other: every mode of each with every mode of the others.
 
-    The name is that of the part that is not exact, or ``front+back`` where a name alone would not do.
-
-    Args:
-        parts: in the order in which images pass them, at least one.
-        whole: the module that stands for the chain where no part is replaced.
+    The name is that of the part that is not exact, or ``front+back`` where a name alone would not do. ``whole`` stands for the
+    chain where no part is replaced.
     """
     modes: dict[str, tuple[nn.Module, ...]] = {EXACT.name: ()}
     for part in parts:

@@ -54,10 +54,7 @@ class Streams:
     def of_entries(self, shape: torch.Size, what: str, event: int = 0) -> list[torch.Generator] | None:
         """The stream of each entry of the first dimension, or None, and a note, where the entries belong to no rows.
 
-        Args:
-            shape: of what is drawn; the last ``event`` dimensions are drawn together.
-            what: draws it.
-            event: see there.
+        The last ``event`` dimensions are drawn together.
         """
         self.used, rows = True, self.rows
         if len(shape) <= event or not rows or shape[0] % len(rows):

@@ -42,12 +42,9 @@ class KeyedDraws(TorchFunctionMode):
             return serve(self.streams, *args)
         if kwargs.get("generator") is not None:
             return func(*args, **kwargs)
-        if "input" in kwargs:
-            args = (kwargs["input"], *args)
-        out = kwargs.get("out")
-        drawn = serve(
-            self.streams, *args, **{name: v for name, v in kwargs.items() if name not in ("generator", "input", "out")}
-        )
+        given = [kwargs["input"]] if "input" in kwargs else []
+        more = {name: value for name, value in kwargs.items() if name not in ("generator", "input", "out")}
+        out, drawn = kwargs.get("out"), serve(self.streams, *given, *args, **more)
         return drawn if out is None else out.resize_(drawn.shape).copy_(drawn)
 
 
@@ -99,9 +96,8 @@ def _in_place(name: str) -> Serve:
 
 def _bounds(args: Sequence[Any], kwargs: dict[str, Any], *more: str) -> tuple[Draw, list[Any]]:
     """What draws from [low, high), and the other arguments of randint."""
-    names = (
-        ("high", *more) if len(args) + len(kwargs.keys() & {"low", "high", *more}) == 1 + len(more) else ("low", "high", *more)
-    )
+    from_zero = len(args) + len(kwargs.keys() & {"low", "high", *more}) == 1 + len(more)
+    names = ("high", *more) if from_zero else ("low", "high", *more)
     given = {**dict(zip(names, args, strict=False)), **{name: kwargs.pop(name) for name in names if name in kwargs}}
     low, high = given.get("low", 0), given["high"]
     return lambda row, g: row.random_(low, high, generator=g), [given[name] for name in more]
@@ -188,18 +184,9 @@ def _by_row(func: Callable[..., Tensor], event: int = 0) -> Serve:
 
 def _opened(func: Any) -> Serve:
     """For functions made of others: a copy whose parts are seen. Torch shows the whole and then hides the parts."""
-
-    def not_shown(*tensors: object) -> bool:
-        return False
-
     hidden = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-    copy = FunctionType(
-        func.__code__,
-        {**func.__globals__, **dict.fromkeys(hidden, not_shown)},
-        func.__name__,
-        func.__defaults__,
-        func.__closure__,
-    )
+    known = {**func.__globals__, **dict.fromkeys(hidden, lambda *tensors: False)}
+    copy = FunctionType(func.__code__, known, func.__name__, func.__defaults__, func.__closure__)
     copy.__kwdefaults__ = func.__kwdefaults__
 
     def serve(streams: Streams, *args: Any, **kwargs: Any) -> Any:

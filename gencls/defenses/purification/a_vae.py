@@ -42,6 +42,7 @@ class AVAEPurification(Transform):
     """
 
     stochastic = True
+    _shown = ("realisations", "temperature")
 
     @checked
     def __init__(
@@ -101,10 +102,6 @@ class AVAEPurification(Transform):
     def surrogates(self) -> Mapping[str, nn.Module]:
         """``exact`` and ``bpda``."""
         return {"exact": self, "bpda": BPDA(self, nn.Identity())}
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"realisations={self.realisations}, temperature={self.temperature}"
 
     @torch.no_grad()
     def _nearest(self, encoded: Latents, images: Tensor) -> Latents:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, checked, seeded, stream_seed
 from gencls.defenses.purification.alpha_trials import AlphaTrial, read_trials, write_trials
-from gencls.defenses.purification.mlvgm import alpha_schedule
+from gencls.defenses.purification.mlvgm import Schedule, alpha_schedule
 
 __all__ = ["AlphaSearch", "AlphaTrial", "learn_alphas"]
 
@@ -114,7 +114,9 @@ def learn_alphas(
     numbers = {"num_levels": num_levels, "steps + 1": steps + 1, "restarts": restarts, "raw_samples": raw_samples}
     if min(numbers.values()) < 1:
         raise GenclsError(f"learn_alphas: expected numbers >= 1, got {numbers}")
-    first = [tuple(start) for start in starts] if starts is not None else _paper_starts(num_levels)
+    first = [alpha_schedule(name, num_levels) for name in get_args(Schedule)]  # the paper's
+    if starts is not None:
+        first = [tuple(start) for start in starts]
     if not first or any(len(start) != num_levels or not all(0 <= alpha <= 1 for alpha in start) for start in first):
         raise GenclsError(f"learn_alphas: expected starts of {num_levels} numbers in [0, 1], got {first}")
     settings = {
@@ -148,16 +150,6 @@ def learn_alphas(
         if report is not None:
             report(AlphaSearch(tuple(trials), total, _highest(trials)))
     return AlphaSearch(tuple(trials), total, _highest(trials) if variance is None else process.best(trials))
-
-
-def _paper_starts(num_levels: int) -> list[tuple[float, ...]]:
-    return [
-        alpha_schedule("linear", num_levels),
-        alpha_schedule("cosine", num_levels),
-        alpha_schedule("uniform", num_levels),
-        alpha_schedule("reversed-linear", num_levels),
-        alpha_schedule("reversed-cosine", num_levels),
-    ]
 
 
 def _highest(trials: Sequence[AlphaTrial]) -> int:
@@ -233,9 +225,9 @@ class _Process:
         return model, points, values
 
     @staticmethod
+    @torch.no_grad()
     def _means(model: Any, points: Tensor) -> Tensor:
-        with torch.no_grad():
-            means: Tensor = model.posterior(points).mean
+        means: Tensor = model.posterior(points).mean
         return means
 
 

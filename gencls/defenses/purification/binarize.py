@@ -16,6 +16,8 @@ class Binarize(Transform):
     values with the gradient of the identity (Athalye et al. 2018, arXiv:1802.00420).
     """
 
+    _shown = ("threshold",)
+
     @checked
     def __init__(self, threshold: float = 0.5) -> None:
         """Take the ``threshold`` in (0, 1), in [0, 1] pixel units.
@@ -35,7 +37,3 @@ class Binarize(Transform):
     def surrogates(self) -> Mapping[str, nn.Module]:
         """``bpda`` only: the exact gradient is zero."""
         return {"bpda": BPDA(self, nn.Identity())}
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"threshold={self.threshold}"

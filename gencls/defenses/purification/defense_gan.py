@@ -28,6 +28,7 @@ class DefenseGAN(Transform):
     """
 
     stochastic = True
+    _shown = ("restarts", "steps", "lr", "optimizer")
 
     @checked
     def __init__(
@@ -97,23 +98,14 @@ class DefenseGAN(Transform):
 
     def descend(self, images: Tensor, starts: Tensor) -> Tensor:
         """L steps from starts (M, *latent_shape), one per image: unrolled where the images require grad, else detached."""
-
-        def objective(latents: tuple[Tensor, ...]) -> Tensor:
-            return self._distance(latents[0], images)
-
+        how: dict[str, Any] = {"steps": self.steps, "lr": self.lr, "optimizer": self.optimizer}
         with torch.enable_grad(), frozen(self):
-            (latents,) = minimize(
-                objective, (starts,), steps=self.steps, lr=self.lr, optimizer=self.optimizer, unroll=images.requires_grad
-            )
+            (latents,) = minimize(lambda z: self._distance(z[0], images), (starts,), unroll=images.requires_grad, **how)
         return latents
 
     def surrogates(self) -> Mapping[str, nn.Module]:
         """``bpda`` and ``unrolled``; the transform itself has no gradient."""
         return {"bpda": BPDA(self, nn.Identity()), "unrolled": _Unrolled(self)}
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"restarts={self.restarts}, steps={self.steps}, lr={self.lr}, optimizer={self.optimizer!r}"
 
     def _starts(self, images: Tensor) -> Tensor:
         """(N, R, *latent_shape), those of an image in consecutive rows of one draw."""

@@ -16,6 +16,7 @@ class GaussianNoise(Transform):
     """
 
     stochastic = True
+    _shown = ("sigma",)
 
     @checked
     def __init__(self, sigma: float) -> None:
@@ -33,10 +34,6 @@ class GaussianNoise(Transform):
         """Noisy images, same shape, in [0, 1]."""
         return (images + self.sigma * torch.randn_like(images)).clamp(0.0, 1.0)
 
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"sigma={self.sigma}"
-
 
 class FixedLengthNoise(Transform):
     """x + length * n / ||n||_2 with n ~ N(0, I) of the image's shape, fresh for every forward and sample, clamped to [0, 1].
@@ -47,6 +44,7 @@ class FixedLengthNoise(Transform):
     """
 
     stochastic = True
+    _shown = ("length",)
 
     @checked
     def __init__(self, length: float) -> None:
@@ -67,10 +65,6 @@ class FixedLengthNoise(Transform):
         scale = (self.length / norms).to(images.dtype).view(-1, 1, 1, 1)
         return (images + scale * noise).clamp(0.0, 1.0)
 
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"length={self.length}"
-
 
 class GaussianBlur(Transform):
     """Convolution with a normalised Gaussian kernel, reflected at the borders.
@@ -79,6 +73,7 @@ class GaussianBlur(Transform):
     """
 
     kernel: Tensor
+    _shown = ("sigma", "radius")
 
     @checked
     def __init__(self, sigma: float, *, radius: int | None = None) -> None:
@@ -117,7 +112,3 @@ class GaussianBlur(Transform):
         padded = functional.pad(images, [self.radius] * 4, mode="reflect")
         rows = functional.conv2d(padded, kernel.unsqueeze(2), groups=channels)
         return functional.conv2d(rows, kernel.unsqueeze(3), groups=channels).clamp(0.0, 1.0)
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"sigma={self.sigma}, radius={self.radius}"

@@ -21,6 +21,7 @@ class NDVAEPurification(Transform):
     """
 
     stochastic = True
+    _shown = ("sigma",)
 
     @checked
     def __init__(self, network: Callable[[Tensor], Tensor], *, sigma: float = 0.1) -> None:
@@ -45,7 +46,3 @@ class NDVAEPurification(Transform):
     def forward(self, images: Tensor) -> Tensor:
         """Purified images (N, C, H, W) in [0, 1]."""
         return self.network(images if self.noise is None else self.noise(images))
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"sigma={self.sigma}"

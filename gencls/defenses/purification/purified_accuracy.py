@@ -7,20 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import (
-    GenclsError,
-    Latents,
-    check_eval_mode,
-    check_images,
-    check_labels,
-    checked,
-    draws,
-    key_of,
-    keyed,
-    repeat_rows,
-    stream_seed,
-)
+from gencls.core import GenclsError, Latents, check_eval_mode, check_images, check_labels, checked, key_of, keyed, repeat_rows
 from gencls.core.balls import L2
+from gencls.core.rows import draws
+from gencls.core.streams.seeds import stream_seed
 from gencls.defenses.purification.mlvgm import MLVGMPurification
 
 __all__ = ["PurifiedAccuracy", "fgsm_examples"]

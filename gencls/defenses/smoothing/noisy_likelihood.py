@@ -175,12 +175,9 @@ class UnrolledByClass(nn.Module):
 
     @checked
     def __init__(self, defense: BayesClassifier[Any], rows_per_image: int, max_rows: int) -> None:
-        """Take the smoothing.
+        """Take the smoothing, whose ``infer`` and ``log_joint`` also take a copy of each image for each class.
 
-        Args:
-            defense: its ``infer`` and ``log_joint`` also take a copy of each image for each class, (N, K, C, H, W).
-            rows_per_image: noisy images in the graph of one image.
-            max_rows: so many are in a graph at once, but at least those of one image.
+        A graph holds at most ``max_rows`` noisy images, but at least those of one image.
         """
         super().__init__()
         self.defense = defense

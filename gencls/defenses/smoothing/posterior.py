@@ -31,6 +31,7 @@ class VariationalPosteriorSmoothing(BayesClassifier[Q]):
     """
 
     stochastic = True
+    _shown = ("sigma", "steps", "lr", "optimizer")
 
     @checked
     def __init__(
@@ -97,10 +98,6 @@ class VariationalPosteriorSmoothing(BayesClassifier[Q]):
         """``frozen`` and ``unrolled``."""
         rows = self.num_classes * max(1, self.steps)
         return {"frozen": self, "unrolled": UnrolledByClass(self, rows, self.likelihood.max_rows)}
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"sigma={self.sigma}, steps={self.steps}, lr={self.lr}, optimizer={self.optimizer!r}"
 
     def _ascend(self, images: Tensor) -> Q:
         """The q of all classes, from images (N, 1 or K, C, H, W)."""

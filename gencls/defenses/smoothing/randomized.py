@@ -67,6 +67,7 @@ class RandomizedSmoothing(Defense):
     """
 
     stochastic = True
+    _shown = ("sigma", "draws", "votes")
 
     @checked
     def __init__(
@@ -202,10 +203,6 @@ class RandomizedSmoothing(Defense):
             alpha=alpha,
             bound="Clopper-Pearson" if self.votes == "hard" else "empirical Bernstein",
         )
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"sigma={self.sigma}, draws={self.draws}, votes={self.votes!r}"
 
     def _scores(self, images: Tensor, draws: int) -> Tensor:
         """Scores of noisy copies, (N, draws, K)."""

@@ -43,6 +43,7 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
     """
 
     stochastic = True
+    _shown = ("radius", "norm", "sigma", "steps", "step_size", "objective", "kl")
 
     @checked
     def __init__(
@@ -125,13 +126,6 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         unrolled = "unrolled-bpda" if hard or self.norm == "linf" else "unrolled"
         rows = self.num_classes * self.steps
         return {"bpda" if hard else "frozen": self, unrolled: UnrolledByClass(self, rows, self.likelihood.max_rows)}
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return (
-            f"radius={self.radius}, norm={self.norm!r}, sigma={self.sigma}, steps={self.steps}, step_size={self.step_size}, "
-            f"objective={self.objective!r}, kl={self.kl}"
-        )
 
     def _search(self, images: Tensor) -> Tensor:
         """The means of all classes, from images (N, 1 or K, C, H, W)."""

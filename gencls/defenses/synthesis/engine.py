@@ -18,20 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import (
-    BayesClassifier,
-    ClassConditionalGenerator,
-    Embedding,
-    GenclsError,
-    ImageDistance,
-    Latents,
-    checked,
-    frozen,
-    minimize,
-    select,
-)
-from gencls.core.inference import Optimizer, where
+from gencls.core import BayesClassifier, ClassConditionalGenerator, Embedding, GenclsError, ImageDistance, Latents
+from gencls.core.inference import Optimizer, minimize, where
 from gencls.core.memory import saved_bytes
+from gencls.core.modules.modes import frozen
+from gencls.core.rows import select
+from gencls.core.settings import checked
 from gencls.defenses.synthesis.elimination import Contest, Elimination
 from gencls.defenses.synthesis.posterior import Posterior, Q, means, moved, together, variables
 from gencls.defenses.synthesis.regularizers import Regularizer
@@ -137,11 +129,10 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
 
     def infer(self, images: Tensor) -> Q:
         """The q of each class, per level; unrolled where the images require grad."""
-        with frozen(self):
-            return self._in_parts(images, None, self.steps)
+        return self.resume(images, None, self.steps)
 
-    def resume(self, images: Tensor, q: Q, steps: int) -> Q:
-        """So many steps on from a q of images nearby; as :meth:`infer`."""
+    def resume(self, images: Tensor, q: Q | None, steps: int) -> Q:
+        """So many steps on from a q of images nearby, or from the start if there is none; as :meth:`infer`."""
         with frozen(self):
             return self._in_parts(images, q, steps)
 
@@ -177,10 +168,9 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         """The settings."""
         settings = f"steps={self.steps}, lr={self.lr}, weight={self.weight}, optimizer={self.optimizer!r}"
         settings += f", variational, start_std={self.start_std}, samples={self.samples}" if self.variational else ""
-        settings += "" if self.elimination is None else f", elimination={self.elimination.rounds}"
-        return settings + (
-            "" if self.warm_steps is None else f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks"
-        )
+        settings += f", elimination={self.elimination.rounds}" if self.elimination else ""
+        settings += f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks" if self.warm_steps else ""
+        return settings
 
     def _in_parts(self, images: Tensor, q: Q | None, steps: int) -> Q:
         """Descend for as many images at once as fit; from the start if there is no q."""
@@ -257,8 +247,8 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
             sizes = []
             for count in (1, 2):
                 # A step at a point: sampling would add little and would use up the draws of the images.
-                target = self._embed(images[:1].detach().repeat(count, 1, 1, 1).requires_grad_())
-                start = self.start(images[:1].detach().repeat(count, 1, 1, 1))
+                some = images[:1].detach().repeat(count, 1, 1, 1)
+                target, start = self._embed(some.clone().requires_grad_()), self.start(some)
                 sizes.append(saved_bytes(partial(self._one_step, target, start)))
             self._bytes = max(1, sizes[1] - sizes[0])
         return self._bytes

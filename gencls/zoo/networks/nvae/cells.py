@@ -60,7 +60,7 @@ class _NormAndDirection(nn.Module):
         return self.original1 * (self.original0 / filter_norms(self.original1))
 
 
-class _SqueezeExcitation(nn.Module):
+class SqueezeExcitation(nn.Module):
     """Each channel times a number in (0, 1) that depends on the means of all channels."""
 
     def __init__(self, channels: int) -> None:
@@ -70,6 +70,7 @@ class _SqueezeExcitation(nn.Module):
         self.linear_2 = nn.Linear(hidden, channels)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
         scale = self.linear_2(self.linear_1(features.mean((2, 3))).relu()).sigmoid()
         out: Tensor = features * scale[:, :, None, None]
         return out
@@ -92,7 +93,7 @@ class EncoderCell(nn.Module):
             batch_norm(out_channels),
             nn.SiLU(),
             WeightNormConv2d(out_channels, out_channels, 3),
-            _SqueezeExcitation(out_channels),
+            SqueezeExcitation(out_channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class DecoderCell(nn.Module):
             nn.SiLU(),
             nn.Conv2d(wide, out_channels, 1, bias=False),
             batch_norm(out_channels),
-            _SqueezeExcitation(out_channels),
+            SqueezeExcitation(out_channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
