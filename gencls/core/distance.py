@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from gencls.core.errors import GenclsError
+
 __all__ = ["Embedding", "ImageDistance"]
 
 Embedding = tuple[Tensor, ...]
@@ -27,6 +29,20 @@ class ImageDistance(nn.Module, ABC):
 
         So one image is compared with K others without being copied: (N, 1, c, h, w) and (N, K, c, h, w) give (N, K).
         """
+
+    def compare_all(self, first: Embedding, second: Embedding, shape: tuple[int, ...]) -> Tensor:
+        """:meth:`compare`, which must give this shape.
+
+        Raises:
+            GenclsError: for distances of another one.
+        """
+        found = self.compare(first, second)
+        if found.shape != shape:
+            raise GenclsError(
+                f"{type(self).__name__}: expected compare to broadcast over the leading dimensions of (..., c, h, w), as in "
+                f"(N, 1, c, h, w) and (N, K, c, h, w) to (N, K); got {tuple(found.shape)}, not {tuple(shape)}"
+            )
+        return found
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances (N,) between two batches of images (N, C, H, W) in [0, 1]."""

@@ -137,10 +137,10 @@ def mcnemar(run: Run, right: Mapping[str, Mapping[str, pd.Series]]) -> Iterator[
         rows = []
         for pair in pairs.itertuples():
             side = better(pair.p_holm, pair.only_a, pair.only_b)
-            verdict = {1: pair.defense_a, -1: pair.defense_b, 0: "not decided"}[side]
+            winner = {1: pair.defense_a, -1: pair.defense_b, 0: "not decided"}[side]
             theirs = "not decided" if frozenset({pair.defense_a, pair.defense_b}) in open_pairs else "different"
             theirs = MISSING if ours else theirs
-            values = (str(pair.only_a), str(pair.only_b), probability(pair.p_value), probability(pair.p_holm), verdict, theirs)
+            values = (str(pair.only_a), str(pair.only_b), probability(pair.p_value), probability(pair.p_holm), winner, theirs)
             rows.append(Row(f"{pair.defense_a} and {pair.defense_b}", tuple(map(Cell, values))))
         table = PaperTable(
             f"mcnemar-{run.profile.table}-{norm}{'-ours' if ours else ''}",

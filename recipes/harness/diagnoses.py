@@ -30,7 +30,7 @@ def diagnosis(run: Run[Any, Any], name: str, defense: Defense, key: str, *, coun
 
     def made() -> dict[str, Any]:
         found = diagnose(defense, images, labels, **settings)
-        return {"verdict": found.verdict, "text": found.text(name), **found.to_json()}
+        return {"verdict": found.conclusion, "text": found.text(name), **found.to_json()}
 
     path = run.out / "doctor" / f"{slug(name)}-{key}.json"
     return Kept(path, lambda: key_of((images, labels, *sorted(settings.items())), name).whole, made)

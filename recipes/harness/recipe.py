@@ -190,13 +190,15 @@ class Recipe(Generic[R]):
 
     def banner(self, run: R) -> str:
         """What is above a page whose numbers are not those of the paper's protocol; "" where they are."""
-        paper, count = self.budgets["paper"], f"N = {run.budget.count:,}"
+        paper, found = self.budgets["paper"], min(run.budget.count, len(run.data))
+        count = f"N = {found:,}"
         if run.level == "smoke" or run.profile == self.profiles["smoke"]:
             said = f"Smoke run: everything once, as small as possible, to see that it works; {count}"
-        elif run.budget == paper:
+        elif replace(run.budget, count=paper.count) == paper and found == paper.count:
             return ""
         elif replace(run.budget, **{name: getattr(paper, name) for name in ("count", *paper.capped)}) == paper:
-            said = f"Fewer images than the paper: {count} of {paper.count:,}"
+            fewer = f"Fewer images than the paper: {count} of {paper.count:,}"
+            said = fewer if found < paper.count else f"More images than the paper's {paper.count:,}: {count}"
         else:
             said = f"{run.level.capitalize() or 'Other'} budget: attacks and draws are fewer than the paper's; {count}"
         return f"{said}. This is not the paper's protocol."

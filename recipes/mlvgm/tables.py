@@ -198,7 +198,7 @@ def _rate(records: pd.DataFrame, size: float) -> str:
 
 
 def doctor_table(run: Run) -> PaperTable | None:
-    """The doctor's verdict on each defense that it has seen, with the findings that are not plainly good."""
+    """What the doctor concludes on each defense that it has seen, with the findings that are not plainly good."""
     title = f"Diagnosis of each defense, L2 {run.profile.sizes[len(run.profile.sizes) // 2]:g}"
     names = [name for name in experiments.every(run) if not name.startswith("learned") or run.learned is not None]
     return diagnosis_table(title, experiments.diagnoses(run, names))

@@ -47,6 +47,15 @@ def test_embed_then_compare_is_forward(distance, pair):
     assert torch.equal(distance.compare(distance.embed(pair[0]), distance.embed(pair[1])), distance(*pair))
 
 
+def test_leading_dimensions_broadcast(distance, pair):
+    first, second = distance.embed(pair[0]), distance.embed(torch.rand(4 * 3, 3, 6, 5, dtype=torch.float64))
+    others = tuple(part.view(4, 3, *part.shape[1:]) for part in second)
+    found = distance.compare(tuple(part.unsqueeze(1) for part in first), others)
+    each = [distance.compare(first, tuple(part[:, k] for part in others)) for k in range(3)]
+    torch.testing.assert_close(found, torch.stack(each, dim=1), rtol=1e-12, atol=0)
+    assert distance.compare(tuple(part[0] for part in first), others).shape == (4, 3)
+
+
 def test_pairs_do_not_depend_on_their_batch(distance, pair):
     together = distance(*pair)
     for i in range(4):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gencls.core import GenclsError, keyed
-from gencls.core.balls import BALLS, L0, L1, L2, ball_of
+from gencls.core.balls import BALLS, L0Ball, L1Ball, L2Ball, ball_of
 
 RADII = {"linf": 0.1, "l2": 0.7, "l1": 1.5, "l0": 4}
 POWERS = {"linf": torch.inf, "l2": 2, "l1": 1, "l0": 0}
@@ -65,7 +65,7 @@ def test_the_projection_in_l1_is_that_of_a_bisection(radius, scale):
     change = scale * torch.randn_like(clean)
     change[0, 0, 0] = change[0, 0, 1] = scale  # ties
     change[1] = 0.0
-    torch.testing.assert_close(L1().within(clean, change, radius), nearest_in_l1(clean, change, radius), rtol=0, atol=1e-12)
+    torch.testing.assert_close(L1Ball().within(clean, change, radius), nearest_in_l1(clean, change, radius), rtol=0, atol=1e-12)
 
 
 def test_the_projection_in_l1_solves_its_problem():
@@ -74,7 +74,7 @@ def test_the_projection_in_l1_solves_its_problem():
 
     clean, radius = pictures(3, (1, 2, 3)), 0.8
     change = torch.randn_like(clean)
-    found = L1().within(clean, change, radius)
+    found = L1Ball().within(clean, change, radius)
     signs = torch.cat([torch.eye(6), -torch.eye(6)], dim=1).double().numpy()
     for x, c, z in zip(clean.flatten(1), change.flatten(1), found.flatten(1), strict=True):
         goal = x + c  # the change as a difference of two parts >= 0, which makes the norm a sum
@@ -91,14 +91,14 @@ def test_the_projection_in_l1_solves_its_problem():
 def test_the_projection_in_l1_of_each_radius():
     clean = pictures(4)
     change, radii = torch.randn_like(clean), torch.tensor([0.1, 1.0, 2.0, 50.0], dtype=torch.float64)
-    alone = torch.cat([L1().within(clean[i : i + 1], change[i : i + 1], float(radii[i])) for i in range(4)])
-    torch.testing.assert_close(L1().within(clean, change, radii), alone)
+    alone = torch.cat([L1Ball().within(clean[i : i + 1], change[i : i + 1], float(radii[i])) for i in range(4)])
+    torch.testing.assert_close(L1Ball().within(clean, change, radii), alone)
 
 
 def test_the_projection_in_l0_is_the_best_of_all_choices():
     clean = pictures(5, (1, 2, 3))
     images = clean + torch.randn_like(clean)
-    found = L0().confine(images, clean, 2.7)
+    found = L0Ball().confine(images, clean, 2.7)
     for x, y, z in zip(clean.flatten(1), images.flatten(1), found.flatten(1), strict=True):
         choices = []
         for kept in combinations(range(6), 2):
@@ -123,7 +123,7 @@ def test_no_change_of_a_size_raises_a_linear_function_more_than_the_step(ball):
 
 def test_a_step_in_l1_goes_on_where_an_entry_ends():
     clean, gradient = torch.tensor([0.9, 0.5, 1.0, 0.0]).view(1, 1, 2, 2), torch.tensor([4.0, -2.0, 9.0, -3.0]).view(1, 1, 2, 2)
-    step = L1().step(gradient, torch.tensor([0.4]), clean)
+    step = L1Ball().step(gradient, torch.tensor([0.4]), clean)
     torch.testing.assert_close(step.flatten(), torch.tensor([0.1, -0.3, 0.0, 0.0]))
 
 
@@ -148,8 +148,8 @@ def test_random_starts_lie_in_the_ball_and_differ(ball):
 
 def test_samples_in_l1_are_uniform():
     """The share of a d-dimensional ball within radius r is r^d; no entry is preferred."""
-    change = L1().sample(torch.zeros(20_000, 1, 1, 3), 2.0)
-    lengths = L1().length(change)
+    change = L1Ball().sample(torch.zeros(20_000, 1, 1, 3), 2.0)
+    lengths = L1Ball().length(change)
     assert (lengths < 2.0 * 0.5).double().mean() == pytest.approx(0.5**3, abs=0.01)
     torch.testing.assert_close(change.abs().mean((0, 1, 2)), change.abs().mean().expand(3), rtol=0.03, atol=0)
     assert change.mean().abs() < 0.01
@@ -167,7 +167,7 @@ def test_a_crossing_reaches_the_boundary_and_no_farther_than_need_be(ball):
 
 def test_a_boundary_beyond_the_range_is_not_reached():
     images, gradient = torch.tensor([0.9, 0.9]).view(1, 1, 1, 2), torch.tensor([1.0, 0.5]).view(1, 1, 1, 2)
-    for ball in (L1(), L0()):
+    for ball in (L1Ball(), L0Ball()):
         distance, step = ball.cross(torch.tensor([-0.2]), gradient, images, torch.zeros(1))
         assert distance.isinf().all()
         assert (step == 0).all()
@@ -183,7 +183,7 @@ def test_between_has_a_share_of_the_size(key):
 
 def test_between_in_l0_keeps_the_largest_changes():
     clean, far = torch.zeros(1, 1, 1, 4), torch.tensor([0.1, 0.9, 0.0, 0.4]).view(1, 1, 1, 4)
-    assert L0().between(clean, far, torch.tensor([0.5])).flatten().tolist() == pytest.approx([0.0, 0.9, 0.0, 0.4])
+    assert L0Ball().between(clean, far, torch.tensor([0.5])).flatten().tolist() == pytest.approx([0.0, 0.9, 0.0, 0.4])
 
 
 @pytest.mark.parametrize("key", ["l2", "l1", "l0"])
@@ -199,8 +199,8 @@ def test_few_entries_turn(key):
 
 def test_gradients_whose_squares_vanish():
     gradient = torch.full((1, 1, 2, 2), 1e-30)
-    torch.testing.assert_close(L2().direction(gradient), torch.full((1, 1, 2, 2), 0.5))
-    assert (L2(scaled=False).direction(gradient) < 0.5).all()
+    torch.testing.assert_close(L2Ball().direction(gradient), torch.full((1, 1, 2, 2), 0.5))
+    assert (L2Ball(scaled=False).direction(gradient) < 0.5).all()
 
 
 def test_unknown_norms():

@@ -199,6 +199,7 @@ BANNERS = {
     "smoke data": (["--budget", "paper"], "Smoke run: "),
     "reduced": (["--profile", "large"], "Reduced budget: attacks and draws are fewer than the paper's; N = 5."),
     "few images": (["--profile", "large", "--budget", "paper", "--n", "2"], "Fewer images than the paper: N = 2 of 8."),
+    "many images": (["--profile", "large", "--budget", "paper", "--n", "20"], "More images than the paper's 8: N = 20."),
     "paper": (["--profile", "large", "--budget", "paper"], ""),
 }
 
@@ -209,6 +210,28 @@ def test_what_is_not_the_papers_protocol_says_so(case):
     banner = recipe.banner(planned(*said))
     assert banner.startswith(message)
     assert ("This is not the paper's protocol." in banner) == (banner != "")
+
+
+def first(data, count):
+    return replace(data, images=data.images[:count], labels=data.labels[:count], indices=data.indices[:count])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (8, "Fewer images than the paper: N = 6 of 8."),
+        (20, "Fewer images than the paper: N = 6 of 8."),
+        (3, "Fewer images than the paper: N = 3 of 8."),
+    ],
+)
+def test_the_banner_counts_the_images_that_there_are(asked, message):
+    found = planned("--profile", "large", "--budget", "paper", "--n", str(asked))
+    assert recipe.banner(replace(found, data=first(found.data, 6))).startswith(message)
+
+
+def test_more_images_were_asked_for_but_there_are_as_many_as_in_the_paper():
+    found = planned("--profile", "large", "--budget", "paper", "--n", "20")
+    assert recipe.banner(replace(found, data=first(found.data, 8))) == ""
 
 
 def test_the_banner_stands_on_the_page_and_in_every_table(here):

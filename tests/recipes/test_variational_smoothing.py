@@ -190,7 +190,7 @@ def test_certificates_of_other_images_are_made_again(run, page, capsys):
 
 def test_the_doctors_findings_are_kept_and_shown(run, page, monkeypatch):
     verdict = type(
-        "D", (), {"verdict": "bad", "text": lambda self, name: name, "to_json": lambda self: {"passed": False, "checks": []}}
+        "D", (), {"conclusion": "bad", "text": lambda self, name: name, "to_json": lambda self: {"passed": False, "checks": []}}
     )
     monkeypatch.setattr(diagnoses, "diagnose", lambda defense, images, labels, **settings: verdict())
     patient = replace(run, budget=replace(LITTLE, doctor=1.0), out=run.out.parent / "patient")

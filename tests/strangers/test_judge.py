@@ -242,7 +242,9 @@ def test_a_study_of_nothing_but_broken_rules(tmp_path, undrawn):
     attacks = {"bad": Given(pixel(math.inf)), "minimal": Given(pixel(math.nan), ThreatModel("linf"))}
     study = Study(tmp_path / "study", defenses={"corner": Corner().eval()}, attacks=attacks, images=images, labels=labels)
     assert study.run()["robust_accuracy"].isna().all()
-    assert "100.0" not in study.report().read_text().split('<table class="verdict">')[1].split("</table>")[0].split("Clean")[0]
+    assert (
+        "100.0" not in study.report().read_text().split('<table class="estimates">')[1].split("</table>")[0].split("Clean")[0]
+    )
     records = evaluate(Corner().eval(), attacks, [(images, labels)]).records
     assert compare(records).empty
     with pytest.raises(GenclsError, match="expected records of a minimal-norm attack"):

@@ -1,14 +1,14 @@
 """Balls of Lp norms."""
 
-from gencls.core.balls.dense import L2, Linf
+from gencls.core.balls.dense import L2Ball, LinfBall
 from gencls.core.balls.lp_ball import LpBall, per_image
-from gencls.core.balls.sparse import L0, L1
+from gencls.core.balls.sparse import L0Ball, L1Ball
 from gencls.core.errors import GenclsError
 from gencls.core.names import did_you_mean
 
-__all__ = ["BALLS", "L0", "L1", "L2", "Linf", "LpBall", "ball_of", "per_image"]
+__all__ = ["BALLS", "L0Ball", "L1Ball", "L2Ball", "LinfBall", "LpBall", "ball_of", "per_image"]
 
-BALLS: dict[str, LpBall] = {ball.key: ball for ball in (Linf(), L2(), L1(), L0())}
+BALLS: dict[str, LpBall] = {ball.key: ball for ball in (LinfBall(), L2Ball(), L1Ball(), L0Ball())}
 """By their keys."""
 
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from gencls.core.balls.lp_ball import PUSH, ROUNDING, TINY, LpBall, Radius, inwards, per_image, wide
 
-__all__ = ["L2", "Linf"]
+__all__ = ["L2Ball", "LinfBall"]
 
 _FEW_PIXELS = 1000
 """Of so many float32 pixels, rounded by 3e-8 each, the L2 norm does not leave the judge's tolerance."""
 
 
-class Linf(LpBall):
+class LinfBall(LpBall):
     """The largest change of an entry."""
 
     key = "linf"
@@ -48,7 +48,7 @@ class Linf(LpBall):
 
 
 @dataclass(frozen=True)
-class L2(LpBall):
+class L2Ball(LpBall):
     """The Euclidean length.
 
     Attributes:

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from gencls.core.balls.lp_ball import PUSH, ROUNDING, LpBall, Radius, free, inwards, per_image
 
-__all__ = ["L0", "L1"]
+__all__ = ["L0Ball", "L1Ball"]
 
 
-class L1(LpBall):
+class L1Ball(LpBall):
     """The sum of the absolute changes."""
 
     key = "l1"
@@ -51,7 +51,7 @@ class L1(LpBall):
         return _crossing(gradient, moves, moves.sum(dim=1), (rates * room).sum(dim=1) >= needed)
 
 
-class L0(LpBall):
+class L0Ball(LpBall):
     """The number of entries that change at all, each channel of a pixel counted by itself (as FMN, arXiv:2102.12827, does).
 
     A radius that is no integer is as good as the next smaller one. The ball is not convex, and a step has no length in it:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, Latents, check_eval_mode, check_images, check_labels, checked, key_of, keyed, repeat_rows
-from gencls.core.balls import L2
+from gencls.core.balls import L2Ball
 from gencls.core.rows import draws
 from gencls.core.streams.seeds import stream_seed
 from gencls.defenses.purification.mlvgm import MLVGMPurification
@@ -55,7 +55,7 @@ def fgsm_examples(
     found, wrong = [], []
     for part, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         part = part.detach().clone().requires_grad_()
-        step = epsilon * L2().direction(_gradient(base, part, truth).sign())
+        step = epsilon * L2Ball().direction(_gradient(base, part, truth).sign())
         with torch.no_grad():
             found.append((part + step).clamp(0.0, 1.0))
             wrong.append(base(found[-1]).argmax(dim=1) != truth)

@@ -194,10 +194,11 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         """D(x, G_k(z)), (N, K), or (M,) for pairs of images and classes."""
         if pairs is not None:
             chosen = self.generator(tuple(level[pairs] for level in latents), pairs[1])
-            return self.distance.compare(target, self.distance.embed(chosen))
+            return self.distance.compare_all(target, self.distance.embed(chosen), pairs[0].shape)
         made = self.generator.decode_all(latents)
         embedded = self.distance.embed(made.flatten(0, 1))
-        return self.distance.compare(target, tuple(part.view(*made.shape[:2], *part.shape[1:]) for part in embedded))
+        parts = tuple(part.view(*made.shape[:2], *part.shape[1:]) for part in embedded)
+        return self.distance.compare_all(target, parts, made.shape[:2])
 
     def _descend(self, images: Tensor, q: Q | None, steps: int) -> Q:
         target = self._embed(images)

@@ -105,7 +105,7 @@ class RandomStarts(nn.Module):
             best = torch.stack([of_class.argmin(1) for of_class in losses], dim=1)
         else:
             embedded = zip(*distance.embed(images.detach()), strict=True)
-            best = torch.stack([(distance.compare(one, parts) + penalties).argmin(1) for one in embedded])
+            best = torch.stack([(distance.compare_all(one, parts, penalties.shape) + penalties).argmin(1) for one in embedded])
         return self.latents(self.codes[best])
 
     def __getstate__(self) -> dict[str, Any]:

@@ -33,10 +33,10 @@ class APGD:
     of the EoT draws, it may have been a lucky one. There both the iterate with the largest loss and the last that looked wrong
     are asked for 64 fresh draws, and the one that is wrong more often counts.
 
-    Source: Croce and Hein 2020, arXiv:2003.01690, Algorithm 1.
+    Source: Croce and Hein 2020, arXiv:2003.01690, Algorithm 1; in L1, Croce and Hein 2021, arXiv:2103.01208.
 
     Attributes:
-        threat: Linf or L2 with an epsilon.
+        threat: Linf, L2 or L1 with an epsilon.
         loss: "cross-entropy"; "dlr", eq. 6; "targeted-dlr", eq. 7, against each of the best other classes in turn; or
             "multi-targeted", the scores' difference against each in turn (Gowal et al. 2019, arXiv:1910.09338).
         steps: gradient steps per run.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
-from gencls.core.balls import L2, per_image
+from gencls.core.balls import L2Ball, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import prepare, require, taken
 from gencls.eval.attacks.parts.linearisation import Closest
@@ -134,8 +134,8 @@ class RestartedCarliniWagner:
         for _ in range(self.restarts):
             before = search.closest.distance.clone()
             response = model.look(images, labels, model.cross_entropy)
-            noise = self.start_norm / 8 * L2().direction(torch.randn_like(images))
-            start = images + self.start_norm * L2().direction(response.gradient.sign()) + noise
+            noise = self.start_norm / 8 * L2Ball().direction(torch.randn_like(images))
+            start = images + self.start_norm * L2Ball().direction(response.gradient.sign()) + noise
             won = search.descend(start.clamp(0, 1), constant, window=self.window, clip=True)
             factor = torch.where(won, torch.where(search.closest.distance < before, 0.8, 0.9), 1.2)
             constant = (constant * factor).clamp_(0.1, 1000.0)

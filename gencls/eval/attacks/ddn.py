@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
-from gencls.core.balls import L2, per_image
+from gencls.core.balls import L2Ball, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import prepare, require
 from gencls.eval.attacks.parts.linearisation import Closest
@@ -95,7 +95,7 @@ class DDN:
             length = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2  # alpha: from 1 to 0.01 along a cosine
             share = 2 * self.gamma * length  # of the radius; constant shares keep jumping across the boundary
             radius = (radius * torch.where(response.reached, 1 - share, 1 + share)).minimum(farthest)
-            change = _onto_sphere(clean, change + length * L2().direction(response.gradient), radius)
+            change = _onto_sphere(clean, change + length * L2Ball().direction(response.gradient), radius)
 
 
 def _onto_sphere(clean: Tensor, change: Tensor, radius: Tensor) -> Tensor:

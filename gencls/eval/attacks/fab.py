@@ -29,7 +29,7 @@ class FAB:
     than DDN, C&W and DeepFool.
 
     Attributes:
-        threat: Linf or L2. Without epsilon the distance is minimised; with one, samples are done when something is found in
+        threat: Linf, L2 or L1. Without epsilon the distance is minimised; with one, samples are done when something is found in
             the ball, and those where nothing is keep their clean image.
         steps: per run.
         restarts: runs, the first of them from the image itself (for each target).

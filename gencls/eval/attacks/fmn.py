@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, select
-from gencls.core.balls import L2
+from gencls.core.balls import L2Ball
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import ALL, prepare, require
 from gencls.eval.attacks.parts.linearisation import Closest
@@ -40,7 +40,7 @@ class FMN:
     Source: Pintor et al. 2021, arXiv:2102.12827, Algorithm 1.
 
     Attributes:
-        threat: L2 or Linf without epsilon; may be targeted.
+        threat: Linf, L2, L1 or L0 without epsilon; may be targeted.
         steps: gradient steps per run.
         restarts: runs; more than one make sense with ``starts`` or with smoothing.
         first_step: alpha, the L2 length of the first step, in [0, 1] pixel units over the image.
@@ -137,7 +137,7 @@ class FMN:
                 larger = larger.where(best.isfinite(), length + boundary)
             radius = torch.where(reached, smaller.minimum(best), larger).minimum(farthest)
             alpha = self.first_step * (_LAST_STEP + (1 - _LAST_STEP) * fall)
-            change = ball.within(clean, change + alpha * L2().direction(gradient), radius) - clean
+            change = ball.within(clean, change + alpha * L2Ball().direction(gradient), radius) - clean
 
     def _first(self, model: AttackModel, clean: Tensor, labels: Tensor) -> Tensor:
         """Where a run begins: (N, C, H, W)."""

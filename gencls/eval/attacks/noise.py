@@ -21,7 +21,7 @@ class GaussianNoiseAttack:
     its largest component has size epsilon. It needs no gradient, so a gradient attack that does worse than it is broken.
 
     Attributes:
-        threat: Linf or L2 with an epsilon.
+        threat: Linf, L2 or L1 with an epsilon.
         tries: draws per image; samples broken by one take no part in the next.
     """
 

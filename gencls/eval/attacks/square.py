@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
-from gencls.core.balls import L2, Linf, per_image
+from gencls.core.balls import L2Ball, LinfBall, per_image
 from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.base import DENSE, prepare, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
@@ -99,7 +99,7 @@ class Square:
 def _stripes(clean: Tensor, epsilon: float) -> Tensor:
     """Vertical stripes of +-epsilon, a sign for each column and channel."""
     count, channels, _, width = clean.shape
-    return Linf().confine(clean + epsilon * _signs(torch.rand(count, channels, 1, width).to(clean)), clean, epsilon)
+    return LinfBall().confine(clean + epsilon * _signs(torch.rand(count, channels, 1, width).to(clean)), clean, epsilon)
 
 
 def _recoloured(now: Tensor, clean: Tensor, epsilon: float, side: int) -> Tensor:
@@ -109,9 +109,9 @@ def _recoloured(now: Tensor, clean: Tensor, epsilon: float, side: int) -> Tensor
     rows, columns = _window(drawn[:, 0], side, height), _window(drawn[:, 1], side, width)
     inside = (rows.unsqueeze(2) * columns.unsqueeze(1)).unsqueeze(1)
     colour = 2 * epsilon * _signs(drawn[:, 2:]).view(count, channels, 1, 1) * inside
-    changed = Linf().confine(now + colour, clean, epsilon)
+    changed = LinfBall().confine(now + colour, clean, epsilon)
     same = (changed == now).flatten(1).all(dim=1)
-    return torch.where(per_image(same), Linf().confine(now - colour, clean, epsilon), changed)
+    return torch.where(per_image(same), LinfBall().confine(now - colour, clean, epsilon), changed)
 
 
 def _tiles(clean: Tensor, epsilon: float) -> Tensor:
@@ -152,7 +152,7 @@ def _moved(now: Tensor, clean: Tensor, epsilon: float, side: int) -> Tensor:
 
 
 def _on_sphere(change: Tensor, clean: Tensor, epsilon: float) -> Tensor:
-    return L2().confine(clean + epsilon * change / _length(change, (1, 2, 3)), clean, epsilon)
+    return L2Ball().confine(clean + epsilon * change / _length(change, (1, 2, 3)), clean, epsilon)
 
 
 def _length(change: Tensor, dims: tuple[int, ...]) -> Tensor:

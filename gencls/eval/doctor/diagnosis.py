@@ -79,7 +79,7 @@ class Diagnosis:
         return tuple(check.name for check in self.checks if check.status == status)
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """One sentence."""
         notes = self.named("note")
         if not self.passed:
@@ -88,7 +88,7 @@ class Diagnosis:
         return f"nothing found that makes a robustness number meaningless ({len(self.checks)} checks){care}"
 
     def text(self, name: str = "defense") -> str:
-        """The checks with their evidence and the verdict, for a terminal."""
+        """The checks with their evidence and the conclusion, for a terminal."""
         column = max(len(check.name) for check in self.checks) if self.checks else 0
         indent = " " * (column + 8)
         lines = []
@@ -97,7 +97,7 @@ class Diagnosis:
             lines += textwrap.wrap(check.finding, _WIDTH, initial_indent=first, subsequent_indent=indent)
             measured = "; ".join(f"{key}: {_shown(value)}" for key, value in check.evidence.items())
             lines += textwrap.wrap(measured, _WIDTH, initial_indent=indent, subsequent_indent=indent)
-        lines += textwrap.wrap(f"{name}: {self.verdict}", _WIDTH)
+        lines += textwrap.wrap(f"{name}: {self.conclusion}", _WIDTH)
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

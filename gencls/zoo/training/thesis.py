@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class DataSet:
+class ThesisData:
     """What the thesis fixes per data set (section 2.3, Tables 2.1 to 2.5), and how long we train on it.
 
     Attributes:
@@ -29,11 +29,11 @@ class DataSet:
 
 
 DATA_SETS = (
-    DataSet("mnist", "mnist", "mnist", noise=0.2, linf=0.3, l2=1.5),
-    DataSet("fashion", "fashion-mnist", "fashion-mnist", noise=0.2, linf=0.1, l2=1.5, adversarial=0.5),
-    DataSet("gtsrb10", "gtsrb10", "supertraffic10", noise=0.01, linf=8 / 255, l2=1.5, long=4.0),
-    DataSet("supertraffic10", "supertraffic10", "supertraffic10", noise=0.01, linf=8 / 255, l2=1.5, long=4.0),
-    DataSet("svhn", "svhn", "svhn", noise=0.01, linf=8 / 255, l2=1.5),
+    ThesisData("mnist", "mnist", "mnist", noise=0.2, linf=0.3, l2=1.5),
+    ThesisData("fashion", "fashion-mnist", "fashion-mnist", noise=0.2, linf=0.1, l2=1.5, adversarial=0.5),
+    ThesisData("gtsrb10", "gtsrb10", "supertraffic10", noise=0.01, linf=8 / 255, l2=1.5, long=4.0),
+    ThesisData("supertraffic10", "supertraffic10", "supertraffic10", noise=0.01, linf=8 / 255, l2=1.5, long=4.0),
+    ThesisData("svhn", "svhn", "svhn", noise=0.01, linf=8 / 255, l2=1.5),
 )
 
 

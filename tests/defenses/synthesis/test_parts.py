@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gencls.core import ClassConditionalGenerator, ImageDistance, keyed
+from gencls.core import ClassConditionalGenerator, GenclsError, ImageDistance, keyed
 from gencls.defenses import AnalysisBySynthesis, EncoderStart, GaussianKL, Posterior, RandomStarts, Regularizer
 from gencls.defenses.synthesis.elimination import Elimination
 from gencls.defenses.synthesis.posterior import means, moved, together, variables
@@ -197,6 +197,22 @@ def test_starts_rank_by_the_distance_that_they_are_given(images, distance):
     assert all(torch.equal(level, codes_[best]) for level, codes_ in zip(found, codes, strict=True))
     by_l2 = RandomStarts(generator, regularizer, WEIGHT, count=70, seed=0).double()(images)
     assert torch.equal(by_l2[0], found[0]) is isinstance(distance, SquaredL2)
+
+
+class OfPairs(SquaredL2):
+    """A distance that knows batches of pairs only."""
+
+    def compare(self, first, second):
+        return (first[0] - second[0]).square().flatten(1).sum(1)
+
+
+def test_a_distance_that_does_not_broadcast_is_told_what_is_expected(images):
+    message = r"OfPairs: expected compare to broadcast over the leading dimensions .* to \(N, K\); got \(1,\), not \(1, 3\)"
+    with pytest.raises(GenclsError, match=message):
+        engine(distance=OfPairs())(images)
+    starts = RandomStarts(TwoLevels(), GaussianKL(), WEIGHT, count=70, seed=0, distance=OfPairs()).double()
+    with pytest.raises(GenclsError, match=rf"OfPairs: expected compare .* not \({CLASSES}, 70\)"):
+        starts(images)
 
 
 def test_no_parameter_of_the_parts_learns_or_is_frozen_for_good(images):

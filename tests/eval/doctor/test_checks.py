@@ -166,5 +166,5 @@ def test_text_tells_status_evidence_and_verdict():
     ]
     fine = Diagnosis((Check("EoT", "note", "noisy"), Check("gradient", "ok", "there")))
     assert fine.passed
-    assert "2 checks" in fine.verdict
-    assert "mind the notes: EoT" in fine.verdict
+    assert "2 checks" in fine.conclusion
+    assert "mind the notes: EoT" in fine.conclusion

@@ -103,7 +103,7 @@ def test_a_masked_defense_is_flagged_by_the_right_check(how, settings, right, co
     assert not diagnosis.passed
     assert right in diagnosis.named("fail")
     assert {right} <= {*diagnosis.named("fail")} <= {right} | consequences
-    assert right in diagnosis.verdict
+    assert right in diagnosis.conclusion
 
 
 @pytest.mark.parametrize(

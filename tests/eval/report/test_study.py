@@ -172,7 +172,7 @@ def test_the_page_escapes_what_it_is_given(page: Page) -> None:
 def test_a_warning_stands_at_its_number(page: Page) -> None:
     records = fake_records()
     summary = summarize(records[records["epsilon"].isin((0.3,))])
-    table = page.source[page.source.index('<table class="verdict">') :].split("</table>")[0]
+    table = page.source[page.source.index('<table class="estimates">') :].split("</table>")[0]
     keys, rows = estimates(summary)
     seen = 0
     for row, line in zip(rows, [line for line in table.split("<tr>") if 'scope="row"' in line], strict=True):
@@ -281,7 +281,7 @@ def test_the_page_shows_distances_and_readings(page: Page) -> None:
 def test_the_page_shows_what_the_judge_could_not_decide(page: Page) -> None:
     records = fake_records()
     _, rows = estimates(summarize(records[records["epsilon"].isin((0.3,))]))
-    text = unescape(page.source[page.source.index('<table class="verdict">') :].split("</table>")[0]).replace("\xa0", " ")
+    text = unescape(page.source[page.source.index('<table class="estimates">') :].split("</table>")[0]).replace("\xa0", " ")
     noisy = next(row for row in rows if row.defense == "cnn-noise-mnist").robust[0]
     assert noisy is not None
     assert noisy.majority is not None

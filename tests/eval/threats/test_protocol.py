@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gencls.core import GenclsError, checked
-from gencls.core.balls import L2
+from gencls.core.balls import L2Ball
 from gencls.eval import (
     FGSM,
     FMN,
@@ -46,7 +46,7 @@ class Weighted(Threat):
 
     def step(self, gradient, size, images):
         weights = self.weights(gradient)
-        direction = L2().direction(gradient / weights) / weights
+        direction = L2Ball().direction(gradient / weights) / weights
         return direction * (size.view(-1, 1, 1, 1) if isinstance(size, torch.Tensor) else size)
 
     def project(self, images, clean):

@@ -29,7 +29,7 @@ class LatentDescent:
     instead, in 3 or 51 steps to the reconstruction.
 
     Attributes:
-        threat: L2 or Linf without epsilon; the walk is the same, and the norm tells which of its images is closest.
+        threat: Linf, L2 or L1 without epsilon; the walk is the same, and the norm tells which of its images is closest.
         steps: steps towards the reconstruction at most, >= 1; each infers anew.
         step_size: eta, in (0, 1].
         bisections: halvings of each of the two intervals, >= 0.

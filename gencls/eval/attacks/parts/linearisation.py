@@ -94,9 +94,9 @@ class Closest:
     def refine(self, *, projections: int = 1) -> Tensor:
         """Improve what was found, and return it.
 
-        The segment to the clean image is cut where the margin, interpolated, is zero. Then, as often as asked for, the clean
-        image is projected onto the boundary linearised there (as FAB does, Croce and Hein 2020, arXiv:1907.02044), and the new
-        segment, made long enough for curved boundaries, is cut in turn.
+        The segment to the clean image is cut where the margin, interpolated, is zero. Then, as often as asked for,
+        we take the nearest point of the boundary's tangent plane (as FAB does, Croce and Hein 2020, arXiv:1907.02044), and the
+        new segment, made long enough for curved boundaries, is cut in turn.
         """
         found = (self.distance.isfinite() & (self.distance > 0)).nonzero().squeeze(1)
         if len(found):

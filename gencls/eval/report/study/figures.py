@@ -46,7 +46,7 @@ def _figures(
     known = summary[summary["robust_accuracy"].notna()]
     bounded = [threat for threat in threats(known) if threat.epsilon is not None]
     for threat in bounded:
-        yield NamedFigure("accuracy", f"accuracy-{threat.slug}", threat.label, robust_accuracy(summary, threat))
+        yield NamedFigure("accuracy", f"accuracy-{threat.slug}", threat.label, accuracy_figure(summary, threat))
     for norm, by_defense in curves.items():
         title = f"Worst case over all {norm_label(norm)} attacks"
         yield NamedFigure("curves", file_name("curves", norm), title, worst_case_curves(by_defense, norm, defenses(summary)))
@@ -67,7 +67,7 @@ def _figures(
         yield NamedFigure("images", f"images-{panel.slug}", panel.title, image_grid(panel))
 
 
-def robust_accuracy(summary: pd.DataFrame, threat: ThreatKey) -> Figure:
+def accuracy_figure(summary: pd.DataFrame, threat: ThreatKey) -> Figure:
     """Worst case with its interval, the single attacks below it, and the clean accuracy as a tick; one band a defense."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

@@ -124,7 +124,7 @@ def _render(
         facts=[(head, _fact(key, about, summary)) for head, key in _FACTS if key in about or key != "weights"],
         command=about.get("command"),
         threats=[key.label for key in keys],
-        verdict=rows,
+        estimates=rows,
         columns=columns.SUMMARY,
         shown=shown,
         table=[(row["attack"] == WORST_CASE, _cells(row, shown)) for row in summary.to_dict("records")],

@@ -1,4 +1,4 @@
-"""LaTeX tables of a study (booktabs): the verdict, one line per attack, and the distances of minimal perturbations."""
+"""LaTeX tables of a study (booktabs): the worst case, one line per attack, and the distances of minimal perturbations."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def latex_tables(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]] = Ma
     """All tables as one file to be input after loading booktabs; daggers lead to the warnings below a table.
 
     Returns:
-        LaTeX source: the verdict, a line per attack with a budget, and the distances of minimal-norm attacks if there are any.
+        LaTeX source: the worst case, a line per attack with a budget, and the distances of minimal-norm attacks if any.
     """
-    tables = [_verdict_table(summary, failed), _attack_table(summary[summary["epsilon"].notna()])]
+    tables = [_worst_case_table(summary, failed), _attack_table(summary[summary["epsilon"].notna()])]
     minimal = summary[summary["epsilon"].isna()]
     if not minimal.empty:
         tables.append(_distance_table(minimal))
     return "\n".join([HEAD, *tables])
 
 
-def _verdict_table(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]]) -> str:
+def _worst_case_table(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]]) -> str:
     (keys, rows), notes = estimates(summary), _Notes()
     heads = ["Defense", "$N$", "Clean"] + [key.latex for key in keys]
     lines = []

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from gencls.zoo.training.methods.classifier import ClassifierPreset, table_classifier
-from gencls.zoo.training.thesis import DATA_SETS, DataSet
+from gencls.zoo.training.thesis import DATA_SETS, ThesisData
 from gencls.zoo.training.views.adversarial import Adversarial
 from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed
 
 _FROM_SCRATCH = "CNN of thesis Table 2.1, adversarially trained from scratch (thesis: from the plain CNN) with"
 
 
-def _trained_on(data: DataSet) -> tuple[ClassifierPreset, ClassifierPreset]:
+def _trained_on(data: ThesisData) -> tuple[ClassifierPreset, ClassifierPreset]:
     """Adv-Linf and Adv-L2, which the thesis tunes to E-ABS's clean accuracy."""
     epochs = data.long * data.adversarial
     linf = Adversarial(norm="linf", epsilon=data.linf, steps=7, step_size=round(data.linf / 3, 6), warmup_epochs=3.0 * epochs)

@@ -16,8 +16,8 @@ from gencls.zoo.registry import abs_of, eabs_of
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps, TablePreset
 from gencls.zoo.training.functional import divergence, squared_error
 from gencls.zoo.training.measure import accuracy, measured_part
-from gencls.zoo.training.thesis import DATA_SETS, DataSet
-from gencls.zoo.training.views.perturbations import GaussianNoise, Plain
+from gencls.zoo.training.thesis import DATA_SETS, ThesisData
+from gencls.zoo.training.views.perturbations import AddedNoise, Plain
 from gencls.zoo.training.views.random_views import RandomViews
 
 
@@ -238,7 +238,7 @@ _WITHOUT_NOISE = (
 )
 
 
-def _preset(name: str, data: DataSet) -> AutoencoderPreset:
+def _preset(name: str, data: ThesisData) -> AutoencoderPreset:
     adversarial, discriminative = _EXTENSIONS[name]
     parts = ["a latent discriminator"] * adversarial + ["a shared encoder with the discriminative loss"] * discriminative
     what = f"ABS with {' and '.join(parts)} (thesis, section 2.2)" if parts else "ABS: one VAE per class (thesis, section 2.1)"
@@ -248,7 +248,7 @@ def _preset(name: str, data: DataSet) -> AutoencoderPreset:
         schedule = {"epochs": 50, "batch_size": 64, "learning_rate": 1.5e-3, "classifier_share": 1 / 5}
     elif discriminative:
         schedule = {"epochs": 15, "batch_size": 128, "learning_rate": 3e-3, "generative_share": 0.75}
-    noise = RandomViews(sigma=data.noise) if signs else GaussianNoise(sigma=data.noise, clip=False)
+    noise = RandomViews(sigma=data.noise) if signs else AddedNoise(sigma=data.noise, clip=False)
     plain = (name, data.name) == ("abs", "mnist")
     return AutoencoderPreset(
         name=f"{name}-{data.name}",

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from gencls.zoo.networks import CNN
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps, TablePreset
-from gencls.zoo.training.thesis import DATA_SETS, DataSet
-from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, GaussianNoise, Plain
+from gencls.zoo.training.thesis import DATA_SETS, ThesisData
+from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, AddedNoise, Plain
 from gencls.zoo.training.views.photo_views import PhotoViews
 
 
@@ -50,16 +50,16 @@ class ClassifierPreset(TablePreset):
         return ClassifierTraining(CNN.from_architecture(**self.card_arguments(num_classes)), **self.shared)
 
 
-def table_classifier(data: DataSet) -> dict[str, Any]:
+def table_classifier(data: ThesisData) -> dict[str, Any]:
     """Settings of all classifiers of one data set of the thesis."""
     return {"data": data.data, "architecture": data.architecture, "batch_size": 128, "learning_rate": 2e-3}
 
 
-def _noisy(data: DataSet) -> ClassifierPreset:
+def _noisy(data: ThesisData) -> ClassifierPreset:
     return ClassifierPreset(
         name="cnn-gaussian-mnist" if data.name == "mnist" else f"cnn-{data.name}",
         what="CNN of thesis Table 2.1, trained with additive Gaussian noise",
-        perturbation=GaussianNoise(sigma=data.noise),
+        perturbation=AddedNoise(sigma=data.noise),
         epochs=round(10 * data.long),
         dropout=0.1,
         **table_classifier(data),

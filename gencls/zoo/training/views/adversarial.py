@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gencls.core.balls import BALLS, L2, ball_of
+from gencls.core.balls import BALLS, L2Ball, ball_of
 from gencls.core.errors import GenclsError
 from gencls.core.modules.modes import in_mode
 from gencls.core.settings import check_settings
 
-_BALLS = BALLS | {"l2": L2(scaled=False)}
+_BALLS = BALLS | {"l2": L2Ball(scaled=False)}
 """Gradients of a training are not so small that their squares vanish."""
 
 
@@ -188,7 +188,7 @@ class FastGradient:
             (gradient,) = torch.autograd.grad(F.cross_entropy(network(point), labels, reduction="sum"), point)
         sign = gradient.sign()
         if self.norm == "l2":
-            sign = L2().direction(sign)
+            sign = L2Ball().direction(sign)
         sizes = torch.tensor(self.epsilons, device=images.device, dtype=images.dtype)
         drawn = sizes[torch.randint(len(sizes), (len(images),), device=images.device)]
         return (images + drawn.view(-1, 1, 1, 1) * sign).clamp(0.0, 1.0)

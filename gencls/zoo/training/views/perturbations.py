@@ -35,7 +35,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class GaussianNoise:
+class AddedNoise:
     """Additive Gaussian noise (thesis, section 2.3: "a standard deviation 0.2 for MNIST").
 
     Attributes:
@@ -54,8 +54,11 @@ class GaussianNoise:
         noisy = images + self.sigma * torch.randn_like(images)
         return noisy.clamp(0.0, 1.0) if self.clip else noisy
 
+    def __repr__(self) -> str:
+        return f"GaussianNoise(sigma={self.sigma!r}, clip={self.clip!r})"  # as the cards of weights call it
 
-SMOOTHING_NOISE = GaussianNoise(sigma=0.05, clip=False)
+
+SMOOTHING_NOISE = AddedNoise(sigma=0.05, clip=False)
 """What classifiers behind smoothing are trained with (thesis, section 4.3), not clipped since smoothing does not clip."""
 
 

@@ -20,7 +20,7 @@ from gencls.zoo.training.measure import accuracy
 from gencls.zoo.training.methods.cifar import CifarPreset
 from gencls.zoo.training.methods.classifier import SGDTraining
 from gencls.zoo.training.views.padded_crops import PaddedCrops
-from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed, GaussianNoise
+from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, AddedNoise, Composed
 from tests.trainings import logged, resumed
 
 
@@ -61,7 +61,7 @@ def test_crops_without_border_and_flips() -> None:
     ("name", "perturbation"),
     [
         ("resnet18-cifar10", PaddedCrops(4, 0.5)),
-        ("resnet18-gaussian-cifar10", Composed((PaddedCrops(4, 0.5), GaussianNoise(0.05, clip=False)))),
+        ("resnet18-gaussian-cifar10", Composed((PaddedCrops(4, 0.5), AddedNoise(0.05, clip=False)))),
     ],
 )
 def test_the_recipe_of_kuangliu(name: str, perturbation: Any) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from gencls.core import seeded
 from gencls.zoo.training.views.adversarial import Adversarial
-from gencls.zoo.training.views.perturbations import Composed, GaussianNoise, Plain
+from gencls.zoo.training.views.perturbations import AddedNoise, Composed, Plain
 from gencls.zoo.training.views.random_views import RandomViews
 
 
@@ -20,11 +20,12 @@ def _seed():
 
 def test_noise_stays_in_the_box():
     images, labels = torch.full((8, 1, 8, 8), 0.5), torch.zeros(8, dtype=torch.int64)
-    noisy = GaussianNoise(0.1)(nn.Identity(), images, labels, epoch=0.0)
+    noisy = AddedNoise(0.1)(nn.Identity(), images, labels, epoch=0.0)
     assert float(noisy.std()) == pytest.approx(0.1, abs=0.01)
-    noisy = GaussianNoise(2.0)(nn.Identity(), images, labels, epoch=0.0)
+    noisy = AddedNoise(2.0)(nn.Identity(), images, labels, epoch=0.0)
     assert (float(noisy.min()), float(noisy.max())) == (0.0, 1.0)
-    noisy = GaussianNoise(2.0, clip=False)(nn.Identity(), images, labels, epoch=0.0)
+    assert repr(AddedNoise(0.2)) == "GaussianNoise(sigma=0.2, clip=True)"  # the words of the cards
+    noisy = AddedNoise(2.0, clip=False)(nn.Identity(), images, labels, epoch=0.0)
     assert float((noisy - images).std()) == pytest.approx(2.0, rel=0.1)
     assert Plain()(nn.Identity(), images, labels, epoch=0.0) is images
 
@@ -69,7 +70,7 @@ def test_composed_perturbations_follow_each_other():
 
     images, labels = torch.full((50, 1, 8, 8), 0.5), torch.zeros(50, dtype=torch.int64)
     attack = Adversarial(norm="linf", epsilon=0.1, steps=20, step_size=0.05, warmup_epochs=2.0)
-    parts = (attack, GaussianNoise(0.05, clip=False))
+    parts = (attack, AddedNoise(0.05, clip=False))
     for epoch, radius in ((1.0, 0.05), (3.0, 0.1)):
         moved = Composed(parts)(Margin(), images, labels, epoch=epoch) - images
         assert float(moved.mean()) == pytest.approx(-radius, abs=0.003)  # three standard errors of 3,200 pixels
