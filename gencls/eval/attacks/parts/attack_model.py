@@ -32,7 +32,6 @@ class Metered(nn.Module):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Take the model whose use is to be counted."""
         super().__init__()
         self.model = model
         self.training = model.training
@@ -201,18 +200,12 @@ class AttackModel(nn.Module):
         return draws.squeeze(1) if self.eot.samples == 1 else self.average(draws)
 
     def shortfall(self, draws: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
-        """What a margin loss lowers: by how much the goal is missed, (N,).
+        """What a margin loss lowers: by how much draws (N, S, K) miss the goal, (N,).
 
         Of a deterministic defense the margin of its scores, of a stochastic one
         :func:`~gencls.eval.scores.margins.mean_shortfall`.
         That is always a mean of losses. ``reduce`` does not matter to it: the margin of a mean, whether of scores or of
         probabilities, does not tell how many draws are wrong.
-
-        Args:
-            draws: (N, S, K).
-            labels: (N,), the classes to leave, or to reach where targeted.
-            targets: (N,), the one other class to raise; None takes the best.
-            targeted: what the goal is.
         """
         if self.stochastic:
             return mean_shortfall(draws, labels, targets=targets, targeted=targeted)
