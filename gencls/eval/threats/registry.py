@@ -3,6 +3,7 @@
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ class ThreatKind:
     """What is known of a threat by its key alone.
 
     Attributes:
-        key: stands in the column ``norm`` of records, and in names of attacks like pgd-linf.
+        key: stands in the column ``norm`` of records, in names of files, and in names of attacks like pgd-linf: small letters,
+            digits, and hyphens between them.
         label: on pages and in figures.
         latex: in LaTeX tables.
         unit: of distances and epsilon.
@@ -32,7 +34,15 @@ class ThreatKind:
 
 
 def register(kind: ThreatKind) -> None:
-    """Make a kind known; the file that defines a threat does it when it is imported."""
+    """Make a kind known; the file that defines a threat does it when it is imported.
+
+    Raises:
+        GenclsError: for a key that cannot stand in the name of an attack.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", kind.key):
+        raise GenclsError(
+            f"register: expected a key of small letters, digits and hyphens between them, as in 'linf', got {kind.key!r}"
+        )
     _KINDS[kind.key] = kind
 
 
@@ -57,14 +67,19 @@ def kind_of(key: Any) -> ThreatKind:
     return kinds().get(name) or ThreatKind(name, name, name, "")
 
 
+def searchable() -> tuple[str, ...]:
+    """Keys of the kinds that epsilon alone makes: attacks of any threat search them, by name."""
+    return tuple(key for key, kind in kinds().items() if kind.make is not None)
+
+
 def made(key: str, epsilon: float | None) -> Any:
     """The threat of a key.
 
     Raises:
         GenclsError: for an unknown key, or one whose threat needs more than epsilon.
     """
-    known = [name for name, kind in kinds().items() if kind.make is not None]
     make = kind_of(key).make
     if make is None:
+        known = searchable()
         raise GenclsError(f"threat model: {did_you_mean(key, known)}expected a norm among {', '.join(known)}, got {key!r}")
     return make(epsilon)
