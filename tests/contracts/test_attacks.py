@@ -5,7 +5,7 @@ import torch
 
 import gencls.eval
 from gencls.eval import Attack, ThreatModel
-from gencls.eval.threats.registry import made, searchable
+from gencls.eval.threats.protocol import made, searchable
 from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, NORMS, OPTIMAL, SMOOTHED
 from tests.contracts.linear import SHAPES, linear_problem, minimal_distance, run
 from tests.toys import Linear, Rescaled, small_cnn
@@ -19,7 +19,7 @@ THREATS = {
 }
 LARGE = {"linf": 0.4, "l2": 3.0, "l1": 15.0, "l0": 20.0}
 for key in set(searchable()) - set(THREATS):  # a threat that is one file: shares of the farthest two of the images
-    reach = made(key, None).largest(torch.zeros(1, 1, 8, 8))
+    reach = made(key, None).largest(torch.Size((1, 1, 8, 8)))
     THREATS[key], LARGE[key] = made(key, 0.1 * reach), 0.5 * reach
 
 every_minimal = pytest.mark.parametrize("key", MINIMAL, ids="-".join)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gencls.core import check_settings
 from gencls.eval.attacks.parts.base import ANY, prepare, require
 from gencls.eval.threats.protocol import Threat
 
@@ -21,8 +20,7 @@ class FGSM:
     norms = ANY
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "FGSM", targeted=True)
+        require(self, targeted=True)
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -30,7 +28,6 @@ class FGSM:
         return 0, 1
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels, self.threat)
         sign = -1.0 if self.threat.targeted else 1.0
         response = model.look(images, labels, lambda draws, y: sign * model.cross_entropy(draws, y))

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS, LpBall, ball_of
-from gencls.eval.threats.protocol import TOLERANCE, Threat
-from gencls.eval.threats.registry import ThreatKind, made, register, searchable
+from gencls.eval.threats.protocol import TOLERANCE, Threat, ThreatKind, made, register, searchable
 
 _LONG = 10.0
 
@@ -49,9 +48,9 @@ class ThreatModel(Threat):
         """The radius. In L0 it is the largest change of an entry, long enough for a projection to go by the slopes."""
         return _LONG if self.norm == "l0" else super().first_step
 
-    def largest(self, images: Tensor) -> float:
+    def largest(self, shape: Size) -> float:
         """The distance of the two farthest images; see :class:`Threat`."""
-        return self.ball.largest(images.shape[1:].numel())
+        return self.ball.largest(shape[1:].numel())
 
     def distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
         """Norms of the perturbations: two batches (N, C, H, W) -> (N,), computed in float64."""

@@ -9,7 +9,7 @@ from gencls.defenses import ABS, PlainClassifier
 from gencls.eval import APGD, DDN, FMN, PGD, DefaultBudget, ThreatModel, default_attacks, evaluate, thesis_attacks
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.attacks.presets import FIXED, PRESETS, attack_by_name, names, preset_by_name, settings_of
-from gencls.eval.threats.registry import kinds, made
+from gencls.eval.threats.protocol import kinds, made
 from tests.toys import NoisyLogits, SigmoidDecoders, small_cnn
 
 LITTLE = DefaultBudget(steps=2, restarts=1, targets=2, smoothing=(0.1,), smoothing_steps=2, smoothing_draws=2, queries=3)

@@ -13,9 +13,8 @@ from gencls.eval import ThreatModel, evaluate
 from gencls.eval.attacks.parts.base import norms_of
 from gencls.eval.attacks.presets import attack_by_name, names, settings_of
 from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
-from gencls.eval.threats import registry
-from gencls.eval.threats.protocol import Threat
-from gencls.eval.threats.registry import ThreatKind, kinds, made, register, searchable
+from gencls.eval.threats import protocol
+from gencls.eval.threats.protocol import Threat, ThreatKind, kinds, made, register, searchable
 from tests.toys import small_cnn
 
 
@@ -32,8 +31,8 @@ class PooledL2(Threat):
     def distance(self, clean, adversarial):
         return L2().distance(avg_pool2d(adversarial.double() - clean.double(), 2))
 
-    def largest(self, images):
-        return math.sqrt(images[0].numel() / 4)
+    def largest(self, shape):
+        return math.sqrt(shape[1:].numel() / 4)
 
     def step(self, gradient, size, images):
         coarse, ball = spread(avg_pool2d(gradient, 2)), L2()
@@ -59,7 +58,7 @@ KIND = ThreatKind("pooled-l2", "pooled L2", r"$\ell_{2,p}$", "pooled pixel units
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setattr(registry, "_KINDS", dict(kinds()))
+    monkeypatch.setattr(protocol, "_KINDS", dict(kinds()))
     register(KIND)
 
 
