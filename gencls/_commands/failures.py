@@ -62,7 +62,7 @@ def _failed(program: str, message: str, code: int = 2) -> int:
 
 def _said(error: OSError) -> str:
     """What the system refused, in the form of our own errors."""
-    from gencls.core.disk import DISK_FULL
+    from gencls.core.files import DISK_FULL
 
     where = f"{error.filename}: " if error.filename is not None else ""
     if error.errno in DISK_FULL:

@@ -19,10 +19,11 @@ try:
 except ImportError:  # Windows has no such locks, see held()
     fcntl = None  # type: ignore[assignment]
 
-from gencls.core.disk import writing
 from gencls.core.errors import GenclsError
 
 __all__ = [
+    "DISK_FULL",
+    "WriteError",
     "atomically",
     "check_seal",
     "held",
@@ -35,6 +36,9 @@ __all__ = [
     "write_sealed",
 ]
 
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a file system answers that has no room: for anybody, for this user, or for so large a file."""
+
 LONGEST = 255
 """Bytes that the name of a file may have on the usual file systems."""
 
@@ -46,6 +50,32 @@ _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 
 _TRIES = 100
 """After so many files that were gone, or others, as soon as they were locked, a file system is one that cannot lock."""
+
+
+class WriteError(GenclsError, OSError):
+    """The system refuses to write a file; an OSError, too, with its number."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell what the system refuses inside the block, which writes a file.
+
+    Raises:
+        WriteError: if the disk is full, or the folder is gone or not to be written to.
+        FileExistsError: as it comes: it tells that another process was faster.
+    """
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        what = "room for it" if error.errno in DISK_FULL else "to write it"
+        told = WriteError(f"{path}: expected {what}, got: {error.strerror or error}; finished work is kept, run again")
+        told.errno, told.strerror = error.errno, error.strerror
+        raise told from error
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:

@@ -1,4 +1,4 @@
-"""Random streams: one per sample, so that results do not depend on how samples are batched.
+"""Random streams for what modules draw.
 
 Library modules draw from torch's global generators, as ``nn.Dropout`` does, and never seed them. An evaluation wants more:
 the noise that sample 17 meets should be the same in a batch of 1 and of 64, in any order, in any chunk of EoT draws, after
