@@ -107,12 +107,8 @@ def _part(path: Path) -> Path:
 def atomically(path: Path, content: bytes | Callable[[Path], object], *, overwrite: bool = True) -> None:
     """Write a file under a name of its own, then rename it: readers see the whole file or none.
 
-    What processes of this machine left in the folder when they were killed is removed, once per process and folder.
-
-    Args:
-        path: of the file.
-        content: of the file, or what writes it to the path that it gets.
-        overwrite: whether a file that is there already is replaced.
+    What processes of this machine left in the folder when they were killed is removed, once per process and folder. The content
+    may be what writes it to the path that it gets.
 
     Raises:
         FileExistsError: if the file is there and is not to be replaced.
@@ -155,14 +151,7 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
     The system releases the lock when its process dies. So whoever can take hold of a file knows that nobody works with it,
     and may remove it. Where files cannot be locked nobody is kept out and nothing is known to be dead: what is waited for
-    counts as held, and nothing else.
-
-    Args:
-        path: of the file.
-        wait: for another process that holds it.
-
-    Yields:
-        Whether it is held; always, if it is waited for.
+    counts as held, and nothing else. Yields whether it is held: always, if another process that holds it is waited for.
     """
     descriptor = _take(path, wait=wait) if fcntl else None
     try:
@@ -261,11 +250,7 @@ def write_sealed(path: Path, content: Mapping[str, Any], *, overwrite: bool = Tr
 
 
 def read_sealed(path: Path, what: str, advice: str = "") -> dict[str, Any]:
-    """Read what :func:`write_sealed` has written, as :func:`read_object` does.
-
-    Raises:
-        GenclsError: if it is not there, holds something else, or is not what its checksum says.
-    """
+    """Read what :func:`write_sealed` has written: as :func:`read_object`, then :func:`check_seal`."""
     content = read_object(path, what, advice)
     check_seal(content, path, advice)
     return content

@@ -120,15 +120,10 @@ def watched() -> Iterator[SimpleNamespace]:
 
 @contextmanager
 def drawing(seeds: Sequence[int], source: Source = "rows") -> Iterator[SimpleNamespace]:
-    """Inside the block all that is drawn follows from the seeds of the rows.
+    """Inside the block all that is drawn follows from the seeds of the rows; yields what :func:`watched` notes.
 
-    Args:
-        seeds: one per sample of the batch.
-        source: "rows": see :func:`keyed`. "device": torch's own generators serve all rows at once, seeded by all seeds
-            together. That is faster on a GPU. A row's numbers then depend on its batch, its chunk and its device.
-
-    Yields:
-        What :func:`watched` notes.
+    With the source "rows" as under :func:`keyed`. With "device" torch's own generators serve all rows at once, seeded by all
+    seeds together. That is faster on a GPU. A row's numbers then depend on its batch, its chunk and its device.
     """
     rows: Any = keyed(seeds) if source == "rows" else identified(seeds)
     with seeded(stream_seed(*seeds)), rows, watched() as noted:
