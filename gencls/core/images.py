@@ -168,7 +168,7 @@ def unit_range(images: Tensor) -> Tensor:
 
 
 def joined(parts: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """Images in one tensor, single ones by ``torch.stack``, batches by ``torch.cat``; refuses several shapes, dtypes, devices."""
+    """Images in one tensor, single ones by ``torch.stack``, batches by ``torch.cat``; they must be alike."""
     start = 1 if join is torch.cat else 0
     shapes = list(dict.fromkeys(tuple(part.shape[start:]) for part in parts))
     if len(shapes) > 1:

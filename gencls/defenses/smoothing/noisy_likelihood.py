@@ -94,10 +94,11 @@ class NoisyLikelihood(nn.Module):
         values, *slopes = zip(*parts, strict=True)
         return torch.cat(values), [None if found[0] is None else torch.cat(found) for found in slopes]
 
-    def search(self, images: Tensor, look: Callable[[Tensor], Result]) -> list[Result]:
+    def search(self, images: Tensor, look: Callable[[Tensor], Result], join: Callable[..., Result]) -> Result:
         """What a search finds for images (N, 1 or K, C, H, W), a few at a time unless the caller keeps the whole graph."""
-        size = len(images) if images.requires_grad else self.max_rows // self.num_classes
-        return in_parts(len(images), size, lambda rows: look(images[rows]))
+        if images.requires_grad:
+            return look(images)
+        return join(*in_parts(len(images), self.max_rows // self.num_classes, lambda rows: look(images[rows])))
 
     def extra_repr(self) -> str:
         """The settings."""

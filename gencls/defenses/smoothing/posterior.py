@@ -8,6 +8,7 @@ which bounds log p(y | x) from below, p(y | x) being what randomized smoothing e
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class VariationalPosteriorSmoothing(BayesClassifier[Q]):
         Raises:
             GenclsError: for a classifier without a gradient.
         """
-        return together(lambda *parts: torch.cat(parts), *self.likelihood.search(per_class(images), self._ascend))
+        return self.likelihood.search(per_class(images), self._ascend, partial(together, lambda *parts: torch.cat(parts)))
 
     def log_joint(self, images: Tensor, q: Q) -> Tensor:
         """The evidence lower bound of each class, (N, K), from fresh noise."""

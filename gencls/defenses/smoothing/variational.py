@@ -109,7 +109,7 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         Raises:
             GenclsError: for a classifier without a gradient.
         """
-        return torch.cat(self.likelihood.search(per_class(images), self._search))
+        return self.likelihood.search(per_class(images), self._search, lambda *parts: torch.cat(parts))
 
     def log_joint(self, images: Tensor, q: Tensor) -> Tensor:
         """The score of each class with the means q, (N, K), from fresh noise."""
