@@ -10,7 +10,7 @@ from torch import Tensor
 from gencls.eval import read_adversarials, read_records, read_study
 from gencls.eval.report.formats import distance
 from gencls.eval.report.paper.figures import Tile, tile_grid
-from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.report.style import NamedFigure
 from gencls.eval.study.folder import read_cells, read_samples
 from gencls.eval.study.settings import first_sample
 from recipes.eabs.printed import MODELS

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas
 
 from gencls.eval.report.paper.page import PaperTable, Section
-from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.report.style import NamedFigure
 from recipes.eabs import settings_tables, tables
 from recipes.eabs.experiments import ABLATION, BOUNDED
 from recipes.eabs.figures import example_figures

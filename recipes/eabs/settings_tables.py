@@ -11,7 +11,7 @@ from gencls.eval.measures.statistics import bootstrap_band, wilson
 from gencls.eval.report.formats import MISSING, distance, epsilon, percent
 from gencls.eval.report.paper.figures import plateau
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.report.style import NamedFigure
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs import printed
 from recipes.eabs.runs import Run

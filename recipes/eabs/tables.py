@@ -13,8 +13,8 @@ from gencls.eval import closest_distances
 from gencls.eval.measures.statistics import pairwise_mcnemar
 from gencls.eval.report.formats import MISSING, count, epsilon, probability
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.figures import NamedFigure
 from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_matrix
+from gencls.eval.report.style import NamedFigure
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs import printed
 from recipes.eabs.runs import Run

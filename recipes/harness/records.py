@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from gencls.eval import read_records, read_study, summarize
-from gencls.eval.measures.records import WORST_CASE, broken, judged
+from gencls.eval.measures.names import WORST_CASE
+from gencls.eval.measures.records import broken, judged
 from gencls.eval.measures.statistics import wilson
 from gencls.eval.report.formats import MISSING, percent
 from gencls.eval.study.folder import read_cells

@@ -14,7 +14,7 @@ from gencls.defenses import alpha_schedule, fgsm_examples
 from gencls.eval import closest_distances, success_rate_curve
 from gencls.eval.measures.success_rates import SuccessCurve
 from gencls.eval.report.paper.figures import Tile, success_panels, tile_grid
-from gencls.eval.report.study.figures import PALETTE, STYLE, NamedFigure
+from gencls.eval.report.style import PALETTE, STYLE, NamedFigure
 from recipes.mlvgm import analyses, experiments
 from recipes.mlvgm.runs import ALPHAS, STANDALONE, Run
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from gencls.eval.report.paper.page import Section
-from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.report.style import NamedFigure
 from recipes.mlvgm import analyses, experiments, figures, tables
 from recipes.mlvgm.runs import ALPHAS, Run
 

@@ -13,7 +13,7 @@ from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.measures.statistics import wilson, wilson_band
 from gencls.eval.report.paper.figures import plateau
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
-from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.report.style import NamedFigure
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.harness.records import Share, records_of, right_under, warnings_of
 from recipes.variational_smoothing import experiments

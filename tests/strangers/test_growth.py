@@ -28,7 +28,7 @@ from gencls.eval import (
     report_study,
 )
 from gencls.eval.report.study import page
-from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.report.style import NamedFigure
 from gencls.eval.study import grid as planning
 from gencls.eval.study import growth as growing
 from gencls.eval.study.folder import read_cells, read_samples

@@ -10,7 +10,7 @@ from gencls.core import Defense, GenclsError
 from gencls.eval import Study, ThreatModel, compare, evaluate, judge, robust_accuracy, summarize
 from gencls.eval.report.formats import MISSING
 from gencls.eval.report.study.columns import BY_NAME
-from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.report.style import NamedFigure
 from tests.contracts.attacks import FIXED, MINIMAL
 from tests.eval.judgement.test_judge import Coin
 from tests.toys import small_cnn

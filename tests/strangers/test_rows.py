@@ -261,12 +261,12 @@ def test_a_ball_that_no_image_can_leave_is_refused(tmp_path):
 def test_the_diagonal_itself_is_allowed(shape):
     """The doctor attacks without a bound: within the ball that holds every image."""
     images = torch.rand(1, *shape)
-    ThreatModel("l2", math.sqrt(math.prod(shape))).check_reach(images)
-    ThreatModel("l2", float(np.float32(math.sqrt(math.prod(shape))))).check_reach(images)
-    ThreatModel("l2").check_reach(images)
-    ThreatModel("linf", 1.0).check_reach(images)
+    ThreatModel("l2", math.sqrt(math.prod(shape))).check_reach(images.shape)
+    ThreatModel("l2", float(np.float32(math.sqrt(math.prod(shape))))).check_reach(images.shape)
+    ThreatModel("l2").check_reach(images.shape)
+    ThreatModel("linf", 1.0).check_reach(images.shape)
     with pytest.raises(GenclsError, match="which no image can leave"):
-        ThreatModel("l2", math.sqrt(math.prod(shape)) + 0.01).check_reach(images)
+        ThreatModel("l2", math.sqrt(math.prod(shape)) + 0.01).check_reach(images.shape)
 
 
 def test_the_command_line_refuses_it(capsys, tmp_path):

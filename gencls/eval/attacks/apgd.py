@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, check_settings, select
+from gencls.core import GenclsError, select
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
 from gencls.eval.attacks.parts.base import CONVEX, prepare, require
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents
@@ -59,8 +59,7 @@ class APGD:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "APGD", norms=self.norms)
+        require(self, norms=self.norms)
         if self.steps < 1 or self.restarts < 1 or self.targets < 1:
             raise GenclsError(
                 "APGD: expected steps >= 1, restarts >= 1 and targets >= 1, "
@@ -76,7 +75,6 @@ class APGD:
         return runs * (forwards + len(self.smoothing)) + 1, runs * backwards
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         from gencls.eval.attacks.parts import pyautoattack_attacks
 
         model = prepare(model, images, labels, self.threat)

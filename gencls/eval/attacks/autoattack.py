@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_settings, select
+from gencls.core import GenclsError, select
 from gencls.eval.attacks.apgd import APGD, Worst
 from gencls.eval.attacks.fab import FAB
 from gencls.eval.attacks.parts.base import DENSE, Attack, prepare, require
@@ -41,8 +41,7 @@ class AutoAttack:
     norms = DENSE
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "AutoAttack", norms=self.norms)
+        require(self, norms=self.norms)
         if self.targets < 1:
             raise GenclsError(f"AutoAttack: expected targets >= 1, got {self.targets}")
         _ = self.parts  # they check the rest
@@ -66,7 +65,6 @@ class AutoAttack:
         return sum(forward for forward, _ in both) + len(both), sum(gradient for _, gradient in both)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels, self.threat)
         worst = Worst(model, images, labels)
         for part in self.parts:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gencls.core import GenclsError, check_settings, select
+from gencls.core import GenclsError, select
 from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import prepare, require
@@ -60,8 +60,7 @@ class Boundary:
     norms = ("l2",)
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "Boundary", minimal=True, targeted=True, norms=self.norms)
+        require(self, minimal=True, targeted=True, norms=self.norms)
         if self.queries < 1 or self.tries < 1 or not 0 < self.converged < min(self.sphere_step, self.source_step):
             raise GenclsError(
                 "Boundary: expected queries >= 1, tries >= 1 and steps above converged > 0, got "
@@ -79,7 +78,6 @@ class Boundary:
         return self.queries, 0
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels)
         check_shape("Boundary", self.starts, images)
         walk = _Walk(self, model, images, labels)

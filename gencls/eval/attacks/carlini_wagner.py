@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_settings, select
+from gencls.core import GenclsError, select
 from gencls.core.balls import L2, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import prepare, require, taken
@@ -47,8 +47,7 @@ class CarliniWagner:
     norms = ("l2",)
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "CarliniWagner", minimal=True, targeted=True, norms=self.norms)
+        require(self, minimal=True, targeted=True, norms=self.norms)
         if min(self.searches, self.steps, self.patience or 1) < 1:
             raise GenclsError(
                 "CarliniWagner: expected searches, steps and patience >= 1, "
@@ -66,7 +65,6 @@ class CarliniWagner:
         return 8, self.searches * self.steps + 10
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         search = _Search(self, prepare(model, images, labels), images, labels)
         constant = torch.full_like(search.scale, self.first_constant)
         start = (images + search.closest.first_step).clamp(0, 1)
@@ -112,8 +110,7 @@ class RestartedCarliniWagner:
     norms = ("l2",)
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "RestartedCarliniWagner", minimal=True, norms=self.norms)
+        require(self, minimal=True, norms=self.norms)
         if min(self.restarts, self.steps, self.window) < 1:
             raise GenclsError(
                 "RestartedCarliniWagner: expected restarts, steps and window >= 1, "
@@ -131,7 +128,6 @@ class RestartedCarliniWagner:
         return 8, self.restarts * (self.steps + 1) + 10
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels)
         search = _Search(self, model, images, labels)
         constant = torch.full_like(search.scale, self.regularisation)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_settings, select
+from gencls.core import GenclsError, select
 from gencls.core.balls import L2, per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import prepare, require
@@ -50,8 +50,7 @@ class DDN:
     norms = ("l2",)
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "DDN", minimal=True, targeted=True, norms=self.norms)
+        require(self, minimal=True, targeted=True, norms=self.norms)
         if self.steps < 1 or self.first_norm <= 0 or not 0 < self.gamma < 0.5:
             raise GenclsError(
                 "DDN: expected steps >= 1, first_norm > 0 and 0 < gamma < 0.5, "
@@ -66,7 +65,6 @@ class DDN:
         return forwards + 8, backwards + 10
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels)
         closest = Closest(model, images, labels, self.threat)
         closest.cross()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_settings, select
+from gencls.core import GenclsError, select
 from gencls.eval.attacks.parts.base import DENSE, prepare, require
 from gencls.eval.attacks.parts.linearisation import Closest, nearest_boundary
 from gencls.eval.threats.lp_balls import ThreatModel
@@ -41,8 +41,7 @@ class DeepFool:
     norms = DENSE
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "DeepFool", minimal=True, norms=self.norms)
+        require(self, minimal=True, norms=self.norms)
         if self.steps < 1 or min(self.overshoot, self.projections) < 0 or self.candidates < 2:
             raise GenclsError(
                 "DeepFool: expected steps >= 1, overshoot and projections >= 0 and candidates >= 2, "
@@ -55,7 +54,6 @@ class DeepFool:
         return 3 + 3 * self.projections, self.steps * (self.candidates - 1) + self.projections
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels)
         closest = Closest(model, images, labels, self.threat, classes=self.candidates - 1)
         alive, current = closest.open, images[closest.open]

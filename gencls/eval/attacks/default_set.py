@@ -39,7 +39,6 @@ class DefaultBudget:
     queries: int = 1000
 
     def __post_init__(self) -> None:
-        """Check the types; the attacks check their ranges."""
         check_settings(self)
 
     @classmethod

@@ -1,11 +1,11 @@
 """FAB: small perturbations by projections onto linearised decision boundaries."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_settings, select
+from gencls.core import GenclsError, select
 from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.base import CONVEX, prepare, require
 from gencls.eval.scores.margins import others_of
@@ -45,8 +45,7 @@ class FAB:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(replace(self.threat, epsilon=None), "FAB", minimal=True, norms=self.norms)
+        require(self, minimal=None, norms=self.norms)
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:
             raise GenclsError(
                 "FAB: expected steps >= 1, restarts >= 1 and targets >= 0, "
@@ -60,7 +59,6 @@ class FAB:
         return runs * self.steps + 2, runs * self.steps
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         from gencls.eval.attacks.parts import pyautoattack_attacks
 
         model = prepare(model, images, labels)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gencls.core import check_settings
-from gencls.eval.attacks.parts.base import ALL, prepare, require
+from gencls.eval.attacks.parts.base import ANY, prepare, require
 from gencls.eval.threats.protocol import Threat
 
 
@@ -18,11 +17,10 @@ class FGSM:
 
     threat: Threat
     uses_gradients = True
-    norms = ALL
+    norms = ANY
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "FGSM", targeted=True)
+        require(self, targeted=True)
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -30,7 +28,6 @@ class FGSM:
         return 0, 1
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels, self.threat)
         sign = -1.0 if self.threat.targeted else 1.0
         response = model.look(images, labels, lambda draws, y: sign * model.cross_entropy(draws, y))

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, branch, check_settings, select
+from gencls.core import GenclsError, branch, select
 from gencls.core.balls import L2
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import ALL, prepare, require
@@ -69,8 +69,7 @@ class FMN:
     norms = ALL
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "FMN", minimal=True, targeted=True, norms=self.norms)
+        require(self, minimal=True, targeted=True, norms=self.norms)
         if min(self.steps, self.restarts, self.tries) < 1 or self.first_step <= 0 or not _LAST_GAMMA <= self.gamma < 1:
             raise GenclsError(
                 f"FMN: expected steps, restarts and tries >= 1, first_step > 0 and {_LAST_GAMMA} <= gamma < 1, "
@@ -91,7 +90,6 @@ class FMN:
         return self.restarts * (forwards + looks) + 8, self.restarts * backwards + 10
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels)
         check_shape("FMN", self.starts, images)
         closest = Closest(model, images, labels, self.threat)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, branch, check_settings, checked
+from gencls.core import GenclsError, branch, checked
 from gencls.core.balls import per_image
 from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, Response
@@ -45,9 +45,8 @@ class NES:
     norms = DENSE
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        require(self, targeted=True, norms=self.norms)
         _check(self.samples, self.sigma)
-        require(self.threat, "NES", targeted=True, norms=self.norms)
         self._descent()
 
     @property
@@ -56,7 +55,6 @@ class NES:
         return self.restarts * (self.steps * (2 * self.samples + 1) + 1), 0
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         return self._descent()(
             _Estimated(prepare(model, images, labels, self.threat), self.samples, self.sigma), images, labels
         )

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_settings, select
+from gencls.core import GenclsError, select
 from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import CONVEX, prepare, require
+from gencls.eval.attacks.parts.base import ANY, CONVEX, prepare, require
 from gencls.eval.threats.lp_balls import ThreatModel
 from gencls.eval.threats.protocol import Threat
 
@@ -31,8 +31,7 @@ class GaussianNoiseAttack:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "GaussianNoiseAttack", norms=self.norms)
+        require(self, norms=self.norms)
         if self.tries < 1:
             raise GenclsError(f"GaussianNoiseAttack: expected tries >= 1, got {self.tries}")
 
@@ -42,7 +41,6 @@ class GaussianNoiseAttack:
         return self.tries, 0
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels, self.threat)
         epsilon = self.threat.epsilon or 0.0
         adversarial = images.clone()
@@ -114,11 +112,10 @@ class GrowingNoise:
     sizes: int = 50
     tries: int = 1
     uses_gradients = False
-    norms = CONVEX
+    norms = ANY
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "GrowingNoise", minimal=True)
+        require(self, minimal=True)
         if not 0 < self.smallest < self.largest or self.sizes < 2 or self.tries < 1:
             raise GenclsError(
                 "GrowingNoise: expected 0 < smallest < largest, sizes >= 2, tries >= 1, "
@@ -131,7 +128,6 @@ class GrowingNoise:
         return self.sizes * self.tries + 1, 0
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels, self.threat)
         adversarial = images.clone()
         distance = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)

@@ -2,15 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, branch, check_settings
+from gencls.core import GenclsError, branch
 from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
-from gencls.eval.attacks.parts.base import ALL, joined, prepare, require, taken
+from gencls.eval.attacks.parts.base import ANY, joined, prepare, require, taken
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.scores.margins import others_of
 from gencls.eval.threats.protocol import Threat
@@ -59,11 +60,10 @@ class PGD:
     smoothing: tuple[float, ...] = (0.0,)
     smoothing_draws: int = 16
     uses_gradients = True
-    norms = ALL
+    norms = ANY
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "PGD", targeted=self.loss != "multi-targeted")
+        require(self, targeted=self.loss != "multi-targeted")
         if self.steps < 1 or self.restarts < 1 or (self.step_size is not None and self.step_size <= 0):
             raise GenclsError(
                 "PGD: expected steps >= 1, restarts >= 1 and step_size > 0, "
@@ -78,7 +78,6 @@ class PGD:
         return self.restarts * (forwards + len(self.smoothing)), self.restarts * backwards
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         return _Run(self, prepare(model, images, labels, self.threat), images, labels).result()
 
 
@@ -185,10 +184,9 @@ class _Run:
             if loss is None:
                 looks = [self.model.look(rows.current, rows.labels, targeted=targeted, fresh=True) for _ in range(self.last)]
             else:
-                sigma, count = self.sigma, self.attack.smoothing_draws
-                looks = [
-                    smoothed_look(self.model, rows.current, rows.labels, loss, sigma=sigma, count=count, targeted=targeted)
-                ]
+                smoothed = partial(smoothed_look, self.model, sigma=self.sigma, count=self.attack.smoothing_draws)
+                ask = smoothed if self.sigma else self.model.look
+                looks = [ask(rows.current, rows.labels, loss, targeted=targeted)]
         self.gradient = looks[0].gradient
         success = torch.stack([look.success for look in looks]).mean(dim=0)
         missing = torch.stack([look.margin for look in looks]).mean(dim=0)

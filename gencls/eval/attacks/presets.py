@@ -1,33 +1,18 @@
 """Attacks by name: single ones with their papers' defaults, and sets."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import gencls.eval.attacks as methods
 from gencls.core import GenclsError, checked, did_you_mean
-from gencls.eval.attacks import (
-    APGD,
-    DDN,
-    FAB,
-    FGSM,
-    FMN,
-    NES,
-    PGD,
-    Attack,
-    AutoAttack,
-    Boundary,
-    CarliniWagner,
-    DeepFool,
-    GaussianNoiseAttack,
-    GrowingNoise,
-    LatentDescent,
-    Square,
-)
 from gencls.eval.attacks.default_set import TARGETS, default_attacks
 from gencls.eval.attacks.mlvgm_set import mlvgm_attacks
+from gencls.eval.attacks.parts.base import norms_of
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.attacks.thesis_set import thesis_attacks
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import kinds, made
 
 PRESETS = (
     *("default-linf", "default-l2", "default-l1", "default-l0"),
@@ -37,38 +22,38 @@ PRESETS = (
 
 _STEPS, _STARTS = {"steps": "steps"}, {"restarts": "restarts"}
 
-_Method = tuple[Callable[..., Attack], Mapping[str, str]]
+_Method = tuple[Callable[..., methods.Attack], Mapping[str, str]]
 
 _FIXED: Mapping[str, _Method] = {
     # what makes the attack; which of its fields ``steps`` and ``restarts`` set, where it has something of the kind
-    "fgsm": (FGSM, {}),
-    "pgd": (PGD, _STEPS | _STARTS),
-    "pgd-margin": (partial(PGD, loss="margin"), _STEPS | _STARTS),
-    "pgd-multi-targeted": (partial(PGD, loss="multi-targeted", restarts=TARGETS), _STEPS | _STARTS),
-    "pgd-smoothed": (partial(PGD, smoothing=SIGMAS), _STEPS | _STARTS),
-    "noise": (GaussianNoiseAttack, {"restarts": "tries"}),
-    "nes": (NES, _STEPS | _STARTS),
-    "square": (Square, {"steps": "queries"}),
-    "apgd": (APGD, _STEPS | _STARTS),
-    "apgd-dlr": (partial(APGD, loss="dlr"), _STEPS | _STARTS),
-    "apgd-targeted-dlr": (partial(APGD, loss="targeted-dlr"), _STEPS | _STARTS),
-    "apgd-multi-targeted": (partial(APGD, loss="multi-targeted"), _STEPS | _STARTS),
-    "apgd-smoothed": (partial(APGD, smoothing=SIGMAS), _STEPS | _STARTS),
-    "autoattack": (AutoAttack, _STEPS),
-    "autoattack-rand": (partial(AutoAttack, version="rand"), _STEPS),
+    "fgsm": (methods.FGSM, {}),
+    "pgd": (methods.PGD, _STEPS | _STARTS),
+    "pgd-margin": (partial(methods.PGD, loss="margin"), _STEPS | _STARTS),
+    "pgd-multi-targeted": (partial(methods.PGD, loss="multi-targeted", restarts=TARGETS), _STEPS | _STARTS),
+    "pgd-smoothed": (partial(methods.PGD, smoothing=SIGMAS), _STEPS | _STARTS),
+    "noise": (methods.GaussianNoiseAttack, {"restarts": "tries"}),
+    "nes": (methods.NES, _STEPS | _STARTS),
+    "square": (methods.Square, {"steps": "queries"}),
+    "apgd": (methods.APGD, _STEPS | _STARTS),
+    "apgd-dlr": (partial(methods.APGD, loss="dlr"), _STEPS | _STARTS),
+    "apgd-targeted-dlr": (partial(methods.APGD, loss="targeted-dlr"), _STEPS | _STARTS),
+    "apgd-multi-targeted": (partial(methods.APGD, loss="multi-targeted"), _STEPS | _STARTS),
+    "apgd-smoothed": (partial(methods.APGD, smoothing=SIGMAS), _STEPS | _STARTS),
+    "autoattack": (methods.AutoAttack, _STEPS),
+    "autoattack-rand": (partial(methods.AutoAttack, version="rand"), _STEPS),
 }
 
 _MINIMAL: Mapping[str, _Method] = {
-    "deepfool": (DeepFool, _STEPS),
-    "ddn": (DDN, _STEPS),
-    "ddn-smoothed": (partial(DDN, smoothing=SIGMAS), _STEPS),
-    "cw": (CarliniWagner, {"steps": "steps", "restarts": "searches"}),
-    "fab": (FAB, _STEPS | _STARTS),
-    "fmn": (FMN, _STEPS | _STARTS),
-    "fmn-smoothed": (partial(FMN, smoothing=SIGMAS), _STEPS | _STARTS),
-    "boundary": (Boundary, {"steps": "queries"}),
-    "growing-noise": (GrowingNoise, {"steps": "sizes", "restarts": "tries"}),
-    "latent-descent": (LatentDescent, _STEPS),
+    "deepfool": (methods.DeepFool, _STEPS),
+    "ddn": (methods.DDN, _STEPS),
+    "ddn-smoothed": (partial(methods.DDN, smoothing=SIGMAS), _STEPS),
+    "cw": (methods.CarliniWagner, {"steps": "steps", "restarts": "searches"}),
+    "fab": (methods.FAB, _STEPS | _STARTS),
+    "fmn": (methods.FMN, _STEPS | _STARTS),
+    "fmn-smoothed": (partial(methods.FMN, smoothing=SIGMAS), _STEPS | _STARTS),
+    "boundary": (methods.Boundary, {"steps": "queries"}),
+    "growing-noise": (methods.GrowingNoise, {"steps": "sizes", "restarts": "tries"}),
+    "latent-descent": (methods.LatentDescent, _STEPS),
 }
 
 _METHODS = {**_FIXED, **_MINIMAL}
@@ -80,19 +65,21 @@ MINIMAL = tuple(_MINIMAL)
 """Methods that minimise the distance."""
 
 
-def _norms(method: str) -> tuple[str, ...]:
-    """Keys of the threats that a method knows."""
-    make: Any = _METHODS[method][0]
-    return tuple(getattr(make, "func", make).norms)
+def _pairs() -> dict[str, tuple[str, str]]:
+    """Method and key of the threat by the name of the attack. Where two pairs make one name, the longer method has it."""
+    classes: dict[str, Any] = {method: getattr(make, "func", make) for method, (make, _) in _METHODS.items()}
+    return {f"{method}-{norm}": (method, norm) for method in classes for norm in norms_of(classes[method])}
 
 
 @checked
-def attack_by_name(name: str, epsilon: float | None = None, *, steps: int | None = None, restarts: int | None = None) -> Attack:
+def attack_by_name(
+    name: str, epsilon: float | None = None, *, steps: int | None = None, restarts: int | None = None
+) -> methods.Attack:
     """One attack with its paper's defaults.
 
     Args:
-        name: a method of :data:`FIXED` or :data:`MINIMAL` and a norm, as in "pgd-linf" or "ddn-l2".
-        epsilon: radius of the ball for methods with a budget, in [0, 1] pixel units.
+        name: a method of :data:`FIXED` or :data:`MINIMAL` and the key of a threat, as in "pgd-linf" or "ddn-l2".
+        epsilon: bound of the threat for methods with a budget, in its unit.
         steps: of the methods that make steps, queries or sizes of others; None keeps the default.
         restarts: starts, draws or searches of the methods that have them; None keeps the default.
 
@@ -106,7 +93,7 @@ def attack_by_name(name: str, epsilon: float | None = None, *, steps: int | None
         raise GenclsError(f"attack: expected an epsilon for {name}, got none")
     make, fields = _METHODS[method]
     settings = {field: given[setting] for setting, field in fields.items() if given[setting] is not None}
-    return make(ThreatModel(norm, epsilon), **settings)
+    return make(made(norm, epsilon), **settings)
 
 
 def settings_of(name: str) -> frozenset[str]:
@@ -130,20 +117,23 @@ def _refuse_others(name: str, given: Mapping[str, float | None]) -> None:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    if name not in (known := names()):
-        hint = did_you_mean(name, [*known, *PRESETS])
-        raise GenclsError(f"attack: {hint}expected a name among {', '.join(known)}; got {name}")
-    method, _, norm = name.rpartition("-")
-    return method, norm
+    if name in (pairs := _pairs()):
+        return pairs[name]
+    for method, norm in itertools.product(reversed(_METHODS), kinds()):
+        if name == f"{method}-{norm}":
+            served = ", ".join(other for of, other in pairs.values() if of == method)
+            raise GenclsError(f"attack: expected a threat that {method} searches, one of {served}; got {norm} in {name}")
+    hint = did_you_mean(name, [*pairs, *PRESETS])
+    raise GenclsError(f"attack: {hint}expected a name among {', '.join(pairs)}; got {name}")
 
 
 def names() -> list[str]:
     """All names that :func:`attack_by_name` takes."""
-    return [f"{method}-{norm}" for method in _METHODS for norm in _norms(method)]
+    return list(_pairs())
 
 
 @checked
-def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, Attack]:
+def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, methods.Attack]:
     """A set of attacks, by a name of :data:`PRESETS`.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_settings, select
+from gencls.core import GenclsError, select
 from gencls.core.balls import L2, Linf, per_image
 from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.base import DENSE, prepare, require
@@ -44,8 +44,7 @@ class Square:
     norms = DENSE
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "Square", targeted=True, norms=self.norms)
+        require(self, targeted=True, norms=self.norms)
         if self.queries < 1 or not 0 < self.share <= 1:
             raise GenclsError(f"Square: expected queries >= 1 and a share in (0, 1], got {self.queries} and {self.share}")
 
@@ -55,7 +54,6 @@ class Square:
         return self.queries, 0
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         model = prepare(model, images, labels, self.threat)
         first, change = (_stripes, _recoloured) if self.threat.norm == "linf" else (_tiles, _moved)
         epsilon, targeted = self.threat.epsilon or 0.0, self.threat.targeted

@@ -54,7 +54,6 @@ class ThesisBudget:
     descent_rate: float = 0.01
 
     def __post_init__(self) -> None:
-        """Check the types; the attacks check their ranges."""
         check_settings(self)
 
 

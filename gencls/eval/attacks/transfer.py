@@ -49,7 +49,6 @@ class Transfer:
         return self.attack.passes
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Attack; see :class:`Attack`."""
         target = prepare(model, images, labels, self.threat)
         surrogate = next(iter(surrogates_of(self.source).values()))
         stochastic = declared(self.source, "stochastic")

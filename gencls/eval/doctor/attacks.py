@@ -18,7 +18,7 @@ from gencls.eval.attacks import PGD, Attack, GaussianNoiseAttack
 from gencls.eval.attacks.default_set import SMOOTHED
 from gencls.eval.attacks.square import Square
 from gencls.eval.attacks.transfer import Transfer
-from gencls.eval.doctor.diagnosis import Check
+from gencls.eval.doctor.diagnosis import Check, Evidence
 from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
 from gencls.eval.judgement.trial import Trial
 from gencls.eval.measures.statistics import mcnemar
@@ -88,7 +88,7 @@ def check_unbounded(cells: Mapping[str, Trial], threat: Threat) -> Check:
     found, right = broken(cells)
     left, count = int((~found & right).sum()), int(right.sum())
     size = f"{threat.norm} {threat.epsilon:g}"
-    evidence: dict[str, float | str] = {"radius": size, "images": count, "still right": left, "modes": ", ".join(cells)}
+    evidence: Evidence = {"radius": size, "images": count, "still right": left, "modes": ", ".join(cells)}
     if left > max(1, _SURVIVORS * count):
         finding = "an attack without a bound does not break everything: it does not see where to go"
         return Check("unbounded attack", "fail", finding, evidence)
@@ -100,18 +100,10 @@ def check_unbounded(cells: Mapping[str, Trial], threat: Threat) -> Check:
 def check_attacks(
     patient: Patient, effort: Effort, strong: Mapping[str, Trial], transfer_from: nn.Module | None, mode: str
 ) -> list[Check]:
-    """Pairs of attacks of which one must not be weaker than the other.
-
-    Args:
-        patient: the defense.
-        effort: steps, queries, tries.
-        strong: what PGD made.
-        transfer_from: another model; None transfers from none.
-        mode: in which gradients are smoothed.
-    """
+    """Pairs of attacks of which one must not be weaker than the other; ``strong`` is what PGD made."""
     threat, clean = patient.threat, next(iter(strong.values())).clean
     epsilon = threat.epsilon or 0.0
-    far = threat.sized(threat.largest(patient.images))
+    far = threat.sized(threat.largest(patient.images.shape))
     checks = [check_unbounded(patient.attack(pgd(far, steps=effort.far_steps, restarts=2), clean), far)]
     weaker: list[tuple[str, str, Callable[[Any], Attack]]] = [
         ("more steps", f"PGD with {effort.few_steps} steps", partial(pgd, steps=effort.few_steps)),
@@ -141,12 +133,6 @@ def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Trial]
     defense makes the draws of its EoT either way, so that two starts, one for each standard deviation, meet two.
 
     Source: Tramèr and Boneh 2019, arXiv:1904.13000, on networks trained in Linf whose L2 gradients lead nowhere.
-
-    Args:
-        patient: the defense.
-        effort: steps and noisy images.
-        strong: what PGD made with one start.
-        mode: which gradient is smoothed.
     """
     threat, clean = patient.threat, next(iter(strong.values())).clean
     one, draws = patient.only({mode: patient.modes[mode]}), max(effort.smoothing, patient.draws)
@@ -168,7 +154,7 @@ def _white(threat: Threat, steps: int) -> str:
 
 
 def _not_weaker(name: str, strong: str, weak: str, outcome: Outcome, conclusion: str = "the gradient attack is blind") -> Check:
-    evidence: dict[str, float | str] = {
+    evidence: Evidence = {
         strong: f"{outcome.first} broken, {outcome.only_first} of them alone",
         weak: f"{outcome.second} broken, {outcome.only_second} of them alone",
         "images": outcome.count,
@@ -176,8 +162,7 @@ def _not_weaker(name: str, strong: str, weak: str, outcome: Outcome, conclusion:
     if outcome.only_second > outcome.only_first:
         evidence["p (McNemar, one-sided)"] = outcome.p_value
     if outcome.worse_first:
-        finding = f"{weak} breaks more than {strong}: {conclusion}"
-        return Check(name, "fail", finding, evidence)
+        return Check(name, "fail", f"{weak} breaks more than {strong}: {conclusion}", evidence)
     if outcome.only_second > outcome.only_first:
         return Check(name, "note", f"{weak} breaks a few more than {strong}, which may be chance", evidence)
     if outcome.first == outcome.second and outcome.first in (0, outcome.count):

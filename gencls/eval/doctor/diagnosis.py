@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args
 from gencls.core import GenclsError, checked
 from gencls.core.files import atomically, check_seal, read_object, sealed
 
+Evidence = dict[str, float | str]
+"""What was measured, by name."""
+
 Status = Literal["ok", "note", "fail"]
 """From good to bad: "fail" where a number would be meaningless, "note" where it needs care."""
 
@@ -85,11 +88,7 @@ class Diagnosis:
         return f"nothing found that makes a robustness number meaningless ({len(self.checks)} checks){care}"
 
     def text(self, name: str = "defense") -> str:
-        """The checks with their evidence and the verdict, for a terminal.
-
-        Args:
-            name: of the defense.
-        """
+        """The checks with their evidence and the verdict, for a terminal."""
         column = max(len(check.name) for check in self.checks) if self.checks else 0
         indent = " " * (column + 8)
         lines = []

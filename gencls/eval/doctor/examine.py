@@ -1,20 +1,21 @@
 """The order of the examination."""
 
+from typing import Any
+
 from torch import nn
 
 from gencls.core import GenclsError, checked, frozen
 from gencls.core.keys.samples import device_of
 from gencls.core.samples import samples_of
 from gencls.eval.doctor.attacks import check_attacks, pgd
-from gencls.eval.doctor.diagnosis import Check, Diagnosis
+from gencls.eval.doctor.diagnosis import Check, Diagnosis, Evidence
 from gencls.eval.doctor.gradients import check_differences, check_dynamic, check_existence, check_zeros, difference_errors
 from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patient, affordable
 from gencls.eval.doctor.randomness import check_claims, check_company, check_eot, check_randomness
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
 from gencls.eval.judgement.probe import check_defense
 from gencls.eval.judgement.trial import Protocol
-from gencls.eval.threats.protocol import Threat
-from gencls.eval.threats.registry import made
+from gencls.eval.threats.protocol import Threat, made
 
 _FEW = 4
 """Images of the checks without which nothing else is worth its time."""
@@ -62,57 +63,42 @@ def diagnose(
     Raises:
         GenclsError: for bad images, labels or settings, or a model in training mode or for images of another shape.
     """
-    patient = _admit(defense, images, labels, _threat(threat, norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
+    ball, settings = (epsilon, norm, threat), (eot_samples, seed, memory)
+    patient = _admit(defense, images, labels, *ball, transfer_from, *settings, budget=budget)
     with frozen(defense):
         return Diagnosis(tuple(_examine(patient, transfer_from, effort, budget)))
 
 
+def predict_diagnosis(*samples: Any, budget: float = 240.0, **settings: Any) -> tuple[Effort, float]:
+    """How closely :func:`diagnose` would look with these arguments, and about how many seconds that takes at most.
+
+    Raises:
+        GenclsError: as :func:`diagnose`.
+    """
+    patient = _admit(*samples, budget=budget, **settings).observed()
+    effort, cost = affordable(patient, budget)
+    return effort, effort.seconds(len(patient.images), cost, patient.draws)
+
+
 @checked
-def predict_diagnosis(
+def _admit(
     defense: nn.Module,
     images: object,
     labels: object = None,
-    *,
     epsilon: float | None = None,
     norm: str = "linf",
     threat: Threat | None = None,
     transfer_from: nn.Module | None = None,
     eot_samples: int = 16,
     seed: int = 0,
-    budget: float = 240.0,
     memory: float | None = None,
-) -> tuple[Effort, float]:
-    """How closely :func:`diagnose` would look with these arguments, and about how many seconds that takes at most.
-
-    Raises:
-        GenclsError: as :func:`diagnose`.
-    """
-    patient = _admit(defense, images, labels, _threat(threat, norm, epsilon), transfer_from, budget, eot_samples, seed, memory)
-    patient = patient.observed()
-    effort, cost = affordable(patient, budget)
-    return effort, effort.seconds(len(patient.images), cost, patient.draws)
-
-
-def _threat(threat: Threat | None, norm: str, epsilon: float | None) -> Threat:
-    """That of the attacks."""
-    found: Threat = made(norm, epsilon) if threat is None else threat
-    if found.epsilon is None or (threat is not None and epsilon is not None):
-        raise GenclsError(f"doctor: expected either an epsilon or a threat with one, got {epsilon} and {threat}")
-    return found
-
-
-def _admit(
-    defense: nn.Module,
-    images: object,
-    labels: object,
-    threat: Threat,
-    transfer_from: nn.Module | None,
+    *,
     budget: float,
-    eot_samples: int,
-    seed: int,
-    memory: float | None,
 ) -> Patient:
     """Check what is to be examined."""
+    asked: Threat = made(norm, epsilon) if threat is None else threat
+    if asked.epsilon is None or (threat is not None and epsilon is not None):
+        raise GenclsError(f"doctor: expected either an epsilon or a threat with one, got {epsilon} and {threat}")
     found, classes = samples_of(images, labels)
     device = device_of(defense) or found.device
     found, classes = found.to(device), classes.to(device)
@@ -121,9 +107,9 @@ def _admit(
         check_defense(transfer_from, found[:1], classes)
     if budget <= 0:
         raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
-    threat.check_reach(found)
+    asked.check_reach(found.shape)
     protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
-    return Patient.of(defense, found, classes, threat, protocol)
+    return Patient.of(defense, found, classes, asked, protocol)
 
 
 def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort | None, budget: float) -> list[Check]:
@@ -171,7 +157,7 @@ def _failed(checks: list[Check]) -> bool:
 
 
 def _say(effort: Effort, patient: Patient, probe: Patient, cost: Cost) -> Check:
-    evidence: dict[str, float | str] = {
+    evidence: Evidence = {
         "images": len(patient.images),
         "images for gradients": len(probe.images),
         "draws": patient.draws,

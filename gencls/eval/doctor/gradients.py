@@ -11,7 +11,7 @@ from torch import Tensor
 from gencls.core import GenclsError, seeded
 from gencls.core.balls import per_image
 from gencls.core.gradient_modes import mode_named
-from gencls.eval.doctor.diagnosis import Check
+from gencls.eval.doctor.diagnosis import Check, Evidence
 from gencls.eval.doctor.patient import Patient
 
 SIZES = (1e-2, 3e-3, 1e-3, 1e-4)
@@ -54,7 +54,7 @@ def check_existence(patient: Patient) -> tuple[Check, Patient]:
             problems[mode] = f"NaN or infinity for {bad} of {len(gradient)} images"
         else:
             usable[mode] = surrogate
-    evidence: dict[str, float | str] = {"images": len(patient.images), **{mode: "finite" for mode in usable}, **problems}
+    evidence: Evidence = {"images": len(patient.images), **{mode: "finite" for mode in usable}, **problems}
     if not usable:
         finding = "no gradient mode has a finite gradient; declare one in surrogates(), for instance BPDA"
         return Check("gradient", "fail", finding, evidence), patient
@@ -80,7 +80,7 @@ def check_zeros(patient: Patient) -> tuple[Check, Patient]:
                 gradient = patient.gradient(model, images, patient.cross_entropy(model))
             zero.append(torch.ones(len(images), device=images.device) if gradient is None else _size(gradient) == 0)
         shares[mode] = float(torch.cat(zero).double().mean())
-    evidence: dict[str, float | str] = {f"zero, {mode}": share for mode, share in shares.items()}
+    evidence: Evidence = {f"zero, {mode}": share for mode, share in shares.items()}
     evidence["gradients per mode"] = 2 * len(patient.images)
     seeing = patient.only({mode: surrogate for mode, surrogate in patient.modes.items() if shares[mode] <= 0.5})
     if min(shares.values()) > _ZEROS:
@@ -154,7 +154,7 @@ def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: flo
     if not errors:
         return Check(name, "note", "gradients are zero: there is nothing to compare", dict(evidence))
     best = {mode: min(found.values()) for mode, found in errors.items()}
-    shown: dict[str, float | str] = dict(evidence)
+    shown: Evidence = dict(evidence)
     for mode, found in errors.items():
         shown[f"error, {mode}"] = ", ".join(f"{error:.3f} (step {size:g})" for size, error in found.items())
     if rounding > _COARSE:
@@ -199,7 +199,7 @@ def check_dynamic(patient: Patient, errors: Mapping[str, Mapping[float, float]])
     """Whether forward itself differentiates; then a gradient may or may not go through what it optimises."""
     with torch.no_grad(), seeded(patient.protocol.seed):
         count = inner_gradients(lambda: patient.defense(patient.images[:1].clone()))
-    evidence: dict[str, float | str] = {"gradients within a forward": count, "modes": ", ".join(patient.modes)}
+    evidence: Evidence = {"gradients within a forward": count, "modes": ", ".join(patient.modes)}
     name = "dynamic forward"
     if not count:
         return Check(name, "ok", "forward does not optimise by gradients", evidence)

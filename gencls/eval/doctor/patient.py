@@ -71,13 +71,7 @@ class Effort:
             raise GenclsError(f"Effort: expected numbers >= 1, got {numbers}")
 
     def seconds(self, images: int, cost: "Cost", draws: int) -> float:
-        """About how long a diagnosis takes at most: samples that are broken early leave it sooner.
-
-        Args:
-            images: that there are.
-            cost: of a row.
-            draws: EoT draws per look.
-        """
+        """About how long a diagnosis takes at most: samples that are broken early leave it sooner. A look has so many draws."""
         count, probes = min(images, self.images), min(images, self.probes)
         modes = cost.gradient.values() if self.all_modes else [min(cost.gradient.values())]
         gradients = 3 * self.steps + self.few_steps + self.far_steps
@@ -98,23 +92,11 @@ class Cost:
 
 
 EFFORTS = (
-    Effort("full", 100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=5000, tries=10, smoothing=8),
-    Effort("large", 100, probes=20, directions=4, steps=20, few_steps=5, far_steps=40, queries=500, tries=10, smoothing=2),
-    Effort("medium", 30, probes=10, directions=3, steps=20, few_steps=5, far_steps=40, queries=150, tries=5, smoothing=2),
-    Effort("small", 12, probes=8, directions=3, steps=10, few_steps=2, far_steps=20, queries=50, tries=5, smoothing=2),
-    Effort(
-        "least",
-        6,
-        probes=4,
-        directions=2,
-        steps=8,
-        few_steps=2,
-        far_steps=10,
-        queries=10,
-        tries=2,
-        smoothing=2,
-        all_modes=False,
-    ),
+    Effort("full", 100, 20, directions=4, steps=20, few_steps=5, far_steps=40, queries=5000, tries=10, smoothing=8),
+    Effort("large", 100, 20, directions=4, steps=20, few_steps=5, far_steps=40, queries=500, tries=10, smoothing=2),
+    Effort("medium", 30, 10, directions=3, steps=20, few_steps=5, far_steps=40, queries=150, tries=5, smoothing=2),
+    Effort("small", 12, 8, directions=3, steps=10, few_steps=2, far_steps=20, queries=50, tries=5, smoothing=2),
+    Effort("least", 6, 4, directions=2, steps=8, few_steps=2, far_steps=10, queries=10, tries=2, smoothing=2, all_modes=False),
 )
 """From thorough to quick."""
 
@@ -203,10 +185,7 @@ class Patient:
     def gradient(self, model: AttackModel, images: Tensor, value: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
         """Gradients (N, C, H, W) of a value per sample, part by part; None where the scores have none.
 
-        Args:
-            model: what is differentiated.
-            images: (N, C, H, W), one for each sample.
-            value: mean scores (M, K) of some samples and the indices (M,) of these -> (M,).
+        The value is one of mean scores (M, K) of some samples and the indices (M,) of these -> (M,).
         """
         parts = []
         for part in self._parts(model):

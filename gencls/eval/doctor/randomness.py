@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gencls.core import declared, repeated, seeded
-from gencls.eval.doctor.diagnosis import Check, Status
+from gencls.eval.doctor.diagnosis import Check, Evidence, Status
 from gencls.eval.doctor.patient import Patient
 from gencls.eval.judgement.trial import Trial
 from gencls.eval.scores.margins import score_gap
@@ -25,7 +25,7 @@ _GAP = 0.05
 def check_randomness(patient: Patient) -> Check:
     """Compare what forwards of the same images say with the declaration ``stochastic``."""
     name, behaviour = "randomness", patient.behaviour
-    evidence: dict[str, float | str] = {"images": len(patient.images), **_differences(patient)}
+    evidence: Evidence = {"images": len(patient.images), **_differences(patient)}
     if not patient.stochastic:
         if behaviour.random:
             finding = (
@@ -54,7 +54,7 @@ def check_randomness(patient: Patient) -> Check:
 def check_company(patient: Patient) -> Check:
     """An image's scores must not depend on the images beside it."""
     name, behaviour = "rest of the batch", patient.behaviour
-    evidence: dict[str, float | str] = {"images": len(patient.images)}
+    evidence: Evidence = {"images": len(patient.images)}
     if behaviour.batch_dependent and declared(patient.defense, "batch_dependent"):
         return Check(name, "note", "the other images count, as declared: each image is asked alone", evidence)
     if behaviour.batch_dependent:
@@ -106,7 +106,7 @@ def check_eot(patient: Patient, mode: str) -> Check:
             gradient = patient.gradient(model, patient.images, patient.cross_entropy(model))
         pair.append(torch.zeros_like(patient.images) if gradient is None else gradient)
     cosine = float(functional.cosine_similarity(pair[0].flatten(1), pair[1].flatten(1), eps=1e-30).median())
-    evidence: dict[str, float | str] = {"draws per gradient": draws, "cosine of two gradients": cosine, "mode": mode}
+    evidence: Evidence = {"draws per gradient": draws, "cosine of two gradients": cosine, "mode": mode}
     if 0 < cosine < 1:
         noise = draws * (1 - cosine) / cosine
         evidence["draws for a cosine of 0.9"] = max(1, round(9 * noise))
@@ -122,7 +122,7 @@ def check_eot(patient: Patient, mode: str) -> Check:
 
 def check_claims(cells: dict[str, Trial]) -> Check:
     """What PGD believes to have broken, against fresh draws of the judge."""
-    gaps, evidence = [], dict[str, float | str]()
+    gaps, evidence = [], Evidence()
     for mode, cell in cells.items():
         claimed = float(cell.claimed.double().mean())
         verified = 1 - float(cell.verdict.decisions.correct(cell.labels).mean())

@@ -11,7 +11,7 @@ from gencls.eval.attacks import PGD
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import prepare
 from gencls.eval.doctor.attacks import broken, compared
-from gencls.eval.doctor.diagnosis import Check
+from gencls.eval.doctor.diagnosis import Check, Evidence
 from gencls.eval.doctor.patient import Patient
 from gencls.eval.judgement.trial import Trial
 from gencls.eval.threats.protocol import Threat
@@ -27,12 +27,7 @@ _SAME = 0.9
 
 @dataclass(frozen=True)
 class UncalibratedPGD:
-    """PGD on the plain float32 cross-entropy of the scores, as tools do that trust the scores' scale; see PGD.
-
-    Attributes:
-        threat: Linf or L2 with an epsilon.
-        steps: gradient steps.
-    """
+    """PGD on the plain float32 cross-entropy of the scores, as tools do that trust the scores' scale; see PGD."""
 
     threat: Threat
     steps: int = 40
@@ -76,7 +71,7 @@ def check_finite(patient: Patient) -> Check:
     with patient.streams("finite"):
         scores = patient.scores(patient.model(patient.defense), patient.images)
     bad = int((~torch.isfinite(scores)).any(dim=1).sum())
-    evidence: dict[str, float | str] = {"images": len(scores), "with NaN or infinite scores": bad}
+    evidence: Evidence = {"images": len(scores), "with NaN or infinite scores": bad}
     if bad:
         return Check("finite scores", "fail", "scores are NaN or infinite: they decide nothing", evidence)
     return Check("finite scores", "ok", "scores are finite", evidence)
@@ -87,7 +82,7 @@ def check_clean(patient: Patient) -> Check:
     with patient.streams("clean"):
         scores = patient.scores(patient.model(patient.defense), patient.images)
     count, classes = scores.shape
-    evidence: dict[str, float | str] = {"images": count, "classes": classes}
+    evidence: Evidence = {"images": count, "classes": classes}
     accuracy = float((scores.argmax(dim=1) == patient.labels).double().mean())
     evidence |= {"accuracy": accuracy, "smallest score": float(scores.min()), "largest score": float(scores.max())}
     if accuracy <= 1 / classes:
@@ -112,7 +107,7 @@ def check_scale(patient: Patient, mode: str, calibrated: Mapping[str, Trial], st
     plain, own = zeros
     raw = one.attack(UncalibratedPGD(patient.threat, steps), calibrated[mode].clean)
     outcome = compared(broken({mode: calibrated[mode]}), broken(raw))
-    evidence: dict[str, float | str] = {
+    evidence: Evidence = {
         "zero gradients of the plain cross-entropy": plain,
         "of the calibrated": own,
         "broken with calibration": outcome.first,
@@ -138,7 +133,7 @@ def check_invariance(patient: Patient, mode: str) -> Check:
             return patient.gradient(model, patient.images, patient.cross_entropy(model))
 
     own = gradient(patient.modes[mode])
-    evidence: dict[str, float | str] = {"mode": mode}
+    evidence: Evidence = {"mode": mode}
     cosines = []
     for scale, shift in _RESCALED:
         other = gradient(_Rescaled(patient.modes[mode], scale, shift))

@@ -1,7 +1,8 @@
 """The judge: it measures what an attack returned on the real defense, with draws that the attacker has not seen."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,28 +103,13 @@ class Verdict:
 
     def cpu(self) -> "Verdict":
         """The same in main memory."""
-        return Verdict(
-            self.images.cpu(),
-            self.distances.cpu(),
-            self.valid.cpu(),
-            self.left_range.cpu(),
-            self.left_ball.cpu(),
-            self.decisions.cpu(),
-            self.unrounded.cpu() if self.unrounded else None,
-        )
+        parts = (getattr(self, field.name) for field in fields(self))
+        moved: list[Any] = [None if part is None else part.cpu() for part in parts]
+        return Verdict(*moved)
 
 
 def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most: int, *, max_rows: int = ROWS) -> Decisions:
-    """Ask for ``count`` draws, then for as many again of the samples whose majority is open, up to ``most``.
-
-    Args:
-        defense: the real defense.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,).
-        count: S, the draws of every sample.
-        most: draws of a sample at most.
-        max_rows: of one forward pass.
-    """
+    """Ask for ``count`` draws, then for as many again of the samples whose majority is open, up to ``most``."""
     looks = 1 + math.ceil(math.log2(most / count))
     decisions = Decisions(predict(defense, images, count, max_rows=max_rows), count, looks)
     open_ = decisions.undecided(labels) if most > count else torch.zeros_like(labels, dtype=torch.bool)

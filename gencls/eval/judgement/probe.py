@@ -63,10 +63,7 @@ class Probe:
             )
 
     def check_batch(self, images: Tensor) -> None:
-        """Observe a whole batch if it is larger than those before, see :func:`observe_batch`.
-
-        Args:
-            images: (N, C, H, W) in [0, 1], on the defense's device, of one forward pass.
+        """Observe the whole batch of a forward pass if it is larger than those before, see :func:`observe_batch`.
 
         Raises:
             GenclsError: if that shows what is not declared.
@@ -109,13 +106,9 @@ def _undeclared(name: str, *, repeatable: bool = True) -> GenclsError:
 
 
 def check_defense(defense: nn.Module, image: Tensor, labels: Tensor, *, gradients: bool = True) -> None:
-    """Check that a defense takes such images and knows these labels.
+    """Check that a defense takes images like this one, (1, C, H, W) in [0, 1], and knows these labels.
 
-    Args:
-        defense: the module.
-        image: (1, C, H, W) in [0, 1].
-        labels: int64 (N,).
-        gradients: whether an attack will use them, so that no gradient mode may be hidden.
+    Where an attack will use gradients no mode may be hidden.
 
     Raises:
         GenclsError: for training mode, images of another shape, scores that are not (1, K), labels
@@ -138,15 +131,7 @@ def probe_defense(
     behaviour: Behaviour | None = None,
     gradients: bool = True,
 ) -> Probe:
-    """Check a defense, see :func:`check_defense`, and observe how it behaves, see :class:`~gencls.eval.judgement.probe.Probe`.
-
-    Args:
-        defense: the module.
-        images: (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
-        seed: of the random streams.
-        behaviour: what :func:`observe` has seen of it already; None looks.
-        gradients: whether an attack will use them, so that no gradient mode may be hidden.
+    """Check a defense, see :func:`check_defense`, on images (N, C, H, W), and observe how it behaves, see :class:`Probe`.
 
     Raises:
         GenclsError: as both do, or for something that is no module.
@@ -247,15 +232,7 @@ class Roles:
     def confirm(
         self, defense: nn.Module, decisions: Decisions, images: Tensor, max_rows: int, *path: object, doubtful: bool = False
     ) -> None:
-        """Draws of a defense that is declared deterministic must not change its decisions: ask again where it drew.
-
-        Args:
-            defense: what was judged.
-            decisions: about the images, in the judge's stream of the path.
-            images: (N, C, H, W) in [0, 1].
-            max_rows: of one forward pass.
-            path: of the stream.
-            doubtful: ask also where no draw was seen.
+        """Draws of a defense that is declared deterministic must not change its decisions: where it drew, ask again.
 
         Raises:
             GenclsError: if they do.

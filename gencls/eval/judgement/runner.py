@@ -170,12 +170,7 @@ class Runner:
         return evaluated(self.probe.behaviour.attacked(asked_by(self.mode, self.defense)), self.defense)
 
     def model(self, draws: int, rows: int) -> AttackModel:
-        """What an attack sees.
-
-        Args:
-            draws: of a forward pass.
-            rows: images x draws of a pass.
-        """
+        """What an attack sees: so many draws in a forward pass, and so many rows (images x draws)."""
         return AttackModel(
             self._surrogate(),
             samples=self.samples,
@@ -196,12 +191,7 @@ class Runner:
         return self._rows[kind]
 
     def seconds_per_image(self, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
-        """What one forward pass, one judgement, and one forward and backward pass of the attack model take, with all draws.
-
-        Args:
-            images: (N, C, H, W) in [0, 1], a few.
-            labels: int64 (N,).
-        """
+        """What one forward pass, one judgement, and one forward and backward pass of the attack model take, with all draws."""
         device = device_of(self.defense) or images.device
         images, labels = images.to(device), labels.to(device)
         judged, rows = self.probe.behaviour.judged(self.defense), self.rows(images)
@@ -282,7 +272,7 @@ def _admitted(defense: nn.Module, attack: Attack, images: Tensor, labels: Tensor
     device = device_of(defense) or images.device
     images, labels = images.to(device), labels.to(device)
     check_labels(labels, num_classes=None, count=len(images))
-    attack.threat.check_reach(images)
+    attack.threat.check_reach(images.shape)
     if attack.threat.targeted:
         raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
     return images, labels

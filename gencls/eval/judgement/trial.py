@@ -17,7 +17,7 @@ from gencls.eval.judgement.probe import Roles
 if TYPE_CHECKING:
     import pandas
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -158,4 +158,4 @@ class Trial:
 def named(attack: Attack) -> str:
     """What an attack says of itself, which is the same in every process; the key of its content if it says where it lies."""
     said = repr(attack)
-    return key_of(attack, type(attack).__name__).content if _ADDRESS.search(said) else said
+    return key_of(attack, type(attack).__name__).content if ADDRESS.search(said) else said

@@ -53,10 +53,7 @@ def file_name(*names: str) -> str:
     """A stem of a file name that any file system takes.
 
     It is made of letters a-z, digits and ``.-_``. A name that says more than it can, or too much, is shortened and followed by
-    a digest of itself, so that different names have different files, whatever else there is.
-
-    Args:
-        names: joined by hyphens; empty ones are left out.
+    a digest of itself, so that different names have different files. Hyphens join several; empty ones are left out.
     """
     return "-".join(_part(name) for name in names if name)
 
@@ -94,9 +91,9 @@ def _printable(name: str) -> bool:
 
 
 def _look(name: str) -> str:
-    visible = (c for c in unicodedata.normalize("NFC", name) if c not in _JOINERS and "VARIATION SELECTOR" not in _said(c))
+    visible = (
+        c
+        for c in unicodedata.normalize("NFC", name)
+        if c not in _JOINERS and "VARIATION SELECTOR" not in unicodedata.name(c, "")
+    )
     return re.sub(" +", " ", "".join(visible))
-
-
-def _said(character: str) -> str:
-    return unicodedata.name(character, "")

@@ -77,10 +77,9 @@ def complete(records: "pandas.DataFrame") -> "pandas.DataFrame":
     if missing:
         raise GenclsError(f"expected records with the columns {', '.join(REQUIRED)}; missing: {', '.join(missing)}")
     added: dict[str, object] = {}
-    if "majority_correct" not in records.columns:
-        added["majority_correct"] = records["correct"] > 0.5
-    if "clean_majority_correct" not in records.columns:
-        added["clean_majority_correct"] = records["clean_correct"] > 0.5
+    for majority, share in zip(_BOOL, _SHARES, strict=True):
+        if majority not in records.columns:
+            added[majority] = records[share] > 0.5
     if "eight_bit" not in records.columns:
         added["eight_bit"] = False
     added.update({name: float("nan") for name in _UNKNOWN if name not in records.columns})

@@ -79,11 +79,8 @@ def weakness(own: "pandas.Series", against: Sequence[Rival], size: float | None,
     attacks always differ a little. Said is a surplus of at least two images, and called chance unless McNemar's exact one-sided
     test gives p < .05. Of an attack that is far off on fewer images than that nothing is said.
 
-    Args:
-        own: by sample hash, the distances that the attack found, infinite where none; within the budget if there is one.
-        against: the rivals, other attacks than this one.
-        size: epsilon of the budget; None for a minimal-norm attack.
-        together: ``own`` is of all gradient attacks of the threat.
+    ``own`` are the distances that the attack found, by sample hash, infinite where none; ``together`` says that they are those
+    of all gradient attacks of the threat.
     """
     found = [said for rival in against if (said := _outdone(own, rival, size))]
     if not found:
@@ -93,12 +90,7 @@ def weakness(own: "pandas.Series", against: Sequence[Rival], size: float | None,
 
 
 def unmet(records: "pandas.DataFrame", group: "pandas.DataFrame") -> str:
-    """What is to be said where the rows of a defense and seed under a threat lack attacks that others have met under it.
-
-    Args:
-        records: complete ones, of a study.
-        group: those of them of one defense, norm, epsilon and seed.
-    """
+    """What is to be said where the group, one defense and seed under a threat, lacks attacks that others have met under it."""
     of = group.iloc[0]
     size = records["epsilon"].isna() if math.isnan(of["epsilon"]) else records["epsilon"] == of["epsilon"]
     alike = size & (records["norm"] == of["norm"]) & (records["eight_bit"] == of["eight_bit"])

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from gencls.core import GenclsError, check_labels
 from gencls.eval.measures.domains import as_numbers, as_sizes
-from gencls.eval.measures.records import WORST_CASE, broken, complete, judged
+from gencls.eval.measures.names import WORST_CASE
+from gencls.eval.measures.records import broken, complete, judged
 from gencls.eval.measures.statistics import bootstrap_band, wilson_band
 from gencls.eval.threats.protocol import TOLERANCE
 
@@ -138,9 +139,6 @@ def minimal_runs(records: "pandas.DataFrame") -> Iterator[MinimalRun]:
 
     In the worst case also adversarials of attacks with a budget in the same norm count, at the distance measured, for the
     samples that a minimal-norm attack has met.
-
-    Args:
-        records: of a study; without minimal-norm attacks (epsilon NaN) nothing is yielded.
     """
     records = judged(complete(records))
     kinds = ["defense", "norm", "eight_bit"]

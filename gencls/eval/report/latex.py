@@ -3,90 +3,46 @@
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["HEAD", "OTHER_SCRIPTS", "escape", "table"]
-
 OTHER_SCRIPTS = r"\providecommand{\otherscript}[2]{\ifdefined\Umathcode#2\else\texttt{U+#1}\fi}"
 """Defines what :func:`escape` writes for other scripts: the character for XeLaTeX and LuaLaTeX, its number for pdfLaTeX."""
 
 HEAD = "% Needs \\usepackage{booktabs}\n" + OTHER_SCRIPTS
 """What a file of tables begins with."""
 
+_GREEK = (
+    *("ALPHA", "BETA", "GAMMA", "DELTA", "ZETA", "ETA", "THETA", "IOTA", "KAPPA", "LAMDA", "MU"),
+    *("NU", "XI", "PI", "RHO", "SIGMA", "TAU", "UPSILON", "CHI", "PSI", "OMEGA"),
+)
+_WORDS = {
+    **{
+        "\\": "textbackslash",
+        "~": "textasciitilde",
+        "^": "textasciicircum",
+        "<": "textless",
+        ">": "textgreater",
+        "|": "textbar",
+    },
+    **{"\N{HORIZONTAL ELLIPSIS}": "dots", "§": "S", "†": "dag", "©": "copyright", '"': "char34"},
+    **{"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "ı": "i"},
+}
+_SYMBOLS = {
+    **{"∞": "infty", "×": "times", "±": "pm", "·": "cdot", "≥": "geq", "≤": "leq", "→": "rightarrow"},
+    **{"µ": "mu", "ε": "varepsilon", "φ": "varphi", "ς": "varsigma"},
+    **{unicodedata.lookup(f"GREEK SMALL LETTER {word}"): word.lower().replace("lamda", "lambda") for word in _GREEK},
+}
 _ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\char34{}",
-    "\N{EN DASH}": "--",
-    "\N{EM DASH}": "---",
-    "\N{HORIZONTAL ELLIPSIS}": r"\dots{}",
-    "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}": "(",
-    "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}": ")",
-    "\N{NARROW NO-BREAK SPACE}": r"\,",
-    "\N{NO-BREAK SPACE}": "~",
-    "∞": r"$\infty$",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "·": r"$\cdot$",
-    "°": r"$^\circ$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "→": r"$\rightarrow$",
-    "µ": r"$\mu$",
-    "ε": r"$\varepsilon$",
-    "φ": r"$\varphi$",
-    "ς": r"$\varsigma$",
-    "ß": r"\ss{}",
-    "æ": r"\ae{}",
-    "Æ": r"\AE{}",
-    "œ": r"\oe{}",
-    "Œ": r"\OE{}",
-    "ø": r"\o{}",
-    "Ø": r"\O{}",
-    "ł": r"\l{}",
-    "Ł": r"\L{}",
-    "ı": r"\i{}",
-    "§": r"\S{}",
-    "†": r"\dag{}",
-    "©": r"\copyright{}",
-    "“": "``",
-    "”": "''",
-    "‘": "`",
-    "’": "'",
-    "\n": " ",
-    "\t": " ",
-    "\r": " ",
+    **{character: rf"\{character}" for character in "&%$#_{}"},
+    **{character: rf"\{word}{{}}" for character, word in _WORDS.items()},
+    **{character: rf"$\{word}$" for character, word in _SYMBOLS.items()},
+    **{"\N{EN DASH}": "--", "\N{EM DASH}": "---", "“": "``", "”": "''", "‘": "`", "’": "'", "°": r"$^\circ$"},
+    **{"\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}": "(", "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}": ")"},
+    **{"\N{NARROW NO-BREAK SPACE}": r"\,", "\N{NO-BREAK SPACE}": "~", "\n": " ", "\t": " ", "\r": " "},
 }
-_GREEK = [
-    *("alpha", "beta", "gamma", "delta", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
-    *("nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "chi", "psi", "omega"),
-]
-_ESCAPES |= {
-    unicodedata.lookup(f"GREEK SMALL LETTER {word}".upper().replace("LAMBDA", "LAMDA")): rf"$\{word}$" for word in _GREEK
-}
-_ACCENTS = {
-    "\N{COMBINING GRAVE ACCENT}": "`",
-    "\N{COMBINING ACUTE ACCENT}": "'",
-    "\N{COMBINING CIRCUMFLEX ACCENT}": "^",
-    "\N{COMBINING TILDE}": "~",
-    "\N{COMBINING MACRON}": "=",
-    "\N{COMBINING BREVE}": "u",
-    "\N{COMBINING DOT ABOVE}": ".",
-    "\N{COMBINING DIAERESIS}": '"',
-    "\N{COMBINING RING ABOVE}": "r",
-    "\N{COMBINING DOUBLE ACUTE ACCENT}": "H",
-    "\N{COMBINING CARON}": "v",
-    "\N{COMBINING CEDILLA}": "c",
-}
+_MARKS = (
+    *("GRAVE ACCENT", "ACUTE ACCENT", "CIRCUMFLEX ACCENT", "TILDE", "MACRON", "BREVE", "DOT ABOVE", "DIAERESIS"),
+    *("RING ABOVE", "DOUBLE ACUTE ACCENT", "CARON", "CEDILLA"),
+)
+_ACCENTS = {unicodedata.lookup(f"COMBINING {mark}"): sign for mark, sign in zip(_MARKS, "`'^~=u.\"rHvc", strict=True)}
 _LIGATURES = "-`',<>?!"
 """Characters that a font may join with the one before."""
 
@@ -115,15 +71,7 @@ def _escaped(character: str) -> str:
 
 
 def table(columns: str, heads: Sequence[str], lines: Sequence[Sequence[str]], caption: str, notes: Sequence[str]) -> str:
-    """A table in booktabs' form.
-
-    Args:
-        columns: their alignment, as tabular takes it.
-        heads: of the columns.
-        lines: cells of each row, in LaTeX like everything here; one cell alone spans all columns.
-        caption: above the table.
-        notes: below it.
-    """
+    """A table in booktabs' form, all in LaTeX; one cell alone spans all columns. Notes stand below."""
     # The braces keep a cell that begins with a bracket from being read as an argument of the line break before it.
     body = ["{}" + " & ".join(line) if len(line) > 1 else rf"\multicolumn{{{len(heads)}}}{{l}}{{{line[0]}}}" for line in lines]
     return "\n".join(

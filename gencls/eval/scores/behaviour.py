@@ -95,12 +95,6 @@ def observe(defense: nn.Module, images: Tensor, *, seed: int = 0) -> Behaviour:
 def observe_batch(defense: nn.Module, images: Tensor, behaviour: Behaviour, *, seed: int = 0) -> Behaviour:
     """Ask a defense about a whole batch at once and in two parts: a handful does not fill what has a capacity.
 
-    Args:
-        defense: see :func:`observe`.
-        images: (N, C, H, W) in [0, 1], on the defense's device, of one forward pass.
-        behaviour: what :func:`observe` has seen.
-        seed: of the random streams.
-
     Returns:
         The behaviour with what this adds.
     """

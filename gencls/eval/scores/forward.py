@@ -26,11 +26,6 @@ _ALONE = (
 def scores_of(defense: nn.Module, images: Tensor, *, name: str | None = None) -> Tensor:
     """The defense's scores (N, K) of images, which it may change: it is given a copy.
 
-    Args:
-        defense: the module.
-        images: (N, C, H, W).
-        name: of the defense, for messages; None takes that of its class.
-
     Raises:
         GenclsError: if its forward pass fails, or returns no scores; see :func:`answered`.
     """
@@ -122,10 +117,6 @@ def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
 
     :func:`gencls.core.surrogates_of` looks for defenses where they can be held. They can come from anywhere: a global list, a
     file, a function that makes them anew.
-
-    Args:
-        whole: the module.
-        ask: calls it.
 
     Returns:
         What ``ask`` returned.

@@ -73,12 +73,6 @@ def mean_shortfall(draws: Tensor, labels: Tensor, *, targets: Tensor | None = No
     one best other class for all of them, and few draws with large scores decide on it. So each draw has a margin of its own. No
     draw counts on more than twice the median scale, where the scale is the gap between the best and the mean class. A draw
     that is wrong by more than the median gap hardly pulls any more. The result is in the unit of the scores.
-
-    Args:
-        draws: (N, S, K).
-        labels: see :func:`shortfall`.
-        targets: see :func:`shortfall`.
-        targeted: see :func:`shortfall`.
     """
     gap = score_gap(draws, equal=torch.nan).squeeze(2)  # draws of equal scores say nothing about the scale of the others
     usual = gap.nanmedian(dim=1, keepdim=True).values.nan_to_num(1.0)

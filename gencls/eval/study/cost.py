@@ -48,13 +48,10 @@ def forecast(study: Grid) -> Iterator[str]:
 
 @contextmanager
 def shadow(folder: Path) -> Iterator[Path]:
-    """A temporary folder that holds links to the files of another: what is written to it leaves the other as it is.
+    """A temporary folder that holds links to the files of another, if there is one; what is written to it leaves that as it is.
 
     Studies claim their folder when they are planned. In the shadow they find what is finished, and leave nothing behind.
     Errors name the folder itself.
-
-    Args:
-        folder: may be missing.
     """
     if folder.exists() and not folder.is_dir():
         yield folder  # what is wrong with it will be said; nothing can be written below a file

@@ -86,14 +86,7 @@ def cell_path(folder: Path, cell: StudyCell, kind: Kind) -> Path:
 
 
 def write_cell(folder: Path, cell: StudyCell, records: "pandas.DataFrame", adversarial: Tensor) -> None:
-    """Write the files of a finished cell, its mark last.
-
-    Args:
-        folder: of the study.
-        cell: which one.
-        records: n rows.
-        adversarial: (n, C, H, W).
-    """
+    """Write the files of a finished cell, n records and adversarial images (n, C, H, W), its mark last."""
     buffer = io.BytesIO()
     records.to_parquet(buffer, index=False)
     contents: dict[Kind, bytes] = {"safetensors": save({"adversarial": adversarial.contiguous()}), "parquet": buffer.getvalue()}
@@ -119,12 +112,7 @@ def damage(folder: Path, cell: StudyCell) -> str | None:
 
 
 def read_frame(folder: Path, cell: StudyCell, *, marked: bool = True) -> "pandas.DataFrame":
-    """The records of a finished cell, parsed from the bytes that were verified.
-
-    Args:
-        folder: of the study.
-        cell: which one.
-        marked: whether there is a mark to verify them by; studies of formats 1 and 2 have none.
+    """The records of a finished cell, parsed from the bytes that were verified; studies of formats 1 and 2 have no marks.
 
     Raises:
         GenclsError: for a file that is missing or damaged.

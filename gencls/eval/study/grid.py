@@ -108,7 +108,7 @@ class Grid:
         check_grid(defenses, attacks, seeds, shard_size)
         check_names([*defenses, *attacks], "study", about=about)
         for settings in attacks.values():
-            settings.threat.check_reach(self.images)
+            settings.threat.check_reach(self.images.shape)
         self.folder = Path(folder)
         self.defenses, self.attacks = MappingProxyType(dict(defenses)), MappingProxyType(dict(attacks))
         self.protocol = protocol or Protocol()

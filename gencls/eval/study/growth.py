@@ -53,10 +53,7 @@ class Order(NamedTuple):
 def claim(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> None:
     """Join a folder: make it if it is missing, and add to it what a call asks for and it does not have.
 
-    Args:
-        folder: of the study.
-        plan: of the call.
-        cells: told the order of the samples, says which cells the call asks for: its rows x all shards.
+    Told the order of the samples, ``cells`` says which cells the call asks for: its rows x all shards.
 
     Raises:
         GenclsError: if the folder holds something else, or rows that would mean something else by this plan, in the words of

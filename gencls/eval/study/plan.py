@@ -1,7 +1,6 @@
 """The plan of one call of a study, and how it differs from an earlier plan, in words."""
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from itertools import chain
@@ -11,12 +10,10 @@ from torch import nn
 
 from gencls.core import GenclsError, Key, key_of
 from gencls.eval.attacks import Attack
-from gencls.eval.judgement.trial import Protocol
+from gencls.eval.judgement.trial import ADDRESS, Protocol
 from gencls.eval.study.files import Samples
 from gencls.eval.study.settings import made_by
 from gencls.eval.threats.protocol import Threat
-
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 _LONGEST = 80
 """Characters of a setting in study.json."""
@@ -113,7 +110,7 @@ def _settings_of(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _words(value: Any) -> str:
-    words = _ADDRESS.sub("", repr(value))
+    words = ADDRESS.sub("", repr(value))
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
 
 

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS, LpBall, ball_of
-from gencls.eval.threats.protocol import TOLERANCE, Threat
-from gencls.eval.threats.registry import ThreatKind, register
+from gencls.eval.threats.protocol import TOLERANCE, Threat, ThreatKind, made, register, searchable
 
 _LONG = 10.0
 
@@ -26,6 +25,12 @@ class ThreatModel(Threat):
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.norm not in BALLS and self.norm in searchable():
+            maker = type(made(self.norm, None)).__name__
+            raise GenclsError(
+                f"ThreatModel: expected norm to be one of {', '.join(map(repr, BALLS))}, got {self.norm!r}, "
+                f"the norm of {maker}; make a {maker} instead"
+            )
         ball_of(self.norm, owner="ThreatModel")
         super().__post_init__()
         if self.norm == "linf" and self.epsilon is not None and self.epsilon > 1:
@@ -43,9 +48,9 @@ class ThreatModel(Threat):
         """The radius. In L0 it is the largest change of an entry, long enough for a projection to go by the slopes."""
         return _LONG if self.norm == "l0" else super().first_step
 
-    def largest(self, images: Tensor) -> float:
+    def largest(self, shape: Size) -> float:
         """The distance of the two farthest images; see :class:`Threat`."""
-        return self.ball.largest(images.shape[1:].numel())
+        return self.ball.largest(shape[1:].numel())
 
     def distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
         """Norms of the perturbations: two batches (N, C, H, W) -> (N,), computed in float64."""

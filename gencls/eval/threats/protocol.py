@@ -1,18 +1,24 @@
-"""What a threat says: what an adversary may change, and how far two images are apart."""
+"""What a threat says: what an adversary may change, and how far two images are apart; and the kinds that there are, by key."""
 
+import functools
+import importlib
+import pkgutil
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError, check_settings
+from gencls.core import GenclsError, check_settings, did_you_mean
 from gencls.core.balls import per_image
-from gencls.eval.threats.registry import kind_of
 
 TOLERANCE = 1e-6
 """By how much a distance may exceed epsilon through rounding (clipping in float32 exceeds it by about 2e-8)."""
+
+_KINDS: dict[str, "ThreatKind"] = {}
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,12 @@ class Threat(ABC):
     """A bound on how far an adversarial image may be from the clean one, within [0, 1].
 
     Studies, the judge, reports and the doctor ask for no more than this; the last three methods are what gradient attacks move
-    by. A new threat is one file in this folder: a subclass, and a call of :func:`gencls.eval.threats.registry.register`.
+    by. A new threat is one file in this folder: a subclass, and a call of :func:`register`.
+    tests/eval/threats/test_protocol.py has a short example, a weighted norm.
+
+    A distance need be no norm. It is 0 between equal images, and an image that is moved straight towards the clean one comes no
+    farther from it. It may be 0 between different images, and may grow where a pixel comes nearer to the clean one; then see
+    :meth:`turned`.
 
     Attributes:
         norm: key of the kind, under which records know it.
@@ -49,19 +60,28 @@ class Threat(ABC):
 
     @abstractmethod
     def distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
-        """How far two batches of images (N, C, H, W) are apart: (N,), in float64."""
+        """How far two batches of images (N, C, H, W) are apart: (N,), in float64, each pair by itself."""
 
     @abstractmethod
-    def largest(self, images: Tensor) -> float:
-        """The distance of the two farthest images of this shape; a ball of this size holds all."""
+    def largest(self, shape: torch.Size) -> float:
+        """The distance of the two farthest images of a shape (N, C, H, W); a ball of this size holds all."""
 
     @abstractmethod
     def step(self, gradient: Tensor, size: float | Tensor, images: Tensor) -> Tensor:
-        """The change (N, C, H, W) of a size, or of one per image (N,), along which a linear loss grows most."""
+        """The change (N, C, H, W) of a size, or of one per image (N,), along which a linear loss grows most.
+
+        Where some changes are free, so that a linear loss grows without bound, the steepest step among the others, and along
+        the free ones a step of a size that [0, 1] makes sensible. It may leave the bound: :meth:`project` follows. Where the
+        gradient is zero it is finite.
+        """
 
     @abstractmethod
     def project(self, images: Tensor, clean: Tensor) -> Tensor:
-        """Bring images into [0, 1] and within epsilon of the clean ones."""
+        """Bring images into [0, 1] and within epsilon of the clean ones.
+
+        What comes out lies in both, and :meth:`allows` its distance: rounding in float32 may exceed epsilon by
+        :data:`TOLERANCE`, not more. It need not be the nearest such image. The clean image stays what it is.
+        """
 
     @abstractmethod
     def start(self, clean: Tensor) -> Tensor:
@@ -76,16 +96,16 @@ class Threat(ABC):
         """The same threat with another bound."""
         return replace(self, epsilon=epsilon)
 
-    def check_reach(self, images: Tensor) -> None:
-        """Check that the bound is not larger than the space of such images, (N, C, H, W) in [0, 1].
+    def check_reach(self, shape: torch.Size) -> None:
+        """Check that the bound is not larger than the space of images of a shape (N, C, H, W), in [0, 1].
 
         Raises:
             GenclsError: for an epsilon that no image can exceed. It was surely meant for pixels in 0..255, or larger images.
         """
-        if self.epsilon is not None and self.epsilon > (largest := self.largest(images)) * (1 + TOLERANCE):
+        if self.epsilon is not None and self.epsilon > (largest := self.largest(shape)) * (1 + TOLERANCE):
             raise GenclsError(
                 f"threat model: expected a {self.norm} epsilon up to {largest:.4g}, the distance of the two farthest images of "
-                f"shape {tuple(images.shape[1:])} in {self.unit}, got {self.epsilon:g}, which no image can leave"
+                f"shape {tuple(shape[1:])} in {self.unit}, got {self.epsilon:g}, which no image can leave"
             )
 
     def allows(self, distances: Tensor) -> Tensor:
@@ -97,6 +117,10 @@ class Threat(ABC):
     def turned(self, clean: Tensor, far: Tensor, near: Tensor, regret: Tensor) -> Tensor:
         """Which entries of images must take the nearer of two values for the bound to hold: (N, C, H, W), bool.
 
+        Here all entries of an image that would leave the bound. That suffices where a change that is smaller in every entry is
+        no farther, as in an Lp norm. Elsewhere rounding to 8 bits gives images up that still leave the bound, and takes the
+        clean ones; a threat that knows better overrides this.
+
         Args:
             clean: (N, C, H, W), in float64 as the others.
             far: the values that are wanted.
@@ -104,3 +128,75 @@ class Threat(ABC):
             regret: of taking the nearer value.
         """
         return per_image(~self.allows(self.distance(clean, far))).expand_as(clean)
+
+
+@dataclass(frozen=True)
+class ThreatKind:
+    """What is known of a threat by its key alone.
+
+    Attributes:
+        key: stands in the column ``norm`` of records, in names of files, and in names of attacks like pgd-linf: small letters,
+            digits, and hyphens between them.
+        label: on pages and in figures.
+        latex: in LaTeX tables.
+        unit: of distances and epsilon.
+        make: epsilon (None for the smallest perturbation) to a threat; None where more must be known than epsilon.
+    """
+
+    key: str
+    label: str
+    latex: str
+    unit: str
+    make: Callable[[float | None], Any] | None = None
+
+
+def register(kind: ThreatKind) -> None:
+    """Make a kind known; the file that defines a threat does it when it is imported.
+
+    Raises:
+        GenclsError: for a key that cannot stand in the name of an attack.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", kind.key):
+        raise GenclsError(
+            f"register: expected a key of small letters, digits and hyphens between them, as in 'linf', got {kind.key!r}"
+        )
+    _KINDS[kind.key] = kind
+
+
+def kinds() -> Mapping[str, ThreatKind]:
+    """All kinds by key: those of the files beside this one, and what other modules have registered."""
+    _import_all()
+    return _KINDS
+
+
+@functools.cache
+def _import_all() -> None:
+    """Let every file beside this one register its threats."""
+    import gencls.eval.threats as package
+
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+
+
+def kind_of(key: Any) -> ThreatKind:
+    """The kind of a key. Records may hold keys whose file is not there: they are labelled by the key."""
+    name = str(key)
+    return kinds().get(name) or ThreatKind(name, name, name, "")
+
+
+def searchable() -> tuple[str, ...]:
+    """Keys of the kinds that epsilon alone makes: attacks of any threat search them, by name."""
+    return tuple(key for key, kind in kinds().items() if kind.make is not None)
+
+
+def made(key: str, epsilon: float | None) -> Any:
+    """The threat of a key.
+
+    Raises:
+        GenclsError: for an unknown key, or one whose threat needs more than epsilon.
+    """
+    make = kind_of(key).make
+    if make is None:
+        known = searchable()
+        raise GenclsError(f"threat model: {did_you_mean(key, known)}expected a norm among {', '.join(known)}, got {key!r}")
+    return make(epsilon)

@@ -13,7 +13,7 @@ from gencls.core import GenclsError
 from gencls.eval.measures.success_rates import success_rate_curve
 from gencls.eval.report.paper.figures import Tile, plateau, success_panels, tile_grid
 from gencls.eval.report.paper.page import Cell, PaperTable, Row, Section, write_paper
-from gencls.eval.report.study.figures import NamedFigure
+from gencls.eval.report.style import NamedFigure
 
 TABLE = PaperTable(
     "table-1",

@@ -18,7 +18,7 @@ from markupsafe import escape as escape_html
 from gencls.core.errors import GenclsError
 from gencls.eval.doctor.diagnosis import read_diagnoses
 from gencls.eval.measures.comparison import compare
-from gencls.eval.measures.records import WORST_CASE
+from gencls.eval.measures.names import WORST_CASE
 from gencls.eval.measures.success_rates import closest_distances, robust_accuracy
 from gencls.eval.measures.summary import summarize
 from gencls.eval.report import formats

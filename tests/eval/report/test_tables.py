@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from gencls.eval.measures.comparison import compare
-from gencls.eval.measures.records import WORST_CASE
+from gencls.eval.measures.names import WORST_CASE
 from gencls.eval.measures.success_rates import SuccessCurve
 from gencls.eval.measures.summary import COLUMNS, summarize
 from gencls.eval.report import formats

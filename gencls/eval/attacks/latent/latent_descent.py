@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_labels, check_settings, select
+from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_labels, select
 from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.attacks.parts.base import CONVEX, prepare, require
@@ -43,8 +43,7 @@ class LatentDescent:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        check_settings(self)
-        require(self.threat, "LatentDescent", minimal=True)
+        require(self, minimal=True)
         if self.steps < 1 or not 0 < self.step_size <= 1 or self.bisections < 0:
             raise GenclsError(
                 "LatentDescent: expected steps >= 1, a step_size in (0, 1] and bisections >= 0, "

@@ -1,16 +1,16 @@
 """What all attacks share: the protocol, checks of their input, and rows that leave the batch."""
 
 from dataclasses import fields, replace
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, declared
+from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, check_settings, declared
 from gencls.core.balls import BALLS
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.scores.forward import ImageByImage, name_of
-from gencls.eval.threats.protocol import Threat
+from gencls.eval.threats.protocol import Threat, searchable
 
 ALL = tuple(BALLS)
 """Keys of all Lp norms."""
@@ -20,6 +20,9 @@ CONVEX = ("linf", "l2", "l1")
 
 DENSE = ("linf", "l2")
 """Keys of those in which all entries move at once."""
+
+ANY = None
+"""Of attacks that move by the methods of :class:`Threat` alone: they search every threat, also one that is added later."""
 
 Rows = TypeVar("Rows")
 """A dataclass of tensors with one entry per row of the batch: what an attack is working on."""
@@ -49,14 +52,15 @@ class Attack(Protocol):
         """
 
 
+def norms_of(attack: Any) -> tuple[str, ...]:
+    """Keys of the threats that an attack, or its class, searches."""
+    return searchable() if attack.norms is ANY else tuple(attack.norms)
+
+
 def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | None = None) -> AttackModel:
     """Check the arguments of an attack and give the model the form that attacks use.
 
-    Args:
-        model: under attack, in eval mode. One that declares ``batch_dependent = True`` is asked image by image.
-        images: (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
-        threat: that the attack serves; None for what has none.
+    A model that declares ``batch_dependent = True`` is asked image by image.
 
     Raises:
         GenclsError: for images or labels of the wrong kind, or in half precision, whose pixels lie up to 4e-3 apart: too coarse
@@ -70,7 +74,7 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | N
             "images.float(), with a model that casts them inside"
         )
     if threat is not None:
-        threat.check_reach(images)
+        threat.check_reach(images.shape)
     check_labels(labels, num_classes=None, count=len(images))
     asked = model.meter.model if isinstance(model, AttackModel) else model
     # The surrogate of a random defense need not say itself that it is random.
@@ -82,24 +86,23 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | N
     return found
 
 
-def require(
-    threat: Threat, name: str, *, minimal: bool = False, targeted: bool = False, norms: tuple[str, ...] | None = None
-) -> None:
-    """Check that an attack can serve a threat model.
+def require(attack: Any, *, minimal: bool | None = False, targeted: bool = False, norms: tuple[str, ...] | None = None) -> None:
+    """Check the types of an attack's settings, and that it can serve its threat.
 
     Args:
-        threat: what is asked for.
-        name: of the attack.
-        minimal: the attack minimises the distance, so epsilon must be None; otherwise there must be one.
-        targeted: the attack can be targeted.
+        attack: a dataclass with a threat.
+        minimal: it minimises the distance, so epsilon must be None; otherwise there must be one; None: either.
+        targeted: it can be targeted.
         norms: keys of the threats it knows; None for all.
 
     Raises:
         GenclsError: if it cannot.
     """
+    check_settings(attack)
+    name, threat = type(attack).__name__, attack.threat
     if minimal and threat.epsilon is not None:
         raise GenclsError(f"{name}: expected a threat model without epsilon, because it minimises the distance, got {threat}")
-    if not minimal and threat.epsilon is None:
+    if minimal is False and threat.epsilon is None:
         raise GenclsError(f"{name}: expected a threat model with an epsilon, got {threat}")
     if threat.targeted and not targeted:
         raise GenclsError(f"{name}: expected an untargeted threat model, got {threat}")

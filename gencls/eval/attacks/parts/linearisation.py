@@ -20,13 +20,8 @@ def nearest_boundary(
     With f_k the scores and y the label, the boundary to class k lies |f_k - f_y| / ||grad f_k - grad f_y||_q away, where q is
     the dual norm (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, eq. 8 to 11). One forward pass, a backward pass per class.
 
-    Args:
-        model: what is attacked.
-        images: (N, C, H, W).
-        labels: (N,).
-        ball: of the norm of the step.
-        others: (N, k) classes to consider, or how many of the best.
-        targeted: the labels are to be reached: the one boundary is that to the best other class.
+    ``others`` are the (N, k) classes to consider, or how many of the best. Targeted labels (N,) are to be reached: the one
+    boundary is that to the best other class.
 
     Returns:
         What the model says about the images, the classes considered, and the steps (N, C, H, W), 0 where none leads on.

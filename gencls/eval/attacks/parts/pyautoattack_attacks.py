@@ -199,16 +199,9 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
 def fab(
     model: AttackModel, images: Tensor, labels: Tensor, targets: Tensor, *, norm: str, steps: int, radius: Tensor | None
 ) -> Tensor:
-    """One run of FAB.
+    """One run of FAB, on images (N, C, H, W) that are right, between their labels and the classes ``targets`` (N, J).
 
-    Args:
-        model: the model.
-        images: (N, C, H, W), right by the model's decision.
-        labels: (N,).
-        targets: (N, J), the classes whose boundaries to the label are looked at.
-        norm: to be minimised.
-        steps: of the loop.
-        radius: (N,), of the balls in which the run starts; None starts at the images.
+    It starts at random in balls of these radii (N,), or at the images themselves where there are none.
 
     Returns:
         The closest wrong iterates (N, C, H, W), and the image itself where there was none.

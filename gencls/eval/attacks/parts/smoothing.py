@@ -36,17 +36,7 @@ def descents(steps: int, sigmas: Sequence[float], count: int) -> tuple[int, int]
 def smoothed_look(
     model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, *, sigma: float, count: int, targeted: bool = False
 ) -> Response:
-    """What the model says about the images themselves, with the gradient of the smoothed loss.
-
-    Args:
-        model: what is attacked.
-        images: (N, C, H, W) in [0, 1].
-        labels: (N,), the classes to leave, or to reach where targeted.
-        loss: of the draws' scores and labels.
-        sigma: standard deviation of the noise, in [0, 1] pixel units; 0 gives the plain gradient.
-        count: noisy images per image.
-        targeted: what the goal is.
-    """
+    """What the model says about the images themselves, with the gradient of the smoothed loss; sigma 0 is the plain one."""
     if sigma == 0:
         return model.look(images, labels, loss, targeted=targeted)
     response = model.look(images, labels, targeted=targeted)

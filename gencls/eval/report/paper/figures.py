@@ -16,8 +16,6 @@ from gencls.eval.report.style import PALETTE, STYLE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Tile", "plateau", "success_panels", "tile_grid"]
-
 _GOOD, _BAD, _NEUTRAL, _LINE, _THEIRS = "#1b6e3c", "#b3261e", "#3b4252", "#0072b2", "#8a93a0"
 _SIDE, _GAP, _CAPTION, _HEAD, _BLOCK, _MARGIN = 0.78, 0.08, 0.17, 0.24, 0.16, 0.1  # inches
 

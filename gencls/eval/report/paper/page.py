@@ -15,8 +15,6 @@ from gencls.eval.report.latex import HEAD, escape
 from gencls.eval.report.latex import table as latex_table
 from gencls.eval.report.style import NamedFigure
 
-__all__ = ["Cell", "PaperTable", "Row", "Section", "write_paper"]
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -73,7 +71,6 @@ class PaperTable:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the shape."""
         for row in self.rows:
             if row.cells and len(row.cells) != len(self.columns) - 1:
                 raise GenclsError(f"{self.name}: expected {len(self.columns) - 1} cells in {row.head!r}, got {len(row.cells)}")

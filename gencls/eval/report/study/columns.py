@@ -10,7 +10,7 @@ import pandas as pd
 
 from gencls.core.errors import GenclsError
 from gencls.eval.report.formats import FORMATS, RANGE, is_missing
-from gencls.eval.threats.registry import kinds
+from gencls.eval.threats.protocol import kinds
 
 Kind = Literal["text", "percent", "count", "number", "distance", "epsilon", "flag", "warnings"]
 
@@ -70,12 +70,7 @@ SUMMARY = (
     ),
     Column("gradient", "Gradient", "text", "How the attack differentiated the defense; the modes are listed below."),
     Column("norm", "Norm", "text", "The norm in which the size of a perturbation is measured."),
-    Column(
-        "epsilon",
-        "ε",
-        "epsilon",
-        f"Largest allowed perturbation ({_UNITS}); missing for minimal attacks.",
-    ),
+    Column("epsilon", "ε", "epsilon", f"Largest allowed perturbation ({_UNITS}); missing for minimal attacks."),
     Column("seed", "Seed", "text", "Seed of the study's random streams."),
     Column(
         "eight_bit",

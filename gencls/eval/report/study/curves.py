@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gencls.eval.measures.records import WORST_CASE, complete
+from gencls.eval.measures.names import WORST_CASE
+from gencls.eval.measures.records import complete
 from gencls.eval.measures.statistics import wilson_band
 from gencls.eval.measures.success_rates import MinimalRun, SuccessCurve, minimal_runs, round_sizes, success_rate_curve
 
@@ -50,12 +51,16 @@ class DefenseCurves:
         return self.minimal.get(WORST_CASE, self.budgets)
 
 
-def study_curves(records: pd.DataFrame, summary: pd.DataFrame) -> dict[str, dict[str, DefenseCurves]]:
+Curves = dict[str, dict[str, DefenseCurves]]
+"""By norm and defense."""
+
+
+def study_curves(records: pd.DataFrame, summary: pd.DataFrame) -> Curves:
     """The curves of a study, by norm and defense, in the order of the summary; a defense under 8-bit images has its own."""
     runs: dict[tuple[str, str, bool], list[MinimalRun]] = {}
     for run in minimal_runs(records):
         runs.setdefault((run.norm, run.defense, run.eight_bit), []).append(run)
-    found: dict[str, dict[str, DefenseCurves]] = {}
+    found: Curves = {}
     for (norm, defense, eight_bit), rows in summary.groupby(["norm", "defense", "eight_bit"], sort=False):
         curves = {run.attack: success_rate_curve(run.distances) for run in runs.get((norm, defense, eight_bit), ())}
         worst = rows[(rows["attack"] == WORST_CASE) & rows["epsilon"].notna() & rows["robust_accuracy"].notna()]
@@ -66,7 +71,7 @@ def study_curves(records: pd.DataFrame, summary: pd.DataFrame) -> dict[str, dict
     return found
 
 
-def curve_frame(curves: dict[str, dict[str, DefenseCurves]]) -> pd.DataFrame:
+def curve_frame(curves: Curves) -> pd.DataFrame:
     """All curves of minimal-norm attacks with both bands, one row per point, for curves.csv."""
     parts = [
         curve.frame().assign(norm=norm, defense=defense, attack=attack)

@@ -15,7 +15,7 @@ from gencls.eval.report.formats import epsilon as format_epsilon
 from gencls.eval.report.formats import is_missing, text, warning_list
 from gencls.eval.report.latex import escape
 from gencls.eval.report.study.columns import BY_NAME
-from gencls.eval.threats.registry import kind_of, kinds
+from gencls.eval.threats.protocol import kind_of, kinds
 
 
 class ThreatKey(NamedTuple):

@@ -12,15 +12,8 @@ import pandas as pd
 
 from gencls.eval.measures.names import WORST_CASE, file_name, isolated
 from gencls.eval.measures.success_rates import SuccessCurve
-from gencls.eval.report.study.curves import AtBudgets, DefenseCurves
-from gencls.eval.report.study.estimates import (
-    ThreatKey,
-    attack_label,
-    defenses,
-    norm_label,
-    select,
-    threats,
-)
+from gencls.eval.report.study.curves import AtBudgets, Curves, DefenseCurves
+from gencls.eval.report.study.estimates import ThreatKey, attack_label, defenses, norm_label, select, threats
 from gencls.eval.report.study.matrix import mcnemar_matrix, mcnemar_tables
 from gencls.eval.report.study.panels import ImagePanel, image_grid
 from gencls.eval.report.style import FAINT, GRID, INK, PALETTE, STYLE, WIDTH, NamedFigure, drawn, legend_columns
@@ -29,16 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "STYLE", "NamedFigure", "all_figures"]
-
 _MARKERS = "osD^vPX*"
 
 
 def all_figures(
-    summary: pd.DataFrame,
-    curves: Mapping[str, Mapping[str, DefenseCurves]],
-    mcnemar: pd.DataFrame,
-    images: Sequence[ImagePanel],
+    summary: pd.DataFrame, curves: Curves, mcnemar: pd.DataFrame, images: Sequence[ImagePanel]
 ) -> Iterator[NamedFigure]:
     """Every figure that the study has data for, in the order of the page."""
     import matplotlib
@@ -53,10 +41,7 @@ def all_figures(
 
 
 def _figures(
-    summary: pd.DataFrame,
-    curves: Mapping[str, Mapping[str, DefenseCurves]],
-    mcnemar: pd.DataFrame,
-    images: Sequence[ImagePanel],
+    summary: pd.DataFrame, curves: Curves, mcnemar: pd.DataFrame, images: Sequence[ImagePanel]
 ) -> Iterator[NamedFigure]:
     known = summary[summary["robust_accuracy"].notna()]
     bounded = [threat for threat in threats(known) if threat.epsilon is not None]

@@ -28,8 +28,6 @@ from gencls.eval.study.settings import has_checksums, planned, read_study
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["UnfinishedWarning", "report_study"]
-
 _PANEL_IMAGES = 8
 
 

@@ -50,10 +50,6 @@ def mcnemar_matrix(table: pd.DataFrame, names: Sequence[str]) -> Figure:
     """Row against column: samples that only one of them classifies correctly, and the p-values after Holm's correction.
 
     An arrow points to the name of the better one: left to the row's, up to the column's.
-
-    Args:
-        table: pairs of one threat, as `pairwise_mcnemar` gives them.
-        names: defenses in the order of rows and columns.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure

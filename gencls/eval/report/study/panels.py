@@ -61,7 +61,6 @@ class ImagePanel:
     class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Check the shapes."""
         shape = tuple(self.clean.shape)
         if len(shape) != 4 or not shape[0] or shape[1] not in (1, 3):
             raise GenclsError(f"expected panel images of shape (n, 1 or 3, H, W), n >= 1, got {shape}")

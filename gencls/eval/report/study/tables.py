@@ -20,10 +20,6 @@ _MOST = 40
 def latex_tables(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]] = MappingProxyType({})) -> str:
     """All tables as one file to be input after loading booktabs; daggers lead to the warnings below a table.
 
-    Args:
-        summary: summary of the study, as for `write_report`.
-        failed: defense -> names of the checks of its diagnosis that failed.
-
     Returns:
         LaTeX source: the verdict, a line per attack with a budget, and the distances of minimal-norm attacks if there are any.
     """
