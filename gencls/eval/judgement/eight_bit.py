@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gencls.core.balls import per_image
 from gencls.eval.threats.protocol import Threat
 
 _LEVELS = 255
@@ -12,8 +13,7 @@ _SNAP = 1e-4
 
 def is_eight_bit(images: Tensor) -> bool:
     """Whether all values are k/255."""
-    levels = images.double() * _LEVELS
-    return bool(((levels - levels.round()).abs() < _SNAP).all())
+    return bool(_of_eight_bit(images).all())
 
 
 def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
@@ -21,7 +21,8 @@ def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
 
     Each pixel goes to the nearer of its two neighbours k/255. Where that leaves the ball, it goes to the one nearer to the
     clean pixel: in Linf every such pixel, in other norms as many as are needed, those that it matters least for first.
-    Around clean images of 8 bits this always stays within the ball; around others it may not, and the judge will say so.
+    Where nearer pixels make no nearer image, as in a seminorm, and the bound is still left, the clean image of 8 bits is taken.
+    So around clean images of 8 bits all stay within the ball; around others some may leave it, and the judge will say so.
     An image that an attack returned unchanged stays the clean one.
 
     Args:
@@ -38,5 +39,13 @@ def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
         inward = torch.where((below - centre).abs() <= (above - centre).abs(), below, above)
         regret = (inward - nearest) * (inward + nearest - 2 * levels / _LEVELS)  # by how much the square of the error grows
         rounded = torch.where(threat.turned(centre, nearest, inward, regret), inward, nearest)
+    rounded = rounded.to(adversarial.dtype)
     unchanged = (adversarial == clean).flatten(1).all(dim=1)
-    return torch.where(unchanged.view(-1, 1, 1, 1), adversarial, rounded.to(adversarial.dtype))
+    outside = ~threat.allows(threat.distance(clean, rounded)) & _of_eight_bit(clean)
+    return torch.where(per_image(unchanged | outside), clean.to(rounded), rounded)
+
+
+def _of_eight_bit(images: Tensor) -> Tensor:
+    """Of which images (N, C, H, W) all values are k/255: (N,)."""
+    levels = images.double() * _LEVELS
+    return ((levels - levels.round()).abs() < _SNAP).flatten(1).all(dim=1)

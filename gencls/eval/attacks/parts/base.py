@@ -10,7 +10,7 @@ from gencls.core import GenclsError, check_eval_mode, check_images, check_labels
 from gencls.core.balls import BALLS
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.scores.forward import ImageByImage, name_of
-from gencls.eval.threats.protocol import Threat
+from gencls.eval.threats.protocol import Threat, searchable
 
 ALL = tuple(BALLS)
 """Keys of all Lp norms."""
@@ -20,6 +20,9 @@ CONVEX = ("linf", "l2", "l1")
 
 DENSE = ("linf", "l2")
 """Keys of those in which all entries move at once."""
+
+ANY = None
+"""Of attacks that move by the methods of :class:`Threat` alone: they search every threat, also one that is added later."""
 
 Rows = TypeVar("Rows")
 """A dataclass of tensors with one entry per row of the batch: what an attack is working on."""
@@ -47,6 +50,11 @@ class Attack(Protocol):
         The labels are the true classes, or for a targeted threat the classes to reach. Success and distance are the judge's
         business. An attack that minimises a distance returns the clean image where it found nothing.
         """
+
+
+def norms_of(attack: Any) -> tuple[str, ...]:
+    """Keys of the threats that an attack, or its class, searches."""
+    return searchable() if attack.norms is ANY else tuple(attack.norms)
 
 
 def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | None = None) -> AttackModel:
