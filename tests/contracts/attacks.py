@@ -23,6 +23,7 @@ from gencls.eval import (
     ThreatModel,
     Transfer,
 )
+from gencls.eval.attacks.parts.base import norms_of
 
 LINF, L2, L1, L0 = (ThreatModel(norm) for norm in ("linf", "l2", "l1", "l0"))
 
@@ -55,7 +56,7 @@ SMOOTHED = {
 }
 
 # name -> norms
-NORMS = {name: getattr(gencls.eval, name.split(",")[0], PGD).norms for name in (*FIXED, *SMOOTHED) if name != "Transfer"}
+NORMS = {name: norms_of(getattr(gencls.eval, name.split(",")[0])) for name in (*FIXED, *SMOOTHED) if name != "Transfer"}
 NORMS["Transfer"] = ("linf", "l2")
 
 # (name, norm) -> attack that minimises the distance

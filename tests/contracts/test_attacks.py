@@ -5,6 +5,7 @@ import torch
 
 import gencls.eval
 from gencls.eval import Attack, ThreatModel
+from gencls.eval.threats.protocol import made, searchable
 from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, NORMS, OPTIMAL, SMOOTHED
 from tests.contracts.linear import SHAPES, linear_problem, minimal_distance, run
 from tests.toys import Linear, Rescaled, small_cnn
@@ -17,6 +18,9 @@ THREATS = {
     "l0": ThreatModel("l0", 5),
 }
 LARGE = {"linf": 0.4, "l2": 3.0, "l1": 15.0, "l0": 20.0}
+for key in set(searchable()) - set(THREATS):  # a threat that is one file: shares of the farthest two of the images
+    reach = made(key, None).largest(torch.Size((1, 1, 8, 8)))
+    THREATS[key], LARGE[key] = made(key, 0.1 * reach), 0.5 * reach
 
 every_minimal = pytest.mark.parametrize("key", MINIMAL, ids="-".join)
 every_optimal = pytest.mark.parametrize("key", OPTIMAL, ids="-".join)
@@ -77,7 +81,7 @@ def test_samples_do_not_depend_on_their_batch(attack, norm, noisy, cnn, noisy_cn
 def test_accuracy_falls(attack, norm, cnn, digits):
     images = digits[0]
     labels = cnn(images).argmax(1)
-    found = run(ATTACKS[attack](ThreatModel(norm, LARGE[norm])), cnn, images, labels)
+    found = run(ATTACKS[attack](made(norm, LARGE[norm])), cnn, images, labels)
     accuracy = (cnn(found).argmax(1) == labels).double().mean()
     assert accuracy < (1.0 if attack == "GaussianNoiseAttack" else 0.5)
 

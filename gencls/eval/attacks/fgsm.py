@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gencls.eval.attacks.parts.base import ALL, prepare, require
+from gencls.eval.attacks.parts.attack_model import prepare
+from gencls.eval.attacks.parts.base import ANY, require
 from gencls.eval.threats.protocol import Threat
 
 
@@ -17,7 +18,7 @@ class FGSM:
 
     threat: Threat
     uses_gradients = True
-    norms = ALL
+    norms = ANY
 
     def __post_init__(self) -> None:
         require(self, targeted=True)

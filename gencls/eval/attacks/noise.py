@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
 from gencls.core.balls import per_image
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import CONVEX, prepare, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, prepare
+from gencls.eval.attacks.parts.base import ANY, CONVEX, require
 from gencls.eval.threats.lp_balls import ThreatModel
 from gencls.eval.threats.protocol import Threat
 
@@ -112,7 +112,7 @@ class GrowingNoise:
     sizes: int = 50
     tries: int = 1
     uses_gradients = False
-    norms = CONVEX
+    norms = ANY
 
     def __post_init__(self) -> None:
         require(self, minimal=True)

@@ -1,5 +1,6 @@
 """Attacks by name: single ones with their papers' defaults, and sets."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -8,9 +9,10 @@ import gencls.eval.attacks as methods
 from gencls.core import GenclsError, checked, did_you_mean
 from gencls.eval.attacks.default_set import TARGETS, default_attacks
 from gencls.eval.attacks.mlvgm_set import mlvgm_attacks
+from gencls.eval.attacks.parts.base import norms_of
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.attacks.thesis_set import thesis_attacks
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import kinds, made
 
 PRESETS = (
     *("default-linf", "default-l2", "default-l1", "default-l0"),
@@ -63,10 +65,10 @@ MINIMAL = tuple(_MINIMAL)
 """Methods that minimise the distance."""
 
 
-def _norms(method: str) -> tuple[str, ...]:
-    """Keys of the threats that a method knows."""
-    make: Any = _METHODS[method][0]
-    return tuple(getattr(make, "func", make).norms)
+def _pairs() -> dict[str, tuple[str, str]]:
+    """Method and key of the threat by the name of the attack. Where two pairs make one name, the longer method has it."""
+    classes: dict[str, Any] = {method: getattr(make, "func", make) for method, (make, _) in _METHODS.items()}
+    return {f"{method}-{norm}": (method, norm) for method in classes for norm in norms_of(classes[method])}
 
 
 @checked
@@ -76,8 +78,8 @@ def attack_by_name(
     """One attack with its paper's defaults.
 
     Args:
-        name: a method of :data:`FIXED` or :data:`MINIMAL` and a norm, as in "pgd-linf" or "ddn-l2".
-        epsilon: radius of the ball for methods with a budget, in [0, 1] pixel units.
+        name: a method of :data:`FIXED` or :data:`MINIMAL` and the key of a threat, as in "pgd-linf" or "ddn-l2".
+        epsilon: bound of the threat for methods with a budget, in its unit.
         steps: of the methods that make steps, queries or sizes of others; None keeps the default.
         restarts: starts, draws or searches of the methods that have them; None keeps the default.
 
@@ -91,7 +93,7 @@ def attack_by_name(
         raise GenclsError(f"attack: expected an epsilon for {name}, got none")
     make, fields = _METHODS[method]
     settings = {field: given[setting] for setting, field in fields.items() if given[setting] is not None}
-    return make(ThreatModel(norm, epsilon), **settings)
+    return make(made(norm, epsilon), **settings)
 
 
 def settings_of(name: str) -> frozenset[str]:
@@ -115,16 +117,19 @@ def _refuse_others(name: str, given: Mapping[str, float | None]) -> None:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    if name not in (known := names()):
-        hint = did_you_mean(name, [*known, *PRESETS])
-        raise GenclsError(f"attack: {hint}expected a name among {', '.join(known)}; got {name}")
-    method, _, norm = name.rpartition("-")
-    return method, norm
+    if name in (pairs := _pairs()):
+        return pairs[name]
+    for method, norm in itertools.product(reversed(_METHODS), kinds()):
+        if name == f"{method}-{norm}":
+            served = ", ".join(other for of, other in pairs.values() if of == method)
+            raise GenclsError(f"attack: expected a threat that {method} searches, one of {served}; got {norm} in {name}")
+    hint = did_you_mean(name, [*pairs, *PRESETS])
+    raise GenclsError(f"attack: {hint}expected a name among {', '.join(pairs)}; got {name}")
 
 
 def names() -> list[str]:
     """All names that :func:`attack_by_name` takes."""
-    return [f"{method}-{norm}" for method in _METHODS for norm in _norms(method)]
+    return list(_pairs())
 
 
 @checked

@@ -7,7 +7,7 @@ from torch import Size, Tensor
 
 from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS, LpBall, ball_of
-from gencls.eval.threats.protocol import TOLERANCE, Threat, ThreatKind, register
+from gencls.eval.threats.protocol import TOLERANCE, Threat, ThreatKind, made, register, searchable
 
 _LONG = 10.0
 
@@ -25,6 +25,12 @@ class ThreatModel(Threat):
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.norm not in BALLS and self.norm in searchable():
+            maker = type(made(self.norm, None)).__name__
+            raise GenclsError(
+                f"ThreatModel: expected norm to be one of {', '.join(map(repr, BALLS))}, got {self.norm!r}, "
+                f"the norm of {maker}; make a {maker} instead"
+            )
         ball_of(self.norm, owner="ThreatModel")
         super().__post_init__()
         if self.norm == "linf" and self.epsilon is not None and self.epsilon > 1:

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError, check_settings, did_you_mean
+from gencls.core import GenclsError, Key, check_settings, did_you_mean, key_of
 from gencls.core.balls import per_image
 
 TOLERANCE = 1e-6
@@ -26,6 +27,11 @@ class Threat(ABC):
 
     Studies, the judge, reports and the doctor ask for no more than this; the last three methods are what gradient attacks move
     by. A new threat is one file in this folder: a subclass, and a call of :func:`register`.
+    tests/eval/threats/test_protocol.py has a short example, a weighted norm.
+
+    A distance need be no norm. It is 0 between equal images, and an image that is moved straight towards the clean one comes no
+    farther from it. It may be 0 between different images, and may grow where a pixel comes nearer to the clean one; then see
+    :meth:`turned`.
 
     Attributes:
         norm: key of the kind, under which records know it.
@@ -54,7 +60,7 @@ class Threat(ABC):
 
     @abstractmethod
     def distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
-        """How far two batches of images (N, C, H, W) are apart: (N,), in float64."""
+        """How far two batches of images (N, C, H, W) are apart: (N,), in float64, each pair by itself."""
 
     @abstractmethod
     def largest(self, shape: torch.Size) -> float:
@@ -62,11 +68,20 @@ class Threat(ABC):
 
     @abstractmethod
     def step(self, gradient: Tensor, size: float | Tensor, images: Tensor) -> Tensor:
-        """The change (N, C, H, W) of a size, or of one per image (N,), along which a linear loss grows most."""
+        """The change (N, C, H, W) of a size, or of one per image (N,), along which a linear loss grows most.
+
+        Where some changes are free, so that a linear loss grows without bound, the steepest step among the others, and along
+        the free ones a step of a size that [0, 1] makes sensible. It may leave the bound: :meth:`project` follows. Where the
+        gradient is zero it is finite.
+        """
 
     @abstractmethod
     def project(self, images: Tensor, clean: Tensor) -> Tensor:
-        """Bring images into [0, 1] and within epsilon of the clean ones."""
+        """Bring images into [0, 1] and within epsilon of the clean ones.
+
+        What comes out lies in both, and :meth:`allows` its distance: rounding in float32 may exceed epsilon by
+        :data:`TOLERANCE`, not more. It need not be the nearest such image. The clean image stays what it is.
+        """
 
     @abstractmethod
     def start(self, clean: Tensor) -> Tensor:
@@ -102,6 +117,10 @@ class Threat(ABC):
     def turned(self, clean: Tensor, far: Tensor, near: Tensor, regret: Tensor) -> Tensor:
         """Which entries of images must take the nearer of two values for the bound to hold: (N, C, H, W), bool.
 
+        Here all entries of an image that would leave the bound. That suffices where a change that is smaller in every entry is
+        no farther, as in an Lp norm. Elsewhere rounding to 8 bits gives images up that still leave the bound, and takes the
+        clean ones; a threat that knows better overrides this.
+
         Args:
             clean: (N, C, H, W), in float64 as the others.
             far: the values that are wanted.
@@ -116,7 +135,8 @@ class ThreatKind:
     """What is known of a threat by its key alone.
 
     Attributes:
-        key: stands in the column ``norm`` of records, and in names of attacks like pgd-linf.
+        key: stands in the column ``norm`` of records, in names of files, and in names of attacks like pgd-linf: small letters,
+            digits, and hyphens between them.
         label: on pages and in figures.
         latex: in LaTeX tables.
         unit: of distances and epsilon.
@@ -131,7 +151,15 @@ class ThreatKind:
 
 
 def register(kind: ThreatKind) -> None:
-    """Make a kind known; the file that defines a threat does it when it is imported."""
+    """Make a kind known; the file that defines a threat does it when it is imported.
+
+    Raises:
+        GenclsError: for a key that cannot stand in the name of an attack.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", kind.key):
+        raise GenclsError(
+            f"register: expected a key of small letters, digits and hyphens between them, as in 'linf', got {kind.key!r}"
+        )
     _KINDS[kind.key] = kind
 
 
@@ -150,10 +178,39 @@ def _import_all() -> None:
         importlib.import_module(module.name)
 
 
+def check_threats(threats: Mapping[str, Any], what: str) -> None:
+    """Check that attacks, by name, whose threats have one key have one threat, but for epsilon and the target.
+
+    Records know a threat by its key: others of the same key would be compared with it, and enter the same worst case.
+
+    Raises:
+        GenclsError: if two threats of one key differ.
+    """
+    seen: dict[str, tuple[str, Threat]] = {}
+    for name, threat in threats.items():
+        if not isinstance(threat, Threat):
+            continue
+        first, other = seen.setdefault(threat.norm, (name, threat))
+        if other is not threat and _bare(other) != _bare(threat):
+            raise GenclsError(
+                f"{what}: expected threats of one norm to differ in epsilon only, got two with the norm {threat.norm!r} (of "
+                f"{first} and {name}); give them different keys: their attribute norm"
+            )
+
+
+def _bare(threat: Threat) -> Key:
+    return key_of(replace(threat.sized(None), targeted=False), f"threat {threat.norm}")
+
+
 def kind_of(key: Any) -> ThreatKind:
     """The kind of a key. Records may hold keys whose file is not there: they are labelled by the key."""
     name = str(key)
     return kinds().get(name) or ThreatKind(name, name, name, "")
+
+
+def searchable() -> tuple[str, ...]:
+    """Keys of the kinds that epsilon alone makes: attacks of any threat search them, by name."""
+    return tuple(key for key, kind in kinds().items() if kind.make is not None)
 
 
 def made(key: str, epsilon: float | None) -> Any:
@@ -162,8 +219,8 @@ def made(key: str, epsilon: float | None) -> Any:
     Raises:
         GenclsError: for an unknown key, or one whose threat needs more than epsilon.
     """
-    known = [name for name, kind in kinds().items() if kind.make is not None]
     make = kind_of(key).make
     if make is None:
+        known = searchable()
         raise GenclsError(f"threat model: {did_you_mean(key, known)}expected a norm among {', '.join(known)}, got {key!r}")
     return make(epsilon)

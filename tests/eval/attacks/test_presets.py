@@ -9,6 +9,7 @@ from gencls.defenses import ABS, PlainClassifier
 from gencls.eval import APGD, DDN, FMN, PGD, DefaultBudget, ThreatModel, default_attacks, evaluate, thesis_attacks
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.attacks.presets import FIXED, PRESETS, attack_by_name, names, preset_by_name, settings_of
+from gencls.eval.threats.protocol import kinds, made
 from tests.toys import NoisyLogits, SigmoidDecoders, small_cnn
 
 LITTLE = DefaultBudget(steps=2, restarts=1, targets=2, smoothing=(0.1,), smoothing_steps=2, smoothing_draws=2, queries=3)
@@ -19,14 +20,15 @@ SIZES = {"linf": 0.5, "l2": 0.5, "l1": 2.0, "l0": 2.0}
 
 def test_every_name_is_that_of_an_attack():
     assert len(names()) == len(set(names()))
-    made = {}
+    found = {}
     for name in names():
-        method, _, norm = name.rpartition("-")
-        given = {"epsilon": SIZES[norm], "steps": 3, "restarts": 2}
+        norm = max((key for key in kinds() if name.endswith(f"-{key}")), key=len)
+        size = SIZES.get(norm, 0.5)
+        given = {"epsilon": size, "steps": 3, "restarts": 2}
         attack = attack_by_name(name, **{key: given[key] for key in settings_of(name)})
-        assert attack.threat == ThreatModel(norm, SIZES[norm] if method in FIXED else None)
-        made[repr(attack)] = name
-    assert len(made) == len(names())  # no two names for the same
+        assert attack.threat == made(norm, size if name.removesuffix(f"-{norm}") in FIXED else None)
+        found[repr(attack)] = name
+    assert len(found) == len(names())  # no two names for the same
 
 
 LINF, L2 = ThreatModel("linf", 0.1), ThreatModel("l2", 0.5)
@@ -52,10 +54,21 @@ def test_names_of_losses_and_of_smoothing(name, epsilon, attack):
     assert repr(attack_by_name(name, epsilon)) == repr(attack)
 
 
-@pytest.mark.parametrize("name", ["fmn", "fmn-smoothed", "ddn-smoothed-linf", "pgd-margin", "default-l2"])
+@pytest.mark.parametrize("name", ["fmn", "fmn-smoothed", "pgd-margin", "default-l2", "ddn-smoothed-l3"])
 def test_names_that_there_are_not(name):
     with pytest.raises(GenclsError, match="expected a name among fgsm-linf"):
         attack_by_name(name, 0.5)
+
+
+def test_a_threat_that_an_attack_does_not_search_is_named():
+    with pytest.raises(
+        GenclsError, match="attack: expected a threat that ddn-smoothed searches, one of l2; got linf in ddn-smo"
+    ):
+        attack_by_name("ddn-smoothed-linf", 0.5)
+    with pytest.raises(
+        GenclsError, match="expected a threat that apgd-dlr searches, one of linf, l2, l1; got l0 in apgd-dlr-l0"
+    ):
+        attack_by_name("apgd-dlr-l0", 0.5)
 
 
 def test_sets_by_name():
