@@ -12,11 +12,10 @@ from pathlib import Path
 
 from gencls import __version__
 from gencls._commands.arguments import Parser, count, dry_run_flag, size
-from gencls._commands.attack import run_attack
+from gencls._commands.attack import run_attack, run_report
 from gencls._commands.catalogue import run_data, run_names, run_weights
 from gencls._commands.doctor import run_doctor
 from gencls._commands.failures import exit_code_of
-from gencls._commands.report import run_report
 from gencls._commands.train import run_train
 
 __all__ = ["main", "parser"]

@@ -102,11 +102,7 @@ def reader(text: str | None) -> Parser:
 
 
 def check_out(path: Path) -> None:
-    """Check before the work that what it leaves can be written.
-
-    Raises:
-        GenclsError: something on the way is no folder, or one that cannot be written to.
-    """
+    """Refuse before the work an output where something on the way is no folder, or one that cannot be written to."""
     from gencls.core.errors import GenclsError
 
     if "\0" in str(path):

@@ -1,6 +1,8 @@
-"""``gencls attack``: defenses by name, or any module by import path, under attacks by name, in one study."""
+"""``gencls attack``: defenses under attacks in one study; ``gencls report``: the report of a study that is there already."""
 
 import argparse
+import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +14,12 @@ if TYPE_CHECKING:
 
     from gencls.eval import Attack
 
-__all__ = ["build_attacks", "run_attack"]
+__all__ = ["build_attacks", "run_attack", "run_report"]
 
 
 def run_attack(options: argparse.Namespace) -> int:
     """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
     from gencls._commands.doctor import diagnose_study
-    from gencls._commands.report import write_report
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
     from gencls.eval.study.cost import forecast, shadow
@@ -69,8 +70,25 @@ def run_attack(options: argparse.Namespace) -> int:
     study = plan(folder)
     meaningless = diagnosed(study)
     _print(study.run(progress=progress_bar(study)))
-    write_report(study.folder)
+    _write_report(study.folder)
     return 1 if meaningless else 0
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Write the report from the records in the folder and print its path; 1 if cells are missing, else 0."""
+    return 0 if _write_report(options.folder) else 1
+
+
+def _write_report(folder: Path) -> bool:
+    """Write the report of a folder and print its path; whether it is whole: if not, what is missing is said."""
+    from gencls.eval.report.study.from_folder import UnfinishedWarning, report_study
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UnfinishedWarning)
+        print(report_study(folder))
+    for warning in said:
+        print(f"gencls: warning: {warning.message}", file=sys.stderr)
+    return not any(warning.category is UnfinishedWarning for warning in said)
 
 
 def _folder_name(options: argparse.Namespace, names: list[str], data: str) -> str:

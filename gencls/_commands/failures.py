@@ -10,12 +10,7 @@ __all__ = ["exit_code_of"]
 
 
 def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | None = None) -> int:
-    """Do the work, tell what ends it early, and say how it ended.
-
-    Args:
-        program: whose name stands before the message.
-        work: returns an exit code, or None for 0.
-        out: what it will write to; checked before.
+    """Do the work, which returns an exit code or None for 0, tell what ends it early, and say how it ended.
 
     Returns:
         That code; 2 for bad input, a disk that is full, files that cannot be read or written, and code of the user's that ends
@@ -62,7 +57,7 @@ def _failed(program: str, message: str, code: int = 2) -> int:
 
 def _said(error: OSError) -> str:
     """What the system refused, in the form of our own errors."""
-    from gencls.core.disk import DISK_FULL
+    from gencls.core.files import DISK_FULL
 
     where = f"{error.filename}: " if error.filename is not None else ""
     if error.errno in DISK_FULL:

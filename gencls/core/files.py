@@ -19,10 +19,11 @@ try:
 except ImportError:  # Windows has no such locks, see held()
     fcntl = None  # type: ignore[assignment]
 
-from gencls.core.disk import writing
 from gencls.core.errors import GenclsError
 
 __all__ = [
+    "DISK_FULL",
+    "WriteError",
     "atomically",
     "check_seal",
     "held",
@@ -35,6 +36,9 @@ __all__ = [
     "write_sealed",
 ]
 
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a file system answers that has no room: for anybody, for this user, or for so large a file."""
+
 LONGEST = 255
 """Bytes that the name of a file may have on the usual file systems."""
 
@@ -46,6 +50,32 @@ _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 
 _TRIES = 100
 """After so many files that were gone, or others, as soon as they were locked, a file system is one that cannot lock."""
+
+
+class WriteError(GenclsError, OSError):
+    """The system refuses to write a file; an OSError, too, with its number."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell what the system refuses inside the block, which writes a file.
+
+    Raises:
+        WriteError: if the disk is full, or the folder is gone or not to be written to.
+        FileExistsError: as it comes: it tells that another process was faster.
+    """
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        what = "room for it" if error.errno in DISK_FULL else "to write it"
+        told = WriteError(f"{path}: expected {what}, got: {error.strerror or error}; finished work is kept, run again")
+        told.errno, told.strerror = error.errno, error.strerror
+        raise told from error
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:
@@ -77,12 +107,8 @@ def _part(path: Path) -> Path:
 def atomically(path: Path, content: bytes | Callable[[Path], object], *, overwrite: bool = True) -> None:
     """Write a file under a name of its own, then rename it: readers see the whole file or none.
 
-    What processes of this machine left in the folder when they were killed is removed, once per process and folder.
-
-    Args:
-        path: of the file.
-        content: of the file, or what writes it to the path that it gets.
-        overwrite: whether a file that is there already is replaced.
+    What processes of this machine left in the folder when they were killed is removed, once per process and folder. The content
+    may be what writes it to the path that it gets.
 
     Raises:
         FileExistsError: if the file is there and is not to be replaced.
@@ -125,14 +151,7 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
     The system releases the lock when its process dies. So whoever can take hold of a file knows that nobody works with it,
     and may remove it. Where files cannot be locked nobody is kept out and nothing is known to be dead: what is waited for
-    counts as held, and nothing else.
-
-    Args:
-        path: of the file.
-        wait: for another process that holds it.
-
-    Yields:
-        Whether it is held; always, if it is waited for.
+    counts as held, and nothing else. Yields whether it is held: always, if another process that holds it is waited for.
     """
     descriptor = _take(path, wait=wait) if fcntl else None
     try:
@@ -231,11 +250,7 @@ def write_sealed(path: Path, content: Mapping[str, Any], *, overwrite: bool = Tr
 
 
 def read_sealed(path: Path, what: str, advice: str = "") -> dict[str, Any]:
-    """Read what :func:`write_sealed` has written, as :func:`read_object` does.
-
-    Raises:
-        GenclsError: if it is not there, holds something else, or is not what its checksum says.
-    """
+    """Read what :func:`write_sealed` has written: as :func:`read_object`, then :func:`check_seal`."""
     content = read_object(path, what, advice)
     check_seal(content, path, advice)
     return content

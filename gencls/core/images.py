@@ -66,11 +66,7 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
 
 
 def check_image_shape(images: Tensor, shape: tuple[int, ...], *, name: str) -> None:
-    """Check that images are floating point, (N, *shape), as the named network wants them; values are not looked at.
-
-    Raises:
-        GenclsError: they are not.
-    """
+    """Refuse images that are not floating point, (N, *shape), as the named network wants them; values are not looked at."""
     if images.ndim != 4 or tuple(images.shape[1:]) != shape or not images.is_floating_point():
         raise GenclsError(
             f"{name}: expected floating-point images of shape (N, {', '.join(map(str, shape))}), "
@@ -108,11 +104,8 @@ def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None =
 def as_images(value: object) -> Tensor:
     """Images of any library, without a copy where there is a way; their values are not looked at.
 
-    Args:
-        value: a tensor, an array or a list of images: (N, C, H, W), (N, H, W, C) or (N, H, W), or N images of such shapes.
-
-    Returns:
-        (N, C, H, W) uint8, float32 or float64.
+    A tensor, an array or a list of images, (N, C, H, W), (N, H, W, C) or (N, H, W), becomes (N, C, H, W) uint8, float32 or
+    float64.
 
     Raises:
         GenclsError: for something else, images of several shapes, another dtype, or channels that cannot be told.
@@ -139,13 +132,7 @@ def as_images(value: object) -> Tensor:
 
 
 def as_labels(value: object) -> Tensor:
-    """Class numbers of any library.
-
-    Args:
-        value: a tensor, an array or a list of N whole numbers of any type, (N,) or (N, 1).
-
-    Returns:
-        int64 (N,).
+    """Class numbers of any library: a tensor, an array or a list of N whole numbers, (N,) or (N, 1), becomes int64 (N,).
 
     Raises:
         GenclsError: for anything else: none, one-hot rows, words, booleans, numbers that are not whole.
@@ -172,11 +159,7 @@ def as_labels(value: object) -> Tensor:
 
 
 def unit_range(images: Tensor) -> Tensor:
-    """Images in [0, 1]: uint8 divided by 255, as float32; others are returned themselves.
-
-    Raises:
-        GenclsError: for uint8 images of 0 and 1 alone.
-    """
+    """Images in [0, 1]: uint8 divided by 255, as float32, refused if of 0 and 1 alone; others are returned themselves."""
     if images.dtype != torch.uint8:
         return images
     if images.numel() and images.max() == 1:
@@ -185,11 +168,7 @@ def unit_range(images: Tensor) -> Tensor:
 
 
 def joined(parts: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """Images of one shape, dtype and device in one tensor: single ones by ``torch.stack``, batches by ``torch.cat``.
-
-    Raises:
-        GenclsError: they differ.
-    """
+    """Images in one tensor, single ones by ``torch.stack``, batches by ``torch.cat``; they must be alike."""
     start = 1 if join is torch.cat else 0
     shapes = list(dict.fromkeys(tuple(part.shape[start:]) for part in parts))
     if len(shapes) > 1:

@@ -87,10 +87,8 @@ def rows_that_fit(ask: Callable[[Tensor], Tensor], image: Tensor, memory: float 
 def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> None:
     """Work off ``count`` samples in parts of ``size``, which is halved whenever memory runs out.
 
-    The work gets the indices of a part, and by how often its rows must be divided. It must be repeatable.
-
-    Raises:
-        RuntimeError: torch's own, if a single sample in the smallest pieces does not fit.
+    The work gets the indices of a part, and by how often its rows must be divided. It must be repeatable. Torch's own error
+    passes if a single sample in the smallest pieces does not fit.
     """
     first, pieces = 0, 1
     while first < count:
@@ -110,11 +108,7 @@ def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> None
 
 
 def with_fewer_rows(rows: int, work: Callable[[int], Result]) -> Result:
-    """The result of ``work(rows)``, where rows are halved whenever memory runs out.
-
-    Raises:
-        RuntimeError: torch's own, if a single row does not fit.
-    """
+    """The result of ``work(rows)``, where rows are halved whenever memory runs out; torch's own error if one does not fit."""
     while True:
         try:
             return work(rows)

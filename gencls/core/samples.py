@@ -67,16 +67,9 @@ def samples_of(images: object, labels: object = None) -> tuple[Tensor, Tensor]:
 
 
 def batches_of(source: object) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same samples in batches: those of the source where it has some, else of 256.
+    """The samples of :func:`samples_of` in batches: those of the source where it has some, else of 256.
 
-    Args:
-        source: of samples; it may be read only once, and may give its samples in any order.
-
-    Yields:
-        Images (n, C, H, W), float32 or float64 in [0, 1], and labels int64 (n,).
-
-    Raises:
-        GenclsError: see :func:`samples_of`.
+    The source is read once, and may give its samples in any order.
     """
     pair = _pair(source)
     if pair is not None:

@@ -137,6 +137,7 @@ NOT_DEFENSES = {
     "GaussianKL",
     "PAPER_TASKS",
     "PaperTask",
+    "Posterior",
     "PurifiedAccuracy",
     "RandomAutoencoder",
     "RandomStarts",

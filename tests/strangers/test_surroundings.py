@@ -20,8 +20,7 @@ from gencls import zoo
 from gencls._commands.failures import exit_code_of
 from gencls.cli import main
 from gencls.core import GenclsError
-from gencls.core.disk import WriteError
-from gencls.core.files import atomically, sealed
+from gencls.core.files import WriteError, atomically, sealed
 from gencls.defenses import PlainClassifier
 from gencls.eval import GaussianNoiseAttack, Study, ThreatModel, read_study, report_study
 from gencls.zoo.training import train

@@ -13,11 +13,7 @@ BALLS: dict[str, LpBall] = {ball.key: ball for ball in (Linf(), L2(), L1(), L0()
 
 
 def ball_of(key: str, *, owner: str) -> LpBall:
-    """The ball of a norm; the owner of the setting begins the message.
-
-    Raises:
-        GenclsError: for an unknown key.
-    """
+    """The ball of a norm, or a GenclsError, which the owner of the setting begins, for an unknown key."""
     if key not in BALLS:
         hint = did_you_mean(key, BALLS)
         raise GenclsError(f"{owner}: {hint}expected norm to be one of {', '.join(map(repr, BALLS))}, got {key!r} (str)")

@@ -81,18 +81,10 @@ class LpBall(ABC):
         return torch.lerp(clean, far, per_image(share))
 
     def cross(self, gap: Tensor, gradient: Tensor, images: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance (N,) to the hyperplane gap + gradient . r = 0, and a step r that surely crosses it.
+        """Distance (N,) to the hyperplane gap + gradient . r = 0, and a step r that surely crosses it; infinite and 0 if none.
 
-        Pixels at 0 or 1 that would leave the range cannot take part; most pixels of a digit are such.
-
-        Args:
-            gap: (N,), <= 0.
-            gradient: (N, C, H, W).
-            images: the same shape, in [0, 1].
-            unit: (N,); scores are rounded to multiples of it, so the step goes two units beyond.
-
-        Returns:
-            Distances, infinite where no step leads there, and the steps, 0 there.
+        Gaps (N,) are <= 0. Scores are rounded to multiples of the units (N,), so the step goes two units beyond. Pixels at 0 or
+        1 that would leave the range cannot take part; most pixels of a digit are such.
         """
         gradient = gradient * free(gradient, images)
         dual = self.dual(gradient)

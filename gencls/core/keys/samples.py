@@ -12,10 +12,7 @@ __all__ = ["device_of", "sample_hashes"]
 def sample_hashes(images: Tensor, labels: Tensor, seen: Counter[str] | None = None) -> list[str]:
     """One key per sample from its pixels (float32) and label; equal on every machine and for every order.
 
-    Args:
-        images: (N, C, H, W).
-        labels: (N,).
-        seen: how often a sample came before; counted on. Repeated samples are told apart by a number at the end.
+    Repeated samples are told apart by a number at the end: ``seen`` counts how often a sample came before, and is counted on.
     """
     seen = Counter() if seen is None else seen
     arrays = images.detach().cpu().float().contiguous().numpy()

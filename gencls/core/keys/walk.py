@@ -58,11 +58,7 @@ class Key(NamedTuple):
 
 
 def key_of(value: object, name: str) -> Key:
-    """The keys of a value of any kind, see :func:`gencls.core.fingerprint`.
-
-    Args:
-        value: a module, an attack, a function, or a tuple of such.
-        name: of the value, for messages.
+    """The keys of a value of any kind, named in messages, as :func:`gencls.core.fingerprint` says.
 
     Raises:
         GenclsError: for something in it that cannot be seen into.

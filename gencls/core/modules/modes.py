@@ -36,14 +36,12 @@ def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense", ma
     training = [(path, part) for path, part in module.named_modules() if part.training]
     if not training:
         return
-    wrong = [(path, part) for path, part in training if not (_drops(part) or _indifferent(part))]
-    if wrong:
-        path, part = wrong[0]
-        where = f" of {path} ({type(part).__name__})" if path else ""
-        raise GenclsError(f"{name}: expected {what} in eval mode, got training mode{where}; call .eval() first")
-    dropping = [(path, part) for path, part in training if _drops(part)]
-    if dropping and not (declared(module, "stochastic") if may_drop is None else may_drop):
-        path, part = dropping[0]
+    for path, part in training:
+        if not (_drops(part) or _indifferent(part)):
+            where = f" of {path} ({type(part).__name__})" if path else ""
+            raise GenclsError(f"{name}: expected {what} in eval mode, got training mode{where}; call .eval() first")
+    path, part = next((pair for pair in training if _drops(pair[1])), ("", None))
+    if part is not None and not (declared(module, "stochastic") if may_drop is None else may_drop):
         raise GenclsError(
             f"{name}: expected {what} in eval mode, got training mode of {path or 'the whole'} ({type(part).__name__}), and "
             "stochastic is not set; call .eval(), or for test-time dropout set stochastic = True or wrap it as "

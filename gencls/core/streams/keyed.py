@@ -1,4 +1,4 @@
-"""Random streams: one per sample, so that results do not depend on how samples are batched.
+"""Random streams for what modules draw.
 
 Library modules draw from torch's global generators, as ``nn.Dropout`` does, and never seed them. An evaluation wants more:
 the noise that sample 17 meets should be the same in a batch of 1 and of 64, in any order, in any chunk of EoT draws, after
@@ -120,15 +120,10 @@ def watched() -> Iterator[SimpleNamespace]:
 
 @contextmanager
 def drawing(seeds: Sequence[int], source: Source = "rows") -> Iterator[SimpleNamespace]:
-    """Inside the block all that is drawn follows from the seeds of the rows.
+    """Inside the block all that is drawn follows from the seeds of the rows; yields what :func:`watched` notes.
 
-    Args:
-        seeds: one per sample of the batch.
-        source: "rows": see :func:`keyed`. "device": torch's own generators serve all rows at once, seeded by all seeds
-            together. That is faster on a GPU. A row's numbers then depend on its batch, its chunk and its device.
-
-    Yields:
-        What :func:`watched` notes.
+    With the source "rows" as under :func:`keyed`. With "device" torch's own generators serve all rows at once, seeded by all
+    seeds together. That is faster on a GPU. A row's numbers then depend on its batch, its chunk and its device.
     """
     rows: Any = keyed(seeds) if source == "rows" else identified(seeds)
     with seeded(stream_seed(*seeds)), rows, watched() as noted:

@@ -33,11 +33,7 @@ class AlphaTrial:
 
 
 def read_trials(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], dict[str, Any] | None]:
-    """The trials of a search that is to go on, and the hyperparameters of the process that was fitted last.
-
-    Raises:
-        GenclsError: for another file, or a search with other settings.
-    """
+    """The trials of a search with these settings, which goes on, and the hyperparameters of the process fitted last."""
     try:
         content = json.loads(path.read_text())
         known = content["format"] == _FORMAT

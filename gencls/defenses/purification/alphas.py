@@ -1,9 +1,4 @@
-"""Alphas of MLVGM purification learned by Bayesian optimisation (Serez et al., WACV 2025, sections 3 and 4).
-
-Five fixed starting points, then 95 steps: fit a Gaussian process to what was measured, measure next where its expected
-improvement over the best so far is largest. What is measured is a function of alphas, see
-:class:`gencls.defenses.purification.purified_accuracy.PurifiedAccuracy`.
-"""
+"""Alphas of MLVGM purification learned by Bayesian optimisation (Serez et al., WACV 2025, sections 3 and 4)."""
 
 import math
 import time
@@ -83,7 +78,10 @@ def learn_alphas(
     key: str = "",
     report: Callable[[AlphaSearch], object] | None = None,
 ) -> AlphaSearch:
-    """Look for the alphas that maximise an objective.
+    """Look for the alphas that maximise an objective, such as :class:`gencls.defenses.PurifiedAccuracy`.
+
+    Five fixed starting points, then 95 steps: fit a Gaussian process to what was measured, measure next where its expected
+    improvement over the best so far is largest.
 
     The Gaussian process is botorch's ``SingleTaskGP`` in float64 on the CPU, with its priors and standardised values (the
     public code, of 2024, had the defaults of its day: other priors, values as they are). With the same objective, seed and

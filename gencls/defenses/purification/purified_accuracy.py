@@ -141,14 +141,7 @@ class PurifiedAccuracy:
 
     @torch.no_grad()
     def __call__(self, alphas: Sequence[float] | Tensor) -> float:
-        """Measure.
-
-        Args:
-            alphas: in [0, 1], before the purification's ``highest``.
-
-        Returns:
-            The accuracy in [0, 1].
-        """
+        """The accuracy in [0, 1] with these alphas in [0, 1], before the purification's ``highest``."""
         purification = self.purification.with_alphas(alphas)
         which = () if self.common_draws else purification.alphas
         right = 0

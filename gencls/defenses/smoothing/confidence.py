@@ -20,13 +20,8 @@ def clopper_pearson(successes: Any, n: int, alpha: float) -> Any:
     It is the p at which ``successes`` or more among n have probability alpha, the alpha quantile of
     Beta(successes, n - successes + 1).
 
-    Args:
-        successes: 0 .. n.
-        n: trials, at least 1.
-        alpha: in (0, 1).
-
     Raises:
-        GenclsError: outside these ranges, for NaN and for what is no number.
+        GenclsError: for other than 0 .. n successes, n >= 1 and alpha in (0, 1).
     """
     from scipy.special import betaincinv
 
@@ -42,15 +37,10 @@ def empirical_bernstein(mean: Any, variance: Any, n: int, alpha: float) -> Any:
         mean - sqrt(2 variance log(2 / alpha) / n) - 7 log(2 / alpha) / (3 (n - 1)),    0 where this is negative
 
     (Maurer and Pontil 2009, arXiv:0907.3740, Theorem 4). Where most numbers are close to 1 it is far above Hoeffding's.
-
-    Args:
-        mean: of n independent numbers, in [0, 1].
-        variance: their unbiased one, at most n / (4 (n - 1)).
-        n: how many; one alone has the bound 0, whatever its variance is said to be.
-        alpha: in (0, 1).
+    The variance is the unbiased one; a single number has the bound 0, whatever its variance is said to be.
 
     Raises:
-        GenclsError: outside these ranges, for NaN and for what is no number.
+        GenclsError: for a mean outside [0, 1], a variance outside [0, n / (4 (n - 1))], n < 1 or alpha outside (0, 1).
     """
     _check("empirical Bernstein", n, alpha)
     mean = _within("empirical Bernstein: mean", mean, 1)

@@ -72,20 +72,11 @@ class NoisyLikelihood(nn.Module):
         self.max_rows = max_rows
 
     def log_probs(self, points: Tensor) -> Tensor:
-        """L_k(f(point_k)), (M, K, C, H, W) -> (M, K), twice differentiable.
-
-        Raises:
-            GenclsError: for a classifier of another number of classes, or without a gradient where one is asked for.
-        """
+        """L_k(f(point_k)), (M, K, C, H, W) -> (M, K), twice differentiable."""
         return self._all_log_probs(points).diagonal(dim1=1, dim2=2)
 
     def forward(self, centres: Tensor, spread: Tensor) -> Tensor:
-        """The estimates (N, K).
-
-        Args:
-            centres: c, (N, K, C, H, W).
-            spread: s, of the same shape; without a gradient also (N, 1, 1, 1, 1).
-        """
+        """The estimates (N, K) for c and s of shape (N, K, C, H, W); without a gradient s may be (N, 1, 1, 1, 1)."""
         if torch.is_grad_enabled() and (centres.requires_grad or spread.requires_grad):
             value: Tensor = _WithSlopes.apply(self, centres, spread)
             return value
@@ -102,6 +93,12 @@ class NoisyLikelihood(nn.Module):
             )
         values, *slopes = zip(*parts, strict=True)
         return torch.cat(values), [None if found[0] is None else torch.cat(found) for found in slopes]
+
+    def search(self, images: Tensor, look: Callable[[Tensor], Result], join: Callable[..., Result]) -> Result:
+        """What a search finds for images (N, 1 or K, C, H, W), a few at a time unless the caller keeps the whole graph."""
+        if images.requires_grad:
+            return look(images)
+        return join(*in_parts(len(images), self.max_rows // self.num_classes, lambda rows: look(images[rows])))
 
     def extra_repr(self) -> str:
         """The settings."""

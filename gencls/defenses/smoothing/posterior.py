@@ -8,13 +8,14 @@ which bounds log p(y | x) from below, p(y | x) being what randomized smoothing e
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, Latents, check_sigma, checked, minimize
 from gencls.core.inference import Optimizer
-from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
+from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood, UnrolledByClass, per_class
 from gencls.defenses.synthesis.posterior import Posterior, Q, moved, together, variables
 from gencls.defenses.synthesis.regularizers import GaussianKL
 
@@ -77,12 +78,7 @@ class VariationalPosteriorSmoothing(BayesClassifier[Q]):
         Raises:
             GenclsError: for a classifier without a gradient.
         """
-        images = per_class(images)
-        if images.requires_grad:  # the caller keeps the whole graph
-            return self._ascend(images)
-        size = self.likelihood.max_rows // self.num_classes
-        parts = in_parts(len(images), size, lambda rows: self._ascend(images[rows]))
-        return together(lambda *tensors: torch.cat(tensors), *parts)
+        return self.likelihood.search(per_class(images), self._ascend, partial(together, lambda *parts: torch.cat(parts)))
 
     def log_joint(self, images: Tensor, q: Q) -> Tensor:
         """The evidence lower bound of each class, (N, K), from fresh noise."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, check_sigma, checked, minimize
-from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood, UnrolledByClass, in_parts, per_class
+from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood, UnrolledByClass, per_class
 
 __all__ = ["VariationalSmoothing"]
 
@@ -109,11 +109,7 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         Raises:
             GenclsError: for a classifier without a gradient.
         """
-        images = per_class(images)
-        if images.requires_grad:  # the caller keeps the whole graph
-            return self._search(images)
-        size = self.likelihood.max_rows // self.num_classes
-        return torch.cat(in_parts(len(images), size, lambda rows: self._search(images[rows])))
+        return self.likelihood.search(per_class(images), self._search, lambda *parts: torch.cat(parts))
 
     def log_joint(self, images: Tensor, q: Tensor) -> Tensor:
         """The score of each class with the means q, (N, K), from fresh noise."""

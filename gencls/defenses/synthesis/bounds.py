@@ -244,10 +244,8 @@ class _Search:
     def terms(self, starts: list[Latents], further: list[Latents], labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """d_k (N, K), l_k* (N, K), ||x - G_y(z_y*)|| (N,), and whether the first start's decision is right (N,)."""
         with torch.no_grad():
-            scores, expected = (
-                self.defense.log_joint(self.images, tuple(map(Posterior, starts[0]))),
-                torch.add(*self._parts(starts[0])),
-            )
+            scores = self.defense.log_joint(self.images, tuple(map(Posterior, starts[0])))
+            expected = torch.add(*self._parts(starts[0]))
         if not torch.allclose(-scores, expected, rtol=1e-3, atol=1e-5):
             raise GenclsError(
                 "robustness_bound: expected scores -(||x - G_k(z)||^2 + lambda R(z)), of one scale for all classes, "

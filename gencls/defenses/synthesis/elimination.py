@@ -36,12 +36,7 @@ class Contest:
     """Which classes are still in, image by image, during one descent; see :class:`Elimination`."""
 
     def __init__(self, rule: Elimination, target: tuple[Tensor, ...]) -> None:
-        """Begin with all classes.
-
-        Args:
-            rule: when a class leaves.
-            target: what the reconstructions are compared with, tensors (N, K, ...).
-        """
+        """Begin with all classes; the reconstructions are compared with the target, tensors (N, K, ...)."""
         self.pairs: tuple[Tensor, Tensor] | None = None
         """Images and classes that are left, each (M,), sorted by class; None: all."""
         self.target = target

@@ -115,13 +115,8 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
     def loss(self, target: Embedding, q: Q, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """D(x, G_k(z)) + lambda R. Variationally z is a fresh sample of q: an unbiased estimate of the expectation in eq. 2.6.
 
-        Args:
-            target: embeddings of the images, (N, K, ...); with pairs those of their images, (M, ...).
-            q: of all images and classes.
-            pairs: images and classes, each (M,), whose losses are asked for; None asks for all. The sample is the same.
-
-        Returns:
-            (N, K), or (M,) for pairs.
+        From embeddings (N, K, ...) all losses, (N, K). Of pairs of images and classes, (M,) each, from those of their images,
+        (M, ...), theirs, (M,), with the same sample.
         """
         latents = tuple(level.sample() for level in q)
         penalty = self.regularizer.expected(q, latents)

@@ -24,14 +24,9 @@ class Regularizer(nn.Module, ABC):
         """R(z): latents (N, K, *shape) per level -> (N, K)."""
 
     def expected(self, q: Q, latents: Latents) -> Tensor:
-        """R of q: of a point R(z); of a Gaussian the closed form where there is one, by default R of its one sample.
+        """R of q, (N, K): of a point R(z); of a Gaussian the closed form where there is one, by default R of its one sample.
 
-        Args:
-            q: per level, of which only the means, the log standard deviations and the starts count.
-            latents: one sample of q, (N, K, *shape) per level; the point itself.
-
-        Returns:
-            (N, K).
+        ``latents`` are a sample of q, (N, K, *shape) per level; of a point itself.
         """
         value: Tensor = self(latents)
         return value

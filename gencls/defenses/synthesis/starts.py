@@ -122,11 +122,7 @@ class EncoderStart(nn.Module):
 
     @checked
     def __init__(self, encoder: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        """Take the encoder of all classes.
-
-        Args:
-            encoder: images (N, C, H, W) -> mean and log-variance, each (N, K, d).
-        """
+        """Take the encoder of all classes: images (N, C, H, W) -> mean and log-variance, each (N, K, d)."""
         super().__init__()
         self.encoder = encoder
 

@@ -20,6 +20,7 @@ from gencls.eval.judgement.probe import Probe, probe_defense
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
+from gencls.eval.threats.protocol import check_threats
 
 if TYPE_CHECKING:
     import pandas
@@ -109,6 +110,7 @@ def evaluate(
         raise GenclsError("evaluate: expected at least one attack, got none")
     name = type(defense).__name__ if name is None else name
     check_names([name, *attacks], "evaluate")
+    check_threats({name: getattr(attack, "threat", None) for name, attack in attacks.items()}, "evaluate")
     frames: list[pandas.DataFrame] = []
     images_of: dict[tuple[str, str], list[Tensor]] = {}
     seen: Counter[str] = Counter()

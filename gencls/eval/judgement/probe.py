@@ -160,7 +160,6 @@ class Roles:
     """
 
     def __init__(self, probe: Probe, hashes: list[str], seed: int, source: Source = "rows") -> None:
-        """Take what is known of the defense, the keys of the N samples, the seed of the study, and where numbers come from."""
         self.probe, self.hashes, self.seed, self.source = probe, hashes, seed, source
         self.noted: set[str] = set()
         self._drew = False
@@ -176,7 +175,10 @@ class Roles:
             )
         if probe.behaviour.place_dependent:
             self.noted.add("scores depend on the place in the batch: each image was asked alone")
-        if probe.stochastic and source == "device":
+        self._note(drew=probe.stochastic)
+
+    def _note(self, *, drew: bool) -> None:
+        if drew and self.source == "device":
             self.noted.add(
                 "the device's generator drew for whole batches: results depend on the batch composition and the device"
             )
@@ -203,6 +205,7 @@ class Roles:
         with drawing([stream_seed(self.seed, sample, "judge", *path) for sample in self.hashes], self.source) as block:
             yield
         self._drew |= block.drew
+        self._note(drew=block.drew)
         if block.shared:
             self._defense_draws_for_all()
 
@@ -217,6 +220,7 @@ class Roles:
         meter.watch = self.probe.watched
         with drawing([stream_seed(self.seed, self.hashes[i], "attack", *path) for i in samples], self.source) as block:
             yield
+        self._note(drew=block.drew)
         if block.shared and meter.watch and not meter.shared:
             self.noted.add("the attack draws once for the whole batch: what it finds depends on the batch composition")
         elif block.shared:

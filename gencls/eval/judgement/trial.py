@@ -30,8 +30,8 @@ class Protocol:
         most_draws: of the judge for a sample whose majority stays open, at most; None: eight times judge_draws.
         reduce: what EoT averages.
         common_draws: whether all looks of an attack use the same draws (common random numbers) or fresh ones.
-        memory: MiB for the graphs of an attack; None takes 1024 on a CPU and a share of the free memory on a GPU. Results do
-            not depend on it.
+        memory: MiB for the graphs of an attack; None takes 1024 on a CPU and a share of the free memory on a GPU. Results of
+            streams of rows do not depend on it.
         seed: of the study; every sample's streams derive from it.
         eight_bit: whether adversarial images are rounded to k/255, as if they were saved, before they are judged. Clean images
             are not.

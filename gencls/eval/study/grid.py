@@ -38,6 +38,7 @@ from gencls.eval.study.folder import finished, records_of, write_results
 from gencls.eval.study.growth import Order, claim, mend_samples
 from gencls.eval.study.plan import Plan, check_grid, relevant, without_epsilon
 from gencls.eval.study.settings import FORMAT, planned, read_study
+from gencls.eval.threats.protocol import check_threats
 
 if TYPE_CHECKING:
     import pandas
@@ -95,7 +96,8 @@ class Grid:
             protocol: draws and averaging; its seed is replaced by ``seeds``.
             modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
             seeds: one run of everything per seed.
-            shard_size: samples per new cell, and the batch size. A crash loses at most one cell. Results do not depend on it.
+            shard_size: samples per new cell, and the batch size. A crash loses at most one cell. Results do not depend on
+                it, but with streams of the device.
             about: facts for the report: data set, command, and so on.
 
         Raises:
@@ -107,6 +109,7 @@ class Grid:
         self.images, self.labels = samples_of(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)
         check_names([*defenses, *attacks], "study", about=about)
+        check_threats({name: attack.threat for name, attack in attacks.items()}, "study")
         for settings in attacks.values():
             settings.threat.check_reach(self.images.shape)
         self.folder = Path(folder)

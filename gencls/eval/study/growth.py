@@ -23,7 +23,7 @@ from gencls.eval.measures.names import check_names
 from gencls.eval.measures.records import same_size
 from gencls.eval.study.files import CELLS, SAMPLES, StudyCell, read_tensors, write_samples
 from gencls.eval.study.folder import RESULTS, read_samples
-from gencls.eval.study.plan import Plan, described, differences
+from gencls.eval.study.plan import Plan, described, differences, other_protocol
 from gencls.eval.study.settings import FORMAT, SETTINGS, planned, read_study
 
 _LOCK = "study.lock"
@@ -158,7 +158,7 @@ def _check_rows(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
             "reported, but not continued: choose another folder"
         )
     if different := list(differences(found, plan)):
-        other = ", or another name" if all(found["protocol"].get(key) == value for key, value in plan.protocol.items()) else ""
+        other = "" if any(other_protocol(found, plan)) else ", or another name"
         raise GenclsError(
             f"{folder} holds another study: {'; '.join(different)}; expected what is there to stay as it is: choose another "
             f"folder{other}"

@@ -15,6 +15,9 @@ from gencls.eval.study.files import Samples
 from gencls.eval.study.settings import made_by
 from gencls.eval.threats.protocol import Threat
 
+_NEUTRAL = {"streams": "rows"}
+"""What a protocol does not name: older studies know no other."""
+
 _LONGEST = 80
 """Characters of a setting in study.json."""
 
@@ -60,8 +63,8 @@ def check_grid(defenses: Mapping[str, object], attacks: Mapping[str, object], se
 
 
 def relevant(protocol: Protocol) -> dict[str, Any]:
-    """What of a protocol results depend on: memory only decides about speed. Older studies know streams of rows only."""
-    neutral = {"memory": protocol.memory, "streams": "rows"}
+    """What of a protocol results of streams of rows depend on: there memory only decides about speed."""
+    neutral = {"memory": protocol.memory, **_NEUTRAL}
     return {name: value for name, value in asdict(protocol).items() if name not in neutral or value != neutral[name]}
 
 
@@ -116,14 +119,20 @@ def _words(value: Any) -> str:
 
 def differences(found: Mapping[str, Any], plan: Plan) -> Iterator[str]:
     """What would change the meaning of rows that are there, in words."""
-    for name, value in plan.protocol.items():
-        if found["protocol"].get(name) != value:
-            yield f"{name} was {found['protocol'].get(name)} and is now {value}"
+    yield from other_protocol(found, plan)
     for kind, parts in (("defense", plan.defenses), ("attack", plan.attacks)):
         for name, (value, key) in parts.items():
             known = found[f"{kind}s"].get(name)
             if known and known["content"] != key.content:
                 yield from (f"{kind} {name} {said}" for said in _changes(known, described(value, key)))
+
+
+def other_protocol(found: Mapping[str, Any], plan: Plan) -> Iterator[str]:
+    """What of the protocol would change, in words."""
+    was, now = _NEUTRAL | found["protocol"], _NEUTRAL | dict(plan.protocol)
+    for name in was | now:
+        if was.get(name) != now.get(name):
+            yield f"{name} was {was.get(name)} and is now {now.get(name)}"
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError, check_settings, did_you_mean
+from gencls.core import GenclsError, Key, check_settings, did_you_mean, key_of
 from gencls.core.balls import per_image
 
 TOLERANCE = 1e-6
@@ -176,6 +176,30 @@ def _import_all() -> None:
 
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
+
+
+def check_threats(threats: Mapping[str, Any], what: str) -> None:
+    """Check that attacks, by name, whose threats have one key have one threat, but for epsilon and the target.
+
+    Records know a threat by its key: others of the same key would be compared with it, and enter the same worst case.
+
+    Raises:
+        GenclsError: if two threats of one key differ.
+    """
+    seen: dict[str, tuple[str, Threat]] = {}
+    for name, threat in threats.items():
+        if not isinstance(threat, Threat):
+            continue
+        first, other = seen.setdefault(threat.norm, (name, threat))
+        if other is not threat and _bare(other) != _bare(threat):
+            raise GenclsError(
+                f"{what}: expected threats of one norm to differ in epsilon only, got two with the norm {threat.norm!r} (of "
+                f"{first} and {name}); give them different keys: their attribute norm"
+            )
+
+
+def _bare(threat: Threat) -> Key:
+    return key_of(replace(threat.sized(None), targeted=False), f"threat {threat.norm}")
 
 
 def kind_of(key: Any) -> ThreatKind:

@@ -10,7 +10,7 @@ from gencls import cli
 from gencls.core import GenclsError, forward_draws
 from gencls.core.streams.keyed import drawing, repeated
 from gencls.defenses import ABS, PlainClassifier
-from gencls.eval import PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, evaluate
+from gencls.eval import FGSM, PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, evaluate
 from gencls.eval.judgement.probe import Roles, probe_defense
 from gencls.eval.study.plan import relevant
 from tests.strangers import defenses as strangers
@@ -73,7 +73,15 @@ def test_rows_of_random_defenses_say_so(samples):
 
     assert all(said())
     assert not any(said(streams="rows"))
-    assert not any(said(defense=small_cnn()))
+    assert not any(said(streams="rows", defense=small_cnn()))
+
+
+def test_rows_say_so_as_well_where_only_the_attack_drew(samples):
+    attacks = {**ATTACKS, "fgsm": FGSM(ThreatModel("linf", 0.1))}
+    records = evaluate(small_cnn(), attacks, [samples], streams="device").records
+    said = records["warnings"].str.contains("drew for whole batches").groupby(records["attack"]).agg(["all", "any"])
+    assert said.loc[["pgd", "noise"], "all"].all()
+    assert not said.loc["fgsm", "any"]
 
 
 def test_attacker_and_judge_draw_different_numbers(samples):
@@ -141,8 +149,10 @@ def test_it_is_part_of_the_key_and_recorded(samples, tmp_path):
     assert {cell.key for cell in rows.cells()}.isdisjoint(cell.key for cell in device.cells())
     assert json.loads((device.folder / "study.json").read_text())["protocol"]["streams"] == "device"
     assert "streams" not in relevant(Protocol())  # as studies before there was a choice
-    with pytest.raises(GenclsError, match="streams"):
+    with pytest.raises(GenclsError, match="streams was rows and is now device; expected what is there to stay"):
         study("rows", streams="device")
+    with pytest.raises(GenclsError, match="streams was device and is now rows; .* another folder$"):
+        study("device")
 
 
 @pytest.mark.parametrize("value", ["gpu", 3, None])

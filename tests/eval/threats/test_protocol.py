@@ -21,7 +21,7 @@ from gencls.eval import (
     report_study,
     robust_accuracy,
 )
-from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
+from gencls.eval.judgement.judge import is_eight_bit, to_eight_bit
 from gencls.eval.threats import protocol
 from gencls.eval.threats.protocol import Threat, ThreatKind, kind_of, kinds, made, register
 from tests.toys import small_cnn
@@ -187,6 +187,29 @@ def test_checks_are_those_of_every_threat(samples):
         evaluate(small_cnn(), {"pgd": PGD(Weighted(epsilon=100.0), steps=1)}, [samples])
     with pytest.raises(GenclsError, match="doctor: expected either an epsilon or a threat with one, got None and None"):
         diagnose(small_cnn(), *samples)
+
+
+@dataclass(frozen=True)
+class Middle(Weighted):
+    middle: float = 3.0
+
+    def distance(self, clean, adversarial):
+        return self.middle * super().distance(clean, adversarial)
+
+
+def test_two_threats_of_one_kind_have_different_keys(samples, tmp_path):
+    def attacks(**settings):
+        return {"walk": Walk(Middle(epsilon=0.4)), "other": Walk(Middle(epsilon=0.2, **settings))}
+
+    assert set(evaluate(small_cnn(), attacks(), [samples]).records["epsilon"]) == {0.4, 0.2}
+    evaluate(small_cnn(), attacks(middle=2.0, norm="weighted twice"), [samples])
+    message = r"two with the norm 'weighted' \(of walk and other\); give them different keys"
+    with pytest.raises(GenclsError, match=f"evaluate: .*{message}"):
+        evaluate(small_cnn(), attacks(middle=2.0), [samples])
+    with pytest.raises(GenclsError, match=f"study: .*{message}"):
+        Study(tmp_path, defenses={"c": small_cnn()}, attacks=attacks(middle=2.0), images=samples[0], labels=samples[1])
+    with pytest.raises(GenclsError, match=message):
+        evaluate(small_cnn(), {"walk": Walk(Middle(epsilon=0.4)), "other": Walk(Weighted(epsilon=0.4))}, [samples])
 
 
 def test_the_registry():
