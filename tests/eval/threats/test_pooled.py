@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
 from gencls.core import GenclsError
-from gencls.core.balls import L2
+from gencls.core.balls import L2Ball
 from gencls.eval import ThreatModel, evaluate
 from gencls.eval.attacks.parts.base import norms_of
 from gencls.eval.attacks.presets import attack_by_name, names, settings_of
@@ -29,13 +29,13 @@ class PooledL2(Threat):
     norm: str = "pooled-l2"
 
     def distance(self, clean, adversarial):
-        return L2().distance(avg_pool2d(adversarial.double() - clean.double(), 2))
+        return L2Ball().distance(avg_pool2d(adversarial.double() - clean.double(), 2))
 
     def largest(self, shape):
         return math.sqrt(shape[1:].numel() / 4)
 
     def step(self, gradient, size, images):
-        coarse, ball = spread(avg_pool2d(gradient, 2)), L2()
+        coarse, ball = spread(avg_pool2d(gradient, 2)), L2Ball()
         change = 2 * (ball.direction(coarse) + ball.direction(gradient - coarse))
         return change * (size.view(-1, 1, 1, 1) if isinstance(size, torch.Tensor) else size)
 
