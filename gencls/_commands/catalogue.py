@@ -26,6 +26,7 @@ def run_data(options: argparse.Namespace) -> None:
     """Print for each split whether it can be read; for a data set that is asked for by name it is an error if not."""
     from gencls.core import GenclsError
     from gencls.zoo import data_names, load_data, split_names
+    from gencls.zoo.data import count_images
 
     if options.download and options.name is None:
         raise GenclsError("data: expected the name of the data set to download, got none")
@@ -39,7 +40,9 @@ def run_data(options: argparse.Namespace) -> None:
                     raise
                 print(f"{name:24}{split:16}not available")
             else:
-                print(f"{name:24}{split:16}found, {data.num_classes} classes")
+                # one set by its name is worth a second look at its files
+                images = f"{count_images(name, split, root=options.data_root):,} images, " if options.name else ""
+                print(f"{name:24}{split:16}found, {images}{data.num_classes} classes")
     if options.name is None:
         print("`gencls data NAME` says where a set is looked for and what is wrong with it")
 

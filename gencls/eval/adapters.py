@@ -30,24 +30,22 @@ class _Exported(nn.Module):
     """Images (N, C, H, W) in [0, 1] -> scores (N, K) in the images' dtype, always in eval mode."""
 
     def __init__(
-        self,
-        surrogate: nn.Module,
-        defense: Defense,
-        *,
-        samples: int,
-        reduce: Average,
-        calibrated: bool,
-        scale: float,
-        positive: bool,
+        self, defense: Defense, mode: str | None, samples: int, reduce: Average, calibrated: bool, positive: bool
     ) -> None:
         super().__init__()
         # Libraries ask the first parameter where the model lies; a defense need not have any.
         self.anchor = nn.Parameter(torch.empty(0, device=device_of(defense)), requires_grad=False)
-        self._asked = (surrogate, defense)  # in a tuple: its parameters are those of the scores
+        # In a tuple: its parameters are those of the scores.
+        self._asked = (evaluated(defense.surrogate(mode), defense), defense)
         self._kind, self.samples, self.reduce = (AttackModel if calibrated else EoT), samples, reduce
         self.scores = self._averaged(Behaviour())
         self.observed = False
-        self.scale = scale
+        # Calibration puts the mean of all K classes 10 nats below the best, which with two classes is 20 for the other one: in
+        # float32 the label's probability 1 - 2e-9 is 1 and its half of the gradient lost, and the other half as small as the
+        # tolerances with which libraries divide (1e-7 in ART). So here it is the mean of the K - 1 others; one of them then has
+        # at least the probability exp(-10), and float32 will do. Log probabilities need none of this: the backward pass of the
+        # float64 softmax that made them puts the label's half back, and to scale them would make other ones.
+        self.scale = 1.0 - 1.0 / defense.num_classes if calibrated and reduce == "logits" else 1.0
         self.positive = positive
         self.training = False
 
@@ -121,21 +119,7 @@ def as_module(
         raise GenclsError(f"adapter: expected reduce to be 'logits' or 'probs', got {reduce!r}")
     if samples is None:
         samples = Protocol.eot_samples if declared(defense, "stochastic") else 1
-    # Calibration puts the mean of all K classes 10 nats below the best, which with two classes is 20 for the other one: in
-    # float32 the label's probability 1 - 2e-9 is 1 and its half of the gradient lost, and the other half as small as the
-    # tolerances with which libraries divide (1e-7 in ART). So here it is the mean of the K - 1 others; one of them then has
-    # at least the probability exp(-10), and float32 will do. Log probabilities need none of this: the backward pass of the
-    # float64 softmax that made them puts the label's half back, and to scale them would make other ones.
-    scale = 1.0 - 1.0 / defense.num_classes if calibrated and reduce == "logits" else 1.0
-    return _Exported(
-        evaluated(defense.surrogate(mode), defense),
-        defense,
-        samples=samples,
-        reduce=reduce,
-        calibrated=calibrated,
-        scale=scale,
-        positive=positive,
-    )
+    return _Exported(defense, mode, samples, reduce, calibrated, positive)
 
 
 def as_foolbox(

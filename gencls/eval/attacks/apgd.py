@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, select
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
-from gencls.eval.attacks.parts.base import CONVEX, prepare, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, prepare
+from gencls.eval.attacks.parts.base import CONVEX, require
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.scores.calibration import calibrate

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, select
 from gencls.eval.attacks.apgd import APGD, Worst
 from gencls.eval.attacks.fab import FAB
-from gencls.eval.attacks.parts.base import DENSE, Attack, prepare, require
+from gencls.eval.attacks.parts.attack_model import prepare
+from gencls.eval.attacks.parts.base import DENSE, Attack, require
 from gencls.eval.attacks.square import Square
 from gencls.eval.threats.lp_balls import ThreatModel
 

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from gencls.core import GenclsError, select
 from gencls.core.balls import per_image
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import prepare, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, prepare
+from gencls.eval.attacks.parts.base import require
 from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_starts
 from gencls.eval.threats.lp_balls import ThreatModel
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
 from gencls.core.balls import L2, per_image
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import prepare, require, taken
+from gencls.eval.attacks.parts.attack_model import AttackModel, prepare
+from gencls.eval.attacks.parts.base import require, taken
 from gencls.eval.attacks.parts.linearisation import Closest
 from gencls.eval.scores.margins import score_gap
 from gencls.eval.threats.lp_balls import ThreatModel

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
 from gencls.core.balls import L2, per_image
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import prepare, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, prepare
+from gencls.eval.attacks.parts.base import require
 from gencls.eval.attacks.parts.linearisation import Closest
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.threats.lp_balls import ThreatModel

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
-from gencls.eval.attacks.parts.base import DENSE, prepare, require
+from gencls.eval.attacks.parts.attack_model import prepare
+from gencls.eval.attacks.parts.base import DENSE, require
 from gencls.eval.attacks.parts.linearisation import Closest, nearest_boundary
 from gencls.eval.threats.lp_balls import ThreatModel
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
 from gencls.core.balls import per_image
-from gencls.eval.attacks.parts.base import CONVEX, prepare, require
+from gencls.eval.attacks.parts.attack_model import prepare
+from gencls.eval.attacks.parts.base import CONVEX, require
 from gencls.eval.scores.margins import others_of
 from gencls.eval.threats.lp_balls import ThreatModel
 

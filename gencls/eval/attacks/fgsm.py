@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gencls.eval.attacks.parts.base import ANY, prepare, require
+from gencls.eval.attacks.parts.attack_model import prepare
+from gencls.eval.attacks.parts.base import ANY, require
 from gencls.eval.threats.protocol import Threat
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch, select
 from gencls.core.balls import L2
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import ALL, prepare, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, prepare
+from gencls.eval.attacks.parts.base import ALL, require
 from gencls.eval.attacks.parts.linearisation import Closest
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_starts

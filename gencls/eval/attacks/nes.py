@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, branch, checked
 from gencls.core.balls import per_image
 from gencls.core.streams.keyed import repeatable
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, Response
-from gencls.eval.attacks.parts.base import DENSE, prepare, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, prepare
+from gencls.eval.attacks.parts.base import DENSE, Response, require
 from gencls.eval.attacks.pgd import PGD
 from gencls.eval.threats.lp_balls import ThreatModel
 

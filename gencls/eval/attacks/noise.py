@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, select
 from gencls.core.balls import per_image
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import ANY, CONVEX, prepare, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, prepare
+from gencls.eval.attacks.parts.base import ANY, CONVEX, require
 from gencls.eval.threats.lp_balls import ThreatModel
 from gencls.eval.threats.protocol import Threat
 

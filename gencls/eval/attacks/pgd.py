@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch
 from gencls.core.balls import per_image
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
-from gencls.eval.attacks.parts.base import ANY, joined, prepare, require, taken
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, prepare
+from gencls.eval.attacks.parts.base import ANY, joined, require, taken
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.scores.margins import others_of
 from gencls.eval.threats.protocol import Threat

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, select
 from gencls.core.balls import L2, Linf, per_image
 from gencls.core.streams.keyed import repeatable
-from gencls.eval.attacks.parts.base import DENSE, prepare, require
+from gencls.eval.attacks.parts.attack_model import prepare
+from gencls.eval.attacks.parts.base import DENSE, require
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.threats.lp_balls import ThreatModel
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,6 @@ from gencls.eval.doctor.patient import SMOOTHING, Effort, Patient
 from gencls.eval.judgement.trial import Trial
 from gencls.eval.measures.statistics import mcnemar
 from gencls.eval.threats.protocol import Threat
-
-LOSS: Final = "cross-entropy"
-
-pgd = partial(PGD, loss=LOSS)
-"""The attack by gradients, of which every check here speaks."""
 
 _LEVEL = 0.05
 
@@ -104,15 +99,15 @@ def check_attacks(
     threat, clean = patient.threat, next(iter(strong.values())).clean
     epsilon = threat.epsilon or 0.0
     far = threat.sized(threat.largest(patient.images.shape))
-    checks = [check_unbounded(patient.attack(pgd(far, steps=effort.far_steps, restarts=2), clean), far)]
+    checks = [check_unbounded(patient.attack(PGD(far, steps=effort.far_steps, restarts=2), clean), far)]
     weaker: list[tuple[str, str, Callable[[Any], Attack]]] = [
-        ("more steps", f"PGD with {effort.few_steps} steps", partial(pgd, steps=effort.few_steps)),
-        ("larger epsilon", f"PGD at {epsilon / 2:g}", lambda threat: pgd(threat.sized(epsilon / 2), steps=effort.steps)),
+        ("more steps", f"PGD with {effort.few_steps} steps", partial(PGD, steps=effort.few_steps)),
+        ("larger epsilon", f"PGD at {epsilon / 2:g}", lambda threat: PGD(threat.sized(epsilon / 2), steps=effort.steps)),
         ("black box", f"Square with {effort.queries} queries", partial(Square, queries=effort.queries)),
         ("noise", f"the worst of {effort.tries} noises", partial(GaussianNoiseAttack, tries=effort.tries)),
     ]
     if transfer_from is not None:
-        source = pgd(threat, steps=effort.steps, to_the_end=True)
+        source = PGD(threat, steps=effort.steps, to_the_end=True)
         weaker.append(("transfer", "PGD on another model", lambda _: Transfer(transfer_from, source)))
     white = _white(threat, effort.steps)
     for name, what, make in weaker:
@@ -136,12 +131,12 @@ def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Trial]
     """
     threat, clean = patient.threat, next(iter(strong.values())).clean
     one, draws = patient.only({mode: patient.modes[mode]}), max(effort.smoothing, patient.draws)
-    attack = pgd(threat, steps=effort.steps, smoothing=SMOOTHING, smoothing_draws=draws)
+    attack = PGD(threat, steps=effort.steps, smoothing=SMOOTHING, smoothing_draws=draws)
     smoothed, white = broken(one.attack(attack, clean)), _white(threat, effort.steps)
     outcome = compared(broken(strong), smoothed)
     if outcome.only_second > outcome.only_first:
         starts = math.ceil(len(SMOOTHING) * draws / patient.draws)
-        more = one.attack(pgd(threat, steps=effort.steps, restarts=starts), clean)
+        more = one.attack(PGD(threat, steps=effort.steps, restarts=starts), clean)
         outcome = compared(broken({**strong, "more starts": more[mode]}), smoothed)
         white += f" and {starts} starts"
     known = f"default-{threat.norm}, which has smoothed gradients" if threat.norm in SMOOTHED else ""

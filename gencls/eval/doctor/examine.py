@@ -5,7 +5,8 @@ from torch import nn
 from gencls.core import GenclsError, checked, frozen
 from gencls.core.keys.samples import device_of
 from gencls.core.samples import samples_of
-from gencls.eval.doctor.attacks import check_attacks, pgd
+from gencls.eval.attacks import PGD
+from gencls.eval.doctor.attacks import check_attacks
 from gencls.eval.doctor.diagnosis import Check, Diagnosis, Evidence
 from gencls.eval.doctor.gradients import check_differences, check_dynamic, check_existence, check_zeros, difference_errors
 from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patient, affordable
@@ -156,7 +157,7 @@ def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort |
         ]
         if not effort.all_modes:
             patient = patient.only({best: patient.modes[best]})
-        strong = patient.attack(pgd(patient.threat, steps=effort.steps))
+        strong = patient.attack(PGD(patient.threat, steps=effort.steps))
         checks += [check_scale(patient, best, strong, effort.steps), check_claims(strong)]
         checks += check_attacks(patient, effort, strong, transfer_from, best)
     except GenclsError as error:  # scores or gradients that are finite at some images are not so elsewhere

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.eval.attacks import PGD
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import prepare
+from gencls.eval.attacks.parts.attack_model import AttackModel, prepare
 from gencls.eval.doctor.attacks import broken, compared
 from gencls.eval.doctor.diagnosis import Check, Evidence
 from gencls.eval.doctor.patient import Patient

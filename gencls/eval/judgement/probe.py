@@ -160,7 +160,6 @@ class Roles:
     """
 
     def __init__(self, probe: Probe, hashes: list[str], seed: int, source: Source = "rows") -> None:
-        """Take what is known of the defense, the keys of the N samples, the seed of the study, and where numbers come from."""
         self.probe, self.hashes, self.seed, self.source = probe, hashes, seed, source
         self.noted: set[str] = set()
         self._drew = False

@@ -14,9 +14,8 @@ from gencls.core.keys.samples import device_of, sample_hashes
 from gencls.core.memory import Result, peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.judgement.eight_bit import is_eight_bit
 from gencls.eval.judgement.gradient_modes import asked_by
-from gencls.eval.judgement.judge import Decisions, Verdict, decide, predict, received, verdict_of
+from gencls.eval.judgement.judge import Decisions, Verdict, decide, is_eight_bit, predict, received, verdict_of
 from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
 from gencls.eval.judgement.trial import Batch, Found, Protocol, Trial, named
 from gencls.eval.measures.records import NO_GRADIENT
@@ -37,7 +36,6 @@ class Runner:
     """Runs and judges attacks on a defense in one gradient mode; how many rows fit is measured once, and learned."""
 
     def __init__(self, defense: nn.Module, mode: str, protocol: Protocol, probe: Probe) -> None:
-        """Take the defense, in eval mode, one of its :func:`gradient_modes`, how it is attacked, and what is known of it."""
         self.defense, self.mode, self.protocol, self.probe = defense, mode, protocol, probe
         self._rows: dict[tuple[object, ...], int] = {}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gencls.core import GenclsError
 from gencls.core.gradient_modes import EXACT
-from gencls.eval.measures.names import WORST_CASE, check_names
+from gencls.eval.measures.names import check_names
 
 if TYPE_CHECKING:
     import pandas
@@ -18,7 +18,6 @@ __all__ = [
     "NO_GRADIENT",
     "PLAIN_MODES",
     "REQUIRED",
-    "WORST_CASE",
     "broken",
     "complete",
     "judged",

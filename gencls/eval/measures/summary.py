@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gencls.eval.measures.names import WORST_CASE
 from gencls.eval.measures.records import (
     ALL_MODES,
     NO_GRADIENT,
-    WORST_CASE,
     broken,
     complete,
     judged,

@@ -50,14 +50,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class NamedFigure:
-    """A figure with what the page needs around it.
-
-    Args:
-        section: which part of the page it belongs to.
-        name: file name without ending.
-        title: heading, and the alternative text.
-        figure: the matplotlib figure.
-    """
+    """A figure with what the page needs around it: its section, file name without ending, and heading."""
 
     section: str
     name: str

@@ -148,11 +148,7 @@ class Examination:
     ) -> Tensor:
         """Scores of the images, or of some of their rows, or of others in the same streams; float64.
 
-        Args:
-            stream: name of the streams.
-            rows: of the images; None takes all.
-            images: others in the place of the rows.
-            keep: a row and the name of another stream that it has.
+        The row ``keep`` has a stream of another name, which stands beside it.
         """
         rows = list(range(len(self.images))) if rows is None else rows
         asked = self.images[rows] if images is None else images

@@ -92,7 +92,6 @@ class ImageByImage(nn.Module):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Take a model images (N, C, H, W) -> scores (N, K)."""
         super().__init__()
         self.model = model
         self.training = model.training

@@ -1,5 +1,6 @@
 """Idx files where people have them: under several names, packed or not. What counts is their content."""
 
+import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,27 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One idx file: its name without .gz, and size in bytes and SHA-256 of its uncompressed content."""
+    """One idx file of MNIST's format.
+
+    Attributes:
+        name: Without .gz; has idx3 for images (28, 28) and idx1 for labels.
+        size: Of its uncompressed content, in bytes.
+        sha256: Of its uncompressed content; None where its makers publish none: then its header is checked.
+    """
 
     name: str
     size: int
-    sha256: str
+    sha256: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the entries: (N, 28, 28) or (N,)."""
+        return ((self.size - 16) // 784, 28, 28) if "idx3" in self.name else (self.size - 8,)
+
+    @property
+    def header(self) -> bytes:
+        """What it begins with: two zeros, 8 for bytes, the number of axes, and the length of each axis, big-endian."""
+        return struct.pack(f">4B{len(self.shape)}I", 0, 0, 8, len(self.shape), *self.shape)
 
 
 def idx_paths(file: IdxFile, folders: Sequence[Path]) -> list[Path]:
@@ -46,7 +63,9 @@ def read_first(paths: Sequence[Path], file: IdxFile) -> bytes:
 
 
 def read_idx(path: Path, file: IdxFile) -> bytes:
-    """Read the uncompressed content of an idx file, packed or not, whatever its name says: checked by size and SHA-256.
+    """Read the uncompressed content of an idx file, packed or not, whatever its name says.
+
+    Checked by size and SHA-256, or by size and header where no SHA-256 is known.
 
     Raises:
         GenclsError: It cannot be read, is truncated, is too long, or holds something else.
@@ -64,6 +83,10 @@ def read_idx(path: Path, file: IdxFile) -> bytes:
         problem, more = ("is truncated", "") if len(content) < file.size else ("is too long", " or more" if packed else "")
         unit = "uncompressed bytes" if packed else "bytes"
         raise GenclsError(f"{path} {problem}: expected {file.size} {unit}; got {len(content)}{more}")
+    if file.sha256 is None:
+        if not content.startswith(file.header):
+            raise GenclsError(f"{path}: expected an idx file of {file.shape} bytes; got a file with another header")
+        return content
     digest = sha256(content).hexdigest()
     if digest != file.sha256:
         raise GenclsError(f"{path}: expected the original {file.name}, SHA-256 {file.sha256}; got SHA-256 {digest}")

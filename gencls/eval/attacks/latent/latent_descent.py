@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, TransformedClassifier, Unrolled, check_labels, select
 from gencls.core.balls import per_image
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.parts.base import CONVEX, prepare, require
+from gencls.eval.attacks.parts.attack_model import AttackModel, prepare
+from gencls.eval.attacks.parts.base import CONVEX, require
 from gencls.eval.scores.forward import answered
 from gencls.eval.threats.protocol import Threat
 

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,10 +11,14 @@ from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
 from gencls.core.gradients import Reduce
+from gencls.core.images import check_images, check_labels
+from gencls.core.modules.modes import check_eval_mode
 from gencls.core.streams.keyed import watched
+from gencls.eval.attacks.parts.base import Response
 from gencls.eval.scores.calibration import NATS, calibrate, resolution
-from gencls.eval.scores.forward import answered, backwards, name_of
+from gencls.eval.scores.forward import ImageByImage, answered, backwards, name_of
 from gencls.eval.scores.margins import mean_shortfall, score_gap, shortfall
+from gencls.eval.threats.protocol import Threat
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Scores of the draws (N, S, K) and labels (N,) -> (N,), to be increased by the attack."""
@@ -32,7 +34,6 @@ class Metered(nn.Module):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Take the model whose use is to be counted."""
         super().__init__()
         self.model = model
         self.training = model.training
@@ -68,52 +69,6 @@ class Metered(nn.Module):
 
     def _count(self, rows: int) -> None:
         self.backwards += rows
-
-
-@dataclass(frozen=True)
-class Response:
-    """What one look at the model tells an attack; what is not asked for is not computed.
-
-    Attributes:
-        draws: (N, S, K), the scores of the single draws, without gradient.
-        scores: (N, K), averaged over the draws, without gradient.
-        labels: (N,), the classes to leave, or to reach where targeted.
-        gradient: (N, C, H, W), of the loss; empty if not asked for.
-        targeted: what the goal is.
-        stochastic: whether another look may differ.
-    """
-
-    draws: Tensor
-    scores: Tensor
-    labels: Tensor
-    gradient: Tensor
-    targeted: bool = False
-    stochastic: bool = False
-
-    @cached_property
-    def success(self) -> Tensor:
-        """(N,) float64, fraction of the draws in which the goal is reached; 0 or 1 for a deterministic defense."""
-        hit = (self.draws.argmax(dim=2) == self.labels.unsqueeze(1)) == self.targeted
-        return hit.mean(dim=1, dtype=torch.float64)
-
-    @cached_property
-    def margin(self) -> Tensor:
-        """(N,) float64, by how much the scores miss the goal, negative where they reach it; on average over random draws.
-
-        Comparable between perturbations of one image, in the unit of the scores.
-        """
-        if self.stochastic:
-            return mean_shortfall(self.draws, self.labels, targeted=self.targeted)
-        return shortfall(self.scores, self.labels, targeted=self.targeted)
-
-    @cached_property
-    def reached(self) -> Tensor:
-        """(N,) bool, the goal is reached in more than half of the draws; by two standard errors for a stochastic defense.
-
-        An attack that minimises a distance picks the luckiest of many looks; the two standard errors keep its claim honest.
-        """
-        needed = 0.5 + (min(0.5 - 1e-9, self.draws.shape[1] ** -0.5) if self.stochastic else 0.0)
-        return self.success > needed
 
 
 class AttackModel(nn.Module):
@@ -201,18 +156,12 @@ class AttackModel(nn.Module):
         return draws.squeeze(1) if self.eot.samples == 1 else self.average(draws)
 
     def shortfall(self, draws: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
-        """What a margin loss lowers: by how much the goal is missed, (N,).
+        """What a margin loss lowers: by how much draws (N, S, K) miss the goal, (N,).
 
         Of a deterministic defense the margin of its scores, of a stochastic one
         :func:`~gencls.eval.scores.margins.mean_shortfall`.
         That is always a mean of losses. ``reduce`` does not matter to it: the margin of a mean, whether of scores or of
         probabilities, does not tell how many draws are wrong.
-
-        Args:
-            draws: (N, S, K).
-            labels: (N,), the classes to leave, or to reach where targeted.
-            targets: (N,), the one other class to raise; None takes the best.
-            targeted: what the goal is.
         """
         if self.stochastic:
             return mean_shortfall(draws, labels, targets=targets, targeted=targeted)
@@ -295,3 +244,32 @@ class AttackModel(nn.Module):
         self.meter.gradients += len(sizes)
         self.meter.zero_gradients += sizes.count(0.0)
         return gradient
+
+
+def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | None = None) -> AttackModel:
+    """Check the arguments of an attack and give the model the form that attacks use.
+
+    A model that declares ``batch_dependent = True`` is asked image by image.
+
+    Raises:
+        GenclsError: for images or labels of the wrong kind, or in half precision, whose pixels lie up to 4e-3 apart: too coarse
+            to keep to a ball; for a ball that no image can leave; for a model in training mode, or later for
+            one that has fewer classes than the labels.
+    """
+    check_images(images)
+    if images.dtype not in (torch.float32, torch.float64):
+        raise GenclsError(
+            f"attack: expected images in float32 or float64, got {images.dtype}, which is too coarse to keep to a ball; attack "
+            "images.float(), with a model that casts them inside"
+        )
+    if threat is not None:
+        threat.check_reach(images.shape)
+    check_labels(labels, num_classes=None, count=len(images))
+    asked = model.meter.model if isinstance(model, AttackModel) else model
+    # The surrogate of a random defense need not say itself that it is random.
+    random = model.stochastic if isinstance(model, AttackModel) else False
+    check_eval_mode(asked, name=name_of(asked), what="a model", may_drop=random or None)
+    alone = asked is model and declared(model, "batch_dependent")
+    found = AttackModel.of(ImageByImage(model) if alone else model)
+    found.meter.classes = int(labels.max()) + 1
+    return found

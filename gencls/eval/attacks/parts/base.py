@@ -1,15 +1,15 @@
-"""What all attacks share: the protocol, checks of their input, and rows that leave the batch."""
+"""What all attacks share: the protocol, what a look tells them, checks of their settings, and rows that leave the batch."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_eval_mode, check_images, check_labels, check_settings, declared
+from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.scores.forward import ImageByImage, name_of
+from gencls.eval.scores.margins import mean_shortfall, shortfall
 from gencls.eval.threats.protocol import Threat, searchable
 
 ALL = tuple(BALLS)
@@ -26,6 +26,52 @@ ANY = None
 
 Rows = TypeVar("Rows")
 """A dataclass of tensors with one entry per row of the batch: what an attack is working on."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one look at the model tells an attack; what is not asked for is not computed.
+
+    Attributes:
+        draws: (N, S, K), the scores of the single draws, without gradient.
+        scores: (N, K), averaged over the draws, without gradient.
+        labels: (N,), the classes to leave, or to reach where targeted.
+        gradient: (N, C, H, W), of the loss; empty if not asked for.
+        targeted: what the goal is.
+        stochastic: whether another look may differ.
+    """
+
+    draws: Tensor
+    scores: Tensor
+    labels: Tensor
+    gradient: Tensor
+    targeted: bool = False
+    stochastic: bool = False
+
+    @cached_property
+    def success(self) -> Tensor:
+        """(N,) float64, fraction of the draws in which the goal is reached; 0 or 1 for a deterministic defense."""
+        hit = (self.draws.argmax(dim=2) == self.labels.unsqueeze(1)) == self.targeted
+        return hit.mean(dim=1, dtype=torch.float64)
+
+    @cached_property
+    def margin(self) -> Tensor:
+        """(N,) float64, by how much the scores miss the goal, negative where they reach it; on average over random draws.
+
+        Comparable between perturbations of one image, in the unit of the scores.
+        """
+        if self.stochastic:
+            return mean_shortfall(self.draws, self.labels, targeted=self.targeted)
+        return shortfall(self.scores, self.labels, targeted=self.targeted)
+
+    @cached_property
+    def reached(self) -> Tensor:
+        """(N,) bool, the goal is reached in more than half of the draws; by two standard errors for a stochastic defense.
+
+        An attack that minimises a distance picks the luckiest of many looks; the two standard errors keep its claim honest.
+        """
+        needed = 0.5 + (min(0.5 - 1e-9, self.draws.shape[1] ** -0.5) if self.stochastic else 0.0)
+        return self.success > needed
 
 
 @runtime_checkable
@@ -55,35 +101,6 @@ class Attack(Protocol):
 def norms_of(attack: Any) -> tuple[str, ...]:
     """Keys of the threats that an attack, or its class, searches."""
     return searchable() if attack.norms is ANY else tuple(attack.norms)
-
-
-def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | None = None) -> AttackModel:
-    """Check the arguments of an attack and give the model the form that attacks use.
-
-    A model that declares ``batch_dependent = True`` is asked image by image.
-
-    Raises:
-        GenclsError: for images or labels of the wrong kind, or in half precision, whose pixels lie up to 4e-3 apart: too coarse
-            to keep to a ball; for a ball that no image can leave; for a model in training mode, or later for
-            one that has fewer classes than the labels.
-    """
-    check_images(images)
-    if images.dtype not in (torch.float32, torch.float64):
-        raise GenclsError(
-            f"attack: expected images in float32 or float64, got {images.dtype}, which is too coarse to keep to a ball; attack "
-            "images.float(), with a model that casts them inside"
-        )
-    if threat is not None:
-        threat.check_reach(images.shape)
-    check_labels(labels, num_classes=None, count=len(images))
-    asked = model.meter.model if isinstance(model, AttackModel) else model
-    # The surrogate of a random defense need not say itself that it is random.
-    random = model.stochastic if isinstance(model, AttackModel) else False
-    check_eval_mode(asked, name=name_of(asked), what="a model", may_drop=random or None)
-    alone = asked is model and declared(model, "batch_dependent")
-    found = AttackModel.of(ImageByImage(model) if alone else model)
-    found.meter.classes = int(labels.max()) + 1
-    return found
 
 
 def require(attack: Any, *, minimal: bool | None = False, targeted: bool = False, norms: tuple[str, ...] | None = None) -> None:

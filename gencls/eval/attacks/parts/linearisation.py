@@ -5,7 +5,8 @@ from torch import Tensor
 
 from gencls.core import select
 from gencls.core.balls import LpBall, per_image
-from gencls.eval.attacks.parts.attack_model import AttackModel, Response
+from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import Response
 from gencls.eval.scores.margins import mean_shortfall, shortfall
 from gencls.eval.threats.lp_balls import ThreatModel
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, draws, repeat_rows, repeated
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, Response
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
+from gencls.eval.attacks.parts.base import Response
 
 SIGMAS = (0.1, 0.15, 0.2)
 """Standard deviations that find most on networks for 28 x 28 images that are trained in Linf and attacked in L2."""

@@ -18,13 +18,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AtBudgets:
-    """Success rates of the worst case at the budgets that were attacked; what is drawn where no minimal-norm attack ran.
+    """Success rates (P,) of the worst case at the budgets that were attacked, from 0 on, with 95 % Wilson intervals.
 
-    Args:
-        epsilon: (P,) growing sizes, from 0.
-        rate: (P,) success rates: one minus the expected accuracy; at size 0 the errors on clean images.
-        low: (P,) lower limits of the 95 % Wilson intervals.
-        high: (P,) upper limits.
+    They are one minus the expected accuracy, and drawn where no minimal-norm attack ran. At size 0 stand the clean errors.
     """
 
     epsilon: Floats
