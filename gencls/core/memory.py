@@ -84,11 +84,11 @@ def rows_that_fit(ask: Callable[[Tensor], Tensor], image: Tensor, memory: float 
     return min(rows, _CPU_ROWS) if device.type == "cpu" else rows
 
 
-def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> None:
+def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> tuple[int, int]:
     """Work off ``count`` samples in parts of ``size``, which is halved whenever memory runs out.
 
     The work gets the indices of a part, and by how often its rows must be divided. It must be repeatable. Torch's own error
-    passes if a single sample in the smallest pieces does not fit.
+    passes if a single sample in the smallest pieces does not fit. The size and that number at the end are returned.
     """
     first, pieces = 0, 1
     while first < count:
@@ -98,24 +98,31 @@ def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> None
         except RuntimeError as error:
             if not is_out_of_memory(error) or pieces > 2**16:
                 raise
-            size, pieces = (max(1, size // 2), pieces) if len(part) > 1 else (1, 2 * pieces)
+            size, pieces = (len(part) // 2, pieces) if len(part) > 1 else (1, 2 * pieces)
         else:
             first += len(part)
             continue
-        gc.collect()  # the failed part's tensors hang on the traceback until here
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _free()
+    return size, pieces
 
 
-def with_fewer_rows(rows: int, work: Callable[[int], Result]) -> Result:
-    """The result of ``work(rows)``, where rows are halved whenever memory runs out; torch's own error if one does not fit."""
+def with_fewer_rows(rows: int, work: Callable[[int], Result]) -> tuple[Result, int]:
+    """The result of ``work(rows)`` and the rows, halved whenever memory runs out; torch's own error if one does not fit."""
     while True:
         try:
-            return work(rows)
+            return work(rows), rows
         except RuntimeError as error:
             if not is_out_of_memory(error) or rows == 1:
                 raise
+        _free()
         rows //= 2
+
+
+def _free() -> None:
+    """Give back what a failed attempt held; its tensors hang on the traceback until the error has been dealt with."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gencls.core.memory import peak_memory, rows_that_fit, store_channels_last, work_off
+from gencls.core.memory import peak_memory, rows_that_fit, store_channels_last, with_fewer_rows, work_off
 from tests.toys import small_cnn
 
 
@@ -35,8 +35,21 @@ def test_every_sample_is_worked_off_once():
             raise torch.OutOfMemoryError("CUDA out of memory")
         done.extend(part.tolist())
 
-    work_off(11, 8, work)
+    assert work_off(11, 8, work) == (2, 1)
     assert done == list(range(11))
+
+
+def test_rows_are_halved_until_they_fit_and_told():
+    asked = []
+
+    def work(rows):
+        asked.append(rows)
+        if rows > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "done"
+
+    assert with_fewer_rows(16, work) == ("done", 2)
+    assert asked == [16, 8, 4, 2]
 
 
 def test_rows_follow_the_budget():

@@ -61,11 +61,11 @@ class Outcome:
         return self.only_first > self.only_second and self.p_value < _LEVEL
 
 
-def broken(cells: Mapping[str, Trial]) -> tuple[Tensor, Tensor]:
+def broken(trials: Mapping[str, Trial]) -> tuple[Tensor, Tensor]:
     """(N,) bool, which samples an attack broke by majority in any gradient mode, and which were right before."""
-    per_mode = [cell.verdict.broken(cell.labels) for cell in cells.values()]
-    (cell, *_) = cells.values()
-    return torch.stack(per_mode).any(dim=0), cell.clean.majority_correct(cell.labels)
+    per_mode = [trial.verdict.broken(trial.labels) for trial in trials.values()]
+    (trial, *_) = trials.values()
+    return torch.stack(per_mode).any(dim=0), trial.clean.majority_correct(trial.labels)
 
 
 def compared(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Outcome:
@@ -78,12 +78,12 @@ def compared(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Out
     return Outcome(int(one.sum()), int(two.sum()), test.c, test.b, len(one), test.p_value / 2)
 
 
-def check_unbounded(cells: Mapping[str, Trial], threat: Threat) -> Check:
+def check_unbounded(trials: Mapping[str, Trial], threat: Threat) -> Check:
     """Without a bound every image can be turned into one of another class."""
-    found, right = broken(cells)
+    found, right = broken(trials)
     left, count = int((~found & right).sum()), int(right.sum())
     size = f"{threat.norm} {threat.epsilon:g}"
-    evidence: Evidence = {"radius": size, "images": count, "still right": left, "modes": ", ".join(cells)}
+    evidence: Evidence = {"radius": size, "images": count, "still right": left, "modes": ", ".join(trials)}
     if left > max(1, _SURVIVORS * count):
         finding = "an attack without a bound does not break everything: it does not see where to go"
         return Check("unbounded attack", "fail", finding, evidence)

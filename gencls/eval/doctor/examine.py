@@ -1,7 +1,5 @@
 """The order of the examination."""
 
-from typing import Any
-
 from torch import nn
 
 from gencls.core import GenclsError, checked, frozen
@@ -70,29 +68,43 @@ def diagnose(
         return Diagnosis(tuple(_examine(patient, transfer_from, effort, budget)))
 
 
-def predict_diagnosis(*samples: Any, budget: float = 240.0, **settings: Any) -> tuple[Effort, float]:
-    """How closely :func:`diagnose` would look with these arguments, and about how many seconds that takes at most.
-
-    Raises:
-        GenclsError: as :func:`diagnose`.
-    """
-    patient = _admit(*samples, budget=budget, **settings).observed()
-    effort, cost = affordable(patient, budget)
-    return effort, effort.seconds(len(patient.images), cost, patient.draws)
-
-
 @checked
-def _admit(
+def predict_diagnosis(
     defense: nn.Module,
     images: object,
     labels: object = None,
+    *,
     epsilon: float | None = None,
     norm: str = "linf",
     threat: Threat | None = None,
     transfer_from: nn.Module | None = None,
     eot_samples: int = 16,
     seed: int = 0,
+    budget: float = 240.0,
     memory: float | None = None,
+) -> tuple[Effort, float]:
+    """How closely :func:`diagnose` would look with these arguments, and about how many seconds that takes at most.
+
+    Raises:
+        GenclsError: as :func:`diagnose`.
+    """
+    ball, settings = (epsilon, norm, threat), (eot_samples, seed, memory)
+    patient = _admit(defense, images, labels, *ball, transfer_from, *settings, budget=budget).observed()
+    effort, cost = affordable(patient, budget)
+    return effort, effort.seconds(len(patient.images), cost, patient.draws)
+
+
+def _admit(
+    defense: nn.Module,
+    images: object,
+    labels: object,
+    epsilon: float | None,
+    norm: str,
+    threat: Threat | None,
+    transfer_from: nn.Module | None,
+    eot_samples: int,
+    seed: int,
+    memory: float | None,
     *,
     budget: float,
 ) -> Patient:

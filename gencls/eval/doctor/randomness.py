@@ -120,12 +120,12 @@ def check_eot(patient: Patient, mode: str) -> Check:
     return Check("EoT", "ok", "two independent EoT gradients agree", evidence)
 
 
-def check_claims(cells: dict[str, Trial]) -> Check:
+def check_claims(trials: dict[str, Trial]) -> Check:
     """What PGD believes to have broken, against fresh draws of the judge."""
     gaps, evidence = [], Evidence()
-    for mode, cell in cells.items():
-        claimed = float(cell.claimed.double().mean())
-        verified = 1 - float(cell.verdict.decisions.correct(cell.labels).mean())
+    for mode, trial in trials.items():
+        claimed = float(trial.claimed.double().mean())
+        verified = 1 - float(trial.verdict.decisions.correct(trial.labels).mean())
         evidence |= {f"claimed, {mode}": claimed, f"verified, {mode}": verified}
         gaps.append(abs(claimed - verified))
     status: Status = "note" if max(gaps) > _GAP else "ok"

@@ -83,7 +83,8 @@ class Verdict:
         distances: (N,) float64, norm of the perturbation; NaN where the image broke the rules.
         valid: (N,) bool, whether the image kept to [0, 1] and the ball. Where not, nothing was judged, and no number counts it.
         left_range: (N,) float64, by how much a pixel left [0, 1] beyond the tolerance; infinite for NaN and infinity.
-        left_ball: (N,) float64, by how much the distance exceeded epsilon beyond the tolerance.
+        left_ball: (N,) float64, by how much the distance exceeded epsilon beyond the tolerance; 0 for an image outside
+            [0, 1], whose distance is not asked for.
         decisions: of the defense on these images; none where an image broke the rules.
         unrounded: the decisions before rounding to 8 bits; None where it was not asked for.
     """
@@ -179,6 +180,7 @@ def received(found: object, clean: Tensor) -> Tensor:
     return found.detach().to(clean)
 
 
+@torch.no_grad()
 def verdict_of(
     defense: nn.Module,
     clean: Tensor,
@@ -221,8 +223,9 @@ def verdict_of(
     inspected = _inspect(clean, received(adversarial, clean), threat, count)
     if not eight_bit:
         return replace(inspected, decisions=decided(inspected))
-    rounded = to_eight_bit(inspected.images, clean, threat)
-    kept = torch.where(inspected.valid.view(-1, 1, 1, 1), rounded, inspected.images)
+    valid = inspected.valid.view(-1, 1, 1, 1)
+    rounded = to_eight_bit(torch.where(valid, inspected.images, clean), clean, threat)
+    kept = torch.where(valid, rounded, inspected.images)
     after = _inspect(clean, kept, threat, count)
     return replace(after, decisions=decided(after), unrounded=decided(inspected))
 
@@ -233,15 +236,18 @@ def _inspect(clean: Tensor, adversarial: Tensor, threat: Threat, count: int) -> 
     finite = torch.isfinite(adversarial).flatten(1).all(dim=1)
     in_range = finite & (beyond <= TOLERANCE)
     images = torch.where(in_range.view(-1, 1, 1, 1), adversarial.clamp(0, 1), adversarial)
-    distances = threat.distance(clean, images)
-    valid = in_range & threat.allows(distances)
+    distances = torch.full((len(images),), torch.nan, dtype=torch.float64, device=images.device)
+    if bool(in_range.any()):
+        distances[in_range] = threat.distance(clean[in_range], images[in_range]).to(distances)
+    allowed = threat.allows(distances)
+    valid = in_range & allowed
     outside = distances - (torch.inf if threat.epsilon is None else threat.epsilon)
     return Verdict(
         images,
         distances.where(valid, torch.nan),
         valid,
         left_range=beyond.where(finite, torch.inf).where(~in_range, 0.0),
-        left_ball=outside.where(finite & ~threat.allows(distances), 0.0),
+        left_ball=outside.where(in_range & ~allowed, 0.0),
         decisions=Decisions(torch.full((len(images), count), _NO_DRAW, device=images.device), count),
     )
 

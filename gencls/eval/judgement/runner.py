@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_images, check_labels, checked, evaluated, frozen, seeded
 from gencls.core.balls import per_image
 from gencls.core.keys.samples import device_of, sample_hashes
-from gencls.core.memory import peak_memory, rows_that_fit, with_fewer_rows, work_off
+from gencls.core.memory import Result, peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.judgement.gradient_modes import asked_by
@@ -33,7 +33,7 @@ _QUICK = 0.2
 
 
 class Runner:
-    """Runs and judges attacks on a defense in one gradient mode; how many rows fit into memory is measured once."""
+    """Runs and judges attacks on a defense in one gradient mode; how many rows fit is measured once, and learned."""
 
     def __init__(self, defense: nn.Module, mode: str, protocol: Protocol, probe: Probe) -> None:
         self.defense, self.mode, self.protocol, self.probe = defense, mode, protocol, probe
@@ -97,7 +97,7 @@ class Runner:
             batch.roles.confirm(judged, found, batch.images, max_rows, "clean")
             return found
 
-        return with_fewer_rows(self.rows(batch.images), ask)
+        return self._with_fewer_rows(batch.images, ask)
 
     def attack(self, batch: Batch, attack: Attack, clean: Decisions) -> Found:
         """What the attack finds, part by part.
@@ -127,7 +127,10 @@ class Runner:
             finally:
                 found.spent.update(model.meter.spent)
 
-        work_off(len(worth), max(1, rows // self.samples), assault)
+        at_first = max(1, rows // self.samples)
+        size, pieces = work_off(len(worth), at_first, assault)
+        if (size, pieces) != (at_first, 1):
+            self._rows[_kind(images)] = max(1, size * min(self.samples, rows) // pieces)
         return found
 
     def judge(self, batch: Batch, attack: Attack, found: Found) -> Verdict:
@@ -147,7 +150,7 @@ class Runner:
             roles.confirm(judged, verdict.decisions, sane, max_rows, *path, doubtful=doubtful)
             return verdict.cpu()
 
-        return with_fewer_rows(self.rows(images), sentence)
+        return self._with_fewer_rows(images, sentence)
 
     @property
     def samples(self) -> int:
@@ -182,11 +185,15 @@ class Runner:
 
     def rows(self, images: Tensor) -> int:
         """How many rows (images x draws) of such images may be differentiated at once; measured when first asked for."""
-        kind = images.shape[1:], images.dtype, images.device
-        if kind not in self._rows:
+        if (kind := _kind(images)) not in self._rows:
             with frozen(self.defense):
                 self._rows[kind] = rows_that_fit(partial(scores_of, self._surrogate()), images[:1], self.protocol.memory)
         return self._rows[kind]
+
+    def _with_fewer_rows(self, images: Tensor, work: Callable[[int], Result]) -> Result:
+        """What the work returns, with so many rows as fit; later trials begin with these."""
+        result, self._rows[_kind(images)] = with_fewer_rows(self.rows(images), work)
+        return result
 
     def seconds_per_image(self, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
         """What one forward pass, one judgement, and one forward and backward pass of the attack model take, with all draws."""
@@ -274,6 +281,11 @@ def _admitted(defense: nn.Module, attack: Attack, images: Tensor, labels: Tensor
     if attack.threat.targeted:
         raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
     return images, labels
+
+
+def _kind(images: Tensor) -> tuple[object, ...]:
+    """What decides how much memory a row takes."""
+    return images.shape[1:], images.dtype, images.device
 
 
 def _time(call: Callable[[], object]) -> float:

@@ -60,7 +60,10 @@ class Threat(ABC):
 
     @abstractmethod
     def distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
-        """How far two batches of images (N, C, H, W) are apart: (N,), in float64, each pair by itself."""
+        """How far two batches of images (N, C, H, W) in [0, 1] are apart: (N,), in float64, each pair by itself.
+
+        Nobody moves a threat: one that holds a network moves it to the images' device here. The judge asks without gradients.
+        """
 
     @abstractmethod
     def largest(self, shape: torch.Size) -> float:

@@ -1,3 +1,4 @@
+import inspect
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from torch import nn
 from gencls import zoo
 from gencls.core import BPDA, Defense, GenclsError, seeded
 from gencls.defenses import AnalysisBySynthesis, GaussianKL, PlainClassifier
-from gencls.eval.doctor import EFFORTS, Check, Effort, diagnose
+from gencls.eval.doctor import EFFORTS, Check, Effort, diagnose, predict_diagnosis
 from gencls.eval.doctor.diagnosis import read_diagnoses
 from gencls.perceptual import SquaredL2
 from tests.toys import NoisyLogits, SigmoidDecoders, small_cnn
@@ -237,6 +238,16 @@ def test_a_diagnosis_is_read_by_the_report(tmp_path, samples):
     (found,) = read_diagnoses(path)
     assert (found.defense, found.failed) == ("mine", ("offset and scale",))
     assert len(found.checks) == len(diagnosis.checks)
+
+
+def test_a_prediction_takes_the_arguments_of_a_diagnosis(samples):
+    asked, predicted = (inspect.signature(function).parameters for function in (diagnose, predict_diagnosis))
+    assert {**predicted, "effort": asked["effort"]} == dict(asked)
+    with pytest.raises(GenclsError, match="predict_diagnosis: expected epsilon to be"):
+        predict_diagnosis(small_cnn(), *samples, epsilon="0.1")
+    effort, seconds = predict_diagnosis(small_cnn(), *samples, epsilon=0.1, budget=1.0)
+    assert isinstance(effort, Effort)
+    assert seconds > 0
 
 
 def test_bad_input(samples):

@@ -9,6 +9,8 @@ import torch
 
 from gencls.core import Defense, GenclsError
 from gencls.eval import PGD, AttackModel, Protocol, ThreatModel, run_cell
+from gencls.eval.judgement.probe import probe_defense
+from gencls.eval.judgement.runner import Runner
 from tests.toys import small_cnn
 
 # 32 draws of 50 images keep 1600 rows x 0.4 MB if nothing limits them; the imports happen before measuring.
@@ -115,6 +117,27 @@ def test_batches_are_halved_when_memory_runs_out():
     assert hungry.refused > 3
     assert torch.equal(found.verdict.predictions, expected.verdict.predictions)
     assert ((found.verdict.images - expected.verdict.images).abs() > 1e-5).double().mean() < 0.005
+
+
+@pytest.mark.parametrize("most", [30, 3])
+def test_a_second_trial_begins_with_the_rows_that_fitted(most):
+    """Whole images and pieces of one; the results are those of enough memory."""
+    protocol, images = Protocol(eot_samples=6, judge_draws=2, most_draws=2), torch.rand(9, 1, 8, 8)
+    hungry, attack, refused, trials = Hungry().eval(), PGD(ThreatModel("linf", 0.05), steps=3), [], []
+    hungry.most = 1000
+    runner = Runner(hungry, "exact", protocol, probe_defense(hungry, images, torch.arange(9) % 4))
+    at_first, hungry.most = runner.rows(images), most
+    for _ in range(2):
+        hungry.refused = 0
+        trials.append(runner.run(attack, images, torch.arange(9) % 4))
+        refused.append(hungry.refused)
+    assert refused[0] > 0
+    assert refused[1] == 0
+    assert runner.rows(images) <= most < at_first
+    expected = run_cell(Noisy().eval(), attack, "exact", images, torch.arange(9) % 4, protocol)
+    for trial in trials:
+        assert torch.equal(trial.verdict.predictions, expected.verdict.predictions)
+        assert ((trial.verdict.images - expected.verdict.images).abs() > 1e-5).double().mean() < 0.005
 
 
 def test_a_row_that_never_fits_is_an_error():

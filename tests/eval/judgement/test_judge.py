@@ -88,6 +88,33 @@ def test_what_breaks_the_rules_is_not_judged(images):
     torch.testing.assert_close(verdict.left_ball, torch.tensor([0, 0.1, 0, 0, 0, 0]).double(), rtol=0, atol=1e-6)
 
 
+class Features(ThreatModel):
+    """A distance by a network that has parameters, and takes images in [0, 1] only."""
+
+    def distance(self, clean, adversarial):
+        network = torch.nn.Conv2d(1, 1, 1, bias=False)
+        torch.nn.init.constant_(network.weight, 2.0)
+        for images in (clean, adversarial):
+            assert len(images)
+            assert torch.isfinite(images).all()
+            assert images.min() >= 0
+            assert images.max() <= 1
+        return (network(adversarial) - network(clean)).double().flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize("eight_bit", [False, True])
+def test_a_threat_sees_images_that_keep_to_the_rules_and_no_gradients(images, eight_bit):
+    threat = Features("l2", 1.0)
+    verdict = verdict_of(Brightness(), images, spoilt(images), threat, count=1, eight_bit=eight_bit)
+    assert not verdict.distances.requires_grad
+    assert verdict.valid.tolist() == [True] + 5 * [False]
+    torch.testing.assert_close(verdict.distances[0].item(), 2 * 4 * 0.09, rtol=0, atol=2e-2 if eight_bit else 1e-6)
+    assert verdict.left_ball[1] > 0
+    assert not verdict.left_ball[2:].any()
+    outside = verdict_of(Brightness(), images, images + 2, threat, count=1, eight_bit=eight_bit)
+    assert outside.distances.isnan().all()
+
+
 @pytest.mark.parametrize("threat", [LINF, L2])
 def test_the_tolerance_is_rounding_and_no_more(threat, images):
     direction = torch.ones_like(images) if threat.norm == "linf" else torch.ones_like(images) / 4
