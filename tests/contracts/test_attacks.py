@@ -5,6 +5,7 @@ import torch
 
 import gencls.eval
 from gencls.eval import Attack, ThreatModel
+from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.threats.protocol import made, searchable
 from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, NORMS, OPTIMAL, SMOOTHED
 from tests.contracts.linear import SHAPES, linear_problem, minimal_distance, run
@@ -225,6 +226,27 @@ def test_offset_and_scale_do_not_change_distances(key, scores):
     near = (expected - radius).abs() < 0.01 * radius  # samples at the radius itself may fall on either side of it
     within = MINIMAL[key].threat.distance(images, found) <= radius
     assert ((within & broken) != (expected <= radius))[~near].sum() <= 1
+
+
+def spends_what_it_declares(attack, cnn, digits):
+    model, images = AttackModel(cnn), digits[0][:4]
+    labels = cnn(images).argmax(1)
+    run(attack, model, images, labels)
+    forwards, backwards = attack.passes
+    assert model.meter.backwards <= len(images) * backwards
+    assert model.meter.forwards <= len(images) * (forwards + backwards)
+
+
+@every_pair
+def test_no_more_is_spent_than_declared(attack, norm, cnn, digits):
+    """In balls where nothing is found, which would end a search."""
+    threat = made(norm, 1.0 if norm == "l0" else 1e-3 * THREATS[norm].epsilon)
+    spends_what_it_declares(ATTACKS[attack](threat), cnn, digits)
+
+
+@every_minimal
+def test_no_more_is_spent_than_declared_on_a_minimal_perturbation(key, cnn, digits):
+    spends_what_it_declares(MINIMAL[key], cnn, digits)
 
 
 @every_attack

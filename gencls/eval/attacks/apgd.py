@@ -69,10 +69,18 @@ class APGD:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """A gradient per step and at the start of a run, of all noisy images where there are, and one look at its end."""
+        """A gradient per step and at the start of each ball, of all noisy images where there are, and one look at the end."""
         runs = self.restarts * (self.targets if "targeted" in self.loss else 1)
-        forwards, backwards = descents(self.steps + 1, self.smoothing, self.smoothing_draws)
+        forwards, backwards = descents(self.steps + len(self._balls), self.smoothing, self.smoothing_draws)
         return runs * (forwards + len(self.smoothing)) + 1, runs * backwards
+
+    @property
+    def _balls(self) -> list[tuple[float, int]]:
+        """The radii of the balls of a run, and the steps in each (Croce and Hein 2021, section 3.3)."""
+        epsilon, first = self.threat.epsilon or 0.0, math.ceil(0.3 * self.steps)
+        if self.threat.norm != "l1" or self.steps < 4:
+            return [(epsilon, self.steps)]
+        return [(3 * epsilon, first), (2 * epsilon, first), (epsilon, self.steps - 2 * first)]
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         from gencls.eval.attacks.parts import pyautoattack_attacks
@@ -82,7 +90,6 @@ class APGD:
             clean = model.mean_scores(model.per_draw(images))
         others = others_of(clean, labels, self.targets if "targeted" in self.loss else 1)
         worst = Worst(model, images, labels)
-        epsilon = self.threat.epsilon or 0.0
         for sigma, target, _ in product(self.smoothing, others.unbind(1), range(self.restarts)):
             rows = worst.alive
             if not len(rows):
@@ -94,8 +101,7 @@ class APGD:
                     labels[rows],
                     self._loss(model, clean[rows], target[rows]),
                     norm=self.threat.norm,
-                    epsilon=epsilon,
-                    steps=self.steps,
+                    balls=self._balls,
                     sigma=sigma,
                     draws=self.smoothing_draws,
                 )

@@ -6,7 +6,7 @@ streams, and ask for classes that do not exist.
 """
 
 import logging
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -118,15 +118,14 @@ def apgd(
     loss: Loss,
     *,
     norm: str,
-    epsilon: float,
-    steps: int,
+    balls: Sequence[tuple[float, int]],
     sigma: float = 0.0,
     draws: int = 16,
 ) -> tuple[Tensor, ...]:
     """One run of APGD from a random start in the ball around each image (N, C, H, W).
 
-    In L1 the first steps are made in balls of three and two times the radius (Croce and Hein 2021, arXiv:2103.01208, section
-    3.3), from where each part goes on in the next ball; what is wrong there does not count.
+    It passes through ``balls``, radii and steps in each, and goes on in each from where it was; what is wrong in a ball wider
+    than the last does not count.
 
     The gradient is that of the loss smoothed by noise with standard deviation ``sigma``, from so many ``draws``. The losses
     that the loop compares are those of the iterates themselves.
@@ -137,8 +136,8 @@ def apgd(
     """
     images = images.detach().contiguous()
     best: Any = None
-    for radius, count in _parts(norm, epsilon, steps):
-        run = _Run(model, images, labels, loss, sigma, draws, may_stop=radius == epsilon)
+    for radius, count in balls:
+        run = _Run(model, images, labels, loss, sigma, draws, may_stop=radius == balls[-1][0])
         attack = APGDAttack(run, n_iter=count, norm=_NAMES[norm], eps=radius, loss="dlr", logger=_SILENT)
         attack.dlr_loss = run.value  # "dlr" is the library's name for a loss of its own; this one is ours
         attack.init_hyperparam(images)
@@ -148,14 +147,6 @@ def apgd(
     if model.stochastic:
         return best.detach(), wrong.detach()
     return (run.wrong.index_copy(0, run.alive, best.detach()[run.alive]),)
-
-
-def _parts(norm: str, epsilon: float, steps: int) -> list[tuple[float, int]]:
-    """Radii of the balls of a run, and steps in each."""
-    if norm != "l1" or steps < 4:
-        return [(epsilon, steps)]
-    first = math.ceil(0.3 * steps)
-    return [(3 * epsilon, first), (2 * epsilon, first), (epsilon, steps - 2 * first)]
 
 
 class _FAB(FABAttack_PT):  # type: ignore[misc]
