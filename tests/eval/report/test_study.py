@@ -362,3 +362,11 @@ def test_a_diagnosis_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "doctor.json").write_text("{")
     with pytest.raises(GenclsError, match=r"doctor.json: expected a diagnosis in JSON"):
         read_diagnoses(tmp_path / "doctor.json")
+
+
+def test_what_the_room_exports():
+    import gencls.eval.report as room
+
+    assert room.write_report is write_report
+    assert room.read_diagnoses is read_diagnoses
+    assert {"Check", "Diagnosis", "ImagePanel"} <= set(dir(room))
