@@ -213,7 +213,16 @@ def test_many_defenses_and_attacks_without_out():
     """Their names are longer than 255 bytes; other settings have another folder."""
     defenses = [f"networks:the_{i}th_network_with_a_name_that_says_it_all" for i in range(9)]
     names = [*defenses, *(f"pgd{i}-linf" for i in range(10))]
-    options = {"epsilon": 0.1, "steps": None, "restarts": None, "size": None, "weights": None, "eight_bit": False, "seed": [0]}
+    options = {
+        "epsilon": 0.1,
+        "steps": None,
+        "restarts": None,
+        "size": None,
+        "weights": None,
+        "eight_bit": False,
+        "streams": "rows",
+        "seed": [0],
+    }
     name, same, other = (
         _folder_name(argparse.Namespace(**{**options, "epsilon": size}), names, "mnist20") for size in (0.1, 0.1, 0.2)
     )

@@ -155,8 +155,8 @@ def test_a_tie_is_crossed():
     model = Rescaled(Linear(torch.tensor([[0.0] * 4, [1.0] * 4]), torch.tensor([2.0, 0.0])), shift=1e6).eval()
     images, labels = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
     assert model(images).argmax(1).item() == 0
-    for norm in ("linf", "l2"):
-        _, _, step = nearest_boundary(AttackModel(model), images, labels, norm, 1)
+    for ball in (LINF.ball, L2.ball):
+        _, _, step = nearest_boundary(AttackModel(model), images, labels, ball, 1)
         assert model(images + step).argmax(1).item() == 1
         assert step.max() <= 0.1  # four units of 1/16 over four pixels
 
