@@ -36,6 +36,8 @@ def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | No
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # so Lightning ends a training
             return _interrupted(program)
+        if type(end).__name__ == "SIGTERMException":  # of Lightning, which waits for the end of a step
+            return _interrupted(program, "terminated", 143)
         return _failed(program, f"expected code that returns, got one that ended the program with sys.exit({end.code!r})")
     except (MemoryError, RuntimeError) as error:
         from gencls.core.memory import is_out_of_memory
@@ -45,9 +47,9 @@ def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | No
         return _failed(program, "expected to do with the memory there is, got none left; ask for fewer draws", code=1)
 
 
-def _interrupted(program: str) -> int:
-    print(f"{program}: interrupted; finished work is kept", file=sys.stderr)
-    return 130
+def _interrupted(program: str, how: str = "interrupted", code: int = 130) -> int:
+    print(f"{program}: {how}; finished work is kept", file=sys.stderr)
+    return code
 
 
 def _failed(program: str, message: str, code: int = 2) -> int:

@@ -1,5 +1,6 @@
 """Networks of our own trainings, from weights files with cards."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -15,20 +16,17 @@ N = TypeVar("N", bound=nn.Module)
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the committed weights lie."""
 
-ARCHITECTURES: Architectures = MappingProxyType(
-    {
-        "AVAE": networks.AVAE,
-        "CNN": networks.CNN.from_architecture,
-        "CifarResNet": networks.CifarResNet,
-        "HeadedClassifier": networks.HeadedClassifier,
-        "NDVAE": networks.NDVAE,
-        "ClassDecoders": networks.ClassDecoders.from_architecture,
-        "ClassConditionalAutoencoder": networks.ClassConditionalAutoencoder.from_architecture,
-        "NVAE": networks.NVAE,
-        "SmallStyleAutoencoder": networks.SmallStyleAutoencoder.of_sizes,
-    }
-)
-"""Constructors by the names that cards use."""
+
+def _constructor(kind: type[nn.Module]) -> Callable[..., nn.Module]:
+    """What makes a network from the arguments on its card: a class method for those that name a table's column, or sizes."""
+    found: Callable[..., nn.Module] = getattr(kind, "from_architecture", None) or getattr(kind, "of_sizes", None) or kind
+    return found
+
+
+_KINDS = [found for name in networks.__all__ if isinstance(found := getattr(networks, name), type)]
+
+ARCHITECTURES: Architectures = MappingProxyType({kind.__name__: _constructor(kind) for kind in _KINDS})
+"""Constructors of the package's networks by the names that cards use."""
 
 
 def weights_places(name: str, folder: Path) -> tuple[Path, Path]:
@@ -48,7 +46,7 @@ def trained_network(kind: type[N], trained: str, weights: str | Path | None = No
             f"expected the weights of {trained} at {path}; got no such file. "
             f"Make them with: gencls train {trained} --data-root DATA"
         )
-    network, card = restore(path, {kind.__name__: kind, **ARCHITECTURES})  # a class that is not listed builds itself
+    network, card = restore(path, {kind.__name__: _constructor(kind), **ARCHITECTURES})  # it need not be public
     if not isinstance(network, kind):
         raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
     return network

@@ -300,6 +300,7 @@ ENDS = {
     ),
     "nameless": (OSError("odd"), 2, "expected to read or write it, got: odd"),
     "exit": (SystemExit(0), 2, "expected code that returns, got one that ended the program with sys.exit(0)"),
+    "terminated training": (type("SIGTERMException", (SystemExit,), {})(), 143, "terminated; finished work is kept"),
     "interrupt": (KeyboardInterrupt(), 130, "interrupted; finished work is kept"),
     "memory": (MemoryError(), 1, "expected to do with the memory there is"),
 }
@@ -313,7 +314,7 @@ def test_commands_and_recipes_end_alike(case, capsys):
         raise error
 
     assert exit_code_of("recipe", work) == code
-    assert capsys.readouterr().err.startswith(f"recipe: {'' if code == 130 else 'error: '}{message}")
+    assert capsys.readouterr().err.startswith(f"recipe: {'' if code >= 130 else 'error: '}{message}")
 
 
 def test_faults_of_the_program_stay_visible():

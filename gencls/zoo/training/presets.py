@@ -1,39 +1,21 @@
-"""The trainings that make the weights of the zoo, by name: ``METHOD-DATA``. Each method has a file in ``methods``."""
+"""The trainings that make the weights of the zoo, by name: ``METHOD-DATA``. Each method is a file in ``methods``."""
 
 from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from types import MappingProxyType
 
 from gencls.core.errors import GenclsError
 from gencls.core.names import did_you_mean
+from gencls.zoo.training import methods
 from gencls.zoo.training.base import Preset
-from gencls.zoo.training.methods import (
-    a_vae,
-    adversarial,
-    cifar,
-    class_conditional,
-    classifier,
-    headed,
-    hierarchical_vae,
-    nd_vae,
-    stylegan,
-    trades,
-)
 
-_METHODS: tuple[tuple[Preset, ...], ...] = (
-    classifier.PRESETS,
-    adversarial.PRESETS,
-    trades.PRESETS,
-    class_conditional.PRESETS,
-    headed.PRESETS,
-    cifar.PRESETS,
-    a_vae.PRESETS,
-    nd_vae.PRESETS,
-    hierarchical_vae.PRESETS,
-    stylegan.PRESETS,
-)
+_METHODS = [import_module(f"{methods.__name__}.{file.name}") for file in iter_modules(methods.__path__)]
 
-PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for presets in _METHODS for preset in presets})
-"""All presets by name."""
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {preset.name: preset for method in _METHODS for preset in getattr(method, "PRESETS", ())}
+)
+"""All presets by name: those of every file in ``methods``."""
 
 
 def preset(name: str) -> Preset:
