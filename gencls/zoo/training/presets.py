@@ -10,12 +10,13 @@ from gencls.core.names import did_you_mean
 from gencls.zoo.training import methods
 from gencls.zoo.training.base import Preset
 
-_METHODS = [import_module(f"{methods.__name__}.{file.name}") for file in iter_modules(methods.__path__)]
+_FILES = sorted((file.name for file in iter_modules(methods.__path__)), key=lambda name: (name != "classifier", name))
+_METHODS = [import_module(f"{methods.__name__}.{name}") for name in _FILES]
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {preset.name: preset for method in _METHODS for preset in getattr(method, "PRESETS", ())}
 )
-"""All presets by name: those of every file in ``methods``."""
+"""All presets by name: those of every file in ``methods``, plain classifiers first."""
 
 
 def preset(name: str) -> Preset:
