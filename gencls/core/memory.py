@@ -1,6 +1,7 @@
 """Memory: what a graph keeps for its backward pass, how many rows fit, what was taken, and smaller batches where it ran out."""
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,18 +41,51 @@ _TRANSIENT = 4.0
 """Peak over what the graph keeps, where one layer is most of it: its gradient, the next one, and the library's copies."""
 
 
+class _Meter:
+    """Counts the bytes of distinct tensors that autograd holds; an address counts once, for as long as anything holds it."""
+
+    def __init__(self) -> None:
+        self.holders: Counter[int] = Counter()
+        self.now = 0
+        self.peak = 0
+
+    def add(self, address: int, size: int) -> None:
+        self.holders[address] += 1
+        if self.holders[address] == 1:
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def drop(self, address: int, size: int) -> None:
+        self.holders[address] -= 1
+        if self.holders[address] == 0:
+            self.now -= size
+
+
+class _Saved:
+    """A tensor as autograd holds it. Autograd lets go of it with its graph, and the meter hears of it."""
+
+    def __init__(self, tensor: Tensor, meter: _Meter) -> None:
+        self.tensor, self.meter = tensor, meter
+        self.entry = tensor.data_ptr(), tensor.numel() * tensor.element_size()
+        meter.add(*self.entry)
+
+    def __del__(self) -> None:
+        self.meter.drop(*self.entry)
+
+
 def saved_bytes(build: Callable[[], object]) -> int:
-    """Bytes of the distinct tensors that autograd saves while ``build`` runs a forward pass whose inputs require grad."""
-    sizes: dict[int, int] = {}
+    """The most bytes of distinct tensors that autograd holds at once while ``build`` runs a forward pass.
 
-    def pack(tensor: Tensor) -> Tensor:
-        sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-        return tensor
-
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept = build()  # kept alive, so that no address is counted twice
-    del kept
-    return sum(sizes.values())
+    Graphs that ``build`` makes and lets go, as an inner descent does at every step, count as long as they live. So the answer
+    does not depend on which addresses the allocator gives out again.
+    """
+    meter = _Meter()
+    with (
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Saved(tensor, meter), lambda saved: saved.tensor),
+    ):
+        build()
+    return meter.peak
 
 
 def store_channels_last(module: nn.Module) -> None:

@@ -2,9 +2,9 @@ import gc
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gencls.core.memory import peak_memory, rows_that_fit, store_channels_last, with_fewer_rows, work_off
+from gencls.core.memory import peak_memory, rows_that_fit, saved_bytes, store_channels_last, with_fewer_rows, work_off
 from tests.toys import small_cnn
 
 
@@ -66,3 +66,24 @@ def test_the_peak_is_measured():
     if peak.mib != peak.mib:
         pytest.skip("this system does not say how much memory a process uses")
     assert 60 <= peak.mib <= 100  # 64 MiB and what else the process does
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_graphs_that_are_let_go_count_as_long_as_they_live(rounds):
+    """An inner descent builds a graph a step. Its addresses come back, or not, as the allocator likes."""
+    image = torch.rand(1000)
+
+    def descend() -> Tensor:
+        held = []
+        for _ in range(rounds):
+            leaf = image.clone().requires_grad_()
+            torch.autograd.grad(leaf.exp().exp().sum(), leaf)  # exp saves its result: two tensors
+            held.append(torch.empty(1000))  # takes an address that was freed
+        return image.clone().requires_grad_().exp()  # one tensor
+
+    assert saved_bytes(descend) == 2 * 4 * 1000
+
+
+def test_a_tensor_that_is_saved_twice_counts_once():
+    leaf = torch.rand(1000, requires_grad=True)
+    assert saved_bytes(lambda: (leaf * leaf, leaf * leaf)) == 4 * 1000
