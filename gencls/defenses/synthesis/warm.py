@@ -20,6 +20,7 @@ class _Resumes(Protocol):
     """A classifier whose inference can go on from a q."""
 
     stochastic: bool
+    training: bool
 
     def infer(self, images: Tensor) -> Q: ...
     def resume(self, images: Tensor, q: Q, steps: int) -> Q: ...
@@ -56,6 +57,7 @@ class WarmStart(nn.Module):
         self.defense = defense
         self.steps = steps
         self.stochastic = defense.stochastic
+        self.training = defense.training
         # Per row: the image last looked at, where its inference began (None: at the start), and what it found.
         self._seen: dict[Row, tuple[Tensor, _Found | None, _Found]] = {}
 
