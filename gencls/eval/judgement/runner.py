@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,10 @@ class Runner:
     def __init__(self, defense: nn.Module, mode: str, protocol: Protocol, probe: Probe) -> None:
         self.defense, self.mode, self.protocol, self.probe = defense, mode, protocol, probe
         self._rows: dict[tuple[object, ...], int] = {}
+
+    def know(self, images: Tensor, rows: int) -> None:
+        """Take how many rows of such images fit from who has measured it."""
+        self._rows[_kind(images)] = rows
 
     def run(
         self,
@@ -139,15 +144,13 @@ class Runner:
         images, labels, roles, path = batch.images, batch.labels, batch.roles, (named(attack), self.mode)
 
         def sentence(max_rows: int) -> Verdict:
-            settings = {"count": draws, "most": most, "max_rows": max_rows}
+            settings: dict[str, Any] = {"most": most, "max_rows": max_rows, "eight_bit": self.protocol.eight_bit}
             with roles.judge(*path):
-                verdict = verdict_of(
-                    judged, images, found.images, attack.threat, labels=labels, eight_bit=self.protocol.eight_bit, **settings
-                )
+                verdict = verdict_of(judged, images, found.images, attack.threat, labels=labels, count=draws, **settings)
             sane = images.where(~per_image(verdict.valid), verdict.images)
             surprise = verdict.valid.cpu() & (found.claimed != ~verdict.decisions.majority_correct(labels).cpu())
-            doubtful = bool(surprise.any())  # the attack asked the same function and saw another decision
-            roles.confirm(judged, verdict.decisions, sane, max_rows, *path, doubtful=doubtful)
+            # In a surprise the attack asked the same function and saw another decision.
+            roles.confirm(judged, verdict.decisions, sane, max_rows, *path, doubtful=bool(surprise.any()))
             return verdict.cpu()
 
         return self._with_fewer_rows(images, sentence)
@@ -210,9 +213,8 @@ class Runner:
             judging = once * draws / self.samples
             if judged is not self.defense:  # a forward pass for each image and draw
                 judging = draws * _time(lambda: predict(judged, images, 1)) / len(images)
-            blind = self.mode == NO_GRADIENT
-            gradient = 0.0 if blind else _time(lambda: model.look(images, labels, model.cross_entropy)) / len(images)
-            return once, 2 * judging, gradient
+            looked = 0.0 if self.mode == NO_GRADIENT else _time(lambda: model.look(images, labels, model.cross_entropy))
+            return once, 2 * judging, looked / len(images)
 
     def _doubts(self, attack: Attack, images: Tensor, spent: Counter[str]) -> list[str]:
         """Reasons to distrust a trial that its draws do not show."""
