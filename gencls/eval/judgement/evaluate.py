@@ -124,8 +124,9 @@ def evaluate(
             probe = probe_defense(defense, images, labels, seed=seed, gradients=gradients)
         for attack_name, attack in attacks.items():
             for mode in gradient_modes(defense, attack, modes):
-                runner = runners.setdefault(mode, Runner(defense, mode, protocol, probe))
-                trial = runner.run(attack, images, labels, clean=clean, hashes=hashes)
+                if mode not in runners:
+                    runners[mode] = Runner(defense, mode, protocol, probe)
+                trial = runners[mode].run(attack, images, labels, clean=clean, hashes=hashes)
                 clean = trial.clean
                 frames.append(trial.frame(defense=name, attack=attack_name))
                 images_of.setdefault((attack_name, mode), []).append(trial.verdict.images)

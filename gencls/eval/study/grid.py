@@ -36,7 +36,7 @@ from gencls.eval.scores.behaviour import Behaviour
 from gencls.eval.study.files import CELLS, Samples, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.study.folder import finished, records_of, write_results
 from gencls.eval.study.growth import Order, claim, mend_samples
-from gencls.eval.study.plan import Plan, check_grid, relevant, without_epsilon
+from gencls.eval.study.plan import Plan, check_grid, relevant
 from gencls.eval.study.settings import FORMAT, planned, read_study
 from gencls.eval.threats.protocol import check_threats
 
@@ -123,22 +123,14 @@ class Grid:
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
         # Before anything is asked: a module may keep what it has computed once.
-        self.defense_keys = {name: key_of(defense, f"defense {name}") for name, defense in self.defenses.items()}
-        self._attack_keys = self._keys_of_attacks()
-        self._attacks_now = self._attack_keys
-        self._plan = Plan(
-            defenses={name: (module, self.defense_keys[name]) for name, module in self.defenses.items()},
-            attacks={
-                name: (attack, key_of(without_epsilon(attack), f"attack {name}")) for name, attack in self.attacks.items()
-            },
-            samples=Samples(self.images, self.labels, self.hashes, shard_size),
-            protocol={name: value for name, value in relevant(self.protocol).items() if name != "seed"},
-            code=key_of((Runner, Protocol), "gencls").whole,
-            about=self.about,
-        )
+        samples = Samples(self.images, self.labels, self.hashes, shard_size)
+        self._plan = Plan.of(self.defenses, self.attacks, samples, self.protocol, self.about)
+        self.defense_keys = {name: key for name, (_, key) in self._plan.defenses.items()}
+        self._attack_keys = {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
         self._runners: dict[tuple[str, str], Runner] = {}
         # Before the folder is claimed.
         self.probes = {name: self._probe(name) for name in self.defenses}
+        self._now = self._keys()
         self._claim_folder()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -188,9 +180,8 @@ class Grid:
             finished, the ``warnings`` of every row say that it is partial.
 
         Raises:
-            GenclsError: if cells are missing or damaged again at the end, no table is written then; if images, labels or what
-                an attack holds have changed since the study was planned, nothing is computed then. A defense that has changed
-                is found after its first cell, which is not kept.
+            GenclsError: if cells are missing or damaged again at the end, no table is written then; if images, labels, a
+                defense or what an attack holds have changed since the study was planned, nothing is computed then.
         """
         self._check_plan()
         clean: dict[tuple[str, int, int], Decisions] = {}
@@ -208,8 +199,8 @@ class Grid:
                                 self._compute(cell, clean)
                                 tell(cell)
                     todo = others
-        finally:  # what an attack holds, for instance a source model, may keep what it has computed once
-            self._attacks_now = self._keys_of_attacks()
+        finally:
+            self._now = self._keys()
         remove_leftovers(self.folder)
         remove_leftovers(self.folder / CELLS)
         remove_dead((self.folder / CELLS).glob("*.lock"))
@@ -217,23 +208,30 @@ class Grid:
 
     def runner(self, cell: StudyCell) -> Runner:
         """What runs attacks on the cell's defense in its gradient mode; one for all cells of both."""
-        made = Runner(self.defenses[cell.defense], cell.mode, self.protocol, self.probes[cell.defense])
-        return self._runners.setdefault((cell.defense, cell.mode), made)
+        known = cell.defense, cell.mode
+        if known not in self._runners:
+            self._runners[known] = Runner(self.defenses[cell.defense], cell.mode, self.protocol, self.probes[cell.defense])
+        return self._runners[known]
 
     def samples(self, cell: StudyCell) -> list[int]:
         """The places among ``images`` of the samples that a cell is about."""
         return self._order.places[slice(*self._order.shards[cell.shard])]
 
-    def _keys_of_attacks(self) -> dict[str, Key]:
-        return {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
+    def _keys(self) -> dict[tuple[str, str], Key]:
+        """Of what may change in place. A defense, or what an attack holds, may also keep what it has computed once."""
+        held: dict[str, Mapping[str, object]] = {"defense": self.defenses, "attack": self.attacks}
+        return {(kind, name): key_of(it, f"{kind} {name}") for kind, its in held.items() for name, it in its.items()}
 
     def _check_plan(self) -> None:
         """The tensors and models are the caller's, who may have used them for something else since they were planned with."""
         if sample_hashes(self.images, self.labels) != self.hashes:
             raise GenclsError("study: expected the samples that the study was planned with, got others")
-        now = self._keys_of_attacks()
-        if changed := [name for name in now if now[name] != self._attacks_now[name]]:
-            raise GenclsError(f"study: expected the attacks that the study was planned with, got others: {', '.join(changed)}")
+        now = self._keys()
+        for kind in ("defense", "attack"):
+            if changed := [name for part, name in now if part == kind and now[part, name] != self._now[part, name]]:
+                raise GenclsError(
+                    f"study: expected the {kind}s that the study was planned with, got others: {', '.join(changed)}"
+                )
 
     def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Decisions]) -> None:
         known = (cell.defense, cell.seed, cell.shard)

@@ -158,7 +158,7 @@ def _check_rows(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
             "reported, but not continued: choose another folder"
         )
     if different := list(differences(found, plan)):
-        other = "" if any(other_protocol(found, plan)) else ", or another name"
+        other = "" if any(other_protocol(found, plan)) else ", or another name (of a threat: its norm)"
         raise GenclsError(
             f"{folder} holds another study: {'; '.join(different)}; expected what is there to stay as it is: choose another "
             f"folder{other}"
@@ -208,6 +208,8 @@ def _merged(found: Mapping[str, Any] | None, plan: Plan, cells: Sequence[StudyCe
         for name, (value, key) in parts.items():
             known = settings[kind].get(name) or described(value, key)
             settings[kind][name] = {**known, "code": key.whole}
+    mine = {norm: described(threat, key) for norm, (threat, key) in plan.threats.items()}
+    settings["threats"] = mine | found.get("threats", {})
     settings["cells"] = [asdict(cell) for cell in _all_cells(planned(found), cells, settings)]
     if any(settings[name] != found.get(name) for name in settings if name not in ("about", "version")):
         said = [text for about in (found["about"], plan.about) if (text := about.get("command"))]

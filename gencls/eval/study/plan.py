@@ -10,10 +10,11 @@ from torch import nn
 
 from gencls.core import GenclsError, Key, key_of
 from gencls.eval.attacks import Attack
+from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import ADDRESS, Protocol
 from gencls.eval.study.files import Samples
 from gencls.eval.study.settings import made_by
-from gencls.eval.threats.protocol import Threat
+from gencls.eval.threats.protocol import Threat, bare
 
 _NEUTRAL = {"streams": "rows"}
 """What a protocol does not name: older studies know no other."""
@@ -29,6 +30,7 @@ class Plan:
     Attributes:
         defenses: by name, with their keys.
         attacks: by name, with their keys as :func:`without_epsilon`.
+        threats: of the attacks, by the key under which records know them, without bound and target.
         samples: of which the folder may hold some.
         protocol: what of it results depend on, but for the seed.
         code: digest of the code that attacks and judges.
@@ -37,10 +39,36 @@ class Plan:
 
     defenses: Mapping[str, tuple[nn.Module, Key]]
     attacks: Mapping[str, tuple[Attack, Key]]
+    threats: Mapping[str, tuple[Threat, Key]]
     samples: Samples
     protocol: Mapping[str, Any]
     code: str
     about: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        defenses: Mapping[str, nn.Module],
+        attacks: Mapping[str, Attack],
+        samples: Samples,
+        protocol: Protocol,
+        about: Mapping[str, str],
+    ) -> "Plan":
+        """The plan of a call.
+
+        Raises:
+            GenclsError: for a defense or an attack that hides its content from a key.
+        """
+        threats = {attack.threat.norm: bare(attack.threat) for attack in attacks.values()}
+        return cls(
+            defenses={name: (module, key_of(module, f"defense {name}")) for name, module in defenses.items()},
+            attacks={name: (attack, key_of(without_epsilon(attack), f"attack {name}")) for name, attack in attacks.items()},
+            threats={norm: (threat, key_of(threat, f"threat {norm}")) for norm, threat in threats.items()},
+            samples=samples,
+            protocol={name: value for name, value in relevant(protocol).items() if name != "seed"},
+            code=key_of((Runner, Protocol), "gencls").whole,
+            about=about,
+        )
 
     def made_by(self, defense: str, attack: str) -> str:
         """Digest of the code that a row of these is computed with."""
@@ -88,7 +116,7 @@ def without_epsilon(value: Any) -> Any:
 
 
 def described(value: Any, key: Key) -> dict[str, Any]:
-    """What study.json says of a defense or an attack, to tell later what has changed of it."""
+    """What study.json says of a defense, an attack or a threat, to tell later what has changed of it."""
     words: dict[str, Any] = {"kind": type(value).__name__, "content": key.content}
     if isinstance(value, nn.Module):
         tensors = tuple(chain(value.named_parameters(), value.named_buffers()))
@@ -120,9 +148,9 @@ def _words(value: Any) -> str:
 def differences(found: Mapping[str, Any], plan: Plan) -> Iterator[str]:
     """What would change the meaning of rows that are there, in words."""
     yield from other_protocol(found, plan)
-    for kind, parts in (("defense", plan.defenses), ("attack", plan.attacks)):
+    for kind, parts in (("defense", plan.defenses), ("attack", plan.attacks), ("threat", plan.threats)):
         for name, (value, key) in parts.items():
-            known = found[f"{kind}s"].get(name)
+            known = found.get(f"{kind}s", {}).get(name)  # older studies name no threats
             if known and known["content"] != key.content:
                 yield from (f"{kind} {name} {said}" for said in _changes(known, described(value, key)))
 

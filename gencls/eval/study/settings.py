@@ -154,6 +154,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "sample_hashes": (_list_of(_word), "a list of hashes"),
     "defenses": (lambda value: _list_of(_word)(value) or _named(value), "descriptions by name"),
     "attacks": (_named, "descriptions by name"),
+    "threats": (_named, "descriptions by norm"),
     "attack_keys": (_named, "keys by name"),
     "protocol": (lambda value: isinstance(value, dict), "settings by name"),
     "code": (_word, "a text"),
