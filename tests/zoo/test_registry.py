@@ -1,26 +1,42 @@
 """The registries agree: what can be loaded is what trainings make, and data sets can be trained on as they say."""
 
+import re
+from pathlib import Path
+from pkgutil import iter_modules
+
 import pytest
 import torch
 from torch import nn
 
 from gencls.zoo.data.registry import DATA_SETS
-from gencls.zoo.registry import GENERATORS, ROWS
-from gencls.zoo.training import PRESETS
+from gencls.zoo.rows import GENERATORS, ROWS
+from gencls.zoo.training import PRESETS, methods
+from tests.contracts.tables import check_rows
+
+ROOT = Path(__file__).parents[2]
 
 TRAINED = {row.trained or name: row.network for name, row in ROWS.items() if row.network is not None} | GENERATORS
 
 
 def test_every_training_can_be_loaded_and_everything_that_is_loaded_can_be_trained() -> None:
-    assert TRAINED.keys() == PRESETS.keys()
+    row = '"{name}": ReadyMade(...); a generator "{name}": its network to GENERATORS there'
+    check_rows(PRESETS, TRAINED, where="ROWS in gencls/zoo/rows.py", row=row)
+    where = "PRESETS of every file in gencls/zoo/training/methods"
+    check_rows(TRAINED, PRESETS, where=where, row='a preset with name="{name}", or write trained="..." into its row')
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_a_training_gives_is_what_is_loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gencls.zoo.training.methods.nd_vae.load", lambda name: nn.Identity())  # has values
+    for file in iter_modules(methods.__path__, f"{methods.__name__}."):  # a loaded classifier has values
+        monkeypatch.setattr(f"{file.name}.load", lambda name: nn.Identity(), raising=False)
     with torch.device("meta"):
         learner = PRESETS[name].training(10)
     assert type(learner.product) is TRAINED[name]
+
+
+def test_every_data_set_is_described() -> None:
+    described = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "data.md").read_text(), flags=re.MULTILINE)
+    check_rows(DATA_SETS, described, where="the table of docs/data.md", row="| `{name}` | splits | images | files | checked |")
 
 
 @pytest.mark.parametrize("name", DATA_SETS)
