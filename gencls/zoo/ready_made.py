@@ -54,7 +54,7 @@ class ReadyMade:
         if self.files is None:
             return self.build()
         if weights is None:
-            raise GenclsError("official ABS: expected weights=FOLDER with the published ABS_0.net to ABS_9.net; got none")
+            raise GenclsError(f"{name}: expected weights=FOLDER with the published files, {self.files} first; got none")
         return self.build(weights, **settings)
 
     def overrides(self) -> list[str]:
