@@ -17,10 +17,10 @@ from gencls.eval.study.settings import made_by
 from gencls.eval.threats.protocol import Threat, bare
 
 _NEUTRAL = {"streams": "rows"}
-"""What a protocol does not name: older studies know no other."""
+"""Settings of a protocol that are left out, because older studies know no other value."""
 
 _LONGEST = 80
-"""Characters of a setting in study.json."""
+"""Most characters of a setting in study.json."""
 
 
 @dataclass(frozen=True)
