@@ -149,8 +149,8 @@ def _check_rows(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
     """Check that the rows of a folder keep their meaning under the settings of a call, and that all names fit in one table.
 
     Raises:
-        GenclsError: if the meaning would change; the message names the settings that differ. Also for a folder of an old format,
-            and for names that look like others in it.
+        GenclsError: if the meaning would change; the message names the settings that differ. Also for a folder of an old
+            format, and for names that look like others in it.
     """
     if found["format"] != FORMAT:
         raise GenclsError(
