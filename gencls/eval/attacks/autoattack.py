@@ -18,8 +18,8 @@ from gencls.eval.threats.lp_balls import ThreatModel
 class AutoAttack:
     """The ensemble: "standard" is APGD-CE, targeted APGD-DLR, targeted FAB and Square; "rand" is APGD-CE and APGD-DLR.
 
-    A part works on the samples that are still right after the parts before it. For a stochastic defense, a sample is still right
-    if any of 64 fresh draws is right. A part's result replaces an earlier one only if it is wrong in more of its draws. The
+    A part works on the samples that are still right after the parts before it. For a stochastic defense, a sample is right if
+    any of 64 fresh draws is right. A part's result replaces an earlier one only if it is wrong in more of its draws. The
     protocol, not the attack, sets the draws per gradient; the authors' "rand" takes 20.
 
     Source: Croce and Hein 2020, arXiv:2003.01690; the parts as in pyautoattack 0.2.0. If the defense has fewer than ``targets``
