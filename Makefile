@@ -41,7 +41,7 @@ format: venv ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 bench: venv ## measure the hot paths
-	$(TEST_ENV) for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	for script in tests/benchmarks/bench_*.py; do $(TEST_ENV) $(BIN)/python $$script || exit 1; done
 
 docs: venv ## check that the links and the code in the docs hold
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -29,7 +29,7 @@ from gencls.eval import (
 )
 from gencls.eval.report.study import page
 from gencls.eval.report.style import NamedFigure
-from gencls.eval.study import grid as planning
+from gencls.eval.study import grid, plan
 from gencls.eval.study import growth as growing
 from gencls.eval.study.folder import read_cells, read_samples
 from tests.strangers.growth import IMAGES, LABELS, LINF, study
@@ -206,9 +206,10 @@ def test_other_code_of_gencls(tmp_path, monkeypatch):
     """Rows of this call are computed again; those of others stay, and say so."""
     both = {"net": small_cnn(), "two": small_cnn(seed=1)}
     study(tmp_path / "s", attacks=TWO, defenses=both).run()
-    real = planning.key_of
+    real = plan.key_of
     other = lambda value, name: real(value, name)._replace(whole=f"other {real(value, name).whole}")  # noqa: E731
-    monkeypatch.setattr(planning, "key_of", other)
+    for module in (plan, grid):
+        monkeypatch.setattr(module, "key_of", other)
     done, found = computed(study(tmp_path / "s"))
     assert len(done) == 2
     rows = found[found["attack"] != "worst case"].set_index(["defense", "attack"])["warnings"]

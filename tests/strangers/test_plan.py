@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError
-from gencls.eval import FGSM, PGD, Protocol, Study, ThreatModel, Transfer
-from tests.toys import small_cnn
+from gencls.eval import FGSM, PGD, Protocol, Study, ThreatModel, Transfer, evaluate
+from gencls.eval.judgement.runner import Runner
+from tests.toys import NoisyLogits, small_cnn
 
 LINF = ThreatModel("linf", 0.05)
 
@@ -90,9 +91,51 @@ def test_a_defense_that_changed_is_not_recorded(tmp_path):
     planned = study(tmp_path, defenses={"net": network})
     with torch.no_grad():
         next(network.parameters()).mul_(0.5)
-    with pytest.raises(GenclsError, match="got others"):
+    with pytest.raises(GenclsError, match="expected the defenses that the study was planned with, got others: net"):
         planned.run()
     assert nothing_is_recorded(tmp_path)
+
+
+def test_a_random_defense_that_changed_is_not_recorded(tmp_path):
+    network = NoisyLogits(small_cnn(), sigma=0.1, num_classes=4).eval()
+    planned = study(tmp_path, defenses={"net": network})
+    with torch.no_grad():
+        next(network.parameters()).mul_(0.5)
+    with pytest.raises(GenclsError, match="expected the defenses that the study was planned with, got others: net"):
+        planned.run()
+    assert nothing_is_recorded(tmp_path)
+
+
+def test_a_finished_study_does_not_speak_for_a_defense_that_changed(tmp_path):
+    """Its table would be that of the network as it was."""
+    network = small_cnn()
+    planned = study(tmp_path, defenses={"net": network})
+    table = planned.run()
+    with torch.no_grad():
+        next(network.parameters()).mul_(0.5)
+    with pytest.raises(GenclsError, match="expected the defenses that the study was planned with, got others: net"):
+        planned.run()
+    with torch.no_grad():
+        next(network.parameters()).mul_(2)
+    assert planned.run().equals(table)
+
+
+def test_a_defense_that_keeps_something_may_run_twice(tmp_path):
+    planned = study(tmp_path, defenses={"net": Caching().eval()})
+    assert planned.run()["n"].tolist() == planned.run()["n"].tolist() == [6, 6]
+
+
+def test_runners_are_made_once(tmp_path, monkeypatch):
+    made, init = [], Runner.__init__
+
+    def counted(self, *args):
+        made.append(args[1])
+        init(self, *args)
+
+    monkeypatch.setattr(Runner, "__init__", counted)
+    study(tmp_path, attacks={"pgd": PGD(LINF, steps=2), "fgsm": FGSM(LINF)}, shard_size=2).run()
+    evaluate(small_cnn(), {"pgd": PGD(LINF, steps=2), "fgsm": FGSM(LINF)}, [samples(2), samples(4)])
+    assert made == ["exact", "exact"]
 
 
 def test_what_an_attack_holds_and_has_changed_is_not_used(tmp_path):

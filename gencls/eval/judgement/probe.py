@@ -1,6 +1,6 @@
-"""A defense is what it declares: it is asked before anything is measured, watched while it draws, and asked again afterwards.
+"""A probe checks what a defense declares: before a measurement, during its draws, and afterwards.
 
-What a defense declares of itself decides how it is attacked and judged. A wrong declaration would end in a wrong number.
+The declarations of a defense decide how it is attacked and judged. A wrong declaration would end in a wrong number.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,21 +23,22 @@ _Result = TypeVar("_Result")
 
 
 class Probe:
-    """A defense whose behaviour is what it declares, and stays so.
+    """A defense that behaves as it declares, now and later.
 
     Attributes:
-        behaviour: how it must be asked.
-        watched: whether draws for a whole batch were seen, so that each forward pass is watched for whose they are.
+        behaviour: the observed behaviour, which decides how the defense is asked.
+        watched: whether draws for a whole batch were seen. Each forward pass is then watched to see who makes them.
     """
 
     def __init__(self, defense: nn.Module, images: Tensor, *, seed: int = 0, behaviour: Behaviour | None = None) -> None:
-        """Observe a defense and hold what was seen against what it declares.
+        """Observe a defense and compare its behaviour with its declarations.
 
         Args:
-            defense: see :func:`observe`. It may declare ``stochastic = True`` and ``batch_dependent = True``.
+            defense: module of images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode. It may declare
+                ``stochastic = True`` and ``batch_dependent = True``.
             images: (N, C, H, W) in [0, 1], on the defense's device.
-            seed: of the random streams.
-            behaviour: what :func:`observe` has seen already; None looks.
+            seed: seed of the random streams.
+            behaviour: an earlier result of :func:`observe`; None observes.
 
         Raises:
             GenclsError: for randomness or dependence on the batch that is not declared.
@@ -66,7 +67,7 @@ class Probe:
         """Observe the whole batch of a forward pass if it is larger than those before, see :func:`observe_batch`.
 
         Raises:
-            GenclsError: if that shows what is not declared.
+            GenclsError: for behaviour that is not declared.
         """
         if len(images) > self._largest:
             self.behaviour = observe_batch(self._defense, images, self.behaviour, seed=self._seed)
@@ -77,12 +78,12 @@ class Probe:
         """Ask the first image again, with the same random numbers.
 
         Returns:
-            Whether the scores are the same, or this was never expected. If not, the defense is known to have random numbers of
+            True if the scores are the same, or nobody expected that. Otherwise the defense counts as having random numbers of
             its own from now on, and is asked image by image.
 
         Raises:
-            GenclsError: if the scores of a defense that declares no randomness are others now: it counts calls, learns, or
-                looks at the clock.
+            GenclsError: if the scores of a defense that declares no randomness have changed: it counts calls, learns, or looks
+                at the clock.
         """
         if not self.behaviour.repeatable or not differ(self._first, self._again.ask("later"), ROUNDING):
             return True
@@ -108,11 +109,11 @@ def _undeclared(name: str, *, repeatable: bool = True) -> GenclsError:
 def check_defense(defense: nn.Module, image: Tensor, labels: Tensor, *, gradients: bool = True) -> None:
     """Check that a defense takes images like this one, (1, C, H, W) in [0, 1], and knows these labels.
 
-    Where an attack will use gradients no mode may be hidden.
+    With ``gradients``, no gradient mode may be hidden.
 
     Raises:
-        GenclsError: for training mode, images of another shape, scores that are not (1, K), labels
-            beyond K, or a defense with a gradient mode that is called from within and would be hidden.
+        GenclsError: for training mode, images of another shape, scores that are not (1, K), labels beyond K, or an inner
+            defense with a gradient mode that the outer one hides.
     """
     name = type(defense).__name__
     check_eval_mode(defense, name=name)
@@ -145,18 +146,18 @@ def probe_defense(
 
 
 class _UnexpectedError(Exception):
-    """A defense behaves otherwise than was known, in a way that it may: it must be asked anew."""
+    """A defense shows new behaviour that it may have, so it must be asked anew."""
 
 
 class _SharedDrawError(_UnexpectedError):
-    """A draw served the whole batch where each row was taken for a draw of its own."""
+    """A draw served the whole batch, although each row had counted as a draw of its own."""
 
 
 class Roles:
     """The streams of one batch: every sample has one of its own for each role.
 
     Attributes:
-        noted: what a row of results must say of the draws.
+        noted: remarks on the draws for the row of results.
     """
 
     def __init__(self, probe: Probe, hashes: list[str], seed: int, source: Source = "rows") -> None:
@@ -187,8 +188,8 @@ class Roles:
         """See :meth:`gencls.eval.judgement.probe.Probe.check_batch`.
 
         Raises:
-            GenclsError: see there.
-            _UnexpectedError: if that shows more than was known.
+            GenclsError: for behaviour that is not declared.
+            _UnexpectedError: for new behaviour that is declared.
         """
         before = self.probe.behaviour
         self.probe.check_batch(images)
@@ -200,7 +201,7 @@ class Roles:
         """Inside the block every sample draws from the judge's stream of this path.
 
         Raises:
-            _SharedDrawError: if it turns out that a random defense draws for the whole batch.
+            _SharedDrawError: if a random defense turns out to draw for the whole batch.
         """
         with drawing([stream_seed(self.seed, sample, "judge", *path) for sample in self.hashes], self.source) as block:
             yield
@@ -211,11 +212,11 @@ class Roles:
 
     @contextmanager
     def attack(self, samples: list[int], meter: Metered, *path: object) -> Iterator[None]:
-        """Inside the block some samples draw from the attack's streams of this path; the model is asked through the meter.
+        """Inside the block some samples draw from the attack's streams of this path; the attack asks through the meter.
 
         Raises:
-            _SharedDrawError: see :meth:`judge`. A stranger's attack may draw for the whole batch, too. Which of the two it was
-                is only known if the meter watches, see :attr:`~gencls.eval.judgement.probe.Probe.watched`.
+            _SharedDrawError: if a random defense turns out to draw for the whole batch. A foreign attack may do so, too. Only a
+                watching meter can tell which of the two it was, see :attr:`~gencls.eval.judgement.probe.Probe.watched`.
         """
         meter.watch = self.probe.watched
         with drawing([stream_seed(self.seed, self.hashes[i], "attack", *path) for i in samples], self.source) as block:
@@ -236,7 +237,7 @@ class Roles:
     def confirm(
         self, defense: nn.Module, decisions: Decisions, images: Tensor, max_rows: int, *path: object, doubtful: bool = False
     ) -> None:
-        """Draws of a defense that is declared deterministic must not change its decisions: where it drew, ask again.
+        """Ask a defense that is declared deterministic again if it drew: its draws must not change its decisions.
 
         Raises:
             GenclsError: if they do.
@@ -252,9 +253,9 @@ class Roles:
 
 
 def understood(probe: Probe, attempt: Callable[[], _Result]) -> _Result:
-    """Attempt something in roles, and again with what that shows: the images that a probe asks beforehand do not show all.
+    """Attempt something in roles. If it shows behaviour that the probe's first images did not show, attempt it again.
 
-    Where a draw serves the whole batch, the second attempt finds out whose it is. After the attempt the defense is asked again,
+    If a draw serves the whole batch, the second attempt finds out who makes it. After the attempt the defense is asked again,
     see :meth:`~gencls.eval.judgement.probe.Probe.check_again`.
     """
     while True:
@@ -262,7 +263,7 @@ def understood(probe: Probe, attempt: Callable[[], _Result]) -> _Result:
             result = attempt()
         except _SharedDrawError:
             if probe.watched:
-                probe.behaviour = replace(probe.behaviour, shared_draws=True)  # the handful of images had not shown it
+                probe.behaviour = replace(probe.behaviour, shared_draws=True)  # the first few images had not shown it
             else:
                 probe.watched = True
         except _UnexpectedError:

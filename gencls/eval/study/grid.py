@@ -1,9 +1,9 @@
 """A study: a grid of cells (defense x attack x gradient mode x seed x shard) in a folder that survives anything, and grows.
 
-A cell is named by its content key: samples, defense, attack, protocol. It is finished when its mark appears, which carries the
-checksums of its files. The same command after a crash computes what is missing, or damaged; processes on one folder share the
-cells through file locks, which the system releases when a process dies. Another command adds to the folder what it asks for,
-see :mod:`gencls.eval.study.growth`.
+The content key of a cell is its name: samples, defense, attack, protocol. A cell is finished when its mark appears, with the
+checksums of its files. After a crash the same command computes missing and damaged cells. Processes on one folder share the
+cells through file locks, which the system releases when a process dies. Another command adds its cells to the folder, see
+:mod:`gencls.eval.study.growth`.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from gencls.eval.scores.behaviour import Behaviour
 from gencls.eval.study.files import CELLS, Samples, StudyCell, cell_path, damage, is_marked, write_cell
 from gencls.eval.study.folder import finished, records_of, write_results
 from gencls.eval.study.growth import Order, claim, mend_samples
-from gencls.eval.study.plan import Plan, check_grid, relevant, without_epsilon
+from gencls.eval.study.plan import Plan, check_grid, relevant
 from gencls.eval.study.settings import FORMAT, planned, read_study
 from gencls.eval.threats.protocol import check_threats
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import pandas
 
 _SEEN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], Behaviour]] = WeakKeyDictionary()
-"""Defense -> its key, and those of the images by which it was observed -> its behaviour."""
+"""Behaviour of each defense, by its key and the keys of the images by which it was observed."""
 
 _PLANNED = {
     "defenses",
@@ -65,8 +65,8 @@ _PLANNED = {
 class Grid:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder.
 
-    One call asks for this grid. The folder may hold rows of other calls: it keeps them, and the table and the report show them.
-    A plan does not change, and rows of the folder keep their meaning. Another meaning is another study.
+    One call asks for this grid. The folder keeps rows of other calls, and the table and the report show them. A plan does not
+    change, and rows of the folder keep their meaning. Another meaning is another study.
     """
 
     @checked
@@ -84,27 +84,27 @@ class Grid:
         shard_size: int = 50,
         about: Mapping[str, str] | None = None,
     ) -> None:
-        """Plan a study and claim its folder. Nothing is computed yet.
+        """Plan a study and claim its folder, without computing anything.
 
         Args:
-            folder: made if missing; may hold what other calls have asked for, or begun.
-            defenses: name -> module in eval mode.
-            attacks: name -> attack.
+            folder: folder of the study, made if missing. It may hold rows of other calls, finished or not.
+            defenses: modules in eval mode, by name.
+            attacks: attacks, by name.
             images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; all images of the folder,
                 and perhaps more.
-            labels: int64 (N,); None where the source has them.
-            protocol: draws and averaging; its seed is replaced by ``seeds``.
-            modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
-            seeds: one run of everything per seed.
-            shard_size: samples per new cell, and the batch size. A crash loses at most one cell. Results do not depend on
-                it, but with streams of the device.
-            about: facts for the report: data set, command, and so on.
+            labels: true classes, int64 (N,); None if the source has them.
+            protocol: draws and averaging; ``seeds`` replace its seed.
+            modes: gradient modes to attack through; each defense takes those that it declares. None takes all.
+            seeds: seeds of the random streams; everything runs once per seed.
+            shard_size: samples per new cell, and the batch size. A crash loses at most one cell. Only with streams of the
+                device results depend on it.
+            about: facts for the report, such as data set and command.
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, or repeated seeds; for a defense that does not take these
                 images, has too few classes, declares none of the modes or hides some; for a ball that no image can leave, a
-                name that tables reserve, or an object that hides its content from a key; for a folder with other files, or with
-                rows to which these settings would give another meaning.
+                name that tables reserve, or an object that hides its content from a key; for a folder with other files, or
+                with rows whose meaning these settings would change.
         """
         self.images, self.labels = samples_of(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)
@@ -122,37 +122,29 @@ class Grid:
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
-        # Before anything is asked: a module may keep what it has computed once.
-        self.defense_keys = {name: key_of(defense, f"defense {name}") for name, defense in self.defenses.items()}
-        self._attack_keys = self._keys_of_attacks()
-        self._attacks_now = self._attack_keys
-        self._plan = Plan(
-            defenses={name: (module, self.defense_keys[name]) for name, module in self.defenses.items()},
-            attacks={
-                name: (attack, key_of(without_epsilon(attack), f"attack {name}")) for name, attack in self.attacks.items()
-            },
-            samples=Samples(self.images, self.labels, self.hashes, shard_size),
-            protocol={name: value for name, value in relevant(self.protocol).items() if name != "seed"},
-            code=key_of((Runner, Protocol), "gencls").whole,
-            about=self.about,
-        )
+        # Before the first question to a module, because a module may keep results.
+        samples = Samples(self.images, self.labels, self.hashes, shard_size)
+        self._plan = Plan.of(self.defenses, self.attacks, samples, self.protocol, self.about)
+        self.defense_keys = {name: key for name, (_, key) in self._plan.defenses.items()}
+        self._attack_keys = {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
         self._runners: dict[tuple[str, str], Runner] = {}
         # Before the folder is claimed.
         self.probes = {name: self._probe(name) for name in self.defenses}
+        self._now = self._keys()
         self._claim_folder()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, but none that the plan is made of.
+        """Set an attribute that is not part of the plan.
 
         Raises:
-            GenclsError: for such a one.
+            GenclsError: for an attribute of the plan.
         """
         if name in _PLANNED and name in vars(self):
             raise GenclsError(f"study: expected the {name} that it was planned with, got others; plan another study")
         super().__setattr__(name, value)
 
     def _probe(self, name: str) -> Probe:
-        """What is known of a defense; further studies of the same one do not look again while nothing in it has changed."""
+        """The probe of a defense; further studies of the same defense do not observe it again unless it has changed."""
         known, seen = (self.defense_keys[name].whole, *self.hashes[:8]), _SEEN.setdefault(self.defenses[name], {})
         gradients = any(attack.uses_gradients for attack in self.attacks.values())
         probe = probe_defense(self.defenses[name], self.images, self.labels, behaviour=seen.get(known), gradients=gradients)
@@ -160,7 +152,7 @@ class Grid:
         return probe
 
     def cells(self) -> list[StudyCell]:
-        """The cells that this call asks for, in the order in which they are run."""
+        """The cells that this call asks for, in the order in which they run."""
         return [
             self._cell(defense, attack, mode, seed, shard)
             for defense, module in self.defenses.items()
@@ -171,26 +163,25 @@ class Grid:
         ]
 
     def missing(self) -> list[StudyCell]:
-        """Those of them that are not finished, or whose files are not what was written."""
+        """The unfinished or damaged ones among :meth:`cells`."""
         return [cell for cell in self.cells() if not is_marked(self.folder, cell) or damage(self.folder, cell)]
 
     def run(self, *, progress: Callable[[Sequence[StudyCell]], Any] | None = None) -> "pandas.DataFrame":
-        """Compute what is missing or damaged, then write ``results.csv``. A warning names each damaged file.
+        """Compute missing and damaged cells, then write ``results.csv``. A warning names each damaged file.
 
-        Cells that another process works on are left to it, and waited for at the end.
+        Cells of another process are left to it. At the end this process waits for them.
 
         Args:
             progress: called with the missing cells; returns a context manager that yields a function to call with each
                 finished cell. None shows nothing.
 
         Returns:
-            The table of all that the folder holds, see :func:`gencls.eval.summarize`. If what other calls have asked for is not
-            finished, the ``warnings`` of every row say that it is partial.
+            The table of all rows of the folder, see :func:`gencls.eval.summarize`. If cells of other calls are missing, the
+            ``warnings`` of every row say that it is partial.
 
         Raises:
-            GenclsError: if cells are missing or damaged again at the end, no table is written then; if images, labels or what
-                an attack holds have changed since the study was planned, nothing is computed then. A defense that has changed
-                is found after its first cell, which is not kept.
+            GenclsError: if cells are missing or damaged again at the end, no table is written then; if images, labels, a
+                defense or what an attack holds have changed since the study was planned, nothing is computed then.
         """
         self._check_plan()
         clean: dict[tuple[str, int, int], Decisions] = {}
@@ -198,7 +189,7 @@ class Grid:
         todo = self.missing()
         try:
             with (progress or _silent)(todo) as tell:
-                for patient in (False, True):  # first what is free, then what others have not finished
+                for patient in (False, True):  # first the free cells, then those that others have not finished
                     others = []
                     for cell in todo:
                         with held(cell_path(self.folder, cell, "lock"), wait=patient) as mine:
@@ -208,8 +199,8 @@ class Grid:
                                 self._compute(cell, clean)
                                 tell(cell)
                     todo = others
-        finally:  # what an attack holds, for instance a source model, may keep what it has computed once
-            self._attacks_now = self._keys_of_attacks()
+        finally:
+            self._now = self._keys()
         remove_leftovers(self.folder)
         remove_leftovers(self.folder / CELLS)
         remove_dead((self.folder / CELLS).glob("*.lock"))
@@ -217,23 +208,30 @@ class Grid:
 
     def runner(self, cell: StudyCell) -> Runner:
         """What runs attacks on the cell's defense in its gradient mode; one for all cells of both."""
-        made = Runner(self.defenses[cell.defense], cell.mode, self.protocol, self.probes[cell.defense])
-        return self._runners.setdefault((cell.defense, cell.mode), made)
+        known = cell.defense, cell.mode
+        if known not in self._runners:
+            self._runners[known] = Runner(self.defenses[cell.defense], cell.mode, self.protocol, self.probes[cell.defense])
+        return self._runners[known]
 
     def samples(self, cell: StudyCell) -> list[int]:
-        """The places among ``images`` of the samples that a cell is about."""
+        """The places of a cell's samples among ``images``."""
         return self._order.places[slice(*self._order.shards[cell.shard])]
 
-    def _keys_of_attacks(self) -> dict[str, Key]:
-        return {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
+    def _keys(self) -> dict[tuple[str, str], Key]:
+        """Of what may change in place. A defense, or what an attack holds, may also keep what it has computed once."""
+        held: dict[str, Mapping[str, object]] = {"defense": self.defenses, "attack": self.attacks}
+        return {(kind, name): key_of(it, f"{kind} {name}") for kind, its in held.items() for name, it in its.items()}
 
     def _check_plan(self) -> None:
         """The tensors and models are the caller's, who may have used them for something else since they were planned with."""
         if sample_hashes(self.images, self.labels) != self.hashes:
             raise GenclsError("study: expected the samples that the study was planned with, got others")
-        now = self._keys_of_attacks()
-        if changed := [name for name in now if now[name] != self._attacks_now[name]]:
-            raise GenclsError(f"study: expected the attacks that the study was planned with, got others: {', '.join(changed)}")
+        now = self._keys()
+        for kind in ("defense", "attack"):
+            if changed := [name for part, name in now if part == kind and now[part, name] != self._now[part, name]]:
+                raise GenclsError(
+                    f"study: expected the {kind}s that the study was planned with, got others: {', '.join(changed)}"
+                )
 
     def _compute(self, cell: StudyCell, clean: dict[tuple[str, int, int], Decisions]) -> None:
         known = (cell.defense, cell.seed, cell.shard)
@@ -252,7 +250,7 @@ class Grid:
         )
 
     def _is_open(self, cell: StudyCell) -> bool:
-        """Whether a cell that we hold is to be computed; if it is damaged it is named and loses its mark."""
+        """Whether to compute a cell that we hold; a warning names a damaged cell, which loses its mark."""
         if is_marked(self.folder, cell):
             found = damage(self.folder, cell)
             if found is None:
@@ -262,7 +260,7 @@ class Grid:
         return True
 
     def _write_results(self) -> "pandas.DataFrame":
-        """The table of what is finished: of all cells of this call, unless a subclass leaves some for later."""
+        """The table of the finished cells: all of this call, unless a subclass leaves some for later."""
         mine = set(self.cells())
         if not mine <= set(planned(read_study(self.folder))):
             self._claim_folder()  # without locks another process may have written study.json over ours
@@ -274,7 +272,7 @@ class Grid:
                 raise GenclsError(
                     f"{self.folder}: expected all cells finished by now, got {len(gone)} missing; run the study again"
                 )
-            done = finished(self.folder, settings, cells)  # again: another process may have finished some in between
+            done = finished(self.folder, settings, cells)  # again, because another process may have finished some since
         return write_results(self.folder, records_of(self.folder, settings, done, cells))
 
     def _cell(self, defense: str, attack: str, mode: str, seed: int, shard: int) -> StudyCell:

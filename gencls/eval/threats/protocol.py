@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gencls.core import GenclsError, Key, check_settings, did_you_mean, key_of
+from gencls.core import GenclsError, check_settings, did_you_mean, key_of
 from gencls.core.balls import per_image
 
 TOLERANCE = 1e-6
@@ -194,15 +194,16 @@ def check_threats(threats: Mapping[str, Any], what: str) -> None:
         if not isinstance(threat, Threat):
             continue
         first, other = seen.setdefault(threat.norm, (name, threat))
-        if other is not threat and _bare(other) != _bare(threat):
+        if other is not threat and key_of(bare(other), "threat") != key_of(bare(threat), "threat"):
             raise GenclsError(
                 f"{what}: expected threats of one norm to differ in epsilon only, got two with the norm {threat.norm!r} (of "
                 f"{first} and {name}); give them different keys: their attribute norm"
             )
 
 
-def _bare(threat: Threat) -> Key:
-    return key_of(replace(threat.sized(None), targeted=False), f"threat {threat.norm}")
+def bare(threat: Threat) -> Threat:
+    """A threat without bound and target: what all threats of its key share."""
+    return replace(threat.sized(None), targeted=False)
 
 
 def kind_of(key: Any) -> ThreatKind:

@@ -313,3 +313,8 @@ def test_modes_that_are_not_declared(digits):
 def test_bad_number_of_steps(generator):
     with pytest.raises(GenclsError, match="expected warm_steps >= 1 or None, got 0"):
         ABS(generator, starts=1, warm_steps=0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_it_begins_in_the_mode_of_the_classifier(training):
+    assert engine(warm_steps=2).train(training).surrogate("warm").training is training

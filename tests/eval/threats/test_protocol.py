@@ -7,6 +7,7 @@ import torch
 
 from gencls.core import GenclsError, checked
 from gencls.core.balls import L2Ball
+from gencls.core.files import write_sealed
 from gencls.eval import (
     FGSM,
     FMN,
@@ -18,6 +19,7 @@ from gencls.eval import (
     Transfer,
     diagnose,
     evaluate,
+    read_study,
     report_study,
     robust_accuracy,
 )
@@ -210,6 +212,46 @@ def test_two_threats_of_one_kind_have_different_keys(samples, tmp_path):
         Study(tmp_path, defenses={"c": small_cnn()}, attacks=attacks(middle=2.0), images=samples[0], labels=samples[1])
     with pytest.raises(GenclsError, match=message):
         evaluate(small_cnn(), {"walk": Walk(Middle(epsilon=0.4)), "other": Walk(Weighted(epsilon=0.4))}, [samples])
+
+
+def test_a_study_does_not_grow_by_another_threat_of_the_same_key(samples, tmp_path):
+    def study(**attacks):
+        return Study(tmp_path, defenses={"c": small_cnn()}, attacks=attacks, images=samples[0], labels=samples[1])
+
+    study(walk=Walk(Middle(epsilon=0.4))).run()
+    before = (tmp_path / "study.json").read_bytes()
+    message = r"holds another study: threat weighted had middle 3\.0 and now has 2\.0; .* another name \(of a threat: its norm"
+    with pytest.raises(GenclsError, match=message):
+        study(other=Walk(Middle(epsilon=0.4, middle=2.0)))
+    with pytest.raises(GenclsError, match="holds another study: threat weighted was Middle and is now Weighted"):
+        study(other=Walk(Weighted(epsilon=0.4)))
+    assert (tmp_path / "study.json").read_bytes() == before
+    table = study(
+        wider=Walk(Middle(epsilon=0.9)), twice=Walk(Middle(epsilon=0.4, middle=2.0, norm="weighted twice")), l2=ATTACKS["l2"]
+    ).run()
+    assert {*zip(table["norm"], table["epsilon"], strict=True)} == {
+        ("weighted", 0.4),
+        ("weighted", 0.9),
+        ("weighted twice", 0.4),
+        ("l2", 0.4),
+    }
+
+
+def test_a_study_that_named_no_threats_is_read_and_grows(samples, tmp_path):
+    def study(**attacks):
+        return Study(tmp_path, defenses={"c": small_cnn()}, attacks=attacks, images=samples[0], labels=samples[1])
+
+    table = study(walk=Walk(Middle(epsilon=0.4))).run()
+    settings = read_study(tmp_path)
+    del settings["threats"]
+    write_sealed(tmp_path / "study.json", settings)
+    assert "weighted L2" in report_study(tmp_path).read_text(encoding="utf-8")
+    again = study(walk=Walk(Middle(epsilon=0.4)))
+    assert again.missing() == []
+    assert again.run().equals(table)
+    assert set(study(far=Walk(Middle(epsilon=0.9))).run()["n"]) == {24}
+    with pytest.raises(GenclsError, match="threat weighted had middle"):
+        study(other=Walk(Middle(epsilon=0.4, middle=2.0)))
 
 
 def test_the_registry():

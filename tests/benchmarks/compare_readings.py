@@ -1,8 +1,8 @@
 """What the readings of variational smoothing do to accuracy and scores (docs/smoothing.md).
 
-    python tests/benchmarks/bench_readings.py scores DATA    200 test images of FashionMNIST, four seeds, d = 8/255 in Linf
-    python tests/benchmarks/bench_readings.py bound DATA     optimisers of the full form: its bound on 50 images, 50 draws
-    python tests/benchmarks/bench_readings.py losses DATA    PGD by its losses, 60 images, Linf 8/255, 20 steps, four draws
+    python tests/benchmarks/compare_readings.py scores DATA    200 test images of FashionMNIST, four seeds, d = 8/255 in Linf
+    python tests/benchmarks/compare_readings.py bound DATA     optimisers of the full form: its bound on 50 images, 50 draws
+    python tests/benchmarks/compare_readings.py losses DATA    PGD by its losses, 60 images, Linf 8/255, 20 steps, four draws
 
 DATA is the folder of the data sets. "Own" is the mean score of the true class, "all" that of all ten, "ties" how often the
 largest number of votes is shared, "KL" and "KL spread" the mean of ||mu_y||^2 / (2 sigma^2) and its standard deviation between
