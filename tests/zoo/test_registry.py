@@ -1,6 +1,7 @@
 """The registries agree: what can be loaded is what trainings make, and data sets can be trained on as they say."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -8,7 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from gencls.core import GenclsError, TransformedClassifier
+from gencls.defenses import NDVAEPurification
+from gencls.zoo import load
 from gencls.zoo.data.registry import DATA_SETS
+from gencls.zoo.networks import NDVAE
+from gencls.zoo.ready_made import ReadyMade
 from gencls.zoo.rows import GENERATORS, ROWS
 from gencls.zoo.training import PRESETS, methods
 from tests.contracts.tables import check_rows
@@ -49,3 +55,20 @@ def test_a_data_set_is_trained_and_tested_on_splits_that_it_has(name: str) -> No
 def test_all_rows_say_what_they_take() -> None:
     for name, row in ROWS.items():
         assert "weights" in row.overrides() or row.is_here(name)
+
+
+def test_a_transform_needs_a_classifier_behind_it() -> None:
+    row = ReadyMade(NDVAEPurification, NDVAE)
+    with pytest.raises(GenclsError, match="nd-vae-mnist: expected the row of a transform to say the classifier behind it"):
+        row.make("nd-vae-mnist")
+    defense = replace(row, classifier="cnn-plain-fashion").make("nd-vae-mnist", sigma=0.2)
+    assert isinstance(defense, TransformedClassifier)
+    assert isinstance(defense.transform, NDVAEPurification)
+    assert defense.transform.sigma == 0.2
+
+
+def test_published_files_are_asked_for() -> None:
+    with pytest.raises(
+        GenclsError, match="official-abs-mnist: expected weights=FOLDER with the published files, ABS_0.net first"
+    ):
+        load("official-abs-mnist")
