@@ -8,7 +8,7 @@ from gencls.eval.threats.protocol import Threat
 
 _LEVELS = 255
 _SNAP = 1e-4
-"""Of a level: float32 misses k/255 by up to 1e-5 of it."""
+"""Tolerance in levels of 1/255: float32 misses k/255 by up to 1e-5 of a level."""
 
 
 def is_eight_bit(images: Tensor) -> bool:
@@ -19,10 +19,10 @@ def is_eight_bit(images: Tensor) -> bool:
 def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
     """The adversarial images rounded to k/255, as near as the ball allows.
 
-    Each pixel goes to the nearer of its two neighbours k/255. Where that leaves the ball, it goes to the one nearer to the
-    clean pixel: in Linf every such pixel, in other norms as many as are needed, those that it matters least for first.
-    Where nearer pixels make no nearer image, as in a seminorm, and the bound is still left, the clean image of 8 bits is taken.
-    So around clean images of 8 bits all stay within the ball; around others some may leave it, and the judge will say so.
+    Each pixel goes to the nearer of its two neighbours k/255. If this leaves the ball, pixels go to the neighbour nearer to the
+    clean pixel: in Linf every such pixel, in other norms as many as needed, beginning with the least difference. In a seminorm
+    nearer pixels may make no nearer image. If the image then still leaves the ball, the clean image of 8 bits takes its place.
+    So around clean images of 8 bits all stay within the ball. Around others some may leave it, and the judge will say so.
     An image that an attack returned unchanged stays the clean one.
 
     Args:
@@ -46,6 +46,6 @@ def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
 
 
 def _of_eight_bit(images: Tensor) -> Tensor:
-    """Of which images (N, C, H, W) all values are k/255: (N,)."""
+    """(N,) bool, whether all values of an image, (N, C, H, W), are k/255."""
     levels = images.double() * _LEVELS
     return ((levels - levels.round()).abs() < _SNAP).flatten(1).all(dim=1)

@@ -1,4 +1,4 @@
-"""The judge: it measures what an attack returned on the real defense, with draws that the attacker has not seen."""
+"""The judge: it measures an attack's images on the real defense, with draws that the attacker has not seen."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -19,21 +19,21 @@ from gencls.eval.threats.protocol import TOLERANCE, Threat
 _NO_DRAW = -1
 
 ROWS = 1024
-"""Of one forward pass, where nobody says what fits into memory."""
+"""Rows of one forward pass, unless the caller says how many fit into memory."""
 
 _ERROR = 0.05
-"""Chance of calling a sample decided, over all looks at it, although it is right in exactly half of the draws."""
+"""Chance, over all looks at a sample, of calling it decided although exactly half of its draws are right."""
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What a defense decided in fresh draws, more of them where the majority was open.
+    """Decisions of a defense in fresh draws, with further draws while the majority is open.
 
     Attributes:
-        predictions: (N, M) int64, one per draw; -1 where a sample was decided before, or was not judged at all.
-        draws: S, the draws that every sample has. The fraction of right decisions is taken over these only. Open samples get
-            more draws because of what they showed, so that a fraction over all draws would be biased (optional stopping).
-        looks: at how many numbers of draws the majority is tested (Bonferroni).
+        predictions: (N, M) int64, one per draw; -1 if a sample was decided before this draw, or was not judged at all.
+        draws: S, the draws that every sample has. Only these count in the fraction of right decisions. The first draws decide
+            whether a sample gets more, so a fraction over all draws would be biased (optional stopping).
+        looks: number of tests of the majority (Bonferroni).
     """
 
     predictions: Tensor
@@ -51,7 +51,7 @@ class Decisions:
         return 2 * right > made
 
     def undecided(self, labels: Tensor) -> Tensor:
-        """(N,) bool, whether a sign test leaves it open on which side of one half the rate of right decisions lies."""
+        """(N,) bool, whether a sign test cannot tell if the rate of right decisions lies above or below one half."""
         from scipy.stats import binom
 
         right, made = self._counts(labels)
@@ -74,18 +74,18 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge found, per sample.
+    """The judge's findings, per sample.
 
     Attributes:
-        images: (N, C, H, W), what the attack handed in: clamped where rounding had left [0, 1], and rounded to k/255 if that
-            was asked for. Images that broke the rules are as they came.
-        distances: (N,) float64, norm of the perturbation; NaN where the image broke the rules.
-        valid: (N,) bool, whether the image kept to [0, 1] and the ball. Where not, nothing was judged, and no number counts it.
+        images: (N, C, H, W), the attack's images: clamped if rounding had left [0, 1], and rounded to k/255 with ``eight_bit``.
+            Images that broke the rules are unchanged.
+        distances: (N,) float64, norm of the perturbation; NaN if the image broke the rules.
+        valid: (N,) bool, whether the image kept to [0, 1] and the ball. Other images are not judged, and no number counts them.
         left_range: (N,) float64, by how much a pixel left [0, 1] beyond the tolerance; infinite for NaN and infinity.
         left_ball: (N,) float64, by how much the distance exceeded epsilon beyond the tolerance; 0 for an image outside
-            [0, 1], whose distance is not asked for.
-        decisions: of the defense on these images; none where an image broke the rules.
-        unrounded: the decisions before rounding to 8 bits; None where it was not asked for.
+            [0, 1], which has no distance.
+        decisions: decisions of the defense on these images; none for an image that broke the rules.
+        unrounded: the decisions before rounding to 8 bits; None without ``eight_bit``.
     """
 
     images: Tensor
@@ -98,11 +98,11 @@ class Verdict:
 
     @property
     def predictions(self) -> Tensor:
-        """(N, M) int64, one per draw; -1 where no more draws were needed, or an image broke the rules."""
+        """(N, M) int64, one per draw; -1 if no more draws were needed, or the image broke the rules."""
         return self.decisions.predictions
 
     def lawful(self, clean: Tensor) -> Tensor:
-        """The images (N, C, H, W), in place of those that broke the rules the clean ones."""
+        """The images (N, C, H, W); the clean ones replace those that broke the rules."""
         return torch.where(per_image(self.valid), self.images, clean)
 
     def broken(self, labels: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Verdict:
 
 
 def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most: int, *, max_rows: int = ROWS) -> Decisions:
-    """Ask for ``count`` draws, then for as many again of the samples whose majority is open, up to ``most``."""
+    """Ask for ``count`` draws. Double the draws of samples with an open majority, up to ``most``."""
     looks = 1 + math.ceil(math.log2(most / count))
     decisions = Decisions(predict(defense, images, count, max_rows=max_rows), count, looks)
     open_ = decisions.undecided(labels) if most > count else torch.zeros_like(labels, dtype=torch.bool)
@@ -140,8 +140,8 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, first: int = 0, m
     Draws are numbered from ``first``; see :func:`gencls.core.draws`.
 
     Raises:
-        GenclsError: for images that the defense does not take, or scores that are not finite: their argmax would be a
-            decision made of nothing.
+        GenclsError: for images that the defense does not take, or scores that are not finite, because their argmax means
+            nothing.
     """
     if len(images) > max_rows:
         parts = torch.arange(len(images)).split(max_rows)
@@ -173,7 +173,7 @@ def confirm(
     max_rows: int,
     doubtful: bool = False,
 ) -> None:
-    """Draws of a defense that is declared deterministic must not change its decisions: where it drew, ask again.
+    """Ask a defense that is declared deterministic again if it drew: its draws must not change its decisions.
 
     Raises:
         GenclsError: if they do.
@@ -189,10 +189,10 @@ def confirm(
 
 
 def received(found: object, clean: Tensor) -> Tensor:
-    """What an attack handed in, in the dtype of the clean images and on their device.
+    """The attack's images in the dtype of the clean images and on their device.
 
-    Half precision is cast. Its rounding moves pixels by up to 2.5e-4 (bfloat16: 2e-3), and what leaves the ball by it has left
-    the ball.
+    Half precision is cast. Its rounding moves pixels by up to 2.5e-4 (bfloat16: 2e-3). An image that leaves the ball by this
+    rounding has left the ball.
 
     Raises:
         GenclsError: for something that is no tensor, of another shape, or of integers or complex numbers.
@@ -220,13 +220,12 @@ def verdict_of(
     max_rows: int = ROWS,
     eight_bit: bool = False,
 ) -> Verdict:
-    """Measure adversarial images in the random streams that are there, with every row of a batch a draw of its own.
+    """Measure adversarial images in the present random streams; every row of a batch is a draw of its own.
 
-    Values that leave [0, 1] by no more than 1e-6 are clamped, and the distance is that of the clamped image. An image that
-    leaves [0, 1] or the ball by more is not judged at all: neither as it is, which is against the rules, nor as the clean one,
-    which is no attack.
+    Values that leave [0, 1] by no more than 1e-6 are clamped, and the distance is measured on the clamped image. An image that
+    leaves [0, 1] or the ball by more is not judged. The clean image does not take its place, because that is no attack.
 
-    Arguments are those of :func:`gencls.eval.judge`. The defense is asked in the form that
+    Arguments are the same as for :func:`gencls.eval.judge`. The defense must have the form that
     :meth:`gencls.eval.scores.behaviour.Behaviour.judged` gives it.
 
     Raises:

@@ -28,21 +28,20 @@ def judge(
 ) -> Verdict:
     """Measure adversarial images on a defense, as :func:`gencls.eval.evaluate` does.
 
-    The defense is first asked about the clean images, see :class:`gencls.eval.scores.probe.Probe`. Where one draw
-    serves a whole batch, and where a defense declares that it depends on the batch, every image and draw has a forward
-    pass of its own.
+    The judge first asks the defense about the clean images, see :class:`gencls.eval.scores.probe.Probe`. If one draw serves
+    a whole batch, or the defense declares that it depends on the batch, every image and draw gets a forward pass of its own.
 
     Args:
         defense: the real defense, never its surrogate, in eval mode.
         clean: (N, C, H, W) in [0, 1].
-        adversarial: what the attack returned, (N, C, H, W); see :func:`gencls.eval.judgement.judge.verdict_of` for the rules.
-        threat: norm and ball to check against.
-        count: draws S; 1 for a deterministic defense.
-        labels: (N,) true classes, needed to draw sequentially.
-        most: draws of a sample whose majority stays open, at most; None stops at ``count``.
-        max_rows: of one forward pass.
-        eight_bit: round the images to k/255 and judge both, with equal draws.
-        seed: of the draws.
+        adversarial: the attack's images (N, C, H, W). Those outside [0, 1] or the ball, beyond 1e-6, are not judged.
+        threat: norm and ball that the images must keep to.
+        count: draws S, >= 1; 1 for a deterministic defense.
+        labels: true classes (N,), needed for ``most``.
+        most: most draws of a sample with an open majority; None stops at ``count``.
+        max_rows: rows of one forward pass, >= 1.
+        eight_bit: True rounds the images to k/255 and judges both, with equal draws.
+        seed: seed of the draws.
 
     Returns:
         The verdict, on the device of the defense.

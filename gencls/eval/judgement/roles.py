@@ -14,19 +14,19 @@ _Result = TypeVar("_Result")
 
 
 class _UnexpectedError(Exception):
-    """A defense behaves otherwise than was known, in a way that it may: it must be asked anew."""
+    """A defense shows new behaviour that it may have, so it must be asked anew."""
 
 
 class _SharedDrawError(_UnexpectedError):
-    """A draw served the whole batch where each row was taken for a draw of its own."""
+    """A draw served the whole batch, although each row had counted as a draw of its own."""
 
 
 class Roles:
     """The streams of one batch: every sample has one of its own for each role.
 
     Attributes:
-        noted: what a row of results must say of the draws.
-        drew: whether anything was drawn while the defense was judged, since that was confirmed last.
+        noted: remarks on the draws for the row of results.
+        drew: whether anything was drawn since the decisions of the defense were confirmed.
     """
 
     def __init__(self, probe: Probe, hashes: list[str], seed: int, source: Source = "rows") -> None:
@@ -58,7 +58,7 @@ class Roles:
         """Inside the block the probe looks again.
 
         Raises:
-            _UnexpectedError: if that shows more than was known.
+            _UnexpectedError: for new behaviour.
         """
         before = self.probe.behaviour
         yield
@@ -70,7 +70,7 @@ class Roles:
         """Inside the block every sample draws from the judge's stream of this path.
 
         Raises:
-            _SharedDrawError: if it turns out that a random defense draws for the whole batch.
+            _SharedDrawError: if a random defense turns out to draw for the whole batch.
         """
         with drawing([stream_seed(self.seed, sample, "judge", *path) for sample in self.hashes], self.source) as block:
             yield
@@ -81,11 +81,11 @@ class Roles:
 
     @contextmanager
     def attack(self, samples: list[int], meter: Metered, *path: object) -> Iterator[None]:
-        """Inside the block some samples draw from the attack's streams of this path; the model is asked through the meter.
+        """Inside the block some samples draw from the attack's streams of this path; the attack asks through the meter.
 
         Raises:
-            _SharedDrawError: see :meth:`judge`. A stranger's attack may draw for the whole batch, too. Which of the two it was
-                is only known if the meter watches, see :attr:`~gencls.eval.scores.probe.Probe.watched`.
+            _SharedDrawError: if a random defense turns out to draw for the whole batch. A foreign attack may do so, too. Only a
+                watching meter can tell which of the two it was, see :attr:`~gencls.eval.scores.probe.Probe.watched`.
         """
         meter.watch = self.probe.watched
         with drawing([stream_seed(self.seed, self.hashes[i], "attack", *path) for i in samples], self.source) as block:
@@ -105,9 +105,9 @@ class Roles:
 
 
 def understood(probe: Probe, attempt: Callable[[], _Result]) -> _Result:
-    """Attempt something in roles, and again with what that shows: the images that a probe asks beforehand do not show all.
+    """Attempt something in roles. If it shows behaviour that the probe's first images did not show, attempt it again.
 
-    Where a draw serves the whole batch, the second attempt finds out whose it is. After the attempt the defense is asked again,
+    If a draw serves the whole batch, the second attempt finds out who makes it. After the attempt the defense is asked again,
     see :meth:`~gencls.eval.scores.probe.Probe.check_again`.
     """
     while True:
@@ -115,7 +115,7 @@ def understood(probe: Probe, attempt: Callable[[], _Result]) -> _Result:
             result = attempt()
         except _SharedDrawError:
             if probe.watched:
-                probe.behaviour = replace(probe.behaviour, shared_draws=True)  # the handful of images had not shown it
+                probe.behaviour = replace(probe.behaviour, shared_draws=True)  # the first few images had not shown it
             else:
                 probe.watched = True
         except _UnexpectedError:

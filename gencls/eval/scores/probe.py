@@ -1,8 +1,8 @@
-"""The first look at a defense: it is asked about a few images before anything is measured, and must be what it declares.
+"""The first look at a defense: a probe asks it about a few images before a measurement, and compares it with its declarations.
 
 The same images with the same random numbers, with others, one at a time, and in other company: what the scores have in common
-tells how the defense must be asked. What a defense declares of itself decides how it is attacked and judged. A wrong
-declaration would end in a wrong number.
+tells how the defense must be asked. The declarations of a defense decide how it is attacked and judged. A wrong declaration
+would end in a wrong number.
 """
 
 from dataclasses import replace
@@ -40,21 +40,22 @@ _FEW_ROWS = 0.05
 
 
 class Probe:
-    """A defense whose behaviour is what it declares, and stays so.
+    """A defense that behaves as it declares, now and later.
 
     Attributes:
-        behaviour: how it must be asked.
-        watched: whether draws for a whole batch were seen, so that each forward pass is watched for whose they are.
+        behaviour: the observed behaviour, which decides how the defense is asked.
+        watched: whether draws for a whole batch were seen. Each forward pass is then watched to see who makes them.
     """
 
     def __init__(self, defense: nn.Module, images: Tensor, *, seed: int = 0, behaviour: Behaviour | None = None) -> None:
-        """Observe a defense and hold what was seen against what it declares.
+        """Observe a defense and compare its behaviour with its declarations.
 
         Args:
-            defense: see :func:`observe`. It may declare ``stochastic = True`` and ``batch_dependent = True``.
+            defense: module of images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode. It may declare
+                ``stochastic = True`` and ``batch_dependent = True``.
             images: (N, C, H, W) in [0, 1], on the defense's device.
-            seed: of the random streams.
-            behaviour: what :func:`observe` has seen already; None looks.
+            seed: seed of the random streams.
+            behaviour: an earlier result of :func:`observe`; None observes.
 
         Raises:
             GenclsError: for randomness or dependence on the batch that is not declared.
@@ -83,7 +84,7 @@ class Probe:
         """Observe the whole batch of a forward pass if it is larger than those before, see :func:`observe_batch`.
 
         Raises:
-            GenclsError: if that shows what is not declared.
+            GenclsError: for behaviour that is not declared.
         """
         if len(images) > self._largest:
             self.behaviour = observe_batch(self._defense, images, self.behaviour, seed=self._seed)
@@ -94,12 +95,12 @@ class Probe:
         """Ask the first image again, with the same random numbers.
 
         Returns:
-            Whether the scores are the same, or this was never expected. If not, the defense is known to have random numbers of
+            True if the scores are the same, or nobody expected that. Otherwise the defense counts as having random numbers of
             its own from now on, and is asked image by image.
 
         Raises:
-            GenclsError: if the scores of a defense that declares no randomness are others now: it counts calls, learns, or
-                looks at the clock.
+            GenclsError: if the scores of a defense that declares no randomness have changed: it counts calls, learns, or looks
+                at the clock.
         """
         if not self.behaviour.repeatable or not differ(self._first, self._again.ask("later"), ROUNDING):
             return True
@@ -125,11 +126,11 @@ def undeclared(name: str, *, repeatable: bool = True) -> GenclsError:
 def check_defense(defense: nn.Module, image: Tensor, labels: Tensor, *, gradients: bool = True) -> None:
     """Check that a defense takes images like this one, (1, C, H, W) in [0, 1], and knows these labels.
 
-    Where an attack will use gradients no mode may be hidden.
+    With ``gradients``, no gradient mode may be hidden.
 
     Raises:
-        GenclsError: for training mode, images of another shape, scores that are not (1, K), labels
-            beyond K, or a defense with a gradient mode that is called from within and would be hidden.
+        GenclsError: for training mode, images of another shape, scores that are not (1, K), labels beyond K, or an inner
+            defense with a gradient mode that the outer one hides.
     """
     name = type(defense).__name__
     check_eval_mode(defense, name=name)

@@ -1,4 +1,4 @@
-"""The files that hold the samples and the cells of a study, and the proof that a cell's are what was written.
+"""The files with the samples and the cells of a study, and the proof that a cell's files have not changed.
 
 samples.safetensors    images, labels, bounds of the shards
 cells/KEY.parquet      records of a finished cell
@@ -36,14 +36,14 @@ class StudyCell:
     """One unit of work: an attack in one gradient mode on one shard of samples, by name and content key.
 
     Attributes:
-        defense: name.
-        attack: name.
+        defense: name of the defense.
+        attack: name of the attack.
         mode: gradient mode.
-        seed: of the random streams.
+        seed: seed of the random streams.
         shard: number of the shard within the folder.
-        key: names the files; empty for a cell that no call has asked for since samples were added.
-        epsilon: of the attack; None for a minimal-norm attack, and in folders before format 4.
-        code: digest of the code of gencls and libraries that the cell belongs to; empty where the key is, and before format 4.
+        key: name of the files; empty if samples were added and no call has asked for this cell since.
+        epsilon: bound of the attack's threat; None for a minimal-norm attack, and in folders before format 4.
+        code: digest of the code of gencls and libraries that made the cell; empty without a key, and before format 4.
     """
 
     defense: str
@@ -57,7 +57,7 @@ class StudyCell:
 
 
 def write_samples(folder: Path, settings: Mapping[str, Any], images: Tensor, labels: Tensor, hashes: Sequence[str]) -> None:
-    """Write those samples that the settings of a study list, in their order, with the bounds of the shards.
+    """Write the samples that the study's settings list, in their order, with the bounds of the shards.
 
     Args:
         folder: of the study.
@@ -73,7 +73,7 @@ def write_samples(folder: Path, settings: Mapping[str, Any], images: Tensor, lab
 
 
 def cell_path(folder: Path, cell: StudyCell, kind: Kind) -> Path:
-    """Where a file of a cell lies; "json" is the mark, which says that the cell is finished."""
+    """The path of a file of a cell; "json" is the mark of a finished cell."""
     return folder / CELLS / f"{cell.key}.{kind}"
 
 
@@ -89,12 +89,12 @@ def write_cell(folder: Path, cell: StudyCell, records: "pandas.DataFrame", adver
 
 
 def is_marked(folder: Path, cell: StudyCell) -> bool:
-    """Whether a cell says that it is finished."""
+    """Whether a cell has the mark of a finished one."""
     return cell_path(folder, cell, "json").exists()
 
 
 def damage(folder: Path, cell: StudyCell) -> str | None:
-    """What is wrong with the files of a marked cell; None if they are what was written."""
+    """The damage in the files of a marked cell; None if they have not changed."""
     try:
         _verified(folder, cell, "parquet")
         _verified(folder, cell, "safetensors")
@@ -104,7 +104,7 @@ def damage(folder: Path, cell: StudyCell) -> str | None:
 
 
 def read_frame(folder: Path, cell: StudyCell, *, marked: bool = True) -> "pandas.DataFrame":
-    """The records of a finished cell, parsed from the bytes that were verified; studies of formats 1 and 2 have no marks.
+    """The records of a finished cell, parsed from verified bytes; studies of formats 1 and 2 have no marks.
 
     Raises:
         GenclsError: for a file that is missing or damaged.
@@ -114,7 +114,7 @@ def read_frame(folder: Path, cell: StudyCell, *, marked: bool = True) -> "pandas
     content, rows = _verified(folder, cell, "parquet") if marked else (_bytes(cell_path(folder, cell, "parquet")), None)
     try:
         frame = pandas.read_parquet(io.BytesIO(content))
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # so are Arrow's errors
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # Arrow's errors derive from these
         raise _damaged(folder, cell, "parquet", "the records of a cell", error) from error
     if rows is not None and len(frame) != rows:
         raise _damaged(folder, cell, "parquet", f"{rows} rows", len(frame))
@@ -122,7 +122,7 @@ def read_frame(folder: Path, cell: StudyCell, *, marked: bool = True) -> "pandas
 
 
 def read_images(folder: Path, cell: StudyCell, *, marked: bool = True) -> Tensor:
-    """The adversarial images (n, C, H, W) of a finished cell, from the bytes that were verified; see :func:`read_frame`."""
+    """The adversarial images (n, C, H, W) of a finished cell, from verified bytes; see :func:`read_frame`."""
     path = cell_path(folder, cell, "safetensors")
     content = _verified(folder, cell, "safetensors")[0] if marked else _bytes(path)
     return _tensors(content, path, "adversarial")["adversarial"]
@@ -148,7 +148,7 @@ def _tensors(content: bytes, path: Path, *names: str) -> dict[str, Tensor]:
 
 
 def _verified(folder: Path, cell: StudyCell, kind: Kind) -> tuple[bytes, int]:
-    """The bytes of a file that are those which the cell's mark names, and the cell's number of rows."""
+    """The bytes of a file, checked against the cell's mark, and the cell's number of rows."""
     mark = read_sealed(cell_path(folder, cell, "json"), "the mark of a finished cell", f"; {RUN_AGAIN}")
     if mark.get("key") != cell.key:
         raise _damaged(folder, cell, "json", f"the mark of cell {cell.key}", mark.get("key"))
