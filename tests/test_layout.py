@@ -21,13 +21,6 @@ def tracked_files():
     return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 
-def modules_after(statement):
-    """Names in sys.modules of a new interpreter, started away from the checkout, after the statement."""
-    code = f"{statement}\nimport sys\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT.anchor, capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
 @pytest.mark.parametrize("part", PARTS)
 def test_link_is_the_same_folder_as_its_target(part):
     link = ROOT / part
@@ -62,32 +55,32 @@ def test_ruff_allows_the_full_name(part):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(
-    ("module", "absent"),
-    [
-        ("gencls", {"torch"}),
-        ("gencls.cli", {"torch"}),
-        ("gencls.defenses", {"lightning", "foolbox", "robustbench", "botorch", "pandas", "matplotlib"}),
-        ("gencls.perceptual", {"lightning", "foolbox", "robustbench", "botorch", "lpips"}),
-        ("gencls.eval", {"lightning", "foolbox", "robustbench", "botorch", "matplotlib"}),
-        ("gencls.zoo", {"lightning", "foolbox", "robustbench", "botorch"}),
-        ("gencls.zoo.training", {"lightning", "foolbox", "robustbench", "botorch"}),
-        ("gencls.zoo.registry", {"gencls.zoo.training", "lightning"}),
-    ],
-)
-def test_import_is_light(module, absent):
-    assert not modules_after(f"import {module}") & absent
+ABSENT = {
+    "gencls": {"torch"},
+    "gencls.cli": {"torch"},
+    "gencls.defenses": {"lightning", "foolbox", "robustbench", "botorch", "pandas", "matplotlib"},
+    "gencls.perceptual": {"lightning", "foolbox", "robustbench", "botorch", "lpips"},
+    "gencls.zoo.registry": {"gencls.zoo.training", "lightning"},
+    "gencls.zoo": {"lightning", "foolbox", "robustbench", "botorch"},
+    "gencls.zoo.training": {"lightning", "foolbox", "robustbench", "botorch"},
+    "gencls.eval": {"lightning", "foolbox", "robustbench", "botorch", "matplotlib"},
+}
+"""What the import of a module must not bring, nor those of the modules before it: one interpreter imports them in turn."""
 
 
-def test_import_is_found_from_an_unrelated_folder_with_colliding_names(tmp_path):
+def test_imports_are_light_and_found_from_an_unrelated_folder_with_colliding_names(tmp_path):
     (tmp_path / "eval.py").write_text("raise SystemExit('the wrong eval')\n")
     (tmp_path / "zoo.py").write_text("raise SystemExit('the wrong zoo')\n")
     (tmp_path / "defenses").mkdir()
     (tmp_path / "defenses" / "__init__.py").write_text("raise SystemExit('the wrong defenses')\n")
-    code = "import gencls.defenses, gencls.eval, gencls.zoo, gencls.perceptual; print(gencls.__version__)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    code = "\n".join(f"import {module}; print('{module}', *sys.modules)" for module in ABSENT)
+    command = [sys.executable, "-c", f"import sys\n{code}\nprint(gencls.__version__)"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "0.1.0"
+    *lines, version = done.stdout.splitlines()
+    assert version == "0.1.0"
+    assert [line.split()[0] for line in lines] == list(ABSENT)
+    assert {name: ABSENT[name] & set(brought) for name, *brought in map(str.split, lines)} == dict.fromkeys(ABSENT, set())
 
 
 def test_no_two_files_import_each_other():

@@ -12,6 +12,7 @@ from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.threats.protocol import Threat, made, searchable
 from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, NORMS, OPTIMAL, SMOOTHED
 from tests.contracts.linear import SHAPES, linear_problem, minimal_distance, run
+from tests.contracts.tables import check_rows
 from tests.toys import Linear, Rescaled, small_cnn
 
 ATTACKS = FIXED | SMOOTHED
@@ -33,11 +34,12 @@ both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
 every_pair = pytest.mark.parametrize(("attack", "norm"), [(name, norm) for name in ATTACKS for norm in NORMS[name]], ids=str)
 
 
-def test_every_public_attack_is_in_the_table():
+def test_every_public_attack_is_in_a_table():
     public = {name: getattr(gencls.eval, name) for name in gencls.eval.__all__}
     found = {name for name, item in public.items() if isinstance(item, type) and {"uses_gradients", "passes"} <= set(dir(item))}
     tested = (*FIXED, *(name for name, _ in MINIMAL), *FOR_BAYES)
-    assert found - {"Attack"} == {name.split(",")[0] for name in tested}
+    row = '"{name}": lambda threat: {name}(threat, ...) to FIXED, or ("{name}", norm): {name}(...) to MINIMAL'
+    check_rows(found - {"Attack"}, tested, where="tests/contracts/attacks.py", row=row)
 
 
 @every_pair

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +18,11 @@ _AT_IMPORT = {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path
 
 
 class _Module(NamedTuple):
-    """One file of ours or of the user; without a source if it is not written in Python."""
+    """One file of ours or of the user, when it was written, and how long it is; without a source if it is not Python's."""
 
     path: Path
     real: str
+    state: tuple[int, int]
     ours: bool
     source: Source | None
 
@@ -28,10 +30,13 @@ class _Module(NamedTuple):
 def _module(name: str) -> _Module | None:
     """A module of ours or of the user; None for one of a library, or if there is none."""
     path = file_of(name)
-    if path is None or origin_of_module(name) == "library" or not os.path.isfile(path):
+    if path is None or origin_of_module(name) == "library":
         return None
-    status = os.stat(path)
-    return _read(name, path, status.st_mtime_ns, status.st_size)
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # not there, or no path
+        return None
+    return _read(name, path, status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
 
 
 @lru_cache(maxsize=1024)
@@ -40,16 +45,15 @@ def _read(name: str, path: str, written: int, size: int) -> _Module:
     file = Path(path)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     source = parsed(file.read_text("utf-8", "replace"), package) if file.suffix == ".py" else None
-    return _Module(file, os.path.realpath(file), name.partition(".")[0] == PACKAGE.name, source)
+    return _Module(file, os.path.realpath(file), (written, size), name.partition(".")[0] == PACKAGE.name, source)
 
 
 def _says(module: _Module, name: str) -> str:
     """What a definition says. Of what is not written in Python every byte of the file counts."""
     if module.source is None:
         return f"{module.path.name} {hashlib.sha256(module.path.read_bytes()).hexdigest()}"
-    status = module.path.stat()
     before = _AT_IMPORT.get(module.real)
-    changed = before is not None and before != (status.st_mtime_ns, status.st_size)
+    changed = before not in (None, module.state)
     return f"{name} {module.source.says(name)}" + (f" as it was at {before}" if changed else "")
 
 
@@ -67,17 +71,18 @@ def closure(roots: Iterable[tuple[str, str]]) -> Closure:
     todo = [target for module, name in roots for target in list(_resolved(module, name, [])) or [(module, WHOLE)]]
     seen: set[tuple[str, str]] = set()
     while todo:
-        where, name = todo.pop()
+        where, name = target = todo.pop()
+        if target in seen:
+            continue
+        seen.add(target)
         module = _module(where)
         if module is None:
             if origin_of_module(where) == "library":
                 result.libraries.add(where.partition(".")[0])
             continue
-        if module.source is None or name not in module.source.bindings:
-            name = WHOLE
-        if (where, name) in seen:
+        if name != WHOLE and (module.source is None or name not in module.source.bindings):
+            todo.append((where, WHOLE))
             continue
-        seen.add((where, name))
         (result.ours if module.ours else result.user).append(_says(module, name))
         if module.source is not None:
             todo += _named_by(where, module.source, name)

@@ -1,4 +1,4 @@
-"""A-VAE: several random realisations of an image are made, and the nearest one is classified.
+"""A-VAE: a network makes several random realisations of an image, and the classifier sees the nearest one.
 
 Source: Zhou, Liang, Chen, "Manifold Projection for Adversarial Defense on Face Recognition", ECCV 2020; public code
 nercms-mmap/A-VAE. The MLVGM paper compares with it; its public code (SerezD/gen_adversarial) makes one realisation.
@@ -19,10 +19,10 @@ AVAESource = Literal["a-vae", "mlvgm"]
 
 
 class RandomAutoencoder(Protocol):
-    """What the purification asks of its network, for instance of :class:`gencls.zoo.networks.AVAE`."""
+    """The interface of the purification's network; :class:`gencls.zoo.networks.AVAE` is one."""
 
     def encode(self, images: Tensor) -> Latents:
-        """What is computed once per image: (N, C, H, W) in [0, 1] to tensors (N, ...)."""
+        """Do the work that all realisations share: images (N, C, H, W) in [0, 1] to tensors (N, ...)."""
 
     def noise(self, encoded: Latents) -> Latents:
         """Standard normal draws, tensors (N, ...): all the randomness of one realisation per row."""
@@ -36,9 +36,9 @@ class AVAEPurification(Transform):
 
     z_s is a draw of the encoder's posterior q(z | x), n_s are noise maps.
 
-    In the gradient mode "exact" the chosen realisation stays the chosen one: exact but where two are equally near. Only the
-    chosen one has a graph, so a gradient costs S passes without and one with it. "bpda" takes the identity for the gradient:
-    the white-box attack of the published code.
+    The gradient mode "exact" keeps the chosen realisation, so it is exact unless two are equally near. Only the chosen one has
+    a graph: a gradient costs S passes without a graph and one with it. "bpda" takes the identity for the gradient, as the
+    white-box attack of the published code does.
     """
 
     stochastic = True
@@ -54,7 +54,7 @@ class AVAEPurification(Transform):
             network: the autoencoder.
             realisations: S >= 1; 128 in the published code.
             temperature: factor of the posterior's standard deviation, >= 0 and finite.
-            per_pass: realisations of an image that are made at once, >= 1; other numbers draw other ones.
+            per_pass: realisations of an image per forward pass, >= 1. It decides which random numbers are drawn.
 
         Raises:
             GenclsError: for numbers out of range.
@@ -76,8 +76,8 @@ class AVAEPurification(Transform):
 
         Args:
             network: the autoencoder.
-            as_: "a-vae" is the defense of the paper and its code: the nearest of 128 realisations. "mlvgm" is what the MLVGM
-                paper's code compares with: a single one, at temperature 0.6.
+            as_: "a-vae" takes the nearest of 128 realisations, as the paper and its code do. "mlvgm" makes a single one at
+                temperature 0.6, as the MLVGM paper's code does.
 
         Raises:
             GenclsError: for an unknown source.

@@ -1,4 +1,4 @@
-"""What a search for alphas has measured, and its file."""
+"""The measurements of a search for alphas, and their file."""
 
 import json
 import math
@@ -21,9 +21,9 @@ class AlphaTrial:
 
     Attributes:
         alphas: in [0, 1], before any ``highest``.
-        value: of the objective.
-        objective_seconds: wall time of the objective.
-        optimiser_seconds: wall time of choosing these alphas; 0 for starting points.
+        value: the objective at these alphas.
+        objective_seconds: wall time of the objective, in seconds.
+        optimiser_seconds: wall time of choosing these alphas, in seconds; 0 for starting points.
     """
 
     alphas: tuple[float, ...]
@@ -33,7 +33,7 @@ class AlphaTrial:
 
 
 def read_trials(path: Path, settings: Mapping[str, Any]) -> tuple[list[AlphaTrial], dict[str, Any] | None]:
-    """The trials of a search with these settings, which goes on, and the hyperparameters of the process fitted last."""
+    """Read an earlier search with these settings: its trials, and the hyperparameters of its last Gaussian process."""
     try:
         content = json.loads(path.read_text())
         known = content["format"] == _FORMAT

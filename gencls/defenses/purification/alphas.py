@@ -22,7 +22,7 @@ Acquisition = Literal["log-ei", "ei"]
 Variance = Callable[[float], float]
 
 _SAME = 1e-3
-"""Points that are as near as this are the same."""
+"""Two points within this distance count as one."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class AlphaSearch:
     """The measurements so far; its text is a line of progress.
 
     Attributes:
-        trials: in the order in which they were made.
-        total: how many there will be.
-        chosen: index of the best trial: the highest value, or in the result of a noise-aware search the highest mean of the
-            process, which does not fall for a lucky draw. Progress shows the highest value.
+        trials: the measurements, in their order.
+        total: number of measurements of the whole search.
+        chosen: index of the best trial, which has the highest value. In the result of a search with ``variance`` it has the
+            highest mean of the process instead, because a value may be a lucky draw. Progress shows the highest value.
     """
 
     trials: tuple[AlphaTrial, ...]
@@ -42,7 +42,7 @@ class AlphaSearch:
 
     @property
     def best(self) -> AlphaTrial:
-        """The best trial. Its value is optimistic, being the luckiest of many; measure it again with other draws."""
+        """The best trial. Its value is the luckiest of many, so measure it again with other draws."""
         return self.trials[self.chosen]
 
     @property
@@ -80,31 +80,31 @@ def learn_alphas(
 ) -> AlphaSearch:
     """Look for the alphas that maximise an objective, such as :class:`gencls.defenses.PurifiedAccuracy`.
 
-    Five fixed starting points, then 95 steps: fit a Gaussian process to what was measured, measure next where its expected
-    improvement over the best so far is largest.
+    The search has five fixed starting points, then 95 steps. A step fits a Gaussian process to all measurements, and measures
+    next where the expected improvement over the best so far is largest.
 
-    The Gaussian process is botorch's ``SingleTaskGP`` in float64 on the CPU, with its priors and standardised values (the
-    public code, of 2024, had the defaults of its day: other priors, values as they are). With the same objective, seed and
-    settings the sequence is the same, interrupted or not.
+    The Gaussian process is botorch's ``SingleTaskGP`` in float64 on the CPU, with its priors and standardised values. (The
+    public code of 2024 had other default priors, and did not standardise.) With the same objective, seed and settings the
+    sequence is the same, interrupted or not.
 
     Args:
-        objective: alphas (N,), float64 in [0, 1], -> a finite number.
-        num_levels: N.
+        objective: function of alphas (N,), float64 in [0, 1], that returns a finite number.
+        num_levels: N, number of latent levels, >= 1.
         steps: measurements after the starting points.
         starts: starting points; None takes the paper's: linear, cosine, 1/2, 1 - linear, 1 - cosine.
-        acquisition: "ei", expected improvement, as the paper has it, or its logarithm, "log-ei": the same maximum, but with a
-            gradient where expected improvement is flat (Ament et al. 2023, arXiv:2310.20708). Its choices
-            were better in our measurements.
-        variance: value -> variance of its measurement. With it the process does not guess the noise, improvement counts from
-            the highest mean of the process, and the best trial is the one with the highest mean. For an accuracy over n images
-            that is p (1 - p) / n, see ``PurifiedAccuracy.variance``. None fits one noise level, as the public code does.
+        acquisition: "ei" is the paper's expected improvement. "log-ei" is its logarithm, with the same maximum, and a gradient
+            even where expected improvement is flat (Ament et al. 2023, arXiv:2310.20708). Its choices were better in our
+            measurements.
+        variance: function of a value that returns the variance of its measurement, p (1 - p) / n for an accuracy over n images
+            (``PurifiedAccuracy.variance``). The process then does not guess the noise, and improvement counts from its highest
+            mean. None fits one noise level, as the public code does.
         warm: start each fit from the last one's hyperparameters; by default each fit is from scratch.
-        restarts: of the maximisation of the acquisition function.
-        raw_samples: points among which its starts are chosen.
-        seed: of the maximisation's starts.
-        path: a JSON file. What is in it is not measured again; it is written, whole or not at all, after each measurement.
-        key: what is measured, to recognise the file of another objective; ``PurifiedAccuracy.key()`` is one.
-        report: called after each measurement, for instance ``print``; the best trial is there always the highest value.
+        restarts: number of starts of each maximisation of the acquisition function.
+        raw_samples: number of random points from which these starts are chosen.
+        seed: seed of these random points.
+        path: JSON file of the search. Its measurements are not made again. It is written as a whole after each measurement.
+        key: text that identifies the objective, such as ``PurifiedAccuracy.key()``; a file with another key is an error.
+        report: called with the search after each measurement, for instance ``print``.
 
     Raises:
         GenclsError: for settings out of range, a value that is not finite, or a file of something else or of other settings.
@@ -182,8 +182,8 @@ class _Process:
             )
             with torch.no_grad():
                 found = found.squeeze(1).clamp(0, 1)
-                # A maximum in a corner stays where it is once measured. With common random numbers a second measurement would
-                # say what the first one said.
+                # A maximum in a corner stays there after its measurement. With common random numbers a second measurement
+                # would give the same value.
                 fresh = torch.cdist(found, points).amin(1) > _SAME
                 if not fresh.any():
                     found = self._around(found[acquisition(found.unsqueeze(1)).argmax()])
@@ -233,7 +233,7 @@ class _Process:
 def _step(seed: int, number: int) -> Iterator[None]:
     """The random stream of a step, without botorch's remarks on fits and on flat acquisition functions."""
     with warnings.catch_warnings(), seeded(stream_seed(seed, "alphas", number)):
-        warnings.simplefilter("ignore", FutureWarning)  # its dependencies use what torch calls deprecated when imported
+        warnings.simplefilter("ignore", FutureWarning)  # botorch's dependencies use functions that torch calls deprecated
         from botorch.exceptions.warnings import BotorchWarning
 
         warnings.simplefilter("ignore", BotorchWarning)

@@ -10,7 +10,7 @@ __all__ = ["Binarize"]
 
 
 class Binarize(Transform):
-    """Each value becomes 1 where it is at least the threshold, else 0.
+    """Each value becomes 1 if it is at least the threshold, else 0.
 
     The gradient is zero wherever it exists, so an attacker takes the straight-through one: gradient mode "bpda", the exact
     values with the gradient of the identity (Athalye et al. 2018, arXiv:1802.00420).

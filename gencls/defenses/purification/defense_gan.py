@@ -17,14 +17,14 @@ __all__ = ["DefenseGAN"]
 
 
 class DefenseGAN(Transform):
-    """G(z*) with z* = argmin_z ||G(z) - x||_2^2: L steps of descent from each of R random latents, of which the best counts.
+    """G(z*) with z* = argmin_z ||G(z) - x||_2^2: L steps of descent from each of R random latents; the best result counts.
 
-    Two gradient modes. "bpda" takes the identity for the gradient of the projection, as Athalye et al. (2018, arXiv:1802.00420,
-    section 5.4.2) do. "unrolled" differentiates through the L steps from the best start; it is exact but where two starts are
-    equally good, and costs a little more than one more restart.
+    There are two gradient modes. "bpda" takes the identity for the gradient of the projection, as Athalye et al. (2018,
+    arXiv:1802.00420, section 5.4.2) do. "unrolled" differentiates through the L steps from the best start. It is exact unless
+    two starts are equally good, and costs a little more than one more restart.
 
-    The paper descends by gradient steps and does not say how long they are. By default they are Adam's here, whose length does
-    not depend on the scale of the generator.
+    The paper descends by gradient steps and does not give their length. The default here is Adam, because the length of its
+    steps does not depend on the scale of the generator.
     """
 
     stochastic = True
@@ -47,14 +47,14 @@ class DefenseGAN(Transform):
 
         Args:
             generator: G, latents (M, *latent_shape) -> images (M, C, H, W); values beyond [0, 1] are clipped at the end.
-            latent_shape: of one latent.
-            sample: count -> random latents (count, *latent_shape) to start from; None draws standard normal ones.
+            latent_shape: shape of one latent, without the batch dimension.
+            sample: function of a count that returns random latents (count, *latent_shape); None draws standard normal ones.
             restarts: R >= 1; 10 in the paper.
             steps: L >= 1; 200 in the paper.
             lr: step size, > 0.
             optimizer: "adam" or "gradient".
-            max_rows: so many latents are decoded at once, and a graph holds as many in all its steps together; both are at
-                least one image's. >= 1.
+            max_rows: latents per decoding pass, and latents in all steps of one graph together, >= 1. Both hold at least the
+                latents of one image.
 
         Raises:
             GenclsError: for numbers out of range, an unknown optimizer or a latent shape without numbers.

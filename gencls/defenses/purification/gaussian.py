@@ -1,4 +1,4 @@
-"""Gaussian noise and Gaussian blur in front of a classifier: the simplest transforms, and baselines of every purifier."""
+"""Gaussian noise and Gaussian blur in front of a classifier: the simplest transforms, and baselines for every purifier."""
 
 import torch
 from torch import Tensor
@@ -81,7 +81,8 @@ class GaussianBlur(Transform):
 
         Args:
             sigma: standard deviation in pixels, in [1e-6, 1e4].
-            radius: the kernel has 2 * radius + 1 taps; None takes 3 * sigma rounded up, beyond which the weights are < 1 %.
+            radius: pixels on each side, >= 1: the kernel has 2 * radius + 1 taps. None takes 3 * sigma rounded up; the weights
+                beyond are < 1 %.
 
         Raises:
             GenclsError: for a sigma outside this range, or a radius below 1.

@@ -1,8 +1,8 @@
 """Purification by multi-latent generators: keep the codes that carry the class, sample the others anew, decode.
 
 Source: Serez, Cristani, Del Bue, Murino, Morerio, "Pre-trained Multiple Latent Variable Generative Models are good defenders
-against Adversarial Attacks", WACV 2025; public code SerezD/gen_adversarial. Where the two disagree there is one switch each,
-and :meth:`MLVGMPurification.of_paper` sets all of them.
+against Adversarial Attacks", WACV 2025; public code SerezD/gen_adversarial. Paper and code disagree in places. Each place has a
+switch, and :meth:`MLVGMPurification.of_paper` sets all of them.
 """
 
 import math
@@ -53,14 +53,14 @@ class MLVGMPurification(Transform):
         z_i = (1 - a_i) z^e_i + a_i z^s_i,  z^s_i from the prior     lines 3 to 6, eq. 2
         return G(z_0, ..., z_{N-1})                                  lines 7 and 8
 
-    What the codes are and how they are sampled is the model's business: in a hierarchical VAE both E and the prior of level i
-    see the codes already mixed above it, where the algorithm as printed encodes first.
+    The model defines the codes and their sampling. In a hierarchical VAE both E and the prior of level i see the codes already
+    mixed above it; the algorithm as printed encodes all levels first.
 
-    The gradient is exact through all of it. Several draws of an image share what comes before the first random number: the blur
+    The gradient is exact through all of it. Several draws of an image share the work before the first random number: the blur
     and, without noise, the encoder (:meth:`gencls.core.MultiLatentModel.encode_once`).
 
     Attributes:
-        alphas: a_0, ..., a_{N-1} as used, after ``highest``.
+        alphas: a_0, ..., a_{N-1} in [0, 1], (N,), after ``highest``.
     """
 
     @checked
@@ -77,14 +77,14 @@ class MLVGMPurification(Transform):
         """Put the parts together.
 
         Args:
-            model: with N levels; images in [0, 1] to images in [0, 1].
+            model: the generator with its encoder, N latent levels, images in [0, 1].
             alphas: a name of :func:`alpha_schedule` or N numbers in [0, 1], coarse to fine: 0 keeps the image's code, 1
                 replaces it.
-            highest: no alpha above it, in [0, 1]; the paper has 0.7 for two of its tasks.
-            limit: how: "scale" multiplies all alphas by ``highest`` (the public code), "clip" cuts them off there (the paper's
-                "we force the maximum alpha value to 0.7" read literally).
-            blur: of the image, before the noise.
-            noise: added to the image.
+            highest: largest alpha, in [0, 1]; the paper has 0.7 for two of its tasks.
+            limit: "scale" multiplies all alphas by ``highest`` (the public code). "clip" cuts them off there (the paper's "we
+                force the maximum alpha value to 0.7" read literally).
+            blur: transform of the image before the noise, or None.
+            noise: transform that adds noise to the image, or None.
 
         Raises:
             GenclsError: for alphas that are no list of numbers, another number of them than the model has levels, or values
@@ -124,12 +124,12 @@ class MLVGMPurification(Transform):
             model: the task's generator (StyleGAN2 with e4e, NVAE, StyleGAN2 with the Style Transformer), or another one with
                 as many levels.
             task: a key of ``PAPER_TASKS``.
-            alphas: "learned" takes those that the public code found by Bayesian optimisation.
-            preprocessing: "best" is what the paper chose for its results (appendix D): blur for gender, noise for the others.
-            as_: whose word counts where paper and public code disagree. "code", from which the published numbers come:
-                alphas are multiplied by ``highest``; the blur's kernel has 2^(floor(sqrt(R)/2)) - 1 taps for R pixels; the
-                noise of cars has length 2 with linear alphas. "paper": alphas are clipped; 2^floor(log2(R)/2) - 1 taps, the
-                possible reading of its "2^(R/2) - 1"; length 4.
+            alphas: "learned" takes the alphas that the public code found by Bayesian optimisation.
+            preprocessing: "best" is the paper's choice for its results (appendix D): blur for gender, noise for the others.
+            as_: "code" follows the public code, which made the published numbers. Alphas are multiplied by ``highest``, the
+                blur's kernel has 2^(floor(sqrt(R)/2)) - 1 taps for R pixels, and the noise of cars has length 2 with linear
+                alphas. "paper" follows the text: alphas are clipped, the kernel has 2^floor(log2(R)/2) - 1 taps (a possible
+                reading of "2^(R/2) - 1"), and the noise has length 4.
 
         Raises:
             GenclsError: for an unknown task, preprocessing or source, and as the constructor.
@@ -159,11 +159,11 @@ class MLVGMPurification(Transform):
         return self.forward_draws(images, 1)
 
     def forward_draws(self, images: Tensor, count: int) -> Tensor:
-        """``count`` purified images of each, (N * count, C, H, W), those of an image in consecutive rows."""
+        """``count`` purified images of each, (N * count, C, H, W); consecutive rows belong to one image."""
         return self.resample(self.encode(images, count))
 
     def encode(self, images: Tensor, count: int = 1) -> Latents:
-        """Lines 1 and 2: what the model needs of the images, tensors (N * count, ...)."""
+        """Lines 1 and 2: the model's encoding of the images, tensors (N * count, ...)."""
         if self.blur is not None:
             images = self.blur(images)
         if self.noise is None:
@@ -171,10 +171,10 @@ class MLVGMPurification(Transform):
         return self.model.encode_once(self.noise(repeat_rows(images, count)))
 
     def resample(self, encoded: Latents) -> Tensor:
-        """Lines 3 to 8: sample, mix and decode what :meth:`encode` gave, (M, ...) -> images (M, C, H, W) in [0, 1]."""
+        """Lines 3 to 8: sample, mix and decode the output of :meth:`encode`, (M, ...) -> images (M, C, H, W) in [0, 1]."""
         if self.stochastic:
             return self.model.decode_mixed(encoded, self.mix)
-        with keyed([0]):  # sampled codes have weight 0: nobody else's streams move for them
+        with keyed([0]):  # sampled codes have weight 0, so drawing them must not move the streams of the images
             return self.model.decode_mixed(encoded, self.mix)
 
     def mix(self, level: int, encoded: Tensor, sampled: Tensor) -> Tensor:
@@ -205,11 +205,11 @@ def _numbers(alphas: Sequence[float] | Tensor) -> tuple[float, ...]:
 
 @checked
 def paper_blur(resolution: int, *, as_: Source = "code") -> GaussianBlur:
-    """The paper's blur, sigma 1, whose kernel has a size that depends on the resolution.
+    """The paper's blur, sigma 1. The size of its kernel depends on the resolution.
 
     The paper prints 2^(R/2) - 1 taps for R pixels, more than atoms in the universe at 256. The public code says that R is
-    2^n, takes n = sqrt(R), and 2^floor(n/2) - 1 taps: 15, 31 and 255 at 64, 128 and 256 pixels. With n = log2(R), what the
-    comment beside it describes, there are 7, 7 and 15. Taps further out than 15 are zero in float32 and left out.
+    2^n, but takes n = sqrt(R). Its 2^floor(n/2) - 1 taps are 15, 31 and 255 at 64, 128 and 256 pixels. The comment beside it
+    describes n = log2(R), which gives 7, 7 and 15. Taps further out than 15 are zero in float32, so they are left out.
 
     Args:
         resolution: R, height and width of the images, >= 16.
@@ -231,10 +231,10 @@ class PaperTask:
     Attributes:
         learned: alphas found by Bayesian optimisation, before ``highest``, as the public code lists them.
         resolution: height and width of the images in pixels.
-        highest: alphas reach up to it.
-        noise: L2 length in [0, 1] pixel units.
-        code_noise_of_linear: the same in the public code's configuration with linear alphas.
-        best: preprocessing of the paper's results.
+        highest: largest alpha, in [0, 1].
+        noise: L2 length of the noise in [0, 1] pixel units.
+        code_noise_of_linear: L2 length of the noise in the public code's configuration with linear alphas.
+        best: preprocessing of the paper's results, "blur" or "noise".
     """
 
     learned: tuple[float, ...]

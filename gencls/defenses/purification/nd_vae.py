@@ -1,4 +1,4 @@
-"""ND-VAE: noise is added to an image, and a hierarchical VAE that has learned to undo attacks makes it anew.
+"""ND-VAE: a hierarchical VAE that has learned to undo attacks reconstructs the image from a noisy copy.
 
 Source: Jalalinour and Rekabdar, "Noisy-Defense Variational Auto-Encoder (ND-VAE): An Adversarial Defense Framework to Eliminate
 Adversarial Attacks", TransAI 2023, pages 50-57; public code shayan223/ND-VAE.
@@ -17,7 +17,7 @@ __all__ = ["NDVAEPurification"]
 class NDVAEPurification(Transform):
     """D(z) with z from q(z | x + n), n ~ N(0, sigma^2 I), x + n clamped to [0, 1]: one draw of all latents.
 
-    The gradient is exact. Clamping is that of the MLVGM paper's code; the published code of ND-VAE does not clamp.
+    The gradient is exact. The MLVGM paper's code clamps like this; the published code of ND-VAE does not clamp.
     """
 
     stochastic = True
@@ -28,10 +28,10 @@ class NDVAEPurification(Transform):
         """Take the network.
 
         Args:
-            network: images (N, C, H, W) in [0, 1] to random reconstructions of the same shape and range, for instance
-                :class:`gencls.zoo.networks.NDVAE`.
+            network: function of images (N, C, H, W) in [0, 1] that returns random reconstructions of the same shape and range,
+                for instance :class:`gencls.zoo.networks.NDVAE`.
             sigma: standard deviation of the noise in [0, 1] pixel units, >= 0; 0.1 in the paper's code, and 0.1, 0.05 and 0.1
-                in the tasks of the MLVGM paper's.
+                in the three tasks of the MLVGM paper's code.
 
         Raises:
             GenclsError: for a sigma that is negative or no finite number.

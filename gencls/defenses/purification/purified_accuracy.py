@@ -1,4 +1,4 @@
-"""What the alphas of MLVGM purification are learned on: accuracy on adversarial images of plain autoencoding (section 3)."""
+"""The objective for the alphas of MLVGM purification: accuracy on adversarial images of plain autoencoding (section 3)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -30,13 +30,13 @@ def fgsm_examples(
     """One gradient step against the paper's base model, plain autoencoding and classifier: x + eps sign(g) / ||sign(g)||_2.
 
     Args:
-        purification: of which only the model, in eval mode, is used: alphas are 0, and there is no preprocessing.
+        purification: its model attacks, in eval mode, with alphas 0 and without preprocessing.
         classifier: images (N, C, H, W) in [0, 1] -> logits (N, K); in eval mode.
         images: (N, C, H, W) in [0, 1].
         labels: int64 (N,).
         epsilon: L2 length of the step in [0, 1] pixel units, > 0; 4, 2 and 4 in the paper's tasks.
-        keep: "successful" returns only images that the base model gets wrong after the step, as in the public code; "all" is
-            what the paper writes.
+        keep: "successful" returns only images that the base model gets wrong after the step, as in the public code. "all"
+            returns every image, as the paper writes.
         batch_size: images per pass.
 
     Returns:
@@ -44,7 +44,7 @@ def fgsm_examples(
 
     Raises:
         GenclsError: for images or labels of the wrong kind, settings out of range, parts in training mode, a classifier that
-            does not fit them or has no gradient, or where no image is left.
+            does not fit them or has no gradient, or if no image is left.
     """
     check_images(images)
     check_labels(labels, num_classes=None, count=len(images))
@@ -88,8 +88,8 @@ def _check_parts(purification: MLVGMPurification, classifier: nn.Module, *, name
 class PurifiedAccuracy:
     """Alphas -> accuracy of purification and classifier on fixed images, over the mean logits of several draws.
 
-    Each call draws the same numbers for an image (common random numbers), so differences between alphas are not differences of
-    luck. Without preprocessing noise what the encoder makes of the images is kept between calls, as far as memory allows.
+    Each call draws the same numbers for an image (common random numbers), so luck does not decide between alphas. Without
+    preprocessing noise the encoder's output is kept between calls, as far as memory allows.
     """
 
     @checked
@@ -106,19 +106,19 @@ class PurifiedAccuracy:
         seed: int = 0,
         keep_bytes: int = 2**31,
     ) -> None:
-        """Take what is measured.
+        """Take defense and images.
 
         Args:
-            purification: whose alphas are replaced; the paper's has no preprocessing. Its model is in eval mode.
+            purification: the defense, its model in eval mode. Each call replaces its alphas. The paper uses no preprocessing.
             classifier: images (N, C, H, W) in [0, 1] -> logits (N, K); in eval mode.
-            images: adversarial, (N, C, H, W) in [0, 1], for instance of :func:`fgsm_examples`.
-            labels: int64 (N,).
-            samples: draws S per image, 32 in the public code.
-            batch_size: images per pass, which has S times as many rows.
-            common_draws: whether all alphas meet the same draws; if not, the draws follow from the alphas, so that a
-                measurement can still be repeated.
-            seed: of the draws.
-            keep_bytes: of encoded images that are kept, at most.
+            images: adversarial images (N, C, H, W) in [0, 1], for instance of :func:`fgsm_examples`.
+            labels: true classes, int64 (N,).
+            samples: draws S per image, >= 1; 32 in the public code.
+            batch_size: images per pass, >= 1. A pass has S times as many rows.
+            common_draws: True gives all alphas the same draws. False derives the draws from the alphas, so a measurement can
+                still be repeated.
+            seed: seed of the draws.
+            keep_bytes: most bytes of encoded images to keep between calls.
 
         Raises:
             GenclsError: for images or labels of the wrong kind, numbers below 1, or parts in training mode.
@@ -168,15 +168,15 @@ class PurifiedAccuracy:
         return tuple(repeat_rows(part, self.samples) for part in encoded)
 
     def variance(self, accuracy: float) -> float:
-        """Of a measured accuracy, as if the n images were drawn: p (1 - p) / n, p with a success and a failure more."""
+        """Variance of a measured accuracy over n random images: p (1 - p) / n, p with a success and a failure more."""
         count = len(self.images)
         p = (accuracy * count + 1) / (count + 2)
         return p * (1 - p) / count
 
     def key(self) -> str:
-        """A name of what is measured: images, labels, settings, weights and the code that measures, but not the alphas.
+        """A text that identifies the objective: images, labels, settings, weights and the measuring code, but not the alphas.
 
-        How many images share a pass, and how much is kept between calls, does not count.
+        ``batch_size`` and ``keep_bytes`` do not count.
         """
         neutral = self.purification.with_alphas((0.0,) * self.purification.model.num_levels)
         settings = (self.samples, self.common_draws, self.seed)

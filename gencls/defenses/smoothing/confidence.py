@@ -1,4 +1,4 @@
-"""What a number of random draws proves: one-sided bounds and a test, each with its failure probability alpha.
+"""Proofs from random draws: one-sided bounds and a test, each with its failure probability alpha.
 
 Arguments are numbers or arrays (P,) alike, and so are results.
 """
@@ -21,7 +21,7 @@ def clopper_pearson(successes: Any, n: int, alpha: float) -> Any:
     Beta(successes, n - successes + 1).
 
     Raises:
-        GenclsError: for other than 0 .. n successes, n >= 1 and alpha in (0, 1).
+        GenclsError: for successes outside 0 .. n, n < 1 or alpha outside (0, 1).
     """
     from scipy.special import betaincinv
 
@@ -36,8 +36,8 @@ def empirical_bernstein(mean: Any, variance: Any, n: int, alpha: float) -> Any:
 
         mean - sqrt(2 variance log(2 / alpha) / n) - 7 log(2 / alpha) / (3 (n - 1)),    0 where this is negative
 
-    (Maurer and Pontil 2009, arXiv:0907.3740, Theorem 4). Where most numbers are close to 1 it is far above Hoeffding's.
-    The variance is the unbiased one; a single number has the bound 0, whatever its variance is said to be.
+    (Maurer and Pontil 2009, arXiv:0907.3740, Theorem 4). If most numbers are close to 1, it is far above Hoeffding's bound.
+    The variance is the unbiased one. A single number has the bound 0, whatever ``variance`` says.
 
     Raises:
         GenclsError: for a mean outside [0, 1], a variance outside [0, n / (4 (n - 1))], n < 1 or alpha outside (0, 1).
@@ -55,10 +55,10 @@ def empirical_bernstein(mean: Any, variance: Any, n: int, alpha: float) -> Any:
 def majority_p_value(first: Any, second: Any) -> Any:
     """Two-sided binomial test of whether two counts, ``first`` > 0 and ``second`` <= ``first``, are equally likely.
 
-    2 P[Bin(first + second, 1/2) <= second], at most 1; also 1 where ``second`` is the larger one.
+    2 P[Bin(first + second, 1/2) <= second], at most 1; also 1 if ``second`` is larger.
 
     Raises:
-        GenclsError: for other counts.
+        GenclsError: for a negative count, a ``first`` of 0, or two arrays of different shapes.
     """
     from scipy.special import betainc
 
@@ -80,7 +80,7 @@ def _check_shapes(name: str, a: Any, b: Any) -> None:
 
 
 def _within(what: str, values: Any, high: float) -> Any:
-    """Values as an array of numbers in [0, high], which may be missed by rounding: sums of draws become means."""
+    """Values as an array of numbers in [0, high]; rounding may leave the interval, because sums of draws become means."""
     try:
         found = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:

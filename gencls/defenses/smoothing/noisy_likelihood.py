@@ -1,4 +1,4 @@
-"""How likely a classifier finds each class under the noise of that class: what variational smoothing scores by.
+"""The score of variational smoothing: how likely a classifier finds each class under the noise of this class.
 
 A class's score depends on no other class's noise. So one backward pass finds the derivatives of all scores, right after the
 forward pass of the same rows, and no graph is kept.
@@ -18,14 +18,14 @@ Result = TypeVar("Result")
 
 
 def per_class(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) as (N, 1, C, H, W); a copy for each class, (N, K, C, H, W), as it is."""
+    """Images (N, C, H, W) as (N, 1, C, H, W); copies for each class, (N, K, C, H, W), stay as they are."""
     return images if images.ndim == 5 else images.unsqueeze(1)
 
 
 def in_parts(count: int, size: int, work: Callable[[slice], Result]) -> list[Result]:
-    """What ``work`` makes of so many of the images at a time, each image drawing from its own stream.
+    """Call ``work`` on ``size`` of the ``count`` images at a time; each image draws from its own stream.
 
-    Images that share a stream are parted in the same way whatever else is in the batch.
+    Images that share a stream are split in the same way, whatever else is in the batch.
     """
     size = max(1, size)
     if count <= size:
@@ -48,7 +48,7 @@ class NoisyLikelihood(nn.Module):
 
     @checked
     def __init__(self, classifier: nn.Module, num_classes: int, *, draws: int, hard: bool, max_rows: int) -> None:
-        """Take f: see :class:`~gencls.defenses.VariationalSmoothing`.
+        """Take f and the settings of :class:`~gencls.defenses.VariationalSmoothing`.
 
         Raises:
             GenclsError: for numbers out of range, or a classifier without an exact gradient mode.
@@ -83,7 +83,7 @@ class NoisyLikelihood(nn.Module):
         return self.estimate(centres, spread, (False, False))[0]
 
     def estimate(self, centres: Tensor, spread: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, list[Tensor | None]]:
-        """The estimates, and the derivatives of the soft ones by centres and spread where they are wanted."""
+        """The estimates, and the derivatives of the soft ones by centres and spread, each None unless ``wanted``."""
         per_pass = max(1, min(self.draws, self.max_rows // self.num_classes))
         with torch.set_grad_enabled(any(wanted)):
             parts = in_parts(
@@ -95,7 +95,7 @@ class NoisyLikelihood(nn.Module):
         return torch.cat(values), [None if found[0] is None else torch.cat(found) for found in slopes]
 
     def search(self, images: Tensor, look: Callable[[Tensor], Result], join: Callable[..., Result]) -> Result:
-        """What a search finds for images (N, 1 or K, C, H, W), a few at a time unless the caller keeps the whole graph."""
+        """Search for images (N, 1 or K, C, H, W), a few at a time unless the caller keeps the whole graph."""
         if images.requires_grad:
             return look(images)
         return join(*in_parts(len(images), self.max_rows // self.num_classes, lambda rows: look(images[rows])))
@@ -126,15 +126,15 @@ class NoisyLikelihood(nn.Module):
         return value, *(next(found) if want else None for want in wanted)
 
     def _votes(self, every: Tensor) -> Tensor:
-        """Which of the draws (M, K, K) see their class, (M, K).
+        """Votes of draws (M, K, K) for their class, (M, K).
 
-        Where all classes find noise that speaks for them, all may have all votes: probabilities decide, for half a vote.
+        If all classes find noise that speaks for them, all may have all votes. Probabilities then decide, for half a vote.
         """
         own = torch.arange(self.num_classes, device=every.device)
         return (every.argmax(2) == own) + every.diagonal(dim1=1, dim2=2).exp() / (2 * self.draws)
 
     def _all_log_probs(self, points: Tensor) -> Tensor:
-        """(M, K, C, H, W) -> (M, K, K), the last dimension that of the softmax."""
+        """(M, K, C, H, W) -> (M, K, K); the last dimension holds the log-softmax."""
         count = len(points)
         with frozen(self.classifier):
             scores: Tensor = self.classifier(points.flatten(0, 1))
@@ -152,7 +152,7 @@ class NoisyLikelihood(nn.Module):
 
 
 class _WithSlopes(torch.autograd.Function):
-    """The estimates, with the derivatives that were found on the way."""
+    """The estimates, with the derivatives from the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, likelihood: NoisyLikelihood, centres: Tensor, spread: Tensor) -> Tensor:
@@ -168,13 +168,13 @@ class _WithSlopes(torch.autograd.Function):
 
 
 class UnrolledByClass(nn.Module):
-    """A smoothing whose gradient goes through its search, as :class:`~gencls.core.Unrolled` is, for a few images at a time."""
+    """A smoothing with the gradient through its search, like :class:`~gencls.core.Unrolled`, for a few images at a time."""
 
     @checked
     def __init__(self, defense: BayesClassifier[Any], rows_per_image: int, max_rows: int) -> None:
-        """Take the smoothing, whose ``infer`` and ``log_joint`` also take a copy of each image for each class.
+        """Take the smoothing. Its ``infer`` and ``log_joint`` must also take a copy of each image for each class.
 
-        A graph holds at most ``max_rows`` noisy images, but at least those of one image.
+        A graph holds at most ``max_rows`` noisy images, but at least the ``rows_per_image`` of one image.
         """
         super().__init__()
         self.defense = defense

@@ -1,10 +1,10 @@
-"""Variational smoothing in full: mean and variance of each class's noise are optimised (thesis, eq. 4.6 to 4.8).
+"""Variational smoothing in full: it optimises mean and variance of each class's noise (thesis, eq. 4.6 to 4.8).
 
-Algorithm 5 fixes the covariance and drops the KL term, see :mod:`gencls.defenses.smoothing.variational`. Here both are kept:
+Algorithm 5 fixes the covariance and drops the KL term, see :mod:`gencls.defenses.smoothing.variational`. This file keeps both:
 
     score_y = max_q E_{eps ~ q} L_y(f(x + eps)) - KL[q || N(0, sigma^2 I)],    q = N(mu, diag(s^2)),
 
-which bounds log p(y | x) from below, p(y | x) being what randomized smoothing estimates (eq. 4.3).
+The score bounds log p(y | x) from below. Randomized smoothing estimates this p(y | x) (eq. 4.3).
 """
 
 from collections.abc import Mapping
@@ -25,10 +25,10 @@ __all__ = ["VariationalPosteriorSmoothing"]
 class VariationalPosteriorSmoothing(BayesClassifier[Q]):
     """The class with the greatest evidence lower bound, found by the reparameterisation trick.
 
-    q is kept in units of the prior: eps = sigma (m + e^t n), n ~ N(0, I), so that the KL term is that of N(m, e^{2t}) to
-    N(0, I) and has curvature 1 in m: gradient steps of length 1 go to where it balances a linear L_y. The descent starts at the
-    prior, whose bound is that of randomized smoothing. Each step draws once; all classes of an image share the noise. Eq. 4.7
-    prints arg min, which has no finite solution. Noisy images are not clipped. Gradient modes "frozen" and "unrolled".
+    q is kept in units of the prior: eps = sigma (m + e^t n), n ~ N(0, I). The KL term is then KL[N(m, e^{2t}) || N(0, I)], with
+    curvature 1 in m: a gradient step of length 1 goes to where it balances a linear L_y. The descent starts at the prior, where
+    the bound belongs to randomized smoothing. Each step draws once, and all classes of an image share the noise. Eq. 4.7 prints
+    arg min, which has no finite solution. Noisy images are not clipped. Gradient modes are "frozen" and "unrolled".
     """
 
     stochastic = True
@@ -47,17 +47,17 @@ class VariationalPosteriorSmoothing(BayesClassifier[Q]):
         optimizer: Optimizer = "gradient",
         max_rows: int = 256,
     ) -> None:
-        """Take the classifier. Nothing but sigma and the draws is in the thesis.
+        """Take the classifier. The thesis gives only sigma and the draws.
 
         Args:
-            classifier: f, images (M, C, H, W) -> scores (M, K), normalising inside, in eval mode; noise leaves [0, 1].
+            classifier: f, images (M, C, H, W) -> scores (M, K), normalising inside, in eval mode. Its input leaves [0, 1].
             num_classes: K >= 2.
             sigma: standard deviation of the prior, in (0, 4] in [0, 1] pixel units.
-            draws: S >= 1, for the score.
-            steps: >= 0; 0 leaves the prior, which is randomized smoothing with mean log probabilities.
+            draws: S >= 1, draws of the noise for the score.
+            steps: steps of the search, >= 0; 0 keeps the prior, which is randomized smoothing with mean log probabilities.
             lr: step size in units of the prior, > 0.
             optimizer: "gradient" or "adam".
-            max_rows: so many noisy images pass the classifier at once, but at least one draw of an image for every class.
+            max_rows: noisy images per pass of the classifier, but at least one draw of an image for every class.
 
         Raises:
             GenclsError: for numbers out of range or an unknown optimizer.
@@ -73,7 +73,7 @@ class VariationalPosteriorSmoothing(BayesClassifier[Q]):
         self.optimizer: Optimizer = optimizer
 
     def infer(self, images: Tensor) -> Q:
-        """Mean m and log standard deviation t in units of the prior, (N, K, C, H, W); unrolled where the images require grad.
+        """Mean m and log standard deviation t in units of the prior, (N, K, C, H, W); unrolled if the images require grad.
 
         Raises:
             GenclsError: for a classifier without a gradient.

@@ -25,18 +25,18 @@ _ABSTAIN = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """With probability 1 - alpha over its own draws, the smoothed classifier is constant within a radius: each image by itself.
+    """A proof for each image: with probability 1 - alpha over its own draws, the decision is constant within a radius.
 
     Attributes:
-        labels: (N,) int64, the class; -1 where the certifier abstains.
-        radii: (N,) float64, sigma Phi^-1(lower), L2 in [0, 1] pixel units; 0 where it abstains.
-        lower: (N,) float64, lower confidence bound of p_A; 0, which is always one, where drawing ended early.
-        candidates: (N,) int64, the class A that the first n0 draws chose, also where the certifier abstains.
+        labels: (N,) int64, the class; -1 if the certifier abstains.
+        radii: (N,) float64, sigma Phi^-1(lower), L2 in [0, 1] pixel units; 0 if it abstains.
+        lower: (N,) float64, lower confidence bound of p_A. If drawing ended early it is 0, which is always a bound.
+        candidates: (N,) int64, the class A that the first n0 draws chose, even if the certifier abstains.
         counts: (N,) float64, votes for A in the further draws; sums of its probabilities for soft votes.
-        draws: (N,) int64, further draws made: n, or fewer where abstention was certain.
-        sigma: of the noise, in [0, 1] pixel units.
-        alpha: failure probability.
-        bound: what ``lower`` is: "Clopper-Pearson" (hard votes) or "empirical Bernstein" (soft votes).
+        draws: (N,) int64, number of further draws: n, or fewer if abstention was certain.
+        sigma: standard deviation of the noise, in [0, 1] pixel units.
+        alpha: failure probability per image, in (0, 1).
+        bound: name of the bound ``lower``: "Clopper-Pearson" (hard votes) or "empirical Bernstein" (soft votes).
     """
 
     labels: Tensor
@@ -54,16 +54,17 @@ class RandomizedSmoothing(Defense):
     """g(x) = argmax_k P[f(x + e) = k] with e ~ N(0, sigma^2 I) (eq. 1), f being any classifier.
 
     If P[f(x + e) = A] >= p_A > 1/2, then g(x + d) = A for every ||d||_2 < sigma Phi^-1(p_A) (Theorem 1 with p_B = 1 - p_A).
-    ``forward`` estimates the probabilities from few draws, :meth:`predict` says which class wins, :meth:`certify` how far.
+    ``forward`` estimates the probabilities from few draws. :meth:`predict` says which class wins, and :meth:`certify` in what
+    radius.
 
-    Soft votes replace the indicator by softmax probabilities, g(x) = argmax_k E[softmax_k f(x + e)], to which the same radius
-    belongs with p_A = E[softmax_A f(x + e)] (Salman et al., appendix A). f must then return logits.
+    Soft votes replace the indicator by softmax probabilities, g(x) = argmax_k E[softmax_k f(x + e)]. The same radius holds with
+    p_A = E[softmax_A f(x + e)] (Salman et al., appendix A). f must then return logits.
 
-    Noisy images are not clamped, as published: f meets values outside [0, 1]. f may itself be random. The guarantee is one of
-    exact arithmetic: floating-point noise can be built against (Voracek and Hein 2022, arXiv:2207.07209).
+    Noisy images are not clamped, as published, so f meets values outside [0, 1]. f may itself be random. The guarantee assumes
+    exact arithmetic: an adversary can exploit floating-point noise (Voracek and Hein 2022, arXiv:2207.07209).
 
-    Under :func:`gencls.core.keyed` an image's noise comes from its own stream, draw after draw: no result depends on batch,
-    chunk or on when drawing ended for another image. Where f draws numbers of its own, it depends on the chunk.
+    Under :func:`gencls.core.keyed` an image's noise comes from its own stream, draw after draw. No result depends on the batch,
+    the chunk, or on the end of drawing for another image. If f draws numbers of its own, they depend on the chunk.
     """
 
     stochastic = True
@@ -73,13 +74,13 @@ class RandomizedSmoothing(Defense):
     def __init__(
         self, classifier: nn.Module, num_classes: int, *, sigma: float, draws: int = 100, votes: Votes = "hard"
     ) -> None:
-        """Smooth a classifier, best one that was trained with the same noise.
+        """Smooth a classifier; train it with the same noise.
 
         Args:
             classifier: images (N, C, H, W) around [0, 1] -> scores (N, K).
             num_classes: K >= 2.
             sigma: standard deviation of the noise in [0, 1] pixel units: 0.25, never 64; in (0, 4].
-            draws: noisy copies per image in ``forward``, >= 1, all in one pass; those of EoT multiply it.
+            draws: noisy copies per image in ``forward``, >= 1, all in one pass. EoT multiplies this number by its own draws.
             votes: "hard" (published) counts decisions, "soft" averages probabilities.
 
         Raises:
@@ -101,7 +102,7 @@ class RandomizedSmoothing(Defense):
         return (sums / self.draws).to(images.dtype)
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Soft votes over every mode of the classifier; hard votes have their gradient, "bpda".
+        """Soft votes over every mode of the classifier; with hard votes this gradient is called "bpda".
 
         The gradient is of mean probabilities, as in the attack of Salman et al.
         """
@@ -119,18 +120,18 @@ class RandomizedSmoothing(Defense):
     def predict(self, images: Tensor, *, n: int = 1000, alpha: float = 0.001, chunk: int = 200) -> Tensor:
         """The class that wins, or none: "Predict" of the paper.
 
-        The counts n_A >= n_B of the two leading classes are compared by a two-sided binomial test of n_A in n_A + n_B against
-        1/2; a class other than g(x) is returned with probability at most alpha (Proposition 1). Drawing for an image ends as
-        soon as no outcome of the draws that are left changes the answer, which is therefore exactly that of all n.
+        A two-sided binomial test compares the counts n_A >= n_B of the two leading classes: n_A in n_A + n_B against 1/2. It
+        returns a class other than g(x) with probability at most alpha (Proposition 1). Drawing for an image ends when the
+        remaining draws cannot change the answer. So the answer is exactly that of all n.
 
         Args:
             images: (N, C, H, W) in [0, 1].
-            n: draws per image; at least as many as can reject at all, 11 for alpha = 0.001.
+            n: draws per image; enough that the test can reject, 11 for alpha = 0.001.
             alpha: failure probability, in (0, 1).
-            chunk: rows of a pass, >= 1; between passes it is seen whether to go on.
+            chunk: rows of a pass, >= 1. Drawing can end between passes.
 
         Returns:
-            Labels int64 (N,); -1 where the test does not reject.
+            Labels int64 (N,); -1 if the test does not reject.
 
         Raises:
             GenclsError: for images or numbers out of range, a classifier in training mode or whose scores are not finite or not
@@ -158,19 +159,18 @@ class RandomizedSmoothing(Defense):
     ) -> Certificate:
         """The class and a radius within which it cannot change: "Certify" of the paper.
 
-        n0 draws choose a class A. From n further ones comes a lower bound of p_A, which holds with probability 1 - alpha, and
-        with it the radius sigma Phi^-1(lower) (Proposition 2). Hard votes have the one-sided bound of Clopper and Pearson, soft
-        ones the empirical Bernstein bound. Without a bound above 1/2 the certifier abstains.
+        n0 draws choose a class A. n further draws give a lower bound of p_A, which holds with probability 1 - alpha, and the
+        radius sigma Phi^-1(lower) (Proposition 2). Hard votes take the one-sided bound of Clopper and Pearson, soft votes the
+        empirical Bernstein bound. If the bound is not above 1/2, the certifier abstains.
 
-        Drawing for an image ends early only where it must abstain: where the bound stays at or below 1/2 even if all draws that
-        are left are votes for A. So every answer is exactly that of all n, and no bound is ever computed from a number of draws
-        that depends on them.
+        Drawing for an image ends early only if it must abstain: the bound stays at or below 1/2 even if all remaining draws are
+        votes for A. So every answer is exactly that of all n, and the draws never decide how many of them a bound rests on.
 
         Args:
             images: (N, C, H, W) in [0, 1].
             n0: draws per image that choose the class, >= 1.
-            n: draws per image for the bound; at least as many as can certify at all, 10 for alpha = 0.001 (soft votes: 37).
-                The radius is at most sigma Phi^-1(alpha^(1/n)): 3.8 sigma for the defaults.
+            n: draws per image for the bound; enough that it can certify, 10 for alpha = 0.001 (soft votes: 37). The radius is
+                at most sigma Phi^-1(alpha^(1/n)): 3.8 sigma for the defaults.
             alpha: failure probability per image, in (0, 1).
             chunk: rows of a pass, >= 1; on a CPU 400 to 1,000 are fastest (docs/performance.md).
 
@@ -221,7 +221,7 @@ class RandomizedSmoothing(Defense):
         if self.votes == "soft":
             probabilities = scores.double().softmax(2)
             return probabilities.sum(1), probabilities.square().sum(1)
-        winners = scores.argmax(2)  # of NaN as well: a vote of NaN keeps it visible
+        winners = scores.argmax(2)  # also among NaN, so that a NaN stays visible as a vote
         ones = torch.where(scores.isnan().any(2), torch.nan, 1.0).double()
         counts = ones.new_zeros(len(scores), self.num_classes).scatter_add_(1, winners, ones)
         return counts, counts

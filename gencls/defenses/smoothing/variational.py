@@ -1,11 +1,11 @@
 """Variational smoothing: each class may choose the noise that speaks for it (thesis, chapter 4).
 
 Randomized smoothing averages a classifier over Gaussian noise around the image. Here every class y looks for a distribution
-of noise q_y under which the classifier f sees y, and scores by what it found,
+of noise q_y under which the classifier f sees y. Its score is
 
     E_{eps ~ q_y} L_y(f(x + eps)),    L_y = log-softmax, eq. 4.2,
 
-a lower bound of log p(y | x) once KL[q_y || p] is subtracted (eq. 4.6), with the prior p = N(0, sigma^2 I).
+Less KL[q_y || p] this is a lower bound of log p(y | x) (eq. 4.6), with the prior p = N(0, sigma^2 I).
 """
 
 from collections.abc import Mapping
@@ -26,20 +26,21 @@ _TINY = 1e-24  # squares below it count as zero: sqrt has no gradient at 0
 
 
 class VariationalSmoothing(BayesClassifier[Tensor]):
-    r"""Algorithm 5, the simplified method: a search for the mean of q_y, whose covariance is fixed.
+    r"""Algorithm 5, the simplified method: a search for the mean of q_y, with a fixed covariance.
 
         mu_y = arg max_{||eps||_p <= d} L_y(f(x + eps)),
         score_y = 1/S sum_s L_y(f(x + eps_s)),    eps_s ~ N(mu_y, sigma^2 I).
 
-    The search starts anywhere in the ball and makes few steps. Eq. 4.9 prints arg min for it, but describes a targeted attack,
-    and a log-softmax must be maximised for that. Eq. 4.8 subtracts KL[q_y || p] = ||mu_y||^2 / (2 sigma^2), Algorithm 5 does
-    not. The thesis writes N(mu, sigma I) and says that its 0.05 is a standard deviation. All classes of an image share the
-    start and the noise: what these add to each score they hardly add to the differences. Noisy images are not clipped.
+    The search starts at random in the ball and makes few steps. Eq. 4.9 prints arg min, but describes a targeted attack, which
+    maximises a log-softmax. Eq. 4.8 subtracts KL[q_y || p] = ||mu_y||^2 / (2 sigma^2), Algorithm 5 does not. The thesis writes
+    N(mu, sigma I) and says that its 0.05 is a standard deviation. All classes of an image share the start and the noise, so
+    these hardly change the differences of scores. Noisy images are not clipped.
 
     Gradient modes. "frozen" takes mu_y for a constant. For L2 "unrolled" differentiates through the steps, and is exact. For
-    Linf the steps go by signs, whose derivative is zero, so that "frozen" is exact but where a sign changes; "unrolled-bpda"
-    takes, in the backward pass only, tanh(g / rms(g)) for sign(g), with the rms over the pixels of g, and the identity for the
-    clip to the ball. With hard labels both differentiate the soft score and are called "bpda" and "unrolled-bpda".
+    Linf the steps go by signs. The derivative of a sign is zero, so "frozen" is exact unless a sign changes. "unrolled-bpda"
+    replaces two functions in the backward pass only: tanh(g / rms(g)) stands for sign(g), with the rms over the pixels of g,
+    and the identity for the clip to the ball. With hard labels both differentiate the soft score and are called "bpda" and
+    "unrolled-bpda".
     """
 
     stochastic = True
@@ -65,21 +66,21 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         """Take the classifier.
 
         Args:
-            classifier: f, images (M, C, H, W) -> scores (M, K), normalising inside, in eval mode; noise leaves [0, 1].
+            classifier: f, images (M, C, H, W) -> scores (M, K), normalising inside, in eval mode. Its input leaves [0, 1].
             num_classes: K >= 2.
-            radius: d >= 0 in [0, 1] pixel units, for Linf at most 1; in the thesis that of the attacks. 0 does not
+            radius: d >= 0 in [0, 1] pixel units, for Linf at most 1. The thesis takes the size of the attacks. 0 does not
                 search: mu_y = 0.
             norm: p, "linf" or "l2".
             sigma: standard deviation of the noise, in (0, 4]; 0.05 in the thesis.
-            draws: S >= 1; 5 in the thesis.
-            steps: of the search, >= 1; 1 in the thesis.
-            step_size: what a step adds: to each pixel for Linf, as an L2 length for L2; > 0. Not in the thesis. None takes
-                1.25 d for one step, as Fast-AT does (Wong et al. 2020, arXiv:2001.03994), and 2.5 d / steps for several.
-            objective: "maximize", or "minimize": eq. 4.9 as it is printed, where each class meets the noise worst for it.
-            kl: whether scores subtract KL[q_y || p], eq. 4.8. The search is the same.
-            hard: whether votes count (section 4.1): log((v + 1/2) / (S + 1)) for v of S draws whose largest score is y's.
-                Classes often have equally many: half the mean probability of y is added to v, which decides only then.
-            max_rows: so many noisy images pass the classifier at once, but at least one draw of an image for every class.
+            draws: S >= 1, draws of the noise for the score; 5 in the thesis.
+            steps: steps of the search, >= 1; 1 in the thesis.
+            step_size: length of a step, > 0: per pixel for Linf, as an L2 length for L2. Not in the thesis. None takes 1.25 d
+                for one step, as Fast-AT does (Wong et al. 2020, arXiv:2001.03994), and 2.5 d / steps for several.
+            objective: "maximize", or "minimize" for eq. 4.9 as printed, which gives each class its worst noise.
+            kl: True subtracts KL[q_y || p] from the scores, eq. 4.8. The search is the same.
+            hard: True counts votes (section 4.1): log((v + 1/2) / (S + 1)) if y has the largest score in v of S draws. To break
+                ties, half the mean probability of y is added to v.
+            max_rows: noisy images per pass of the classifier, but at least one draw of an image for every class.
 
         Raises:
             GenclsError: for numbers out of range, or an unknown norm or objective.
@@ -104,7 +105,7 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         self.kl = kl
 
     def infer(self, images: Tensor) -> Tensor:
-        """mu_y, (N, K, C, H, W), each in the ball; unrolled where the images require grad.
+        """mu_y, (N, K, C, H, W), each in the ball; unrolled if the images require grad.
 
         Raises:
             GenclsError: for a classifier without a gradient.
@@ -117,7 +118,7 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         return scores - q.flatten(2).square().sum(2) / (2 * self.sigma**2) if self.kl else scores
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """``frozen`` or ``bpda``, and ``unrolled`` or ``unrolled-bpda``: see the class."""
+        """``frozen`` (with hard labels ``bpda``), and ``unrolled`` (for Linf or hard labels ``unrolled-bpda``)."""
         hard = self.likelihood.hard
         unrolled = "unrolled-bpda" if hard or self.norm == "linf" else "unrolled"
         rows = self.num_classes * self.steps
@@ -155,7 +156,7 @@ class VariationalSmoothing(BayesClassifier[Tensor]):
         if self.norm == "linf" and not gradient.requires_grad:
             return gradient.sign()
         largest = gradient.detach().abs().amax((2, 3, 4), keepdim=True)
-        scaled: Tensor = gradient / largest.where(largest > 0, 1.0)  # squares of small ones would be zero
+        scaled: Tensor = gradient / largest.where(largest > 0, 1.0)  # the squares of small gradients would be zero
         if self.norm == "l2":
             return scaled / _length(scaled)
         smooth: Tensor = (scaled / _length(scaled.detach()) * scaled[0, 0].numel() ** 0.5).tanh()

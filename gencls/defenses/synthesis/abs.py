@@ -36,26 +36,28 @@ def ABS(  # noqa: N802 - the name of the method
 ) -> AnalysisBySynthesis:
     r"""ABS on the engine of Algorithm 2.
 
-    Each class scores by its best evidence lower bound (thesis, eq. 2.2, whose first sign is a slip: the squared error is
+    Each class scores by its best evidence lower bound (thesis, eq. 2.2; its first sign is a slip, because the squared error is
     minimised),
 
         -log p(x | k) ~ min_z ||x - G_k(z)||_2^2 + beta KL[N(z, 1) || N(0, 1)],    KL = ||z||^2 / 2,
 
-    with a uniform class prior. The descent starts from the best of 8000 random codes. Deviations of the public code: it
-    divides scores by the number of pixels, loses the signs of latents that it clips, keeps the densest 8000 of 8888 codes, and
-    counts 50 evaluations, that is 49 steps; :func:`gencls.zoo.networks.abs.published.official_abs` follows it.
+    with a uniform class prior. The descent starts from the best of 8000 random codes. The public code deviates: it divides
+    scores by the number of pixels, loses the signs of latents that it clips, keeps the densest 8000 of 8888 codes, and makes
+    50 evaluations, which are 49 steps. :func:`gencls.zoo.networks.abs.published.official_abs` follows it.
 
     Args:
         generator: the K decoders.
-        starts: random codes to choose from; 8000 in the thesis.
-        steps: Adam steps; unspecified in the thesis.
-        lr: Adam's step size; 0.05 in the public code, unspecified in the thesis.
-        beta: weight of the KL term; 1 in the thesis.
-        radius: latents stay within this L2 norm; 5 in the public code; None does not project.
-        keep_signs: whether latents keep their signs when projected; False is what the public code does.
-        seed: of the random codes.
-        fast: hopeless classes leave the descent early, see :class:`~gencls.defenses.synthesis.elimination.Elimination`.
-        warm_steps: gives attackers the gradient mode "warm" in place of "frozen", see :class:`AnalysisBySynthesis`.
+        starts: number of random codes to choose from, >= 1; 8000 in the thesis.
+        steps: Adam steps, >= 0; unspecified in the thesis.
+        lr: Adam's step size, > 0; 0.05 in the public code, unspecified in the thesis.
+        beta: weight of the KL term, >= 0; 1 in the thesis.
+        radius: largest L2 norm of a latent; 5 in the public code; None does not project.
+        keep_signs: True keeps the signs of latents in the projection. False loses them, as the public code does.
+        seed: seed of the random codes.
+        fast: True lets hopeless classes leave the descent early, by
+            :class:`~gencls.defenses.synthesis.elimination.Elimination`.
+        warm_steps: number of descent steps, >= 1, of the gradient mode "warm" that then takes the place of "frozen", see
+            :class:`AnalysisBySynthesis`. None keeps "frozen".
         memory_budget: bytes of activations per chunk of images.
 
     Returns:
@@ -95,10 +97,10 @@ class _Times(nn.Module):
 
 
 class ClassFactors(BayesClassifier[Q]):
-    """A Bayes classifier whose k-th score is multiplied by a factor f_k > 0; inference stays as it is.
+    """A Bayes classifier with its k-th score multiplied by a factor f_k > 0; inference stays as it is.
 
-    The binary variant of ABS calibrates its classes so. For scores that are negative distances, as those of ABS, a factor above
-    1 makes a class rarer; scores with another offset would be calibrated differently.
+    The binary variant of ABS calibrates its classes like this. The scores of ABS are negative distances, so a factor above 1
+    makes a class rarer. Scores with another offset need another calibration.
     """
 
     factors: Tensor
@@ -108,7 +110,7 @@ class ClassFactors(BayesClassifier[Q]):
         """Take the classifier and K factors.
 
         Raises:
-            GenclsError: for another number of factors than classes, or factors that are not positive and finite.
+            GenclsError: if the number of factors is not K, or for factors that are not positive and finite.
         """
         super().__init__()
         values = torch.tensor(factors, dtype=torch.float32)
@@ -136,7 +138,7 @@ class ClassFactors(BayesClassifier[Q]):
         return self.classifier.images_per_graph(images)
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Those of the classifier, with the factors behind them."""
+        """The gradient modes of the classifier, with the factors behind them."""
 
         def scaled(module: nn.Module) -> nn.Module:
             if module is self.classifier:

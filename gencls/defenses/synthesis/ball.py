@@ -35,11 +35,11 @@ class Ball:
 class SignLosingBall(Ball):
     """The clip of the public ABS code: a latent with ||z|| > radius becomes sqrt(z^2 radius^2 / ||z||^2), without its signs.
 
-    Only for agreement with that code: the descent continues from another orthant than the one it had reached.
+    Use it only to agree with that code: the descent goes on from another orthant than the one it had reached.
     """
 
     def __call__(self, latents: Latents) -> Latents:
-        """Latents (N, K, *shape) per level -> the same, each with norm at most ``radius``, non-negative where it was more."""
+        """Latents (N, K, *shape) per level -> the same, with norm at most ``radius``; clipped latents are non-negative."""
 
         def lose(level: Tensor, projected: Tensor) -> Tensor:
             outside = level.detach().flatten(2).square().sum(2) > self.radius**2

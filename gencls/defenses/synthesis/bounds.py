@@ -8,8 +8,8 @@ z_y* be the minimiser of the class y of the image. No perturbation of L2 norm be
 changes the decision y, with s_k = d_k = min_z ||x - G_k(z)||_2. The thesis prints the square of the last norm; its proof has
 the norm. The condition eps* < d_k of its Claim 2 always holds, because eps* <= d_k / 2. The sharper bound has s_k = sqrt(l_k*).
 
-**The bounds assume exact inference.** Where minima are searched by descent they are estimates: an s_k above sqrt(l_k*) makes
-them too large, and a classifier whose own inference misses the minimum of class y at the attacked image may err below them.
+**The bounds assume exact inference.** If a descent searches the minima, the bounds are estimates. An s_k above sqrt(l_k*) makes
+them too large. The classifier may err below them if its own inference misses the minimum of class y at the attacked image.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RobustnessBound", "compare_to_bound", "lower_bound", "robustness_bound"]
 
-_TINY = 1e-30  # keeps 0 / 0 at 0, where an image is what both classes generate
+_TINY = 1e-30  # keeps 0 / 0 at 0, if both classes generate the image itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,13 @@ class RobustnessBound:
     """No adversarial lies closer in L2 than ``bound`` or ``sharper``, if ``assumption`` holds.
 
     Attributes:
-        bound: (N,) float64, eq. 2.7 corrected, s_k = d_k, in [0, 1] pixel units; 0 where the classifier errs on the image.
+        bound: (N,) float64, eq. 2.7 corrected, s_k = d_k, in [0, 1] pixel units; 0 if the classifier errs on the image.
         sharper: (N,) float64, the same with s_k = sqrt(l_k*), never below ``bound``; see docs/bounds.md.
-        distances: (N, K), d_k, the smallest found.
+        distances: (N, K), d_k, the smallest found, in [0, 1] pixel units.
         losses: (N, K), l_k*, the smallest found.
-        error: (N,), ||x - G_y(z_y*)||_2.
+        error: (N,), ||x - G_y(z_y*)||_2, in [0, 1] pixel units.
         correct: (N,) bool, whether the classifier, with its own inference, is right on the image.
-        assumption: what the bound rests on, and how the minima were searched.
+        assumption: a sentence with the assumption of the bound and the search for the minima.
     """
 
     bound: Tensor
@@ -59,18 +59,18 @@ class RobustnessBound:
 def lower_bound(distances: Tensor, losses: Tensor, error: Tensor, labels: Tensor) -> Tensor:
     """Eq. 2.7 corrected, from exact minima.
 
-    Any z_y bounds the loss of class y at the perturbed image (Claim 1), so that ``losses`` of y and ``error`` need not be
-    minimal, if they are of the same z_y. ``distances`` must be.
+    Any z_y bounds the loss of class y at the perturbed image (Claim 1). So ``losses`` of y and ``error`` need not be minimal,
+    if they belong to the same z_y. ``distances`` must be minimal.
 
     Args:
         distances: (N, K), s_k: d_k = min_z ||x - G_k(z)||_2, or sqrt(l_k*) for the sharper bound.
-        losses: (N, K), l_k*; those of the labels are used.
+        losses: (N, K), l_k*; only the entries of the labels are used.
         error: (N,), ||x - G_y(z_y*)||_2.
         labels: int64 (N,), y.
 
     Returns:
-        (N,) float64 in the unit of the distances; 0 where some other class explains the image as well, as it does where an
-        exact classifier errs.
+        (N,) float64 in the unit of the distances; 0 if another class explains the image as well. This is always so if an exact
+        classifier errs.
 
     Raises:
         GenclsError: for labels or shapes that do not fit, fewer than two classes, or terms that are negative or NaN.
@@ -106,9 +106,9 @@ def robustness_bound(
 ) -> RobustnessBound:
     """The bounds of a classifier by synthesis, per sample.
 
-    Both minima, of d_k and of l_k*, are searched from what the classifier itself inferred and from the nearest of random codes;
-    the best code among the starts and the ends of the stages counts. d_k needs a search of its own: ||x - G_k(z_k*)|| at the
-    z_k* of the *regularised* problem is larger, and the thesis's proof does not cover it. The cost is that of
+    Both searches, for d_k and for l_k*, start from the codes that the classifier itself inferred and from the nearest of random
+    codes. The best code among the starts and the ends of the stages counts. d_k needs a search of its own: ||x - G_k(z_k*)|| at
+    the z_k* of the *regularised* problem is larger, and the thesis's proof does not cover it. The search costs as much as
     2 (starts + 1) steps / defense.steps inferences.
 
     Args:
@@ -117,16 +117,16 @@ def robustness_bound(
         labels: int64 (N,), the true classes y.
         steps: Adam steps from each start, >= 0, a third each with lr, lr / 4 and lr / 16; 0 evaluates the starts.
         lr: Adam's first step size, > 0.
-        starts: codes to start from for each image and class besides the classifier's, from 0 to ``codes``.
-        codes: of the prior, shared by images and classes, among which the nearest are looked for.
-        seed: of these codes; the global random state is left as it was.
-        nearest: images -> latents (N, K, *shape) per level, a further start of d_k, for instance the closed form of a linear
-            generator.
-        exact: the caller's word that ``nearest`` and ``defense.infer`` give global minima; it is passed on, not checked.
-        chunk: images that are searched at once, >= 1; no result depends on it but by rounding.
+        starts: number of further starts for each image and class, besides the classifier's own code, from 0 to ``codes``.
+        codes: number of random codes of the prior, shared by images and classes. The nearest ones are the further starts.
+        seed: seed of these codes; the global random state does not change.
+        nearest: function of images that returns latents (N, K, *shape) per level, a further start of d_k, for instance the
+            closed form of a linear generator.
+        exact: True promises that ``nearest`` and ``defense.infer`` give global minima. It is passed on, not checked.
+        chunk: images per search, >= 1. Results depend on it only by rounding.
 
     Returns:
-        The bounds and the terms that they are made of.
+        The bounds and their terms.
 
     Raises:
         GenclsError: for bad images, labels or numbers, ``exact`` without ``nearest``, or a defense to which the proof does not
@@ -165,15 +165,15 @@ def compare_to_bound(bound: Tensor, distances: Mapping[str, Tensor], *, toleranc
     """The bound beside the attacked distance, sample by sample.
 
     Args:
-        bound: (N,) of :class:`RobustnessBound`.
-        distances: attack -> (N,) L2 distances, in the order of the images, of the adversarials that the judge verified; 0
-            where the clean image is misclassified, infinite where nothing was found.
-        tolerance: a distance may be below the bound by so much, through rounding of losses in float32.
+        bound: (N,), ``bound`` or ``sharper`` of a :class:`RobustnessBound`.
+        distances: L2 distances (N,) by attack, in the order of the images, of the adversarials that the judge verified; 0 for a
+            misclassified clean image, infinite if the attack found nothing.
+        tolerance: L2 length by which a distance may lie below the bound, because float32 rounds losses.
 
     Returns:
-        One row per sample: ``bound``; ``distance`` and ``attack`` of the closest adversarial (empty where there is none);
+        One row per sample: ``bound``; ``distance`` and ``attack`` of the closest adversarial (empty if no attack found one);
         ``ratio`` distance / bound, at least 1 up to rounding (NaN for 0 / 0); ``violation``, whether the distance lies below
-        the bound. Where the bound's assumption holds, a violation is a bug; elsewhere it shows an inference that failed.
+        the bound. If the bound's assumption holds, a violation is a bug. Otherwise it shows an inference that failed.
 
     Raises:
         GenclsError: for no attacks, or shapes and values that do not fit.
@@ -216,7 +216,7 @@ def _check_defense(defense: AnalysisBySynthesis) -> None:
 
 
 class _NearestCodes:
-    """For each image and class the nearest of random codes that all share."""
+    """The nearest of shared random codes, for each image and class."""
 
     def __init__(self, defense: AnalysisBySynthesis, count: int, seed: int) -> None:
         generator, classes = defense.generator, defense.num_classes
@@ -263,11 +263,11 @@ class _Search:
         return (self.images.unsqueeze(1) - decoded).flatten(2).square().sum(2), penalty
 
     def _lowest(self, starts: list[Latents], weight: float) -> tuple[Tensor, Tensor]:
-        """The smallest ||x - G_k(z)||^2 + weight lambda R(z) met, and ||x - G_k(z)||^2 there, (N, K) each."""
+        """The smallest ||x - G_k(z)||^2 + weight lambda R(z) on the way, and ||x - G_k(z)||^2 at this z, (N, K) each."""
         project = self.defense.project
         best = at = torch.full((), torch.inf).to(self.images)
         for start in starts:
-            latents = project(start) if project else start  # the classifier knows no codes outside
+            latents = project(start) if project else start  # the classifier never uses codes outside the ball
             for steps, lr in [(0, self.stages[0][1]), *self.stages]:
                 latents = minimize(
                     lambda z: torch.add(*self._parts(z), alpha=weight), latents, steps=steps, lr=lr, project=project

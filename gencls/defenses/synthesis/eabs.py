@@ -38,26 +38,28 @@ def EABS(  # noqa: N802 - the name of the method
 
         -log p(x | k) ~ min_{mu, Sigma} E_{z ~ N(mu, Sigma)} [ ||x - G_k(z)||_2^2 - beta log D(z) ].
 
-    The three extensions: A, networks trained as adversarial autoencoders, whose ``discriminator`` replaces the KL divergence;
-    D, networks trained with the discriminative loss, which leaves no trace in inference; V, ``variational``. Sigma is diagonal
-    and parametrised by its log standard deviations. The descent starts from the best of 8000 random means with a standard
-    deviation of ``start_std``, which are compared at their means, and of the encoder's Q(z | x), compared by one sample.
+    There are three extensions. A: the networks are trained as adversarial autoencoders, and the ``discriminator`` replaces the
+    KL divergence. D: they are trained with the discriminative loss, which does not change inference. V: ``variational``. Sigma
+    is diagonal and parametrised by its log standard deviations. The descent starts from the best of 8000 random means, compared
+    at their means, and of the encoder's Q(z | x), compared by one sample. ``start_std`` is the standard deviation of the means.
 
     Args:
         generator: the K decoders.
-        encoder: images (N, C, H, W) -> mean and log-variance, each (N, K, d); None: random starts only. Point inference does
-            not use it: ABS avoids encoders because they can be attacked.
-        discriminator: latents (N, K, d) -> logits of D, (N, K); None: beta KL[q || N(0, 1)] in place of -beta log D.
-        variational: optimise mean and variance (V) instead of a point.
-        starts: random codes to choose from; 8000 in the thesis.
-        start_std: their standard deviation; 1 in the thesis.
-        steps: Adam steps; unspecified in the thesis.
-        lr: Adam's step size; unspecified in the thesis.
-        beta: weight of the prior term; 1 in the thesis.
-        samples: latents that the final score averages over; unspecified in the thesis.
-        seed: of the random codes.
-        fast: hopeless classes leave the descent early, see :class:`~gencls.defenses.synthesis.elimination.Elimination`.
-        warm_steps: gives attackers the gradient mode "warm" in place of "frozen", see :class:`AnalysisBySynthesis`.
+        encoder: images (N, C, H, W) -> mean and log-variance, each (N, K, d); None takes random starts only. Point inference
+            does not use it: ABS avoids encoders because they can be attacked.
+        discriminator: latents (N, K, d) -> logits of D, (N, K); None takes beta KL[q || N(0, 1)] in place of -beta log D.
+        variational: True optimises mean and variance (V), False a point.
+        starts: number of random codes to choose from, >= 1; 8000 in the thesis.
+        start_std: standard deviation around these codes, > 0; 1 in the thesis.
+        steps: Adam steps, >= 0; unspecified in the thesis.
+        lr: Adam's step size, > 0; unspecified in the thesis.
+        beta: weight of the prior term, >= 0; 1 in the thesis.
+        samples: number of latents in the mean of the final score, >= 1; unspecified in the thesis.
+        seed: seed of the random codes.
+        fast: True lets hopeless classes leave the descent early, by
+            :class:`~gencls.defenses.synthesis.elimination.Elimination`.
+        warm_steps: number of descent steps, >= 1, of the gradient mode "warm" that then takes the place of "frozen", see
+            :class:`AnalysisBySynthesis`. None keeps "frozen".
         memory_budget: bytes of activations per chunk of images.
 
     Returns:

@@ -1,7 +1,7 @@
 """Analysis by synthesis: one engine for all classifiers that classify by reconstruction.
 
-The thesis's Algorithm 2 is the template of all of them. For each class k: start somewhere, descend on the latents, take the
-final loss as the negative log joint density,
+The thesis's Algorithm 2 is the template of all of them. For each class k it starts somewhere, descends on the latents, and
+takes the final loss as the negative log joint density,
 
     l_k(x) = min_z  D(x, G_k(z)) + lambda R(z, z_init),        prediction argmin_k l_k(x).
 
@@ -33,11 +33,11 @@ __all__ = ["AnalysisBySynthesis"]
 
 
 class AnalysisBySynthesis(BayesClassifier[Q]):
-    """Algorithm 2 of the thesis; final. Put together from parts, or by a named constructor such as :func:`ABS`.
+    """Algorithm 2 of the thesis; final. Put it together from parts, or call a named constructor such as :func:`ABS`.
 
-    What is optimised, q, is a latent per class and level; or, variationally (extension V of E-ABS, eq. 2.6), mean and log
-    standard deviation of a Gaussian over latents, by reparameterisation with one sample a step. Point inference is
-    deterministic once built: where it starts is part of its state.
+    The descent optimises q. Point inference has a latent per class and level. Variational inference (extension V of E-ABS,
+    eq. 2.6) has mean and log standard deviation of a Gaussian over latents, by reparameterisation with one sample a step. Point
+    inference is deterministic, because its starts are part of its state.
     """
 
     @checked
@@ -64,27 +64,27 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         """Put the parts together.
 
         Args:
-            generator: G.
+            generator: G, latents and classes to images in [0, 1].
             start: I, images (N, C, H, W) -> latents (N, K, *shape) per level.
             distance: D between an image and its reconstruction.
-            regularizer: R.
-            weight: lambda (the beta of ABS), >= 0.
+            regularizer: R, the price of latents.
+            weight: lambda (the beta of ABS), the factor of R, >= 0.
             steps: descent steps, >= 0.
             lr: step size of the optimiser, > 0.
             optimizer: O, "adam" or "gradient".
-            project: applied to latents, or to means, (N, K, *shape) after each step.
-            variational: optimise Gaussians over latents.
+            project: projection of the latents, or of the means, (N, K, *shape), after each step; None does not project.
+            variational: True optimises Gaussians over latents, False points.
             start_std: standard deviation around the latents of ``start``, > 0; for variational inference.
-            proposals: other starts, images -> q. For each image and class the start of least loss is taken.
+            proposals: other starts, functions of images that return q. Each image and class takes the start of least loss.
             samples: latents drawn for the final score of variational inference, >= 1.
-            elimination: lets hopeless classes leave the descent early (the fast path); None optimises all to the end.
-            warm_steps: attackers get the gradient mode "warm" in place of "frozen": its inference goes on from what it found at
-                the attack's last look, for so many steps, >= 1. The classifier itself always infers in full.
+            elimination: rule by which hopeless classes leave the descent early (the fast path); None optimises all to the end.
+            warm_steps: number of descent steps, >= 1, of the gradient mode "warm" that then takes the place of "frozen". Its
+                inference goes on from its result at the attack's last look. The classifier itself always infers in full.
             memory_budget: bytes that the graph of one chunk of images may keep; the chunk is at least one image.
 
         Raises:
-            GenclsError: for a negative weight or number of steps, a step size or standard deviation that is not positive, less
-                than one sample or less than one warm step.
+            GenclsError: for a negative weight or number of steps, a step size or standard deviation that is not positive, fewer
+                than one sample, or fewer than one warm step.
         """
         super().__init__()
         if weight < 0 or steps < 0 or lr <= 0:
@@ -115,29 +115,29 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
     def loss(self, target: Embedding, q: Q, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """D(x, G_k(z)) + lambda R. Variationally z is a fresh sample of q: an unbiased estimate of the expectation in eq. 2.6.
 
-        From embeddings (N, K, ...) all losses, (N, K). Of pairs of images and classes, (M,) each, from those of their images,
-        (M, ...), theirs, (M,), with the same sample.
+        Without ``pairs``, embeddings (N, K, ...) give all losses, (N, K). With ``pairs`` of images and classes, (M,) each, the
+        embeddings (M, ...) of their images give the losses of the pairs, (M,), with the same sample.
         """
         latents = tuple(level.sample() for level in q)
         penalty = self.regularizer.expected(q, latents)
         return self._distance(target, latents, pairs) + self.weight * (penalty if pairs is None else penalty[pairs])
 
     def infer(self, images: Tensor) -> Q:
-        """The q of each class, per level; unrolled where the images require grad."""
+        """The q of each class, per level; unrolled if the images require grad."""
         return self.resume(images, None, self.steps)
 
     def resume(self, images: Tensor, q: Q | None, steps: int) -> Q:
-        """So many steps on from a q of images nearby, or from the start if there is none; as :meth:`infer`."""
+        """Infer with ``steps`` steps from the q of similar images; None begins at the start, as :meth:`infer` does."""
         with frozen(self):
             return self._in_parts(images, q, steps)
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """``frozen`` (eq. 2.9), or a new ``warm`` one where there are ``warm_steps``, and ``unrolled``."""
+        """``frozen`` (eq. 2.9), or with ``warm_steps`` a new ``warm`` one, and ``unrolled``."""
         modes = super().surrogates()
         return modes if self.warm_steps is None else {"warm": WarmStart(self, self.warm_steps), "unrolled": modes["unrolled"]}
 
     def images_per_graph(self, images: Tensor) -> int | None:
-        """As many as the memory budget allows, from the measured size of the graph of one step."""
+        """Images that the memory budget allows, from the measured size of the graph of one step."""
         return max(1, self.memory_budget // (max(1, self.steps) * self._bytes_per_step(images)))
 
     def log_joint(self, images: Tensor, q: Q) -> Tensor:
@@ -156,7 +156,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
             return self.generator.decode_all(means(q))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies, files and keys hold what the classifier is, not what was measured of it."""
+        """Copies, files and keys hold the classifier, not the measured size of its graph."""
         return {**self.__dict__, "_bytes": None}
 
     def extra_repr(self) -> str:
@@ -168,7 +168,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         return settings
 
     def _in_parts(self, images: Tensor, q: Q | None, steps: int) -> Q:
-        """Descend for as many images at once as fit; from the start if there is no q."""
+        """Descend for as many images at once as fit; without q from the start."""
         if images.requires_grad:  # the caller keeps the whole graph: chunks would save nothing
             return self._descend(images, q, steps)
         fit = max(1, self.memory_budget // (2 * self._bytes_per_step(images)))  # a backward pass needs as much again
@@ -238,7 +238,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         return q
 
     def _bytes_per_step(self, images: Tensor) -> int:
-        """Bytes that the graph of one unrolled step keeps per image: two images less one, so that weights do not count."""
+        """Bytes per image in the graph of one unrolled step: two images less one, so that weights do not count."""
         if self._bytes is None:
             sizes = []
             for count in (1, 2):

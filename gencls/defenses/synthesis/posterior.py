@@ -1,4 +1,4 @@
-"""What inference finds for each class: a latent, or a Gaussian over latents, at every level."""
+"""The result of inference for each class: a latent, or a Gaussian over latents, at every level."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ class Posterior:
 
     Attributes:
         mean: (N, K, *shape).
-        log_std: of the same shape, or None.
-        start: z_init, where the descent began, of the same shape; None where the regulariser does not ask for it.
+        log_std: (N, K, *shape), or None for a point.
+        start: z_init, where the descent began, (N, K, *shape); None if the regulariser does not ask for it.
     """
 
     mean: Tensor
@@ -33,7 +33,7 @@ class Posterior:
     def sample(self) -> Tensor:
         """A latent for each class, (N, K, *shape); differentiable.
 
-        All classes of an image share one draw: what it adds to each loss it then hardly adds to their differences.
+        All classes of an image share one draw, so it hardly changes the differences of their losses.
         """
         if self.log_std is None:
             return self.mean
@@ -45,12 +45,12 @@ Q = tuple[Posterior, ...]
 
 
 def means(q: Q) -> Latents:
-    """Of all levels."""
+    """The means of all levels."""
     return tuple(level.mean for level in q)
 
 
 def variables(q: Q) -> Latents:
-    """What a descent optimises: the means of all levels, then their log standard deviations if they have any."""
+    """The variables of a descent: the means of all levels, then their log standard deviations if they have any."""
     return *means(q), *(level.log_std for level in q if level.log_std is not None)
 
 
@@ -61,7 +61,7 @@ def moved(q: Q, found: Latents) -> Q:
 
 
 def together(function: Callable[..., Tensor], *qs: Q) -> Q:
-    """What a function makes of the same tensor of every q."""
+    """Call a function on the same tensor of every q, tensor by tensor; the results form a q."""
 
     def each(*tensors: Tensor | None) -> Tensor | None:
         return None if tensors[0] is None else function(*tensors)

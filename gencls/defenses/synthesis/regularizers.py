@@ -1,4 +1,4 @@
-"""What a latent costs: the R of the thesis's Algorithm 2."""
+"""The price of a latent: the R of the thesis's Algorithm 2."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ class Regularizer(nn.Module, ABC):
         """R(z): latents (N, K, *shape) per level -> (N, K)."""
 
     def expected(self, q: Q, latents: Latents) -> Tensor:
-        """R of q, (N, K): of a point R(z); of a Gaussian the closed form where there is one, by default R of its one sample.
+        """R of q, (N, K). For a point it is R(z); for a Gaussian by default R of one sample. Subclasses may have a closed form.
 
-        ``latents`` are a sample of q, (N, K, *shape) per level; of a point itself.
+        ``latents`` are a sample of q, (N, K, *shape) per level; for a point they are the point.
         """
         value: Tensor = self(latents)
         return value
@@ -40,7 +40,7 @@ class GaussianKL(Regularizer):
         return _total([0.5 * level.square() for level in latents])
 
     def expected(self, q: Q, latents: Latents) -> Tensor:
-        """KL[N(mean, std^2) || N(0, 1)], (N, K); of a point as :meth:`forward`."""
+        """KL[N(mean, std^2) || N(0, 1)], (N, K); for a point the value of :meth:`forward`."""
         spreads = [(level.mean, level.log_std) for level in q if level.log_std is not None]
         if not spreads:
             return super().expected(q, latents)

@@ -15,9 +15,9 @@ __all__ = ["EncoderStart", "RandomStarts"]
 class RandomStarts(nn.Module):
     """Algorithm 3: the best of N random codes per class, by a distance and the regulariser.
 
-    The codes are shared by all classes and their images are decoded once and cached. By default the distance is squared L2
-    whatever the engine's is, as in the thesis: with cached norms the distances of all images to all N x K candidates are one
-    matrix product, ||x - g||^2 = ||x||^2 + ||g||^2 - 2 <x, g>. Of another distance the embeddings are cached.
+    All classes share the codes, and their images are decoded once and cached. By default the distance is squared L2, as in the
+    thesis, even if the engine has another one. With cached norms, one matrix product then gives the distances of all images to
+    all N x K candidates: ||x - g||^2 = ||x||^2 + ||g||^2 - 2 <x, g>. For another distance the embeddings are cached.
     """
 
     codes: Tensor
@@ -39,9 +39,9 @@ class RandomStarts(nn.Module):
             generator: decodes and samples latents.
             regularizer: R, latents (M, K, *shape) per level -> (M, K).
             weight: lambda, the factor of R.
-            count: N >= 1.
-            seed: of the codes; the global random state is left as it was.
-            distance: by which codes are ranked, for instance the engine's; None takes squared L2.
+            count: N, number of codes, >= 1.
+            seed: seed of the codes; the global random state does not change.
+            distance: image distance that ranks the codes, for instance the engine's; None takes squared L2.
 
         Raises:
             GenclsError: for a count below 1.
@@ -72,7 +72,7 @@ class RandomStarts(nn.Module):
         They are made when first needed.
         """
         generator, regularizer, distance = self._parts
-        # Storage and version of all that it is decoded from: loading other weights or moving the module makes it anew.
+        # Storage and version of all weights and codes: loading other weights or moving the module makes the bank anew.
         made_of: list[object] = [
             (t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device)
             for module in self._parts
@@ -109,7 +109,7 @@ class RandomStarts(nn.Module):
         return self.latents(self.codes[best])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies, files and keys hold the codes alone, not the images that were made of them."""
+        """Copies, files and keys hold the codes alone, not their decoded images."""
         return {**self.__dict__, "_bank": None, "_bank_is_of": []}
 
     def extra_repr(self) -> str:

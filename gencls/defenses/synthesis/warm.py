@@ -1,4 +1,4 @@
-"""Attacks move an image little by little: inference that goes on from where it was at the attack's last look."""
+"""Inference that goes on from the attack's last look, because attacks move an image little by little."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +13,7 @@ from gencls.defenses.synthesis.posterior import Q, together
 __all__ = ["WarmStart"]
 
 WHOLE_EVERY = 10
-"""Looks from one whole inference to the next: the classes that do not win are then begun anew, and may turn out better."""
+"""Looks from one whole inference to the next. Whole inference begins all classes anew, and a loser may turn out better."""
 
 
 class _Resumes(Protocol):
@@ -28,7 +28,7 @@ class _Resumes(Protocol):
 
 
 class _Found(NamedTuple):
-    """Of one row: the q of each class, the class of least loss, and how many looks ago inference was whole."""
+    """The state of one row: the q of each class, the class of least loss, and the looks since inference was whole."""
 
     q: Q
     decision: int
@@ -36,19 +36,18 @@ class _Found(NamedTuple):
 
 
 class WarmStart(nn.Module):
-    """The classifier with the frozen gradient (eq. 2.9), whose inference is short after the first look at a sample.
+    """The classifier with the frozen gradient (eq. 2.9) and short inference after the first look at a sample.
 
-    The first look at a sample infers in full, and so does every tenth at a new image. Each other one begins at the q that
-    the look before found for this sample, in this draw and restart, and makes a few steps: its losses are upper bounds on
-    the minima, and may lie above or below those of the classifier's own inference. Where its decision is not that of the
-    look before, it infers in full as well, so that a decision that changes is one of whole inference; of variational
-    inference, another draw may decide otherwise. The module is a surrogate for attacks; the classifier itself has the last
-    word.
+    The first look at a sample infers in full, and so does every tenth at a new image. Other looks begin at the q of the look
+    before, for this sample, draw and restart, and make a few steps. Their losses are upper bounds on the minima, and may lie
+    above or below the losses of the classifier's own inference. If the decision changes, the look infers in full as well. So
+    whole inference makes every change of a decision; with variational inference another draw may decide otherwise. The module
+    is a surrogate for attacks. The judge asks the classifier itself.
 
-    Callers say which row is which sample, in draws, restarts and sub-batches, too: by :func:`gencls.core.identified`, or with
-    random streams by :func:`gencls.core.keyed`. Where nobody does, every look is a first one. A repeated look at the same image
-    begins where its first one began, so that a backward pass that asks again, with the same draws, gets the same scores; it has
-    to come before the sample's next image.
+    Callers say which row is which sample, also in draws, restarts and sub-batches: by :func:`gencls.core.identified`, or with
+    random streams by :func:`gencls.core.keyed`. Otherwise every look is a first one. A repeated look at the same image begins
+    where its first look began. So a backward pass that asks again, with the same draws, gets the same scores. It must come
+    before the sample's next image.
     """
 
     def __init__(self, defense: _Resumes, steps: int) -> None:
@@ -58,7 +57,7 @@ class WarmStart(nn.Module):
         self.steps = steps
         self.stochastic = defense.stochastic
         self.training = defense.training
-        # Per row: the image last looked at, where its inference began (None: at the start), and what it found.
+        # Per row: the image of the last look, where inference began (None: at the start), and where it ended.
         self._seen: dict[Row, tuple[Tensor, _Found | None, _Found]] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -69,11 +68,11 @@ class WarmStart(nn.Module):
         begins = self._begins(images.detach(), rows)
         known = {i: begin for i, begin in enumerate(begins) if begin is not None and begin.age < WHOLE_EVERY - 1}
         looks = self._look(images, known)
-        # A short inference is not believed that the decision has changed.
+        # A short inference may not change the decision.
         whole = [i for i in range(len(rows)) if i not in looks or looks[i][1].decision != known[i].decision]
         looks |= self._look(images, dict.fromkeys(whole))
         for i, (key, begin) in enumerate(zip(rows, begins, strict=True)):
-            self._seen[key] = images[i].detach().clone(), begin, looks[i][1]  # a view would keep its whole batch
+            self._seen[key] = images[i].detach().clone(), begin, looks[i][1]  # a view would keep the whole batch
         return torch.stack([looks[i][0] for i in range(len(rows))])
 
     def _begins(self, images: Tensor, rows: list[Row]) -> "list[_Found | None]":
@@ -92,7 +91,7 @@ class WarmStart(nn.Module):
         with select(index):
             part = images[index.to(images.device)]
             q = self._infer(part, together(_stacked, *known) if known else None)
-            scores = self.defense.log_joint(part, q)  # once: the decision is that of the scores that the attacker sees
+            scores = self.defense.log_joint(part, q)  # once: the attacker sees the scores that decide
         decisions = scores.argmax(dim=1).tolist()
         ages = [0 if begin is None else begin.age + 1 for begin in begins.values()]
         found = (_Found(together(lambda level, j=j: level[j].clone(), q), decisions[j], ages[j]) for j in range(len(begins)))
@@ -104,7 +103,7 @@ class WarmStart(nn.Module):
             return self.defense.infer(plain) if begin is None else self.defense.resume(plain, begin, self.steps)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies, files and keys hold the classifier alone, not what was found for the samples of a batch."""
+        """Copies, files and keys hold the classifier alone, not its results for the samples of a batch."""
         return {**self.__dict__, "_seen": {}}
 
     def extra_repr(self) -> str:

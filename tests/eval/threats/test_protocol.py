@@ -24,7 +24,7 @@ from gencls.eval import (
     robust_accuracy,
 )
 from gencls.eval.doctor import EFFORTS
-from gencls.eval.judgement.judge import is_eight_bit, to_eight_bit
+from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
 from gencls.eval.threats import protocol
 from gencls.eval.threats.protocol import Threat, ThreatKind, kind_of, kinds, made, register
 from tests.toys import small_cnn
