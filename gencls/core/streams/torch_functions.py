@@ -48,6 +48,17 @@ class KeyedDraws(TorchFunctionMode):
         return drawn if out is None else out.resize_(drawn.shape).copy_(drawn)
 
 
+def _filled(streams: Streams, out: Tensor, draw: Draw, what: str) -> Tensor:
+    """``out``, each row of which ``draw(row, generator)`` has written: on the CPU, the same numbers for every device."""
+    if not out.numel():  # nothing is drawn: an attack may let no row begin
+        return out
+    generators = streams.of_entries(out.shape, what)
+    each = [(out, streams.whole())] if generators is None else list(zip(out.unbind(0), generators, strict=True))
+    for part, generator in each:
+        draw(part, generator)
+    return out
+
+
 def _fresh(
     streams: Streams,
     shape: Sequence[int],
@@ -59,7 +70,7 @@ def _fresh(
     requires_grad: bool = False,
     **_: Any,
 ) -> Tensor:
-    drawn = streams.fill(torch.empty(tuple(shape), dtype=dtype, device="cpu"), draw, what)
+    drawn = _filled(streams, torch.empty(tuple(shape), dtype=dtype, device="cpu"), draw, what)
     return drawn.to(device or torch.get_default_device()).requires_grad_(requires_grad)
 
 
@@ -89,7 +100,7 @@ def _in_place(name: str) -> Serve:
         if name == "bernoulli_" and isinstance(odds, Tensor):
             return out.copy_(_bernoulli(streams, odds.expand_as(out)))
         values = torch.empty(out.shape, dtype=out.dtype, device="cpu")
-        return out.copy_(streams.fill(values, lambda row, g: getattr(row, name)(*args, generator=g, **kwargs), name))
+        return out.copy_(_filled(streams, values, lambda row, g: getattr(row, name)(*args, generator=g, **kwargs), name))
 
     return serve
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, declared, evaluated, frozen, surrogates_of
-from gencls.core.keys.samples import device_of
+from gencls.core.devices import device_of
 from gencls.eval.attacks.parts.attack_model import AttackModel, prepare
 from gencls.eval.attacks.parts.base import Attack
-from gencls.eval.scores.behaviour import observe
+from gencls.eval.scores.probe import observe
 from gencls.eval.threats.protocol import Threat
 
 

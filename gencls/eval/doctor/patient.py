@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_settings, declared, evaluated, frozen, seeded, select, stream_seed
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 from gencls.core.memory import rows_that_fit
 from gencls.core.streams.keyed import drawing
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.judgement.gradient_modes import declared_modes
 from gencls.eval.judgement.judge import Decisions
-from gencls.eval.judgement.probe import Probe
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol, Trial
 from gencls.eval.measures.records import NO_GRADIENT
-from gencls.eval.scores.behaviour import Behaviour, observe, observe_batch
+from gencls.eval.scores.behaviour import Behaviour
 from gencls.eval.scores.forward import backwards, scores_of
+from gencls.eval.scores.probe import Probe, observe, observe_batch
 from gencls.eval.threats.protocol import Threat
 
 JUDGE_DRAWS = 32
@@ -221,7 +221,7 @@ class Patient:
         """The same, asked from now on as its behaviour needs.
 
         Raises:
-            GenclsError: see :func:`~gencls.eval.scores.behaviour.observe`.
+            GenclsError: see :func:`~gencls.eval.scores.probe.observe`.
         """
         handful = observe(self.defense, self.images, seed=self.protocol.seed)
         images = self.images[: self._fitting(self.defense)]

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, checked
-from gencls.core.gradients import Reduce
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.eot import Reduce
+from gencls.core.images import sample_hashes
 from gencls.core.samples import batches_of
 from gencls.core.streams.keyed import Source
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.gradient_modes import gradient_modes
 from gencls.eval.judgement.judge import Decisions
-from gencls.eval.judgement.probe import Probe, probe_defense
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
+from gencls.eval.scores.probe import Probe, probe_defense
 from gencls.eval.threats.protocol import check_threats
 
 if TYPE_CHECKING:

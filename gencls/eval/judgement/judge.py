@@ -10,7 +10,10 @@ from torch.nn import functional
 
 from gencls.core import GenclsError, draws, select
 from gencls.core.balls import per_image
+from gencls.eval.judgement.eight_bit import to_eight_bit
+from gencls.eval.judgement.roles import Roles
 from gencls.eval.scores.forward import name_of, scores_of
+from gencls.eval.scores.probe import undeclared
 from gencls.eval.threats.protocol import TOLERANCE, Threat
 
 _NO_DRAW = -1
@@ -20,10 +23,6 @@ ROWS = 1024
 
 _ERROR = 0.05
 """Chance, over all looks at a sample, of calling it decided although exactly half of its draws are right."""
-
-_LEVELS = 255
-_SNAP = 1e-4
-"""Tolerance in levels of 1/255: float32 misses k/255 by up to 1e-5 of a level."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,10 @@ class Verdict:
         """(N, M) int64, one per draw; -1 if no more draws were needed, or the image broke the rules."""
         return self.decisions.predictions
 
+    def lawful(self, clean: Tensor) -> Tensor:
+        """The images (N, C, H, W); the clean ones replace those that broke the rules."""
+        return torch.where(per_image(self.valid), self.images, clean)
+
     def broken(self, labels: Tensor) -> Tensor:
         """(N,) bool, whether a valid image turned the majority of the draws."""
         return self.valid & ~self.decisions.majority_correct(labels)
@@ -159,6 +162,30 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, first: int = 0, m
 def _predict_selected(defense: nn.Module, images: Tensor, indices: Tensor, count: int, first: int, max_rows: int) -> Tensor:
     with select(indices):
         return predict(defense, images[indices], count, first=first, max_rows=max_rows)
+
+
+def confirm(
+    roles: Roles,
+    defense: nn.Module,
+    decisions: Decisions,
+    images: Tensor,
+    *path: object,
+    max_rows: int,
+    doubtful: bool = False,
+) -> None:
+    """Ask a defense that is declared deterministic again if it drew: its draws must not change its decisions.
+
+    Raises:
+        GenclsError: if they do.
+    """
+    if roles.probe.stochastic or not (roles.drew or doubtful):
+        return
+    with roles.judge(*path, "again"):
+        again = predict(defense, images, 1, max_rows=max_rows).cpu()
+    roles.drew = False
+    made = decisions.predictions.cpu()[:, :1]
+    if bool(((again != made) & (made >= 0)).any()):
+        raise undeclared(roles.probe.name)
 
 
 def received(found: object, clean: Tensor) -> Tensor:
@@ -222,9 +249,8 @@ def verdict_of(
     inspected = _inspect(clean, received(adversarial, clean), threat, count)
     if not eight_bit:
         return replace(inspected, decisions=decided(inspected))
-    valid = inspected.valid.view(-1, 1, 1, 1)
-    rounded = to_eight_bit(torch.where(valid, inspected.images, clean), clean, threat)
-    kept = torch.where(valid, rounded, inspected.images)
+    rounded = to_eight_bit(inspected.lawful(clean), clean, threat)
+    kept = torch.where(per_image(inspected.valid), rounded, inspected.images)
     after = _inspect(clean, kept, threat, count)
     return replace(after, decisions=decided(after), unrounded=decided(inspected))
 
@@ -234,7 +260,7 @@ def _inspect(clean: Tensor, adversarial: Tensor, threat: Threat, count: int) -> 
     beyond = torch.maximum(-adversarial, adversarial - 1).flatten(1).amax(dim=1).double()  # NaN stays NaN
     finite = torch.isfinite(adversarial).flatten(1).all(dim=1)
     in_range = finite & (beyond <= TOLERANCE)
-    images = torch.where(in_range.view(-1, 1, 1, 1), adversarial.clamp(0, 1), adversarial)
+    images = torch.where(per_image(in_range), adversarial.clamp(0, 1), adversarial)
     distances = torch.full((len(images),), torch.nan, dtype=torch.float64, device=images.device)
     if bool(in_range.any()):
         distances[in_range] = threat.distance(clean[in_range], images[in_range]).to(distances)
@@ -255,43 +281,3 @@ def _asked(defense: nn.Module, images: Tensor, labels: Tensor | None, count: int
     if labels is None or most is None:
         return Decisions(predict(defense, images, count, max_rows=max_rows), count)
     return decide(defense, images, labels, count, most, max_rows=max_rows)
-
-
-def is_eight_bit(images: Tensor) -> bool:
-    """Whether all values are k/255."""
-    return bool(_of_eight_bit(images).all())
-
-
-def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
-    """The adversarial images rounded to k/255, as near as the ball allows.
-
-    Each pixel goes to the nearer of its two neighbours k/255. If this leaves the ball, pixels go to the neighbour nearer to the
-    clean pixel: in Linf every such pixel, in other norms as many as needed, beginning with the least difference. In a seminorm
-    nearer pixels may make no nearer image. If the image then still leaves the ball, the clean image of 8 bits takes its place.
-    So around clean images of 8 bits all stay within the ball. Around others some may leave it, and the judge will say so.
-    An image that an attack returned unchanged stays the clean one.
-
-    Args:
-        adversarial: (N, C, H, W) in [0, 1].
-        clean: the same shape.
-        threat: norm and epsilon of the ball; without epsilon every pixel goes to its nearer neighbour.
-    """
-    levels, centre = adversarial.double() * _LEVELS, clean.double()
-    levels = torch.where((levels - levels.round()).abs() < _SNAP, levels.round(), levels)
-    nearest = levels.round() / _LEVELS
-    rounded = nearest
-    if threat.epsilon is not None:
-        below, above = levels.floor() / _LEVELS, levels.ceil() / _LEVELS
-        inward = torch.where((below - centre).abs() <= (above - centre).abs(), below, above)
-        regret = (inward - nearest) * (inward + nearest - 2 * levels / _LEVELS)  # by how much the square of the error grows
-        rounded = torch.where(threat.turned(centre, nearest, inward, regret), inward, nearest)
-    rounded = rounded.to(adversarial.dtype)
-    unchanged = (adversarial == clean).flatten(1).all(dim=1)
-    outside = ~threat.allows(threat.distance(clean, rounded)) & _of_eight_bit(clean)
-    return torch.where(per_image(unchanged | outside), clean.to(rounded), rounded)
-
-
-def _of_eight_bit(images: Tensor) -> Tensor:
-    """(N,) bool, whether all values of an image, (N, C, H, W), are k/255."""
-    levels = images.double() * _LEVELS
-    return ((levels - levels.round()).abs() < _SNAP).flatten(1).all(dim=1)

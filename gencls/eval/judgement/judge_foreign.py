@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked, frozen
-from gencls.core.balls import per_image
-from gencls.core.keys.samples import device_of, sample_hashes
-from gencls.eval.judgement.judge import ROWS, Verdict, verdict_of
-from gencls.eval.judgement.probe import Roles, probe_defense, understood
+from gencls.core.devices import device_of
+from gencls.core.images import sample_hashes
+from gencls.eval.judgement.judge import ROWS, Verdict, confirm, verdict_of
+from gencls.eval.judgement.roles import Roles, understood
+from gencls.eval.scores.probe import probe_defense
 from gencls.eval.threats.protocol import Threat
 
 
@@ -27,7 +28,7 @@ def judge(
 ) -> Verdict:
     """Measure adversarial images on a defense, as :func:`gencls.eval.evaluate` does.
 
-    The judge first asks the defense about the clean images, see :class:`gencls.eval.judgement.probe.Probe`. If one draw serves
+    The judge first asks the defense about the clean images, see :class:`gencls.eval.scores.probe.Probe`. If one draw serves
     a whole batch, or the defense declares that it depends on the batch, every image and draw gets a forward pass of its own.
 
     Args:
@@ -64,11 +65,12 @@ def judge(
 
     def attempt() -> Verdict:
         roles, judged = Roles(probe, hashes, seed), probe.behaviour.judged(defense)
-        roles.check_batch(clean[:max_rows])
+        with roles.unsurprised():
+            probe.check_batch(clean[:max_rows])
         with roles.judge(threat):
             settings = {"count": count, "most": most, "max_rows": max_rows, "eight_bit": eight_bit}
             found = verdict_of(judged, clean, adversarial, threat, labels=labels, **settings)  # type: ignore[arg-type]
-        roles.confirm(judged, found.decisions, clean.where(~per_image(found.valid), found.images), max_rows, threat)
+        confirm(roles, judged, found.decisions, found.lawful(clean), threat, max_rows=max_rows)
         return found
 
     with frozen(defense):

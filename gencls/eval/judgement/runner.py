@@ -9,17 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked, evaluated, frozen, seeded
-from gencls.core.balls import per_image
-from gencls.core.keys.samples import device_of, sample_hashes
+from gencls.core.devices import device_of
+from gencls.core.images import sample_hashes
 from gencls.core.memory import Result, peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.judgement.eight_bit import is_eight_bit
 from gencls.eval.judgement.gradient_modes import asked_by
-from gencls.eval.judgement.judge import Decisions, Verdict, decide, is_eight_bit, predict, received, verdict_of
-from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
+from gencls.eval.judgement.judge import Decisions, Verdict, confirm, decide, predict, received, verdict_of
+from gencls.eval.judgement.roles import Roles, understood
 from gencls.eval.judgement.trial import Batch, Found, Protocol, Trial, named
 from gencls.eval.measures.records import NO_GRADIENT
 from gencls.eval.scores.forward import scores_of
+from gencls.eval.scores.probe import Probe, probe_defense
 from gencls.eval.threats.protocol import TOLERANCE
 
 _ZERO_GRADIENTS = 0.01
@@ -49,8 +51,10 @@ class Runner:
         hashes: list[str] | None = None,
         seed: int | None = None,
     ) -> Trial:
-        """Attack a batch and judge it, see :func:`run_cell`; without a seed the protocol's counts."""
-        images, labels = _admitted(self.defense, attack, images, labels)
+        """Attack a batch of checked samples and judge it, see :func:`run_cell`; without a seed the protocol's counts."""
+        _check_attack(attack, images.shape)
+        device = device_of(self.defense) or images.device
+        images, labels = images.to(device), labels.to(device)
         seed = self.protocol.seed if seed is None else seed
         hashes = hashes or sample_hashes(images, labels)
         known = [clean]  # counts in the first attempt only, because the decisions of an earlier trial may be misjudged, too
@@ -91,10 +95,11 @@ class Runner:
         judged, (draws, most) = self.probe.behaviour.judged(self.defense), self._judge_draws
 
         def ask(max_rows: int) -> Decisions:
-            batch.roles.check_batch(batch.images[:max_rows])
+            with batch.roles.unsurprised():
+                self.probe.check_batch(batch.images[:max_rows])
             with batch.roles.judge("clean"):
                 found = decide(judged, batch.images, batch.labels, draws, most, max_rows=max_rows).cpu()
-            batch.roles.confirm(judged, found, batch.images, max_rows, "clean")
+            confirm(batch.roles, judged, found, batch.images, "clean", max_rows=max_rows)
             return found
 
         return self._with_fewer_rows(batch.images, ask)
@@ -144,10 +149,9 @@ class Runner:
                 verdict = verdict_of(
                     judged, images, found.images, attack.threat, labels=labels, eight_bit=self.protocol.eight_bit, **settings
                 )
-            sane = images.where(~per_image(verdict.valid), verdict.images)
             surprise = verdict.valid.cpu() & (found.claimed != ~verdict.decisions.majority_correct(labels).cpu())
             doubtful = bool(surprise.any())  # the attack asked the same function and saw another decision
-            roles.confirm(judged, verdict.decisions, sane, max_rows, *path, doubtful=doubtful)
+            confirm(roles, judged, verdict.decisions, verdict.lawful(images), *path, max_rows=max_rows, doubtful=doubtful)
             return verdict.cpu()
 
         return self._with_fewer_rows(images, sentence)
@@ -261,26 +265,23 @@ def run_cell(
     Raises:
         GenclsError: for bad input, a defense in training mode, or one that does not behave as it declares.
     """
-    images, labels = _admitted(defense, attack, images, labels)
+    check_images(images)
+    check_labels(labels, num_classes=None, count=len(images))
+    _check_attack(attack, images.shape)
     probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
     return Runner(defense, mode, protocol, probe).run(attack, images, labels, clean=clean, hashes=hashes)
 
 
-def _admitted(defense: nn.Module, attack: Attack, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Check attack and samples; returns the samples on the device of the defense."""
-    check_images(images)
+def _check_attack(attack: Attack, shape: torch.Size) -> None:
+    """Check that an attack is one, and can be judged on images of a shape (N, C, H, W)."""
     if not isinstance(attack, Attack):
         raise GenclsError(
             "attack: expected an object with threat, uses_gradients and passes that is called as attack(model, images, "
             f"labels), see gencls.eval.Attack; got {type(attack).__name__}"
         )
-    device = device_of(defense) or images.device
-    images, labels = images.to(device), labels.to(device)
-    check_labels(labels, num_classes=None, count=len(images))
-    attack.threat.check_reach(images.shape)
+    attack.threat.check_reach(shape)
     if attack.threat.targeted:
         raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
-    return images, labels
 
 
 def _kind(images: Tensor) -> tuple[object, ...]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from gencls.core import GenclsError, check_settings, key_of
-from gencls.core.gradients import Reduce
+from gencls.core.eot import Reduce
 from gencls.core.streams.keyed import Source
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.judge import Decisions, Verdict
-from gencls.eval.judgement.probe import Roles
+from gencls.eval.judgement.roles import Roles
 
 if TYPE_CHECKING:
     import pandas

@@ -9,10 +9,10 @@ cells/KEY.json         its mark, written last: KEY, the number of rows, the SHA-
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -29,22 +29,6 @@ SAMPLES, CELLS = "samples.safetensors", "cells"
 RUN_AGAIN = "run the study again, it makes damaged files anew"
 
 Kind = Literal["json", "parquet", "safetensors", "lock"]
-
-
-class Samples(NamedTuple):
-    """The samples of a call.
-
-    Attributes:
-        images: (N, C, H, W).
-        labels: (N,).
-        hashes: N keys, one per sample.
-        shard_size: number of samples per shard, for samples that are new in the folder.
-    """
-
-    images: Tensor
-    labels: Tensor
-    hashes: list[str]
-    shard_size: int
 
 
 @dataclass(frozen=True)
@@ -72,11 +56,19 @@ class StudyCell:
     code: str = ""
 
 
-def write_samples(folder: Path, samples: Samples, settings: Mapping[str, Any]) -> None:
-    """Write the samples in the order of the study's settings, with the bounds of the shards."""
-    place = {key: place for place, key in enumerate(samples.hashes)}
+def write_samples(folder: Path, settings: Mapping[str, Any], images: Tensor, labels: Tensor, hashes: Sequence[str]) -> None:
+    """Write the samples that the study's settings list, in their order, with the bounds of the shards.
+
+    Args:
+        folder: of the study.
+        settings: list the keys of some of the samples, or of all.
+        images: (N, C, H, W).
+        labels: (N,).
+        hashes: N keys.
+    """
+    place = {key: place for place, key in enumerate(hashes)}
     places = [place[key] for key in settings["sample_hashes"]]
-    tensors = {"images": samples.images[places].cpu().contiguous(), "labels": samples.labels[places].cpu().contiguous()}
+    tensors = {"images": images[places].cpu().contiguous(), "labels": labels[places].cpu().contiguous()}
     atomically(folder / SAMPLES, save(tensors, metadata={"shards": json.dumps(settings["shards"])}))
 
 

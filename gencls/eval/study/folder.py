@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gencls.core import GenclsError, checked
 from gencls.core.files import atomically
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 from gencls.eval.measures.records import complete
 from gencls.eval.measures.spreadsheet import csv_of
 from gencls.eval.measures.summary import summarize

@@ -9,8 +9,8 @@ cells through file locks, which the system releases when a process dies. Another
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,19 +23,19 @@ from torch import nn
 
 from gencls.core import GenclsError, Key, checked, key_of
 from gencls.core.files import held, remove_dead, remove_leftovers
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import as_samples, sample_hashes
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.gradient_modes import gradient_modes
 from gencls.eval.judgement.judge import Decisions
-from gencls.eval.judgement.probe import Probe, probe_defense
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
 from gencls.eval.scores.behaviour import Behaviour
-from gencls.eval.study.files import CELLS, Samples, StudyCell, cell_path, damage, is_marked, write_cell
+from gencls.eval.scores.probe import Probe, probe_defense
+from gencls.eval.study.files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell, write_samples
 from gencls.eval.study.folder import finished, records_of, write_results
-from gencls.eval.study.growth import Order, claim, mend_samples
+from gencls.eval.study.growth import Order, claim, without_samples
 from gencls.eval.study.plan import Plan, check_grid, relevant
 from gencls.eval.study.settings import FORMAT, planned, read_study
 from gencls.eval.threats.protocol import check_threats
@@ -106,7 +106,7 @@ class Grid:
                 name that tables reserve, or an object that hides its content from a key; for a folder with other files, or
                 with rows whose meaning these settings would change.
         """
-        self.images, self.labels = samples_of(images, labels)
+        self.images, self.labels = samples_of(images) if labels is None else as_samples(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)
         check_names([*defenses, *attacks], "study", about=about)
         check_threats({name: attack.threat for name, attack in attacks.items()}, "study")
@@ -123,8 +123,7 @@ class Grid:
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
         # Before the first question to a module, because a module may keep results.
-        samples = Samples(self.images, self.labels, self.hashes, shard_size)
-        self._plan = Plan.of(self.defenses, self.attacks, samples, self.protocol, self.about)
+        self._plan = Plan.of(self.defenses, self.attacks, self.hashes, shard_size, self.protocol, self.about)
         self.defense_keys = {name: key for name, (_, key) in self._plan.defenses.items()}
         self._attack_keys = {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
         self._runners: dict[tuple[str, str], Runner] = {}
@@ -185,10 +184,10 @@ class Grid:
         """
         self._check_plan()
         clean: dict[tuple[str, int, int], Decisions] = {}
-        mend_samples(self.folder, self._plan)
+        self._write_samples(without_samples(self.folder, self._plan))
         todo = self.missing()
         try:
-            with (progress or _silent)(todo) as tell:
+            with nullcontext(_silent) if progress is None else progress(todo) as tell:
                 for patient in (False, True):  # first the free cells, then those that others have not finished
                     others = []
                     for cell in todo:
@@ -245,9 +244,7 @@ class Grid:
             seed=cell.seed,
         )
         clean[known] = result.clean
-        write_cell(
-            self.folder, cell, result.frame(defense=cell.defense, attack=cell.attack), result.verdict.images.contiguous()
-        )
+        write_cell(self.folder, cell, result.frame(defense=cell.defense, attack=cell.attack), result.verdict.images)
 
     def _is_open(self, cell: StudyCell) -> bool:
         """Whether to compute a cell that we hold; a warning names a damaged cell, which loses its mark."""
@@ -284,7 +281,13 @@ class Grid:
         return StudyCell(defense, attack, mode, seed, shard, key, epsilon, self._plan.made_by(defense, attack))
 
     def _claim_folder(self) -> None:
-        claim(self.folder, self._plan, self._take)
+        with claim(self.folder, self._plan, self._take) as settings:
+            self._write_samples(settings)
+
+    def _write_samples(self, settings: Mapping[str, Any] | None) -> None:
+        """Those that the settings list, if there are any."""
+        if settings is not None:
+            write_samples(self.folder, settings, self.images, self.labels, self.hashes)
 
     def _take(self, order: Order) -> list[StudyCell]:
         """The cells once the samples have an order."""
@@ -292,6 +295,5 @@ class Grid:
         return self.cells()
 
 
-@contextmanager
-def _silent(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:
-    yield lambda cell: None
+def _silent(cell: StudyCell) -> None:
+    """Tell nobody that a cell is finished."""

@@ -6,7 +6,8 @@ and samples. New samples get new shards. A call may not change the meaning of th
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from gencls import __version__
 from gencls.core import GenclsError
 from gencls.core.files import held, write_sealed
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 from gencls.eval.measures.names import check_names
 from gencls.eval.measures.records import same_size
-from gencls.eval.study.files import CELLS, SAMPLES, StudyCell, read_tensors, write_samples
+from gencls.eval.study.files import CELLS, SAMPLES, StudyCell, read_tensors
 from gencls.eval.study.folder import RESULTS, read_samples
 from gencls.eval.study.plan import Plan, described, differences, other_protocol
 from gencls.eval.study.settings import FORMAT, SETTINGS, planned, read_study
@@ -50,10 +51,15 @@ class Order(NamedTuple):
     shards: list[list[int]]
 
 
-def claim(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> None:
+@contextmanager
+def claim(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> Iterator[dict[str, Any] | None]:
     """Join a folder: make it if it is missing, and add the rows and samples of a call that it lacks.
 
     ``cells`` takes the order of the samples and returns the cells of the call: its rows x all shards.
+
+    Yields:
+        The settings with what the call adds; None if it adds nothing. The caller writes the samples that they list. The
+        settings are written after the block.
 
     Raises:
         GenclsError: if the folder holds other files, samples that the call lacks, or rows whose meaning this plan would change;
@@ -61,17 +67,18 @@ def claim(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]
     """
     _check_free(folder)
     if _joined(folder, plan, cells) is None:  # the usual case; errors come here, before anything is made
+        yield None
         return
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
     with held(folder / _LOCK):  # another process may join at the same time
         settings = _joined(folder, plan, cells)
+        yield settings
         if settings is not None:
-            write_samples(folder, plan.samples, settings)
             write_sealed(folder / SETTINGS, settings)
 
 
-def mend_samples(folder: Path, plan: Plan) -> None:
-    """Write the samples of a folder again if they are damaged, and name the damage in a warning.
+def without_samples(folder: Path, plan: Plan) -> dict[str, Any] | None:
+    """The settings of a folder whose samples are damaged; a warning names the damage. None if they are not damaged.
 
     Raises:
         GenclsError: if another call has added samples that this one lacks.
@@ -80,18 +87,19 @@ def mend_samples(folder: Path, plan: Plan) -> None:
         read_samples(folder)
     except GenclsError as error:
         settings = read_study(folder)
-        _check_samples(folder, settings, plan.samples.hashes)
+        _check_samples(folder, settings, plan.hashes)
         warn(f"{error}; writing them again", stacklevel=4)
-        write_samples(folder, plan.samples, settings)
+        return settings
+    return None
 
 
 def _joined(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> dict[str, Any] | None:
     """The settings of a folder once a call has joined it; None if it adds nothing."""
-    found, hashes = read_study(folder) if (folder / SETTINGS).exists() else None, plan.samples.hashes
+    found, hashes = read_study(folder) if (folder / SETTINGS).exists() else None, plan.hashes
     if found:
         _check_rows(folder, found, plan)
         _check_samples(folder, found, hashes)
-    order = _grown(found or _recovered(folder / SAMPLES, hashes), hashes, plan.samples.shard_size)
+    order = _grown(found or _recovered(folder / SAMPLES, hashes), hashes, plan.shard_size)
     settings = _merged(found, plan, cells(order), order)
     return None if settings == found else settings
 

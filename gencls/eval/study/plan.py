@@ -12,7 +12,6 @@ from gencls.core import GenclsError, Key, key_of
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import ADDRESS, Protocol
-from gencls.eval.study.files import Samples
 from gencls.eval.study.settings import made_by
 from gencls.eval.threats.protocol import Threat, bare
 
@@ -31,7 +30,8 @@ class Plan:
         defenses: defenses with their keys, by name.
         attacks: attacks with their keys as :func:`without_epsilon`, by name.
         threats: threats of the attacks without bound and target, by their key in the records.
-        samples: samples of the call. The folder may hold some of them.
+        hashes: keys of the samples of the call. The folder may hold some of them.
+        shard_size: number of samples per shard, for samples that are new in the folder.
         protocol: settings of the protocol that decide results, without the seed.
         code: digest of the code that attacks and judges.
         about: facts about the study for the report.
@@ -40,7 +40,8 @@ class Plan:
     defenses: Mapping[str, tuple[nn.Module, Key]]
     attacks: Mapping[str, tuple[Attack, Key]]
     threats: Mapping[str, tuple[Threat, Key]]
-    samples: Samples
+    hashes: Sequence[str]
+    shard_size: int
     protocol: Mapping[str, Any]
     code: str
     about: Mapping[str, str]
@@ -50,7 +51,8 @@ class Plan:
         cls,
         defenses: Mapping[str, nn.Module],
         attacks: Mapping[str, Attack],
-        samples: Samples,
+        hashes: Sequence[str],
+        shard_size: int,
         protocol: Protocol,
         about: Mapping[str, str],
     ) -> "Plan":
@@ -64,7 +66,8 @@ class Plan:
             defenses={name: (module, key_of(module, f"defense {name}")) for name, module in defenses.items()},
             attacks={name: (attack, key_of(without_epsilon(attack), f"attack {name}")) for name, attack in attacks.items()},
             threats={norm: (threat, key_of(threat, f"threat {norm}")) for norm, threat in threats.items()},
-            samples=samples,
+            hashes=hashes,
+            shard_size=shard_size,
             protocol={name: value for name, value in relevant(protocol).items() if name != "seed"},
             code=key_of((Runner, Protocol), "gencls").whole,
             about=about,

@@ -23,7 +23,7 @@ from gencls.eval import (
     report_study,
     robust_accuracy,
 )
-from gencls.eval.judgement.judge import is_eight_bit, to_eight_bit
+from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
 from gencls.eval.threats import protocol
 from gencls.eval.threats.protocol import Threat, ThreatKind, kind_of, kinds, made, register
 from tests.toys import small_cnn

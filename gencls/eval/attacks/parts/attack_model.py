@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
-from gencls.core.gradients import Reduce
+from gencls.core.eot import Reduce
 from gencls.core.images import check_images, check_labels
 from gencls.core.modules.modes import check_eval_mode
 from gencls.core.streams.keyed import watched

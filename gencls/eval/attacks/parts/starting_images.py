@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, check_images, stream_seed
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 
 
 def repr_with_starts(attack: Any, starts: Tensor | None) -> str:
