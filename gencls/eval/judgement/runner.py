@@ -61,7 +61,7 @@ class Runner:
         images, labels = images.to(device), labels.to(device)
         seed = self.protocol.seed if seed is None else seed
         hashes = hashes or sample_hashes(images, labels)
-        known = [clean]  # counts in the first attempt only: those of an earlier trial may have been misjudged, too
+        known = [clean]  # counts in the first attempt only, because the decisions of an earlier trial may be misjudged, too
 
         def attempt() -> Trial:
             batch = Batch(images, labels, Roles(self.probe, hashes, seed, self.protocol.streams))

@@ -217,12 +217,12 @@ class Grid:
         return self._order.places[slice(*self._order.shards[cell.shard])]
 
     def _keys(self) -> dict[tuple[str, str], Key]:
-        """Of what may change in place. A defense, or what an attack holds, may also keep what it has computed once."""
+        """Keys of everything that may change in place. Asking a defense, or the contents of an attack, may change them too."""
         held: dict[str, Mapping[str, object]] = {"defense": self.defenses, "attack": self.attacks}
         return {(kind, name): key_of(it, f"{kind} {name}") for kind, its in held.items() for name, it in its.items()}
 
     def _check_plan(self) -> None:
-        """The tensors and models are the caller's, who may have used them for something else since they were planned with."""
+        """Check that images, labels, defenses and attacks are as planned, because the caller may have changed them since."""
         if sample_hashes(self.images, self.labels) != self.hashes:
             raise GenclsError("study: expected the samples that the study was planned with, got others")
         now = self._keys()

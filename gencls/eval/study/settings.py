@@ -50,7 +50,7 @@ def read_study(folder: str | Path) -> dict[str, Any]:
 
 
 def has_checksums(settings: Mapping[str, Any]) -> bool:
-    """Whether the files of a study carry checksums; those of formats 1 and 2 do not."""
+    """Whether the files of a study carry checksums; formats 1 and 2 have none."""
     return bool(settings["format"] >= _CHECKSUMS)
 
 
