@@ -6,36 +6,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from gencls.core import Defense
     from gencls.zoo import ImageData
 
 __all__ = ["build_defense", "draw_settings", "load_images", "weights_of"]
 
+_FIRST = 4
+"""Images that a module is asked about which does not say what it is."""
 
-def build_defense(spec: str, images: "Tensor", weights: Path | None = None) -> "Defense":
+
+def build_defense(spec: str, data: "ImageData", weights: Path | None = None) -> "Defense":
     """A defense of the zoo by name or from a weights file, or any module by import path, in eval mode.
-
-    A module that is not a :class:`~gencls.core.Defense` counts as stochastic where forward passes of the same images differ.
 
     Args:
         spec: a name; the path of a .safetensors file with its card; or ``package.module:attribute``, where the attribute is a
             module (N, C, H, W) in [0, 1] -> (N, K) or a function without arguments that returns one.
-        images: (N, C, H, W) in [0, 1], for these forward passes.
+        data: what it will be asked about. A module that is no :class:`~gencls.core.Defense` is asked about its first images.
         weights: of a defense by name; None takes the committed ones.
 
     Raises:
         GenclsError: for an unknown name, an attribute that cannot be imported or is no module, or scores of another shape.
     """
-    import torch
     from torch import nn
 
     from gencls import zoo
-    from gencls.core import Defense, check_eval_mode, in_eval_mode, seeded
-    from gencls.defenses import PlainClassifier
-    from gencls.eval.scores.behaviour import observe
-    from gencls.eval.scores.forward import scores_of
+    from gencls.core import Defense, check_eval_mode, in_eval_mode
     from gencls.zoo.imported import imported
     from gencls.zoo.registry import is_weights_file
 
@@ -44,10 +41,20 @@ def build_defense(spec: str, images: "Tensor", weights: Path | None = None) -> "
     found: Any = imported(spec, lambda found: isinstance(found, nn.Module), "a torch.nn.Module")
     module = in_eval_mode(found)
     check_eval_mode(module, name=spec, may_drop=True)
-    if isinstance(module, Defense):
-        return module
+    return module if isinstance(module, Defense) else _looked_at(module, data.images[:_FIRST], name=spec)
+
+
+def _looked_at(module: "nn.Module", images: "Tensor", *, name: str) -> "Defense":
+    """A module that declares nothing, as a defense: stochastic where forward passes of the same images differ."""
+    import torch
+
+    from gencls.core import seeded
+    from gencls.defenses import PlainClassifier
+    from gencls.eval.scores.forward import scores_of
+    from gencls.eval.scores.probe import observe
+
     with torch.no_grad(), seeded(0):
-        scores = scores_of(module, images, name=spec)
+        scores = scores_of(module, images, name=name)
     return PlainClassifier(module, scores.shape[1], stochastic=observe(module, images).random)
 
 

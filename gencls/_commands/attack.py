@@ -33,8 +33,7 @@ def run_attack(options: argparse.Namespace) -> int:
     device = find_device(options.device)
     weights = weights_of(options.defense, options.weights)
     defenses = {
-        _short(spec, options.defense): build_defense(spec, data.images[:4], weights.get(spec)).to(device)
-        for spec in options.defense
+        _short(spec, options.defense): build_defense(spec, data, weights.get(spec)).to(device) for spec in options.defense
     }
     files = [*weights.values(), *filter(is_weights_file, options.defense)]
     protocol = Protocol(

@@ -37,7 +37,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     data = load_images(options, options.seed)
     device = find_device(options.device)
     weights = weights_of([options.defense], options.weights)
-    defense = build_defense(options.defense, data.images[:4], weights.get(options.defense)).to(device)
+    defense = build_defense(options.defense, data, weights.get(options.defense)).to(device)
     source = _source(options.transfer_from, options.defense, data)
     settings: dict[str, Any] = {
         "epsilon": options.epsilon,
@@ -90,7 +90,7 @@ class _Patient:
 
     def _source_beside(self) -> "nn.Module | None":
         """The source where the defense is."""
-        from gencls.core.keys.samples import device_of
+        from gencls.core.devices import device_of
 
         device = device_of(self.defense)
         return self.source if self.source is None or device is None else self.source.to(device)
@@ -98,7 +98,7 @@ class _Patient:
     def subject(self, key: "Key") -> dict[str, Any]:
         """What the diagnosis belongs to: ``of``, by name, and ``key``, a digest of that and of the code that examines."""
         from gencls.core import key_of
-        from gencls.core.keys.samples import sample_hashes
+        from gencls.core.images import sample_hashes
         from gencls.eval.doctor import diagnose
 
         samples = sha256("".join(sample_hashes(self.data.images, self.data.labels)).encode()).hexdigest()[:32]
@@ -166,6 +166,6 @@ def _source(wanted: str | None, defense: str, data: "ImageData") -> "nn.Module |
     if wanted == "none":
         return None
     if wanted is not None:
-        return build_defense(wanted, data.images[:4])
+        return build_defense(wanted, data)
     fits = data.images.shape[1:] == (1, 28, 28) and data.num_classes == 10
     return zoo.load(_SOURCE) if fits and defense != _SOURCE else None

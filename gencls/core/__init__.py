@@ -5,13 +5,15 @@ Notation of the whole package: N images, K classes, L latent levels, S draws. Im
 """
 
 from gencls.core.bayes import BayesClassifier, Unrolled
-from gencls.core.checks import check_sigma, find_device
-from gencls.core.defense import Defense, Transform, TransformedClassifier, forward_draws, repeat_rows
+from gencls.core.checks import check_sigma
+from gencls.core.defense import Defense, Transform, TransformedClassifier
+from gencls.core.devices import find_device
 from gencls.core.distance import Embedding, ImageDistance
+from gencls.core.eot import EoT, forward_draws, repeat_rows
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.gradient_modes import GradientMode
-from gencls.core.gradients import BPDA, EoT
+from gencls.core.gradients import BPDA
 from gencls.core.images import check_images, check_labels
 from gencls.core.inference import minimize
 from gencls.core.keys import Key, fingerprint, key_of

@@ -2,38 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from gencls.core.eot import forward_draws, repeat_rows
 from gencls.core.errors import GenclsError
 from gencls.core.gradient_modes import EXACT
-from gencls.core.modules.wrappers import chained, computes_as_its_class, declared, surrogates_of
+from gencls.core.modules.wrappers import chained, declared, surrogates_of
 from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
 
-__all__ = ["Defense", "Transform", "TransformedClassifier", "forward_draws", "repeat_rows"]
-
-
-def repeat_rows(rows: Tensor, count: int) -> Tensor:
-    """As ``repeat_interleave``, (N, ...) -> (N * count, ...), whose backward pass is slower than the sum over an expansion."""
-    return rows.unsqueeze(1).expand(-1, count, *rows.shape[1:]).flatten(0, 1)
-
-
-@runtime_checkable
-class _DrawsTogether(Protocol):
-    def forward_draws(self, images: Tensor, count: int) -> Tensor: ...
-
-
-def forward_draws(model: nn.Module, images: Tensor, count: int) -> Tensor:
-    """``count`` draws of a model for each image: (N, C, H, W) -> (N * count, ...), those of an image in consecutive rows.
-
-    By its own method of this name; a module without one, or whose ``forward`` is younger or has hooks, gets the rows repeated.
-    """
-    if isinstance(model, _DrawsTogether) and computes_as_its_class(model, "forward_draws"):
-        return model.forward_draws(images, count)
-    result: Tensor = model(repeat_rows(images, count))
-    return result
+__all__ = ["Defense", "Transform", "TransformedClassifier"]
 
 
 class _Differentiable(nn.Module, ABC):

@@ -1,4 +1,4 @@
-"""Images and labels: what they must be, and those of any library as tensors.
+"""Images and labels: what they must be, those of any library as tensors, and the keys of their content.
 
 A floating-point ``torch.Tensor`` is (N, C, H, W) in [0, 1], as everywhere in the package: nothing about it is guessed. Of
 everything else, arrays of numpy, lists, PIL images and uint8 tensors, the axis with 1 or 3 entries is the channels, and
@@ -8,27 +8,32 @@ Values are checked once, at the public boundary. Inner loops do not check: readi
 synchronisation.
 """
 
+import hashlib
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from gencls.core.errors import GenclsError
 
 __all__ = [
     "as_images",
     "as_labels",
+    "as_samples",
     "check_image_shape",
     "check_images",
     "check_labels",
     "is_picture",
     "joined",
     "rank_of",
+    "sample_hashes",
     "unit_range",
 ]
 
@@ -101,6 +106,29 @@ def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None =
             )
 
 
+def as_samples(images: object, labels: object) -> tuple[Tensor, Tensor]:
+    """Images and labels of any library in the one form that everything else takes; what has it is returned itself.
+
+    Args:
+        images: see :func:`as_images`; uint8 from 0 to 255, or in [0, 1].
+        labels: one per image, see :func:`as_labels`.
+
+    Returns:
+        Images (N, C, H, W), float32 or float64 in [0, 1], and labels int64 (N,).
+
+    Raises:
+        GenclsError: for images or labels that are neither, no images, or other values than these.
+    """
+    if isinstance(images, (Dataset, DataLoader)):
+        own, got = type(images).__name__, type(labels).__name__
+        raise GenclsError(f"labels: expected none beside a {own}, which has its own; got {got}")
+    found = unit_range(as_images(images))
+    check_images(found)
+    classes = as_labels(labels)
+    check_labels(classes, num_classes=None, count=len(found))
+    return found, classes
+
+
 def as_images(value: object) -> Tensor:
     """Images of any library, without a copy where there is a way; their values are not looked at.
 
@@ -165,6 +193,21 @@ def unit_range(images: Tensor) -> Tensor:
     if images.numel() and images.max() == 1:
         raise GenclsError("images: expected uint8 from 0 to 255, got 0 and 1 alone; give them as float32")
     return images.to(torch.float32).div_(255)
+
+
+def sample_hashes(images: Tensor, labels: Tensor, seen: Counter[str] | None = None) -> list[str]:
+    """One key per sample from its pixels (float32) and label; equal on every machine and for every order.
+
+    Repeated samples are told apart by a number at the end: ``seen`` counts how often a sample came before, and is counted on.
+    """
+    seen = Counter() if seen is None else seen
+    arrays = images.detach().cpu().float().contiguous().numpy()
+    keys = []
+    for array, label in zip(arrays, labels, strict=True):
+        key = hashlib.blake2b(array.tobytes() + str((array.shape, int(label))).encode(), digest_size=12).hexdigest()
+        keys.append(f"{key}-{seen[key]}" if seen[key] else key)
+        seen[key] += 1
+    return keys
 
 
 def joined(parts: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from torch.utils import data
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from gencls.core.errors import GenclsError
-from gencls.core.images import as_images, as_labels, check_images, check_labels, is_picture, joined, rank_of, unit_range
+from gencls.core.images import as_images, as_samples, is_picture, joined, rank_of
 
 __all__ = ["batches_of", "samples_of"]
 
@@ -31,14 +31,10 @@ _PATHS = (str, bytes, os.PathLike)
 _RANDOM = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
 
 
-def samples_of(images: object, labels: object = None) -> tuple[Tensor, Tensor]:
-    """All samples of a source at once.
+def samples_of(source: object) -> tuple[Tensor, Tensor]:
+    """All samples of a source at once, in the form of :func:`gencls.core.images.as_samples`.
 
     What is a tensor of this form already is returned itself, and an array of numpy that is shares its memory.
-
-    Args:
-        images: images alone, see :func:`gencls.core.images.as_images`, or a source of samples, where ``labels`` is None.
-        labels: see :func:`gencls.core.images.as_labels`.
 
     Returns:
         Images (N, C, H, W), float32 or float64 in [0, 1], and labels int64 (N,).
@@ -47,20 +43,14 @@ def samples_of(images: object, labels: object = None) -> tuple[Tensor, Tensor]:
         GenclsError: for images or labels that are neither, no images, other values than these, or a source that gives its
             samples in random order, or gives others at each reading: a study could not be resumed with them.
     """
-    if labels is not None:
-        if isinstance(images, (Dataset, DataLoader)):
-            raise GenclsError(
-                f"labels: expected none beside a {type(images).__name__}, which has its own; got {type(labels).__name__}"
-            )
-        return _checked(images, labels)
-    pair = _pair(images)
+    pair = _pair(source)
     if pair is not None:
-        return _checked(*pair)
+        return as_samples(*pair)
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even where it does not shuffle
-        _check_repeats(images)
-        parts = list(batches_of(images))
+        _check_repeats(source)
+        parts = list(batches_of(source))
     if not parts:
-        raise GenclsError(f"images: expected at least one image, got an empty {type(images).__name__}")
+        raise GenclsError(f"images: expected at least one image, got an empty {type(source).__name__}")
     if len(parts) == 1:
         return parts[0]
     return joined([part for part, _ in parts], torch.cat), torch.cat([part for _, part in parts])
@@ -73,7 +63,7 @@ def batches_of(source: object) -> Iterator[tuple[Tensor, Tensor]]:
     """
     pair = _pair(source)
     if pair is not None:
-        images, labels = _checked(*pair)
+        images, labels = as_samples(*pair)
         yield from zip(images.split(_GROUP), labels.split(_GROUP), strict=True)
         return
     singles: list[tuple[object, object]] = []
@@ -82,7 +72,7 @@ def batches_of(source: object) -> Iterator[tuple[Tensor, Tensor]]:
         if rank_of(label) == 0 or (isinstance(source, Dataset) and rank_of(image) < 4):
             singles.append((image, label))
         else:
-            yield _checked(image, label)
+            yield as_samples(image, label)
         if len(singles) == _GROUP:
             yield _together(singles)
             singles = []
@@ -90,16 +80,8 @@ def batches_of(source: object) -> Iterator[tuple[Tensor, Tensor]]:
         yield _together(singles)
 
 
-def _checked(images: object, labels: object) -> tuple[Tensor, Tensor]:
-    found = unit_range(as_images(images))
-    check_images(found)
-    classes = as_labels(labels)
-    check_labels(classes, num_classes=None, count=len(found))
-    return found, classes
-
-
 def _together(samples: list[tuple[object, object]]) -> tuple[Tensor, Tensor]:
-    return _checked([image for image, _ in samples], [label for _, label in samples])
+    return as_samples([image for image, _ in samples], [label for _, label in samples])
 
 
 def _pair(source: Any) -> tuple[object, object] | None:

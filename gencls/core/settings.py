@@ -70,7 +70,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         if next(iter(signature.parameters)) == "self":
             owner = type(args[0]).__name__ + (f".{owner}" if owner != "__init__" else "")
         for name, value in bound.arguments.items():
-            if name in single and name in hints:
+            if name in single and hints.get(name, object) is not object:  # what may be anything is not looked at
                 bound.arguments[name] = _fitted(owner, name, value, hints[name])
         return function(*bound.args, **bound.kwargs)
 

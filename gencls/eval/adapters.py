@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import Defense, EoT, GenclsError, check_eval_mode, checked, declared, evaluated, frozen
-from gencls.core.keys.samples import device_of
+from gencls.core.devices import device_of
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.judgement.probe import probe_defense
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.scores.behaviour import Behaviour
+from gencls.eval.scores.probe import probe_defense
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -104,7 +104,7 @@ def as_module(
         A module images (N, C, H, W) in [0, 1] -> scores (N, K) in the images' dtype, always in eval mode. Its decision is that
         of the defense, up to rounding, or of the average over draws. Gradients reach images only. Where the defense declares
         ``batch_dependent``, each image is asked alone. At its first images it raises a GenclsError for a defense that draws, or
-        whose scores depend on the rest of the batch, without declaring it (:class:`gencls.eval.judgement.probe.Probe`).
+        whose scores depend on the rest of the batch, without declaring it (:class:`gencls.eval.scores.probe.Probe`).
 
     Raises:
         GenclsError: for something that is not a defense, training mode, or settings that are not among the above.

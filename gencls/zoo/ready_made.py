@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from gencls.core import Defense, GenclsError
+from gencls.core import Defense, GenclsError, Transform, TransformedClassifier
+from gencls.zoo.networks import CNN
 from gencls.zoo.trained import WEIGHTS, trained_network, weights_places
 
 _SUPPLIED = ("encoder", "discriminator", "variant")
@@ -21,28 +22,39 @@ class ReadyMade:
     """A defense that is built on the network of a training, on files that others published, or on a dependency's.
 
     Attributes:
-        build: the network in eval mode, and keyword arguments, to the defense. Without a network: the folder of the published
-            files; nothing, where there are none.
+        build: the network in eval mode, and keyword arguments, to the defense, or with ``classifier`` to the transform.
+            Without a network: the folder of the published files; nothing, where there are none.
         network: class of the network; None: ``build`` reads the weights itself.
         trained: name of the training; None: that of the defense.
+        classifier: name of the training of a CNN, whose committed weights are used, that the transform stands in front of.
         settings: function that takes the keyword arguments, where ``build`` only passes them on.
         files: name of the first published file, if there are any.
     """
 
-    build: Callable[..., Defense]
+    build: Callable[..., Defense | Transform]
     network: type[nn.Module] | None = None
     trained: str | None = None
+    classifier: str | None = None
     settings: Callable[..., Defense] | None = None
     files: str | None = None
 
     def make(self, name: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
         """Put the defense together, see :func:`gencls.zoo.registry.load`; other settings are those of ``build``."""
+        built = self._built(name, weights, settings)
+        if isinstance(built, Defense):
+            return built
+        if self.classifier is None:
+            raise GenclsError(f"{name}: expected the row of a transform to say the classifier behind it; got none")
+        classifier = trained_network(CNN, self.classifier)
+        return TransformedClassifier(built, classifier, classifier.num_classes)
+
+    def _built(self, name: str, weights: str | Path | None, settings: dict[str, Any]) -> Defense | Transform:
         if self.network is not None:
             return self.build(trained_network(self.network, self.trained or name, weights), **settings)
         if self.files is None:
             return self.build()
         if weights is None:
-            raise GenclsError("official ABS: expected weights=FOLDER with the published ABS_0.net to ABS_9.net; got none")
+            raise GenclsError(f"{name}: expected weights=FOLDER with the published files, {self.files} first; got none")
         return self.build(weights, **settings)
 
     def overrides(self) -> list[str]:

@@ -1,118 +1,24 @@
-"""Ready-made defenses and trained generators by name. A row says how one is put together."""
+"""Ready-made defenses and trained generators by name, or from weights files."""
 
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gencls.core import Defense, GenclsError, MultiLatentModel, Transform, TransformedClassifier, checked, did_you_mean
-from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
-from gencls.zoo import networks
+from gencls.core import Defense, GenclsError, MultiLatentModel, checked, did_you_mean
 from gencls.zoo.checkpoints.cards import read_card
-from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, restore
+from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, Architectures, restore
 from gencls.zoo.checkpoints.reading import check_file
-from gencls.zoo.networks.abs.published import official_abs
-from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
 from gencls.zoo.ready_made import ReadyMade
-from gencls.zoo.trained import ARCHITECTURES, WEIGHTS, trained_network
+from gencls.zoo.rows import GENERATORS, ROWS, plain
+from gencls.zoo.trained import PUBLIC, WEIGHTS, constructor, trained_network
 
-AUTOATTACK = "resnet18-autoattack-cifar10"
-"""Its weights come with a dependency."""
+_KINDS = {row.network for row in ROWS.values() if row.network is not None} | set(GENERATORS.values())
 
+_CLASSIFIERS = {row.network for row in ROWS.values() if row.build is plain}
+"""Networks that stand alone."""
 
-def _plain(network: Any) -> Defense:
-    return PlainClassifier(network, network.num_classes)
-
-
-def _behind(transform: Transform, network: networks.CNN) -> Defense:
-    return TransformedClassifier(transform, network, network.num_classes)
-
-
-def _noise(network: networks.CNN, *, sigma: float = 0.2) -> Defense:
-    return _behind(GaussianNoise(sigma), network)
-
-
-def _blur(network: networks.CNN, *, sigma: float = 1.0) -> Defense:
-    return _behind(GaussianBlur(sigma), network)
-
-
-def _avae(classifier: str, network: networks.AVAE, *, realisations: int = 128, temperature: float = 1.0) -> Defense:
-    purification = AVAEPurification(network, realisations=realisations, temperature=temperature)
-    return _behind(purification, trained_network(networks.CNN, classifier))
-
-
-def _ndvae(classifier: str, network: networks.NDVAE, *, sigma: float = 0.1) -> Defense:
-    return _behind(NDVAEPurification(network, sigma=sigma), trained_network(networks.CNN, classifier))
-
-
-def abs_of(decoders: networks.ClassDecoders, **settings: Any) -> Defense:
-    """ABS of trained decoders in eval mode; settings are the keyword arguments of :func:`gencls.defenses.ABS`."""
-    return ABS(networks.GroupedDecoders.from_decoders(decoders), **settings)
-
-
-def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> Defense:
-    """E-ABS of a trained autoencoder in eval mode, or what lies before it (Table 2.6), by :func:`gencls.defenses.EABS`."""
-    return EABS(
-        networks.GroupedDecoders.from_decoders(network.decoders),
-        encoder=network.class_encoders,
-        discriminator=network.class_discriminators,
-        **settings,
-    )
-
-
-_DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
-
-# What purifiers stand in front of: as in their papers, a classifier that is trained plainly.
-_PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
-
-_CNN = ReadyMade(_plain, networks.CNN)
-_ABS = ReadyMade(abs_of, networks.ClassDecoders, settings=ABS)
-_EABS = ReadyMade(eabs_of, networks.ClassConditionalAutoencoder, settings=EABS)
-_HEADED = ReadyMade(_plain, networks.HeadedClassifier)
-_RESNET = ReadyMade(_plain, networks.CifarResNet)
-
-_CLASSIFIERS = {kind.__name__ for kind in (networks.CNN, networks.CifarResNet, networks.HeadedClassifier)}
-"""Architectures that stand alone."""
-
-ROWS: Mapping[str, ReadyMade] = MappingProxyType(
-    {
-        "cnn-gaussian-mnist": _CNN,
-        "cnn-plain-fashion": _CNN,
-        "cnn-gaussian-fashion": _CNN,
-        "adv-linf-gaussian-fashion": _CNN,
-        "cnn-noise-mnist": ReadyMade(_noise, networks.CNN, trained="cnn-gaussian-mnist"),
-        "cnn-blur-mnist": ReadyMade(_blur, networks.CNN, trained="cnn-mnist"),
-        **{f"{kind}-{data}": _CNN for data in _DATA for kind in ("cnn", "adv-linf", "adv-l2", "trades")},
-        **{f"abs-{data}": _ABS for data in _DATA},
-        "official-abs-mnist": ReadyMade(partial(official_abs, variant="plain"), files="ABS_0.net"),
-        "official-abs-binary-mnist": ReadyMade(partial(official_abs, variant="binary"), files="ABS_0.net"),
-        **{f"{kind}-{data}": _EABS for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
-        **{f"a-vae-{data}": ReadyMade(partial(_avae, plain), networks.AVAE) for plain, data in _PLAIN},
-        **{f"nd-vae-{data}": ReadyMade(partial(_ndvae, plain), networks.NDVAE) for plain, data in _PLAIN},
-        **dict.fromkeys(("cnn-gender", "cnn-identities", "cnn-cars"), _CNN),
-        **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
-        AUTOATTACK: ReadyMade(lambda: _plain(load_autoattack_resnet18())),
-        **dict.fromkeys(("resnet18-cifar10", "resnet18-gaussian-cifar10"), _RESNET),
-    }
-)
-"""Every defense by name."""
-
-
-GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
-    {
-        "nvae-fashion": networks.NVAE,
-        "nvae-mnist": networks.NVAE,
-        "nvae-large-fashion": networks.NVAE,
-        "stylegan2-fashion": networks.SmallStyleAutoencoder,
-        "stylegan2-large-fashion": networks.SmallStyleAutoencoder,
-        "nvae-faces": networks.NVAE,
-        "nvae-large-faces": networks.NVAE,
-        "nvae-cars": networks.NVAE,
-        "stylegan2-cars": networks.SmallStyleAutoencoder,
-    }
-)
-"""The network of each training of a generator."""
+ARCHITECTURES: Architectures = MappingProxyType({**PUBLIC, **{kind.__name__: constructor(kind) for kind in _KINDS}})
+"""Constructors by the names that cards use: of the public networks, and of those that rows name."""
 
 
 def names() -> tuple[str, ...]:
@@ -139,7 +45,7 @@ def load(name: str | Path, **overrides: Any) -> Defense:
             file, which ends with .safetensors.
         **overrides: ``weights`` for every name but ``resnet18-autoattack-cifar10`` (path of a file that ``gencls train``
             made; for the published networks, their folder); ``sigma`` for noise (in [0, 1] pixel units; that of ND-VAE
-            included) and blur (in pixels); ``realisations`` and ``temperature`` for A-VAE; for ABS the keyword arguments of
+            included) and blur (in pixels); the keyword arguments of :class:`gencls.defenses.AVAEPurification`; for ABS those of
             :func:`gencls.defenses.ABS`, for the published networks those of
             :func:`gencls.zoo.networks.abs.published.official_abs`; for the other autoencoders those of
             :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
@@ -204,13 +110,13 @@ def _load_file(path: Path, **overrides: Any) -> Defense:
     if card.name in ROWS and ROWS[card.name].network is not None:
         return load(card.name, weights=path, **overrides)
     network, _ = restore(path, ARCHITECTURES)
-    if card.architecture not in _CLASSIFIERS:
+    if type(network) not in _CLASSIFIERS:
         raise GenclsError(
             f"{path}: expected weights of a defense or of a classifier; got {card.name!r:.100}, a {card.architecture}"
         )
     if overrides:
         raise GenclsError(f"{path}: expected no overrides for a classifier; got {', '.join(map(repr, overrides))}")
-    return _plain(network).eval().requires_grad_(False)
+    return plain(network).eval().requires_grad_(False)
 
 
 def find_weights(name: str, folder: Path) -> Path | None:

@@ -17,7 +17,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 """Where the committed weights lie."""
 
 
-def _constructor(kind: type[nn.Module]) -> Callable[..., nn.Module]:
+def constructor(kind: type[nn.Module]) -> Callable[..., nn.Module]:
     """What makes a network from the arguments on its card: a class method for those that name a table's column, or sizes."""
     found: Callable[..., nn.Module] = getattr(kind, "from_architecture", None) or getattr(kind, "of_sizes", None) or kind
     return found
@@ -25,8 +25,8 @@ def _constructor(kind: type[nn.Module]) -> Callable[..., nn.Module]:
 
 _KINDS = [found for name in networks.__all__ if isinstance(found := getattr(networks, name), type)]
 
-ARCHITECTURES: Architectures = MappingProxyType({kind.__name__: _constructor(kind) for kind in _KINDS})
-"""Constructors of the package's networks by the names that cards use."""
+PUBLIC: Architectures = MappingProxyType({kind.__name__: constructor(kind) for kind in _KINDS})
+"""Constructors of the public networks by the names that cards use."""
 
 
 def weights_places(name: str, folder: Path) -> tuple[Path, Path]:
@@ -46,7 +46,7 @@ def trained_network(kind: type[N], trained: str, weights: str | Path | None = No
             f"expected the weights of {trained} at {path}; got no such file. "
             f"Make them with: gencls train {trained} --data-root DATA"
         )
-    network, card = restore(path, {kind.__name__: _constructor(kind), **ARCHITECTURES})  # it need not be public
+    network, card = restore(path, {kind.__name__: constructor(kind), **PUBLIC})  # it need not be public
     if not isinstance(network, kind):
         raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
     return network

@@ -11,7 +11,7 @@ from gencls.core import Defense, GenclsError, key_of
 from gencls.defenses import PlainClassifier, RandomizedSmoothing, VariationalPosteriorSmoothing, VariationalSmoothing
 from gencls.eval import DDN, PGD, Attack, AutoAttack, Square, ThreatModel
 from gencls.zoo.networks.classifiers.published import load_robustbench
-from gencls.zoo.registry import AUTOATTACK
+from gencls.zoo.rows import AUTOATTACK
 from recipes.harness import run
 from recipes.harness.folders import claim, require_weights
 from recipes.harness.settings import flag

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 from gencls.eval import PGD, Attack, Square, ThreatModel, Transfer
 from gencls.eval.report.formats import MISSING
 from gencls.eval.report.paper.page import Cell, PaperTable, Row

@@ -22,7 +22,7 @@ from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.zoo import load, load_data
 from gencls.zoo.checkpoints.checkpoint import restore
 from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders
-from gencls.zoo.registry import WEIGHTS
+from gencls.zoo.trained import WEIGHTS
 
 
 class PerClassLoop:

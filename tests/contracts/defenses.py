@@ -1,7 +1,7 @@
-"""One small instance per public defense, transform and named constructor; ``seed`` decides weights and codes.
+"""One small instance per transform, defense and named constructor; ``seed`` decides weights and codes.
 
-All take images (N, 1, 8, 8) of 4 classes. A new defense gets a row here, and with it every contract test; a variant has its
-name with a comma behind it.
+A new one gets one row here, and with it every contract test: a transform in TRANSFORMS, any other defense in DEFENSES. A
+variant has the name with a comma behind it.
 """
 
 import torch
@@ -92,20 +92,30 @@ class SmallDiscriminator(nn.Module):
         return latents @ self.weight
 
 
+TRANSFORMS = {
+    "GaussianNoise": lambda seed: GaussianNoise(0.1),
+    "GaussianBlur": lambda seed: GaussianBlur(0.8),
+    "FixedLengthNoise": lambda seed: FixedLengthNoise(0.5),
+    "Binarize": lambda seed: Binarize(),
+    "MLVGMPurification": lambda seed: MLVGMPurification(MeanRowsPixels(), "cosine", blur=GaussianBlur(0.5)),
+    "MLVGMPurification, noise": lambda seed: MLVGMPurification(MeanRowsPixels(), "linear", noise=FixedLengthNoise(1.0)),
+    "MLVGMPurification, alphas 0": lambda seed: MLVGMPurification(MeanRowsPixels(), "linear").base(),
+    "AVAEPurification": lambda seed: AVAEPurification(NoisyRows(), realisations=5, per_pass=2),
+    "NDVAEPurification": lambda seed: NDVAEPurification(NoisyRows(), sigma=0.05),
+    "DefenseGAN": lambda seed: DefenseGAN(
+        SigmoidGenerator(seed), (3,), restarts=2, steps=4, lr=0.01, optimizer="gradient", max_rows=12
+    ),
+}
+"""They take images of any shape from 7x7 pixels, with one channel or three."""
+
+FIXED = {"DefenseGAN": SHAPE}
+"""Shape of the images of transforms that take no other; the generator decides."""
+
 DEFENSES = {
     "PlainClassifier": lambda seed: PlainClassifier(small_cnn(CLASSES, seed=seed), CLASSES),
     "TransformedClassifier": lambda seed: behind(HalfContrast(), seed),
-    "GaussianNoise": lambda seed: behind(GaussianNoise(0.1), seed),
-    "GaussianBlur": lambda seed: behind(GaussianBlur(0.8), seed),
-    "FixedLengthNoise": lambda seed: behind(FixedLengthNoise(0.5), seed),
-    "MLVGMPurification": lambda seed: behind(MLVGMPurification(MeanRowsPixels(), "cosine", blur=GaussianBlur(0.5)), seed),
-    "AVAEPurification": lambda seed: behind(AVAEPurification(NoisyRows(), realisations=5, per_pass=2), seed),
-    "NDVAEPurification": lambda seed: behind(NDVAEPurification(NoisyRows(), sigma=0.05), seed),
-    "DefenseGAN": lambda seed: behind(
-        DefenseGAN(SigmoidGenerator(seed), (3,), restarts=2, steps=4, lr=0.01, optimizer="gradient", max_rows=12), seed
-    ),
+    **{name: lambda seed, make=make: behind(make(seed), seed) for name, make in TRANSFORMS.items()},
     "RandomizedSmoothing": lambda seed: RandomizedSmoothing(small_cnn(CLASSES, seed=seed), CLASSES, sigma=0.5, draws=16),
-    "Binarize": lambda seed: behind(Binarize(), seed),
     "AnalysisBySynthesis": engine,
     "ABS": lambda seed: ABS(SigmoidDecoders(CLASSES, SHAPE, seed=seed), starts=64, steps=5, seed=seed),
     "EABS": lambda seed: EABS(
@@ -126,30 +136,4 @@ DEFENSES = {
         small_cnn(CLASSES, seed=seed), CLASSES, steps=3, draws=3, max_rows=12
     ),
 }
-
-NOT_DEFENSES = {
-    "AlphaSearch",
-    "AlphaTrial",
-    "Ball",
-    "Certificate",
-    "DiscriminatorPenalty",
-    "EncoderStart",
-    "GaussianKL",
-    "PAPER_TASKS",
-    "PaperTask",
-    "Posterior",
-    "PurifiedAccuracy",
-    "RandomAutoencoder",
-    "RandomStarts",
-    "Regularizer",
-    "RobustnessBound",
-    "SignLosingBall",
-    "alpha_schedule",
-    "compare_to_bound",
-    "fgsm_examples",
-    "learn_alphas",
-    "lower_bound",
-    "paper_blur",
-    "robustness_bound",
-}
-"""Public parts of defenses."""
+"""They take images (N, 1, 8, 8) of 4 classes."""

@@ -5,7 +5,8 @@ import torch
 
 import gencls.defenses
 from gencls.core import BayesClassifier, Defense, draws, forward_draws, keyed, seeded
-from tests.contracts.defenses import CLASSES, DEFENSES, NOT_DEFENSES, SHAPE
+from tests.contracts.defenses import CLASSES, DEFENSES, SHAPE
+from tests.contracts.tables import check_rows, public_classes
 from tests.toys import scores_under_lightning
 
 TOLERANCE = 1e-5  # matrix products round differently for different batch sizes; scores are of size 1 to 50
@@ -31,8 +32,9 @@ def assert_close(found, expected):
     torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_every_public_defense_is_in_the_table():
-    assert set(gencls.defenses.__all__) - NOT_DEFENSES <= {name.split(",")[0] for name in DEFENSES}
+def test_every_defense_is_in_the_table():
+    where = "DEFENSES in tests/contracts/defenses.py"
+    check_rows(public_classes(gencls.defenses, Defense), DEFENSES, where=where, row='"{name}": lambda seed: {name}(...)')
 
 
 def test_shape_dtype_and_finite_scores(defense, images):

@@ -4,6 +4,7 @@ import torch
 import gencls.perceptual
 from gencls.core import ImageDistance
 from gencls.perceptual import L2, Linf, SquaredL2
+from tests.contracts.tables import check_rows, public_classes
 
 DISTANCES = {"L2": L2, "Linf": Linf, "SquaredL2": SquaredL2}
 
@@ -18,10 +19,9 @@ def pair():
     return torch.rand(2, 4, 3, 6, 5, dtype=torch.float64)
 
 
-def test_every_public_distance_is_in_the_table():
-    public = {name: getattr(gencls.perceptual, name) for name in gencls.perceptual.__all__}
-    found = {name for name, item in public.items() if isinstance(item, type) and issubclass(item, ImageDistance)}
-    assert found == set(DISTANCES)
+def test_every_distance_is_in_the_table():
+    where = "DISTANCES in tests/contracts/test_distances.py"
+    check_rows(public_classes(gencls.perceptual, ImageDistance), DISTANCES, where=where, row='"{name}": {name}, what makes one')
 
 
 def test_shape_and_sign(distance, pair):

@@ -10,6 +10,7 @@ import gencls.zoo.networks
 from gencls.core import GenclsError, MultiLatentModel, draws, keyed, repeat_rows
 from gencls.defenses import MLVGMPurification
 from tests import nvae_models, style_models
+from tests.contracts.tables import check_rows, public_classes
 from tests.toys import MeanRowsPixels
 
 MODELS = {
@@ -58,10 +59,11 @@ def assert_close(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_every_public_model_is_in_the_table():
-    public = [getattr(gencls.zoo.networks, name) for name in gencls.zoo.networks.__all__]
-    found = {item for item in public if isinstance(item, type) and issubclass(item, MultiLatentModel)}
-    assert found <= {type(make()) for make in MODELS.values()}
+def test_every_model_is_in_the_table():
+    found = public_classes(gencls.zoo.networks, MultiLatentModel)
+    tested = {type(make()).__name__ for make in MODELS.values()}
+    where = "MODELS in tests/contracts/test_multi_latent_models.py"
+    check_rows(found, tested, where=where, row='"{name}": a function that makes a tiny one')
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 10.0])

@@ -3,39 +3,13 @@ import torch
 
 import gencls.defenses
 from gencls.core import Transform, draws, keyed
-from gencls.defenses import (
-    AVAEPurification,
-    Binarize,
-    DefenseGAN,
-    FixedLengthNoise,
-    GaussianBlur,
-    GaussianNoise,
-    MLVGMPurification,
-    NDVAEPurification,
-)
-from tests.toys import MeanRowsPixels, NoisyRows, SigmoidGenerator
-
-TRANSFORMS = {
-    "GaussianNoise": lambda: GaussianNoise(0.3),
-    "FixedLengthNoise": lambda: FixedLengthNoise(2.0),
-    "GaussianBlur": lambda: GaussianBlur(1.0),
-    "Binarize": Binarize,
-    "MLVGMPurification": lambda: MLVGMPurification(
-        MeanRowsPixels(), "linear", blur=GaussianBlur(0.5), noise=FixedLengthNoise(1.0)
-    ),
-    "MLVGMPurification, alphas 0": lambda: MLVGMPurification(MeanRowsPixels(), "linear").base(),
-    "AVAEPurification": lambda: AVAEPurification(NoisyRows(), realisations=5, per_pass=2),
-    "NDVAEPurification": lambda: NDVAEPurification(NoisyRows(), sigma=0.1),
-    "DefenseGAN": lambda: DefenseGAN(SigmoidGenerator(), (3,), restarts=2, steps=3, max_rows=5),
-}
-
-FIXED = {"DefenseGAN": (1, 8, 8)}
-"""Shape of the images of transforms that take no other; the generator decides."""
+from tests.contracts.defenses import FIXED, TRANSFORMS
+from tests.contracts.tables import check_rows, public_classes
 
 
 @pytest.fixture(params=TRANSFORMS)
 def transform(request):
-    return TRANSFORMS[request.param]().eval()
+    return TRANSFORMS[request.param](seed=0).eval()
 
 
 @pytest.fixture
@@ -45,10 +19,9 @@ def shaped(request, transform):
     return lambda *shape: shape if fixed is None else (shape[0], *fixed)
 
 
-def test_every_public_transform_is_in_the_table():
-    public = {name: getattr(gencls.defenses, name) for name in gencls.defenses.__all__}
-    found = {name for name, item in public.items() if isinstance(item, type) and issubclass(item, Transform)}
-    assert found == {name.partition(",")[0] for name in TRANSFORMS}
+def test_every_transform_is_in_the_table():
+    where = "TRANSFORMS in tests/contracts/defenses.py"
+    check_rows(public_classes(gencls.defenses, Transform), TRANSFORMS, where=where, row='"{name}": lambda seed: {name}(...)')
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 3, 7, 11), (64, 1, 28, 28)])

@@ -10,6 +10,7 @@ from gencls.eval import FGSM, Protocol, Square, Study, ThreatModel, Transfer, ev
 from gencls.eval.adapters import as_foolbox, as_module
 from gencls.eval.doctor import diagnose
 from gencls.eval.doctor.patient import Effort
+from gencls.zoo import ImageData
 
 LINF = ThreatModel("linf", 0.05)
 STEP = FGSM(LINF)
@@ -52,9 +53,14 @@ def in_study(module, images, labels, folder):
     return study.run()
 
 
+def data_of(images):
+    count = len(images)
+    return ImageData("toys", "test", images, torch.zeros(count, dtype=torch.long), ("0", "1", "2"), torch.arange(count))
+
+
 def by_path(module, images, labels, folder, monkeypatch):
     monkeypatch.setattr("tests.strangers.networks.BROUGHT", module, raising=False)
-    defense = build_defense("tests.strangers.networks:BROUGHT", images)
+    defense = build_defense("tests.strangers.networks:BROUGHT", data_of(images))
     return evaluate(defense, {"fgsm": STEP}, [(images, labels)], eot_samples=2, judge_draws=4)
 
 

@@ -19,9 +19,10 @@ from gencls.zoo.checkpoints.cards import Card, read_card
 from gencls.zoo.checkpoints.checkpoint import restore, save_checkpoint, verify_checkpoint
 from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks import CNN
-from gencls.zoo.registry import find_weights
-from gencls.zoo.trained import ARCHITECTURES, WEIGHTS
+from gencls.zoo.registry import ARCHITECTURES, find_weights
+from gencls.zoo.trained import WEIGHTS
 from recipes.harness.folders import weights_path
+from tests.strangers.networks import data_of
 from tests.strangers.test_weights import IMAGES, TENSORS, WHOLE, network, state
 
 __all__ = ["network", "state"]
@@ -152,9 +153,9 @@ def test_attack_takes_the_weights_of_a_folder_and_a_weights_file_as_a_defense(ru
     page = (folder / "report.html").read_text()
     assert f"<dt>Weights</dt><dd>runs/cnn-mnist/cnn-mnist.safetensors, {file}</dd>" in page
     images = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-    weights = weights_of(["cnn-mnist", file], runs)
+    weights, data = weights_of(["cnn-mnist", file], runs), data_of(images)
     mine, theirs, alone = (
-        build_defense(*words) for words in (("cnn-mnist", images, weights["cnn-mnist"]), ("cnn-mnist", images), (file, images))
+        build_defense(*words) for words in (("cnn-mnist", data, weights["cnn-mnist"]), ("cnn-mnist", data), (file, data))
     )
     assert torch.equal(mine(images), alone(images))
     assert not torch.equal(mine(images), theirs(images))

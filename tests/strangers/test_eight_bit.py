@@ -7,7 +7,7 @@ import torch
 
 from gencls.core import GenclsError
 from gencls.eval import Study, ThreatModel, evaluate, summarize
-from gencls.eval.judgement.judge import is_eight_bit, to_eight_bit
+from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
 from tests.strangers.test_judge import Corner, Given, breaking, row_of, samples, undrawn
 
 __all__ = ["undrawn"]

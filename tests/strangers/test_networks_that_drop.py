@@ -17,6 +17,7 @@ from tests.strangers.networks import (
     WAYS,
     WithNorm,
     bring,
+    data_of,
     declared,
     dropping,
     every_way,
@@ -71,7 +72,7 @@ def test_dropout_at_test_time_stays_on(way, samples, tmp_path):
 def test_dropout_at_test_time_is_found_by_import_path(samples, monkeypatch):
     module = dropping()
     monkeypatch.setattr("tests.strangers.networks.BROUGHT", module, raising=False)
-    defense = build_defense("tests.strangers.networks:BROUGHT", samples[0])
+    defense = build_defense("tests.strangers.networks:BROUGHT", data_of(samples[0]))
     assert defense.stochastic
     assert module.layers[2].training
     assert not defense.training
@@ -100,7 +101,7 @@ def test_what_was_never_switched_is_switched_by_import_path(samples, monkeypatch
 
     for module, stays in ((WithNorm().train(), False), (Wrapper(), True), (Headed(), False), (Headed().eval(), False)):
         monkeypatch.setattr("tests.strangers.networks.BROUGHT", module, raising=False)
-        defense = build_defense("tests.strangers.networks:BROUGHT", samples[0])
+        defense = build_defense("tests.strangers.networks:BROUGHT", data_of(samples[0]))
         assert defense.stochastic == stays
         dropout = next(part for part in module.modules() if isinstance(part, nn.Dropout))
         assert (module.training, dropout.training) == (False, stays)
@@ -111,7 +112,7 @@ def test_a_new_head_in_training_mode_is_named_by_import_path(samples, monkeypatc
     module.layers[5] = nn.Sequential(nn.Dropout(0.5), module.layers[5])
     monkeypatch.setattr("tests.strangers.networks.BROUGHT", module, raising=False)
     with pytest.raises(GenclsError, match=r"training mode of layers.5 \(Sequential\)"):
-        build_defense("tests.strangers.networks:BROUGHT", samples[0])
+        build_defense("tests.strangers.networks:BROUGHT", data_of(samples[0]))
 
 
 SURROGATES = {

@@ -8,7 +8,7 @@ import torch
 from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
 from gencls.eval import DDN, PGD, GaussianNoiseAttack, Study, ThreatModel, Transfer, evaluate, judge
-from gencls.eval.scores.behaviour import observe
+from gencls.eval.scores.probe import observe
 from tests.strangers import defenses as strangers
 
 COUNT, DRAWS = 6, 8

@@ -21,6 +21,7 @@ from torch.utils.data import (
 from torchvision import tv_tensors
 
 from gencls.core import GenclsError
+from gencls.core.images import as_samples
 from gencls.core.samples import batches_of, samples_of
 from gencls.eval import FGSM, Study, ThreatModel, evaluate
 from gencls.eval.doctor import diagnose
@@ -163,22 +164,22 @@ def test_two_of_anything_are_not_mistaken():
 
 def test_grey_images_need_no_channel():
     for grey in (PIXELS[:, 0], list(PIXELS[:, 0]), torch.from_numpy(PIXELS[:, 0])):
-        assert torch.equal(samples_of(grey, CLASSES)[0], IMAGES[:, :1])
+        assert torch.equal(as_samples(grey, CLASSES)[0], IMAGES[:, :1])
     picture = Listed(pairs([Image.fromarray(image) for image in PIXELS[:, 0]]))  # MNIST of torchvision, without a transform
     assert torch.equal(samples_of(picture)[0], IMAGES[:, :1])
 
 
 def test_nothing_is_copied_or_cast_without_need():
     doubles = PIXELS / 255
-    assert samples_of(IMAGES, LABELS) == (IMAGES, LABELS)
-    images, _ = samples_of(doubles, CLASSES)
+    assert as_samples(IMAGES, LABELS) == (IMAGES, LABELS)
+    images, _ = as_samples(doubles, CLASSES)
     assert images.dtype == torch.float64
     assert np.shares_memory(images.numpy(), doubles)
 
 
 def test_what_was_given_is_not_changed():
     before, given = PIXELS.copy(), torch.from_numpy(PIXELS)
-    images, _ = samples_of(given, CLASSES)
+    images, _ = as_samples(given, CLASSES)
     images.zero_()
     assert np.array_equal(PIXELS, before)
 
@@ -321,4 +322,4 @@ def test_a_loader_that_drops_the_last_samples_is_refused(take):
 
 def test_labels_beside_a_data_set_are_refused():
     with pytest.raises(GenclsError, match="labels: expected none beside a TensorDataset, which has its own; got Tensor"):
-        samples_of(TensorDataset(IMAGES, LABELS), LABELS)
+        as_samples(TensorDataset(IMAGES, LABELS), LABELS)

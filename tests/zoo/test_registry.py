@@ -1,26 +1,48 @@
 """The registries agree: what can be loaded is what trainings make, and data sets can be trained on as they say."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+from pkgutil import iter_modules
+
 import pytest
 import torch
 from torch import nn
 
+from gencls.core import GenclsError, TransformedClassifier
+from gencls.defenses import NDVAEPurification
+from gencls.zoo import load
 from gencls.zoo.data.registry import DATA_SETS
-from gencls.zoo.registry import GENERATORS, ROWS
-from gencls.zoo.training import PRESETS
+from gencls.zoo.networks import NDVAE
+from gencls.zoo.ready_made import ReadyMade
+from gencls.zoo.rows import GENERATORS, ROWS
+from gencls.zoo.training import PRESETS, methods
+from tests.contracts.tables import check_rows
+
+ROOT = Path(__file__).parents[2]
 
 TRAINED = {row.trained or name: row.network for name, row in ROWS.items() if row.network is not None} | GENERATORS
 
 
 def test_every_training_can_be_loaded_and_everything_that_is_loaded_can_be_trained() -> None:
-    assert TRAINED.keys() == PRESETS.keys()
+    row = '"{name}": ReadyMade(...); a generator "{name}": its network to GENERATORS there'
+    check_rows(PRESETS, TRAINED, where="ROWS in gencls/zoo/rows.py", row=row)
+    where = "PRESETS of every file in gencls/zoo/training/methods"
+    check_rows(TRAINED, PRESETS, where=where, row='a preset with name="{name}", or write trained="..." into its row')
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_a_training_gives_is_what_is_loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gencls.zoo.training.methods.nd_vae.load", lambda name: nn.Identity())  # has values
+    for file in iter_modules(methods.__path__, f"{methods.__name__}."):  # a loaded classifier has values
+        monkeypatch.setattr(f"{file.name}.load", lambda name: nn.Identity(), raising=False)
     with torch.device("meta"):
         learner = PRESETS[name].training(10)
     assert type(learner.product) is TRAINED[name]
+
+
+def test_every_data_set_is_described() -> None:
+    described = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "data.md").read_text(), flags=re.MULTILINE)
+    check_rows(DATA_SETS, described, where="the table of docs/data.md", row="| `{name}` | splits | images | files | checked |")
 
 
 @pytest.mark.parametrize("name", DATA_SETS)
@@ -33,3 +55,20 @@ def test_a_data_set_is_trained_and_tested_on_splits_that_it_has(name: str) -> No
 def test_all_rows_say_what_they_take() -> None:
     for name, row in ROWS.items():
         assert "weights" in row.overrides() or row.is_here(name)
+
+
+def test_a_transform_needs_a_classifier_behind_it() -> None:
+    row = ReadyMade(NDVAEPurification, NDVAE)
+    with pytest.raises(GenclsError, match="nd-vae-mnist: expected the row of a transform to say the classifier behind it"):
+        row.make("nd-vae-mnist")
+    defense = replace(row, classifier="cnn-plain-fashion").make("nd-vae-mnist", sigma=0.2)
+    assert isinstance(defense, TransformedClassifier)
+    assert isinstance(defense.transform, NDVAEPurification)
+    assert defense.transform.sigma == 0.2
+
+
+def test_published_files_are_asked_for() -> None:
+    with pytest.raises(
+        GenclsError, match="official-abs-mnist: expected weights=FOLDER with the published files, ABS_0.net first"
+    ):
+        load("official-abs-mnist")

@@ -1,7 +1,6 @@
 """Balls of Lp norms."""
 
-from gencls.core.balls.dense import L2Ball, LinfBall
-from gencls.core.balls.lp_ball import LpBall, per_image
+from gencls.core.balls.lp_ball import L2Ball, LinfBall, LpBall, per_image
 from gencls.core.balls.sparse import L0Ball, L1Ball
 from gencls.core.errors import GenclsError
 from gencls.core.names import did_you_mean

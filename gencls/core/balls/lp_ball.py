@@ -1,17 +1,22 @@
 """Balls of Lp norms: sizes of changes, steepest steps, projections, random points, ways to a boundary.
 
+What every ball knows, and the two in which all entries move at once: Linf and L2.
+
 Attacks, training and the judge share this geometry. A change is (N, C, H, W), images minus clean images; its size is in [0, 1]
 pixel units over the whole image. A radius is one number, or one of each image, (N,).
 """
 
+import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["PUSH", "ROUNDING", "TINY", "LpBall", "Radius", "free", "inwards", "per_image", "wide"]
+__all__ = ["PUSH", "ROUNDING", "L2Ball", "LinfBall", "LpBall", "Radius", "free", "inwards", "per_image"]
 
-TINY = 1e-12
+_TINY = 1e-12
 """Below this length a gradient or a change counts as zero and is not scaled up."""
 
 ROUNDING = 1e-6
@@ -19,6 +24,9 @@ ROUNDING = 1e-6
 
 PUSH = 1e-5
 """Added to a step to a boundary, in pixel units: an iterate on the boundary itself would not move."""
+
+_FEW_PIXELS = 1000
+"""Of so many float32 pixels, rounded by 3e-8 each, the L2 norm does not leave the judge's tolerance."""
 
 Radius = float | Tensor
 
@@ -72,9 +80,9 @@ class LpBall(ABC):
     def sample(self, like: Tensor, radius: float) -> Tensor:
         """Changes drawn uniformly from the ball."""
 
+    @abstractmethod
     def start(self, clean: Tensor, radius: float) -> Tensor:
         """Images around the clean ones from which a search can start: a random change, clipped to [0, 1]."""
-        return (clean + self.sample(clean, radius)).clamp_(0, 1)
 
     def between(self, clean: Tensor, far: Tensor, share: Tensor) -> Tensor:
         """Images whose changes have a share (N,) of the size."""
@@ -116,7 +124,115 @@ class LpBall(ABC):
         return change.abs()
 
 
-def wide(values: Radius) -> Radius:
+class LinfBall(LpBall):
+    """The largest change of an entry."""
+
+    key = "linf"
+
+    def length(self, change: Tensor) -> Tensor:
+        return change.flatten(1).abs().amax(dim=1)
+
+    def largest(self, pixels: int) -> float:
+        return 1.0
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        dual: Tensor = gradient.flatten(1).double().norm(p=1, dim=1)
+        return dual
+
+    def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
+        return _wide(size) * gradient.sign()
+
+    def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
+        limit: Any = _wide(radius)
+        return (clean + change.clamp(-limit, limit)).clamp_(0, 1)
+
+    def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
+        return images.clamp(clean - radius, clean + radius).clamp_(0, 1)
+
+    def sample(self, like: Tensor, radius: float) -> Tensor:
+        return radius * (2 * torch.rand_like(like) - 1)
+
+    def start(self, clean: Tensor, radius: float) -> Tensor:
+        return (clean + self.sample(clean, radius)).clamp_(0, 1)
+
+    def turned(self, far: Tensor, near: Tensor, regret: Tensor, radius: float) -> Tensor:
+        return far.abs() > radius
+
+
+@dataclass(frozen=True)
+class L2Ball(LpBall):
+    """The Euclidean length.
+
+    Attributes:
+        scaled: divide gradients by their largest entry before their length is taken: the squares of small numbers vanish in
+            float32.
+    """
+
+    scaled: bool = True
+    key = "l2"
+    power = 2
+
+    def length(self, change: Tensor) -> Tensor:
+        length: Tensor = change.flatten(1).norm(dim=1)
+        return length
+
+    def distance(self, change: Tensor) -> Tensor:
+        return change.flatten(1).square().sum(dim=1).sqrt()
+
+    def largest(self, pixels: int) -> float:
+        return math.sqrt(pixels)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        return self.length(gradient.double())
+
+    def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
+        return _wide(size) * self.direction(gradient)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Gradients (N, C, H, W) of length 1; zero stays zero."""
+        if not self.scaled:
+            return gradient / per_image(self.length(gradient).clamp_min(_TINY))
+        largest = gradient.flatten(1).abs().amax(dim=1)
+        gradient = gradient / per_image(largest.where(largest > 0, 1.0))
+        length = self.length(gradient)
+        return gradient / per_image(length.where(length > 0, 1.0))
+
+    def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
+        shrink = (radius / self.length(change).clamp_min(_TINY)).clamp_max(1.0)
+        return (clean + change * per_image(shrink)).clamp_(0, 1)
+
+    def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
+        change = images - clean
+        length = self.length(change.double()).clamp_min(1e-30)  # in float32 the norm of a large image comes out short
+        shrink = ((1 - ROUNDING) * radius / length).clamp_max(1.0).to(images.dtype)
+        return self._rounded(change.mul_(per_image(shrink)).add_(clean).clamp_(0, 1), clean, radius)
+
+    def sample(self, like: Tensor, radius: float) -> Tensor:
+        direction, share = self._drawn(like)
+        return direction / per_image(self.length(direction).clamp_min(_TINY)) * per_image(radius * share)
+
+    def start(self, clean: Tensor, radius: float) -> Tensor:
+        direction, share = self._drawn(clean)
+        factor = (1 - ROUNDING) * radius * share / self.length(direction.double())
+        return self._rounded((clean + direction * per_image(factor).to(clean.dtype)).clamp_(0, 1), clean, radius)
+
+    def _drawn(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Directions, and shares of the radius: that of a d-dimensional ball within radius r grows as r^d."""
+        direction = torch.randn_like(like)
+        return direction, torch.rand_like(like.flatten(1)[:, 0]).pow(1 / like.shape[1:].numel())
+
+    def _rounded(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
+        few = clean.shape[1:].numel() <= _FEW_PIXELS
+        return images if few else inwards(images, clean, self.length((images - clean).double()) > radius)
+
+    def push(self, images: Tensor) -> float:
+        return max(PUSH, torch.finfo(images.dtype).eps * math.sqrt(images.shape[1:].numel()))
+
+    def shares(self, change: Tensor) -> Tensor:
+        return change.square()
+
+
+def _wide(values: Radius) -> Radius:
     """One number, or one of each image as (N, 1, 1, 1)."""
     return per_image(values) if isinstance(values, Tensor) else values
 

@@ -1,6 +1,6 @@
 """The random generators of a batch: one per row, so that a row's numbers do not depend on the others."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -62,18 +62,6 @@ class Streams:
             return None
         per_row = shape[0] // len(rows)
         return [generator for row in rows for generator in [self.generator(row)] * per_row]
-
-    def fill(self, out: Tensor, draw: Callable[[Tensor, torch.Generator], object], what: str) -> Tensor:
-        """Let ``draw(row, generator)`` write each row of ``out`` (on the CPU: the same numbers for every device)."""
-        if not out.numel():  # nothing is drawn: an attack may let no row begin
-            return out
-        generators = self.of_entries(out.shape, what)
-        if generators is None:
-            draw(out, self.whole())
-        else:
-            for row, generator in zip(out.unbind(0), generators, strict=True):
-                draw(row, generator)
-        return out
 
     @contextmanager
     def from_the_start(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ Each function of torch that draws stands in one table. It is served row by row; 
 stream of the whole batch, which is noted; or refused by name.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -16,6 +17,7 @@ from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
 from gencls.core.errors import GenclsError
+from gencls.core.streams.for_all_rows import FOR_ALL_ROWS
 from gencls.core.streams.generators import Streams
 from gencls.core.streams.seeds import GlobalStates, seeded
 
@@ -38,14 +40,25 @@ class KeyedDraws(TorchFunctionMode):
         serve = _SERVED.get(func)
         if serve is None or torch.initial_seed() != self.streams.global_seed:
             return func(*args, **kwargs)
-        if not kwargs:
-            return serve(self.streams, *args)
+        if owner := FOR_ALL_ROWS.get(sys._getframe(1).f_code):
+            return _for_the_batch(func, owner)(self.streams, *args, **kwargs)
         if kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         given = [kwargs["input"]] if "input" in kwargs else []
         more = {name: value for name, value in kwargs.items() if name not in ("generator", "input", "out")}
         out, drawn = kwargs.get("out"), serve(self.streams, *given, *args, **more)
         return drawn if out is None else out.resize_(drawn.shape).copy_(drawn)
+
+
+def _filled(streams: Streams, out: Tensor, draw: Draw, what: str) -> Tensor:
+    """``out``, each row of which ``draw(row, generator)`` has written: on the CPU, the same numbers for every device."""
+    if not out.numel():  # nothing is drawn: an attack may let no row begin
+        return out
+    generators = streams.of_entries(out.shape, what)
+    each = [(out, streams.whole())] if generators is None else list(zip(out.unbind(0), generators, strict=True))
+    for part, generator in each:
+        draw(part, generator)
+    return out
 
 
 def _fresh(
@@ -59,7 +72,7 @@ def _fresh(
     requires_grad: bool = False,
     **_: Any,
 ) -> Tensor:
-    drawn = streams.fill(torch.empty(tuple(shape), dtype=dtype, device="cpu"), draw, what)
+    drawn = _filled(streams, torch.empty(tuple(shape), dtype=dtype, device="cpu"), draw, what)
     return drawn.to(device or torch.get_default_device()).requires_grad_(requires_grad)
 
 
@@ -89,7 +102,7 @@ def _in_place(name: str) -> Serve:
         if name == "bernoulli_" and isinstance(odds, Tensor):
             return out.copy_(_bernoulli(streams, odds.expand_as(out)))
         values = torch.empty(out.shape, dtype=out.dtype, device="cpu")
-        return out.copy_(streams.fill(values, lambda row, g: getattr(row, name)(*args, generator=g, **kwargs), name))
+        return out.copy_(_filled(streams, values, lambda row, g: getattr(row, name)(*args, generator=g, **kwargs), name))
 
     return serve
 
@@ -196,7 +209,7 @@ def _opened(func: Any) -> Serve:
     return serve
 
 
-def _for_the_batch(func: Any) -> Serve:
+def _for_the_batch(func: Any, name: str = "") -> Serve:
     """For functions whose numbers belong to no row, or that draw inside for all rows at once."""
 
     def serve(streams: Streams, *args: Any, **kwargs: Any) -> Any:
@@ -205,7 +218,7 @@ def _for_the_batch(func: Any) -> Serve:
         with seeded(int(torch.randint(2**62, (1,), generator=streams.whole()))):
             before, drawn = GlobalStates(), func(*args, **kwargs)
             if before != GlobalStates():
-                streams.note_shared(func.__name__)
+                streams.note_shared(name or func.__name__)
         return drawn
 
     return serve

@@ -156,7 +156,7 @@ def _highest(trials: Sequence[AlphaTrial]) -> int:
 
 @dataclass
 class _Process:
-    """The Gaussian process and where it wants to be measured next."""
+    """The Gaussian process, which proposes the next measurement."""
 
     acquisition: Acquisition
     variance: Variance | None

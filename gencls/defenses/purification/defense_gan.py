@@ -108,7 +108,7 @@ class DefenseGAN(Transform):
         return {"bpda": BPDA(self, nn.Identity()), "unrolled": _Unrolled(self)}
 
     def _starts(self, images: Tensor) -> Tensor:
-        """(N, R, *latent_shape), those of an image in consecutive rows of one draw."""
+        """(N, R, *latent_shape) from one draw; consecutive rows belong to one image."""
         count = len(images) * self.restarts
         if self.sample is None:
             drawn = torch.randn(count, *self.latent_shape, device=images.device, dtype=images.dtype)
@@ -158,7 +158,7 @@ class _Unrolled(nn.Module):
 
 
 class _Projection(torch.autograd.Function):
-    """No graph is kept: the backward pass builds those of the best starts, for a few images at a time."""
+    """It keeps no graph: the backward pass builds the graphs of the best starts, for a few images at a time."""
 
     @staticmethod
     def forward(ctx: Any, defense: DefenseGAN, images: Tensor) -> Tensor:

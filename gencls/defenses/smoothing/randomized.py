@@ -144,7 +144,7 @@ class RandomizedSmoothing(Defense):
         self._check("predict", images, alpha, chunk, n, lambda m: bool(majority_p_value(m, 0) <= alpha))
 
         def settled(_: int, counts: Tensor, left: int) -> bool:
-            # The leader's worst case gives what is left to the second; the best case of any class gives it to the leader.
+            # Worst case of the leader: all remaining draws go to the second. Best case of any class: all go to the leader.
             first, second = counts.topk(2).values.tolist()
             return bool(majority_p_value(first, second + left) <= alpha or majority_p_value(first + left, second) > alpha)
 

@@ -17,21 +17,21 @@ from gencls.eval.attacks.parts.smoothing import check_smoothing, descents
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.scores.calibration import calibrate
 from gencls.eval.scores.margins import margin, mean_over_draws, others_of, score_gap
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 
 @dataclass(frozen=True)
 class APGD:
     """Projected gradient descent with momentum and a step size that halves itself, from pyautoattack.
 
-    The losses are compared between iterates, so the scale on which a softmax sees the scores is that of the clean image; its
-    slope is taken on the scale of each iterate, where it does not vanish. DLR is invariant to offset and scale. Where there
-    are too few classes for it, the difference of the two scores takes its place.
+    The loop compares losses between iterates, so the clean image sets the scale on which a softmax sees the scores. Each
+    iterate sets the scale of its own slope, so that this does not vanish. DLR is invariant to offset and scale. If a defense
+    has too few classes for DLR, the difference of the two scores takes its place.
 
-    A deterministic defense is done with at its first wrong iterate, and the sample leaves the batch; where there is none, the
-    iterate with the largest loss counts. The library believes a single look; of a stochastic defense, whose look is the mean
-    of the EoT draws, it may have been a lucky one. There both the iterate with the largest loss and the last that looked wrong
-    are asked for 64 fresh draws, and the one that is wrong more often counts.
+    On a deterministic defense a sample leaves the batch at its first wrong iterate. Without one, the iterate with the largest
+    loss counts. The library believes a single look. On a stochastic defense a look is the mean of the EoT draws, and may be a
+    lucky one. There the iterate with the largest loss and the last one that looked wrong get 64 fresh draws each, and the one
+    that is wrong more often counts.
 
     Source: Croce and Hein 2020, arXiv:2003.01690, Algorithm 1; in L1, Croce and Hein 2021, arXiv:2103.01208.
 
@@ -41,14 +41,13 @@ class APGD:
             "multi-targeted", the scores' difference against each in turn (Gowal et al. 2019, arXiv:1910.09338).
         steps: gradient steps per run.
         restarts: random starts; samples broken by one take no part in the next.
-        targets: how many other classes the targeted losses try; all if there are fewer.
-        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
-            differentiated, all runs for each; 0 is the plain loss. See
-            :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`.
+        targets: number of other classes that the targeted losses try; all if there are fewer.
+        smoothing: standard deviations of the noise for the mean loss, in [0, 1] pixel units, each with all runs; 0 is the plain
+            loss, see :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`.
         smoothing_draws: noisy images per gradient.
     """
 
-    threat: ThreatModel
+    threat: Threat
     loss: Literal["cross-entropy", "dlr", "targeted-dlr", "multi-targeted"] = "cross-entropy"
     steps: int = 100
     restarts: int = 1
@@ -69,7 +68,7 @@ class APGD:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """A gradient per step and at the start of each ball, of all noisy images where there are, and one look at the end."""
+        """A gradient per step and at the start of each ball, with smoothing per noisy image too, and one look at the end."""
         runs = self.restarts * (self.targets if "targeted" in self.loss else 1)
         forwards, backwards = descents(self.steps + len(self._balls), self.smoothing, self.smoothing_draws)
         return runs * (forwards + len(self.smoothing)) + 1, runs * backwards
@@ -122,7 +121,7 @@ class APGD:
 
 
 class Worst:
-    """The worst perturbation of each sample among those offered, by fresh looks at the model."""
+    """The worst perturbation of each sample so far, by fresh looks at the model."""
 
     def __init__(self, model: AttackModel, images: Tensor, labels: Tensor) -> None:
         self.model, self.labels, self.images = model, labels, images.clone()
@@ -132,11 +131,11 @@ class Worst:
 
     @property
     def alive(self) -> Tensor:
-        """The samples that are not wrong in every draw."""
+        """The samples with at least one right draw."""
         return (self.success < 1).nonzero().squeeze(1)
 
     def offer(self, rows: Tensor, candidates: Tensor) -> None:
-        """Keep candidates for some rows where they are wrong in more draws, or in as many with a smaller margin."""
+        """Keep candidates for some rows if they are wrong in more draws, or in as many with a smaller margin."""
         looks = [self.model.look(candidates, self.labels[rows], fresh=True) for _ in range(self.looks)]
         success = torch.stack([look.success for look in looks]).mean(dim=0)
         missing = torch.stack([look.margin for look in looks]).mean(dim=0)
@@ -158,9 +157,9 @@ def targeted_dlr(scores: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def _ratio(model: AttackModel, draws: Tensor, labels: Tensor, ratio: Callable[..., Tensor], *targets: Tensor) -> Tensor:
-    """A ratio of differences of scores (N,): that of the mean scores, or the mean of the draws' for a random defense.
+    """A ratio of differences of scores (N,): of the mean scores, or for a random defense the mean over the draws.
 
-    It is at least -1 where a draw is right, and has no bound where it is wrong: there the mean hardly counts what exceeds 1.
+    A right draw has a ratio of at least -1, and a wrong draw has no bound. So the mean hardly counts values beyond 1.
     """
     if not model.stochastic:
         return ratio(model.mean_scores(draws), labels, *targets)
@@ -178,7 +177,7 @@ def _entry(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _cross_entropy(model: AttackModel, clean: Tensor) -> Loss:
-    """The value on the scale of the clean scores (N, K), the slope on that of each look."""
+    """The value on the scale of the clean scores (N, K), and the slope on the scale of each look."""
     if model.eot.samples > 1 and model.eot.reduce == "loss":
         return model.cross_entropy
     scale = score_gap(clean)

@@ -11,29 +11,29 @@ from gencls.eval.attacks.fab import FAB
 from gencls.eval.attacks.parts.attack_model import prepare
 from gencls.eval.attacks.parts.base import DENSE, Attack, require
 from gencls.eval.attacks.square import Square
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 
 @dataclass(frozen=True)
 class AutoAttack:
     """The ensemble: "standard" is APGD-CE, targeted APGD-DLR, targeted FAB and Square; "rand" is APGD-CE and APGD-DLR.
 
-    A part works on the samples that those before it left right. For a stochastic defense, left right means right in any of 64
-    fresh draws, and a part's result takes the place of an earlier one only if it is wrong in more of its draws. How many draws
-    make a gradient is not a matter of the attack but of the protocol: "rand" of the authors takes 20.
+    A part works on the samples that are still right after the parts before it. For a stochastic defense, a sample is right if
+    any of 64 fresh draws is right. A part's result replaces an earlier one only if it is wrong in more of its draws. The
+    protocol, not the attack, sets the draws per gradient; the authors' "rand" takes 20.
 
-    Source: Croce and Hein 2020, arXiv:2003.01690; the parts as in pyautoattack 0.2.0. The targets are all other classes where
-    there are fewer than ``targets``; losses that are not defined for two or three classes are replaced, see :class:`APGD`.
+    Source: Croce and Hein 2020, arXiv:2003.01690; the parts as in pyautoattack 0.2.0. If the defense has fewer than ``targets``
+    other classes, all are targets. Some losses are not defined for two or three classes, and are replaced, see :class:`APGD`.
 
     Attributes:
         threat: Linf or L2 with an epsilon.
-        version: which parts.
-        steps: of APGD and FAB.
-        queries: of Square.
-        targets: how many other classes the targeted parts try.
+        version: "standard" or "rand", which names the parts.
+        steps: gradient steps of APGD and FAB per run.
+        queries: looks of Square per image.
+        targets: number of other classes that the targeted parts try.
     """
 
-    threat: ThreatModel
+    threat: Threat
     version: Literal["standard", "rand"] = "standard"
     steps: int = 100
     queries: int = 5000
@@ -61,7 +61,7 @@ class AutoAttack:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Those of all parts, and a look after each."""
+        """The passes of all parts, and a look after each."""
         both = [part.passes for part in self.parts]
         return sum(forward for forward, _ in both) + len(both), sum(gradient for _, gradient in both)
 

@@ -14,17 +14,17 @@ from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_sta
 from gencls.eval.threats.lp_balls import ThreatModel
 
 _SPHERE, _SOURCE = 20, 30
-"""Steps after which a step size is compared with its success rate."""
+"""Number of steps between comparisons of a step size with its success rate."""
 
 _CHECK = 5
 """Steps from one look at the image on the sphere to the next."""
 
 _FACTOR = 1.5
-"""By which a step size changes."""
+"""Factor by which a step size changes."""
 
 _BLOCKS = (7, 28, 4, 14, 2)
-"""Many classifiers see one class in all uniform noise, whose samples could not start from there (all digits 8, for a CNN).
-After the first try noise is black and white, in so many blocks along each side, with a random share of white."""
+"""Blocks along each side of the noise after the first try, in black and white, with a random share of white.
+Many classifiers see one class in all uniform noise (a CNN for digits sees 8), so samples of this class cannot start there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,19 +33,19 @@ class Boundary:
 
     A step is kept if the decision is still wrong and the image closer; for a stochastic defense, if two looks in a row say so.
     Both step sizes follow their own success rates, sample by sample. A sample is done when its step towards the image is
-    shorter than ``converged``, or its queries are used up. Where no start is found the clean image is returned.
+    shorter than ``converged``, or its queries are used up. Without a start, the clean image is returned.
 
     Source: Brendel et al. 2018, arXiv:1712.04248; step sizes and rates as in foolbox. The thesis (section 2.3) makes 100,000
     iterations from a random sample that is classified as another class.
 
     Attributes:
         threat: L2 without epsilon; may be targeted.
-        queries: looks at the model per image at most; for a stochastic defense each asks all EoT draws.
-        starts: images (M, C, H, W) in [0, 1], of which each sample starts from a random one; None takes noise.
-        tries: images that are looked at in search of a start.
+        queries: most looks at the model per image; for a stochastic defense each look asks all EoT draws.
+        starts: images (M, C, H, W) in [0, 1]; each sample starts from a random one. None takes noise.
+        tries: most images to look at in search of a start.
         sphere_step: first step on the sphere, relative to the distance.
         source_step: first step towards the image, relative to the distance.
-        converged: the smallest step towards the image.
+        converged: smallest step towards the image, relative to the distance.
     """
 
     threat: ThreatModel
@@ -69,7 +69,7 @@ class Boundary:
         object.__setattr__(self, "_repr", repr_with_starts(self, self.starts))
 
     def __repr__(self) -> str:
-        """With the content of the starts, which keys the cells of a study."""
+        """The repr with the content of the starts, because it keys the cells of a study."""
         return self._repr
 
     @property
@@ -96,7 +96,7 @@ class _Rate:
         self.trials = torch.zeros(count, device=device)
 
     def add(self, rows: Tensor, hit: Tensor, low: float, high: float) -> Tensor:
-        """Count; (n,) float: -1 where a full window has too few successes, 1 where too many, else 0."""
+        """Count; returns (n,) float: -1 for a full window with too few successes, 1 for too many, else 0."""
         self.hits[rows] += hit.to(self.hits)
         self.trials[rows] += 1
         full = self.trials[rows] >= self.window
@@ -119,7 +119,7 @@ class _Walk:
         self.source = torch.full((count,), attack.source_step, device=device)
 
     def reached(self, rows: Tensor, candidates: Tensor) -> Tensor:
-        """Whether the goal is reached, (n,) bool; for a stochastic defense in two looks, the second where the first says so."""
+        """Whether the goal is reached, (n,) bool; for a stochastic defense a second look must confirm the first."""
         hit = self._look(rows, candidates)
         if self.model.stochastic and bool(hit.any()):
             hit = hit.clone()
@@ -189,13 +189,13 @@ class _Walk:
             hit &= self.attack.threat.distance(self.images[rows], candidates) < self.distance[rows]
             self._keep(rows[hit], candidates[hit])
             self.source[rows] *= _FACTOR ** source_rate.add(rows, hit, 0.1, 0.25)
-            if step % _CHECK == 0:  # is the boundary flat on the scale of the step?
+            if step % _CHECK == 0:  # tests whether the boundary is flat on the scale of the step
                 change = _FACTOR ** sphere_rate.add(rows, self._look(rows, on_sphere), 0.2, 0.5)
                 self.sphere[rows] *= change
                 self.source[rows] *= change
 
     def _proposals(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """A random step on the sphere around the image, and from there one towards the image; (n, C, H, W) both."""
+        """A random step on the sphere around the image, and then one towards the image; (n, C, H, W) both."""
         clean = self.images[rows]
         away = self.best[rows] - clean
         radius = _length(away)
@@ -205,7 +205,7 @@ class _Walk:
         sideways -= away * ((sideways * away).sum(dim=(1, 2, 3), keepdim=True) / radius.square())
         sideways *= sphere * radius / _length(sideways)
         on_sphere = (clean + (away + sideways) / (1 + sphere.square()).sqrt()).clamp_(0, 1)
-        back = clean - on_sphere  # shorter than the radius where it was clipped; then the step is shorter as well
+        back = clean - on_sphere  # shorter than the radius if it was clipped; then the step is shorter as well
         length = _length(back)
         step = (source * radius + length - radius).clamp_min(0) / length
         return on_sphere, torch.lerp(on_sphere, clean, step.clamp_max(1)).clamp_(0, 1)

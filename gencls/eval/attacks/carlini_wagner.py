@@ -14,7 +14,7 @@ from gencls.eval.scores.margins import score_gap
 from gencls.eval.threats.lp_balls import ThreatModel
 
 _NATS = 10.0
-"""The margin is measured in units in which the mean class of the clean scores lies this far below the best."""
+"""Unit of the margin: the mean class of the clean scores lies this far below the best."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class CarliniWagner:
 
     Attributes:
         threat: L2 without epsilon; may be targeted.
-        searches: values of c that are tried.
-        steps: of Adam for each.
-        learning_rate: of Adam, in the tanh space.
+        searches: number of values of c, >= 1.
+        steps: steps of Adam for each c, >= 1.
+        learning_rate: step size of Adam, in the tanh space.
         confidence: kappa, in nats of the calibrated scores.
         first_constant: the first c.
-        patience: steps without improvement of the objective after which a sample leaves; None: a tenth of the steps.
+        patience: steps without improvement of the objective after which a sample leaves; None takes a tenth of the steps.
     """
 
     threat: ThreatModel
@@ -61,7 +61,7 @@ class CarliniWagner:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step and search, and those of the linearisations at both ends."""
+        """One gradient per step and search, and the linearisations at both ends."""
         return 8, self.searches * self.steps + 10
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -89,13 +89,13 @@ class RestartedCarliniWagner:
 
     Attributes:
         threat: L2 without epsilon.
-        restarts: 8.
-        steps: of Adam per restart, 1024.
-        learning_rate: of Adam, in the tanh space.
+        restarts: number of restarts, >= 1; 8 in the paper.
+        steps: steps of Adam per restart, >= 1; 1024 in the paper.
+        learning_rate: step size of Adam, in the tanh space.
         confidence: kappa, in nats of the calibrated scores.
         regularisation: the first c.
-        start_norm: L2 length of the FGSM step of a start; a Gaussian noise of an eighth of it is added.
-        window: steps of the mean.
+        start_norm: L2 length of the FGSM step of a start, in [0, 1] pixel units. Gaussian noise of an eighth of it is added.
+        window: number of steps in the mean of the objective.
     """
 
     threat: ThreatModel
@@ -124,7 +124,7 @@ class RestartedCarliniWagner:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step and restart, those of the starts, and of the linearisations at both ends."""
+        """One gradient per step and restart, the gradients of the starts, and the linearisations at both ends."""
         return 8, self.restarts * (self.steps + 1) + 10
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class RestartedCarliniWagner:
 
 @dataclass
 class _Rows:
-    """What moves: the rows that still descend, with the state of their Adam."""
+    """The rows that still descend, with the state of their Adam."""
 
     sample: Tensor
     w: Tensor
@@ -166,7 +166,7 @@ class _Search:
     ) -> None:
         self.attack, self.model, self.images, self.labels = attack, model, images, labels
         self.targeted = attack.threat.targeted
-        # Here kappa is part of what counts as a success; in the MLVGM paper's form it only pulls.
+        # Here a success needs kappa; in the MLVGM paper's form kappa only pulls.
         self.needed = attack.confidence if isinstance(attack, CarliniWagner) else 0.0
         self.closest = Closest(model, images, labels, attack.threat)
         if self.needed == 0:
@@ -180,7 +180,7 @@ class _Search:
     def descend(
         self, start: Tensor, constant: Tensor, *, patience: int | None = None, window: int = 1, clip: bool = False
     ) -> Tensor:
-        """One run of Adam from the start images; (N,) bool, for which samples it found an adversarial."""
+        """One run of Adam from the start images; (N,) bool, whether it found an adversarial of the sample."""
         rows = self._rows(start, constant, window)
         found = torch.zeros(len(self.images), dtype=torch.bool, device=start.device)
         for step in range(self.attack.steps):
@@ -223,10 +223,10 @@ class _Search:
         return -self.model.shortfall(draws, labels, targeted=self.targeted)
 
     def _step(self, rows: _Rows, step: int, clip: bool) -> Tensor:
-        """Look, keep what is adversarial and closer, make one step of Adam; the objectives (M,) before the step."""
+        """Look, keep closer adversarials, and make one step of Adam; returns the objectives (M,) before the step."""
         tanh = rows.w.tanh()
         current, clean, labels = (tanh + 1) / 2, self.images[rows.sample], self.labels[rows.sample]
-        with select(rows.sample):  # the gradient is that of the margin also where the hinge is at rest: it is never zero
+        with select(rows.sample):  # the margin has a gradient even if the hinge is at rest, so it is never zero
             response = self.model.look(current, labels, self._loss, targeted=self.targeted)
         change = current - clean
         squared = change.flatten(1).square().sum(dim=1)

@@ -15,28 +15,27 @@ from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoot
 from gencls.eval.threats.lp_balls import ThreatModel
 
 _AROUND = 12
-"""Passes that the first linearisation (up to nine backward passes) and the last refinement take from the budget of steps."""
+"""Passes of the first linearisation (up to nine backward passes) and the last refinement, paid from the budget of steps."""
 
 
 @dataclass(frozen=True)
 class DDN:
     """Gradient steps on a sphere whose radius shrinks while the decision is wrong and grows while it is right.
 
-    The first sphere is entered towards the nearest linearised boundary, and the closest adversarial is refined at the end; both
-    are paid from the steps, as far as there are more than a dozen.
+    The attack enters the first sphere towards the nearest linearised boundary, and refines the closest adversarial at the end.
+    If there are more than a dozen steps, these pay for both.
 
     Source: Rony et al. 2019, arXiv:1811.09600, algorithm 1, without quantisation. The thesis (section 2.3) uses 80 steps.
 
     Attributes:
         threat: L2 without epsilon; may be targeted.
-        steps: gradient steps, or passes of their cost.
-        first_norm: radius of the first sphere, in [0, 1] pixel units over the image.
-        gamma: share of the radius by which it changes in one step, on average: from twice as much it falls along the same
-            cosine as the steps, where the paper keeps it constant (on an adversarially trained CNN the median distance is 14 %
-            smaller so).
-        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
-            differentiated, a descent of its own each; 0 is the plain loss. See
-            :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`.
+        steps: gradient steps, or passes that cost as much, >= 1.
+        first_norm: L2 radius of the first sphere, in [0, 1] pixel units.
+        gamma: mean share by which the radius changes in one step. The share falls from twice this value along the same cosine
+            as the steps. The paper keeps it constant; on an adversarially trained CNN the cosine makes the median distance 14 %
+            smaller.
+        smoothing: standard deviations of the noise for the mean loss, in [0, 1] pixel units, each with a descent of its own; 0
+            is the plain loss, see :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`.
         smoothing_draws: noisy images per gradient.
     """
 
@@ -60,7 +59,7 @@ class DDN:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step and noisy image, those of the linearisations among them, and a few looks."""
+        """One gradient per step and noisy image, the linearisations included, and a few looks."""
         forwards, backwards = descents(max(1, self.steps - _AROUND), self.smoothing, self.smoothing_draws)
         return forwards + 8, backwards + 10
 

@@ -1,4 +1,4 @@
-"""DeepFool: step by step to the nearest of the linearised decision boundaries."""
+"""DeepFool: step by step to the nearest linearised decision boundary."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from gencls.eval.attacks.parts.linearisation import Closest, nearest_boundary
 from gencls.eval.threats.lp_balls import ThreatModel
 
 _HALF_STEPS = 2
-"""Steps at the beginning that go half the way: the boundary found from nearer by is closer (4 to 20 % on digits)."""
+"""First steps that go half the way. From nearby the attack finds a closer boundary (4 to 20 % on digits)."""
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,18 @@ class DeepFool:
     """The smallest step that crosses a linearised boundary, repeated until the decision is wrong.
 
     With f_k the scores and y the label, each step solves for the class with the smallest |f_k - f_y| / ||grad f_k - grad f_y||
-    in the dual norm, and moves there. All iterates are clipped to [0, 1], and pixels at its borders that would leave it do not
-    count in the norm: the authors' steps fall short there, and many are needed. Finished samples leave the batch.
+    in the dual norm, and moves there. All iterates are clipped to [0, 1]. Pixels at the borders that would leave [0, 1] do not
+    count in the norm; the authors count them, so their steps fall short. Finished samples leave the batch.
 
     Source: Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2 and eq. 11. The thesis (section 2.3) uses 100 steps.
 
     Attributes:
         threat: Linf or L2 without epsilon.
-        steps: at most.
+        steps: most steps, >= 1.
         overshoot: eta; the perturbation is stretched by 1 + eta to get across.
-        candidates: how many classes are looked at, those with the best clean scores, the label among them.
-        projections: of the clean image onto the boundary linearised at the result, before the result is drawn back to the
-            boundary along the line to the clean image.
+        candidates: number of classes to consider, by the best clean scores, the label among them.
+        projections: number of moves to the nearest point of the boundary's tangent plane at the result. After each, the result
+            moves back to the boundary along the line to the clean image.
     """
 
     threat: ThreatModel
@@ -60,7 +60,7 @@ class DeepFool:
         alive, current = closest.open, images[closest.open]
         others, step = closest.others[alive], closest.first_step[alive]
         for number in range(1, self.steps + 1):
-            going = step.flatten(1).any(dim=1)  # where all gradients are zero there is nowhere to go
+            going = step.flatten(1).any(dim=1)  # a sample whose gradients are all zero cannot move
             alive, others = alive[going], others[going]
             if not len(alive):
                 break

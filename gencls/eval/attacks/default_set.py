@@ -1,15 +1,15 @@
-"""The set of attacks that should stand behind a number."""
+"""The default set of attacks, for every number that is reported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gencls.core import check_settings, checked
-from gencls.eval.attacks import APGD, DDN, FMN, PGD, Attack, GaussianNoiseAttack, Square
+from gencls.eval.attacks import APGD, DDN, FMN, PGD, Attack, SparseRS, Square
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.threats.lp_balls import ThreatModel
 
 SMOOTHED = ("l2",)
-"""Keys of the threats whose attacks follow smoothed gradients, too."""
+"""Keys of the threats whose default attacks also follow smoothed gradients."""
 
 TARGETS = 9
 """Other classes that multi-targeted PGD aims at, each with a start of its own."""
@@ -17,17 +17,17 @@ TARGETS = 9
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultBudget:
-    """How much the default attacks spend on an image.
+    """The effort of the default attacks for an image.
 
     Attributes:
         steps: gradient steps per start.
         restarts: random starts for each of the cross-entropy and the margin.
         targets: other classes that multi-targeted PGD aims at, the most likely first, each from a start of its own.
-        smoothing: L2 only: standard deviations of the noise over which a loss is averaged, in [0, 1] pixel units, each from a
-            start of its own; the attack that minimises the distance takes the middle one.
+        smoothing: L2 only: standard deviations of the noise for the mean loss, in [0, 1] pixel units, each from a start of its
+            own. The attack that minimises the distance takes the middle one.
         smoothing_steps: L2 only: gradient steps per start of PGD along smoothed gradients.
         smoothing_draws: L2 only: noisy images per gradient.
-        queries: of Square.
+        queries: looks of Square per image, in L0 of SparseRS.
     """
 
     steps: int = 40
@@ -57,20 +57,20 @@ class DefaultBudget:
 
 @checked
 def default_attacks(norm: str, epsilon: float, *, budget: DefaultBudget | None = None) -> Mapping[str, Attack]:
-    """The attacks that should stand behind a number, for any defense: deterministic or random, Bayes classifier or not.
+    """The default attacks for any defense: deterministic or random, Bayes classifier or not.
 
     Several losses from several starts, because each of them fails on some defense: the cross-entropy, the margin, and the
     difference to one other class after the other. In L2 also along gradients averaged over noise: networks that are trained in
     Linf often have L2 gradients that lead nowhere. One attack that minimises the distance, so that accuracy can be read off at
-    other sizes; and one without gradients, which should never be the strongest. In L1 that one is no more than noise, and APGD
-    is there for its sparse steps (Croce and Hein 2021, arXiv:2103.01208); in L0 all follow gradients.
+    other sizes; and one without gradients, which should never be the strongest: Square, in L0 SparseRS. L0 is the exception,
+    where random search may beat gradients. In L1 APGD is there for its sparse steps (Croce and Hein 2021, arXiv:2103.01208).
 
     An evaluation runs each of them in every gradient mode of a defense; draws of random defenses are a matter of the protocol.
 
     Args:
-        norm: of the threat.
-        epsilon: radius of the ball, in [0, 1] pixel units.
-        budget: steps, starts and queries; None takes the defaults (docs/attacks.md says what they cost).
+        norm: key of the threat: "linf", "l2", "l1" or "l0".
+        epsilon: radius of the ball, in [0, 1] pixel units; in L0 a number of values.
+        budget: steps, starts and queries; None takes the defaults (docs/attacks.md has their cost).
     """
     spent, ball = budget or DefaultBudget(), ThreatModel(norm, epsilon)
     found: dict[str, Attack] = {
@@ -89,6 +89,6 @@ def default_attacks(norm: str, epsilon: float, *, budget: DefaultBudget | None =
         found["ddn"] = DDN(ThreatModel(norm), steps=spent.steps, smoothing=both, smoothing_draws=draws)
     if norm in Square.norms:
         found["square"] = Square(ball, queries=spent.queries)
-    elif norm in GaussianNoiseAttack.norms:
-        found["noise"] = GaussianNoiseAttack(ball)
+    else:
+        found["sparse-rs"] = SparseRS(ball, queries=spent.queries)
     return found

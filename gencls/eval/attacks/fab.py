@@ -10,10 +10,10 @@ from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import prepare
 from gencls.eval.attacks.parts.base import CONVEX, require
 from gencls.eval.scores.margins import others_of
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 _WIDEST = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
-"""Where FAB's restarts begin within half of it, as long as nothing was found; the authors' values."""
+"""Until FAB finds an adversarial, its restarts begin within half of this distance; the authors' values."""
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,22 @@ class FAB:
     The loop is pyautoattack's. Later restarts begin at random within half of the smallest distance found so far. Of a
     stochastic defense an iterate counts as wrong when more than half of its draws are, by two standard errors.
 
-    Source: Croce and Hein 2020, arXiv:1907.02044, Algorithm 1, with alpha_max 0.1, eta 1.05, beta 0.9. As in the library the
-    linear search at the end (eq. 20) is left out.
+    Source: Croce and Hein 2020, arXiv:1907.02044, Algorithm 1, with alpha_max 0.1, eta 1.05, beta 0.9. The library leaves out
+    the linear search at the end (eq. 20), and so does this class.
 
-    Of a stochastic defense it walks along the boundary of the mean scores, where half of the draws are wrong, and finds less
-    than DDN, C&W and DeepFool.
+    On a stochastic defense it walks along the boundary of the mean scores, where half of the draws are wrong. It finds less
+    there than DDN, C&W and DeepFool.
 
     Attributes:
-        threat: Linf, L2 or L1. Without epsilon the distance is minimised; with one, samples are done when something is found in
-            the ball, and those where nothing is keep their clean image.
-        steps: per run.
-        restarts: runs, the first of them from the image itself (for each target).
-        targets: how many of the best other classes are tried one after the other, all if there are fewer; 0 looks at all
+        threat: Linf, L2 or L1. Without epsilon the distance is minimised. With one, a sample is done at its first adversarial
+            in the ball, and samples without one keep their clean image.
+        steps: steps per run.
+        restarts: number of runs (for each target); the first begins at the image itself.
+        targets: number of best other classes that are tried one after the other; all if there are fewer. 0 looks at all
             boundaries in each step, at the price of one backward pass per class.
     """
 
-    threat: ThreatModel
+    threat: Threat
     steps: int = 100
     restarts: int = 5
     targets: int = 9
@@ -55,7 +55,7 @@ class FAB:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Per step a gradient and a look; with targets = 0 a gradient is taken to cost as much for all classes as for one."""
+        """Per step a gradient and a look; with targets = 0 a gradient counts once, although it covers all classes."""
         runs = self.restarts * max(self.targets, 1)
         return runs * self.steps + 2, runs * self.steps
 

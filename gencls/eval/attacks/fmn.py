@@ -17,10 +17,10 @@ from gencls.eval.attacks.parts.starting_images import check_shape, repr_with_sta
 from gencls.eval.threats.lp_balls import ThreatModel
 
 _LAST_STEP, _LAST_GAMMA = 0.01, 0.001
-"""What the cosines fall to: a share of the first step, and the last gamma."""
+"""Ends of the cosines: a share of the first step, and the last gamma."""
 
 _HALVINGS = 10
-"""Of the line from the image to the one it starts from, as in the paper."""
+"""Halvings of the line from the image to its start, as in the paper."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,29 +29,28 @@ class FMN:
 
     With L(x) the label's score minus the best other, and delta* the smallest perturbation that was wrong so far,
 
-        epsilon = ||delta||_p + |L(x + delta)| / ||g||_q        while nothing was wrong (the boundary, linearised),
-        epsilon = (1 + gamma) epsilon                           where x + delta is right,
-        epsilon = min((1 - gamma) epsilon, ||delta*||_p)        where x + delta is wrong;
+        epsilon = ||delta||_p + |L(x + delta)| / ||g||_q        until something is wrong (the linearised boundary),
+        epsilon = (1 + gamma) epsilon                           if x + delta is right,
+        epsilon = min((1 - gamma) epsilon, ||delta*||_p)        if x + delta is wrong;
         delta   = clip(project(delta - alpha g / ||g||_2, epsilon)),
 
-    and alpha and gamma fall along a cosine. As with the other attacks that minimise a distance, the nearest linearised
-    boundaries of the image are tried first, and the closest adversarial is refined at the end.
+    and alpha and gamma fall along a cosine. Like the other attacks that minimise a distance, it tries the nearest linearised
+    boundaries of the image first, and refines the closest adversarial at the end.
 
     Source: Pintor et al. 2021, arXiv:2102.12827, Algorithm 1.
 
     Attributes:
         threat: Linf, L2, L1 or L0 without epsilon; may be targeted.
         steps: gradient steps per run.
-        restarts: runs; more than one make sense with ``starts`` or with smoothing.
-        first_step: alpha, the L2 length of the first step, in [0, 1] pixel units over the image.
-        gamma: share of the radius by which it changes at first.
-        starts: images (M, C, H, W) in [0, 1]. Each run begins at a random one of them, drawn to the boundary along the line to
-            the image, if its decision is another one; None begins at the image itself. Where an image's own gradient leads
-            nowhere, that of its start may lead on.
-        tries: images that are looked at in search of a start.
-        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
-            differentiated, all runs for each; 0 is the plain loss. See
-            :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`.
+        restarts: number of runs, >= 1; more than one make sense with ``starts`` or with smoothing.
+        first_step: alpha, the L2 length of the first step, in [0, 1] pixel units.
+        gamma: first share of the radius by which the radius changes in a step.
+        starts: images (M, C, H, W) in [0, 1]. Each run begins at a random one with another decision, moved to the boundary
+            along the line to the image. Its gradient may lead on even if the image's own gradient leads nowhere. None begins
+            at the image itself.
+        tries: most images to look at in search of a start.
+        smoothing: standard deviations of the noise for the mean loss, in [0, 1] pixel units, each with all runs; 0 is the plain
+            loss, see :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`.
         smoothing_draws: noisy images per gradient.
     """
 
@@ -79,12 +78,12 @@ class FMN:
         object.__setattr__(self, "_repr", repr_with_starts(self, self.starts))
 
     def __repr__(self) -> str:
-        """With the content of the starts, which keys the cells of a study."""
+        """The repr with the content of the starts, because it keys the cells of a study."""
         return self._repr
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step and noisy image, the looks in search of a start, and those of the linearisations."""
+        """One gradient per step and noisy image, the looks in search of a start, and the linearisations."""
         forwards, backwards = descents(self.steps, self.smoothing, self.smoothing_draws)
         looks = 0 if self.starts is None else (self.tries + _HALVINGS) * len(self.smoothing)
         return self.restarts * (forwards + looks) + 8, self.restarts * backwards + 10
@@ -102,7 +101,7 @@ class FMN:
         return closest.refine()
 
     def _descend(self, model: AttackModel, closest: Closest, rows: Tensor, sigma: float) -> None:
-        """One run of some samples; the random streams are theirs."""
+        """One run of some samples, in their random streams."""
         ball, targeted = self.threat.ball, self.threat.targeted
         clean, labels = closest.clean[rows], closest.labels[rows]
         farthest = ball.length(torch.maximum(clean, 1 - clean))  # no image of [0, 1] is farther away
@@ -126,9 +125,9 @@ class FMN:
             best = length.minimum(best).where(reached, best)
             fall = (1 + math.cos(math.pi * step / self.steps)) / 2
             gamma = _LAST_GAMMA + (self.gamma - _LAST_GAMMA) * fall
-            missing = response.margin.abs() + 2 * model.resolution(response.draws)  # a tie of coarse scores is to be crossed
+            missing = response.margin.abs() + 2 * model.resolution(response.draws)  # to cross a tie of coarse scores
             smaller, larger = radius * (1 - gamma), radius * (1 + gamma)
-            if self.threat.norm == "l0":  # by one entry at least; a boundary's distance does not say how many it takes
+            if self.threat.norm == "l0":  # by one entry at least, because a boundary's distance does not count entries
                 smaller = smaller.floor().minimum(radius - 1).clamp_min(1.0)
                 larger = larger.floor().maximum(radius + 1)
             else:

@@ -16,10 +16,10 @@ _MLVGM = {
 
 @checked
 def mlvgm_attacks(task: str) -> Mapping[str, Attack]:
-    """The attacks of the MLVGM paper (supplement C, tables 2 and 3); EoT with 32 draws is a matter of the protocol.
+    """The attacks of the MLVGM paper (supplement C, tables 2 and 3). The protocol sets its EoT with 32 draws.
 
-    Its AutoAttack (supplement F) is a reduced one at growing epsilons in the authors' code; :class:`~gencls.eval.AutoAttack` is
-    the whole.
+    The authors' code runs a reduced AutoAttack at growing epsilons (supplement F). :class:`~gencls.eval.AutoAttack` is the full
+    one.
 
     Args:
         task: "gender" (256 px, 2 classes), "identities" (64 px, 100 classes) or "cars" (128 px, 4 classes).

@@ -12,28 +12,28 @@ from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, prepare
 from gencls.eval.attacks.parts.base import DENSE, Response, require
 from gencls.eval.attacks.pgd import PGD
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 
 @dataclass(frozen=True)
 class NES:
-    """PGD whose gradients are estimated from the scores; see :func:`estimate_gradient`.
+    """PGD with gradients estimated from the scores; see :func:`estimate_gradient`.
 
-    Source: Ilyas et al. 2018, arXiv:1804.08598, whose population and deviation are the defaults. The thesis (section 2.3)
-    uses 50 steps.
+    Source: Ilyas et al. 2018, arXiv:1804.08598, with its population and deviation as defaults. The thesis (section 2.3) uses 50
+    steps.
 
     Attributes:
         threat: Linf or L2 with an epsilon; may be targeted.
         steps: estimated gradients per start, >= 1.
         restarts: random starts; samples broken by one take no part in the next.
-        step_size: in [0, 1] pixel units; None as in PGD.
+        step_size: length of a step, in [0, 1] pixel units; None goes from epsilon to 0 along half a cosine, as in PGD.
         random_start: False starts at the image itself.
-        loss: "cross-entropy" or "margin", see :class:`~gencls.eval.PGD`.
+        loss: "cross-entropy", or "margin", the label's score minus the best other.
         samples: pairs of images per gradient, n of the paper's Algorithm 1.
         sigma: standard deviation of the pairs around the image, in [0, 1] pixel units.
     """
 
-    threat: ThreatModel
+    threat: Threat
     steps: int = 50
     restarts: int = 1
     step_size: float | None = None
@@ -64,7 +64,7 @@ class NES:
 
 
 class _Estimated(AttackModel):
-    """An attack model that knows its gradients only from its scores."""
+    """An attack model that estimates its gradients from its scores."""
 
     def __init__(self, model: AttackModel, samples: int, sigma: float) -> None:
         super().__init__(model.meter, **model.settings)
@@ -101,19 +101,19 @@ def estimate_gradient(
 
         g = 1 / (2 n sigma) sum_j (l(x + sigma u_j) - l(x - sigma u_j)) u_j.
 
-    Three deviations. Scores are differenced, and the loss's slope in them is exact: what it holds constant, the scale of
-    calibrated scores, then stays constant. Images stay in [0, 1], as defenses may expect; the loss follows a pixel only where
-    x + sigma u is not clipped, so its entry is divided by the probability of that (Stein's lemma), 1/2 at the border. And both
-    images of a pair meet the same draws of a stochastic defense, whose noise would otherwise be divided by sigma.
+    Three things differ from the paper. We take differences of scores, and the exact slope of the loss in the scores. So the
+    scale of calibrated scores stays constant in a pair, as in the loss. Images stay in [0, 1], as defenses may expect. The loss
+    follows a pixel only if x + sigma u is not clipped, so we divide its entry by this probability (Stein's lemma), 1/2 at the
+    border. Both images of a pair meet the same draws of a stochastic defense. Otherwise its noise would be divided by sigma.
 
     Args:
-        model: images -> scores, or an attack model.
+        model: module of images -> scores, or an attack model.
         images: (N, C, H, W) in [0, 1].
-        labels: (N,).
-        loss: scores of the draws (N, S, K) and labels (N,) -> (N,).
-        samples: pairs n per image.
-        sigma: standard deviation, in [0, 1] pixel units.
-        max_rows: images x pairs x EoT draws per forward pass; at least one pair per image. The result does not depend on it.
+        labels: int64 (N,).
+        loss: function of the scores of the draws (N, S, K) and labels (N,) that returns (N,).
+        samples: n, pairs per image, >= 1.
+        sigma: standard deviation of the noise, > 0, in [0, 1] pixel units.
+        max_rows: images x pairs x EoT draws per forward pass, at least one pair per image. The result does not depend on it.
 
     Returns:
         Estimates (N, C, H, W).
@@ -147,7 +147,7 @@ def estimate_gradient(
 
 
 def _change(model: AttackModel, loss: Loss, above: Tensor, below: Tensor, labels: Tensor) -> Tensor:
-    """How much a loss differs between two sets of scores (M, S, K), by its slope in the middle; (M,)."""
+    """The difference of a loss between two sets of scores (M, S, K), by its slope in the middle; (M,)."""
     with torch.enable_grad():
         middle = ((above + below) / 2).requires_grad_()
         value = loss(middle, labels)

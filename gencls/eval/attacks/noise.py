@@ -22,7 +22,7 @@ class GaussianNoiseAttack:
 
     Attributes:
         threat: Linf, L2 or L1 with an epsilon.
-        tries: draws per image; samples broken by one take no part in the next.
+        tries: draws per image, >= 1; samples broken by one take no part in the next.
     """
 
     threat: ThreatModel
@@ -64,10 +64,10 @@ class GaussianNoiseAttack:
 
 
 def _onto_surface(noise: Tensor, clean: Tensor, norm: str, epsilon: float) -> Tensor:
-    """Noise (N, C, H, W) times a factor per image, with which it has size epsilon; in L2 and L1 after clipping to [0, 1].
+    """Noise (N, C, H, W) times a factor per image that gives it size epsilon; in L2 and L1 after clipping to [0, 1].
 
     With a factor a and the room r_i that [0, 1] leaves it, component n_i adds min(a |n_i|, r_i)^p to the norm's p-th power.
-    They are sorted by the factor at which they are clipped. Those whose clipping point lies inside the ball are clipped; the
+    Components are sorted by the factor that clips them. Components that are clipped inside the ball stay clipped, and the
     others make up for the rest.
     """
     sizes = noise.flatten(1).double().abs().clamp_min(1e-30)
@@ -78,12 +78,12 @@ def _onto_surface(noise: Tensor, clean: Tensor, norm: str, epsilon: float) -> Te
     points, order = (room / sizes).sort(dim=1)
     clipped = room.pow(power).gather(1, order).cumsum(1)
     powers = sizes.pow(power).gather(1, order)
-    free = powers.flip(1).cumsum(1).flip(1) - powers  # of the components after this one
+    free = powers.flip(1).cumsum(1).flip(1) - powers  # sum over the components after this one
     count = (clipped + points.pow(power) * free < epsilon**power).sum(dim=1, keepdim=True)
     nothing = torch.zeros_like(points[:, :1])
     used = torch.cat([nothing, clipped], dim=1).gather(1, count)
     rest = torch.cat([free[:, :1] + powers[:, :1], free], dim=1).gather(1, count)
-    # Where all are clipped, the ball holds the whole of [0, 1] on this side.
+    # If all are clipped, the ball holds the whole of [0, 1] on this side.
     factor = ((epsilon**power - used).clamp_min(0) / rest.clamp_min(1e-300)).pow(1 / power)
     factor = torch.where(rest > 0, factor, points[:, -1:])
     return noise * per_image(factor.squeeze(1)).to(noise.dtype)
@@ -93,17 +93,17 @@ def _onto_surface(noise: Tensor, clean: Tensor, norm: str, epsilon: float) -> Te
 class GrowingNoise:
     """Gaussian noise of growing standard deviation, until the decision is wrong.
 
-    Source: the thesis, section 2.3. The distance is that of the clipped image.
+    Source: the thesis, section 2.3. The distance is measured on the clipped image.
 
-    The spacing of the deviations is not given there. A geometric one has some within balls of any usual size: 0.002 stays below
-    8/255 in Linf, where most noise is three to four deviations large.
+    The thesis does not give the spacing of the deviations. A geometric spacing puts some within balls of any usual size: in
+    Linf most noise is three to four deviations large, so 0.002 stays below 8/255.
 
     Attributes:
         threat: any without epsilon.
         smallest: the first standard deviation, in [0, 1] pixel units.
         largest: the last one.
-        sizes: number of standard deviations, >= 2, each the same factor above the one before.
-        tries: draws per size; the closest of the successful ones counts.
+        sizes: number of standard deviations, >= 2; each is the same factor above the one before.
+        tries: draws per size, >= 1; the closest of the successful ones counts.
     """
 
     threat: Threat
@@ -134,7 +134,7 @@ class GrowingNoise:
         alive = torch.arange(len(images), device=images.device)
         growth = (self.largest / self.smallest) ** (1 / (self.sizes - 1))
         deviations = [0.0, *(self.smallest * growth**size for size in range(self.sizes))]
-        for deviation in deviations:  # 0: an image that is wrong without noise has distance 0
+        for deviation in deviations:  # begins with 0: an image that is wrong without noise has distance 0
             for _ in range(self.tries if deviation else 1):
                 self._try(model, images, labels, alive, deviation, adversarial, distance)
             alive = alive[distance[alive].isinf()]

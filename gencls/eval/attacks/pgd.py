@@ -1,4 +1,4 @@
-"""Projected gradient descent, with samples that leave the batch as soon as they are broken."""
+"""Projected gradient descent; broken samples leave the batch at once."""
 
 import math
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from gencls.eval.scores.margins import others_of
 from gencls.eval.threats.protocol import Threat
 
 _FILL = {"cpu": 32, "cuda": 2048}
-"""Rows of small images below which a device is not full: then the next restart joins the batch."""
+"""Rows of small images that fill a device; with fewer, the next restart joins the batch."""
 
 SURE_DRAWS = 64
-"""Draws that must all be wrong, look after look, before a stochastic defense counts as broken: its accuracy is then < 5 %."""
+"""A stochastic defense counts as broken if so many draws in a row are wrong, over several looks; its accuracy is then < 5 %."""
 
 
 @dataclass(frozen=True)
 class PGD:
     """Projected gradient descent on the calibrated cross-entropy, with random starts in the ball.
 
-    A deterministic defense is done with at its first wrong decision; where there is none, the perturbation with the smallest
-    margin seen is returned. Of a stochastic defense the last iterate of each start is compared on fresh draws. Restarts share
-    the batch while it is too small to fill the device, and the result does not depend on that.
+    On a deterministic defense a sample ends at its first wrong decision. Without one, the attack returns the perturbation with
+    the smallest margin. On a stochastic defense, fresh draws compare the last iterates of the starts. Restarts share the batch
+    while it is too small to fill the device. The result does not depend on that.
 
     Source: Madry et al. 2018, arXiv:1706.06083. The thesis (section 2.3) uses 80 steps with 5 or 20 starts.
 
@@ -37,16 +37,15 @@ class PGD:
         threat: any with an epsilon; may be targeted.
         steps: gradient steps per start, >= 1.
         restarts: random starts; samples broken by one take no part in the next.
-        step_size: in [0, 1] pixel units, the same for all steps; None goes from epsilon to 0 along half a cosine, which finds
-            up to a quarter more than constant steps of 2.5 epsilon / steps (docs/attacks.md).
+        step_size: length of every step, in [0, 1] pixel units. None goes from epsilon to 0 along half a cosine, which finds up
+            to a quarter more than constant steps of 2.5 epsilon / steps (docs/attacks.md).
         random_start: False starts at the image itself.
         loss: "cross-entropy"; "margin", the label's score minus the best other; or "multi-targeted", where start r lowers the
             label's score against the r-th best other class (Gowal et al. 2019, arXiv:1910.09338).
-        to_the_end: go on after the first wrong decision, for the largest loss rather than success (to transfer, for instance).
-        smoothing: standard deviations, in [0, 1] pixel units, of the noise over which the loss is averaged before it is
-            differentiated, each for as many starts as ``restarts`` says; 0 is the plain loss. Some networks' plain gradients
-            lead nowhere, see :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`. Success and margin are those of the
-            images without noise.
+        to_the_end: True goes on after the first wrong decision, for the largest loss, for instance to transfer.
+        smoothing: standard deviations of the noise for the mean loss, in [0, 1] pixel units, each with ``restarts`` starts; 0
+            is the plain loss. Some networks' plain gradients lead nowhere, see
+            :func:`gencls.eval.attacks.parts.smoothing.smoothed_gradient`. Success and margin come from images without noise.
         smoothing_draws: noisy images per gradient.
     """
 
@@ -73,7 +72,7 @@ class PGD:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One gradient per step and start, of all noisy images where there are, and one forward pass that ends a start."""
+        """One gradient per step and start, with smoothing per noisy image too, and one forward pass that ends a start."""
         forwards, backwards = descents(self.steps, self.smoothing, self.smoothing_draws)
         return self.restarts * (forwards + len(self.smoothing)), self.restarts * backwards
 
@@ -93,7 +92,7 @@ class _Rows:
     streak: Tensor  # looks in a row that found every draw broken
     current: Tensor
     best: Tensor
-    success: Tensor  # of the best
+    success: Tensor  # success of the best iterate
     margin: Tensor
 
 
@@ -107,16 +106,16 @@ class _Run:
         if model.common_draws and model.stochastic:
             self.looks = attack.steps + 2  # never: many looks at the same draws say no more than one
         self.fill = _FILL.get(images.device.type, 32)
-        if model.max_rows is not None:  # a start brings at most as many rows again as there are samples
+        if model.max_rows is not None:  # a start adds at most one row per sample
             self.fill = max(1, min(self.fill, model.max_rows // model.eot.chunk + 1 - len(images)))
         self.step_sizes = self._step_sizes().to(images.device)
         self.targets = self._targets()
         self.next_start, self.starts = 0, attack.restarts * len(attack.smoothing)
-        # At the end of a start; a start that is the only one is compared with none.
+        # At the end of a start; a single start needs no comparison.
         self.last = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic and self.starts > 1 else 1
-        self.sigma = attack.smoothing[0]  # of all rows in the batch
+        self.sigma = attack.smoothing[0]  # standard deviation of all rows in the batch
         self.rows = self._new_rows(torch.arange(0, device=images.device))
-        # Per sample; the first start by number that broke it, not the first in time, which depends on what shares the batch.
+        # Per sample: the first start by number that broke it. The first in time would depend on the rest of the batch.
         self.broken_by = torch.full((len(images),), self.starts, device=images.device)
         self.found = self._new_rows(torch.arange(len(images), device=images.device))
 
@@ -141,7 +140,7 @@ class _Run:
         return _Rows(sample, clean, self.labels[sample], zero, zero, zero, clean, clean.clone(), least, least * -torch.inf)
 
     def _admit(self) -> None:
-        """While the device is not full, let the samples that are still right begin with their next start."""
+        """While the device is not full, begin the next start of the samples that are still right."""
         while self.next_start < self.starts:
             sigma, present = self.attack.smoothing[self.next_start // self.attack.restarts], len(self.rows.sample)
             draws = self.attack.smoothing_draws if sigma else 1
@@ -167,7 +166,7 @@ class _Run:
             self.rows = taken(rows, rows.start < self.broken_by[rows.sample])
 
     def _finish(self) -> None:
-        """A last look at the rows that have made all their steps."""
+        """Look once more at the rows that have made all their steps."""
         last = self.rows.step == self.attack.steps
         if not bool(last.any()):
             return
@@ -178,7 +177,7 @@ class _Run:
         self.rows = taken(self.rows, ~last & (self.rows.start < self.broken_by[self.rows.sample]))
 
     def _look(self, rows: _Rows, loss: Loss | None) -> Tensor:
-        """Ask the model about the current images, remember the best of each row; (M,) bool, which are broken for good."""
+        """Ask the model about the current images and remember the best of each row; (M,) bool, whether it is finally broken."""
         targeted = self.threat.targeted
         with branch(rows.sample, rows.start.tolist()):
             if loss is None:
@@ -190,7 +189,7 @@ class _Run:
         self.gradient = looks[0].gradient
         success = torch.stack([look.success for look in looks]).mean(dim=0)
         missing = torch.stack([look.margin for look in looks]).mean(dim=0)
-        # To the end only the margin counts. One noisy look at a random defense says little: there the last iterate counts.
+        # To the end only the margin counts. One noisy look at a random defense says little, so there the last iterate counts.
         success = torch.zeros_like(success) if self.attack.to_the_end else success
         rows.streak = torch.where(success == 1, rows.streak + len(looks), 0)
         broken = rows.streak >= self.looks
@@ -217,7 +216,7 @@ class _Run:
                 self.broken_by[mine.sample] = start
 
     def _targets(self) -> Tensor:
-        """For each sample and start the other class to raise, in the order of the clean scores: (N, restarts)."""
+        """The class to raise for each sample and start, in the order of the clean scores: (N, restarts)."""
         if self.attack.loss != "multi-targeted":
             return self.labels.unsqueeze(1)
         with torch.no_grad():
@@ -236,5 +235,5 @@ class _Run:
 
 
 def _better(success: Tensor, missing: Tensor, than: _Rows) -> Tensor:
-    """More draws in which the goal is reached, or as many with a smaller margin."""
+    """Whether more draws reach the goal, or as many with a smaller margin."""
     return (success > than.success) | ((success == than.success) & (missing < than.margin))

@@ -25,7 +25,7 @@ _STEPS, _STARTS = {"steps": "steps"}, {"restarts": "restarts"}
 _Method = tuple[Callable[..., methods.Attack], Mapping[str, str]]
 
 _FIXED: Mapping[str, _Method] = {
-    # what makes the attack; which of its fields ``steps`` and ``restarts`` set, where it has something of the kind
+    # the function that makes the attack, and the fields that ``steps`` and ``restarts`` set, if it has such fields
     "fgsm": (methods.FGSM, {}),
     "pgd": (methods.PGD, _STEPS | _STARTS),
     "pgd-margin": (partial(methods.PGD, loss="margin"), _STEPS | _STARTS),
@@ -34,6 +34,7 @@ _FIXED: Mapping[str, _Method] = {
     "noise": (methods.GaussianNoiseAttack, {"restarts": "tries"}),
     "nes": (methods.NES, _STEPS | _STARTS),
     "square": (methods.Square, {"steps": "queries"}),
+    "sparse-rs": (methods.SparseRS, {"steps": "queries"}),
     "apgd": (methods.APGD, _STEPS | _STARTS),
     "apgd-dlr": (partial(methods.APGD, loss="dlr"), _STEPS | _STARTS),
     "apgd-targeted-dlr": (partial(methods.APGD, loss="targeted-dlr"), _STEPS | _STARTS),
@@ -66,7 +67,7 @@ MINIMAL = tuple(_MINIMAL)
 
 
 def _pairs() -> dict[str, tuple[str, str]]:
-    """Method and key of the threat by the name of the attack. Where two pairs make one name, the longer method has it."""
+    """Method and key of the threat by the name of the attack. If two pairs make one name, the longer method gets it."""
     classes: dict[str, Any] = {method: getattr(make, "func", make) for method, (make, _) in _METHODS.items()}
     return {f"{method}-{norm}": (method, norm) for method in classes for norm in norms_of(classes[method])}
 
@@ -80,8 +81,8 @@ def attack_by_name(
     Args:
         name: a method of :data:`FIXED` or :data:`MINIMAL` and the key of a threat, as in "pgd-linf" or "ddn-l2".
         epsilon: bound of the threat for methods with a budget, in its unit.
-        steps: of the methods that make steps, queries or sizes of others; None keeps the default.
-        restarts: starts, draws or searches of the methods that have them; None keeps the default.
+        steps: number of steps, or of queries or sizes for methods without steps; None keeps the default.
+        restarts: number of starts, draws or searches, for methods that have them; None keeps the default.
 
     Raises:
         GenclsError: for an unknown name, a missing epsilon, or a setting that the method does not take.
@@ -97,7 +98,7 @@ def attack_by_name(
 
 
 def settings_of(name: str) -> frozenset[str]:
-    """Which of "epsilon", "steps" and "restarts" an attack or a set of attacks takes.
+    """The settings among "epsilon", "steps" and "restarts" that an attack or a set of attacks takes.
 
     Raises:
         GenclsError: for an unknown name.
@@ -137,7 +138,7 @@ def preset_by_name(name: str, epsilon: float | None = None) -> Mapping[str, meth
     """A set of attacks, by a name of :data:`PRESETS`.
 
     Raises:
-        GenclsError: for an unknown name, a missing epsilon where a method needs one, or one where none does.
+        GenclsError: for an unknown name, a missing epsilon if a method needs one, or an epsilon if none does.
     """
     if name not in PRESETS:
         raise GenclsError(f"attack: {did_you_mean(name, PRESETS)}expected a set among {', '.join(PRESETS)}; got {name}")

@@ -15,7 +15,7 @@ from gencls.eval.threats.lp_balls import ThreatModel
 
 @dataclass(frozen=True, kw_only=True)
 class ThesisBudget:
-    """How much the attacks of the thesis spend; the defaults are those of its section 2.3.
+    """The effort of the thesis's attacks; the defaults come from its section 2.3.
 
     Attributes:
         restarts: random starts of PGD; 5 for MNIST and FashionMNIST, 20 for SuperTraffic-10 and SVHN.
@@ -24,16 +24,16 @@ class ThesisBudget:
         ddn_steps: gradient steps of DDN.
         cw_searches: binary searches of C&W.
         cw_steps: gradient steps per search.
-        noise_sizes: standard deviations of the growing noise from 0.002 to 1, one draw each; their number is not given.
+        noise_sizes: number of standard deviations of the growing noise from 0.002 to 1, one draw each; not in the thesis.
         nes_steps: steps of PGD with estimated gradients.
-        nes_pairs: pairs of images per estimated gradient; not given.
+        nes_pairs: pairs of images per estimated gradient; not in the thesis.
         boundary_queries: looks of the Boundary attack.
         targets: beyond the thesis: classes that multi-targeted PGD aims at, the most likely first.
         smoothed_steps: beyond the thesis: steps of PGD along smoothed gradients, for each standard deviation.
-        smoothed_draws: beyond the thesis: noisy images per gradient of it.
-        smoothing: beyond the thesis: its standard deviations, in [0, 1] pixel units.
+        smoothed_draws: beyond the thesis: noisy images per smoothed gradient.
+        smoothing: beyond the thesis: standard deviations of this noise, in [0, 1] pixel units.
         descent_steps: beyond the thesis: steps of the latent descent attack; 500 in the paper of ABS.
-        descent_rate: beyond the thesis: share of the way to the reconstruction in one of these; 0.01 in the paper of ABS.
+        descent_rate: beyond the thesis: share of the way to the reconstruction per step; 0.01 in the paper of ABS.
     """
 
     restarts: int = 5
@@ -68,19 +68,20 @@ def thesis_attacks(
     synthesis: bool = True,
     starts: Tensor | None = None,
 ) -> Mapping[str, Attack]:
-    """The attacks of the thesis, section 2.3; EoT with 5 draws is a matter of the protocol.
+    """The attacks of the thesis, section 2.3. The protocol sets its EoT with 5 draws.
 
     Eq. 2.9, the adaptive gradient, is the gradient mode "frozen" of a Bayes classifier; its other modes go beyond the thesis.
 
     Args:
-        norm: of the threat.
-        epsilon: of PGD and NES; the others minimise the distance and are read at this size.
+        norm: key of the threat, "linf" or "l2".
+        epsilon: radius of the ball for PGD and NES, in [0, 1] pixel units. The others minimise the distance, and tables read
+            them at this size.
         budget: steps, starts and queries; None takes the thesis's.
-        black_box: with Boundary (L2) and PGD with estimated gradients, which take long.
-        beyond: with what the thesis does not have: multi-targeted PGD, and in L2 PGD along smoothed gradients and the latent
-            descent attack.
-        synthesis: the defense is a Bayes classifier with reconstructions, as the latent descent attack needs.
-        starts: images (M, C, H, W) in [0, 1] of all classes, from which Boundary starts as in the thesis; None takes noise.
+        black_box: True adds Boundary (L2) and PGD with estimated gradients, which take long.
+        beyond: True adds attacks that the thesis does not have: multi-targeted PGD, and in L2 PGD along smoothed gradients and
+            the latent descent attack.
+        synthesis: True if the defense is a Bayes classifier with reconstructions, which the latent descent attack needs.
+        starts: images (M, C, H, W) in [0, 1] of all classes. Boundary starts from them, as in the thesis. None takes noise.
     """
     if norm not in DENSE:
         raise GenclsError(f"thesis_attacks: expected a norm among {', '.join(DENSE)}, got {norm!r}")

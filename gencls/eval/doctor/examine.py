@@ -3,7 +3,8 @@
 from torch import nn
 
 from gencls.core import GenclsError, checked, frozen
-from gencls.core.keys.samples import device_of
+from gencls.core.devices import device_of
+from gencls.core.images import as_samples
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import PGD
 from gencls.eval.doctor.attacks import check_attacks
@@ -12,8 +13,8 @@ from gencls.eval.doctor.gradients import check_differences, check_dynamic, check
 from gencls.eval.doctor.patient import EFFORTS, JUDGE_DRAWS, Cost, Effort, Patient, affordable
 from gencls.eval.doctor.randomness import check_claims, check_company, check_eot, check_randomness
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
-from gencls.eval.judgement.probe import check_defense
 from gencls.eval.judgement.trial import Protocol
+from gencls.eval.scores.probe import check_defense
 from gencls.eval.threats.protocol import Threat, made
 
 _FEW = 4
@@ -112,7 +113,7 @@ def _admit(
     asked: Threat = made(norm, epsilon) if threat is None else threat
     if asked.epsilon is None or (threat is not None and epsilon is not None):
         raise GenclsError(f"doctor: expected either an epsilon or a threat with one, got {epsilon} and {threat}")
-    found, classes = samples_of(images, labels)
+    found, classes = samples_of(images) if labels is None else as_samples(images, labels)
     device = device_of(defense) or found.device
     found, classes = found.to(device), classes.to(device)
     check_defense(defense, found[:1], classes)

@@ -1,1 +1,1 @@
-"""From an attack to a record: what the attacker sees, how it runs, and what the judge measures."""
+"""From an attack to a record: the attacker's model, the run, and the judge's measurements."""

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, checked
-from gencls.core.gradients import Reduce
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.eot import Reduce
+from gencls.core.images import sample_hashes
 from gencls.core.samples import batches_of
 from gencls.core.streams.keyed import Source
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.gradient_modes import gradient_modes
 from gencls.eval.judgement.judge import Decisions
-from gencls.eval.judgement.probe import Probe, probe_defense
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
+from gencls.eval.scores.probe import Probe, probe_defense
 from gencls.eval.threats.protocol import check_threats
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class Evaluation:
 
     Attributes:
         records: one row per sample, attack and gradient mode; columns in :meth:`gencls.eval.judgement.trial.Trial.frame`.
-        adversarials: (attack, gradient mode) -> images (N, C, H, W) in the order of the samples: as judged, or as the attack
-            returned them where they broke the rules.
+        adversarials: images (N, C, H, W) by (attack, gradient mode), in the order of the samples: as judged, or as the attack
+            returned them if they broke the rules.
     """
 
     records: "pandas.DataFrame"
@@ -64,32 +64,32 @@ def evaluate(
     eight_bit: bool = False,
     streams: Source = "rows",
 ) -> Evaluation:
-    """Attack one defense through every gradient mode that it declares, and judge what comes out.
+    """Attack one defense through every gradient mode that it declares, and judge the results.
 
     Args:
         defense: any module images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode. A :class:`~gencls.core.Defense`
-            declares its gradient modes and whether it is stochastic; of any other module the exact gradient is taken.
-        attacks: name -> attack.
+            declares its gradient modes and whether it is stochastic; any other module is attacked through its exact gradient.
+        attacks: attacks by name.
         batches: pairs of images (N, C, H, W) in [0, 1] and labels (N,), or any source of samples, see
-            :mod:`gencls.core.samples`. Results do not depend on how samples are batched, but with ``streams="device"``.
-        eot_samples: draws per gradient, for a stochastic defense.
-        judge_draws: fresh draws per decision, for a stochastic defense.
-        most_draws: at most so many are made of samples whose majority is open; None: eight times judge_draws.
-        reduce: what EoT averages: "logits", "probs" or "loss".
-        common_draws: whether all looks of an attack use the same draws or fresh ones.
-        memory: MiB for the graphs of an attack, see :class:`~gencls.eval.Protocol`.
+            :mod:`gencls.core.samples`. Only with ``streams="device"`` results depend on the batches.
+        eot_samples: draws per gradient, for a stochastic defense, >= 1.
+        judge_draws: fresh draws per decision, for a stochastic defense, >= 1.
+        most_draws: most draws of a sample with an open majority; None takes eight times judge_draws.
+        reduce: "logits", "probs" or "loss": the mean of EoT.
+        common_draws: True gives all looks of an attack the same draws, False fresh ones.
+        memory: MiB for the graphs of an attack; None takes 1024 on a CPU and a share of the free memory on a GPU.
         modes: the gradient modes to attack through; None takes all that the defense declares.
-        seed: of all random streams.
-        name: what the defense is called in the table; None takes its class name.
-        eight_bit: round adversarial images to k/255 before they are judged, as if they were saved.
-        streams: where random numbers come from: "rows" or "device", see :class:`~gencls.eval.Protocol`.
+        seed: seed of all random streams.
+        name: name of the defense in the table; None takes its class name.
+        eight_bit: True rounds adversarial images to k/255 before they are judged, as if they were saved.
+        streams: "rows" gives each sample its own random streams, "device" one generator to a whole batch.
 
     Returns:
         Records per sample and the adversarial images.
 
     Raises:
         GenclsError: for bad images or labels, no samples, no attacks, modes that the defense does not declare, or hides, a
-            defense in training mode, a ball that no image can leave, or a name that tables have for something else.
+            defense in training mode, a ball that no image can leave, or a name that tables reserve.
     """
     import pandas
 

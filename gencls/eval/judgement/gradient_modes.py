@@ -1,4 +1,4 @@
-"""Through which gradient an attack sees a defense."""
+"""The gradient through which an attack sees a defense."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -16,7 +16,7 @@ def declared_modes(defense: nn.Module) -> Mapping[str, nn.Module]:
     """The gradient modes of a defense, or of a network or wrapper, see :func:`gencls.core.surrogates_of`.
 
     Raises:
-        GenclsError: for a wrapper that hides modes, or a mode with a name that means something else in a table.
+        GenclsError: for a wrapper that hides modes, or a mode with a name that tables reserve.
     """
     modes = surrogates_of(defense)
     for name in (NO_GRADIENT, ALL_MODES):
@@ -30,7 +30,7 @@ def declared_modes(defense: nn.Module) -> Mapping[str, nn.Module]:
 
 @checked
 def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The gradient modes in which an attack is run against a defense: all that it declares, or those among ``modes``.
+    """The gradient modes in which an attack runs against a defense: all declared ones, or only those among ``modes``.
 
     Raises:
         GenclsError: if the attack uses gradients and the defense declares none of ``modes``, or hides some.
@@ -49,7 +49,7 @@ def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | No
 
 
 def asked_by(mode: str, defense: nn.Module) -> nn.Module:
-    """What an attack in this mode asks: the surrogate, or the defense itself where no gradient is used.
+    """The module that an attack in this mode asks: the surrogate, or without gradients the defense itself.
 
     Raises:
         GenclsError: for a mode that the defense does not declare.
@@ -63,6 +63,6 @@ def asked_by(mode: str, defense: nn.Module) -> nn.Module:
 
 
 def meanings(names: Iterable[str]) -> dict[str, str]:
-    """What each gradient mode means: those of the package, then others among these names, then what tables have besides."""
+    """The meaning of each gradient mode: the package's modes, then others among these names, then further words of tables."""
     modes = dict.fromkeys([*(mode.name for mode in KNOWN), *names])
     return {name: mode_named(name).meaning for name in modes if name not in _MEANINGS} | _MEANINGS

@@ -1,4 +1,4 @@
-"""The judge: it measures what an attack returned on the real defense, with draws that the attacker has not seen."""
+"""The judge: it measures an attack's images on the real defense, with draws that the attacker has not seen."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -10,31 +10,30 @@ from torch.nn import functional
 
 from gencls.core import GenclsError, draws, select
 from gencls.core.balls import per_image
+from gencls.eval.judgement.eight_bit import to_eight_bit
+from gencls.eval.judgement.roles import Roles
 from gencls.eval.scores.forward import name_of, scores_of
+from gencls.eval.scores.probe import undeclared
 from gencls.eval.threats.protocol import TOLERANCE, Threat
 
 _NO_DRAW = -1
 
 ROWS = 1024
-"""Of one forward pass, where nobody says what fits into memory."""
+"""Rows of one forward pass, unless the caller says how many fit into memory."""
 
 _ERROR = 0.05
-"""Chance of calling a sample decided, over all looks at it, although it is right in exactly half of the draws."""
-
-_LEVELS = 255
-_SNAP = 1e-4
-"""Of a level: float32 misses k/255 by up to 1e-5 of it."""
+"""Chance, over all looks at a sample, of calling it decided although exactly half of its draws are right."""
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What a defense decided in fresh draws, more of them where the majority was open.
+    """Decisions of a defense in fresh draws, with further draws while the majority is open.
 
     Attributes:
-        predictions: (N, M) int64, one per draw; -1 where a sample was decided before, or was not judged at all.
-        draws: S, the draws that every sample has. The fraction of right decisions is taken over these only. Open samples get
-            more draws because of what they showed, so that a fraction over all draws would be biased (optional stopping).
-        looks: at how many numbers of draws the majority is tested (Bonferroni).
+        predictions: (N, M) int64, one per draw; -1 if a sample was decided before this draw, or was not judged at all.
+        draws: S, the draws that every sample has. Only these count in the fraction of right decisions. The first draws decide
+            whether a sample gets more, so a fraction over all draws would be biased (optional stopping).
+        looks: number of tests of the majority (Bonferroni).
     """
 
     predictions: Tensor
@@ -52,7 +51,7 @@ class Decisions:
         return 2 * right > made
 
     def undecided(self, labels: Tensor) -> Tensor:
-        """(N,) bool, whether a sign test leaves it open on which side of one half the rate of right decisions lies."""
+        """(N,) bool, whether a sign test cannot tell if the rate of right decisions lies above or below one half."""
         from scipy.stats import binom
 
         right, made = self._counts(labels)
@@ -75,18 +74,18 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge found, per sample.
+    """The judge's findings, per sample.
 
     Attributes:
-        images: (N, C, H, W), what the attack handed in: clamped where rounding had left [0, 1], and rounded to k/255 if that
-            was asked for. Images that broke the rules are as they came.
-        distances: (N,) float64, norm of the perturbation; NaN where the image broke the rules.
-        valid: (N,) bool, whether the image kept to [0, 1] and the ball. Where not, nothing was judged, and no number counts it.
+        images: (N, C, H, W), the attack's images: clamped if rounding had left [0, 1], and rounded to k/255 with ``eight_bit``.
+            Images that broke the rules are unchanged.
+        distances: (N,) float64, norm of the perturbation; NaN if the image broke the rules.
+        valid: (N,) bool, whether the image kept to [0, 1] and the ball. Other images are not judged, and no number counts them.
         left_range: (N,) float64, by how much a pixel left [0, 1] beyond the tolerance; infinite for NaN and infinity.
         left_ball: (N,) float64, by how much the distance exceeded epsilon beyond the tolerance; 0 for an image outside
-            [0, 1], whose distance is not asked for.
-        decisions: of the defense on these images; none where an image broke the rules.
-        unrounded: the decisions before rounding to 8 bits; None where it was not asked for.
+            [0, 1], which has no distance.
+        decisions: decisions of the defense on these images; none for an image that broke the rules.
+        unrounded: the decisions before rounding to 8 bits; None without ``eight_bit``.
     """
 
     images: Tensor
@@ -99,8 +98,12 @@ class Verdict:
 
     @property
     def predictions(self) -> Tensor:
-        """(N, M) int64, one per draw; -1 where no more draws were needed, or an image broke the rules."""
+        """(N, M) int64, one per draw; -1 if no more draws were needed, or the image broke the rules."""
         return self.decisions.predictions
+
+    def lawful(self, clean: Tensor) -> Tensor:
+        """The images (N, C, H, W); the clean ones replace those that broke the rules."""
+        return torch.where(per_image(self.valid), self.images, clean)
 
     def broken(self, labels: Tensor) -> Tensor:
         """(N,) bool, whether a valid image turned the majority of the draws."""
@@ -114,7 +117,7 @@ class Verdict:
 
 
 def decide(defense: nn.Module, images: Tensor, labels: Tensor, count: int, most: int, *, max_rows: int = ROWS) -> Decisions:
-    """Ask for ``count`` draws, then for as many again of the samples whose majority is open, up to ``most``."""
+    """Ask for ``count`` draws. Double the draws of samples with an open majority, up to ``most``."""
     looks = 1 + math.ceil(math.log2(most / count))
     decisions = Decisions(predict(defense, images, count, max_rows=max_rows), count, looks)
     open_ = decisions.undecided(labels) if most > count else torch.zeros_like(labels, dtype=torch.bool)
@@ -137,8 +140,8 @@ def predict(defense: nn.Module, images: Tensor, count: int, *, first: int = 0, m
     Draws are numbered from ``first``; see :func:`gencls.core.draws`.
 
     Raises:
-        GenclsError: for images that the defense does not take, or scores that are not finite: their argmax would be a
-            decision made of nothing.
+        GenclsError: for images that the defense does not take, or scores that are not finite, because their argmax means
+            nothing.
     """
     if len(images) > max_rows:
         parts = torch.arange(len(images)).split(max_rows)
@@ -161,11 +164,35 @@ def _predict_selected(defense: nn.Module, images: Tensor, indices: Tensor, count
         return predict(defense, images[indices], count, first=first, max_rows=max_rows)
 
 
-def received(found: object, clean: Tensor) -> Tensor:
-    """What an attack handed in, in the dtype of the clean images and on their device.
+def confirm(
+    roles: Roles,
+    defense: nn.Module,
+    decisions: Decisions,
+    images: Tensor,
+    *path: object,
+    max_rows: int,
+    doubtful: bool = False,
+) -> None:
+    """Ask a defense that is declared deterministic again if it drew: its draws must not change its decisions.
 
-    Half precision is cast. Its rounding moves pixels by up to 2.5e-4 (bfloat16: 2e-3), and what leaves the ball by it has left
-    the ball.
+    Raises:
+        GenclsError: if they do.
+    """
+    if roles.probe.stochastic or not (roles.drew or doubtful):
+        return
+    with roles.judge(*path, "again"):
+        again = predict(defense, images, 1, max_rows=max_rows).cpu()
+    roles.drew = False
+    made = decisions.predictions.cpu()[:, :1]
+    if bool(((again != made) & (made >= 0)).any()):
+        raise undeclared(roles.probe.name)
+
+
+def received(found: object, clean: Tensor) -> Tensor:
+    """The attack's images in the dtype of the clean images and on their device.
+
+    Half precision is cast. Its rounding moves pixels by up to 2.5e-4 (bfloat16: 2e-3). An image that leaves the ball by this
+    rounding has left the ball.
 
     Raises:
         GenclsError: for something that is no tensor, of another shape, or of integers or complex numbers.
@@ -193,13 +220,12 @@ def verdict_of(
     max_rows: int = ROWS,
     eight_bit: bool = False,
 ) -> Verdict:
-    """Measure adversarial images in the random streams that are there, with every row of a batch a draw of its own.
+    """Measure adversarial images in the present random streams; every row of a batch is a draw of its own.
 
-    Values that leave [0, 1] by no more than 1e-6 are clamped, and the distance is that of the clamped image. An image that
-    leaves [0, 1] or the ball by more is not judged at all: neither as it is, which is against the rules, nor as the clean one,
-    which is no attack.
+    Values that leave [0, 1] by no more than 1e-6 are clamped, and the distance is measured on the clamped image. An image that
+    leaves [0, 1] or the ball by more is not judged. The clean image does not take its place, because that is no attack.
 
-    Arguments are those of :func:`gencls.eval.judge`. The defense is asked in the form that
+    Arguments are the same as for :func:`gencls.eval.judge`. The defense must have the form that
     :meth:`gencls.eval.scores.behaviour.Behaviour.judged` gives it.
 
     Raises:
@@ -223,9 +249,8 @@ def verdict_of(
     inspected = _inspect(clean, received(adversarial, clean), threat, count)
     if not eight_bit:
         return replace(inspected, decisions=decided(inspected))
-    valid = inspected.valid.view(-1, 1, 1, 1)
-    rounded = to_eight_bit(torch.where(valid, inspected.images, clean), clean, threat)
-    kept = torch.where(valid, rounded, inspected.images)
+    rounded = to_eight_bit(inspected.lawful(clean), clean, threat)
+    kept = torch.where(per_image(inspected.valid), rounded, inspected.images)
     after = _inspect(clean, kept, threat, count)
     return replace(after, decisions=decided(after), unrounded=decided(inspected))
 
@@ -235,7 +260,7 @@ def _inspect(clean: Tensor, adversarial: Tensor, threat: Threat, count: int) -> 
     beyond = torch.maximum(-adversarial, adversarial - 1).flatten(1).amax(dim=1).double()  # NaN stays NaN
     finite = torch.isfinite(adversarial).flatten(1).all(dim=1)
     in_range = finite & (beyond <= TOLERANCE)
-    images = torch.where(in_range.view(-1, 1, 1, 1), adversarial.clamp(0, 1), adversarial)
+    images = torch.where(per_image(in_range), adversarial.clamp(0, 1), adversarial)
     distances = torch.full((len(images),), torch.nan, dtype=torch.float64, device=images.device)
     if bool(in_range.any()):
         distances[in_range] = threat.distance(clean[in_range], images[in_range]).to(distances)
@@ -256,43 +281,3 @@ def _asked(defense: nn.Module, images: Tensor, labels: Tensor | None, count: int
     if labels is None or most is None:
         return Decisions(predict(defense, images, count, max_rows=max_rows), count)
     return decide(defense, images, labels, count, most, max_rows=max_rows)
-
-
-def is_eight_bit(images: Tensor) -> bool:
-    """Whether all values are k/255."""
-    return bool(_of_eight_bit(images).all())
-
-
-def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
-    """The adversarial images rounded to k/255, as near as the ball allows.
-
-    Each pixel goes to the nearer of its two neighbours k/255. Where that leaves the ball, it goes to the one nearer to the
-    clean pixel: in Linf every such pixel, in other norms as many as are needed, those that it matters least for first.
-    Where nearer pixels make no nearer image, as in a seminorm, and the bound is still left, the clean image of 8 bits is taken.
-    So around clean images of 8 bits all stay within the ball; around others some may leave it, and the judge will say so.
-    An image that an attack returned unchanged stays the clean one.
-
-    Args:
-        adversarial: (N, C, H, W) in [0, 1].
-        clean: the same shape.
-        threat: norm and epsilon of the ball; without epsilon every pixel goes to its nearer neighbour.
-    """
-    levels, centre = adversarial.double() * _LEVELS, clean.double()
-    levels = torch.where((levels - levels.round()).abs() < _SNAP, levels.round(), levels)
-    nearest = levels.round() / _LEVELS
-    rounded = nearest
-    if threat.epsilon is not None:
-        below, above = levels.floor() / _LEVELS, levels.ceil() / _LEVELS
-        inward = torch.where((below - centre).abs() <= (above - centre).abs(), below, above)
-        regret = (inward - nearest) * (inward + nearest - 2 * levels / _LEVELS)  # by how much the square of the error grows
-        rounded = torch.where(threat.turned(centre, nearest, inward, regret), inward, nearest)
-    rounded = rounded.to(adversarial.dtype)
-    unchanged = (adversarial == clean).flatten(1).all(dim=1)
-    outside = ~threat.allows(threat.distance(clean, rounded)) & _of_eight_bit(clean)
-    return torch.where(per_image(unchanged | outside), clean.to(rounded), rounded)
-
-
-def _of_eight_bit(images: Tensor) -> Tensor:
-    """Of which images (N, C, H, W) all values are k/255: (N,)."""
-    levels = images.double() * _LEVELS
-    return ((levels - levels.round()).abs() < _SNAP).flatten(1).all(dim=1)

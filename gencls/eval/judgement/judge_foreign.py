@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked, frozen
-from gencls.core.balls import per_image
-from gencls.core.keys.samples import device_of, sample_hashes
-from gencls.eval.judgement.judge import ROWS, Verdict, verdict_of
-from gencls.eval.judgement.probe import Roles, probe_defense, understood
+from gencls.core.devices import device_of
+from gencls.core.images import sample_hashes
+from gencls.eval.judgement.judge import ROWS, Verdict, confirm, verdict_of
+from gencls.eval.judgement.roles import Roles, understood
+from gencls.eval.scores.probe import probe_defense
 from gencls.eval.threats.protocol import Threat
 
 
@@ -27,21 +28,20 @@ def judge(
 ) -> Verdict:
     """Measure adversarial images on a defense, as :func:`gencls.eval.evaluate` does.
 
-    The defense is first asked about the clean images, see :class:`gencls.eval.judgement.probe.Probe`. Where one draw
-    serves a whole batch, and where a defense declares that it depends on the batch, every image and draw has a forward
-    pass of its own.
+    The judge first asks the defense about the clean images, see :class:`gencls.eval.scores.probe.Probe`. If one draw serves
+    a whole batch, or the defense declares that it depends on the batch, every image and draw gets a forward pass of its own.
 
     Args:
         defense: the real defense, never its surrogate, in eval mode.
         clean: (N, C, H, W) in [0, 1].
-        adversarial: what the attack returned, (N, C, H, W); see :func:`gencls.eval.judgement.judge.verdict_of` for the rules.
-        threat: norm and ball to check against.
-        count: draws S; 1 for a deterministic defense.
-        labels: (N,) true classes, needed to draw sequentially.
-        most: draws of a sample whose majority stays open, at most; None stops at ``count``.
-        max_rows: of one forward pass.
-        eight_bit: round the images to k/255 and judge both, with equal draws.
-        seed: of the draws.
+        adversarial: the attack's images (N, C, H, W). Those outside [0, 1] or the ball, beyond 1e-6, are not judged.
+        threat: norm and ball that the images must keep to.
+        count: draws S, >= 1; 1 for a deterministic defense.
+        labels: true classes (N,), needed for ``most``.
+        most: most draws of a sample with an open majority; None stops at ``count``.
+        max_rows: rows of one forward pass, >= 1.
+        eight_bit: True rounds the images to k/255 and judges both, with equal draws.
+        seed: seed of the draws.
 
     Returns:
         The verdict, on the device of the defense.
@@ -65,11 +65,12 @@ def judge(
 
     def attempt() -> Verdict:
         roles, judged = Roles(probe, hashes, seed), probe.behaviour.judged(defense)
-        roles.check_batch(clean[:max_rows])
+        with roles.unsurprised():
+            probe.check_batch(clean[:max_rows])
         with roles.judge(threat):
             settings = {"count": count, "most": most, "max_rows": max_rows, "eight_bit": eight_bit}
             found = verdict_of(judged, clean, adversarial, threat, labels=labels, **settings)  # type: ignore[arg-type]
-        roles.confirm(judged, found.decisions, clean.where(~per_image(found.valid), found.images), max_rows, threat)
+        confirm(roles, judged, found.decisions, found.lawful(clean), threat, max_rows=max_rows)
         return found
 
     with frozen(defense):

@@ -1,4 +1,4 @@
-"""Attacks on one defense in one gradient mode: how they are run, judged and recorded."""
+"""Attacks on one defense in one gradient mode: the run, the judgement and the records."""
 
 import time
 from collections import Counter
@@ -9,35 +9,41 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_images, check_labels, checked, evaluated, frozen, seeded
-from gencls.core.balls import per_image
-from gencls.core.keys.samples import device_of, sample_hashes
+from gencls.core.devices import device_of
+from gencls.core.images import sample_hashes
 from gencls.core.memory import Result, peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.judgement.eight_bit import is_eight_bit
 from gencls.eval.judgement.gradient_modes import asked_by
-from gencls.eval.judgement.judge import Decisions, Verdict, decide, is_eight_bit, predict, received, verdict_of
-from gencls.eval.judgement.probe import Probe, Roles, probe_defense, understood
+from gencls.eval.judgement.judge import Decisions, Verdict, confirm, decide, predict, received, verdict_of
+from gencls.eval.judgement.roles import Roles, understood
 from gencls.eval.judgement.trial import Batch, Found, Protocol, Trial, named
 from gencls.eval.measures.records import NO_GRADIENT
 from gencls.eval.scores.forward import scores_of
+from gencls.eval.scores.probe import Probe, probe_defense
 from gencls.eval.threats.protocol import TOLERANCE
 
 _ZERO_GRADIENTS = 0.01
 """Share of exactly zero gradients above which a row carries a warning."""
 
 _FEW_DRAWS = 8
-"""Below, no majority of the draws is clear by two standard errors unless all agree, which luck brings about in many looks."""
+"""With fewer draws, a majority is clear by two standard errors only if all agree, and in many looks luck makes them agree."""
 
 _QUICK = 0.2
-"""Seconds of a pass that is timed three times."""
+"""A pass shorter than these seconds is timed three times."""
 
 
 class Runner:
-    """Runs and judges attacks on a defense in one gradient mode; how many rows fit is measured once, and learned."""
+    """Runs and judges attacks on a defense in one gradient mode; it measures once how many rows fit, and remembers."""
 
     def __init__(self, defense: nn.Module, mode: str, protocol: Protocol, probe: Probe) -> None:
         self.defense, self.mode, self.protocol, self.probe = defense, mode, protocol, probe
         self._rows: dict[tuple[object, ...], int] = {}
+
+    def know(self, images: Tensor, rows: int) -> None:
+        """Take how many rows of such images fit from who has measured it."""
+        self._rows[_kind(images)] = rows
 
     def run(
         self,
@@ -49,11 +55,13 @@ class Runner:
         hashes: list[str] | None = None,
         seed: int | None = None,
     ) -> Trial:
-        """Attack a batch and judge it, see :func:`run_cell`; the seed is that of the protocol where none is given."""
-        images, labels = _admitted(self.defense, attack, images, labels)
+        """Attack a batch of checked samples and judge it, see :func:`run_cell`; without a seed the protocol's counts."""
+        _check_attack(attack, images.shape)
+        device = device_of(self.defense) or images.device
+        images, labels = images.to(device), labels.to(device)
         seed = self.protocol.seed if seed is None else seed
         hashes = hashes or sample_hashes(images, labels)
-        known = [clean]  # counts in the first attempt only: those of an earlier trial may have been misjudged, too
+        known = [clean]  # counts in the first attempt only, because the decisions of an earlier trial may be misjudged, too
 
         def attempt() -> Trial:
             batch = Batch(images, labels, Roles(self.probe, hashes, seed, self.protocol.streams))
@@ -87,23 +95,24 @@ class Runner:
         )
 
     def clean(self, batch: Batch) -> Decisions:
-        """What the defense decides on the clean images."""
+        """Decisions of the defense on the clean images."""
         judged, (draws, most) = self.probe.behaviour.judged(self.defense), self._judge_draws
 
         def ask(max_rows: int) -> Decisions:
-            batch.roles.check_batch(batch.images[:max_rows])
+            with batch.roles.unsurprised():
+                self.probe.check_batch(batch.images[:max_rows])
             with batch.roles.judge("clean"):
                 found = decide(judged, batch.images, batch.labels, draws, most, max_rows=max_rows).cpu()
-            batch.roles.confirm(judged, found, batch.images, max_rows, "clean")
+            confirm(batch.roles, judged, found, batch.images, "clean", max_rows=max_rows)
             return found
 
         return self._with_fewer_rows(batch.images, ask)
 
     def attack(self, batch: Batch, attack: Attack, clean: Decisions) -> Found:
-        """What the attack finds, part by part.
+        """Run the attack, part by part.
 
-        Samples that a deterministic defense already gets wrong are not attacked. A part for which memory runs out is begun
-        again in smaller pieces, with a model that does not know what the failed one has seen.
+        Samples that a deterministic defense already gets wrong are not attacked. If memory runs out, the part begins again in
+        smaller pieces, with a new model that knows nothing of the failed attempt.
         """
         images, labels, roles, path = batch.images, batch.labels, batch.roles, (named(attack), self.mode)
         rows, found = self.rows(images), Found(images.clone(), torch.ones(len(images), dtype=torch.bool), Counter())
@@ -121,7 +130,7 @@ class Runner:
                     found.images[chosen] = received(made, images[chosen])
                     if torch.finfo(made.dtype).eps > TOLERANCE:
                         roles.noted.add(f"adversarials came in {made.dtype}, whose rounding may carry them out of the ball")
-                    with torch.no_grad():  # where the clamp changes much, the claim does not count
+                    with torch.no_grad():  # if the clamp changes much, the claim does not count
                         asked = found.images[chosen].nan_to_num(0.0).clamp(0, 1)
                         found.claimed[chosen] = (model(asked).argmax(dim=1) != labels[chosen]).cpu()
             finally:
@@ -134,20 +143,17 @@ class Runner:
         return found
 
     def judge(self, batch: Batch, attack: Attack, found: Found) -> Verdict:
-        """What the real defense decides on what an attack handed in, in fresh draws."""
+        """Judge the attack's images on the real defense, in fresh draws."""
         judged, (draws, most) = self.probe.behaviour.judged(self.defense), self._judge_draws
         images, labels, roles, path = batch.images, batch.labels, batch.roles, (named(attack), self.mode)
 
         def sentence(max_rows: int) -> Verdict:
-            settings = {"count": draws, "most": most, "max_rows": max_rows}
+            rules = partial(verdict_of, labels=labels, count=draws, most=most, eight_bit=self.protocol.eight_bit)
             with roles.judge(*path):
-                verdict = verdict_of(
-                    judged, images, found.images, attack.threat, labels=labels, eight_bit=self.protocol.eight_bit, **settings
-                )
-            sane = images.where(~per_image(verdict.valid), verdict.images)
+                verdict = rules(judged, images, found.images, attack.threat, max_rows=max_rows)
             surprise = verdict.valid.cpu() & (found.claimed != ~verdict.decisions.majority_correct(labels).cpu())
             doubtful = bool(surprise.any())  # the attack asked the same function and saw another decision
-            roles.confirm(judged, verdict.decisions, sane, max_rows, *path, doubtful=doubtful)
+            confirm(roles, judged, verdict.decisions, verdict.lawful(images), *path, max_rows=max_rows, doubtful=doubtful)
             return verdict.cpu()
 
         return self._with_fewer_rows(images, sentence)
@@ -159,7 +165,7 @@ class Runner:
 
     @property
     def _judge_draws(self) -> tuple[int, int]:
-        """Of every sample, and of one whose majority stays open."""
+        """Draws of every sample, and most draws of a sample with an open majority."""
         draws = self.protocol.judge_draws
         return (draws, self.protocol.most_draws or 8 * draws) if self.probe.stochastic else (1, 1)
 
@@ -167,11 +173,11 @@ class Runner:
         return max(1, min(self.probe.behaviour.draws_per_pass(self.samples), rows))
 
     def _surrogate(self) -> nn.Module:
-        """What an attack asks, made anew: it may remember what it was asked."""
+        """A new surrogate for an attack, because a surrogate may remember earlier looks."""
         return evaluated(self.probe.behaviour.attacked(asked_by(self.mode, self.defense)), self.defense)
 
     def model(self, draws: int, rows: int) -> AttackModel:
-        """What an attack sees: so many draws in a forward pass, and so many rows (images x draws)."""
+        """The attack's model, with ``draws`` draws per forward pass and at most ``rows`` rows (images x draws)."""
         return AttackModel(
             self._surrogate(),
             samples=self.samples,
@@ -184,19 +190,19 @@ class Runner:
         )
 
     def rows(self, images: Tensor) -> int:
-        """How many rows (images x draws) of such images may be differentiated at once; measured when first asked for."""
+        """Rows (images x draws) of such images that may be differentiated at once; measured at the first call."""
         if (kind := _kind(images)) not in self._rows:
             with frozen(self.defense):
                 self._rows[kind] = rows_that_fit(partial(scores_of, self._surrogate()), images[:1], self.protocol.memory)
         return self._rows[kind]
 
     def _with_fewer_rows(self, images: Tensor, work: Callable[[int], Result]) -> Result:
-        """What the work returns, with so many rows as fit; later trials begin with these."""
+        """Do the work with as many rows as fit; later trials begin with this number."""
         result, self._rows[_kind(images)] = with_fewer_rows(self.rows(images), work)
         return result
 
     def seconds_per_image(self, images: Tensor, labels: Tensor) -> tuple[float, float, float]:
-        """What one forward pass, one judgement, and one forward and backward pass of the attack model take, with all draws."""
+        """Seconds of a forward pass, a judgement, and a forward and backward pass of the attack model, with all draws."""
         device = device_of(self.defense) or images.device
         images, labels = images.to(device), labels.to(device)
         judged, rows = self.probe.behaviour.judged(self.defense), self.rows(images)
@@ -204,18 +210,17 @@ class Runner:
 
         forward = torch.no_grad()(partial(model, images))
         with seeded(0), frozen(self.defense):
-            forward()  # warm-up; decodes a bank of starts, where there is one
+            forward()  # warm-up; decodes a bank of starts if the defense has one
             draws, _ = self._judge_draws
             once = _time(forward) / len(images)
             judging = once * draws / self.samples
             if judged is not self.defense:  # a forward pass for each image and draw
                 judging = draws * _time(lambda: predict(judged, images, 1)) / len(images)
-            blind = self.mode == NO_GRADIENT
-            gradient = 0.0 if blind else _time(lambda: model.look(images, labels, model.cross_entropy)) / len(images)
-            return once, 2 * judging, gradient
+            looked = 0.0 if self.mode == NO_GRADIENT else _time(lambda: model.look(images, labels, model.cross_entropy))
+            return once, 2 * judging, looked / len(images)
 
     def _doubts(self, attack: Attack, images: Tensor, spent: Counter[str]) -> list[str]:
-        """Reasons to distrust a trial that its draws do not show."""
+        """Reasons to distrust a trial, apart from its draws."""
         doubts = []
         if self.probe.stochastic and attack.threat.epsilon is None and self.samples < _FEW_DRAWS:
             doubts.append(f"{self.samples} draws per look are too few for an attack that looks for the smallest distance")
@@ -247,49 +252,46 @@ def run_cell(
     Args:
         defense: the defense, in eval mode.
         attack: the attack.
-        mode: one of :func:`gradient_modes`.
+        mode: gradient mode, one of :func:`gradient_modes`.
         images: (N, C, H, W) in [0, 1]; moved to the defense's device.
-        labels: int64 (N,).
+        labels: true classes, int64 (N,).
         protocol: draws and seed.
         clean: decisions on the clean images from an earlier cell; None asks the defense.
         hashes: N keys of the samples; None makes them.
-        probe: of the defense, from an earlier cell; None asks it about these images.
+        probe: probe of the defense from an earlier cell; None makes one with these images.
 
     Returns:
         The verdict, the attack's claim and the cost.
 
     Raises:
-        GenclsError: for bad input, a defense in training mode, or one that behaves otherwise than it declares.
+        GenclsError: for bad input, a defense in training mode, or one that does not behave as it declares.
     """
-    images, labels = _admitted(defense, attack, images, labels)
+    check_images(images)
+    check_labels(labels, num_classes=None, count=len(images))
+    _check_attack(attack, images.shape)
     probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
     return Runner(defense, mode, protocol, probe).run(attack, images, labels, clean=clean, hashes=hashes)
 
 
-def _admitted(defense: nn.Module, attack: Attack, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples where the defense is, if the attack and they are what they must be."""
-    check_images(images)
+def _check_attack(attack: Attack, shape: torch.Size) -> None:
+    """Check that an attack is one, and can be judged on images of a shape (N, C, H, W)."""
     if not isinstance(attack, Attack):
         raise GenclsError(
             "attack: expected an object with threat, uses_gradients and passes that is called as attack(model, images, "
             f"labels), see gencls.eval.Attack; got {type(attack).__name__}"
         )
-    device = device_of(defense) or images.device
-    images, labels = images.to(device), labels.to(device)
-    check_labels(labels, num_classes=None, count=len(images))
-    attack.threat.check_reach(images.shape)
+    attack.threat.check_reach(shape)
     if attack.threat.targeted:
         raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
-    return images, labels
 
 
 def _kind(images: Tensor) -> tuple[object, ...]:
-    """What decides how much memory a row takes."""
+    """The properties of images that decide how much memory a row takes."""
     return images.shape[1:], images.dtype, images.device
 
 
 def _time(call: Callable[[], object]) -> float:
-    """Seconds of a call, of a quick one the median of three: the first of its kind has more to do."""
+    """Seconds of a call; for a quick one the median of three, because the first call has more to do."""
     seconds: list[float] = []
     while not seconds or (len(seconds) < 3 and seconds[-1] < _QUICK):
         began = time.perf_counter()

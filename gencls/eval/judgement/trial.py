@@ -1,4 +1,4 @@
-"""What an attack on a batch is asked by, what it finds, and the records of what the judge made of it."""
+"""The protocol of an attack on a batch, its result, and the judge's records of it."""
 
 import re
 from collections import Counter
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from gencls.core import GenclsError, check_settings, key_of
-from gencls.core.gradients import Reduce
+from gencls.core.eot import Reduce
 from gencls.core.streams.keyed import Source
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.judge import Decisions, Verdict
-from gencls.eval.judgement.probe import Roles
+from gencls.eval.judgement.roles import Roles
 
 if TYPE_CHECKING:
     import pandas
@@ -22,21 +22,20 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Protocol:
-    """How defenses are attacked and judged.
+    """The settings by which defenses are attacked and judged.
 
     Attributes:
         eot_samples: draws per gradient for a stochastic defense (the thesis uses 5, the MLVGM paper 32).
-        judge_draws: fresh draws of the judge for a stochastic defense. Deterministic defenses get one of each.
-        most_draws: of the judge for a sample whose majority stays open, at most; None: eight times judge_draws.
-        reduce: what EoT averages.
-        common_draws: whether all looks of an attack use the same draws (common random numbers) or fresh ones.
-        memory: MiB for the graphs of an attack; None takes 1024 on a CPU and a share of the free memory on a GPU. Results of
-            streams of rows do not depend on it.
-        seed: of the study; every sample's streams derive from it.
-        eight_bit: whether adversarial images are rounded to k/255, as if they were saved, before they are judged. Clean images
-            are not.
-        streams: where random numbers come from. "rows": each sample has streams of its own, and results do not depend on the
-            batch. "device": torch's own generators serve whole batches, which is faster on a GPU, see docs/evaluation.md.
+        judge_draws: fresh draws of the judge for a stochastic defense. A deterministic defense gets one draw of each kind.
+        most_draws: the judge's most draws for a sample with an open majority; None takes eight times judge_draws.
+        reduce: "logits", "probs" or "loss": the mean of EoT.
+        common_draws: True gives all looks of an attack the same draws (common random numbers), False fresh ones.
+        memory: MiB for the graphs of an attack; None takes 1024 on a CPU and a share of the free memory on a GPU. With streams
+            of rows, results do not depend on it.
+        seed: seed of the study; every sample's streams derive from it.
+        eight_bit: True rounds adversarial images to k/255, as if they were saved, before they are judged. Clean images stay.
+        streams: "rows" gives each sample streams of its own, and results do not depend on the batch. "device" lets torch's own
+            generators serve whole batches, which is faster on a GPU, see docs/evaluation.md.
     """
 
     eot_samples: int = 16
@@ -63,7 +62,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples on the defense's device, and who draws when on them."""
+    """Samples on the defense's device, with their random streams."""
 
     images: Tensor
     labels: Tensor
@@ -72,12 +71,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Found:
-    """What an attack handed in.
+    """The result of an attack.
 
     Attributes:
-        images: (N, C, H, W); the clean ones of samples that were not attacked.
+        images: (N, C, H, W); clean images for samples that were not attacked.
         claimed: (N,) bool, whether the attack model's own decision was wrong.
-        spent: rows that passed forwards and backwards, gradients, and zero gradients, by these names.
+        spent: numbers of rows that passed forwards and backwards, of gradients, and of zero gradients, by name.
     """
 
     images: Tensor
@@ -87,7 +86,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Trial:
-    """One attack in one gradient mode on one batch: what the judge found and what it cost."""
+    """One attack in one gradient mode on one batch: the judge's verdict and the cost."""
 
     labels: Tensor
     hashes: list[str]
@@ -156,6 +155,6 @@ class Trial:
 
 
 def named(attack: Attack) -> str:
-    """What an attack says of itself, which is the same in every process; the key of its content if it says where it lies."""
+    """The repr of an attack, equal in every process; if the repr holds an address, the key of its content instead."""
     said = repr(attack)
     return key_of(attack, type(attack).__name__).content if ADDRESS.search(said) else said

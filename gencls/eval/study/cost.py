@@ -1,4 +1,4 @@
-"""What a study will cost, predicted from a first batch; a dry run without a trace, and a progress bar that know it."""
+"""The cost of a study, predicted from a first batch; a dry run that leaves no trace, and a progress bar."""
 
 import math
 import time
@@ -17,9 +17,9 @@ _PROBE = 8
 
 
 def predict_cost(study: Grid, cells: Sequence[StudyCell]) -> list[float]:
-    """Seconds that each cell will take at most, from timing the passes that its attack makes on a few images.
+    """Most seconds of each cell, from timing the passes of its attack on a few images.
 
-    An upper bound as a rule: images that break early leave a restart, and a larger batch is cheaper per image.
+    This is usually an upper bound: images that break early leave a restart, and a larger batch is cheaper per image.
     """
     seconds: dict[tuple[str, str], tuple[float, float, float]] = {}
     costs = []
@@ -36,7 +36,7 @@ def predict_cost(study: Grid, cells: Sequence[StudyCell]) -> list[float]:
 
 
 def forecast(study: Grid) -> Iterator[str]:
-    """What is left to compute of a study and how long it takes at most: a line for each defense, then for all of them."""
+    """The missing cells of a study and the most time that they take: a line for each defense, then one for all."""
     cells, every = study.missing(), study.cells()
     costs = predict_cost(study, cells)
     for name in study.defenses:
@@ -48,13 +48,13 @@ def forecast(study: Grid) -> Iterator[str]:
 
 @contextmanager
 def shadow(folder: Path) -> Iterator[Path]:
-    """A temporary folder that holds links to the files of another, if there is one; what is written to it leaves that as it is.
+    """A temporary folder with links to the files of another, if it exists; writing to the first does not change the second.
 
-    Studies claim their folder when they are planned. In the shadow they find what is finished, and leave nothing behind.
+    Studies claim their folder when they are planned. In the shadow they find the finished cells, and leave nothing behind.
     Errors name the folder itself.
     """
     if folder.exists() and not folder.is_dir():
-        yield folder  # what is wrong with it will be said; nothing can be written below a file
+        yield folder  # the study reports the error; nothing can be written below a file
         return
     with TemporaryDirectory(prefix="gencls-") as place:
         copy = Path(place) / "shadow"
@@ -70,7 +70,7 @@ def shadow(folder: Path) -> Iterator[Path]:
 
 
 def progress_bar(study: Grid) -> Callable[[Sequence[StudyCell]], "object"]:
-    """For :meth:`gencls.eval.Study.run`: prints the predicted cost, then a bar whose time left follows from speed so far."""
+    """For :meth:`gencls.eval.Study.run`: prints the predicted cost, then a bar with the time left at the speed so far."""
 
     @contextmanager
     def bar(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:
@@ -114,15 +114,15 @@ def progress_bar(study: Grid) -> Callable[[Sequence[StudyCell]], "object"]:
 
 
 def counted(number: int, thing: str) -> str:
-    """How many of something in words: "1 cell", "2 cells"."""
+    """A number of things in words: "1 cell", "2 cells"."""
     return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: "40 s", "12 min", "3.5 h"; less than none is none.
+    """Seconds in words: "40 s", "12 min", "3.5 h"; a negative number counts as 0.
 
     Raises:
-        GenclsError: for something else than a finite number.
+        GenclsError: for anything but a finite number.
     """
     seconds = as_number(seconds, "duration: seconds", -math.inf, math.inf)
     if seconds < 90:

@@ -1,4 +1,4 @@
-"""The files that hold the samples and the cells of a study, and the proof that a cell's are what was written.
+"""The files with the samples and the cells of a study, and the proof that a cell's files have not changed.
 
 samples.safetensors    images, labels, bounds of the shards
 cells/KEY.parquet      records of a finished cell
@@ -9,10 +9,10 @@ cells/KEY.json         its mark, written last: KEY, the number of rows, the SHA-
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -31,35 +31,19 @@ RUN_AGAIN = "run the study again, it makes damaged files anew"
 Kind = Literal["json", "parquet", "safetensors", "lock"]
 
 
-class Samples(NamedTuple):
-    """The samples of a call.
-
-    Attributes:
-        images: (N, C, H, W).
-        labels: (N,).
-        hashes: N keys.
-        shard_size: of the shards that they make in a folder that does not have them.
-    """
-
-    images: Tensor
-    labels: Tensor
-    hashes: list[str]
-    shard_size: int
-
-
 @dataclass(frozen=True)
 class StudyCell:
     """One unit of work: an attack in one gradient mode on one shard of samples, by name and content key.
 
     Attributes:
-        defense: name.
-        attack: name.
+        defense: name of the defense.
+        attack: name of the attack.
         mode: gradient mode.
-        seed: of the random streams.
+        seed: seed of the random streams.
         shard: number of the shard within the folder.
-        key: names the files; empty for a cell that no call has asked for since samples were added.
-        epsilon: of the attack; None for a minimal-norm attack, and in folders before format 4.
-        code: digest of the code of gencls and libraries that the cell belongs to; empty where the key is, and before format 4.
+        key: name of the files; empty if samples were added and no call has asked for this cell since.
+        epsilon: bound of the attack's threat; None for a minimal-norm attack, and in folders before format 4.
+        code: digest of the code of gencls and libraries that made the cell; empty without a key, and before format 4.
     """
 
     defense: str
@@ -72,16 +56,24 @@ class StudyCell:
     code: str = ""
 
 
-def write_samples(folder: Path, samples: Samples, settings: Mapping[str, Any]) -> None:
-    """Write the samples that the settings of a study list, in their order, with the bounds of the shards."""
-    place = {key: place for place, key in enumerate(samples.hashes)}
+def write_samples(folder: Path, settings: Mapping[str, Any], images: Tensor, labels: Tensor, hashes: Sequence[str]) -> None:
+    """Write the samples that the study's settings list, in their order, with the bounds of the shards.
+
+    Args:
+        folder: of the study.
+        settings: list the keys of some of the samples, or of all.
+        images: (N, C, H, W).
+        labels: (N,).
+        hashes: N keys.
+    """
+    place = {key: place for place, key in enumerate(hashes)}
     places = [place[key] for key in settings["sample_hashes"]]
-    tensors = {"images": samples.images[places].cpu().contiguous(), "labels": samples.labels[places].cpu().contiguous()}
+    tensors = {"images": images[places].cpu().contiguous(), "labels": labels[places].cpu().contiguous()}
     atomically(folder / SAMPLES, save(tensors, metadata={"shards": json.dumps(settings["shards"])}))
 
 
 def cell_path(folder: Path, cell: StudyCell, kind: Kind) -> Path:
-    """Where a file of a cell lies; "json" is the mark, which says that the cell is finished."""
+    """The path of a file of a cell; "json" is the mark of a finished cell."""
     return folder / CELLS / f"{cell.key}.{kind}"
 
 
@@ -97,12 +89,12 @@ def write_cell(folder: Path, cell: StudyCell, records: "pandas.DataFrame", adver
 
 
 def is_marked(folder: Path, cell: StudyCell) -> bool:
-    """Whether a cell says that it is finished."""
+    """Whether a cell has the mark of a finished one."""
     return cell_path(folder, cell, "json").exists()
 
 
 def damage(folder: Path, cell: StudyCell) -> str | None:
-    """What is wrong with the files of a marked cell; None if they are what was written."""
+    """The damage in the files of a marked cell; None if they have not changed."""
     try:
         _verified(folder, cell, "parquet")
         _verified(folder, cell, "safetensors")
@@ -112,7 +104,7 @@ def damage(folder: Path, cell: StudyCell) -> str | None:
 
 
 def read_frame(folder: Path, cell: StudyCell, *, marked: bool = True) -> "pandas.DataFrame":
-    """The records of a finished cell, parsed from the bytes that were verified; studies of formats 1 and 2 have no marks.
+    """The records of a finished cell, parsed from verified bytes; studies of formats 1 and 2 have no marks.
 
     Raises:
         GenclsError: for a file that is missing or damaged.
@@ -122,7 +114,7 @@ def read_frame(folder: Path, cell: StudyCell, *, marked: bool = True) -> "pandas
     content, rows = _verified(folder, cell, "parquet") if marked else (_bytes(cell_path(folder, cell, "parquet")), None)
     try:
         frame = pandas.read_parquet(io.BytesIO(content))
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # so are Arrow's errors
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # Arrow's errors derive from these
         raise _damaged(folder, cell, "parquet", "the records of a cell", error) from error
     if rows is not None and len(frame) != rows:
         raise _damaged(folder, cell, "parquet", f"{rows} rows", len(frame))
@@ -130,7 +122,7 @@ def read_frame(folder: Path, cell: StudyCell, *, marked: bool = True) -> "pandas
 
 
 def read_images(folder: Path, cell: StudyCell, *, marked: bool = True) -> Tensor:
-    """The adversarial images (n, C, H, W) of a finished cell, from the bytes that were verified; see :func:`read_frame`."""
+    """The adversarial images (n, C, H, W) of a finished cell, from verified bytes; see :func:`read_frame`."""
     path = cell_path(folder, cell, "safetensors")
     content = _verified(folder, cell, "safetensors")[0] if marked else _bytes(path)
     return _tensors(content, path, "adversarial")["adversarial"]
@@ -156,7 +148,7 @@ def _tensors(content: bytes, path: Path, *names: str) -> dict[str, Tensor]:
 
 
 def _verified(folder: Path, cell: StudyCell, kind: Kind) -> tuple[bytes, int]:
-    """The bytes of a file that are those which the cell's mark names, and the cell's number of rows."""
+    """The bytes of a file, checked against the cell's mark, and the cell's number of rows."""
     mark = read_sealed(cell_path(folder, cell, "json"), "the mark of a finished cell", f"; {RUN_AGAIN}")
     if mark.get("key") != cell.key:
         raise _damaged(folder, cell, "json", f"the mark of cell {cell.key}", mark.get("key"))

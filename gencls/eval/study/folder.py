@@ -1,4 +1,4 @@
-"""The folder of a study: its files, and how to read them without the defenses that filled them.
+"""The folder of a study: its files, and functions that read them without the defenses.
 
 study.json           settings and the list of cells      samples.safetensors      images, labels, bounds of the shards
 cells/KEY.parquet    records of a finished cell          cells/KEY.safetensors    its adversarial images
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gencls.core import GenclsError, checked
 from gencls.core.files import atomically
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 from gencls.eval.measures.records import complete
 from gencls.eval.measures.spreadsheet import csv_of
 from gencls.eval.measures.summary import summarize
@@ -37,13 +37,13 @@ _OUTDATED = "computed by other code of gencls or libraries than the newest rows:
 
 
 def read_cells(folder: str | Path) -> list[StudyCell]:
-    """The finished cells of the study in a folder, in order. Their files are verified by whoever reads them."""
+    """The finished cells of the study in a folder, in order. The functions that read their files verify them."""
     folder, settings = Path(folder), read_study(folder)
     return finished(folder, settings, planned(settings))
 
 
 def finished(folder: Path, settings: Mapping[str, Any], cells: Sequence[StudyCell]) -> list[StudyCell]:
-    """Which of the cells are finished."""
+    """The finished ones among the cells."""
     if has_checksums(settings):
         return [cell for cell in cells if is_marked(folder, cell)]
     return [cell for cell in cells if cell_path(folder, cell, "parquet").exists()]
@@ -87,7 +87,7 @@ def read_records(folder: str | Path) -> "pandas.DataFrame":
 def records_of(
     folder: Path, settings: Mapping[str, Any], done: Sequence[StudyCell], cells: Sequence[StudyCell]
 ) -> "pandas.DataFrame":
-    """The records of the cells that are done, out of all cells; see :func:`read_records`."""
+    """The records of the cells ``done``, out of all cells; see :func:`read_records`."""
     import pandas
 
     if not done:
@@ -126,7 +126,7 @@ def records_of_cell(folder: Path, settings: Mapping[str, Any], cell: StudyCell) 
 
 
 def partly(done: Sequence[StudyCell], cells: Sequence[StudyCell]) -> str:
-    """What is to be said while cells are missing."""
+    """The warning while cells are missing."""
     missing = len(cells) - len(done)
     return f"partial: {missing} of {len(cells)} cells are not finished" if missing else ""
 

@@ -1,16 +1,16 @@
 """A study: a grid of cells (defense x attack x gradient mode x seed x shard) in a folder that survives anything, and grows.
 
-A cell is named by its content key: samples, defense, attack, protocol. It is finished when its mark appears, which carries the
-checksums of its files. The same command after a crash computes what is missing, or damaged; processes on one folder share the
-cells through file locks, which the system releases when a process dies. Another command adds to the folder what it asks for,
-see :mod:`gencls.eval.study.growth`.
+The content key of a cell is its name: samples, defense, attack, protocol. A cell is finished when its mark appears, with the
+checksums of its files. After a crash the same command computes missing and damaged cells. Processes on one folder share the
+cells through file locks, which the system releases when a process dies. Another command adds its cells to the folder, see
+:mod:`gencls.eval.study.growth`.
 """
 
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,19 +23,19 @@ from torch import nn
 
 from gencls.core import GenclsError, Key, checked, key_of
 from gencls.core.files import held, remove_dead, remove_leftovers
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import as_samples, sample_hashes
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.gradient_modes import gradient_modes
 from gencls.eval.judgement.judge import Decisions
-from gencls.eval.judgement.probe import Probe, probe_defense
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
 from gencls.eval.scores.behaviour import Behaviour
-from gencls.eval.study.files import CELLS, Samples, StudyCell, cell_path, damage, is_marked, write_cell
+from gencls.eval.scores.probe import Probe, probe_defense
+from gencls.eval.study.files import CELLS, StudyCell, cell_path, damage, is_marked, write_cell, write_samples
 from gencls.eval.study.folder import finished, records_of, write_results
-from gencls.eval.study.growth import Order, claim, mend_samples
+from gencls.eval.study.growth import Order, claim, without_samples
 from gencls.eval.study.plan import Plan, check_grid, relevant
 from gencls.eval.study.settings import FORMAT, planned, read_study
 from gencls.eval.threats.protocol import check_threats
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import pandas
 
 _SEEN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], Behaviour]] = WeakKeyDictionary()
-"""Defense -> its key, and those of the images by which it was observed -> its behaviour."""
+"""Behaviour of each defense, by its key and the keys of the images by which it was observed."""
 
 _PLANNED = {
     "defenses",
@@ -65,8 +65,8 @@ _PLANNED = {
 class Grid:
     """Defenses x attacks x gradient modes x seeds on one set of samples, recorded in a folder.
 
-    One call asks for this grid. The folder may hold rows of other calls: it keeps them, and the table and the report show them.
-    A plan does not change, and rows of the folder keep their meaning. Another meaning is another study.
+    One call asks for this grid. The folder keeps rows of other calls, and the table and the report show them. A plan does not
+    change, and rows of the folder keep their meaning. Another meaning is another study.
     """
 
     @checked
@@ -84,29 +84,29 @@ class Grid:
         shard_size: int = 50,
         about: Mapping[str, str] | None = None,
     ) -> None:
-        """Plan a study and claim its folder. Nothing is computed yet.
+        """Plan a study and claim its folder, without computing anything.
 
         Args:
-            folder: made if missing; may hold what other calls have asked for, or begun.
-            defenses: name -> module in eval mode.
-            attacks: name -> attack.
+            folder: folder of the study, made if missing. It may hold rows of other calls, finished or not.
+            defenses: modules in eval mode, by name.
+            attacks: attacks, by name.
             images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; all images of the folder,
                 and perhaps more.
-            labels: int64 (N,); None where the source has them.
-            protocol: draws and averaging; its seed is replaced by ``seeds``.
-            modes: the gradient modes to attack through, of each defense those that it declares; None takes all.
-            seeds: one run of everything per seed.
-            shard_size: samples per new cell, and the batch size. A crash loses at most one cell. Results do not depend on
-                it, but with streams of the device.
-            about: facts for the report: data set, command, and so on.
+            labels: true classes, int64 (N,); None if the source has them.
+            protocol: draws and averaging; ``seeds`` replace its seed.
+            modes: gradient modes to attack through; each defense takes those that it declares. None takes all.
+            seeds: seeds of the random streams; everything runs once per seed.
+            shard_size: samples per new cell, and the batch size. A crash loses at most one cell. Only with streams of the
+                device results depend on it.
+            about: facts for the report, such as data set and command.
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, or repeated seeds; for a defense that does not take these
                 images, has too few classes, declares none of the modes or hides some; for a ball that no image can leave, a
-                name that tables reserve, or an object that hides its content from a key; for a folder with other files, or with
-                rows to which these settings would give another meaning.
+                name that tables reserve, or an object that hides its content from a key; for a folder with other files, or
+                with rows whose meaning these settings would change.
         """
-        self.images, self.labels = samples_of(images, labels)
+        self.images, self.labels = samples_of(images) if labels is None else as_samples(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)
         check_names([*defenses, *attacks], "study", about=about)
         check_threats({name: attack.threat for name, attack in attacks.items()}, "study")
@@ -122,9 +122,8 @@ class Grid:
             **(about or {}),
             "machine": f"{platform.machine()}, torch threads: {torch.get_num_threads()}, torch {torch.__version__}",
         }
-        # Before anything is asked: a module may keep what it has computed once.
-        samples = Samples(self.images, self.labels, self.hashes, shard_size)
-        self._plan = Plan.of(self.defenses, self.attacks, samples, self.protocol, self.about)
+        # Before the first question to a module, because a module may keep results.
+        self._plan = Plan.of(self.defenses, self.attacks, self.hashes, shard_size, self.protocol, self.about)
         self.defense_keys = {name: key for name, (_, key) in self._plan.defenses.items()}
         self._attack_keys = {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
         self._runners: dict[tuple[str, str], Runner] = {}
@@ -134,17 +133,17 @@ class Grid:
         self._claim_folder()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, but none that the plan is made of.
+        """Set an attribute that is not part of the plan.
 
         Raises:
-            GenclsError: for such a one.
+            GenclsError: for an attribute of the plan.
         """
         if name in _PLANNED and name in vars(self):
             raise GenclsError(f"study: expected the {name} that it was planned with, got others; plan another study")
         super().__setattr__(name, value)
 
     def _probe(self, name: str) -> Probe:
-        """What is known of a defense; further studies of the same one do not look again while nothing in it has changed."""
+        """The probe of a defense; further studies of the same defense do not observe it again unless it has changed."""
         known, seen = (self.defense_keys[name].whole, *self.hashes[:8]), _SEEN.setdefault(self.defenses[name], {})
         gradients = any(attack.uses_gradients for attack in self.attacks.values())
         probe = probe_defense(self.defenses[name], self.images, self.labels, behaviour=seen.get(known), gradients=gradients)
@@ -152,7 +151,7 @@ class Grid:
         return probe
 
     def cells(self) -> list[StudyCell]:
-        """The cells that this call asks for, in the order in which they are run."""
+        """The cells that this call asks for, in the order in which they run."""
         return [
             self._cell(defense, attack, mode, seed, shard)
             for defense, module in self.defenses.items()
@@ -163,21 +162,21 @@ class Grid:
         ]
 
     def missing(self) -> list[StudyCell]:
-        """Those of them that are not finished, or whose files are not what was written."""
+        """The unfinished or damaged ones among :meth:`cells`."""
         return [cell for cell in self.cells() if not is_marked(self.folder, cell) or damage(self.folder, cell)]
 
     def run(self, *, progress: Callable[[Sequence[StudyCell]], Any] | None = None) -> "pandas.DataFrame":
-        """Compute what is missing or damaged, then write ``results.csv``. A warning names each damaged file.
+        """Compute missing and damaged cells, then write ``results.csv``. A warning names each damaged file.
 
-        Cells that another process works on are left to it, and waited for at the end.
+        Cells of another process are left to it. At the end this process waits for them.
 
         Args:
             progress: called with the missing cells; returns a context manager that yields a function to call with each
                 finished cell. None shows nothing.
 
         Returns:
-            The table of all that the folder holds, see :func:`gencls.eval.summarize`. If what other calls have asked for is not
-            finished, the ``warnings`` of every row say that it is partial.
+            The table of all rows of the folder, see :func:`gencls.eval.summarize`. If cells of other calls are missing, the
+            ``warnings`` of every row say that it is partial.
 
         Raises:
             GenclsError: if cells are missing or damaged again at the end, no table is written then; if images, labels, a
@@ -185,11 +184,11 @@ class Grid:
         """
         self._check_plan()
         clean: dict[tuple[str, int, int], Decisions] = {}
-        mend_samples(self.folder, self._plan)
+        self._write_samples(without_samples(self.folder, self._plan))
         todo = self.missing()
         try:
-            with (progress or _silent)(todo) as tell:
-                for patient in (False, True):  # first what is free, then what others have not finished
+            with nullcontext(_silent) if progress is None else progress(todo) as tell:
+                for patient in (False, True):  # first the free cells, then those that others have not finished
                     others = []
                     for cell in todo:
                         with held(cell_path(self.folder, cell, "lock"), wait=patient) as mine:
@@ -214,16 +213,16 @@ class Grid:
         return self._runners[known]
 
     def samples(self, cell: StudyCell) -> list[int]:
-        """The places among ``images`` of the samples that a cell is about."""
+        """The places of a cell's samples among ``images``."""
         return self._order.places[slice(*self._order.shards[cell.shard])]
 
     def _keys(self) -> dict[tuple[str, str], Key]:
-        """Of what may change in place. A defense, or what an attack holds, may also keep what it has computed once."""
+        """Keys of everything that may change in place. Asking a defense, or the contents of an attack, may change them too."""
         held: dict[str, Mapping[str, object]] = {"defense": self.defenses, "attack": self.attacks}
         return {(kind, name): key_of(it, f"{kind} {name}") for kind, its in held.items() for name, it in its.items()}
 
     def _check_plan(self) -> None:
-        """The tensors and models are the caller's, who may have used them for something else since they were planned with."""
+        """Check that images, labels, defenses and attacks are as planned, because the caller may have changed them since."""
         if sample_hashes(self.images, self.labels) != self.hashes:
             raise GenclsError("study: expected the samples that the study was planned with, got others")
         now = self._keys()
@@ -245,12 +244,10 @@ class Grid:
             seed=cell.seed,
         )
         clean[known] = result.clean
-        write_cell(
-            self.folder, cell, result.frame(defense=cell.defense, attack=cell.attack), result.verdict.images.contiguous()
-        )
+        write_cell(self.folder, cell, result.frame(defense=cell.defense, attack=cell.attack), result.verdict.images)
 
     def _is_open(self, cell: StudyCell) -> bool:
-        """Whether a cell that we hold is to be computed; if it is damaged it is named and loses its mark."""
+        """Whether to compute a cell that we hold; a warning names a damaged cell, which loses its mark."""
         if is_marked(self.folder, cell):
             found = damage(self.folder, cell)
             if found is None:
@@ -260,7 +257,7 @@ class Grid:
         return True
 
     def _write_results(self) -> "pandas.DataFrame":
-        """The table of what is finished: of all cells of this call, unless a subclass leaves some for later."""
+        """The table of the finished cells: all of this call, unless a subclass leaves some for later."""
         mine = set(self.cells())
         if not mine <= set(planned(read_study(self.folder))):
             self._claim_folder()  # without locks another process may have written study.json over ours
@@ -272,7 +269,7 @@ class Grid:
                 raise GenclsError(
                     f"{self.folder}: expected all cells finished by now, got {len(gone)} missing; run the study again"
                 )
-            done = finished(self.folder, settings, cells)  # again: another process may have finished some in between
+            done = finished(self.folder, settings, cells)  # again, because another process may have finished some since
         return write_results(self.folder, records_of(self.folder, settings, done, cells))
 
     def _cell(self, defense: str, attack: str, mode: str, seed: int, shard: int) -> StudyCell:
@@ -284,7 +281,13 @@ class Grid:
         return StudyCell(defense, attack, mode, seed, shard, key, epsilon, self._plan.made_by(defense, attack))
 
     def _claim_folder(self) -> None:
-        claim(self.folder, self._plan, self._take)
+        with claim(self.folder, self._plan, self._take) as settings:
+            self._write_samples(settings)
+
+    def _write_samples(self, settings: Mapping[str, Any] | None) -> None:
+        """Those that the settings list, if there are any."""
+        if settings is not None:
+            write_samples(self.folder, settings, self.images, self.labels, self.hashes)
 
     def _take(self, order: Order) -> list[StudyCell]:
         """The cells once the samples have an order."""
@@ -292,6 +295,5 @@ class Grid:
         return self.cells()
 
 
-@contextmanager
-def _silent(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:
-    yield lambda cell: None
+def _silent(cell: StudyCell) -> None:
+    """Tell nobody that a cell is finished."""

@@ -1,4 +1,4 @@
-"""How a call of a study joins its folder.
+"""A call of a study joins its folder.
 
 A folder holds rows (defense, attack, epsilon, gradient mode, seed) x shards of one ordered list of samples. A call may add rows
 and samples. New samples get new shards. A call may not change the meaning of the folder's rows: that is another study.
@@ -6,7 +6,8 @@ and samples. New samples get new shards. A call may not change the meaning of th
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,31 +19,31 @@ from safetensors import SafetensorError, safe_open
 from gencls import __version__
 from gencls.core import GenclsError
 from gencls.core.files import held, write_sealed
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 from gencls.eval.measures.names import check_names
 from gencls.eval.measures.records import same_size
-from gencls.eval.study.files import CELLS, SAMPLES, StudyCell, read_tensors, write_samples
+from gencls.eval.study.files import CELLS, SAMPLES, StudyCell, read_tensors
 from gencls.eval.study.folder import RESULTS, read_samples
 from gencls.eval.study.plan import Plan, described, differences, other_protocol
 from gencls.eval.study.settings import FORMAT, SETTINGS, planned, read_study
 
 _LOCK = "study.lock"
-"""Held by whoever changes study.json."""
+"""File lock of every process that changes study.json."""
 
 _BEGUN = re.compile(
     rf"{CELLS}(/[0-9a-f]+\.(json|parquet|safetensors|lock))?|{SAMPLES}|{_LOCK}|({CELLS}/)?\..+~[0-9a-f]{{32}}\.part", re.DOTALL
 )
 _OUTPUTS = (RESULTS, "results.tex", "curves.csv", "report.html", "figures")
-"""Names that a study may have left in a folder without ``study.json``, the outputs only where there are cells."""
+"""Names that a study may have left in a folder without ``study.json``; the outputs only beside cells."""
 
 
 class Order(NamedTuple):
     """The samples in the order of the folder.
 
     Attributes:
-        samples: their keys.
-        places: of each, among the samples of the call.
-        shards: their bounds, one after the other.
+        samples: keys of the samples.
+        places: place of each sample among the samples of the call.
+        shards: bounds of the shards, one after the other.
     """
 
     samples: list[str]
@@ -50,60 +51,67 @@ class Order(NamedTuple):
     shards: list[list[int]]
 
 
-def claim(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> None:
-    """Join a folder: make it if it is missing, and add to it what a call asks for and it does not have.
+@contextmanager
+def claim(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> Iterator[dict[str, Any] | None]:
+    """Join a folder: make it if it is missing, and add the rows and samples of a call that it lacks.
 
-    Told the order of the samples, ``cells`` says which cells the call asks for: its rows x all shards.
+    ``cells`` takes the order of the samples and returns the cells of the call: its rows x all shards.
+
+    Yields:
+        The settings with what the call adds; None if it adds nothing. The caller writes the samples that they list. The
+        settings are written after the block.
 
     Raises:
-        GenclsError: if the folder holds something else, or rows that would mean something else by this plan, in the words of
-            the settings that differ, or samples that the call does not have.
+        GenclsError: if the folder holds other files, samples that the call lacks, or rows whose meaning this plan would change;
+            the message names the settings that differ.
     """
     _check_free(folder)
-    if _joined(folder, plan, cells) is None:  # as most often; what is refused is refused here, before anything is made
+    if _joined(folder, plan, cells) is None:  # the usual case; errors come here, before anything is made
+        yield None
         return
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
-    with held(folder / _LOCK):  # another process may be joining, too
+    with held(folder / _LOCK):  # another process may join at the same time
         settings = _joined(folder, plan, cells)
+        yield settings
         if settings is not None:
-            write_samples(folder, plan.samples, settings)
             write_sealed(folder / SETTINGS, settings)
 
 
-def mend_samples(folder: Path, plan: Plan) -> None:
-    """Write the samples of a folder again if they are damaged, and name the damage in a warning.
+def without_samples(folder: Path, plan: Plan) -> dict[str, Any] | None:
+    """The settings of a folder whose samples are damaged; a warning names the damage. None if they are not damaged.
 
     Raises:
-        GenclsError: if another call has added some that this one does not have.
+        GenclsError: if another call has added samples that this one lacks.
     """
     try:
         read_samples(folder)
     except GenclsError as error:
         settings = read_study(folder)
-        _check_samples(folder, settings, plan.samples.hashes)
+        _check_samples(folder, settings, plan.hashes)
         warn(f"{error}; writing them again", stacklevel=4)
-        write_samples(folder, plan.samples, settings)
+        return settings
+    return None
 
 
 def _joined(folder: Path, plan: Plan, cells: Callable[[Order], Sequence[StudyCell]]) -> dict[str, Any] | None:
     """The settings of a folder once a call has joined it; None if it adds nothing."""
-    found, hashes = read_study(folder) if (folder / SETTINGS).exists() else None, plan.samples.hashes
+    found, hashes = read_study(folder) if (folder / SETTINGS).exists() else None, plan.hashes
     if found:
         _check_rows(folder, found, plan)
         _check_samples(folder, found, hashes)
-    order = _grown(found or _recovered(folder / SAMPLES, hashes), hashes, plan.samples.shard_size)
+    order = _grown(found or _recovered(folder / SAMPLES, hashes), hashes, plan.shard_size)
     settings = _merged(found, plan, cells(order), order)
     return None if settings == found else settings
 
 
 def _check_free(folder: Path) -> None:
-    """Check that a folder holds a study, what is left of one, or nothing.
+    """Check that a folder holds a study, the remains of one, or nothing.
 
-    Another process may be claiming it just now, or was killed while it did; or study.json was damaged and removed: the cells,
-    which know their content, are kept.
+    Remains have three causes: another process is claiming the folder now, or was killed while claiming it, or somebody removed
+    a damaged study.json. The cells know their content, so they are kept.
 
     Raises:
-        GenclsError: for other files, or a file in its place.
+        GenclsError: for other files, or a file in place of the folder.
     """
     names = _names(folder) + [f"{CELLS}/{name}" for name in _names(folder / CELLS)]  # before looking for study.json
     if (folder / SETTINGS).exists():
@@ -120,7 +128,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _recovered(path: Path, hashes: Sequence[str]) -> dict[str, Any] | None:
-    """Samples and shards of a folder whose study.json is gone, from its samples.safetensors; None if they are not those."""
+    """Samples and shards of a folder without study.json, from its samples.safetensors; None if that does not fit."""
     try:
         tensors = read_tensors(path, "images", "labels")
         with safe_open(path, "pt") as file:
@@ -134,7 +142,7 @@ def _recovered(path: Path, hashes: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _grown(found: Mapping[str, Any] | None, hashes: Sequence[str], shard_size: int) -> Order:
-    """The samples and shards of a folder once those of a call have been added."""
+    """The samples and shards of a folder after a call has added its own."""
     samples, shards = (list(found["sample_hashes"]), list(found["shards"])) if found else ([], [])
     known, place = set(samples), {key: place for place, key in enumerate(hashes)}
     first = len(samples)
@@ -146,11 +154,11 @@ def _grown(found: Mapping[str, Any] | None, hashes: Sequence[str], shard_size: i
 
 
 def _check_rows(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
-    """Check that what is in a folder means the same by the settings of a call, and that all names can stand in one table.
+    """Check that the rows of a folder keep their meaning under the settings of a call, and that all names fit in one table.
 
     Raises:
-        GenclsError: if it would mean something else, in the words of the settings that differ; for a folder of an old format;
-            for names that look like others there.
+        GenclsError: if the meaning would change; the message names the settings that differ. Also for a folder of an old
+            format, and for names that look like others in it.
     """
     if found["format"] != FORMAT:
         raise GenclsError(
@@ -167,7 +175,7 @@ def _check_rows(folder: Path, found: Mapping[str, Any], plan: Plan) -> None:
 
 
 def _check_samples(folder: Path, found: Mapping[str, Any], hashes: Sequence[str]) -> None:
-    """Check that a call has all the samples that are in a folder.
+    """Check that a call has all samples of a folder.
 
     Raises:
         GenclsError: if some are missing.
@@ -219,7 +227,7 @@ def _merged(found: Mapping[str, Any] | None, plan: Plan, cells: Sequence[StudyCe
 
 
 def _all_cells(there: Sequence[StudyCell], mine: Sequence[StudyCell], settings: Mapping[str, Any]) -> list[StudyCell]:
-    """Every row x every shard, in the order of the folder; what no call has asked for has no key."""
+    """Every row x every shard, in the order of the folder; cells that no call has asked for have no key."""
     sizes = {cell.epsilon for cell in there if cell.epsilon is not None}
     rows: dict[tuple[Any, ...], dict[int, StudyCell]] = {}
     for cell in (*there, *mine):

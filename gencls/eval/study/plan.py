@@ -1,4 +1,4 @@
-"""The plan of one call of a study, and how it differs from an earlier plan, in words."""
+"""The plan of one call of a study, and its differences from an earlier plan, in words."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,35 +12,36 @@ from gencls.core import GenclsError, Key, key_of
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import ADDRESS, Protocol
-from gencls.eval.study.files import Samples
 from gencls.eval.study.settings import made_by
 from gencls.eval.threats.protocol import Threat, bare
 
 _NEUTRAL = {"streams": "rows"}
-"""What a protocol does not name: older studies know no other."""
+"""Settings of a protocol that are left out, because older studies know no other value."""
 
 _LONGEST = 80
-"""Characters of a setting in study.json."""
+"""Most characters of a setting in study.json."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call asks a folder for, but for its cells.
+    """The request of one call to a folder, without its cells.
 
     Attributes:
-        defenses: by name, with their keys.
-        attacks: by name, with their keys as :func:`without_epsilon`.
-        threats: of the attacks, by the key under which records know them, without bound and target.
-        samples: of which the folder may hold some.
-        protocol: what of it results depend on, but for the seed.
+        defenses: defenses with their keys, by name.
+        attacks: attacks with their keys as :func:`without_epsilon`, by name.
+        threats: threats of the attacks without bound and target, by their key in the records.
+        hashes: keys of the samples of the call. The folder may hold some of them.
+        shard_size: number of samples per shard, for samples that are new in the folder.
+        protocol: settings of the protocol that decide results, without the seed.
         code: digest of the code that attacks and judges.
-        about: what the report says of the study.
+        about: facts about the study for the report.
     """
 
     defenses: Mapping[str, tuple[nn.Module, Key]]
     attacks: Mapping[str, tuple[Attack, Key]]
     threats: Mapping[str, tuple[Threat, Key]]
-    samples: Samples
+    hashes: Sequence[str]
+    shard_size: int
     protocol: Mapping[str, Any]
     code: str
     about: Mapping[str, str]
@@ -50,7 +51,8 @@ class Plan:
         cls,
         defenses: Mapping[str, nn.Module],
         attacks: Mapping[str, Attack],
-        samples: Samples,
+        hashes: Sequence[str],
+        shard_size: int,
         protocol: Protocol,
         about: Mapping[str, str],
     ) -> "Plan":
@@ -64,19 +66,20 @@ class Plan:
             defenses={name: (module, key_of(module, f"defense {name}")) for name, module in defenses.items()},
             attacks={name: (attack, key_of(without_epsilon(attack), f"attack {name}")) for name, attack in attacks.items()},
             threats={norm: (threat, key_of(threat, f"threat {norm}")) for norm, threat in threats.items()},
-            samples=samples,
+            hashes=hashes,
+            shard_size=shard_size,
             protocol={name: value for name, value in relevant(protocol).items() if name != "seed"},
             code=key_of((Runner, Protocol), "gencls").whole,
             about=about,
         )
 
     def made_by(self, defense: str, attack: str) -> str:
-        """Digest of the code that a row of these is computed with."""
+        """Digest of the code that computes a row of this defense and this attack."""
         return made_by(self.code, self.defenses[defense][1].whole, self.attacks[attack][1].whole)
 
 
 def check_grid(defenses: Mapping[str, object], attacks: Mapping[str, object], seeds: Sequence[int], shard_size: int) -> None:
-    """Check what a call is made of.
+    """Check the parts of a call.
 
     Raises:
         GenclsError: for an empty grid, or repeated seeds.
@@ -86,18 +89,18 @@ def check_grid(defenses: Mapping[str, object], attacks: Mapping[str, object], se
             "study: expected at least one defense, attack and seed and shard_size >= 1, "
             f"got {len(defenses)}, {len(attacks)}, {len(seeds)} and {shard_size}"
         )
-    if len(set(seeds)) < len(seeds):  # each sample would count as often as a seed is named
+    if len(set(seeds)) < len(seeds):  # each sample would count once per mention of a seed
         raise GenclsError(f"study: expected different seeds, got {', '.join(map(str, seeds))}")
 
 
 def relevant(protocol: Protocol) -> dict[str, Any]:
-    """What of a protocol results of streams of rows depend on: there memory only decides about speed."""
+    """The settings of a protocol that decide results. With streams of rows, memory decides only about speed."""
     neutral = {"memory": protocol.memory, **_NEUTRAL}
     return {name: value for name, value in asdict(protocol).items() if name not in neutral or value != neutral[name]}
 
 
 def without_epsilon(value: Any) -> Any:
-    """A copy of an attack whose threat models have no epsilon, also those of attacks that it holds; for its key alone."""
+    """A copy of an attack without epsilon in its threat models, also in attacks that it holds; only for its key."""
     if isinstance(value, Threat):
         return replace(value, epsilon=None)
     if isinstance(value, nn.Module | type) or not (is_dataclass(value) or hasattr(value, "threat")):
@@ -110,13 +113,13 @@ def without_epsilon(value: Any) -> Any:
     try:
         for name, new in changed.items():
             object.__setattr__(twin, name, new)
-    except (AttributeError, TypeError):  # a threat that is computed: another epsilon counts as another setting
+    except (AttributeError, TypeError):  # a computed threat, so another epsilon counts as another setting
         return value
     return twin
 
 
 def described(value: Any, key: Key) -> dict[str, Any]:
-    """What study.json says of a defense, an attack or a threat, to tell later what has changed of it."""
+    """The description of a defense, an attack or a threat in study.json, which later shows the changes."""
     words: dict[str, Any] = {"kind": type(value).__name__, "content": key.content}
     if isinstance(value, nn.Module):
         tensors = tuple(chain(value.named_parameters(), value.named_buffers()))
@@ -132,7 +135,7 @@ def described(value: Any, key: Key) -> dict[str, Any]:
 
 
 def _settings_of(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """The plain attributes of a module and of those in it, but for torch's own."""
+    """The plain attributes of a module and its submodules, without torch's own."""
     for path, part in module.named_modules():
         if not type(part).__module__.startswith("torch."):
             for name, value in vars(part).items():
@@ -146,7 +149,7 @@ def _words(value: Any) -> str:
 
 
 def differences(found: Mapping[str, Any], plan: Plan) -> Iterator[str]:
-    """What would change the meaning of rows that are there, in words."""
+    """The changes to the meaning of existing rows, in words."""
     yield from other_protocol(found, plan)
     for kind, parts in (("defense", plan.defenses), ("attack", plan.attacks), ("threat", plan.threats)):
         for name, (value, key) in parts.items():
@@ -156,7 +159,7 @@ def differences(found: Mapping[str, Any], plan: Plan) -> Iterator[str]:
 
 
 def other_protocol(found: Mapping[str, Any], plan: Plan) -> Iterator[str]:
-    """What of the protocol would change, in words."""
+    """The changes to the protocol, in words."""
     was, now = _NEUTRAL | found["protocol"], _NEUTRAL | dict(plan.protocol)
     for name in was | now:
         if was.get(name) != now.get(name):

@@ -15,14 +15,14 @@ from gencls.eval.study.files import StudyCell
 SETTINGS = "study.json"
 
 FORMAT = 4
-"""2: the judge draws sequentially, so records hold different numbers of draws, and majorities of their own. 3: checksums.
-4: a folder grows, so the bounds of its shards are listed, and each row has its epsilon."""
+"""2: the judge draws sequentially, so records hold different numbers of draws, and their own majorities. 3: checksums.
+4: a folder grows, so it lists the bounds of its shards, and each row has its epsilon."""
 _READABLE = (1, 2, 3, 4)  # to report; only a study of the present format is continued
 _CHECKSUMS = 3
 """The first format with checksums."""
 
 _DEEPEST = 20
-"""Levels of lists and objects; settings have six."""
+"""Most levels of lists and objects; settings have six."""
 
 
 @checked
@@ -30,7 +30,7 @@ def read_study(folder: str | Path) -> dict[str, Any]:
     """The settings of the study in a folder.
 
     Raises:
-        GenclsError: if the folder holds no study, one of a format that is not known here, or one whose settings were changed.
+        GenclsError: if the folder holds no study, or one of an unknown format or with changed settings.
     """
     path = Path(folder) / SETTINGS
     if not path.is_file():
@@ -39,7 +39,7 @@ def read_study(folder: str | Path) -> dict[str, Any]:
     settings = read_object(path, "the settings of a study", advice)
     if not {"format", "cells", "seeds"} <= settings.keys() or not {"shard_size", "shards"} & settings.keys():
         raise GenclsError(f"{path}: expected the settings of a study, got JSON of another kind")
-    if "checksum" in settings:  # one flipped bit makes a 5 of a 4
+    if "checksum" in settings:  # without it, one flipped bit could make a 4 a 5
         check_seal(settings, path, advice)
     if settings["format"] not in _READABLE:
         raise GenclsError(f"{path}: expected a study of format {_READABLE}, got {settings['format']!r}; update gencls")
@@ -50,7 +50,7 @@ def read_study(folder: str | Path) -> dict[str, Any]:
 
 
 def has_checksums(settings: Mapping[str, Any]) -> bool:
-    """Whether the files of a study carry checksums; those of formats 1 and 2 do not."""
+    """Whether the files of a study carry checksums; formats 1 and 2 have none."""
     return bool(settings["format"] >= _CHECKSUMS)
 
 
@@ -65,7 +65,7 @@ def first_sample(settings: Mapping[str, Any], cell: StudyCell) -> int:
 
 
 def made_by(code: str, defense: str, attack: str) -> str:
-    """Digest of the code of a row, from those of what attacks and judges, of its defense and of its attack."""
+    """Digest of the code of a row, from three digests: of attacking and judging, of its defense and of its attack."""
     return hashlib.sha256("\n".join((code, defense, attack)).encode()).hexdigest()[:12]
 
 
@@ -78,10 +78,10 @@ def is_outdated(settings: Mapping[str, Any], cell: StudyCell) -> bool:
 
 
 def _check(settings: Mapping[str, Any], path: Path, advice: str) -> None:
-    """Check the types of what was read from ``study.json``, which may come from elsewhere or have been changed by hand.
+    """Check the types in ``study.json``, because the file may come from elsewhere, or somebody may have edited it.
 
     Raises:
-        GenclsError: naming the first one that is of another type; for too many levels of lists and objects.
+        GenclsError: for a value of another type, the first one by name; for too many levels of lists and objects.
     """
     if _depth(settings) > _DEEPEST:
         raise GenclsError(f"{path}: expected at most {_DEEPEST} levels of lists and objects, got more{advice}")
@@ -124,7 +124,7 @@ def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _named(value: Any) -> bool:
-    """By name a text or a description, whose contents are texts."""
+    """Whether a value is an object with a text, or a description made of texts, under each name."""
     parts = value.values() if isinstance(value, dict) else [None]
     return all(_word(part) or (isinstance(part, dict) and all(_word(part.get(key, "")) for key in _TEXTS)) for part in parts)
 
@@ -135,7 +135,7 @@ def _cell(value: Any) -> bool:
     texts = all(_word(value[name]) for name in ("defense", "attack", "mode", "key"))
     numbers = _whole(value["seed"]) and _whole(value["shard"]) and value["shard"] >= 0
     plain = not any(isinstance(part, dict | list) for part in value.values())
-    # A key is part of a path: nothing in it may lead out of the folder.
+    # A key is part of a path, so it must not lead out of the folder.
     return texts and numbers and plain and re.fullmatch(r"[\w-]{0,64}", value["key"], re.ASCII) is not None
 
 
@@ -143,7 +143,7 @@ _REQUIRED = {field.name for field in fields(StudyCell) if field.default is MISSI
 _KNOWN = {field.name for field in fields(StudyCell)}
 _TEXTS = ("kind", "content", "code")
 _NEEDED = ("sample_hashes", "shards")
-"""From format 4 on; the first one from format 3 on."""
+"""Settings that format 4 must have; format 3 must have the first."""
 
 _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "format": (_whole, "a whole number"),

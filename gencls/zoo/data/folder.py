@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.data.image_data import ImageSource, resize_and_crop
+from gencls.zoo.data.known_files import needed_root
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,6 +71,20 @@ def open_folder(path: Path, split: str | None) -> ImageSource:
         read=lambda positions, size: _read(place, [every[position] for position in positions.tolist()], mode, sizes, size),
         indices=torch.arange(len(every)),
     )
+
+
+def open_class_folders(name: str, split: str, root: Path | None) -> ImageSource:
+    """Read one split of a data set that is nothing but pictures in folders, ROOT/NAME/SPLIT/CLASS/.../image.png.
+
+    A row of the registry is ``"leaves": DataSet(open=partial(open_class_folders, "leaves"))``.
+
+    Raises:
+        GenclsError: There is no data root or no such folder, or as `open_folder`.
+    """
+    folder = needed_root(name, root) / name
+    if not folder.is_dir():
+        raise GenclsError(f"{name}: expected the folder {name} under the data root {root}; got no such folder")
+    return open_folder(folder, split)
 
 
 def _place(path: Path, split: str | None) -> Path:

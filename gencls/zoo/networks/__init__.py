@@ -8,13 +8,12 @@ from gencls.zoo.networks.abs.official import official_abs_decoders
 from gencls.zoo.networks.classifiers.cifar_network import Normalization
 from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, CifarResNet
 from gencls.zoo.networks.classifiers.cifar_vgg import VGG_GROUPS, CifarVGG
-from gencls.zoo.networks.classifiers.cnn import CNN
+from gencls.zoo.networks.classifiers.cnn import CNN, ConvEncoder
 from gencls.zoo.networks.classifiers.headed_classifier import HeadedClassifier
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture
 from gencls.zoo.networks.nvae.nvae import NVAE, adaptive_groups
 from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
 from gencls.zoo.networks.parts.architectures import PHOTOS, TABLE_2_1, Architecture, ConvLayer, find_architecture
-from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 from gencls.zoo.networks.purifiers.a_vae import AVAE, AVAECritic
 from gencls.zoo.networks.purifiers.nd_vae import NDVAE
 from gencls.zoo.networks.stylegan.autoencoders import E4EAutoencoder, StyleTransformerAutoencoder

@@ -130,6 +130,11 @@ class Preset(ABC):
     def recipe(self) -> str:
         """All settings in one sentence, for the card."""
 
+    @property
+    def duration(self) -> str:
+        """How a recipe begins."""
+        return f"{self.epochs} epoch{'s' * (self.epochs != 1)} of batches of {self.batch_size}"
+
     @abstractmethod
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
         """Arguments that build the saved network again, for its card; of K classes."""
@@ -222,7 +227,7 @@ class TablePreset(Preset):
     @property
     def recipe(self) -> str:
         return (
-            f"{self.epochs} epochs of batches of {self.batch_size}, Adam from learning rate {self.learning_rate} along a "
+            f"{self.duration}, Adam from learning rate {self.learning_rate} along a "
             f"cosine to 0, dropout {self.dropout}, images: {self.perturbation}"
         )
 

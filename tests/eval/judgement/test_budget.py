@@ -9,8 +9,8 @@ import torch
 
 from gencls.core import Defense, GenclsError
 from gencls.eval import PGD, AttackModel, Protocol, ThreatModel, run_cell
-from gencls.eval.judgement.probe import probe_defense
 from gencls.eval.judgement.runner import Runner
+from gencls.eval.scores.probe import probe_defense
 from tests.toys import small_cnn
 
 # 32 draws of 50 images keep 1600 rows x 0.4 MB if nothing limits them; the imports happen before measuring.

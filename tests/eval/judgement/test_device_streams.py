@@ -11,7 +11,8 @@ from gencls.core import GenclsError, forward_draws
 from gencls.core.streams.keyed import drawing, repeated
 from gencls.defenses import ABS, PlainClassifier
 from gencls.eval import FGSM, PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, evaluate
-from gencls.eval.judgement.probe import Roles, probe_defense
+from gencls.eval.judgement.roles import Roles
+from gencls.eval.scores.probe import probe_defense
 from gencls.eval.study.plan import relevant
 from tests.strangers import defenses as strangers
 from tests.toys import SigmoidDecoders, small_cnn

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 from gencls.eval import PGD, GaussianNoiseAttack, Protocol, Study, ThreatModel, evaluate, run_cell
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.eval.judgement import runner as runner_module
-from gencls.eval.judgement.probe import Roles, probe_defense
+from gencls.eval.judgement.roles import Roles
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Batch
+from gencls.eval.scores.probe import probe_defense
 from tests.toys import small_cnn
 
 LINF = ThreatModel("linf", 0.05)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from gencls.core.errors import GenclsError
 from gencls.core.files import write_sealed
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 from gencls.eval.doctor.diagnosis import write_diagnoses
 from gencls.eval.report.study.from_folder import report_study
 from gencls.eval.study.files import StudyCell, write_cell

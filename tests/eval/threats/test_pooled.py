@@ -12,7 +12,7 @@ from gencls.core.balls import L2Ball
 from gencls.eval import ThreatModel, evaluate
 from gencls.eval.attacks.parts.base import norms_of
 from gencls.eval.attacks.presets import attack_by_name, names, settings_of
-from gencls.eval.judgement.judge import is_eight_bit, to_eight_bit
+from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
 from gencls.eval.threats import protocol
 from gencls.eval.threats.protocol import Threat, ThreatKind, kinds, made, register, searchable
 from tests.toys import small_cnn

@@ -1,4 +1,4 @@
-"""The latent descent attack: towards what another class would have made of the image."""
+"""The latent descent attack: towards another class's reconstruction of the image."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,19 +18,19 @@ from gencls.eval.threats.protocol import Threat
 class LatentDescent:
     """Small steps towards the reconstruction of the best other class, until the decision is wrong; then bisection.
 
-    For a Bayes classifier with reconstructions x_k = G_k(z_k*(x)), z_k* inferred behind the transform if there is one:
+    For a Bayes classifier with reconstructions x_k = G_k(z_k*(x)); a transform in front comes before the inference of z_k*:
 
         x_{t+1} = x_t + eta (x_k(x_t) - x_t),      k the best class other than the label at x_t,
 
-    until the decision changes; bisection of the last step; bisection of the line from the image to what was found. An image
+    until the decision changes. Then the attack bisects the last step, and the line from the image to the adversarial. An image
     that keeps its class to the end stays the clean one.
 
     Source: Schott et al. 2018, arXiv:1805.09190, section 5 and its defaults. The authors' published code walks along a line
     instead, in 3 or 51 steps to the reconstruction.
 
     Attributes:
-        threat: Linf, L2 or L1 without epsilon; the walk is the same, and the norm tells which of its images is closest.
-        steps: steps towards the reconstruction at most, >= 1; each infers anew.
+        threat: Linf, L2 or L1 without epsilon. The walk is the same, and the norm tells which of its images is closest.
+        steps: most steps towards the reconstruction, >= 1; each infers anew.
         step_size: eta, in (0, 1].
         bisections: halvings of each of the two intervals, >= 0.
     """
@@ -43,7 +43,7 @@ class LatentDescent:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        require(self, minimal=True)
+        require(self, minimal=True, norms=self.norms)
         if self.steps < 1 or not 0 < self.step_size <= 1 or self.bisections < 0:
             raise GenclsError(
                 "LatentDescent: expected steps >= 1, a step_size in (0, 1] and bisections >= 0, "
@@ -77,7 +77,7 @@ class LatentDescent:
             moving = alive[~reached]
             before[moving] = current[moving]
             current[moving] = current[moving].lerp(target[~reached], self.step_size).clamp_(0, 1)
-        rows = (found & (current != images).flatten(1).any(dim=1)).nonzero().squeeze(1)  # the others are wrong to begin with
+        rows = (found & (current != images).flatten(1).any(dim=1)).nonzero().squeeze(1)  # the others began wrong
         best = images.clone()
         if len(rows):
             with select(rows):
@@ -87,7 +87,7 @@ class LatentDescent:
         return best
 
     def _bisect(self, model: AttackModel, clean: Tensor, right: Tensor, wrong: Tensor, labels: Tensor) -> Tensor:
-        """The closest image found between one that is right and one that is wrong."""
+        """The closest image on the line from a right image to a wrong one, by bisection."""
         best, low, high = wrong, *torch.tensor([[0.0], [1.0]]).to(wrong).expand(2, len(wrong))
         for _ in range(self.bisections):
             middle = (low + high) / 2
@@ -100,7 +100,7 @@ class LatentDescent:
 
 
 def _parts(model: AttackModel) -> tuple[nn.Module, BayesClassifier[Any]]:
-    """The Bayes classifier that the attack model asks, and what stands in front of it."""
+    """The transform in front of the Bayes classifier that the attack model asks, and the classifier."""
     asked = model.meter.model
     inner = asked.defense if isinstance(asked, Unrolled) else asked
     transform: nn.Module = nn.Identity()

@@ -1,1 +1,1 @@
-"""What several attacks share."""
+"""Parts of several attacks."""

@@ -1,4 +1,4 @@
-"""What an attack sees: calibrated, averaged scores of a surrogate, a loss per sample, and a meter of what was spent."""
+"""The model that an attack sees: calibrated, averaged scores of a surrogate, a loss per sample, and a meter of the cost."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import EoT, GenclsError, checked, declared, forward_draws, repeated
-from gencls.core.gradients import Reduce
+from gencls.core.eot import Reduce
 from gencls.core.images import check_images, check_labels
 from gencls.core.modules.modes import check_eval_mode
 from gencls.core.streams.keyed import watched
@@ -21,16 +21,16 @@ from gencls.eval.scores.margins import mean_shortfall, score_gap, shortfall
 from gencls.eval.threats.protocol import Threat
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Scores of the draws (N, S, K) and labels (N,) -> (N,), to be increased by the attack."""
+"""Scores of the draws (N, S, K) and labels (N,) -> losses (N,), which the attack increases."""
 
 
 class Metered(nn.Module):
     """Counts the rows (images x draws) that pass a model forwards and backwards, and how many gradients were zero.
 
     Attributes:
-        classes: that there must be.
-        watch: look, at a price, whether the model draws for the whole batch.
-        shared: it was seen to.
+        classes: number of classes that the scores must have.
+        watch: whether to look, at a price, if the model draws for the whole batch.
+        shared: whether the model was seen to draw for the whole batch.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -93,15 +93,15 @@ class AttackModel(nn.Module):
         """Build the model.
 
         Args:
-            surrogate: images (N, C, H, W) -> scores (N, K); one that has a meter already keeps it.
-            samples: EoT draws; 1 for a deterministic defense.
-            reduce: what EoT averages: scores, probabilities, or losses (whose gradients are then averaged).
+            surrogate: images (N, C, H, W) -> scores (N, K). If it already has a meter, it keeps it.
+            samples: EoT draws, >= 1; 1 for a deterministic defense.
+            reduce: "logits", "probs" or "loss": the mean of EoT over scores, probabilities or losses.
             chunk: EoT draws per forward pass; None takes all.
             max_rows: images x draws that fit into one pass, for attacks that make batches of their own; None sets no limit.
-            common_draws: every look uses the same draws (common random numbers), for attacks that compare losses; by default
-                each look has fresh ones.
+            common_draws: True gives every look the same draws (common random numbers), for attacks that compare losses. False
+                gives each look fresh ones.
             stochastic: whether two looks at the same images may differ; None asks the surrogate and ``samples``.
-            shared_draws: one draw serves a whole forward pass, so that each draw needs a pass of its own.
+            shared_draws: True if one draw serves a whole forward pass, so that each draw needs a pass of its own.
         """
         super().__init__()
         self.meter = surrogate if isinstance(surrogate, Metered) else Metered(surrogate)
@@ -114,7 +114,7 @@ class AttackModel(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it was built with. ``Kind(model.meter, **model.settings)`` is a model of another kind with the same meter."""
+        """The settings. ``Kind(model.meter, **model.settings)`` is a model of another kind with the same meter."""
         return {
             "samples": self.eot.samples,
             "reduce": self.eot.reduce,
@@ -126,7 +126,7 @@ class AttackModel(nn.Module):
         }
 
     def train(self, mode: bool = True) -> "AttackModel":
-        """Changes nothing: some libraries switch the mode around an attack, and a network's dropout at test time stays on."""
+        """Changes nothing, because some libraries switch the mode around an attack, and test-time dropout must stay on."""
         return self
 
     @classmethod
@@ -135,12 +135,12 @@ class AttackModel(nn.Module):
         return model if isinstance(model, cls) else cls(model)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Calibrated scores (N, K), float64: best 0, mean -10; log probabilities where these are averaged over draws."""
+        """Calibrated scores (N, K), float64: best 0, mean -10; with ``reduce="probs"`` log probabilities."""
         averaged = self.average(self.per_draw(images))
         return calibrate(averaged) if self.eot.reduce == "logits" else averaged
 
     def per_draw(self, images: Tensor, *, fresh: bool = False) -> Tensor:
-        """Scores of the single draws as they come: (N, C, H, W) -> (N, S, K), float64; ``fresh`` ones even if common."""
+        """Uncalibrated scores of the single draws: (N, C, H, W) -> (N, S, K), float64; ``fresh`` ignores common draws."""
         with repeated() if self.common_draws and not fresh else nullcontext():
             return self.eot.per_draw(images).double()
 
@@ -151,17 +151,16 @@ class AttackModel(nn.Module):
     def mean_scores(self, draws: Tensor) -> Tensor:
         """As :meth:`average`, for losses that are compared between looks: a single draw keeps its unit.
 
-        On a scale that is set at each look the scores of two classes are always 20 apart, and such losses compare as equal.
+        If each look sets the scale, the scores of two classes are always 20 apart, and all losses compare as equal.
         """
         return draws.squeeze(1) if self.eot.samples == 1 else self.average(draws)
 
     def shortfall(self, draws: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
-        """What a margin loss lowers: by how much draws (N, S, K) miss the goal, (N,).
+        """The value that a margin loss lowers: by how much draws (N, S, K) miss the goal, (N,).
 
-        Of a deterministic defense the margin of its scores, of a stochastic one
-        :func:`~gencls.eval.scores.margins.mean_shortfall`.
-        That is always a mean of losses. ``reduce`` does not matter to it: the margin of a mean, whether of scores or of
-        probabilities, does not tell how many draws are wrong.
+        For a deterministic defense it is the margin of the scores, for a stochastic one
+        :func:`~gencls.eval.scores.margins.mean_shortfall`. This is always a mean of losses, whatever ``reduce`` says. The
+        margin of a mean, of scores or of probabilities, does not tell how many draws are wrong.
         """
         if self.stochastic:
             return mean_shortfall(draws, labels, targets=targets, targeted=targeted)
@@ -186,14 +185,14 @@ class AttackModel(nn.Module):
 
         Args:
             images: (N, C, H, W).
-            labels: (N,), the classes to leave, or to reach where targeted.
-            loss: of the draws' scores and labels.
-            targeted: what the goal is.
-            fresh: with fresh draws even if they are common, to confirm a success.
+            labels: (N,), the classes to leave, or with ``targeted`` to reach.
+            loss: function of the draws' scores and labels; None computes no gradient.
+            targeted: True if the goal is to reach the labels.
+            fresh: True takes fresh draws even if draws are common, to confirm a success.
 
         Raises:
-            GenclsError: for scores without a gradient, or gradients that are not finite: a NaN would pass through a sign or a
-                projection as "no step" and be reported as robustness.
+            GenclsError: for scores without a gradient, or gradients that are not finite. A NaN would pass through a sign or a
+                projection as "no step", and count as robustness.
         """
         with torch.set_grad_enabled(loss is not None):
             images = images.detach().requires_grad_(loss is not None)
@@ -203,19 +202,19 @@ class AttackModel(nn.Module):
         return self.respond(draws, averaged, labels, gradient, targeted=targeted)
 
     def respond(self, draws: Tensor, averaged: Tensor, labels: Tensor, gradient: Tensor, *, targeted: bool = False) -> Response:
-        """What the scores of the draws (N, S, K) and their mean (N, K) say about the goal; see :meth:`look`."""
+        """The response for scores of the draws (N, S, K) and their mean (N, K); see :meth:`look`."""
         return Response(draws.detach(), averaged.detach(), labels, gradient, targeted, self.stochastic)
 
     def gradient(self, value: Tensor, images: Tensor, *, keep_graph: bool = False) -> Tensor:
         """Gradient of a sum over samples with respect to the images, checked and counted.
 
         Raises:
-            GenclsError: see :meth:`look`.
+            GenclsError: for scores without a gradient, or a gradient that is not finite.
         """
         return self.counted(self.differentiate(value, images, keep_graph=keep_graph))
 
     def differentiate(self, value: Tensor, images: Tensor, *, keep_graph: bool = False) -> Tensor:
-        """The same, neither checked nor counted: a part of a gradient.
+        """A part of a gradient, as :meth:`gradient`, but neither checked nor counted.
 
         Raises:
             GenclsError: for scores without a gradient.
@@ -252,9 +251,9 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | N
     A model that declares ``batch_dependent = True`` is asked image by image.
 
     Raises:
-        GenclsError: for images or labels of the wrong kind, or in half precision, whose pixels lie up to 4e-3 apart: too coarse
-            to keep to a ball; for a ball that no image can leave; for a model in training mode, or later for
-            one that has fewer classes than the labels.
+        GenclsError: for images or labels of the wrong kind; for images in half precision, whose pixels lie up to 4e-3 apart,
+            too coarse for a ball; for a ball that no image can leave; for a model in training mode, or later for one that has
+            fewer classes than the labels.
     """
     check_images(images)
     if images.dtype not in (torch.float32, torch.float64):
@@ -266,7 +265,7 @@ def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | N
         threat.check_reach(images.shape)
     check_labels(labels, num_classes=None, count=len(images))
     asked = model.meter.model if isinstance(model, AttackModel) else model
-    # The surrogate of a random defense need not say itself that it is random.
+    # The surrogate of a random defense may not declare that it is random.
     random = model.stochastic if isinstance(model, AttackModel) else False
     check_eval_mode(asked, name=name_of(asked), what="a model", may_drop=random or None)
     alone = asked is model and declared(model, "batch_dependent")

@@ -1,4 +1,4 @@
-"""What all attacks share: the protocol, what a look tells them, checks of their settings, and rows that leave the batch."""
+"""Parts of all attacks: the protocol, the response to a look, checks of settings, and rows that leave the batch."""
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -10,34 +10,35 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS
 from gencls.eval.scores.margins import mean_shortfall, shortfall
+from gencls.eval.threats.lp_balls import ThreatModel
 from gencls.eval.threats.protocol import Threat, searchable
 
 ALL = tuple(BALLS)
 """Keys of all Lp norms."""
 
 CONVEX = ("linf", "l2", "l1")
-"""Keys of those whose balls are convex."""
+"""Keys of the norms whose balls are convex."""
 
 DENSE = ("linf", "l2")
-"""Keys of those in which all entries move at once."""
+"""Keys of the norms in which all entries move at once."""
 
 ANY = None
-"""Of attacks that move by the methods of :class:`Threat` alone: they search every threat, also one that is added later."""
+"""Value of ``norms`` for attacks that move only by the methods of :class:`Threat`: they search every threat, also new ones."""
 
 Rows = TypeVar("Rows")
-"""A dataclass of tensors with one entry per row of the batch: what an attack is working on."""
+"""A dataclass of tensors with one entry per row of the batch: the present state of an attack."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """What one look at the model tells an attack; what is not asked for is not computed.
+    """The response of the model to one look of an attack; unrequested parts are not computed.
 
     Attributes:
         draws: (N, S, K), the scores of the single draws, without gradient.
         scores: (N, K), averaged over the draws, without gradient.
-        labels: (N,), the classes to leave, or to reach where targeted.
-        gradient: (N, C, H, W), of the loss; empty if not asked for.
-        targeted: what the goal is.
+        labels: (N,), the classes to leave, or with ``targeted`` to reach.
+        gradient: (N, C, H, W), gradient of the loss; empty if not requested.
+        targeted: whether the goal is to reach the labels.
         stochastic: whether another look may differ.
     """
 
@@ -50,13 +51,13 @@ class Response:
 
     @cached_property
     def success(self) -> Tensor:
-        """(N,) float64, fraction of the draws in which the goal is reached; 0 or 1 for a deterministic defense."""
+        """(N,) float64, fraction of the draws that reach the goal; 0 or 1 for a deterministic defense."""
         hit = (self.draws.argmax(dim=2) == self.labels.unsqueeze(1)) == self.targeted
         return hit.mean(dim=1, dtype=torch.float64)
 
     @cached_property
     def margin(self) -> Tensor:
-        """(N,) float64, by how much the scores miss the goal, negative where they reach it; on average over random draws.
+        """(N,) float64, by how much the scores miss the goal, negative if they reach it; on average over random draws.
 
         Comparable between perturbations of one image, in the unit of the scores.
         """
@@ -66,7 +67,7 @@ class Response:
 
     @cached_property
     def reached(self) -> Tensor:
-        """(N,) bool, the goal is reached in more than half of the draws; by two standard errors for a stochastic defense.
+        """(N,) bool, whether more than half of the draws reach the goal, for a stochastic defense by two standard errors.
 
         An attack that minimises a distance picks the luckiest of many looks; the two standard errors keep its claim honest.
         """
@@ -76,7 +77,7 @@ class Response:
 
 @runtime_checkable
 class Attack(Protocol):
-    """What an evaluation needs of an attack: a frozen dataclass, called as ``attack(model, images, labels)``."""
+    """The interface of an attack: a frozen dataclass, called as ``attack(model, images, labels)``."""
 
     @property
     def threat(self) -> Threat:
@@ -93,8 +94,8 @@ class Attack(Protocol):
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] and labels (N,) -> adversarial images of the same shape, and nothing else.
 
-        The labels are the true classes, or for a targeted threat the classes to reach. Success and distance are the judge's
-        business. An attack that minimises a distance returns the clean image where it found nothing.
+        The labels are the true classes, or for a targeted threat the classes to reach. The judge decides about success and
+        distance. An attack that minimises a distance returns the clean image if it found nothing.
         """
 
 
@@ -108,23 +109,23 @@ def require(attack: Any, *, minimal: bool | None = False, targeted: bool = False
 
     Args:
         attack: a dataclass with a threat.
-        minimal: it minimises the distance, so epsilon must be None; otherwise there must be one; None: either.
-        targeted: it can be targeted.
-        norms: keys of the threats it knows; None for all.
+        minimal: True if it minimises the distance, so that epsilon must be None. False needs an epsilon, None takes both.
+        targeted: True if it can be targeted.
+        norms: keys of the :class:`~gencls.eval.ThreatModel` that it knows; None for every threat.
 
     Raises:
         GenclsError: if it cannot.
     """
-    check_settings(attack)
     name, threat = type(attack).__name__, attack.threat
+    if norms is not None and isinstance(threat, Threat) and not (isinstance(threat, ThreatModel) and threat.norm in norms):
+        raise GenclsError(f"{name}: expected a ThreatModel with a norm among {', '.join(norms)}, got {threat}")
+    check_settings(attack)
     if minimal and threat.epsilon is not None:
         raise GenclsError(f"{name}: expected a threat model without epsilon, because it minimises the distance, got {threat}")
     if minimal is False and threat.epsilon is None:
         raise GenclsError(f"{name}: expected a threat model with an epsilon, got {threat}")
     if threat.targeted and not targeted:
         raise GenclsError(f"{name}: expected an untargeted threat model, got {threat}")
-    if norms is not None and threat.norm not in norms:
-        raise GenclsError(f"{name}: expected a norm among {', '.join(norms)}, got {threat}")
 
 
 def taken(rows: Rows, which: Tensor) -> Rows:

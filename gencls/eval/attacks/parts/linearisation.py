@@ -1,4 +1,4 @@
-"""Linearised decision boundaries: the step of DeepFool, and how attacks that minimise a distance begin and end."""
+"""Linearised decision boundaries: the step of DeepFool, and the first and last steps of minimal-norm attacks."""
 
 import torch
 from torch import Tensor
@@ -19,13 +19,14 @@ def nearest_boundary(
     """The nearest of the boundaries between the label and other classes, the scores taken as linear.
 
     With f_k the scores and y the label, the boundary to class k lies |f_k - f_y| / ||grad f_k - grad f_y||_q away, where q is
-    the dual norm (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, eq. 8 to 11). One forward pass, a backward pass per class.
+    the dual norm (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, eq. 8 to 11). It costs one forward pass, and a backward pass
+    per class.
 
-    ``others`` are the (N, k) classes to consider, or how many of the best. Targeted labels (N,) are to be reached: the one
-    boundary is that to the best other class.
+    ``others`` are the classes to consider, (N, k), or the number of best classes. A targeted attack wants to reach the labels
+    (N,), so its one boundary lies between the label and the best other class.
 
     Returns:
-        What the model says about the images, the classes considered, and the steps (N, C, H, W), 0 where none leads on.
+        The model's response to the images, the classes considered, and the steps (N, C, H, W), 0 if no step leads on.
     """
     images = images.detach().requires_grad_()
     with torch.enable_grad():
@@ -53,15 +54,15 @@ def nearest_boundary(
 class Closest:
     """The closest adversarial image of each sample so far, from the first linearised boundary to the last refinement.
 
-    Local optima among several classes, and step sizes that are coarse for samples near a boundary, would otherwise make an
-    attack miss the minimum even on linear classifiers.
+    Without it, local optima among several classes, and steps that are coarse near a boundary, make an attack miss the minimum
+    even on linear classifiers.
 
     Attributes:
         images: (N, C, H, W), the closest adversarials, or the clean images.
-        distance: (N,), infinite where nothing was found, 0 where the clean decision is wrong.
+        distance: (N,), infinite if nothing was found, 0 if the clean decision is wrong.
         others: (N, k), the classes whose boundaries were considered.
         first_step: (N, C, H, W), the step from the clean image to the nearest linearised boundary.
-        scores: (N, K), averaged, of the clean images.
+        scores: (N, K), averaged scores of the clean images.
     """
 
     def __init__(self, model: AttackModel, images: Tensor, labels: Tensor, threat: ThreatModel, *, classes: int = 9) -> None:
@@ -76,28 +77,28 @@ class Closest:
 
     @property
     def open(self) -> Tensor:
-        """Indices of the samples that are not wrong to begin with."""
+        """Indices of the samples whose clean decision is right."""
         return (self.distance > 0).nonzero().squeeze(1)
 
     def cross(self) -> None:
-        """Try the first step, and where curvature or the box kept it from getting across, a longer one."""
+        """Try the first step. If curvature or the box stops it before the boundary, try a longer one."""
         for stretch in (_OVERSHOOT, _FURTHER):
             missed = self.distance.isinf().nonzero().squeeze(1)
             self._try((self.clean[missed] + stretch * self.first_step[missed]).clamp_(0, 1), missed)
 
     def offer(self, sample: Tensor, images: Tensor, reached: Tensor) -> None:
-        """Keep images (M, C, H, W) of some samples (M,) where they reach the goal (M,) and are closer than what is kept."""
+        """Keep images (M, C, H, W) of some samples (M,) if they reach the goal (M,) and are closer than those kept so far."""
         distance = self.threat.ball.length(images - self.clean[sample])
         better = reached & (distance < self.distance[sample])
         if bool(better.any()):
             self.images[sample[better]], self.distance[sample[better]] = images[better], distance[better]
 
     def refine(self, *, projections: int = 1) -> Tensor:
-        """Improve what was found, and return it.
+        """Improve the closest adversarials, and return them.
 
-        The segment to the clean image is cut where the margin, interpolated, is zero. Then, as often as asked for,
-        we take the nearest point of the boundary's tangent plane (as FAB does, Croce and Hein 2020, arXiv:1907.02044), and the
-        new segment, made long enough for curved boundaries, is cut in turn.
+        We cut the segment to the clean image where the interpolated margin is zero. Then ``projections`` times we take the
+        nearest point of the boundary's tangent plane (as FAB does, Croce and Hein 2020, arXiv:1907.02044), and cut the new
+        segment, made long enough for curved boundaries.
         """
         found = (self.distance.isfinite() & (self.distance > 0)).nonzero().squeeze(1)
         if len(found):

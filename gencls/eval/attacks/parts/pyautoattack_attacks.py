@@ -1,8 +1,8 @@
-"""The parts of pyautoattack that attack: its APGD and FAB loops, on scores that may be compared between images.
+"""The APGD and FAB loops of pyautoattack, on scores that may be compared between images.
 
-Imported lazily: pyautoattack is not needed to use a defense. It is untyped, so this file is the border of the type checks.
-The loops over restarts and target classes are ours: the library's own set a global seed, drop samples without their random
-streams, and ask for classes that do not exist.
+Attacks import this file lazily, because a defense does not need pyautoattack. The library is untyped, so this file is the
+border of the type checks. The loops over restarts and target classes are ours: the library's own loops set a global seed, drop
+samples without their random streams, and ask for classes that do not exist.
 """
 
 import logging
@@ -21,13 +21,13 @@ from gencls.eval.attacks.parts.smoothing import smoothed_gradient
 from gencls.eval.scores.calibration import resolution
 
 _NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-_SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)  # zero gradients are counted by the attack model
+_SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)  # the attack model counts zero gradients
 
 
 class _Run:
-    """What APGD takes for the model, for one run: mean scores of the images (N, C, H, W) that are not done with.
+    """The model as APGD sees it, for one run: mean scores of the images (N, C, H, W) that are not finished.
 
-    A deterministic defense is done with at its first wrong decision, if it may; from then on the loop sees its last scores.
+    On a deterministic defense an image may finish at its first wrong decision. From then on the loop sees its last scores.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class _Run:
         self.model, self.labels, self.loss, self.sigma, self.draws = model, labels, loss, sigma, draws
         self.may_stop = may_stop and not model.stochastic
         self.alive = torch.arange(len(images), device=images.device)
-        self.wrong = images.clone()  # the first iterates that were wrong, of the rows that are not alive
+        self.wrong = images.clone()  # first wrong iterates of the finished rows
         self.scores: Tensor | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -44,11 +44,11 @@ class _Run:
         return self.model.mean_scores(self.looked)
 
     def value(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the last images asked about, which knows the draws behind their mean scores."""
+        """The loss of the images of the last look, from the draws behind their mean scores."""
         return self.loss(self.looked, labels)
 
     def note(self, images: Tensor, scores: Tensor) -> Tensor:
-        """Take new scores of the draws for the rows that are alive; those of all rows (N, S, K)."""
+        """Take new scores of the draws for the unfinished rows; returns the scores of all rows (N, S, K)."""
         rows = self.alive
         everything = scores.clone() if self.scores is None else self.scores.index_copy(0, rows, scores)
         if self.may_stop:
@@ -59,7 +59,7 @@ class _Run:
         return everything
 
     def smoothed(self, images: Tensor, rows: Tensor) -> Tensor:
-        """The gradient of the smoothed loss of some rows (n,), whose loss knows the whole batch only: (n, C, H, W)."""
+        """The gradient of the smoothed loss of some rows (n,): (n, C, H, W); the loss itself takes the whole batch only."""
         of = self.labels[rows]
 
         def loss(scores: Tensor, _: Tensor) -> Tensor:
@@ -71,10 +71,10 @@ class _Run:
 
 
 class _Draws(torch.autograd.Function):
-    """Scores of the draws (N, S, K); their gradient is checked and counted, and has a largest component of 1 per image.
+    """Scores of the draws (N, S, K). Their gradient is checked, counted, and scaled to a largest component of 1 per image.
 
-    The library divides gradients by their norm plus 1e-12, squared in float32: their size must depend neither on the scale of
-    the scores nor on how confident the decision is.
+    The library divides gradients by their norm plus 1e-12, squared in float32. So the size of a gradient must depend neither on
+    the scale of the scores nor on the confidence of the decision.
     """
 
     @staticmethod
@@ -86,7 +86,7 @@ class _Draws(torch.autograd.Function):
             ctx.images = images[ctx.rows].detach().requires_grad_(run.sigma == 0)
             ctx.scores = run.model.per_draw(ctx.images)
         scores = run.note(images, ctx.scores.detach())
-        if run.sigma and ctx.needs_input_grad[0]:  # here: a GPU's backward pass is another thread, without our streams
+        if run.sigma and ctx.needs_input_grad[0]:  # not in backward: on a GPU that is another thread, without our streams
             ctx.gradient = run.smoothed(images, ctx.rows)
         return scores
 
@@ -124,15 +124,15 @@ def apgd(
 ) -> tuple[Tensor, ...]:
     """One run of APGD from a random start in the ball around each image (N, C, H, W).
 
-    It passes through ``balls``, radii and steps in each, and goes on in each from where it was; what is wrong in a ball wider
-    than the last does not count.
+    It passes through ``balls``, pairs of radius and steps, each from the end of the one before. A wrong decision counts only in
+    the last ball.
 
-    The gradient is that of the loss smoothed by noise with standard deviation ``sigma``, from so many ``draws``. The losses
-    that the loop compares are those of the iterates themselves.
+    The loop follows the gradient of the loss smoothed by noise with standard deviation ``sigma``, from ``draws`` noisy images.
+    It compares the losses of the iterates themselves.
 
     Returns:
-        Candidates. Of a deterministic defense: the first wrong iterate, or the one with the largest loss if none was wrong. Of
-        a stochastic one: the iterate with the largest loss, and the last one at which the mean scores were wrong.
+        Candidates. For a deterministic defense: the first wrong iterate, or the one with the largest loss if none was wrong.
+        For a stochastic one: the iterate with the largest loss, and the last one at which the mean scores were wrong.
     """
     images = images.detach().contiguous()
     best: Any = None
@@ -158,7 +158,7 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
         self.begun = False
 
     def _get_predicted_label(self, x: Tensor) -> Tensor:
-        if not self.begun:  # The loop leaves out images that look wrong: rows would no longer be those of the random streams.
+        if not self.begun:  # The loop drops images that look wrong. Rows would then not match the random streams.
             self.begun = True
             return self.labels
         return self.labels.where(~self.model.look(x, self.labels).reached, -1)
@@ -166,7 +166,7 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
     def get_diff_logits_grads_batch(self, imgs: Tensor, la: Tensor) -> tuple[Tensor, Tensor]:
         """Values (N, J) and gradients (N, J, C, H, W) of the targets' scores minus the label's, each divided by its size.
 
-        Projections go to where the target is ahead by two units of the scores' resolution: where coarse scores tie, the loop
+        Projections go on until the target is ahead by two units of the scores' resolution. At a tie of coarse scores the loop
         would stand still.
         """
         values, slopes = [], []
@@ -179,7 +179,7 @@ class _FAB(FABAttack_PT):  # type: ignore[misc]
             for k in range(gaps.shape[1]):
                 gradient = self.model.gradient(gaps[:, k].sum(), images, keep_graph=k + 1 < gaps.shape[1])
                 largest = gradient.flatten(1).abs().amax(dim=1)
-                blind = largest == 0  # The loop would divide by 0; a plane through the iterate leaves it where it is.
+                blind = largest == 0  # The loop would divide by 0. A plane through the iterate keeps it in its place.
                 size = largest.double().where(~blind, 1.0)
                 values.append(((gaps[:, k].detach() - 2 * unit) / size).where(~blind, 0.0))
                 slopes.append((gradient / per_image(size)).where(per_image(~blind), 1.0))
@@ -192,12 +192,12 @@ def fab(
 ) -> Tensor:
     """One run of FAB, on images (N, C, H, W) that are right, between their labels and the classes ``targets`` (N, J).
 
-    It starts at random in balls of these radii (N,), or at the images themselves where there are none.
+    It starts at random in balls of these radii (N,), or without radii at the images themselves.
 
     Returns:
-        The closest wrong iterates (N, C, H, W), and the image itself where there was none.
+        The closest wrong iterates (N, C, H, W), or the image itself if none was wrong.
     """
-    # The library starts within eps / 2, and takes any tensor that can be multiplied with one number per image.
+    # The library starts within eps / 2, and takes any tensor that broadcasts with one number per image.
     eps = None if radius is None else 2 * radius.float()
     run = _FAB(model, labels, targets, norm=_NAMES[norm], n_iter=steps, eps=eps)
     found: Tensor = run.attack_single_run(images.contiguous(), labels, use_rand_start=radius is not None)

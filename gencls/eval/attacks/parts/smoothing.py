@@ -1,4 +1,4 @@
-"""Loss smoothing: gradients of a loss averaged over Gaussian noise, where the plain gradient leads nowhere."""
+"""Loss smoothing: gradients of a loss averaged over Gaussian noise, for networks whose plain gradient leads nowhere."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,7 +12,7 @@ from gencls.eval.attacks.parts.attack_model import AttackModel, Loss
 from gencls.eval.attacks.parts.base import Response
 
 SIGMAS = (0.1, 0.15, 0.2)
-"""Standard deviations that find most on networks for 28 x 28 images that are trained in Linf and attacked in L2."""
+"""Standard deviations that find most under L2, on networks for 28 x 28 images that were trained in Linf."""
 
 
 def check_smoothing(name: str, sigmas: Sequence[float], count: int) -> None:
@@ -37,7 +37,7 @@ def descents(steps: int, sigmas: Sequence[float], count: int) -> tuple[int, int]
 def smoothed_look(
     model: AttackModel, images: Tensor, labels: Tensor, loss: Loss, *, sigma: float, count: int, targeted: bool = False
 ) -> Response:
-    """What the model says about the images themselves, with the gradient of the smoothed loss; sigma 0 is the plain one."""
+    """The model's response to the images themselves, with the gradient of the smoothed loss; sigma 0 is the plain loss."""
     if sigma == 0:
         return model.look(images, labels, loss, targeted=targeted)
     response = model.look(images, labels, targeted=targeted)
@@ -51,24 +51,24 @@ def smoothed_gradient(
 
         g = grad_x 1/S sum_s l(clip(x + sigma n_s)),   n_s ~ N(0, 1)
 
-    Adversarial training in one norm may leave a network whose gradients are useless in another: the loss has a slope at the
-    scale of a perturbation, and none, or a wrong one, at the scale of a pixel's last bit (Tramèr and Boneh 2019,
+    Adversarial training in one norm may leave a network whose gradients are useless in another. The loss has a slope at the
+    scale of a perturbation, but none, or a wrong one, at the scale of a pixel's last bit (Tramèr and Boneh 2019,
     arXiv:1904.13000, on networks for MNIST trained in Linf and attacked in L2). A mean over noise sees the slope at the scale
-    of the noise. It is expectation over transformation (Athalye et al. 2018, arXiv:1707.07397) with noise that is the
-    attacker's own. A random defense makes a draw of its own for each noisy image, so that its randomness is averaged at no
-    further cost: S is the larger of ``count`` and its EoT draws.
+    of the noise. It is expectation over transformation (Athalye et al. 2018, arXiv:1707.07397) with the attacker's own noise. A
+    random defense makes a draw of its own for each noisy image, so its randomness is averaged at no further cost: S is the
+    larger of ``count`` and its EoT draws.
 
     Args:
-        model: what is attacked. ``model.max_rows`` noisy images are differentiated at once, at least one per image; where one
-            draw serves a whole pass, one per image.
+        model: model under attack. It differentiates ``model.max_rows`` noisy images at once, at least one per image. If one
+            draw serves a whole pass, it differentiates one per image.
         images: (N, C, H, W) in [0, 1].
-        labels: (N,).
-        loss: of the scores of one noisy image, (N, 1, K), and labels.
-        sigma: standard deviation, in [0, 1] pixel units.
-        count: noisy images per image.
+        labels: true classes, int64 (N,).
+        loss: function of the scores of one noisy image, (N, 1, K), and labels.
+        sigma: standard deviation of the noise, in [0, 1] pixel units.
+        count: noisy images per image, >= 1.
 
     Raises:
-        GenclsError: see :meth:`AttackModel.look`.
+        GenclsError: for scores without a gradient, or gradients that are not finite.
     """
     total, samples, plain = torch.zeros_like(images), max(count, model.eot.samples), model.eot.samples
     at_once = samples if model.max_rows is None else max(1, min(samples, model.max_rows // max(1, len(images))))
@@ -76,7 +76,7 @@ def smoothed_gradient(
         at_once = 1
     with repeated() if model.common_draws else nullcontext():
         for first in range(0, samples, at_once):
-            # Numbered behind the draws of plain looks, whose streams and warm inference they leave alone.
+            # Numbers behind the draws of plain looks, so that streams and warm inference of these do not change.
             numbers = range(plain + first, plain + min(first + at_once, samples))
             with torch.enable_grad(), draws(numbers):
                 clean = images.detach().requires_grad_()

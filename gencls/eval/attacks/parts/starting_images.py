@@ -1,4 +1,4 @@
-"""Images from which attacks start: their check, and the key by which a study knows them."""
+"""Images from which attacks start: their check, and their key in a study."""
 
 from dataclasses import fields
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, check_images, stream_seed
-from gencls.core.keys.samples import sample_hashes
+from gencls.core.images import sample_hashes
 
 
 def repr_with_starts(attack: Any, starts: Tensor | None) -> str:
-    """The repr of an attack, a dataclass with a field ``starts``: with the content of the images in place of their pixels.
+    """The repr of an attack, a dataclass with a field ``starts``, with a digest of the images in place of their pixels.
 
     It keys the cells of a study.
 

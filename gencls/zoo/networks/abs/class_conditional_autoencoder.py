@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from gencls.core.errors import GenclsError
 from gencls.zoo.networks.abs.conv_decoder import ConvDecoder
 from gencls.zoo.networks.abs.latent_discriminator import LatentDiscriminator
+from gencls.zoo.networks.classifiers.cnn import ConvEncoder
 from gencls.zoo.networks.parts.architectures import find_architecture
-from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
 
 
 class GaussianEncoder(nn.Module):

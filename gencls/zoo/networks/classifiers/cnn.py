@@ -1,11 +1,68 @@
-"""The classifier of the E-ABS paper."""
+"""The CNNs of the E-ABS paper: the encoder of Table 2.1, and the classifier that a linear layer makes of it."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor, nn
 
-from gencls.zoo.networks.parts.architectures import find_architecture
-from gencls.zoo.networks.parts.conv_encoder import ConvEncoder
+from gencls.core.errors import GenclsError
+from gencls.zoo.networks.parts.architectures import ConvLayer, find_architecture
+
+
+class ConvEncoder(nn.Module):
+    """Images to feature vectors: convolution, batch norm and Leaky ReLU, repeated; dropout after the last convolution.
+
+    Source: E-ABS (thesis, section 2.3 "Models" and Table 2.1). The thesis gives neither the slope of the Leaky ReLU
+    nor the dropout rate; both are arguments.
+
+    Args:
+        in_channels: C of the images.
+        image_size: H = W of the images, in pixels.
+        layers: (channels, kernel, stride, padding) of each convolution.
+        dropout: share of features that is zeroed in training, in [0, 1).
+        negative_slope: of the Leaky ReLU.
+
+    Raises:
+        GenclsError: if a layer's kernel is larger than its padded input.
+    """
+
+    out_features: int
+    """Length of the feature vectors."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        layers: Sequence[ConvLayer],
+        *,
+        dropout: float = 0.1,
+        negative_slope: float = 0.01,
+    ) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        channels, size = in_channels, image_size
+        for index, layer in enumerate(layers):
+            reach = size + 2 * layer.padding - layer.kernel
+            if reach < 0:
+                raise GenclsError(
+                    f"encoder layer {index}: expected an input of at least {layer.kernel - 2 * layer.padding} pixels "
+                    f"for kernel {layer.kernel} and padding {layer.padding}, got {size}"
+                )
+            # Batch norm subtracts the mean, so a bias in front of it would have no effect.
+            blocks += [
+                nn.Conv2d(channels, layer.channels, layer.kernel, layer.stride, layer.padding, bias=False),
+                nn.BatchNorm2d(layer.channels),
+                nn.LeakyReLU(negative_slope),
+            ]
+            channels, size = layer.channels, reach // layer.stride + 1
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(dropout)
+        self.out_features = channels * size * size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to features (N, out_features)."""
+        features: Tensor = self.dropout(self.blocks(images).flatten(1))
+        return features
 
 
 class CNN(nn.Module):

@@ -137,7 +137,7 @@ class AVAEPreset(PurifierPreset):
     @property
     def recipe(self) -> str:
         return (
-            f"{self.epochs} epochs of batches of {self.batch_size}, Wasserstein GAN with gradient penalty, Adam at "
+            f"{self.duration}, Wasserstein GAN with gradient penalty, Adam at "
             f"{self.learning_rate}, weight of the squared error {self.reconstruction}, images: {self.perturbation}"
         )
 

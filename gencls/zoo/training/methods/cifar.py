@@ -38,7 +38,7 @@ class CifarPreset(NetworkPreset):
     @property
     def recipe(self) -> str:
         return (
-            f"{self.epochs} epochs of batches of {self.batch_size}, SGD from learning rate {self.learning_rate} along a cosine "
+            f"{self.duration}, SGD from learning rate {self.learning_rate} along a cosine "
             f"to 0 with momentum {self.momentum} and weight decay {self.weight_decay}, images: {self.perturbation}"
         )
 

@@ -12,7 +12,7 @@ from gencls.core.errors import GenclsError
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
 from gencls.zoo.networks import ClassConditionalAutoencoder
-from gencls.zoo.registry import abs_of, eabs_of
+from gencls.zoo.rows import abs_of, eabs_of
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps, TablePreset
 from gencls.zoo.training.functional import divergence, squared_error
 from gencls.zoo.training.measure import accuracy, measured_part

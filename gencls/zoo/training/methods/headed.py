@@ -52,7 +52,7 @@ class HeadedPreset(NetworkPreset):
     def recipe(self) -> str:
         start = "random weights (paper: ImageNet's)" if self.pretrained is None else f"torchvision's {self.pretrained.name}"
         return (
-            f"{self.epochs} epochs of batches of {self.batch_size}, SGD at learning rate {self.learning_rate} with momentum "
+            f"{self.duration}, SGD at learning rate {self.learning_rate} with momentum "
             f"{self.momentum}, backbone from {start}, head from random weights, images: {self.perturbation}"
         )
 

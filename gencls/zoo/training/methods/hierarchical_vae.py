@@ -195,7 +195,7 @@ class NVAEPreset(GeneratorPreset):
     @property
     def recipe(self) -> str:
         return (
-            f"{self.epochs} epochs of batches of {self.batch_size}, Adamax from learning rate {self.learning_rate} along a "
+            f"{self.duration}, Adamax from learning rate {self.learning_rate} along a "
             f"cosine to 0, weight of the KL divergence rising to 1 over the first {self.warm_up_share:.0%} of the steps with "
             f"balanced levels, spectral and batch-norm penalty times {self.regularization}, batch-norm statistics of the "
             f"decoder re-estimated by {self.statistics_passes} passes of 100 samples at temperature {self.temperature}, "

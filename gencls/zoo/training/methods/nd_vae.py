@@ -91,7 +91,7 @@ class NDVAEPreset(PurifierPreset):
     @property
     def recipe(self) -> str:
         return (
-            f"{self.epochs} epochs of batches of {self.batch_size}, Adamax from learning rate {self.learning_rate} along a "
+            f"{self.duration}, Adamax from learning rate {self.learning_rate} along a "
             f"cosine to 0, KL weight up to 1 in {self.warm_up_share:.0%} of the steps, noise {self.sigma} on images: "
             f"{self.perturbation} of {self.classifier}"
         )

@@ -42,6 +42,8 @@ class PurifierPreset(NetworkPreset):
         """
         test = tests[-1]
         transform = self.transform(network)
+        settings = transform.extra_repr()
+        purified = f"purified ({settings})" if settings else "purified"
         classifier = load(self.classifier)
         attack = FastGradient(norm="l2", epsilons=(self.length,))
         images, labels, _ = measured_part(test, few)
@@ -51,8 +53,8 @@ class PurifierPreset(NetworkPreset):
             figures: dict[str, float] = {}
             for kind, inputs in (("clean", images), (f"FGSM L2 {self.length}", attacked)):
                 with torch.no_grad():
-                    purified = torch.cat([transform(batch) for batch in inputs.split(_CHUNK)])
-                    rows = {"as they are": inputs, f"purified ({transform.extra_repr()})": purified}
+                    outputs = torch.cat([transform(batch) for batch in inputs.split(_CHUNK)])
+                    rows = {"as they are": inputs, purified: outputs}
                     for state, shown in rows.items():
                         what = f"{test.name} {test.split}, {len(labels)} {kind} images {state}"
                         figures[f"accuracy of {self.classifier}, {what}"] = accuracy(classifier, shown, labels)

@@ -201,7 +201,7 @@ class StylePreset(GeneratorPreset):
         if self.joint_weight:
             joint = f" while the generator goes on, with {self.joint_weight} times the squared error besides"
         return (
-            f"{self.epochs} epochs of batches of {self.batch_size}, Adam from learning rate {self.learning_rate} along a "
+            f"{self.duration}, Adam from learning rate {self.learning_rate} along a "
             f"cosine to 0: {1 - self.encoder_share:.0%} of them for the generator, with style mixing, R1 with gamma "
             f"{self.gamma} every 16 steps, {path}, moving average of half-life {self.half_life:.0f} images; then along a "
             f"second cosine for the encoder{joint}, on the squared error, {self.closeness} times the distance of codes from "

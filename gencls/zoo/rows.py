@@ -1,0 +1,95 @@
+"""Every ready-made defense and generator by name. A row says how one is put together from the network of a training."""
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from gencls.core import Defense, MultiLatentModel, TransformedClassifier
+from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
+from gencls.zoo import networks
+from gencls.zoo.networks.abs.published import official_abs
+from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
+from gencls.zoo.ready_made import ReadyMade
+
+AUTOATTACK = "resnet18-autoattack-cifar10"
+"""Its weights come with a dependency."""
+
+
+def plain(network: Any) -> Defense:
+    """A classifier that stands alone."""
+    return PlainClassifier(network, network.num_classes)
+
+
+def _noise(network: networks.CNN, *, sigma: float = 0.2) -> Defense:
+    return TransformedClassifier(GaussianNoise(sigma), network, network.num_classes)
+
+
+def _blur(network: networks.CNN, *, sigma: float = 1.0) -> Defense:
+    return TransformedClassifier(GaussianBlur(sigma), network, network.num_classes)
+
+
+def abs_of(decoders: networks.ClassDecoders, **settings: Any) -> Defense:
+    """ABS of trained decoders in eval mode; settings are the keyword arguments of :func:`gencls.defenses.ABS`."""
+    return ABS(networks.GroupedDecoders.from_decoders(decoders), **settings)
+
+
+def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> Defense:
+    """E-ABS of a trained autoencoder in eval mode, or what lies before it (Table 2.6), by :func:`gencls.defenses.EABS`."""
+    return EABS(
+        networks.GroupedDecoders.from_decoders(network.decoders),
+        encoder=network.class_encoders,
+        discriminator=network.class_discriminators,
+        **settings,
+    )
+
+
+_DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
+
+# What purifiers stand in front of: as in their papers, a classifier that is trained plainly.
+_PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
+
+_CNN = ReadyMade(plain, networks.CNN)
+_ABS = ReadyMade(abs_of, networks.ClassDecoders, settings=ABS)
+_EABS = ReadyMade(eabs_of, networks.ClassConditionalAutoencoder, settings=EABS)
+_HEADED = ReadyMade(plain, networks.HeadedClassifier)
+_RESNET = ReadyMade(plain, networks.CifarResNet)
+
+ROWS: Mapping[str, ReadyMade] = MappingProxyType(
+    {
+        "cnn-gaussian-mnist": _CNN,
+        "cnn-plain-fashion": _CNN,
+        "cnn-gaussian-fashion": _CNN,
+        "adv-linf-gaussian-fashion": _CNN,
+        "cnn-noise-mnist": ReadyMade(_noise, networks.CNN, trained="cnn-gaussian-mnist"),
+        "cnn-blur-mnist": ReadyMade(_blur, networks.CNN, trained="cnn-mnist"),
+        **{f"{kind}-{data}": _CNN for data in _DATA for kind in ("cnn", "adv-linf", "adv-l2", "trades")},
+        **{f"abs-{data}": _ABS for data in _DATA},
+        "official-abs-mnist": ReadyMade(partial(official_abs, variant="plain"), files="ABS_0.net"),
+        "official-abs-binary-mnist": ReadyMade(partial(official_abs, variant="binary"), files="ABS_0.net"),
+        **{f"{kind}-{data}": _EABS for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
+        **{f"a-vae-{data}": ReadyMade(AVAEPurification, networks.AVAE, classifier=plain) for plain, data in _PLAIN},
+        **{f"nd-vae-{data}": ReadyMade(NDVAEPurification, networks.NDVAE, classifier=plain) for plain, data in _PLAIN},
+        **dict.fromkeys(("cnn-gender", "cnn-identities", "cnn-cars"), _CNN),
+        **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
+        AUTOATTACK: ReadyMade(lambda: plain(load_autoattack_resnet18())),
+        **dict.fromkeys(("resnet18-cifar10", "resnet18-gaussian-cifar10"), _RESNET),
+    }
+)
+"""Every defense by name."""
+
+
+GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
+    {
+        "nvae-fashion": networks.NVAE,
+        "nvae-mnist": networks.NVAE,
+        "nvae-large-fashion": networks.NVAE,
+        "stylegan2-fashion": networks.SmallStyleAutoencoder,
+        "stylegan2-large-fashion": networks.SmallStyleAutoencoder,
+        "nvae-faces": networks.NVAE,
+        "nvae-large-faces": networks.NVAE,
+        "nvae-cars": networks.NVAE,
+        "stylegan2-cars": networks.SmallStyleAutoencoder,
+    }
+)
+"""The network of each training of a generator."""
