@@ -116,10 +116,12 @@ def parser() -> argparse.ArgumentParser:
         action="extend",
         required=True,
         metavar="NAME",
-        help="one or more of `gencls names`, of one norm",
+        help="one or more of `gencls names`, of one norm, which ends the name: linf, l2, l1 or l0",
     )
     attack.add_argument(
-        "--epsilon", type=size, help="radius of the ball, in [0, 1] pixel units, such as 8/255; not for minimal-norm attacks"
+        "--epsilon",
+        type=size,
+        help="radius of the ball, in [0, 1] pixel units, such as 8/255, in L0 a number of values; not for minimal-norm attacks",
     )
     attack.add_argument("--steps", type=count, help="gradient steps, or queries, of every attack; default: each attack's own")
     attack.add_argument("--restarts", type=count, help="random starts, or draws, of every attack; default: each attack's own")
@@ -168,9 +170,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("defense", metavar="DEFENSE", help="as of `gencls attack`")
     _shared(doctor)
     doctor.add_argument("--limit", type=count, help="images at most; fewer if a pass is slow (default 50)")
-    doctor.add_argument(
-        "--epsilon", type=size, default=0.3, help="radius of the ball, in [0, 1] pixel units, such as 8/255 (default 0.3)"
-    )
+    doctor.add_argument("--epsilon", type=size, default=0.3, help="radius of the ball, as of `gencls attack` (default 0.3)")
     doctor.add_argument("--norm", default="linf", help="of the ball: linf, l2, l1 or l0 (default linf)")
     doctor.add_argument(
         "--transfer-from",

@@ -1,12 +1,15 @@
+import re
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
 import torch
 
 import gencls.eval
+from gencls.core import GenclsError
 from gencls.eval import Attack, ThreatModel
 from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.threats.protocol import made, searchable
+from gencls.eval.threats.protocol import Threat, made, searchable
 from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, NORMS, OPTIMAL, SMOOTHED
 from tests.contracts.linear import SHAPES, linear_problem, minimal_distance, run
 from tests.contracts.tables import check_rows
@@ -251,11 +254,36 @@ def test_no_more_is_spent_than_declared_on_a_minimal_perturbation(key, cnn, digi
     spends_what_it_declares(MINIMAL[key], cnn, digits)
 
 
+@dataclass(frozen=True)
+class Foreign(Threat):
+    """One of L2's key whose distance is another."""
+
+    norm: str = "l2"
+
+    distance = largest = step = project = start = None
+
+
+LIMITED = {item.__name__: item for item in vars(gencls.eval).values() if getattr(item, "norms", None) is not None}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_threats_that_an_attack_does_not_know_are_refused_at_once(name):
+    """The error says which it knows."""
+    known = ", ".join(LIMITED[name].norms)
+    others = [ThreatModel(norm, epsilon) for norm in ("linf", "l2", "l1", "l0") for epsilon in (1.0, None)]
+    others = [threat for threat in others if threat.norm not in LIMITED[name].norms]
+    for threat in (*others, Foreign(epsilon=1.0), Foreign()):
+        with pytest.raises(
+            GenclsError, match=re.escape(f"{name}: expected a ThreatModel with a norm among {known}, got {threat}")
+        ):
+            LIMITED[name](threat)
+
+
 @every_attack
 def test_large_images_stay_within_the_ball(attack):
     """196,608 pixels, whose float32 norm is short by 2e-6 of it; the tolerance of the judge is 1e-6."""
-    if attack in ("NES", "Square", "AutoAttack"):
-        pytest.skip("many passes; they project as PGD and APGD do")
+    if attack in ("NES", "Square", "SparseRS", "AutoAttack"):
+        pytest.skip("many passes; they project as PGD and APGD do, or need not")
     pixels = 3 * 256 * 256
     model = Linear(torch.randn(4, pixels) / pixels**0.5, torch.zeros(4)).eval()
     images = 0.3 + 0.4 * torch.rand(2, 3, 256, 256)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gencls.eval.attacks import apgd, pgd, square
+from gencls.eval.attacks import apgd, pgd, random_search
 from gencls.eval.scores import behaviour
 
 
@@ -12,7 +12,7 @@ from gencls.eval.scores import behaviour
 def little():
     """Candidates of attacks on random defenses are compared on 4 draws, not 64; defenses are looked at briefly."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (apgd, pgd, square):
+        for module in (apgd, pgd, random_search):
             patch.setattr(module, "SURE_DRAWS", 4)
         for tries in ("_TRIES", "_REPEATS", "_MIXES"):
             patch.setattr(behaviour, tries, 1)

@@ -4,6 +4,7 @@ Each function of torch that draws stands in one table. It is served row by row; 
 stream of the whole batch, which is noted; or refused by name.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -16,6 +17,7 @@ from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
 from gencls.core.errors import GenclsError
+from gencls.core.streams.for_all_rows import FOR_ALL_ROWS
 from gencls.core.streams.generators import Streams
 from gencls.core.streams.seeds import GlobalStates, seeded
 
@@ -38,8 +40,8 @@ class KeyedDraws(TorchFunctionMode):
         serve = _SERVED.get(func)
         if serve is None or torch.initial_seed() != self.streams.global_seed:
             return func(*args, **kwargs)
-        if not kwargs:
-            return serve(self.streams, *args)
+        if owner := FOR_ALL_ROWS.get(sys._getframe(1).f_code):
+            return _for_the_batch(func, owner)(self.streams, *args, **kwargs)
         if kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         given = [kwargs["input"]] if "input" in kwargs else []
@@ -207,7 +209,7 @@ def _opened(func: Any) -> Serve:
     return serve
 
 
-def _for_the_batch(func: Any) -> Serve:
+def _for_the_batch(func: Any, name: str = "") -> Serve:
     """For functions whose numbers belong to no row, or that draw inside for all rows at once."""
 
     def serve(streams: Streams, *args: Any, **kwargs: Any) -> Any:
@@ -216,7 +218,7 @@ def _for_the_batch(func: Any) -> Serve:
         with seeded(int(torch.randint(2**62, (1,), generator=streams.whole()))):
             before, drawn = GlobalStates(), func(*args, **kwargs)
             if before != GlobalStates():
-                streams.note_shared(func.__name__)
+                streams.note_shared(name or func.__name__)
         return drawn
 
     return serve

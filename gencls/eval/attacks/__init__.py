@@ -14,6 +14,7 @@ from gencls.eval.attacks.nes import NES, estimate_gradient
 from gencls.eval.attacks.noise import GaussianNoiseAttack, GrowingNoise
 from gencls.eval.attacks.parts.base import Attack
 from gencls.eval.attacks.pgd import PGD
+from gencls.eval.attacks.sparse_rs import SparseRS
 from gencls.eval.attacks.square import Square
 from gencls.eval.attacks.transfer import Transfer
 
@@ -34,6 +35,7 @@ __all__ = [
     "GrowingNoise",
     "LatentDescent",
     "RestartedCarliniWagner",
+    "SparseRS",
     "Square",
     "Transfer",
     "estimate_gradient",

@@ -17,7 +17,7 @@ from gencls.eval.attacks.parts.smoothing import check_smoothing, descents
 from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.scores.calibration import calibrate
 from gencls.eval.scores.margins import margin, mean_over_draws, others_of, score_gap
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class APGD:
         smoothing_draws: noisy images per gradient.
     """
 
-    threat: ThreatModel
+    threat: Threat
     loss: Literal["cross-entropy", "dlr", "targeted-dlr", "multi-targeted"] = "cross-entropy"
     steps: int = 100
     restarts: int = 1

@@ -11,7 +11,7 @@ from gencls.eval.attacks.fab import FAB
 from gencls.eval.attacks.parts.attack_model import prepare
 from gencls.eval.attacks.parts.base import DENSE, Attack, require
 from gencls.eval.attacks.square import Square
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AutoAttack:
         targets: number of other classes that the targeted parts try.
     """
 
-    threat: ThreatModel
+    threat: Threat
     version: Literal["standard", "rand"] = "standard"
     steps: int = 100
     queries: int = 5000

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gencls.core import check_settings, checked
-from gencls.eval.attacks import APGD, DDN, FMN, PGD, Attack, GaussianNoiseAttack, Square
+from gencls.eval.attacks import APGD, DDN, FMN, PGD, Attack, SparseRS, Square
 from gencls.eval.attacks.parts.smoothing import SIGMAS
 from gencls.eval.threats.lp_balls import ThreatModel
 
@@ -27,7 +27,7 @@ class DefaultBudget:
             own. The attack that minimises the distance takes the middle one.
         smoothing_steps: L2 only: gradient steps per start of PGD along smoothed gradients.
         smoothing_draws: L2 only: noisy images per gradient.
-        queries: looks of Square per image.
+        queries: looks of Square per image, in L0 of SparseRS.
     """
 
     steps: int = 40
@@ -62,8 +62,8 @@ def default_attacks(norm: str, epsilon: float, *, budget: DefaultBudget | None =
     Several losses from several starts, because each of them fails on some defense: the cross-entropy, the margin, and the
     difference to one other class after the other. In L2 also along gradients averaged over noise: networks that are trained in
     Linf often have L2 gradients that lead nowhere. One attack that minimises the distance, so that accuracy can be read off at
-    other sizes; and one without gradients, which should never be the strongest. In L1 that one is no more than noise, and APGD
-    is there for its sparse steps (Croce and Hein 2021, arXiv:2103.01208); in L0 all follow gradients.
+    other sizes; and one without gradients, which should never be the strongest: Square, in L0 SparseRS. L0 is the exception,
+    where random search may beat gradients. In L1 APGD is there for its sparse steps (Croce and Hein 2021, arXiv:2103.01208).
 
     An evaluation runs each of them in every gradient mode of a defense; draws of random defenses are a matter of the protocol.
 
@@ -89,6 +89,6 @@ def default_attacks(norm: str, epsilon: float, *, budget: DefaultBudget | None =
         found["ddn"] = DDN(ThreatModel(norm), steps=spent.steps, smoothing=both, smoothing_draws=draws)
     if norm in Square.norms:
         found["square"] = Square(ball, queries=spent.queries)
-    elif norm in GaussianNoiseAttack.norms:
-        found["noise"] = GaussianNoiseAttack(ball)
+    else:
+        found["sparse-rs"] = SparseRS(ball, queries=spent.queries)
     return found

@@ -10,7 +10,7 @@ from gencls.core.balls import per_image
 from gencls.eval.attacks.parts.attack_model import prepare
 from gencls.eval.attacks.parts.base import CONVEX, require
 from gencls.eval.scores.margins import others_of
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 _WIDEST = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """Until FAB finds an adversarial, its restarts begin within half of this distance; the authors' values."""
@@ -38,7 +38,7 @@ class FAB:
             boundaries in each step, at the price of one backward pass per class.
     """
 
-    threat: ThreatModel
+    threat: Threat
     steps: int = 100
     restarts: int = 5
     targets: int = 9

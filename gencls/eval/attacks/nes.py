@@ -12,7 +12,7 @@ from gencls.core.streams.keyed import repeatable
 from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, prepare
 from gencls.eval.attacks.parts.base import DENSE, Response, require
 from gencls.eval.attacks.pgd import PGD
-from gencls.eval.threats.lp_balls import ThreatModel
+from gencls.eval.threats.protocol import Threat
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class NES:
         sigma: standard deviation of the pairs around the image, in [0, 1] pixel units.
     """
 
-    threat: ThreatModel
+    threat: Threat
     steps: int = 50
     restarts: int = 1
     step_size: float | None = None

@@ -34,6 +34,7 @@ _FIXED: Mapping[str, _Method] = {
     "noise": (methods.GaussianNoiseAttack, {"restarts": "tries"}),
     "nes": (methods.NES, _STEPS | _STARTS),
     "square": (methods.Square, {"steps": "queries"}),
+    "sparse-rs": (methods.SparseRS, {"steps": "queries"}),
     "apgd": (methods.APGD, _STEPS | _STARTS),
     "apgd-dlr": (partial(methods.APGD, loss="dlr"), _STEPS | _STARTS),
     "apgd-targeted-dlr": (partial(methods.APGD, loss="targeted-dlr"), _STEPS | _STARTS),

@@ -158,11 +158,12 @@ class Patient:
         with drawing(seeds):
             yield
 
-    def model(self, surrogate: nn.Module, *, common_draws: bool = False) -> AttackModel:
-        """What an attack would differentiate; with common random numbers every look has the same draws."""
-        if surrogate not in self.rows:
-            self.rows[surrogate] = self._fitting(surrogate)
-        rows = self.rows[surrogate]
+    def model(self, surrogate: nn.Module, *, common_draws: bool = False, like: nn.Module | None = None) -> AttackModel:
+        """What an attack would differentiate; with common random numbers every look has the same draws.
+
+        It takes as much memory as ``like``, where that is given.
+        """
+        rows = self._fitting(surrogate if like is None else like)
         return AttackModel(
             self.behaviour.attacked(surrogate),
             samples=self.draws,
@@ -215,6 +216,7 @@ class Patient:
         if mode not in self.runners:
             probe = Probe(self.defense, self.images, seed=self.protocol.seed, behaviour=self.behaviour)
             self.runners[mode] = Runner(self.defense, mode, self.protocol, probe)
+            self.runners[mode].know(self.images, self._fitting(self.modes.get(mode, self.defense)))
         return self.runners[mode]
 
     def observed(self) -> "Patient":
@@ -226,10 +228,12 @@ class Patient:
         handful = observe(self.defense, self.images, seed=self.protocol.seed)
         images = self.images[: self._fitting(self.defense)]
         behaviour = observe_batch(self.defense, images, handful, seed=self.protocol.seed)
-        return replace(self, behaviour=behaviour, rows={}, runners={})
+        return replace(self, behaviour=behaviour, runners={})
 
     def _fitting(self, model: nn.Module) -> int:
-        return rows_that_fit(partial(scores_of, model), self.images[:1], self.protocol.memory)
+        if model not in self.rows:
+            self.rows[model] = rows_that_fit(partial(scores_of, model), self.images[:1], self.protocol.memory)
+        return self.rows[model]
 
     def _parts(self, model: AttackModel) -> list[Tensor]:
         return list(torch.arange(len(self.images)).split(max(1, (model.max_rows or len(self.images)) // self.draws)))

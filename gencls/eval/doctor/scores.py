@@ -127,7 +127,7 @@ def check_invariance(patient: Patient, mode: str) -> Check:
     """The gradient that our attacks follow must not change with offset and scale of the scores."""
 
     def gradient(surrogate: nn.Module) -> Tensor | None:
-        model = patient.model(surrogate, common_draws=True)
+        model = patient.model(surrogate, common_draws=True, like=patient.modes[mode])
         with patient.streams("invariance"):
             return patient.gradient(model, patient.images, patient.cross_entropy(model))
 

@@ -33,13 +33,13 @@ def to_eight_bit(adversarial: Tensor, clean: Tensor, threat: Threat) -> Tensor:
     levels, centre = adversarial.double() * _LEVELS, clean.double()
     levels = torch.where((levels - levels.round()).abs() < _SNAP, levels.round(), levels)
     nearest = levels.round() / _LEVELS
-    rounded = nearest
+    rounded = nearest.to(adversarial.dtype)
     if threat.epsilon is not None:
         below, above = levels.floor() / _LEVELS, levels.ceil() / _LEVELS
         inward = torch.where((below - centre).abs() <= (above - centre).abs(), below, above)
         regret = (inward - nearest) * (inward + nearest - 2 * levels / _LEVELS)  # by how much the square of the error grows
-        rounded = torch.where(threat.turned(centre, nearest, inward, regret), inward, nearest)
-    rounded = rounded.to(adversarial.dtype)
+        near = inward.to(rounded)
+        rounded = torch.where(threat.turned(clean, rounded, near, regret), near, rounded)
     unchanged = (adversarial == clean).flatten(1).all(dim=1)
     outside = ~threat.allows(threat.distance(clean, rounded)) & _of_eight_bit(clean)
     return torch.where(per_image(unchanged | outside), clean.to(rounded), rounded)

@@ -41,6 +41,10 @@ class Runner:
         self.defense, self.mode, self.protocol, self.probe = defense, mode, protocol, probe
         self._rows: dict[tuple[object, ...], int] = {}
 
+    def know(self, images: Tensor, rows: int) -> None:
+        """Take how many rows of such images fit from who has measured it."""
+        self._rows[_kind(images)] = rows
+
     def run(
         self,
         attack: Attack,
@@ -144,11 +148,9 @@ class Runner:
         images, labels, roles, path = batch.images, batch.labels, batch.roles, (named(attack), self.mode)
 
         def sentence(max_rows: int) -> Verdict:
-            settings = {"count": draws, "most": most, "max_rows": max_rows}
+            rules = partial(verdict_of, labels=labels, count=draws, most=most, eight_bit=self.protocol.eight_bit)
             with roles.judge(*path):
-                verdict = verdict_of(
-                    judged, images, found.images, attack.threat, labels=labels, eight_bit=self.protocol.eight_bit, **settings
-                )
+                verdict = rules(judged, images, found.images, attack.threat, max_rows=max_rows)
             surprise = verdict.valid.cpu() & (found.claimed != ~verdict.decisions.majority_correct(labels).cpu())
             doubtful = bool(surprise.any())  # the attack asked the same function and saw another decision
             confirm(roles, judged, verdict.decisions, verdict.lawful(images), *path, max_rows=max_rows, doubtful=doubtful)
@@ -214,9 +216,8 @@ class Runner:
             judging = once * draws / self.samples
             if judged is not self.defense:  # a forward pass for each image and draw
                 judging = draws * _time(lambda: predict(judged, images, 1)) / len(images)
-            blind = self.mode == NO_GRADIENT
-            gradient = 0.0 if blind else _time(lambda: model.look(images, labels, model.cross_entropy)) / len(images)
-            return once, 2 * judging, gradient
+            looked = 0.0 if self.mode == NO_GRADIENT else _time(lambda: model.look(images, labels, model.cross_entropy))
+            return once, 2 * judging, looked / len(images)
 
     def _doubts(self, attack: Attack, images: Tensor, spent: Counter[str]) -> list[str]:
         """Reasons to distrust a trial, apart from its draws."""

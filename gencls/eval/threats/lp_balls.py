@@ -70,7 +70,8 @@ class ThreatModel(Threat):
 
     def turned(self, clean: Tensor, far: Tensor, near: Tensor, regret: Tensor) -> Tensor:
         """As few entries as need be."""
-        return self.ball.turned(far - clean, near - clean, regret, (self.epsilon or 0.0) + TOLERANCE / 2)
+        centre = clean.double()
+        return self.ball.turned(far.double() - centre, near.double() - centre, regret, (self.epsilon or 0.0) + TOLERANCE / 2)
 
 
 for _key, _label, _latex, _unit in (

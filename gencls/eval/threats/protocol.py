@@ -125,10 +125,10 @@ class Threat(ABC):
         clean ones; a threat that knows better overrides this.
 
         Args:
-            clean: (N, C, H, W), in float64 as the others.
+            clean: (N, C, H, W), as everywhere in the precision of the images.
             far: the values that are wanted.
             near: values that are nearer to the clean ones.
-            regret: of taking the nearer value.
+            regret: of taking the nearer value, in float64.
         """
         return per_image(~self.allows(self.distance(clean, far))).expand_as(clean)
 

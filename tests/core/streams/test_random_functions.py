@@ -123,6 +123,9 @@ WHOLE = {
     "gru": [built(lambda: Recurrent(nn.GRU(6, 5, 2, dropout=0.5)), 18, 6)],
     "rnn_tanh": [built(lambda: Recurrent(nn.RNN(6, 5, 2, dropout=0.5)), 18, 6)],
     "rnn_relu": [built(lambda: Recurrent(nn.RNN(6, 5, 2, dropout=0.5, nonlinearity="relu")), 18, 6)],
+    # of 108 rows, a multiple of the batch's by chance; three numbers for each draw of a batch of three
+    "low rank": [lambda x: torch.svd_lowrank(x.flatten(1), 2)[1], lambda x: torch.pca_lowrank(x.flatten(1), 2)[1]],
+    "VonMises": [lambda x: distributions.VonMises(x[:3, 0, 0, 0], 1.0).sample()],
     "initial weights": [
         lambda x: nn.Linear(4, 7).weight,
         lambda x: init.normal_(torch.empty(N, 2)),
@@ -363,6 +366,13 @@ def test_every_distribution_is_tested():
 @pytest.mark.filterwarnings("ignore:Singular sample detected")
 @pytest.mark.parametrize("name", NOT_ROW_WISE)
 def test_a_distribution_that_cannot_draw_row_by_row_is_noted(name):
-    with keyed(range(7)) as streams:
-        NOT_ROW_WISE[name](torch.linspace(0.2, 0.8, 7)).sample()
-    assert streams.shared
+    for count in (1, 3, 7):
+        with keyed(range(count)) as streams:
+            NOT_ROW_WISE[name](torch.linspace(0.2, 0.8, count)).sample()
+        assert f"{name} in a batch of {count}" in streams.shared
+
+
+def test_random_bases_are_noted_by_name():
+    with keyed(seeds()) as streams:
+        torch.svd_lowrank(images().flatten(1), 2)
+    assert streams.shared == {"svd_lowrank or pca_lowrank in a batch of 6"}

@@ -24,5 +24,5 @@ def test_pixels_that_would_leave_the_range_do_not_count(norm):
 
 @pytest.mark.parametrize("norm", ["l1", "l0"])
 def test_norms_that_it_does_not_know(norm):
-    with pytest.raises(GenclsError, match="DeepFool: expected a norm among linf, l2, got ThreatModel"):
+    with pytest.raises(GenclsError, match="DeepFool: expected a ThreatModel with a norm among linf, l2, got ThreatModel"):
         DeepFool(ThreatModel(norm))

@@ -76,7 +76,8 @@ def test_sets_by_name():
         assert preset_by_name(name, SIZES[name.rpartition("-")[2]] if "epsilon" in settings_of(name) else None)
     assert repr(preset_by_name("default-l2", 0.5)) == repr(default_attacks("l2", 0.5))
     assert repr(preset_by_name("default-linf", 0.1)) == repr(default_attacks("linf", 0.1))
-    assert list(preset_by_name("default-l1", 12.0)) == ["pgd", "pgd-margin", "pgd-multi-targeted", "apgd", "fmn", "noise"]
+    assert list(preset_by_name("default-l1", 12.0)) == ["pgd", "pgd-margin", "pgd-multi-targeted", "apgd", "fmn", "square"]
+    assert list(preset_by_name("default-l0", 12.0)) == ["pgd", "pgd-margin", "pgd-multi-targeted", "fmn", "sparse-rs"]
     with pytest.raises(GenclsError, match="thesis_attacks: expected a norm among linf, l2, got 'l1'"):
         thesis_attacks("l1", 12.0)
     with pytest.raises(GenclsError, match="expected an epsilon for default-l2, got none"):
@@ -85,9 +86,9 @@ def test_sets_by_name():
         preset_by_name("default-l3", 0.5)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
 def test_the_default_set_relies_on_no_single_loss_start_or_gradient(norm):
-    found = default_attacks(norm, 0.5).values()
+    found = default_attacks(norm, 2.0 if norm == "l0" else 0.5).values()
     descents = [attack for attack in found if isinstance(attack, PGD)]
     assert {attack.loss for attack in descents} == {"cross-entropy", "margin", "multi-targeted"}
     assert all(attack.restarts * len(attack.smoothing) > 1 for attack in descents)

@@ -8,12 +8,15 @@ import torch
 from torch.autograd import grad as borrowed
 
 from gencls.core import BPDA, Defense, GenclsError
+from gencls.core.memory import rows_that_fit
 from gencls.eval import PGD, Protocol, ThreatModel, run_cell
-from gencls.eval.doctor import EFFORTS, Check, Diagnosis
+from gencls.eval.doctor import EFFORTS, Check, Diagnosis, diagnose
+from gencls.eval.doctor import patient as patient_module
 from gencls.eval.doctor.attacks import broken, compared
 from gencls.eval.doctor.gradients import SIZES, check_differences, check_dynamic, difference_errors, inner_gradients
 from gencls.eval.doctor.patient import Cost, Patient, affordable
 from gencls.eval.doctor.randomness import check_eot
+from gencls.eval.judgement import runner as runner_module
 from tests.toys import Linear, Rescaled, small_cnn
 
 EPSILON = 0.1
@@ -168,3 +171,36 @@ def test_text_tells_status_evidence_and_verdict():
     assert fine.passed
     assert "2 checks" in fine.conclusion
     assert "mind the notes: EoT" in fine.conclusion
+
+
+class TwoModes(Defense):
+    """A network with two gradient modes."""
+
+    num_classes = 4
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.approximate = small_cnn(), BPDA(small_cnn(), small_cnn(seed=1))
+
+    def forward(self, images):
+        return self.network(images)
+
+    def surrogates(self):
+        return {"exact": self.network, "bpda": self.approximate}
+
+
+def test_memory_is_measured_once_for_a_mode(samples, monkeypatch):
+    measured = []
+
+    def counted(ask, image, memory):
+        measured.append(ask)
+        return rows_that_fit(ask, image, memory)
+
+    for module in (patient_module, runner_module):
+        monkeypatch.setattr(module, "rows_that_fit", counted)
+    threat = ThreatModel("linf", 0.05)
+    for defense, count in ((small_cnn(), 1), (TwoModes().eval(), 3)):
+        measured.clear()
+        found = diagnose(defense, *samples, threat=threat, effort=replace(EFFORTS[-1], all_modes=True))
+        assert {"offset and scale", "invariance", "black box"} <= {check.name for check in found.checks}
+        assert len(measured) == count

@@ -23,6 +23,7 @@ from gencls.eval import (
     report_study,
     robust_accuracy,
 )
+from gencls.eval.doctor import EFFORTS
 from gencls.eval.judgement.eight_bit import is_eight_bit, to_eight_bit
 from gencls.eval.threats import protocol
 from gencls.eval.threats.protocol import Threat, ThreatKind, kind_of, kinds, made, register
@@ -166,6 +167,43 @@ def test_the_doctor_examines_sparse_balls(norm, samples):
     assert not [check for check in found.checks if check.status == "fail"]
 
 
+@dataclass(frozen=True)
+class Learned(Weighted):
+    """A distance that asks a network, which takes its own precision only."""
+
+    def distance(self, clean, adversarial):
+        for images in (clean, adversarial):
+            small_cnn()(images)
+        return super().distance(clean, adversarial)
+
+    def project(self, images, clean):
+        assert images.dtype == clean.dtype == torch.float32
+        return super().project(images, clean)
+
+    def step(self, gradient, size, images):
+        assert gradient.dtype == images.dtype == torch.float32
+        return super().step(gradient, size, images)
+
+    def start(self, clean):
+        assert clean.dtype == torch.float32
+        return super().start(clean)
+
+    def turned(self, clean, far, near, regret):
+        assert clean.dtype == far.dtype == near.dtype == torch.float32
+        return super().turned(clean, far, near, regret)
+
+
+def test_images_have_one_precision(samples):
+    images = (samples[0] * 255).round() / 255
+    threat = Learned(epsilon=0.4)
+    attacks = {"pgd": PGD(threat, steps=3), "fgsm": FGSM(threat), "noise": GrowingNoise(Learned(), sizes=5)}
+    result = evaluate(small_cnn(), attacks, [(images, samples[1])], eight_bit=True)
+    assert (result.summary()["excluded"] == 0).all()
+    for found in (result.adversarials["pgd", "exact"], result.adversarials["noise", "none"]):
+        assert is_eight_bit(found)
+    assert diagnose(small_cnn(), images, samples[1], threat=threat, effort=EFFORTS[-1]).checks
+
+
 def test_it_transfers_and_is_rounded(samples):
     images = (samples[0] * 255).round() / 255
     found = Transfer(small_cnn(seed=3), ATTACKS["pgd"])(small_cnn(), images, samples[1])
@@ -175,9 +213,9 @@ def test_it_transfers_and_is_rounded(samples):
 
 
 def test_attacks_of_lp_balls_refuse_it():
-    for make in (lambda: FMN(Weighted()), lambda: Boundary(Weighted())):
-        with pytest.raises(GenclsError, match="expected threat to be a ThreatModel, got Weighted"):
-            make()
+    for make, norms in ((FMN, "linf, l2, l1, l0"), (Boundary, "l2")):
+        with pytest.raises(GenclsError, match=f"expected a ThreatModel with a norm among {norms}, got Weighted"):
+            make(Weighted())
     with pytest.raises(GenclsError, match="PGD: expected a threat model with an epsilon"):
         PGD(Weighted())
 

@@ -43,7 +43,7 @@ class LatentDescent:
     norms = CONVEX
 
     def __post_init__(self) -> None:
-        require(self, minimal=True)
+        require(self, minimal=True, norms=self.norms)
         if self.steps < 1 or not 0 < self.step_size <= 1 or self.bisections < 0:
             raise GenclsError(
                 "LatentDescent: expected steps >= 1, a step_size in (0, 1] and bisections >= 0, "

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS
 from gencls.eval.scores.margins import mean_shortfall, shortfall
+from gencls.eval.threats.lp_balls import ThreatModel
 from gencls.eval.threats.protocol import Threat, searchable
 
 ALL = tuple(BALLS)
@@ -110,21 +111,21 @@ def require(attack: Any, *, minimal: bool | None = False, targeted: bool = False
         attack: a dataclass with a threat.
         minimal: True if it minimises the distance, so that epsilon must be None. False needs an epsilon, None takes both.
         targeted: True if it can be targeted.
-        norms: keys of the threats that it knows; None for all.
+        norms: keys of the :class:`~gencls.eval.ThreatModel` that it knows; None for every threat.
 
     Raises:
         GenclsError: if it cannot.
     """
-    check_settings(attack)
     name, threat = type(attack).__name__, attack.threat
+    if norms is not None and isinstance(threat, Threat) and not (isinstance(threat, ThreatModel) and threat.norm in norms):
+        raise GenclsError(f"{name}: expected a ThreatModel with a norm among {', '.join(norms)}, got {threat}")
+    check_settings(attack)
     if minimal and threat.epsilon is not None:
         raise GenclsError(f"{name}: expected a threat model without epsilon, because it minimises the distance, got {threat}")
     if minimal is False and threat.epsilon is None:
         raise GenclsError(f"{name}: expected a threat model with an epsilon, got {threat}")
     if threat.targeted and not targeted:
         raise GenclsError(f"{name}: expected an untargeted threat model, got {threat}")
-    if norms is not None and threat.norm not in norms:
-        raise GenclsError(f"{name}: expected a norm among {', '.join(norms)}, got {threat}")
 
 
 def taken(rows: Rows, which: Tensor) -> Rows:
