@@ -1,9 +1,11 @@
 """Small models with known answers, shared by the tests."""
 
 import warnings
+from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from gencls.core import ClassConditionalGenerator, Defense, MultiLatentModel, seeded
@@ -167,6 +169,24 @@ def small_cnn(num_classes=4, channels=1, seed=0):
             parameter.data.mul_(2.0)
         network[-1].bias.data.zero_()
     return network.eval()
+
+
+class Pyramid(MultiLatentModel):
+    """Of images (N, C, 28, 28) four levels: 2 x 2 means, and what each next size adds. Samples are noise. It costs nothing."""
+
+    num_levels = 4
+    sizes = (2, 4, 14, 28)
+
+    def encode_once(self, images):
+        small = [functional.adaptive_avg_pool2d(images, size) for size in self.sizes]
+        added = (after - functional.interpolate(before, after.shape[-1]) for before, after in pairwise(small))
+        return small[0], *added
+
+    def decode_mixed(self, encoded, mix):
+        image = torch.zeros_like(encoded[0])
+        for level, (size, code) in enumerate(zip(self.sizes, encoded, strict=True)):
+            image = functional.interpolate(image, size) + mix(level, code, 0.2 * torch.randn_like(code))
+        return image.clamp(0, 1)
 
 
 def scores_under_lightning(defense, images):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from gencls.eval.measures.names import WORST_CASE
 from gencls.eval.measures.records import broken, judged
 from gencls.eval.measures.statistics import wilson
 from gencls.eval.report.formats import MISSING, percent
+from gencls.eval.study.files import CELLS
 from gencls.eval.study.folder import read_cells
 
 __all__ = [
@@ -73,11 +75,20 @@ def begun(folder: Path) -> bool:
 
 def records_of(out: Path, *folders: str) -> pd.DataFrame:
     """The records of studies of one defense together; empty where nothing is finished."""
-    frames = []
-    for folder in folders:
-        if begun(out / folder):
-            frames.append(read_records(out / folder))
+    frames = [_read(out / folder, _state(out / folder)) for folder in folders if begun(out / folder)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+@lru_cache(maxsize=64)
+def _read(folder: Path, state: tuple[tuple[str, int, int], ...]) -> pd.DataFrame:
+    """The records of a study, read once while its files stay as they are: a page asks for the same ones dozens of times."""
+    return read_records(folder)
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """When each file of a study was written, and how long it is."""
+    paths = [folder / "study.json", *(folder / CELLS).glob("*.json"), *(folder / CELLS).glob("*.parquet")]
+    return tuple(sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
 
 
 def naturally_right(records: pd.DataFrame) -> pd.Series:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from gencls.eval.attacks import apgd, pgd, random_search
-from gencls.eval.scores import behaviour
+from gencls.eval.scores import probe
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -15,7 +15,7 @@ def little():
         for module in (apgd, pgd, random_search):
             patch.setattr(module, "SURE_DRAWS", 4)
         for tries in ("_TRIES", "_REPEATS", "_MIXES"):
-            patch.setattr(behaviour, tries, 1)
+            patch.setattr(probe, tries, 1)
         yield
 
 

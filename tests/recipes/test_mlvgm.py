@@ -1,7 +1,8 @@
 """The recipe of MLVGM purification: its formulas, its settings beside the paper's, and the whole of it with little."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 import pytest
@@ -20,6 +21,7 @@ from recipes.mlvgm import analyses, experiments, tables
 from recipes.mlvgm.__main__ import recipe as mlvgm
 from recipes.mlvgm.runs import ALPHAS, Run
 from recipes.mlvgm.settings import BUDGETS, PROFILES, Budget
+from tests.toys import Pyramid
 
 LITTLE = Budget(
     count=2,
@@ -58,6 +60,15 @@ class Bits(MultiLatentModel):
     def decode_mixed(self, encoded, mix):
         (images,) = encoded
         return torch.cat([mix(i, images[:, i : i + 1], torch.ones_like(images[:, :1])) for i in range(3)], dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toys(Run):
+    """A run with that generator in place of the profile's."""
+
+    @cached_property
+    def generator(self):
+        return Pyramid().eval()
 
 
 # --- formulas
@@ -146,7 +157,7 @@ def test_the_tables_of_attacks_print_the_supplement():
 @pytest.fixture(scope="module")
 def run(shared_folder):
     data = zoo.load_data("mnist-embedded", "test", limit=60)
-    return Run(profile=PROFILES["smoke"], budget=LITTLE, out=shared_folder / "mlvgm", data=data, command="as told")
+    return Toys(profile=PROFILES["smoke"], budget=LITTLE, out=shared_folder / "mlvgm", data=data, command="as told")
 
 
 PARTS = tuple(part for part in experiments.PARTS if part != "smoothed")
@@ -181,6 +192,14 @@ def test_every_figure_and_table_is_written(run, page):
     text = page.read_text()
     assert "as told" in text
     assert "not finished" not in text
+
+
+@pytest.mark.slow  # in the fast tests this generator purifies, and the page is that of toys
+def test_the_profiles_own_generator(run, tmp_path):
+    whole = Run(profile=run.profile, budget=LITTLE, out=tmp_path / "run", data=run.data, command="as told")
+    text = mlvgm.main(whole, PARTS).read_text()
+    assert "not finished" not in text
+    assert (whole.out / "figures" / "figure-14.png").is_file()
 
 
 @pytest.mark.slow  # the recipe of variational smoothing is called twice in the fast tests
@@ -345,7 +364,8 @@ def test_slugs():
 
 @pytest.mark.parametrize("name", ["nvae-mnist", "stylegan2-fashion"])
 def test_generators_of_every_kind_purify(name, run):
-    purification = replace(run, profile=replace(PROFILES["smoke"], generator=name)).purification("cosine")
+    profile = replace(PROFILES["smoke"], generator=name)
+    purification = Run(profile=profile, budget=LITTLE, out=run.out, data=run.data).purification("cosine")
     images = run.data.images[:2]
     assert purification(images).shape == images.shape
 

@@ -4,7 +4,6 @@ One function per kind of value, chosen by type. Any other object consists of wha
 """
 
 import copyreg
-import inspect
 import logging
 import random
 import threading
@@ -114,8 +113,10 @@ def attributes(value: Any, state: Any) -> Iterator[tuple[str, Any]]:
     if not all(part is None or isinstance(part, dict) for part in named):
         yield "", state
         return
+    classes = [vars(kind) for kind in type(value).__mro__]
     for name, held in sorted((str(name), held) for part in named for name, held in (part or {}).items()):
-        if not isinstance(inspect.getattr_static(type(value), name, None), cached_property):
+        defined = next((names[name] for names in classes if name in names), None)
+        if not isinstance(defined, cached_property):
             yield "", name
             yield f".{name}", held
 

@@ -39,6 +39,9 @@ _ATOMS: dict[type, Callable[[Any], str | bytes]] = {
 _BY_VALUE = (tuple, frozenset, range, slice, Enum, numpy.generic, PurePath, torch.dtype, Library, Defined)
 """What cannot change is what it holds: whether two names have the same one makes no difference."""
 
+_SHORT = 128
+"""Bytes of a word that is fed in one piece with its length."""
+
 _HELP = (
     "a key of its own: set fingerprint_key on it, or on a module that holds it, to a string (or to a method that returns one) "
     "that changes whenever its output may change"
@@ -99,8 +102,11 @@ class _Walk:
     def feed(self, content: str | bytes) -> None:
         """Feed one word, so that it cannot run into the next."""
         data = content.encode() if isinstance(content, str) else content
-        self.digest.update(b"%d:" % len(data))
-        self.digest.update(data)
+        if len(data) < _SHORT:
+            self.digest.update(b"%d:%b" % (len(data), data))
+        else:  # not copied
+            self.digest.update(b"%d:" % len(data))
+            self.digest.update(data)
 
     def _put(self, value: Any, path: str) -> None:
         """Feed what stands for a value here: itself if it is small, or its number."""

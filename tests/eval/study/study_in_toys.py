@@ -15,7 +15,7 @@ LINF, L2 = ThreatModel("linf", 0.05), ThreatModel("l2", 0.4)
 
 
 def small_study(folder, **changes):
-    """66 cells: 3 defenses with 3, 3 and 5 runs (attacks and gradient modes), 2 seeds, 3 shards of 30 random images."""
+    """44 cells: 3 defenses with 3, 3 and 5 runs (attacks and gradient modes), 2 seeds, 2 shards of 30 random images."""
     source = torch.Generator().manual_seed(1)
     settings = {
         "defenses": {
@@ -28,7 +28,7 @@ def small_study(folder, **changes):
         "labels": torch.randint(0, 4, (30,), generator=source),
         "protocol": Protocol(eot_samples=2, judge_draws=3),
         "seeds": (0, 1),
-        "shard_size": 12,
+        "shard_size": 18,
         "about": {"data": "random images"},
     }
     return Study(folder, **{**settings, **changes})
