@@ -222,6 +222,7 @@ _BY_OWNER: dict[tuple[str, str], list[str]] = {
     **{(attack, "threat"): ["ThreatModel('linf')", "ThreatModel('l2')"] for attack in ("GrowingNoise", "LatentDescent")},
     **{(made, "starts"): _STARTS for made in ("FMN", "Boundary", "thesis_attacks")},
     ("Boundary", "threat"): ["ThreatModel('l2')"],
+    ("SparseRS", "threat"): ["ThreatModel('l0', 5)", "ThreatModel('l0', 1.5)"],
     ("Boundary", "converged"): ["0.001"],
     ("FMN", "threat"): ["ThreatModel('linf')", "ThreatModel('l2')"],
     ("attack_by_name", "name"): ["'pgd-linf'", "'ddn-l2'", "'nothing'"],

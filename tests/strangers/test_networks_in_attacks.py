@@ -31,6 +31,7 @@ from gencls.eval import (
     GaussianNoiseAttack,
     GrowingNoise,
     LatentDescent,
+    SparseRS,
     Square,
     ThreatModel,
 )
@@ -62,6 +63,7 @@ ATTACKS = {
     "GaussianNoiseAttack": GaussianNoiseAttack(LINF, tries=1),
     "NES": NES(LINF, steps=2, samples=4),
     "Square": Square(LINF, queries=4),
+    "SparseRS": SparseRS(ThreatModel("l0", 3.0), queries=4),
     "APGD": APGD(LINF, steps=3),
     "AutoAttack": AutoAttack(LINF, steps=2, queries=4, targets=2),
     "GrowingNoise": GrowingNoise(FAR, sizes=2),
