@@ -58,7 +58,10 @@ ARGUMENTS = {
     "a truth value as a number": ({"num_classes": True}, "its card has num_classes=True"),
     "a list as a number": ({"num_classes": [[3]]}, r"its card has num_classes=\[\[3\]\]"),
     "a number as a list": ({"blocks": 3}, "its card does not fit: "),
-    "unknown": ({"colour": 3}, "its card does not fit: got an unexpected keyword argument 'colour'"),
+    "unknown": (
+        {"colour": 3},
+        "its card does not fit: got an unexpected keyword argument 'colour'. A training writes them, by card_arg",
+    ),
 }
 
 

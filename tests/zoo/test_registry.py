@@ -1,5 +1,6 @@
 """The registries agree: what can be loaded is what trainings make, and data sets can be trained on as they say."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,15 @@ from gencls.zoo.data.registry import DATA_SETS
 from gencls.zoo.networks import NDVAE
 from gencls.zoo.ready_made import ReadyMade
 from gencls.zoo.rows import GENERATORS, ROWS
+from gencls.zoo.trained import constructor
 from gencls.zoo.training import PRESETS, methods
+from gencls.zoo.training.base import Preset
 from tests.contracts.tables import check_rows
 
 ROOT = Path(__file__).parents[2]
+
+CLASSES = 7
+"""No network has so many by default."""
 
 TRAINED = {row.trained or name: row.network for name, row in ROWS.items() if row.network is not None} | GENERATORS
 
@@ -41,8 +47,22 @@ def test_what_a_training_gives_is_what_is_loaded(name: str, monkeypatch: pytest.
     for file in iter_modules(methods.__path__, f"{methods.__name__}."):  # a loaded classifier has values
         monkeypatch.setattr(f"{file.name}.load", lambda name: nn.Identity(), raising=False)
     with torch.device("meta"):
-        learner = PRESETS[name].training(10)
-    assert type(learner.product) is TRAINED[name]
+        network = PRESETS[name].training(CLASSES).product
+    assert type(network) is TRAINED[name]
+    assert rebuilt(PRESETS[name], type(network)) == {key: value.shape for key, value in network.state_dict().items()}
+
+
+def rebuilt(preset: Preset, kind: type[nn.Module]) -> dict[str, torch.Size]:
+    """The layout of the network that the card of the preset describes."""
+    arguments = json.loads(json.dumps(preset.card_arguments(CLASSES)))
+    try:
+        with torch.device("meta"):
+            network = constructor(kind)(**arguments)
+    except TypeError as error:
+        pytest.fail(
+            f"{type(preset).__name__}.card_arguments: expected the arguments of {kind.__name__}, got {arguments}: {error}"
+        )
+    return {key: value.shape for key, value in network.state_dict().items()}
 
 
 def test_every_data_set_is_described() -> None:

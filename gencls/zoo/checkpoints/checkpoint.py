@@ -149,7 +149,8 @@ def _fitted(path: str | Path, state: Mapping[str, Tensor], card: Card, architect
             layout, total = layout_of(constructor, len(state), **card.arguments)
     except Exception as error:  # a constructor can fail in its own way for each wrong value
         raise GenclsError(
-            f"{path}: expected the arguments of {card.architecture}{signature}; its card does not fit: {error}"
+            f"{path}: expected the arguments of {card.architecture}{signature}; its card does not fit: {error}. "
+            "A training writes them, by card_arguments of its preset"
         ) from None
 
     def others(expected: str) -> GenclsError:

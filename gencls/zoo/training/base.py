@@ -137,7 +137,7 @@ class Preset(ABC):
 
     @abstractmethod
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network again, for its card; of K classes."""
+        """Arguments that build the saved network of K classes again, for its card: what JSON can hold."""
 
     @abstractmethod
     def training(self, num_classes: int) -> NetworkTraining:
@@ -198,10 +198,11 @@ class NetworkPreset(Preset):
     @property
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor; the number of classes is the data set's."""
+        """Of the network's constructor, without the number of classes, which is the data set's."""
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        return self.arguments
+        """Those and ``num_classes``; presets of networks without classes return :attr:`arguments` alone."""
+        return self.arguments | {"num_classes": num_classes}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,9 +42,6 @@ class CifarPreset(NetworkPreset):
             f"to 0 with momentum {self.momentum} and weight decay {self.weight_decay}, images: {self.perturbation}"
         )
 
-    def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        return self.arguments | {"num_classes": num_classes}
-
     def training(self, num_classes: int) -> SGDTraining:
         network = CifarResNet(**self.card_arguments(num_classes))
         return SGDTraining(network, momentum=self.momentum, weight_decay=self.weight_decay, **self.shared)

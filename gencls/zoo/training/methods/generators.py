@@ -31,6 +31,9 @@ CLASSIFIERS = {
 class GeneratorPreset(NetworkPreset):
     """Training of a :class:`gencls.core.MultiLatentModel`."""
 
+    def card_arguments(self, num_classes: int) -> dict[str, Any]:
+        return self.arguments
+
     def measure(self, network: Any, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
         """Measure the generator on the last test set; the Frechet distance on up to ten times as many images as the others.
 

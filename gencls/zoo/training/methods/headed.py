@@ -63,9 +63,6 @@ class HeadedPreset(NetworkPreset):
     def starting_from(self, pretrained: Path) -> Self:
         return replace(self, pretrained=pretrained)
 
-    def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        return self.arguments | {"num_classes": num_classes}
-
     def training(self, num_classes: int) -> HeadedTraining:
         """The network and how it learns.
 

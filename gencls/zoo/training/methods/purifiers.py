@@ -30,6 +30,9 @@ class PurifierPreset(NetworkPreset):
     classifier: str
     length: float
 
+    def card_arguments(self, num_classes: int) -> dict[str, Any]:
+        return self.arguments
+
     @abstractmethod
     def transform(self, network: Any) -> Transform:
         """The purification by a trained network."""
