@@ -218,6 +218,13 @@ def test_doctor_flags_noise_without_eot(capsys, here):
     assert "transfer" not in shown
 
 
+@pytest.mark.parametrize("words", [[], ["--weights", "."]], ids=["", "with weights"])
+def test_a_training_without_a_row_is_told_what_it_lacks(words, here, monkeypatch, capsys):
+    monkeypatch.setattr("gencls.zoo.training.PRESETS", {"prototype-mnist": None})
+    assert attack("--defense", "prototype-mnist", *words) == 2
+    assert "prototype-mnist has a training but no row: add it to ROWS in gencls/zoo/rows.py" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -37,6 +37,7 @@ def build_defense(spec: str, data: "ImageData", weights: Path | None = None) -> 
     from gencls.zoo.registry import is_weights_file
 
     if ":" not in spec or is_weights_file(spec):
+        _check_row(spec)
         return zoo.load(spec) if weights is None else zoo.load(spec, weights=weights)
     found: Any = imported(spec, lambda found: isinstance(found, nn.Module), "a torch.nn.Module")
     module = in_eval_mode(found)
@@ -70,10 +71,25 @@ def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
     if folder is None:
         return {}
     named = [spec for spec in specs if ":" not in spec and not is_weights_file(spec)]
+    for spec in named:
+        _check_row(spec)
     found = {spec: path for spec in named if (path := find_weights(spec, folder)) is not None}
     if not found:
         raise GenclsError(f"--weights: expected a defense by name, got {', '.join(specs)}, which have their own; leave it out")
     return found
+
+
+def _check_row(name: str) -> None:
+    """Refuse the name of a training that no row makes a defense of. The registry cannot: it does not import trainings."""
+    from gencls.core import GenclsError
+    from gencls.zoo.rows import GENERATORS, ROWS
+
+    if name in ROWS or name in GENERATORS:
+        return
+    from gencls.zoo.training import PRESETS
+
+    if name in PRESETS:
+        raise GenclsError(f"{name} has a training but no row: add it to ROWS in gencls/zoo/rows.py")
 
 
 def load_images(options: argparse.Namespace, seed: int) -> "ImageData":

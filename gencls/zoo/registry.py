@@ -142,6 +142,8 @@ def find_weights(name: str, folder: Path) -> Path | None:
 
 def _row(name: str) -> ReadyMade:
     if name not in ROWS:
+        if name not in GENERATORS and name in {path.stem for path in WEIGHTS.glob(f"*{SAFETENSORS}")}:
+            raise GenclsError(f"{name} has weights but no row: add it to ROWS in gencls/zoo/rows.py")
         others = ", ".join(other for other in ROWS if other not in names())
         raise GenclsError(
             f"unknown model {name!r}; {did_you_mean(name, ROWS)}expected one of {', '.join(names())}; or, with "

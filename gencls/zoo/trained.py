@@ -44,7 +44,7 @@ def trained_network(kind: type[N], trained: str, weights: str | Path | None = No
     if not path.is_file():
         raise GenclsError(
             f"expected the weights of {trained} at {path}; got no such file. "
-            f"Make them with: gencls train {trained} --data-root DATA"
+            f"Make them with: gencls train {trained} (and --data-root DATA, unless its images come with gencls)"
         )
     network, card = restore(path, {kind.__name__: constructor(kind), **PUBLIC})  # it need not be public
     if not isinstance(network, kind):

@@ -12,7 +12,7 @@ from torch import nn
 
 from gencls.core import GenclsError, TransformedClassifier
 from gencls.defenses import NDVAEPurification
-from gencls.zoo import load
+from gencls.zoo import load, registry
 from gencls.zoo.data.registry import DATA_SETS
 from gencls.zoo.networks import NDVAE
 from gencls.zoo.ready_made import ReadyMade
@@ -90,6 +90,13 @@ def test_a_transform_needs_a_classifier_behind_it() -> None:
     assert isinstance(defense, TransformedClassifier)
     assert isinstance(defense.transform, NDVAEPurification)
     assert defense.transform.sigma == 0.2
+
+
+def test_weights_without_a_row_are_told_what_they_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    (tmp_path / "prototype-mnist.safetensors").touch()
+    with pytest.raises(GenclsError, match=r"^prototype-mnist has weights but no row: add it to ROWS in gencls/zoo/rows.py$"):
+        load("prototype-mnist")
 
 
 def test_published_files_are_asked_for() -> None:

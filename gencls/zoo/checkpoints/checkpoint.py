@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.files import atomically
+from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.checkpoints.cards import Card, card_path, read_card
@@ -135,8 +136,10 @@ def restore(path: str | Path, architectures: Architectures) -> tuple[nn.Module, 
 def _fitted(path: str | Path, state: Mapping[str, Tensor], card: Card, architectures: Architectures) -> dict[str, Tensor]:
     """The weights as the network of the card has them."""
     if card.architecture not in architectures:
-        known = ", ".join(architectures)
-        raise GenclsError(f"{path}: expected an architecture among {known}; its card says {card.architecture!r:.100}")
+        raise GenclsError(
+            f"{path}: {did_you_mean(card.architecture[:100], architectures)}expected a network that gencls knows; its card "
+            f"says {card.architecture!r:.100}. A new one is known by its row in gencls/zoo/rows.py"
+        )
     constructor = architectures[card.architecture]
     signature = inspect.signature(constructor)
     if (wrong := _wrongly_typed(signature, card.arguments)) is not None:

@@ -179,7 +179,11 @@ def test_restore_builds_the_network_of_the_card(network: nn.Module, saved: Path)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "Large"}, "expected an architecture among Small; its card says 'Large'"),
+        (
+            {"architecture": "Smal"},
+            "a.safetensors: did you mean 'Small'. expected a network that gencls knows; its card says 'Smal'. A new one is known "
+            "by its row in gencls/zoo/rows.py",
+        ),
         ({"arguments": {"features": 4, "depth": 2}}, "expected the arguments of Small.*unexpected keyword argument 'depth'"),
         ({"arguments": {}}, "expected the arguments of Small.*missing a required argument: 'features'"),
         ({"arguments": {"features": 5}}, r"got others: expected 0.weight of shape \(3, 5\); got \(3, 4\)"),

@@ -173,7 +173,7 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
     unknown = "unknown model 'resnet'; expected one of cnn-.*; or, with weights=PATH, one of .*eabs-svhn"
     with pytest.raises(GenclsError, match=unknown):
         load("resnet")
-    with pytest.raises(GenclsError, match="got no such file. Make them with: gencls train adv-l2-mnist --data-root"):
+    with pytest.raises(GenclsError, match=r"got no such file. Make them with: gencls train adv-l2-mnist \(and --data-root"):
         load("adv-l2-mnist", weights=tmp_path / "none.safetensors")
     with pytest.raises(GenclsError, match="the weights of a ClassDecoders for abs-mnist; got a CNN"):
         load("abs-mnist", weights=WEIGHTS / "cnn-mnist.safetensors")

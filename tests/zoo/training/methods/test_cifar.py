@@ -129,7 +129,9 @@ def test_a_run_is_saved_loaded_and_resumed(name: str, tmp_path: Path, monkeypatc
 
 
 def test_weights_that_are_not_there() -> None:
-    with pytest.raises(GenclsError, match="got no such file. Make them with: gencls train resnet18-cifar10 --data-root DATA"):
+    with pytest.raises(
+        GenclsError, match=r"got no such file. Make them with: gencls train resnet18-cifar10 \(and --data-root DATA"
+    ):
         load("resnet18-cifar10")
 
 

@@ -195,7 +195,9 @@ def test_a_trained_network_comes_back_and_its_card_says_what_it_started_from(
     assert defense.num_classes == 2
     assert defense(torch.rand(3, 3, 32, 32)).shape == (3, 2)
     assert "backbone from random weights (paper: ImageNet's)" in small().recipe
-    with pytest.raises(GenclsError, match="got no such file. Make them with: gencls train vgg11-identities --data-root DATA"):
+    with pytest.raises(
+        GenclsError, match=r"got no such file. Make them with: gencls train vgg11-identities \(and --data-root DATA"
+    ):
         load("vgg11-identities", weights=tmp_path / "none.safetensors")
 
 
