@@ -7,9 +7,9 @@ from pkgutil import walk_packages
 from types import ModuleType
 
 
-def public_classes(package: ModuleType, kind: type) -> set[str]:
+def public_classes(package: ModuleType, kind: type) -> list[str]:
     """Names of concrete classes of a kind, and of named constructors of one, in all files of a package."""
-    return {name for name, made in _public(package) if issubclass(made, kind) and not inspect.isabstract(made)}
+    return [name for name, made in _public(package) if issubclass(made, kind) and not inspect.isabstract(made)]
 
 
 def _public(package: ModuleType) -> Iterator[tuple[str, type]]:

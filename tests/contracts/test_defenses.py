@@ -32,9 +32,9 @@ def assert_close(found, expected):
     torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_every_defense_is_in_the_table():
-    where = "DEFENSES in tests/contracts/defenses.py"
-    check_rows(public_classes(gencls.defenses, Defense), DEFENSES, where=where, row='"{name}": lambda seed: {name}(...)')
+@pytest.mark.parametrize("name", public_classes(gencls.defenses, Defense))
+def test_every_defense_is_in_the_table(name):
+    check_rows([name], DEFENSES, where="DEFENSES in tests/contracts/defenses.py", row='"{name}": lambda seed: {name}(...)')
 
 
 def test_shape_dtype_and_finite_scores(defense, images):
@@ -100,11 +100,11 @@ def test_the_global_random_state(defense, images):
     assert torch.equal(torch.get_rng_state(), state) is not defense.stochastic
 
 
-def test_construction_leaves_the_random_state():
-    for make in DEFENSES.values():
-        state = torch.get_rng_state()
-        make(seed=0)
-        assert torch.equal(torch.get_rng_state(), state)
+@pytest.mark.parametrize("name", DEFENSES)
+def test_construction_leaves_the_random_state(name):
+    state = torch.get_rng_state()
+    DEFENSES[name](seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_state_dict_round_trip(request, defense, images):

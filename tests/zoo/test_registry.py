@@ -24,11 +24,16 @@ ROOT = Path(__file__).parents[2]
 TRAINED = {row.trained or name: row.network for name, row in ROWS.items() if row.network is not None} | GENERATORS
 
 
-def test_every_training_can_be_loaded_and_everything_that_is_loaded_can_be_trained() -> None:
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_training_can_be_loaded(name: str) -> None:
     row = '"{name}": ReadyMade(...); a generator "{name}": its network to GENERATORS there'
-    check_rows(PRESETS, TRAINED, where="ROWS in gencls/zoo/rows.py", row=row)
+    check_rows([name], TRAINED, where="ROWS in gencls/zoo/rows.py", row=row)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_everything_that_is_loaded_can_be_trained(name: str) -> None:
     where = "PRESETS of every file in gencls/zoo/training/methods"
-    check_rows(TRAINED, PRESETS, where=where, row='a preset with name="{name}", or write trained="..." into its row')
+    check_rows([name], PRESETS, where=where, row='a preset with name="{name}", or write trained="..." into its row')
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -52,9 +57,9 @@ def test_a_data_set_is_trained_and_tested_on_splits_that_it_has(name: str) -> No
     assert all("test" in DATA_SETS[other].splits for other in row.also_tested)
 
 
-def test_all_rows_say_what_they_take() -> None:
-    for name, row in ROWS.items():
-        assert "weights" in row.overrides() or row.is_here(name)
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_says_what_it_takes(name: str) -> None:
+    assert "weights" in ROWS[name].overrides() or ROWS[name].is_here(name)
 
 
 def test_a_transform_needs_a_classifier_behind_it() -> None:
