@@ -1,6 +1,7 @@
 """What a command line asks for, as objects: defenses with their weights, images, and draws."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from gencls.core import Defense
     from gencls.zoo import ImageData
 
-__all__ = ["build_defense", "draw_settings", "load_images", "weights_of"]
+__all__ = ["build_defense", "draw_settings", "load_images", "weights_of", "wrong_classes"]
 
 _FIRST = 4
 """Images that a module is asked about which does not say what it is."""
@@ -98,6 +99,24 @@ def load_images(options: argparse.Namespace, seed: int) -> "ImageData":
 
     chosen = {"root": options.data_root, "limit": options.limit, "size": options.size}
     return zoo.load_data(options.data, options.split, seed=seed, **chosen)
+
+
+def wrong_classes(defenses: "Mapping[str, Defense]", data: "ImageData", name: str) -> str:
+    """What to say, also on stderr, of defenses with another number of classes than a data set of the zoo; else nothing.
+
+    It is no error: a set may have a part of a network's classes on purpose, with the network's labels. Data of one's own say
+    nothing, since their classes may be counted from the labels.
+    """
+    from gencls.zoo import data_names
+
+    others = [
+        f"{key} has {found.num_classes} classes" for key, found in defenses.items() if found.num_classes != data.num_classes
+    ]
+    if not others or name not in data_names():
+        return ""
+    said = f"{', '.join(others)}, {name} has {data.num_classes}; see that a label means the same class in both"
+    print(f"gencls: warning: {said}", file=sys.stderr)
+    return said
 
 
 _DRAWS = {"eot": "eot_samples", "draws": "judge_draws", "reduce": "reduce", "common_draws": "common_draws"}

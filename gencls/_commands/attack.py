@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gencls._commands.asked import build_defense, draw_settings, load_images, weights_of
+from gencls._commands.asked import build_defense, draw_settings, load_images, weights_of, wrong_classes
 
 if TYPE_CHECKING:
     import pandas
@@ -35,6 +35,7 @@ def run_attack(options: argparse.Namespace) -> int:
     defenses = {
         _short(spec, options.defense): build_defense(spec, data, weights.get(spec)).to(device) for spec in options.defense
     }
+    classes = wrong_classes(defenses, data, options.data)
     files = [*weights.values(), *filter(is_weights_file, options.defense)]
     protocol = Protocol(
         memory=options.memory, eight_bit=options.eight_bit, streams=options.streams, **draw_settings(options, defenses)
@@ -53,6 +54,7 @@ def run_attack(options: argparse.Namespace) -> int:
             "data": f"{data.name} {data.split}, {len(data)} images",
             "command": options.command,
             **({"weights": ", ".join(map(str, files))} if files else {}),
+            **({"warning": classes} if classes else {}),
         },
     )
 

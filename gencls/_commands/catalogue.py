@@ -35,10 +35,11 @@ def run_data(options: argparse.Namespace) -> None:
             try:
                 # one image, of any size: sets whose images differ in size need to be told one
                 data = load_data(name, split, root=options.data_root, limit=1, size=32, download=options.download)
-            except GenclsError:
+            except GenclsError as error:
                 if options.name:
                     raise
-                print(f"{name:24}{split:16}not available")
+                reason = str(error).splitlines()[0].removeprefix(f"{name}: ")
+                print(f"{name:24}{split:16}not available: {reason}")
             else:
                 # one set by its name is worth a second look at its files
                 images = f"{count_images(name, split, root=options.data_root):,} images, " if options.name else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from gencls._commands.asked import build_defense, draw_settings, load_images, weights_of
+from gencls._commands.asked import build_defense, draw_settings, load_images, weights_of, wrong_classes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +38,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     device = find_device(options.device)
     weights = weights_of([options.defense], options.weights)
     defense = build_defense(options.defense, data, weights.get(options.defense)).to(device)
+    wrong_classes({options.defense: defense}, data, options.data)
     source = _source(options.transfer_from, options.defense, data)
     settings: dict[str, Any] = {
         "epsilon": options.epsilon,

@@ -44,8 +44,9 @@ def load(name: str | Path, **overrides: Any) -> Defense:
         name: one of :func:`names`, or of the trainings of ``gencls names`` together with ``weights``; or the path of a weights
             file, which ends with .safetensors.
         **overrides: ``weights`` for every name but ``resnet18-autoattack-cifar10`` (path of a file that ``gencls train``
-            made; for the published networks, their folder); ``sigma`` for noise (in [0, 1] pixel units; that of ND-VAE
-            included) and blur (in pixels); the keyword arguments of :class:`gencls.defenses.AVAEPurification`; for ABS those of
+            made, or of its folder ``--out``; for the published networks, their folder); ``sigma`` for noise (in [0, 1] pixel
+            units; that of ND-VAE included) and blur (in pixels); the keyword arguments of
+            :class:`gencls.defenses.AVAEPurification`; for ABS those of
             :func:`gencls.defenses.ABS`, for the published networks those of
             :func:`gencls.zoo.networks.abs.published.official_abs`; for the other autoencoders those of
             :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
@@ -82,7 +83,7 @@ def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLate
 
     Args:
         name: one of :func:`generator_names`, or with ``weights`` of any training of a generator.
-        weights: path of a file that ``gencls train`` made; None is the committed one.
+        weights: path of a file that ``gencls train`` made, or of its folder ``--out``; None is the committed file.
 
     Returns:
         The generator in eval mode, its parameters frozen.

@@ -37,13 +37,17 @@ def weights_places(name: str, folder: Path) -> tuple[Path, Path]:
 def trained_network(kind: type[N], trained: str, weights: str | Path | None = None) -> N:
     """The network of a training, in eval mode, its parameters frozen; of the committed weights unless others are named.
 
+    Others are named by their file, or by a folder that has it, see :func:`weights_places`.
+
     Raises:
         GenclsError: for weights that are missing (naming the command that makes them), damaged, or of another kind.
     """
-    path = WEIGHTS / f"{trained}.safetensors" if weights is None else Path(weights)
-    if not path.is_file():
+    chosen = WEIGHTS / f"{trained}.safetensors" if weights is None else Path(weights)
+    places = weights_places(trained, chosen) if chosen.is_dir() else (chosen,)
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
         raise GenclsError(
-            f"expected the weights of {trained} at {path}; got no such file. "
+            f"expected the weights of {trained} at {' or '.join(map(str, places))}; got no such file. "
             f"Make them with: gencls train {trained} (and --data-root DATA, unless its images come with gencls)"
         )
     network, card = restore(path, {kind.__name__: constructor(kind), **PUBLIC})  # it need not be public

@@ -224,3 +224,16 @@ def test_recipes_and_commands_look_in_the_same_places(runs):
     assert find_weights("cnn-blur-mnist", runs / "cnn-mnist") == weights_path("cnn-mnist", runs / "cnn-mnist")
     assert weights_path("abs-mnist", runs) == WEIGHTS / "abs-mnist.safetensors"
     assert find_weights("resnet18-autoattack-cifar10", runs) is None
+
+
+def test_a_folder_of_weights_does_where_a_file_does(runs):
+    images, file = torch.rand(2, 1, 28, 28), runs / "cnn-mnist" / "cnn-mnist.safetensors"
+    expected = zoo.load("cnn-mnist", weights=file)(images)
+    assert not torch.equal(expected, zoo.load("cnn-mnist")(images))
+    for place in (runs, str(runs), runs / "cnn-mnist"):
+        assert torch.equal(zoo.load("cnn-mnist", weights=place)(images), expected)
+    with pytest.raises(GenclsError) as caught:
+        zoo.load("cnn-plain-fashion", weights=runs)
+    name = "cnn-plain-fashion"
+    places = f"{runs / name / name}.safetensors or {runs / name}.safetensors"
+    assert f"expected the weights of {name} at {places}; got no such file" in str(caught.value)

@@ -14,7 +14,7 @@ from gencls.zoo.data import idx
 from gencls.zoo.data.idx_files import IdxFile
 
 CONTENTS = {
-    "t10k-images-idx3-ubyte": b"\x00\x00\x08\x03" + bytes(12) + bytes(range(4)) * 784,
+    "t10k-images-idx3-ubyte": bytes((0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 28, 0, 0, 0, 28)) + bytes(range(4)) * 784,
     "t10k-labels-idx1-ubyte": b"\x00\x00\x08\x01\x00\x00\x00\x04\x07\x02\x01\x00",
 }
 LABELS = "t10k-labels-idx1-ubyte"

@@ -98,7 +98,7 @@ class Grid:
             seeds: seeds of the random streams; everything runs once per seed.
             shard_size: samples per new cell, and the batch size. A crash loses at most one cell. Only with streams of the
                 device results depend on it.
-            about: facts for the report, such as data set and command.
+            about: facts for the report, such as data set and command; it lists a ``warning`` among its warnings.
 
         Raises:
             GenclsError: for bad images or labels, an empty grid, or repeated seeds; for a defense that does not take these

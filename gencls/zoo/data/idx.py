@@ -5,7 +5,7 @@ FashionMNIST: Xiao, Rasul, Vollgraf, arXiv:1708.07747.
 """
 
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.data.idx_files import IdxFile, idx_paths, read_first
-from gencls.zoo.data.image_data import DataSet, ImageSource, in_memory, permutation
+from gencls.zoo.data.idx_files import IdxFile, idx_array, idx_paths, read_first
+from gencls.zoo.data.image_data import ImageSource, in_memory, permutation
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -33,22 +33,26 @@ DIGITS = tuple("0123456789")
 _CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
-def _files(
-    images_train: str | None = None,
-    labels_train: str | None = None,
-    images_test: str | None = None,
-    labels_test: str | None = None,
-) -> dict[str, tuple[IdxFile, IdxFile]]:
-    """MNIST's four files, with their SHA-256 where known."""
+_NAMES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_COUNTS = {"train": 60_000, "test": 10_000}
+
+
+def _files() -> dict[str, tuple[IdxFile, IdxFile]]:
+    """MNIST's four files, of any size."""
+    return {split: (IdxFile(images), IdxFile(labels)) for split, (images, labels) in _NAMES.items()}
+
+
+def _known(**checksums: tuple[str, str]) -> dict[str, tuple[IdxFile, IdxFile]]:
+    """MNIST's four files with its numbers of images: SHA-256 of images and labels by split."""
     return {
-        "train": (
-            IdxFile("train-images-idx3-ubyte", 16 + 60_000 * 784, images_train),
-            IdxFile("train-labels-idx1-ubyte", 8 + 60_000, labels_train),
-        ),
-        "test": (
-            IdxFile("t10k-images-idx3-ubyte", 16 + 10_000 * 784, images_test),
-            IdxFile("t10k-labels-idx1-ubyte", 8 + 10_000, labels_test),
-        ),
+        split: (
+            IdxFile(_NAMES[split][0], 16 + _COUNTS[split] * 784, images),
+            IdxFile(_NAMES[split][1], 8 + _COUNTS[split], labels),
+        )
+        for split, (images, labels) in checksums.items()
     }
 
 
@@ -57,10 +61,11 @@ class IdxSet:
     """One data set of idx files.
 
     Attributes:
-        folder: Where torchvision keeps it; also the name of torchvision's class, where the set is fetched.
+        folder: Where the files lie, DATA/FOLDER/raw or DATA/FOLDER; also the name of torchvision's class, where torchvision
+            fetches the set.
         class_names: The K classes.
-        files: Images and labels of each part. Without them MNIST's four files, 60,000 and 10,000 images, whose headers are
-            checked: enough for a set that comes in MNIST's format, as KMNIST does.
+        files: Images and labels of each split. Without them the four files have MNIST's names, and their headers say how many
+            images there are and how large: enough for a set that comes in MNIST's format, as KMNIST does.
         folders: Other usual names of the folder.
     """
 
@@ -74,22 +79,30 @@ IDX_SETS = {
     "mnist": IdxSet(
         "MNIST",
         DIGITS,
-        _files(
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        _known(
+            train=(
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            ),
+            test=(
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            ),
         ),
         ("mnist",),
     ),
     "fashion-mnist": IdxSet(
         "FashionMNIST",
         _CLOTHES,
-        _files(
-            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        _known(
+            train=(
+                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            ),
+            test=(
+                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            ),
         ),
         ("fashion-mnist", "fashion_mnist", "fashionmnist"),
     ),
@@ -97,13 +110,17 @@ IDX_SETS = {
 
 
 def open_idx(name: str, split: str, root: Path | None, *, download: bool = False) -> ImageSource:
-    """Read one split of an idx set; "train-disjoint" is MNIST's training set without the embedded test digits."""
+    """Read one split of an idx set; "train-disjoint" is MNIST's training set without the embedded test digits.
+
+    A row of the registry is ``"kmnist": DataSet(open=partial(open_idx, "kmnist"))``, beside one of `IDX_SETS`.
+
+    Raises:
+        GenclsError: A file is missing, truncated or not the original; a label is none of the set's classes.
+    """
     disjoint = split == "train-disjoint"
-    images_file, labels_file = IDX_SETS[name].files["train" if disjoint else split]
-    found = [_find(name, file, root, download=download) for file in (images_file, labels_file)]
-    # The content is known byte by byte, or its header has been checked.
-    pixels = np.frombuffer(read_first(found[0], images_file), np.uint8, offset=16).reshape(-1, 28, 28)
-    labels = np.frombuffer(read_first(found[1], labels_file), np.uint8, offset=8)
+    files = IDX_SETS[name].files["train" if disjoint else split]
+    found = [_find(name, file, root, download=download) for file in files]
+    pixels, labels = (idx_array(read_first(paths, file), file) for paths, file in zip(found, files, strict=True))
     classes = len(IDX_SETS[name].class_names)
     if len(pixels) != len(labels) or labels.max(initial=0) >= classes:
         raise GenclsError(
@@ -131,7 +148,9 @@ def _find(name: str, file: IdxFile, root: Path | None, *, download: bool) -> lis
     folders = []
     if root is not None:
         own = [root / folder for folder in (known, *IDX_SETS[name].folders)]
-        folders = [place for folder in (*own, root) for place in (folder / "raw", folder)]
+        # Without a checksum a file in a folder that all sets share may be of any of them.
+        shared = [] if file.sha256 is None else [root]
+        folders = [place for folder in (*own, *shared) for place in (folder / "raw", folder)]
     if name == "fashion-mnist":
         folders.append(DEBIAN_FASHION_MNIST)
     if paths := idx_paths(file, folders):
@@ -142,10 +161,11 @@ def _find(name: str, file: IdxFile, root: Path | None, *, download: bool) -> lis
         _download(name, root)
         return _find(name, file, root, download=False)
     where = ", ".join(map(str, folders)) if folders else "no folder: neither root= nor GENCLS_DATA is set"
-    debian = " install Debian's dataset-fashion-mnist," if name == "fashion-mnist" else ""
+    debian = ", install Debian's dataset-fashion-mnist" if name == "fashion-mnist" else ""
+    fetched = ", or allow the download with download=True" if file.sha256 is not None else ""
     raise GenclsError(
         f"{name}: expected the file {file.name} or {file.name}.gz; looked in {where}. Put the set's four idx files "
-        f"into {known}/raw under the data root,{debian} or allow the download with download=True"
+        f"into {known}/raw under the data root{debian}{fetched}"
     )
 
 
@@ -197,15 +217,3 @@ def _without_embedded_test(pixels: Pixels) -> npt.NDArray[np.int64]:
     embedded, _ = _embedded()
     held_out = {digit.tobytes() for digit in embedded[_embedded_test()]}
     return np.array([index for index, digit in enumerate(pixels) if digit.tobytes() not in held_out], dtype=np.int64)
-
-
-EMBEDDED = DataSet(open=open_embedded, embedded=True)
-MNIST = DataSet(
-    open=partial(open_idx, "mnist"),
-    fetch=partial(open_idx, "mnist", download=True),
-    splits=("train", "train-disjoint", "test"),
-    # All embedded digits are also MNIST training digits; the split leaves out those that are tested on.
-    training=("train-disjoint", "test"),
-    also_tested=("mnist-embedded",),
-)
-FASHION_MNIST = DataSet(open=partial(open_idx, "fashion-mnist"), fetch=partial(open_idx, "fashion-mnist", download=True))

@@ -1,11 +1,15 @@
 """Idx files where people have them: under several names, packed or not. What counts is their content."""
 
+import math
 import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from gencls.core.errors import GenclsError
 
@@ -17,24 +21,24 @@ class IdxFile:
     """One idx file of MNIST's format.
 
     Attributes:
-        name: Without .gz; has idx3 for images (28, 28) and idx1 for labels.
-        size: Of its uncompressed content, in bytes.
+        name: Without .gz; has idx3 for images (N, H, W) and idx1 for labels (N,).
+        size: Of its uncompressed content, in bytes; None where it is not known: then its header says it.
         sha256: Of its uncompressed content; None where its makers publish none: then its header is checked.
     """
 
     name: str
-    size: int
+    size: int | None = None
     sha256: str | None = None
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the entries: (N, 28, 28) or (N,)."""
-        return ((self.size - 16) // 784, 28, 28) if "idx3" in self.name else (self.size - 8,)
+    def axes(self) -> int:
+        """3 for images, 1 for labels."""
+        return 3 if "idx3" in self.name else 1
 
     @property
-    def header(self) -> bytes:
-        """What it begins with: two zeros, 8 for bytes, the number of axes, and the length of each axis, big-endian."""
-        return struct.pack(f">4B{len(self.shape)}I", 0, 0, 8, len(self.shape), *self.shape)
+    def header_size(self) -> int:
+        """In bytes: two zeros, 8 for bytes, the number of axes, and the length of each axis in four bytes, big-endian."""
+        return 4 + 4 * self.axes
 
 
 def idx_paths(file: IdxFile, folders: Sequence[Path]) -> list[Path]:
@@ -44,6 +48,12 @@ def idx_paths(file: IdxFile, folders: Sequence[Path]) -> list[Path]:
     # Kaggle's archive of MNIST has a folder of the same name around each file.
     places = [path for folder in folders for name in names for path in (folder / name, folder / name / name)]
     return [path for path in places if path.is_file()]
+
+
+def idx_array(content: bytes, file: IdxFile) -> npt.NDArray[np.uint8]:
+    """Images (N, H, W) or labels (N,), uint8, of content that has been checked."""
+    shape = struct.unpack_from(f">{file.axes}I", content, 4)
+    return np.frombuffer(content, np.uint8, offset=file.header_size).reshape(shape)
 
 
 def read_first(paths: Sequence[Path], file: IdxFile) -> bytes:
@@ -65,7 +75,7 @@ def read_first(paths: Sequence[Path], file: IdxFile) -> bytes:
 def read_idx(path: Path, file: IdxFile) -> bytes:
     """Read the uncompressed content of an idx file, packed or not, whatever its name says.
 
-    Checked by size and SHA-256, or by size and header where no SHA-256 is known.
+    Checked by size and SHA-256, or by its header where these are not known.
 
     Raises:
         GenclsError: It cannot be read, is truncated, is too long, or holds something else.
@@ -75,34 +85,56 @@ def read_idx(path: Path, file: IdxFile) -> bytes:
     except OSError as error:
         raise GenclsError(f"{path}: expected a file that can be read; got: {error.strerror}") from error
     packed = content.startswith(_GZIP)
+    size, said = file.size, ""
+    if size is None:
+        start = _unpacked(content, path, file, file.header_size)[0] if packed else content
+        size, said = _expected(start, path, file)
+    ended = True
     if packed:
-        content = _unpacked(content, path, file)
-    elif path.suffix == ".gz" and len(content) != file.size:
+        content, ended = _unpacked(content, path, file, size + 1)
+    elif path.suffix == ".gz" and len(content) != size:
         raise GenclsError(f"{path}: expected a gzip file that holds {file.name}; got something else, {len(content)} bytes")
-    if len(content) != file.size:
-        problem, more = ("is truncated", "") if len(content) < file.size else ("is too long", " or more" if packed else "")
+    if len(content) != size:
+        problem, more = ("is truncated", "") if len(content) < size else ("is too long", " or more" if packed else "")
         unit = "uncompressed bytes" if packed else "bytes"
-        raise GenclsError(f"{path} {problem}: expected {file.size} {unit}; got {len(content)}{more}")
-    if file.sha256 is None:
-        if not content.startswith(file.header):
-            raise GenclsError(f"{path}: expected an idx file of {file.shape} bytes; got a file with another header")
-        return content
-    digest = sha256(content).hexdigest()
-    if digest != file.sha256:
+        raise GenclsError(f"{path} {problem}: expected {size} {unit}{said}; got {len(content)}{more}")
+    if not ended:
+        raise GenclsError(f"{path} is truncated: expected a complete gzip file; its end is missing")
+    if file.sha256 is not None and (digest := sha256(content).hexdigest()) != file.sha256:
         raise GenclsError(f"{path}: expected the original {file.name}, SHA-256 {file.sha256}; got SHA-256 {digest}")
     return content
 
 
-def _unpacked(packed: bytes, path: Path, file: IdxFile) -> bytes:
-    """Content of all members of a gzip file, at most one byte more than `file` has; what follows the last is no content."""
+def _expected(content: bytes, path: Path, file: IdxFile) -> tuple[int, str]:
+    """How many bytes a file has that begins like this, and the words for it."""
+    what, kind = ("images", "(N, H, W)") if file.axes == 3 else ("labels", "(N,)")
+    begins = bytes((0, 0, 8, file.axes))
+    if not begins.startswith(content[:4]):
+        raise GenclsError(
+            f"{path}: expected an idx file of {what} {kind}, which begins with the bytes {' '.join(map(str, begins))}; got "
+            f"{' '.join(map(str, content[:4]))}"
+        )
+    if len(content) < file.header_size:
+        raise GenclsError(f"{path} is truncated: expected an idx header of {file.header_size} bytes; got {len(content)}")
+    shape = struct.unpack_from(f">{file.axes}I", content, 4)
+    if 0 in shape:
+        raise GenclsError(f"{path}: expected at least one of its {what} {kind}; its header says {shape}")
+    size = file.header_size + math.prod(shape)
+    sides = f" of {shape[1]}x{shape[2]} pixels" if file.axes == 3 else ""
+    return size, f", because its header says {shape[0]} {what}{sides}"
+
+
+def _unpacked(packed: bytes, path: Path, file: IdxFile, most: int) -> tuple[bytes, bool]:
+    """The first bytes of all members of a gzip file, at most so many, and whether the last one that was read is complete.
+
+    What follows the last member is no content.
+    """
     content, ended = b"", True
-    while packed.startswith(_GZIP) and len(content) <= file.size:
+    while packed.startswith(_GZIP) and len(content) < most:
         stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         try:
-            content += stream.decompress(packed, file.size + 1 - len(content))
+            content += stream.decompress(packed, most - len(content))
         except zlib.error as error:
             raise GenclsError(f"{path}: expected a gzip file that holds {file.name}; got something else: {error}") from None
         packed, ended = stream.unused_data, stream.eof
-    if len(content) == file.size and not ended:
-        raise GenclsError(f"{path} is truncated: expected a complete gzip file; its end is missing")
-    return content
+    return content, ended

@@ -3,15 +3,15 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.core.images import as_images, as_labels, check_images, check_labels, unit_range
+from gencls.core.images import check_labels
 from gencls.core.samples import samples_of
 from gencls.zoo.data.folder import open_folder
 from gencls.zoo.data.image_data import ImageData, ImageSource, in_memory
+from gencls.zoo.data.npz import read_npz
 from gencls.zoo.imported import imported
 
 KINDS = "a folder of images by class, an .npz file, or package.module:attribute"
@@ -59,24 +59,10 @@ def open_own(name: str | Path, split: str | None) -> tuple[str, str, ImageSource
 
 
 def _open_npz(path: Path) -> ImageSource:
-    """The pair of arrays that is named in `ARRAYS`; nothing is unpickled."""
+    """The pair of arrays that is named in `ARRAYS`."""
+    images, labels = read_npz(path, ARRAYS)
     try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it is one array alone")
-            there = {name.lower(): name for name in archive.files}
-            pair = next((pair for pair in ARRAYS if there.keys() >= set(pair)), None)
-            arrays = None if pair is None else tuple(archive[there[name]] for name in pair)
-            names = ", ".join(archive.files) or "nothing"
-    except Exception as error:  # zipfile, zlib and numpy's reader share no error class
-        raise GenclsError(f"{path}: expected an .npz of arrays without objects; it cannot be read: {error}") from error
-    if arrays is None:
-        raise GenclsError(f"{path}: expected arrays named {' or '.join(map(' and '.join, ARRAYS))}; got {names}")
-    try:
-        images = as_images(arrays[0])
-        check_images(unit_range(images[:1]) if images.dtype == torch.uint8 else images)
-        return _source(images, as_labels(arrays[1]))
+        return _source(images, labels)
     except GenclsError as error:
         raise GenclsError(f"{path}: {error}") from None
 

@@ -181,8 +181,8 @@ def test_restore_builds_the_network_of_the_card(network: nn.Module, saved: Path)
     [
         (
             {"architecture": "Smal"},
-            "a.safetensors: did you mean 'Small'. expected a network that gencls knows; its card says 'Smal'. A new one is known "
-            "by its row in gencls/zoo/rows.py",
+            "a.safetensors: did you mean 'Small'. expected a network that gencls knows; its card says 'Smal'. "
+            "A new one is known by its row in gencls/zoo/rows.py",
         ),
         ({"arguments": {"features": 4, "depth": 2}}, "expected the arguments of Small.*unexpected keyword argument 'depth'"),
         ({"arguments": {}}, "expected the arguments of Small.*missing a required argument: 'features'"),

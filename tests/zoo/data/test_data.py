@@ -193,7 +193,7 @@ TINY = b"\x00\x00\x08\x01\x00\x00\x00\x04\x07\x02\x01\x00"
 def test_idx_files_are_found_in_every_place(
     folder: str, compressed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image_bytes = b"\x00\x00\x08\x03" + bytes(12) + bytes(range(4)) * 784
+    image_bytes = bytes((0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 28, 0, 0, 0, 28)) + bytes(range(4)) * 784
     contents = {"t10k-images-idx3-ubyte": image_bytes, LABELS: TINY}
     files = [idx_files.IdxFile(name, len(content), sha256(content).hexdigest()) for name, content in contents.items()]
     monkeypatch.setitem(idx.IDX_SETS, "mnist", idx.IdxSet("MNIST", idx.DIGITS, {"test": (files[0], files[1])}))

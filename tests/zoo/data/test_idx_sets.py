@@ -11,7 +11,6 @@ import pytest
 from gencls.core import GenclsError
 from gencls.zoo import load_data
 from gencls.zoo.data import count_images, idx, loader
-from gencls.zoo.data.idx_files import IdxFile
 from gencls.zoo.data.image_data import DataSet
 
 LABELS = np.array([3, 9, 0, 1], np.uint8)
@@ -27,8 +26,7 @@ def content(values):
 def folder(monkeypatch, tmp_path):
     """KMNIST with a test split of four images, and a known name."""
     monkeypatch.delenv("GENCLS_DATA", raising=False)
-    files = IdxFile("t10k-images-idx3-ubyte", 16 + 4 * 784), IdxFile("t10k-labels-idx1-ubyte", 8 + 4)
-    monkeypatch.setitem(idx.IDX_SETS, "kmnist", idx.IdxSet(ROW.folder, ROW.class_names, {"test": files}))
+    monkeypatch.setitem(idx.IDX_SETS, "kmnist", ROW)
     known = {**loader.DATA_SETS, "kmnist": DataSet(open=partial(idx.open_idx, "kmnist"))}
     monkeypatch.setattr(loader, "DATA_SETS", MappingProxyType(known))
     folder = tmp_path / "KMNIST" / "raw"
@@ -38,14 +36,40 @@ def folder(monkeypatch, tmp_path):
     return folder
 
 
-def test_a_row_without_checksums_reads_mnists_four_files():
+def test_mnist_is_known_byte_by_byte():
     for split, count in (("train", 60_000), ("test", 10_000)):
-        images, labels = ROW.files[split]
-        assert (images.shape, labels.shape) == ((count, 28, 28), (count,))
-        assert images.header == bytes((0, 0, 8, 3)) + count.to_bytes(4, "big") + bytes((0, 0, 0, 28)) * 2
-        assert labels.header == bytes((0, 0, 8, 1)) + count.to_bytes(4, "big")
-        assert images.sha256 is None
-        assert [file.size for file in idx.IDX_SETS["mnist"].files[split]] == [images.size, labels.size]
+        images, labels = idx.IDX_SETS["mnist"].files[split]
+        assert (images.size, labels.size) == (16 + count * 784, 8 + count)
+        assert images.sha256 is not None
+        assert labels.sha256 is not None
+        assert [file.name for file in ROW.files[split]] == [images.name, labels.name]
+        assert {(file.size, file.sha256) for file in ROW.files[split]} == {(None, None)}
+
+
+@pytest.mark.parametrize("shape", [(300, 28, 28), (1, 5, 7)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_header_says_how_many_images_there_are_and_how_large(shape, packed, folder):
+    pixels = np.random.RandomState(1).randint(0, 256, shape, dtype=np.uint8)
+    for path in folder.iterdir():
+        path.unlink()
+    for kind, values in (("images-idx3", pixels), ("labels-idx1", np.arange(shape[0], dtype=np.uint8) % 10)):
+        written = content(values)
+        (folder / f"train-{kind}-ubyte").write_bytes(gzip.compress(written) if packed else written)
+    data = load_data("kmnist", "train", root=folder.parent.parent)
+    assert data.images.shape == (shape[0], 1, *shape[1:])
+    np.testing.assert_array_equal((data.images * 255).round().byte().squeeze(1).numpy(), pixels)
+
+
+@pytest.mark.parametrize("place", ["raw", "", "MNIST/raw"])
+def test_files_that_may_be_of_another_set_are_not_taken(place, folder):
+    root = folder.parent.parent
+    (root / place).mkdir(parents=True, exist_ok=True)
+    for path in list(folder.iterdir()):
+        path.rename(root / place / path.name)
+    with pytest.raises(GenclsError, match="kmnist: expected the file t10k-images-idx3-ubyte") as caught:
+        load_data("kmnist", "test", root=root)
+    assert f"looked in {root / 'KMNIST' / 'raw'}, {root / 'KMNIST'}. Put" in str(caught.value)
+    assert "download" not in str(caught.value)
 
 
 def test_pixels_and_labels_are_those_of_the_files(folder):
@@ -67,11 +91,40 @@ def test_the_reader_of_torchvision_agrees(folder):
 @pytest.mark.parametrize(
     ("file", "damaged", "message"),
     [
-        ("t10k-images-idx3-ubyte", content(PIXELS)[:-1], "is truncated: expected 3152 bytes; got 3151"),
-        ("t10k-images-idx3-ubyte", content(PIXELS) + b"x", "is too long: expected 3152 bytes; got 3153"),
-        ("t10k-images-idx3-ubyte", bytes(3152), r"expected an idx file of \(4, 28, 28\) bytes; got a file with another header"),
-        ("t10k-images-idx3-ubyte", content(PIXELS.reshape(4, 14, 56)), "got a file with another header"),
-        ("t10k-labels-idx1-ubyte", bytes(12), r"expected an idx file of \(4,\) bytes; got a file with another header"),
+        (
+            "t10k-images-idx3-ubyte",
+            content(PIXELS)[:-1],
+            "is truncated: expected 3152 bytes, because its header says 4 images of 28x28 pixels; got 3151",
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            gzip.compress(content(PIXELS)[:-1]),
+            "is truncated: expected 3152 uncompressed bytes, because its header says 4 images of 28x28 pixels; got 3151",
+        ),
+        ("t10k-images-idx3-ubyte", gzip.compress(content(PIXELS))[:-4], "expected a complete gzip file; its end is missing"),
+        (
+            "t10k-images-idx3-ubyte",
+            content(PIXELS) + b"x",
+            "is too long: expected 3152 bytes, because .* 4 images .*; got 3153",
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            bytes(3152),
+            r"expected an idx file of images \(N, H, W\), which begins with the bytes 0 0 8 3; got 0 0 0 0",
+        ),
+        ("t10k-images-idx3-ubyte", content(PIXELS)[:9], "is truncated: expected an idx header of 16 bytes; got 9"),
+        ("t10k-images-idx3-ubyte", b"", "is truncated: expected an idx header of 16 bytes; got 0"),
+        (
+            "t10k-images-idx3-ubyte",
+            content(PIXELS[:0]),
+            r"expected at least one of its images .*; its header says \(0, 28, 28\)",
+        ),
+        (
+            "t10k-labels-idx1-ubyte",
+            content(PIXELS),
+            r"expected an idx file of labels \(N,\), which begins with the bytes 0 0 8 1; got 0 0 8 3",
+        ),
+        ("t10k-labels-idx1-ubyte", content(LABELS)[:-1], "expected 12 bytes, because its header says 4 labels; got 11"),
         (
             "t10k-labels-idx1-ubyte",
             content(LABELS + 1),
@@ -87,9 +140,7 @@ def test_damaged_files_are_refused(file, damaged, message, folder):
         load_data("kmnist", "test", root=folder.parent.parent)
 
 
-def test_every_image_needs_a_label(folder, monkeypatch):
-    files = idx.IDX_SETS["kmnist"].files["test"][0], IdxFile("t10k-labels-idx1-ubyte", 8 + 3)
-    monkeypatch.setitem(idx.IDX_SETS, "kmnist", idx.IdxSet(ROW.folder, ROW.class_names, {"test": files}))
+def test_every_image_needs_a_label(folder):
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(content(LABELS[:3])))
     with pytest.raises(GenclsError, match="expected one label below 10 for each of 4 images; got 3 labels"):
         load_data("kmnist", "test", root=folder.parent.parent)

@@ -83,6 +83,8 @@ def _reasons(settings: Mapping[str, Any], summary: "pandas.DataFrame", partial: 
     """To distrust the study: what is to be said of all of it, then what its rows say, but that they are partial."""
     if not has_checksums(settings):
         yield f"the study has format {settings['format']}, without checksums: damage to its files would not be seen"
+    if said := settings.get("about", {}).get("warning"):
+        yield said
     several = summary.groupby(["defense", "attack"])["epsilon"].nunique()
     for run in summary[summary["attack"] != WORST_CASE].itertuples():
         said = [warning for warning in run.warnings.split("; ") if warning not in ("", partial)]
