@@ -55,7 +55,7 @@ NOT_SETTINGS = {
     | {"Diagnosis", "StudyCell", "Verdict", "ImageData", "Card"},
     "called at every look of an attack, where a check would cost": {"Streams", "branch", "draws", "forward_draws", "identified"}
     | {"keyed", "repeat_rows", "repeated", "rows_per_stream", "seeded", "select", "stream_seed"},
-    "checks": {"check_eval_mode", "check_images", "check_labels", "check_sigma", "check_settings", "checked"},
+    "checks": {"check_eval_mode", "check_images", "check_labels", "check_settings", "checked"},
     "reads tables, and checks its numbers itself": {"certified_accuracy", "closest_distances", "compare", "robust_accuracy"}
     | {"success_rate_curve", "summarize"},
 }
@@ -68,7 +68,6 @@ BAD: dict[Any, tuple[Any, ...]] = {
 """Type -> values that are not of it."""
 
 PLACEHOLDERS = {
-    **dict.fromkeys((Threat, ThreatModel), ThreatModel("l2")),
     **{int: 2, float: 0.5, bool: False, str: "word", torch.Tensor: torch.zeros(1)},
 }
 """Type -> a value of it."""
@@ -104,15 +103,17 @@ def bad_values(hint: Any) -> list[Any]:
     return list(BAD.get(kind, ()))
 
 
-def placeholder(hint: Any) -> Any:
-    """Something that passes the check, for arguments that are not under test."""
+def placeholder(hint: Any, made: Any) -> Any:
+    """Something that passes the check of the made, for arguments that are not under test."""
+    if hint in (Threat, ThreatModel):
+        return ThreatModel((getattr(made, "norms", None) or ["l2"])[0])
     kind, of = get_origin(hint) or hint, [part for part in get_args(hint) if part is not Ellipsis]
     if kind is Literal:
         return of[0]
     if kind in (tuple, Sequence):
-        return tuple(map(placeholder, of))
+        return tuple(placeholder(part, made) for part in of)
     if kind in (Union, UnionType):
-        return placeholder(of[0])
+        return placeholder(of[0], made)
     if kind is Mapping:
         return {}
     return len if kind is Callable else PLACEHOLDERS.get(hint, Anything())
@@ -148,7 +149,7 @@ SETTINGS = settings()
 @pytest.mark.parametrize("name", SETTINGS)
 def test_no_setting_of_another_type_is_taken(name):
     made = SETTINGS[name]
-    given = {argument: placeholder(hint) for argument, (hint, required) in arguments(made).items() if required}
+    given = {argument: placeholder(hint, made) for argument, (hint, required) in arguments(made).items() if required}
     me = () if isinstance(made, type) or "self" not in inspect.signature(made).parameters else (object(),)
     for argument, (hint, _) in arguments(made).items():
         for value in bad_values(hint) if numeric(hint) else ():
