@@ -17,22 +17,20 @@ import gencls.perceptual
 import gencls.zoo
 import gencls.zoo.training
 from gencls.core import GenclsError
-from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood
-from gencls.defenses.synthesis.elimination import Elimination
 from gencls.eval import ThreatModel
+from gencls.eval.attacks.parts.base import norms_of
 from gencls.eval.attacks.presets import preset_by_name
 from gencls.eval.attacks.thesis_set import ThesisBudget
 from gencls.eval.doctor.patient import Effort
 from gencls.eval.threats.protocol import Threat
 from gencls.zoo.training.presets import PRESETS, preset
 from gencls.zoo.training.views import adversarial, padded_crops, perturbations, photo_views, random_views
+from tests.contracts.tables import public_classes
 
 MODULES = (gencls.core, gencls.eval, gencls.defenses, gencls.perceptual, gencls.zoo, gencls.zoo.training)
 
 OTHERS = (
     Effort,
-    Elimination,
-    NoisyLikelihood,
     ThesisBudget,
     preset_by_name,
     gencls.defenses.RandomizedSmoothing.predict,
@@ -48,7 +46,7 @@ OTHERS = (
     ),
     *sorted({type(preset(name)) for name in PRESETS}, key=str),
 )
-"""Settings that have no name at the top of a package."""
+"""Settings that have no name at the top of a package; those of defenses and distances are found in their files."""
 
 NOT_SETTINGS = {
     "results": {"AlphaSearch", "AlphaTrial", "Certificate", "Decisions", "Evaluation", "PaperTask", "RobustnessBound"}
@@ -68,6 +66,7 @@ BAD: dict[Any, tuple[Any, ...]] = {
 """Type -> values that are not of it."""
 
 PLACEHOLDERS = {
+    **dict.fromkeys((Threat, ThreatModel), ThreatModel("l2")),
     **{int: 2, float: 0.5, bool: False, str: "word", torch.Tensor: torch.zeros(1)},
 }
 """Type -> a value of it."""
@@ -103,17 +102,15 @@ def bad_values(hint: Any) -> list[Any]:
     return list(BAD.get(kind, ()))
 
 
-def placeholder(hint: Any, made: Any) -> Any:
-    """Something that passes the check of the made, for arguments that are not under test."""
-    if hint in (Threat, ThreatModel):
-        return ThreatModel((getattr(made, "norms", None) or ["l2"])[0])
+def placeholder(hint: Any) -> Any:
+    """Something that passes the check, for arguments that are not under test."""
     kind, of = get_origin(hint) or hint, [part for part in get_args(hint) if part is not Ellipsis]
     if kind is Literal:
         return of[0]
     if kind in (tuple, Sequence):
-        return tuple(placeholder(part, made) for part in of)
+        return tuple(map(placeholder, of))
     if kind in (Union, UnionType):
-        return placeholder(of[0], made)
+        return placeholder(of[0])
     if kind is Mapping:
         return {}
     return len if kind is Callable else PLACEHOLDERS.get(hint, Anything())
@@ -134,10 +131,11 @@ def arguments(made: Any) -> dict[str, tuple[Any, bool]]:
 def settings() -> dict[str, Any]:
     """Name -> class or function that takes numbers."""
     exempt = set().union(*NOT_SETTINGS.values())
-    public = [getattr(module, name) for module in MODULES for name in module.__all__ if name not in exempt]
+    exported = {name: getattr(module, name) for module in MODULES for name in module.__all__}
+    public = exported | public_classes(gencls.defenses) | public_classes(gencls.perceptual)
     found = {}
-    for made in [*public, *OTHERS]:
-        own = inspect.isfunction(made) or is_dataclass(made) or (isinstance(made, type) and inspect.isfunction(made.__init__))
+    for made in [*(item for name, item in public.items() if name not in exempt), *OTHERS]:
+        own = inspect.isfunction(made) or (isinstance(made, type) and (is_dataclass(made) or inspect.isfunction(made.__init__)))
         if own and not inspect.isabstract(made) and any(numeric(hint) for hint, _ in arguments(made).values()):
             found[f"{made.__module__.removeprefix('gencls.')}.{made.__qualname__}"] = made
     return found
@@ -149,7 +147,10 @@ SETTINGS = settings()
 @pytest.mark.parametrize("name", SETTINGS)
 def test_no_setting_of_another_type_is_taken(name):
     made = SETTINGS[name]
-    given = {argument: placeholder(hint, made) for argument, (hint, required) in arguments(made).items() if required}
+    given = {argument: placeholder(hint) for argument, (hint, required) in arguments(made).items() if required}
+    if "threat" in given:
+        known = norms_of(made) if hasattr(made, "norms") else ("l2",)
+        given["threat"] = ThreatModel("l2" if "l2" in known else known[0])
     me = () if isinstance(made, type) or "self" not in inspect.signature(made).parameters else (object(),)
     for argument, (hint, _) in arguments(made).items():
         for value in bad_values(hint) if numeric(hint) else ():
