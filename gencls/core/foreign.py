@@ -79,7 +79,7 @@ def as_labels(value: object) -> Tensor:
     """Class numbers of any library: a tensor, an array or a list of N whole numbers, (N,) or (N, 1), becomes int64 (N,).
 
     Raises:
-        GenclsError: for anything else: none, one-hot rows, words, booleans, numbers that are not whole.
+        GenclsError: for anything else: none, one-hot rows, words, booleans, numbers that are not whole or not in int64.
     """
     if value is None:
         raise GenclsError("labels: expected a class number per image, got none")
@@ -99,7 +99,10 @@ def as_labels(value: object) -> Tensor:
         odd = labels[~((labels == labels.round()) & (labels.abs() < 2**53))]
         if len(odd):
             raise GenclsError(f"labels: expected whole numbers, got {float(odd[0]):.4g} among {labels.dtype} labels")
-    return labels.to(torch.int64)
+    numbers = labels.to(torch.int64)
+    if labels.dtype == torch.uint64 and bool((numbers < 0).any()):  # as torch casts what is too large for int64
+        raise GenclsError(f"labels: expected whole numbers below 2**63, got {int(numbers[numbers < 0][0]) + 2**64}")
+    return numbers
 
 
 def unit_range(images: Tensor) -> Tensor:

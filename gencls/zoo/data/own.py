@@ -27,7 +27,7 @@ ARRAYS = (
     ("data", "targets"),
     ("arr_0", "arr_1"),
 )
-"""Names of the two arrays of an .npz, in any case, the first that are there."""
+"""Names of the two arrays of an .npz, in any case."""
 
 _MOST_CLASSES = 10**5
 """A larger label is hardly the number of a class."""
