@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = made.parse_args(words, argparse.Namespace(command=shlex.join(["gencls", *words])))
 
     run: _Run = options.run
-    return exit_code_of("gencls", lambda: run(options), out=getattr(options, "out", None))
+    return exit_code_of("gencls", lambda: run(options), out=getattr(options, "out", None), file=run is run_doctor)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -101,8 +101,16 @@ def reader(text: str | None) -> Parser:
     return made
 
 
-def check_out(path: Path) -> None:
-    """Refuse before the work an output where something on the way is no folder, or one that cannot be written to."""
+def check_out(path: Path, *, file: bool = False) -> None:
+    """Refuse an output before the work.
+
+    Args:
+        path: of what will be written: a folder, or with ``file`` a file.
+        file: which of both.
+
+    Raises:
+        GenclsError: if the other one is there, something on the way is no folder, or it cannot be written to.
+    """
     from gencls.core.errors import GenclsError
 
     if "\0" in str(path):
@@ -112,6 +120,9 @@ def check_out(path: Path) -> None:
     except OSError as error:
         shown = reprlib.repr(str(path))
         raise GenclsError(f"--out: expected a path that this file system takes, got {shown}: {error.strerror}") from None
+    if there == path.absolute() and there.is_dir() == file:
+        wanted, got = ("the path of a file", "a folder") if file else ("a folder", "a file")
+        raise GenclsError(f"--out: expected {wanted}, got {path}, which is {got}")
     if there != path.absolute() and not there.is_dir():
         raise GenclsError(f"--out: expected a path that can be made, got {path}, where {there} is a file")
     if not os.access(there, os.W_OK):

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gencls._commands.arguments import check_out
 from gencls._commands.asked import build_defense, draw_settings, load_images, weights_of, wrong_classes
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def run_attack(options: argparse.Namespace) -> int:
     )
     names = [*dict.fromkeys(options.defense), *attacks]
     folder = options.out or Path("runs") / _folder_name(options, names, f"{data.name}{len(data)}")
+    check_out(folder)
     plan = partial(
         Study,
         defenses=defenses,

@@ -26,12 +26,10 @@ _SOURCE = "cnn-mnist"
 
 def run_doctor(options: argparse.Namespace) -> int:
     """Print the diagnosis of one defense; 1 if a check failed, else 0."""
-    from gencls.core import GenclsError, find_device, key_of
+    from gencls.core import find_device, key_of
     from gencls.eval.doctor.diagnosis import write_diagnoses
     from gencls.zoo.data import count_images
 
-    if options.out is not None and options.out.is_dir():
-        raise GenclsError(f"--out: expected the path of a file, got {options.out}, which is a folder")
     if options.limit is None:
         options.limit = min(_IMAGES, count_images(options.data, options.split, root=options.data_root))
     data = load_images(options, options.seed)

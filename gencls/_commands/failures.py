@@ -9,8 +9,10 @@ from gencls._commands.arguments import check_out
 __all__ = ["exit_code_of"]
 
 
-def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | None = None) -> int:
+def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | None = None, file: bool = False) -> int:
     """Do the work, which returns an exit code or None for 0, tell what ends it early, and say how it ended.
+
+    ``out``, a folder or with ``file`` a file, is checked before it.
 
     Returns:
         That code; 2 for bad input, a disk that is full, files that cannot be read or written, and code of the user's that ends
@@ -22,7 +24,7 @@ def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | No
         return _interrupted(program)
     try:
         if out is not None:
-            check_out(out)
+            check_out(out, file=file)
         return work() or 0
     except GenclsError as error:
         return _failed(program, str(error))

@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from gencls._commands.arguments import reader
+from gencls._commands.arguments import check_out, reader
 from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
 from gencls.eval.report.paper.page import Section, write_paper
@@ -151,7 +151,8 @@ class Recipe(Generic[R]):
         return self.report(run)
 
     def _require(self, run: R, parts: Sequence[str] | None) -> list[str]:
-        """Check that what some parts need is there; the parts in their order."""
+        """Check that what some parts need is there, and that the folder can be; the parts in their order."""
+        check_out(run.out)
         run.check(parts)
         asked = parts if parts is not None else self.usual(run) if self.usual else [*self.parts]
         run.require(asked)
