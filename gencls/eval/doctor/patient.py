@@ -172,6 +172,7 @@ class Patient:
             common_draws=common_draws,
             stochastic=self.stochastic,
             shared_draws=self.behaviour.shared_draws,
+            classes=self.behaviour.classes,
         )
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ class Behaviour:
             where a module seeds torch's generator and adds noise to the batch.
         changed_with_size: how many images of a batch, and of how many, had other scores in a smaller one, where these are too
             few to tell dependence from rounding.
+        classes: how many the scores have, K; 0 if none were seen.
     """
 
     random: bool = False
@@ -28,6 +29,7 @@ class Behaviour:
     batch_dependent: bool = False
     place_dependent: bool = False
     changed_with_size: tuple[int, int] = (0, 0)
+    classes: int = 0
 
     def judged(self, defense: nn.Module) -> nn.Module:
         """What is asked for decisions, each row of a batch a draw of its own: the defense, image by image if need be."""

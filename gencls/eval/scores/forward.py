@@ -33,7 +33,13 @@ def scores_of(defense: nn.Module, images: Tensor, *, name: str | None = None) ->
 
 
 def answered(
-    model: nn.Module, images: Tensor, ask: Callable[[], Tensor], *, rows: int | None = None, name: str | None = None
+    model: nn.Module,
+    images: Tensor,
+    ask: Callable[[], Tensor],
+    *,
+    rows: int | None = None,
+    classes: int = 0,
+    name: str | None = None,
 ) -> Tensor:
     """Ask a model for scores; what comes is checked without a look at its values.
 
@@ -42,6 +48,7 @@ def answered(
         images: (N, C, H, W), for messages.
         ask: asks it.
         rows: of scores that are expected; None: N.
+        classes: K of the defense that a surrogate stands for; 0: any.
         name: of the model, for messages; None takes that of its class.
 
     Returns:
@@ -62,7 +69,10 @@ def answered(
         if _memory(error):
             raise
         raise GenclsError(f"{name}: {_said(model, images, error)}") from error
-    return _checked(name, scores, len(images) if rows is None else rows)
+    checked = _checked(name, scores, len(images) if rows is None else rows)
+    if classes and checked.shape[1] != classes:
+        raise GenclsError(f"{name}: expected scores of {classes} classes, as its defense has, got {checked.shape[1]}")
+    return checked
 
 
 @contextmanager

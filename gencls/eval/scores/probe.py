@@ -259,7 +259,7 @@ class Examination:
             random = any(differ(self.first, self.ask(f"try {number}"), ROUNDING) for number in range(_TRIES))
         elif not random and self.restless("one", self.first):
             random, repeatable = True, False
-        return Behaviour(random, repeatable)
+        return Behaviour(random, repeatable, classes=self.first.shape[1])
 
     def company(self, behaviour: Behaviour) -> Behaviour:
         """Images alone, and the first one in other company, each with the streams that it had before."""
@@ -269,7 +269,7 @@ class Examination:
         dependent = any(differ(self.first[[row]], self._beside_others(row), _COMPANY) for row in (0, 1))  # before and behind
         apart = differ(self.first, alone, _COMPANY)
         if (dependent or apart) and self.restless("one", self.first, tries=_TRIES):
-            return Behaviour(random=True, repeatable=False, shared_draws=True)
+            return replace(behaviour, random=True, repeatable=False, shared_draws=True)
         if behaviour.random:
             return replace(behaviour, batch_dependent=dependent, shared_draws=apart or self.shared or self._mixes_streams())
         return replace(behaviour, batch_dependent=dependent, place_dependent=apart)
