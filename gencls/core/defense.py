@@ -49,7 +49,8 @@ class _Differentiable(nn.Module, ABC):
 
         An evaluation attacks through every one of them, and per sample the worst counts. The default is the exact gradient
         of the module itself. A transform with a zero or undefined gradient declares, for instance,
-        ``{"bpda": BPDA(self, nn.Identity())}``.
+        ``{"bpda": BPDA(self, nn.Identity())}``. A :class:`~gencls.core.GradientMode` as a name says what a mode of one's own
+        means, and whether it is exact. Each module returns as many scores as this one.
 
         Read it through :func:`gencls.core.surrogates_of`. That refuses a class that holds a defense, computes its scores in a
         way of its own and inherits this method: the gradient modes of what is inside would be lost.

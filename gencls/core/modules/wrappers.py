@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from gencls.core.errors import GenclsError
-from gencls.core.gradient_modes import BETWEEN, EXACT
+from gencls.core.gradient_modes import EXACT, chain_of
 from gencls.core.keys.tensors import put_in_forward
 from gencls.core.modules.compiled import compiled_from
 from gencls.core.modules.reach import CONTAINERS, LEAVES, parts
@@ -49,7 +49,7 @@ def surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
     Raises:
         GenclsError: for a module around a defense (an attribute, an item of a list, a variable of a function) whose modes it
             would hide: a foreign module, or a defense whose class computes scores but inherits ``surrogates()``. Also for what
-            ``torch.jit``, ``torch.fx`` or ``torch.export`` has made of a defense.
+            ``torch.jit``, ``torch.fx`` or ``torch.export`` has made of a defense, and for modes that are no modules by name.
     """
     with _asking(module):
         return _surrogates_of(module)
@@ -69,7 +69,7 @@ def _surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
     if type(module) is nn.Sequential and len(module) and _untouched(module):
         return chained(list(module), module)
     if isinstance(module, Declares):
-        modes = module.surrogates()
+        modes = _told(module)
         if _inherited(module) or not _untouched(module):
             # What contains the module itself contains all that the class computes.
             own = set(modes) if all(any(part is module for part in found.modules()) for found in modes.values()) else set()
@@ -77,6 +77,27 @@ def _surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
         return modes
     _check_nothing_lost(module, set())
     return {EXACT.name: module}
+
+
+def _told(module: nn.Module) -> Mapping[str, nn.Module]:
+    """What the module's own ``surrogates()`` returns, which may be anybody's code.
+
+    Raises:
+        GenclsError: if that is no method, returns no mode, or something else than modules by name.
+    """
+    owner, ask = type(module).__name__, getattr(module, "surrogates", None)
+    if not callable(ask):
+        raise GenclsError(f"{owner}: expected surrogates to be a method that returns modules by name, got {type(ask).__name__}")
+    modes: object = ask()
+    if not isinstance(modes, Mapping) or not modes:
+        got = f"an empty {type(modes).__name__}" if isinstance(modes, Mapping) else type(modes).__name__
+        raise GenclsError(f"{owner}: expected surrogates() to return at least one module by the name of its mode, got {got}")
+    for mode, found in modes.items():
+        if not isinstance(mode, str):
+            raise GenclsError(f"{owner}: expected text or a GradientMode as name of a gradient mode, got {mode!a}")
+        if not isinstance(found, nn.Module):
+            raise GenclsError(f"{owner}: expected a torch.nn.Module for the gradient mode {mode!a}, got {type(found).__name__}")
+    return modes
 
 
 def declared(module: nn.Module, flag: str) -> bool:
@@ -105,7 +126,7 @@ def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module
             for back_name, back in surrogates_of(part).items():
                 inexact = [name for name in (front_name, back_name) if name != EXACT.name] or [EXACT.name]
                 alone = len(inexact) == 1 and inexact[0] not in longer
-                name = inexact[0] if alone else f"{front_name}{BETWEEN}{back_name}"
+                name = inexact[0] if alone else chain_of(front_name, back_name)
                 longer[name] = (*front, back)
         modes = longer
     in_a_row = {name: chain[0] if len(chain) == 1 else nn.Sequential(*chain) for name, chain in modes.items()}

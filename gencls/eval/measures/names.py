@@ -49,6 +49,17 @@ def check_names(names: Iterable[Any], what: str, *, about: Mapping[str, Any] | N
             raise GenclsError(f"{what}: expected names that look different, got {seen[_look(name)]!a} and {name!a}")
 
 
+def check_meaning(said: str, what: str) -> None:
+    """Check what a glossary is to say of a name.
+
+    Raises:
+        GenclsError: for no words, more than 1000 characters, or some that cannot be printed on one line.
+    """
+    if not said.strip() or not _printable(said) or len(said) > _LONGEST:
+        got = f"{len(said)} characters: {said[:40]!a}"
+        raise GenclsError(f"{what}: expected a printable meaning of at most {_LONGEST} characters on one line, got {got}")
+
+
 def file_name(*names: str) -> str:
     """A stem of a file name that any file system takes.
 

@@ -27,6 +27,7 @@ from gencls.eval.report.study.figures import all_figures
 from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_tables
 from gencls.eval.report.study.panels import ImagePanel
 from gencls.eval.report.study.tables import latex_tables
+from gencls.eval.study.settings import MEANINGS
 
 # What the head of the page shows, with the setting it comes from.
 _FACTS = (
@@ -136,7 +137,7 @@ def _render(
         diagnoses=diagnoses,
         failed={diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed},
         figures=figures,
-        gradients=meanings(map(formats.text, summary["gradient"].unique())),
+        gradients=meanings(map(formats.text, summary["gradient"].unique()), _own_gradients(settings)),
         settings=json.dumps(dict(settings), indent=2, sort_keys=True, ensure_ascii=False, default=str),
         warnings=list(warnings),
         partial=partial,
@@ -249,6 +250,13 @@ def _budget(records: pd.DataFrame) -> list[dict[str, str]]:
             }
         )
     return table
+
+
+def _own_gradients(settings: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """What the defenses of a study say of gradient modes of their own: defense -> mode -> meaning."""
+    defenses = settings.get("defenses", {})  # a list of names in old formats
+    named = defenses.items() if isinstance(defenses, Mapping) else ()
+    return {name: about.get(MEANINGS, {}) for name, about in named if isinstance(about, Mapping)}
 
 
 def _fact(key: str, about: Mapping[str, Any], summary: pd.DataFrame) -> str:
