@@ -5,15 +5,14 @@ Notation of the whole package: N images, K classes, L latent levels, S draws. Im
 """
 
 from gencls.core.bayes import BayesClassifier, Unrolled
-from gencls.core.checks import check_sigma
+from gencls.core.bpda import BPDA
 from gencls.core.defense import Defense, Transform, TransformedClassifier
 from gencls.core.devices import find_device
 from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.eot import EoT, forward_draws, repeat_rows
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
-from gencls.core.gradient_modes import GradientMode
-from gencls.core.gradients import BPDA
+from gencls.core.gradient_modes import EXACT, GradientMode
 from gencls.core.images import check_images, check_labels
 from gencls.core.inference import minimize
 from gencls.core.keys import Key, fingerprint, key_of
@@ -28,6 +27,7 @@ from gencls.core.streams.seeds import seeded, stream_seed
 
 __all__ = [
     "BPDA",
+    "EXACT",
     "BayesClassifier",
     "ClassConditionalGenerator",
     "Defense",
@@ -49,7 +49,6 @@ __all__ = [
     "check_images",
     "check_labels",
     "check_settings",
-    "check_sigma",
     "checked",
     "declared",
     "did_you_mean",
