@@ -10,11 +10,16 @@ __all__ = ["exit_code_of"]
 
 
 def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | None = None) -> int:
-    """Do the work, which returns an exit code or None for 0, tell what ends it early, and say how it ended.
+    """Do the work, report an early end in one line, and return the exit code.
+
+    Args:
+        program: its name, which begins the line.
+        work: does it; returns an exit code, or None for 0.
+        out: the output, which the line names if it helps.
 
     Returns:
-        That code; 2 for bad input, a disk that is full, files that cannot be read or written, and code of the user's that ends
-        the program; 130 after an interrupt; 1 where memory is used up or nobody reads the output. Other errors pass.
+        The code of ``work``; 2 for bad input, a full disk, files that cannot be read or written, or user code that ends the
+        program; 130 after an interrupt; 1 if memory is used up or nobody reads the output. Other errors pass.
     """
     try:
         from gencls.core.errors import GenclsError  # brings torch, which takes seconds
@@ -58,7 +63,7 @@ def _failed(program: str, message: str, code: int = 2) -> int:
 
 
 def _said(error: OSError) -> str:
-    """What the system refused, in the form of our own errors."""
+    """Say in the form of our own errors what the system refused."""
     from gencls.core.files import DISK_FULL
 
     where = f"{error.filename}: " if error.filename is not None else ""

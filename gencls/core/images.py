@@ -1,10 +1,10 @@
-"""Images and labels: what they must be, those of any library as tensors, and the keys of their content.
+"""Checks images and labels, turns those of any library into tensors, and makes keys of their content.
 
-A floating-point ``torch.Tensor`` is (N, C, H, W) in [0, 1], as everywhere in the package: nothing about it is guessed. Of
-everything else, arrays of numpy, lists, PIL images and uint8 tensors, the axis with 1 or 3 entries is the channels, and
-(N, H, W) is grey. uint8 means 0 to 255 and is divided by 255. Nothing is scaled or cast beyond that: float64 stays float64.
+A floating-point ``torch.Tensor`` is (N, C, H, W) in [0, 1], as everywhere in the package: nothing about it is guessed. In
+arrays of numpy, lists, PIL images and uint8 tensors, the axis with 1 or 3 entries is the channels, and (N, H, W) is grey. uint8
+means 0 to 255 and is divided by 255. Nothing is scaled or cast beyond that: float64 stays float64.
 
-Values are checked once, at the public boundary. Inner loops do not check: reading a value of a CUDA tensor costs a device
+Values are checked once, at the public boundary. Inner loops do not check: to read a value of a CUDA tensor costs a device
 synchronisation.
 """
 
@@ -42,12 +42,12 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
     """Check that a batch of images keeps the convention of the whole package.
 
     Args:
-        images: expected to be floating point, shape (N, C, H, W) with N >= 1, finite, in [0, 1].
-        channels: the number of channels C that is expected; None accepts any.
-        name: what the caller calls the tensor, for the message.
+        images: a tensor, expected to be floating point, shape (N, C, H, W) with N >= 1, finite, in [0, 1].
+        channels: the expected number of channels C; None accepts any.
+        name: what the message calls the tensor.
 
     Raises:
-        GenclsError: naming the expectation that does not hold and what came instead.
+        GenclsError: an expectation does not hold; the message names it and what came instead.
     """
     if not isinstance(images, Tensor):
         raise GenclsError(f"{name}: expected a torch.Tensor of shape (N, C, H, W), got {type(images).__name__}")
@@ -71,7 +71,7 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
 
 
 def check_image_shape(images: Tensor, shape: tuple[int, ...], *, name: str) -> None:
-    """Refuse images that are not floating point, (N, *shape), as the named network wants them; values are not looked at."""
+    """Refuse images that are not floating point, (N, *shape), as the named network wants them; values are not read."""
     if images.ndim != 4 or tuple(images.shape[1:]) != shape or not images.is_floating_point():
         raise GenclsError(
             f"{name}: expected floating-point images of shape (N, {', '.join(map(str, shape))}), "
@@ -83,12 +83,12 @@ def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None =
     """Check class labels.
 
     Args:
-        labels: expected int64, shape (N,), values in 0 .. num_classes - 1.
-        num_classes: K; None checks for negative labels only.
+        labels: a tensor, expected int64, shape (N,), values in 0 .. num_classes - 1.
+        num_classes: the number of classes K; None checks for negative labels only.
         count: the number N of images they belong to; None accepts any.
 
     Raises:
-        GenclsError: naming the expectation that does not hold and what came instead.
+        GenclsError: an expectation does not hold; the message names it and what came instead.
     """
     if not isinstance(labels, Tensor):
         raise GenclsError(f"labels: expected a torch.Tensor of shape (N,), got {type(labels).__name__}")
@@ -107,17 +107,17 @@ def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None =
 
 
 def as_samples(images: object, labels: object) -> tuple[Tensor, Tensor]:
-    """Images and labels of any library in the one form that everything else takes; what has it is returned itself.
+    """Bring images and labels of any library into the one form that all other code takes; tensors in that form come back as is.
 
     Args:
-        images: see :func:`as_images`; uint8 from 0 to 255, or in [0, 1].
-        labels: one per image, see :func:`as_labels`.
+        images: N images, uint8 from 0 to 255 or floats in [0, 1], as :func:`as_images` takes them.
+        labels: one class number per image, as :func:`as_labels` takes them.
 
     Returns:
         Images (N, C, H, W), float32 or float64 in [0, 1], and labels int64 (N,).
 
     Raises:
-        GenclsError: for images or labels that are neither, no images, or other values than these.
+        GenclsError: these are no images or labels, there are none, or values lie outside the range.
     """
     if isinstance(images, (Dataset, DataLoader)):
         own, got = type(images).__name__, type(labels).__name__
@@ -130,13 +130,13 @@ def as_samples(images: object, labels: object) -> tuple[Tensor, Tensor]:
 
 
 def as_images(value: object) -> Tensor:
-    """Images of any library, without a copy where there is a way; their values are not looked at.
+    """Read images of any library, without a copy if possible; their values are not checked.
 
     A tensor, an array or a list of images, (N, C, H, W), (N, H, W, C) or (N, H, W), becomes (N, C, H, W) uint8, float32 or
     float64.
 
     Raises:
-        GenclsError: for something else, images of several shapes, another dtype, or channels that cannot be told.
+        GenclsError: for something else, images of several shapes, another dtype, or an unclear axis of channels.
     """
     if isinstance(value, (str, bytes, os.PathLike)):
         raise GenclsError(f"images: expected images, got the path {os.fsdecode(value)!r}; load it with gencls.zoo.load_data")
@@ -160,10 +160,10 @@ def as_images(value: object) -> Tensor:
 
 
 def as_labels(value: object) -> Tensor:
-    """Class numbers of any library: a tensor, an array or a list of N whole numbers, (N,) or (N, 1), becomes int64 (N,).
+    """Read class numbers of any library: a tensor, array or list of N whole numbers, (N,) or (N, 1), becomes int64 (N,).
 
     Raises:
-        GenclsError: for anything else: none, one-hot rows, words, booleans, numbers that are not whole.
+        GenclsError: for anything else: an empty list, one-hot rows, words, booleans, numbers that are not whole.
     """
     if value is None:
         raise GenclsError("labels: expected a class number per image, got none")
@@ -187,7 +187,7 @@ def as_labels(value: object) -> Tensor:
 
 
 def unit_range(images: Tensor) -> Tensor:
-    """Images in [0, 1]: uint8 divided by 255, as float32, refused if of 0 and 1 alone; others are returned themselves."""
+    """Bring images into [0, 1]: divide uint8 by 255, as float32, but refuse uint8 of only 0 and 1; others stay as they are."""
     if images.dtype != torch.uint8:
         return images
     if images.numel() and images.max() == 1:
@@ -196,9 +196,9 @@ def unit_range(images: Tensor) -> Tensor:
 
 
 def sample_hashes(images: Tensor, labels: Tensor, seen: Counter[str] | None = None) -> list[str]:
-    """One key per sample from its pixels (float32) and label; equal on every machine and for every order.
+    """Make one key per sample from its pixels (float32) and label; it is the same on every machine and in every order.
 
-    Repeated samples are told apart by a number at the end: ``seen`` counts how often a sample came before, and is counted on.
+    A number at the end tells repeated samples apart: ``seen`` counts how often each sample came before, and is updated.
     """
     seen = Counter() if seen is None else seen
     arrays = images.detach().cpu().float().contiguous().numpy()
@@ -211,7 +211,7 @@ def sample_hashes(images: Tensor, labels: Tensor, seen: Counter[str] | None = No
 
 
 def joined(parts: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """Images in one tensor, single ones by ``torch.stack``, batches by ``torch.cat``; they must be alike."""
+    """Join images in one tensor, single ones by ``torch.stack``, batches by ``torch.cat``; they must be alike."""
     start = 1 if join is torch.cat else 0
     shapes = list(dict.fromkeys(tuple(part.shape[start:]) for part in parts))
     if len(shapes) > 1:
@@ -225,25 +225,25 @@ def joined(parts: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -> Tenso
 
 
 def rank_of(value: Any) -> int:
-    """Number of axes of an array, a picture, or nested lists of either; 0 of a number."""
+    """The number of axes of an array, a picture, or nested lists of either; 0 for a number."""
     if isinstance(value, (list, tuple)):
         return 1 + (rank_of(value[0]) if value else 0)
     return 2 if is_picture(value) else int(getattr(value, "ndim", 0))
 
 
 def is_picture(value: object) -> bool:
-    """Whether it is an image of PIL, which is not imported for it."""
+    """Whether the value is an image of PIL; PIL is not imported to find out."""
     return hasattr(value, "getbands") and hasattr(value, "mode")
 
 
 def _number(label: Any) -> object:
-    """The number in an array or a tensor of one entry."""
+    """The number in an array or a tensor of one entry; anything else as it is."""
     shape = getattr(label, "shape", None)
     return label.item() if shape is not None and math.prod(shape) == 1 else label
 
 
 def _tensor(value: Any, what: str) -> Tensor:
-    """An array of any library as a tensor, in its own dtype and memory."""
+    """Read an array of any library as a tensor, in its own dtype and memory."""
     if isinstance(value, Tensor):
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise GenclsError(f"{what}: expected a dense tensor, got {value.layout} on {value.device}")
@@ -271,7 +271,7 @@ def _tensor(value: Any, what: str) -> Tensor:
 
 
 def _channels_first(images: Tensor) -> Tensor:
-    """(N, H, W, C) with 1 or 3 channels to (N, C, H, W), which is returned itself."""
+    """Move channels first: (N, H, W, C) with 1 or 3 channels becomes (N, C, H, W), which itself passes unchanged."""
     first, last = (images.shape[axis] in (1, 3) for axis in (1, 3))
     if first == last:
         why = "both the second and the last axis could be the channels" if first else "neither has 1 or 3 entries"
