@@ -15,6 +15,8 @@ from torchvision.transforms.functional import to_pil_image
 
 from gencls import zoo
 from gencls.cli import main, parser
+from gencls.core import surrogates_of
+from gencls.eval import LatentDescent, ThreatModel
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -119,6 +121,22 @@ def test_readme_code_runs_in_a_folder_with_colliding_names(tmp_path):
     outputs = re.split(r"^end of .*\n", done.stdout, flags=re.MULTILINE)
     assert len(outputs) == len(parts) + 1 > 2
     assert all("tensor(" in output or "report.html" in output for output in outputs[:-1])
+
+
+def test_the_example_of_an_exact_likelihood_holds():
+    names = {}
+    (code,) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    means = torch.stack([torch.full((1, 4, 4), level) for level in (0.2, 0.5, 0.9)])
+    defense = names["NearestMean"](means, sigma=2.0).eval()
+    assert surrogates_of(defense).keys() == {"exact"}
+    density = torch.distributions.Normal(means, 2.0)
+    expected = density.log_prob(means.unsqueeze(1)).sum((2, 3, 4))
+    found = defense(means)
+    torch.testing.assert_close(found - found[:, :1], expected - expected[:, :1])
+    attacked = LatentDescent(ThreatModel("l2"))(defense, means, torch.arange(3))
+    assert (defense(attacked).argmax(1) != torch.arange(3)).all()
+    torch.testing.assert_close((attacked - means).flatten(1).norm(dim=1), torch.tensor([0.6, 0.6, 0.8]), rtol=0.01, atol=0)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.eot import EoT, forward_draws, repeat_rows
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
-from gencls.core.gradient_modes import GradientMode
+from gencls.core.gradient_modes import EXACT, GradientMode
 from gencls.core.gradients import BPDA
 from gencls.core.images import check_images, check_labels
 from gencls.core.inference import minimize
@@ -28,6 +28,7 @@ from gencls.core.streams.seeds import seeded, stream_seed
 
 __all__ = [
     "BPDA",
+    "EXACT",
     "BayesClassifier",
     "ClassConditionalGenerator",
     "Defense",

@@ -68,7 +68,11 @@ class BayesClassifier(Defense, Generic[Q]):
         return None
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """``frozen`` (eq. 2.9: q is a constant) and ``unrolled`` (through the inner optimisation)."""
+        """``frozen`` (eq. 2.9: q is a constant) and ``unrolled`` (through the inner optimisation).
+
+        Where q does not depend on the image, both are the exact gradient. Such a classifier returns ``{EXACT.name: self}``
+        instead, or every attack makes its looks twice.
+        """
         return {FROZEN.name: self, UNROLLED.name: Unrolled(self)}
 
 

@@ -1,7 +1,7 @@
 """Memory: what a graph keeps for its backward pass, how many rows fit, what was taken, and smaller batches where it ran out."""
 
 import gc
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,39 +42,40 @@ _TRANSIENT = 4.0
 
 
 class _Meter:
-    """Counts the bytes of distinct tensors that autograd holds; an address counts once, for as long as anything holds it."""
+    """Counts the bytes that autograd holds. The views of one storage count together at most what the storage has."""
 
     def __init__(self) -> None:
-        self.holders: Counter[int] = Counter()
+        self.views: defaultdict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
         self.now = 0
         self.peak = 0
 
-    def add(self, address: int, size: int) -> None:
-        self.holders[address] += 1
-        if self.holders[address] == 1:
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def drop(self, address: int, size: int) -> None:
-        self.holders[address] -= 1
-        if self.holders[address] == 0:
-            self.now -= size
+    def count(self, tensor: Tensor, times: int) -> None:
+        """Note that autograd holds a tensor once more, or once less."""
+        storage = tensor.untyped_storage()
+        views = self.views[storage.data_ptr()]
+        before = min(storage.nbytes(), sum(size for _, size in views))
+        view = tensor.data_ptr(), tensor.numel() * tensor.element_size()
+        views[view] += times
+        if not views[view]:
+            del views[view]
+        self.now += min(storage.nbytes(), sum(size for _, size in views)) - before
+        self.peak = max(self.peak, self.now)
 
 
 class _Saved:
     """A tensor as autograd holds it. Autograd lets go of it with its graph, and the meter hears of it."""
 
     def __init__(self, tensor: Tensor, meter: _Meter) -> None:
-        self.tensor, self.meter = tensor, meter
-        self.entry = tensor.data_ptr(), tensor.numel() * tensor.element_size()
-        meter.add(*self.entry)
+        # Detached: a result that knows its graph, held by this same graph, would keep both alive for ever.
+        self.tensor, self.meter = tensor.detach(), meter
+        meter.count(self.tensor, 1)
 
     def __del__(self) -> None:
-        self.meter.drop(*self.entry)
+        self.meter.count(self.tensor, -1)
 
 
 def saved_bytes(build: Callable[[], object]) -> int:
-    """The most bytes of distinct tensors that autograd holds at once while ``build`` runs a forward pass.
+    """The most bytes that autograd holds at once while ``build`` runs a forward pass.
 
     Graphs that ``build`` makes and lets go, as an inner descent does at every step, count as long as they live. So the answer
     does not depend on which addresses the allocator gives out again.

@@ -131,6 +131,19 @@ def test_surrogate_gradients_are_finite_and_not_zero(defense, images):
         assert (gradient.flatten(1).norm(dim=1) > 0).all()
 
 
+def test_frozen_and_unrolled_are_two_gradients(request, defense, images):
+    modes, gradients = defense.surrogates(), []
+    if not {"frozen", "unrolled"} <= modes.keys():
+        pytest.skip("has not both")
+    for mode in ("frozen", "unrolled"):
+        attacked = images.clone().requires_grad_()
+        gradients += torch.autograd.grad(scores(modes[mode], attacked)[:, 0].sum(), attacked)
+    name = request.node.callspec.params["defense"]
+    assert not torch.equal(*gradients), (
+        f"{name}: frozen and unrolled are one gradient; return {{EXACT.name: self}} in surrogates()"
+    )
+
+
 def test_surrogate_values_are_those_of_the_defense(defense, images):
     expected = scores(defense, images)
     for module in defense.surrogates().values():

@@ -17,22 +17,20 @@ import gencls.perceptual
 import gencls.zoo
 import gencls.zoo.training
 from gencls.core import GenclsError
-from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood
-from gencls.defenses.synthesis.elimination import Elimination
 from gencls.eval import ThreatModel
+from gencls.eval.attacks.parts.base import norms_of
 from gencls.eval.attacks.presets import preset_by_name
 from gencls.eval.attacks.thesis_set import ThesisBudget
 from gencls.eval.doctor.patient import Effort
 from gencls.eval.threats.protocol import Threat
 from gencls.zoo.training.presets import PRESETS, preset
 from gencls.zoo.training.views import adversarial, padded_crops, perturbations, photo_views, random_views
+from tests.contracts.tables import public_classes
 
 MODULES = (gencls.core, gencls.eval, gencls.defenses, gencls.perceptual, gencls.zoo, gencls.zoo.training)
 
 OTHERS = (
     Effort,
-    Elimination,
-    NoisyLikelihood,
     ThesisBudget,
     preset_by_name,
     gencls.defenses.RandomizedSmoothing.predict,
@@ -48,7 +46,7 @@ OTHERS = (
     ),
     *sorted({type(preset(name)) for name in PRESETS}, key=str),
 )
-"""Settings that have no name at the top of a package."""
+"""Settings that have no name at the top of a package; those of defenses and distances are found in their files."""
 
 NOT_SETTINGS = {
     "results": {"AlphaSearch", "AlphaTrial", "Certificate", "Decisions", "Evaluation", "PaperTask", "RobustnessBound"}
@@ -133,10 +131,11 @@ def arguments(made: Any) -> dict[str, tuple[Any, bool]]:
 def settings() -> dict[str, Any]:
     """Name -> class or function that takes numbers."""
     exempt = set().union(*NOT_SETTINGS.values())
-    public = [getattr(module, name) for module in MODULES for name in module.__all__ if name not in exempt]
+    exported = {name: getattr(module, name) for module in MODULES for name in module.__all__}
+    public = exported | public_classes(gencls.defenses) | public_classes(gencls.perceptual)
     found = {}
-    for made in [*public, *OTHERS]:
-        own = inspect.isfunction(made) or is_dataclass(made) or (isinstance(made, type) and inspect.isfunction(made.__init__))
+    for made in [*(item for name, item in public.items() if name not in exempt), *OTHERS]:
+        own = inspect.isfunction(made) or (isinstance(made, type) and (is_dataclass(made) or inspect.isfunction(made.__init__)))
         if own and not inspect.isabstract(made) and any(numeric(hint) for hint, _ in arguments(made).values()):
             found[f"{made.__module__.removeprefix('gencls.')}.{made.__qualname__}"] = made
     return found
@@ -149,6 +148,9 @@ SETTINGS = settings()
 def test_no_setting_of_another_type_is_taken(name):
     made = SETTINGS[name]
     given = {argument: placeholder(hint) for argument, (hint, required) in arguments(made).items() if required}
+    if "threat" in given:
+        known = norms_of(made) if hasattr(made, "norms") else ("l2",)
+        given["threat"] = ThreatModel("l2" if "l2" in known else known[0])
     me = () if isinstance(made, type) or "self" not in inspect.signature(made).parameters else (object(),)
     for argument, (hint, _) in arguments(made).items():
         for value in bad_values(hint) if numeric(hint) else ():

@@ -1,9 +1,11 @@
 import gc
+import weakref
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from gencls.core import memory
 from gencls.core.memory import peak_memory, rows_that_fit, saved_bytes, store_channels_last, with_fewer_rows, work_off
 from tests.toys import small_cnn
 
@@ -68,8 +70,9 @@ def test_the_peak_is_measured():
     assert 60 <= peak.mib <= 100  # 64 MiB and what else the process does
 
 
+@pytest.mark.parametrize("backward", [True, False])
 @pytest.mark.parametrize("rounds", [1, 2, 5])
-def test_graphs_that_are_let_go_count_as_long_as_they_live(rounds):
+def test_graphs_that_are_let_go_count_as_long_as_they_live(rounds, backward):
     """An inner descent builds a graph a step. Its addresses come back, or not, as the allocator likes."""
     image = torch.rand(1000)
 
@@ -77,7 +80,10 @@ def test_graphs_that_are_let_go_count_as_long_as_they_live(rounds):
         held = []
         for _ in range(rounds):
             leaf = image.clone().requires_grad_()
-            torch.autograd.grad(leaf.exp().exp().sum(), leaf)  # exp saves its result: two tensors
+            result = leaf.exp().exp().sum()  # exp saves its result: two tensors
+            if backward:
+                torch.autograd.grad(result, leaf)
+            del result
             held.append(torch.empty(1000))  # takes an address that was freed
         return image.clone().requires_grad_().exp()  # one tensor
 
@@ -87,3 +93,54 @@ def test_graphs_that_are_let_go_count_as_long_as_they_live(rounds):
 def test_a_tensor_that_is_saved_twice_counts_once():
     leaf = torch.rand(1000, requires_grad=True)
     assert saved_bytes(lambda: (leaf * leaf, leaf * leaf)) == 4 * 1000
+
+
+@pytest.mark.parametrize("rounds", [1, 10])
+def test_views_of_a_storage_count_at_most_what_it_has(rounds):
+    """A gated unit saves its input and half of it; both begin at one address."""
+    leaf = torch.rand(1000, requires_grad=True)
+
+    def gated() -> None:
+        for _ in range(rounds):
+            whole = leaf + 1
+            torch.autograd.grad((whole[:500] * whole[500:]).sum() + (whole * whole).sum(), leaf)
+
+    assert saved_bytes(gated) == 4 * 1000
+
+
+def test_an_expanded_tensor_counts_as_what_it_stores():
+    leaf, one = torch.rand(1000, requires_grad=True), torch.rand(1)
+    assert saved_bytes(lambda: leaf * one.expand(1000)) == 4
+
+
+def test_a_part_of_a_large_storage_counts_as_itself():
+    leaf, large = torch.rand(10, requires_grad=True), torch.rand(10**6)
+    assert saved_bytes(lambda: leaf * large[:10]) == 4 * 10
+
+
+def test_nothing_that_was_measured_stays(monkeypatch):
+    """A saved result that knew its graph would keep the graph that saved it, out of the sight of Python's collector."""
+    leaf, saved = torch.rand(1000, requires_grad=True), []
+
+    class Watched(memory._Saved):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            saved.append(weakref.ref(self))
+
+    monkeypatch.setattr(memory, "_Saved", Watched)
+    saved_bytes(lambda: leaf.exp().tanh())
+    assert len(saved) == 2
+    assert all(one() is None for one in saved)
+
+
+def test_second_derivatives_are_right_while_memory_is_measured():
+    leaf, seconds = torch.rand(5, requires_grad=True), []
+
+    def build() -> None:
+        (first,) = torch.autograd.grad(leaf.exp().tanh().sum(), leaf, create_graph=True)
+        seconds.extend(torch.autograd.grad(first.sum(), leaf))
+
+    saved_bytes(build)
+    t, e = leaf.detach().exp().tanh(), leaf.detach().exp()
+    expected = (1 - t**2) * e - 2 * t * (1 - t**2) * e**2
+    torch.testing.assert_close(seconds[0], expected)  # float32, a handful of operations

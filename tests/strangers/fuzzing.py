@@ -38,7 +38,7 @@ EXEMPT = {
     **dict.fromkeys(("Embedding", "GenclsError", "Latents", "Mix", "Attack", "RandomAutoencoder", "PRESETS"), ABSTRACT),
     **dict.fromkeys(("PAPER_TASKS", "Transform", "Defense", "BayesClassifier", "ImageDistance", "Regularizer"), ABSTRACT),
     **dict.fromkeys(("MultiLatentModel", "ClassConditionalGenerator", "Certified", "ALL_MODES"), ABSTRACT),
-    **dict.fromkeys(("NO_GRADIENT", "PLAIN_MODES", "REQUIRED", "WORST_CASE", "McNemar", "FORMAT"), ABSTRACT),
+    **dict.fromkeys(("EXACT", "NO_GRADIENT", "PLAIN_MODES", "REQUIRED", "WORST_CASE", "McNemar", "FORMAT"), ABSTRACT),
     **dict.fromkeys(("Streams", "branch", "draws", "keyed", "repeated", "rows_per_stream", "select", "stream_seed"), INSIDE),
     **dict.fromkeys(
         (

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from gencls.core import select
+from gencls.core import checked, select
 from gencls.core.rows import Row, present_rows
 from gencls.defenses.synthesis.posterior import Q, together
 
@@ -50,6 +50,7 @@ class WarmStart(nn.Module):
     before the sample's next image.
     """
 
+    @checked
     def __init__(self, defense: _Resumes, steps: int) -> None:
         """Take the classifier and the number of descent steps of a short look, >= 1."""
         super().__init__()
