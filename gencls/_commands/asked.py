@@ -61,7 +61,7 @@ def _looked_at(module: "nn.Module", images: "Tensor", *, name: str) -> "Defense"
 
 
 def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
-    """The weights files in the folder ``--weights``, one for each defense that the user gave by name.
+    """The weights files in the folder ``--weights``, one for each defense given by name that has weights.
 
     Raises:
         GenclsError: ``folder`` is no folder, it lacks the weights of one of the defenses, or a defense is unknown.

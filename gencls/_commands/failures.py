@@ -13,13 +13,14 @@ def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | No
     """Do the work, report an early end in one line, and return the exit code.
 
     Args:
-        program: its name, which begins the line.
-        work: does it; returns an exit code, or None for 0.
-        out: the output, which the line names if it helps.
+        program: the name that begins the line.
+        work: the function to call; it returns an exit code, or None for 0.
+        out: the output path, which is checked before the work; None if there is none.
 
     Returns:
         The code of ``work``; 2 for bad input, a full disk, files that cannot be read or written, or user code that ends the
-        program; 130 after an interrupt; 1 if memory is used up or nobody reads the output. Other errors pass.
+        program; 130 after an interrupt; 143 after a SIGTERM that ends a training; 1 if memory is used up or nobody reads the
+        output. Other errors pass.
     """
     try:
         from gencls.core.errors import GenclsError  # brings torch, which takes seconds

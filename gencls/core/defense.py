@@ -45,8 +45,7 @@ class _Differentiable(nn.Module, ABC):
         return self(repeat_rows(images, count))
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """The gradient modes: name -> the module that an attacker differentiates in place of this one; the first is the
-        default.
+        """The gradient modes: name -> what an attacker differentiates in place of this module; the first is the default.
 
         An evaluation attacks through every mode, and the worst result of each sample counts. The default is the exact gradient
         of the module itself. A transform with a zero or undefined gradient declares, for instance, ``{"bpda": BPDA(self,
@@ -127,7 +126,5 @@ class TransformedClassifier(Defense):
         return scores
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Combine every mode of the transform with every mode of the classifier, see
-        :func:`gencls.core.modules.wrappers.chained`.
-        """
+        """Combine each mode of the transform with each of the classifier (see :func:`gencls.core.modules.wrappers.chained`)."""
         return chained((self.transform, self.classifier), self)

@@ -32,7 +32,7 @@ Radius = float | Tensor
 
 
 def per_image(values: Tensor) -> Tensor:
-    """(N,) -> (N, 1, 1, 1), to multiply images."""
+    """Reshape (N,) to (N, 1, 1, 1), to multiply images."""
     return values.view(-1, 1, 1, 1)
 
 
@@ -47,14 +47,14 @@ class LpBall(ABC):
 
     @abstractmethod
     def length(self, change: Tensor) -> Tensor:
-        """Sizes of changes, (N,), in their own precision."""
+        """The sizes of changes, (N,), in their own precision."""
 
     def distance(self, change: Tensor) -> Tensor:
         """Distances (N,) of changes, by the definition of the norm, as the judge measures them."""
         return self.length(change)
 
     def largest(self, pixels: int) -> float:
-        """The size of the largest change between two images with so many entries (pixels times channels)."""
+        """The size of the largest change between two images; ``pixels`` is the number of their entries, C x H x W."""
         return float(pixels)
 
     def dual(self, gradient: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class LpBall(ABC):
 
     @abstractmethod
     def sample(self, like: Tensor, radius: float) -> Tensor:
-        """Changes drawn uniformly from the ball."""
+        """Draw changes uniformly from the ball."""
 
     @abstractmethod
     def start(self, clean: Tensor, radius: float) -> Tensor:
