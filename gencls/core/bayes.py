@@ -1,4 +1,4 @@
-"""A classifier by Bayes' rule, one likelihood per class, and its gradient through the inner optimisation."""
+"""A classifier by Bayes' rule with one likelihood per class, and its gradient through the inner optimisation."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ class BayesClassifier(Defense, Generic[Q]):
         raise GenclsError(f"{type(self).__name__}: expected a classifier with reconstructions, but it declares none")
 
     def images_per_graph(self, images: Tensor) -> int | None:
-        """How many of such images one graph may unroll at once; None sets no limit."""
+        """How many images of this kind one graph may unroll at once; None sets no limit."""
         return None
 
     def surrogates(self) -> Mapping[str, nn.Module]:

@@ -32,7 +32,7 @@ def forward_draws(model: nn.Module, images: Tensor, count: int) -> Tensor:
     """Make ``count`` draws of a model for each image: (N, C, H, W) -> (N * count, ...), draws of one image in consecutive rows.
 
     The model's own method of this name makes them. The rows are repeated if the module has no such method, if a subclass
-    overrides ``forward`` later, or if a hook hangs on the module.
+    overrides ``forward`` but not the method, or if a hook hangs on the module.
     """
     if isinstance(model, _DrawsTogether) and computes_as_its_class(model, "forward_draws"):
         return model.forward_draws(images, count)
