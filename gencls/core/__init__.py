@@ -5,7 +5,7 @@ Notation of the whole package: N images, K classes, L latent levels, S draws. Im
 """
 
 from gencls.core.bayes import BayesClassifier, Unrolled
-from gencls.core.checks import check_sigma
+from gencls.core.bpda import BPDA
 from gencls.core.defense import Defense, Transform, TransformedClassifier
 from gencls.core.devices import find_device
 from gencls.core.distance import Embedding, ImageDistance
@@ -13,7 +13,6 @@ from gencls.core.eot import EoT, forward_draws, repeat_rows
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.gradient_modes import EXACT, GradientMode
-from gencls.core.gradients import BPDA
 from gencls.core.images import check_images, check_labels
 from gencls.core.inference import minimize
 from gencls.core.keys import Key, fingerprint, key_of
@@ -50,7 +49,6 @@ __all__ = [
     "check_images",
     "check_labels",
     "check_settings",
-    "check_sigma",
     "checked",
     "declared",
     "did_you_mean",

@@ -2,7 +2,7 @@
 
 A source of samples is a pair (images, labels), an object that has both as attributes, a torch ``Dataset``, a ``DataLoader``, or
 anything that gives pairs (image, label) or batches (images, labels) one after another. How images and labels themselves are
-understood is said in :mod:`gencls.core.images`.
+understood is said in :mod:`gencls.core.foreign`.
 """
 
 import os
@@ -16,7 +16,7 @@ from torch.utils import data
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from gencls.core.errors import GenclsError
-from gencls.core.images import as_images, as_samples, is_picture, joined, rank_of
+from gencls.core.foreign import as_images, as_samples, in_one_tensor, is_picture, rank_of
 
 __all__ = ["batches_of", "samples_of"]
 
@@ -32,7 +32,7 @@ _RANDOM = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSamp
 
 
 def samples_of(source: object) -> tuple[Tensor, Tensor]:
-    """All samples of a source at once, in the form of :func:`gencls.core.images.as_samples`.
+    """All samples of a source at once, in the form of :func:`gencls.core.foreign.as_samples`.
 
     What is a tensor of this form already is returned itself, and an array of numpy that is shares its memory.
 
@@ -53,7 +53,7 @@ def samples_of(source: object) -> tuple[Tensor, Tensor]:
         raise GenclsError(f"images: expected at least one image, got an empty {type(source).__name__}")
     if len(parts) == 1:
         return parts[0]
-    return joined([part for part, _ in parts], torch.cat), torch.cat([part for _, part in parts])
+    return in_one_tensor([part for part, _ in parts], torch.cat), torch.cat([part for _, part in parts])
 
 
 def batches_of(source: object) -> Iterator[tuple[Tensor, Tensor]]:

@@ -53,7 +53,7 @@ NOT_SETTINGS = {
     | {"Diagnosis", "StudyCell", "Verdict", "ImageData", "Card"},
     "called at every look of an attack, where a check would cost": {"Streams", "branch", "draws", "forward_draws", "identified"}
     | {"keyed", "repeat_rows", "repeated", "rows_per_stream", "seeded", "select", "stream_seed"},
-    "checks": {"check_eval_mode", "check_images", "check_labels", "check_sigma", "check_settings", "checked"},
+    "checks": {"check_eval_mode", "check_images", "check_labels", "check_settings", "checked"},
     "reads tables, and checks its numbers itself": {"certified_accuracy", "closest_distances", "compare", "robust_accuracy"}
     | {"success_rate_curve", "summarize"},
 }

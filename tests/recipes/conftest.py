@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gencls.eval.attacks import apgd, pgd, random_search
+from gencls.eval.attacks.parts import attack_model
 from gencls.eval.scores import probe
 
 
@@ -12,8 +12,7 @@ from gencls.eval.scores import probe
 def little():
     """Candidates of attacks on random defenses are compared on 4 draws, not 64; defenses are looked at briefly."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (apgd, pgd, random_search):
-            patch.setattr(module, "SURE_DRAWS", 4)
+        patch.setattr(attack_model, "SURE_DRAWS", 4)
         for tries in ("_TRIES", "_REPEATS", "_MIXES"):
             patch.setattr(probe, tries, 1)
         yield

@@ -49,7 +49,6 @@ EXEMPT = {
             "checked",
             "declared",
             "seeded",
-            "check_sigma",
             "check_eval_mode",
         ),
         INSIDE,

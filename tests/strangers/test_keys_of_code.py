@@ -35,7 +35,12 @@ JUDGE = (run_cell, Protocol)
 
 CHANGES = {
     "pgd": ("gencls.eval.attacks.pgd", "rows.step = rows.step + 1", "rows.step = 1 + rows.step", {"pgd", "nes"}),
-    "a constant of pgd": ("gencls.eval.attacks.pgd", "SURE_DRAWS = 64", "SURE_DRAWS = 65", {"pgd", "nes", "apgd"}),
+    "a constant of some": (
+        "gencls.eval.attacks.parts.attack_model",
+        "SURE_DRAWS = 64",
+        "SURE_DRAWS = 65",
+        {"pgd", "nes", "apgd"},
+    ),
     "a docstring of pgd": ("gencls.eval.attacks.pgd", '"""One call of the attack."""', '"""A call."""', set()),
     "noise": (
         "gencls.eval.attacks.noise",

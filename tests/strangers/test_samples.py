@@ -21,7 +21,7 @@ from torch.utils.data import (
 from torchvision import tv_tensors
 
 from gencls.core import GenclsError
-from gencls.core.images import as_samples
+from gencls.core.foreign import as_samples
 from gencls.core.samples import batches_of, samples_of
 from gencls.eval import FGSM, Study, ThreatModel, evaluate
 from gencls.eval.doctor import diagnose

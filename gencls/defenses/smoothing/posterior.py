@@ -13,9 +13,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, Latents, check_sigma, checked, minimize
+from gencls.core import BayesClassifier, GenclsError, Latents, checked, minimize
 from gencls.core.inference import Optimizer
 from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood, UnrolledByClass, per_class
+from gencls.defenses.smoothing.sigma import check_sigma
 from gencls.defenses.synthesis.posterior import Posterior, Q, moved, together, variables
 from gencls.defenses.synthesis.regularizers import GaussianKL
 

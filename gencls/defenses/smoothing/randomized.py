@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BPDA, Defense, GenclsError, check_eval_mode, check_images, check_sigma, checked, select, surrogates_of
+from gencls.core import BPDA, Defense, GenclsError, check_eval_mode, check_images, checked, select, surrogates_of
 from gencls.defenses.smoothing.confidence import clopper_pearson, empirical_bernstein, majority_p_value
+from gencls.defenses.smoothing.sigma import check_sigma
 
 __all__ = ["Certificate", "RandomizedSmoothing"]
 

@@ -14,8 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, GenclsError, check_sigma, checked, minimize
+from gencls.core import BayesClassifier, GenclsError, checked, minimize
 from gencls.defenses.smoothing.noisy_likelihood import NoisyLikelihood, UnrolledByClass, per_class
+from gencls.defenses.smoothing.sigma import check_sigma
 
 __all__ = ["VariationalSmoothing"]
 

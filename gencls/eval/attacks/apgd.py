@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gencls.core import GenclsError, select
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, prepare
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, prepare, sure_looks
 from gencls.eval.attacks.parts.base import CONVEX, require
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents
-from gencls.eval.attacks.pgd import SURE_DRAWS
 from gencls.eval.scores.calibration import calibrate
 from gencls.eval.scores.margins import margin, mean_over_draws, others_of, score_gap
 from gencls.eval.threats.protocol import Threat
@@ -125,7 +124,7 @@ class Worst:
 
     def __init__(self, model: AttackModel, images: Tensor, labels: Tensor) -> None:
         self.model, self.labels, self.images = model, labels, images.clone()
-        self.looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
+        self.looks = sure_looks(model)
         self.success = torch.full((len(images),), -1.0, dtype=torch.float64, device=images.device)
         self.margin = torch.full_like(self.success, torch.inf)
 

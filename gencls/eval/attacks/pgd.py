@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, branch
 from gencls.core.balls import per_image
-from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, prepare
+from gencls.eval.attacks.parts.attack_model import AttackModel, Loss, prepare, sure_looks
 from gencls.eval.attacks.parts.base import ANY, joined, require, taken
 from gencls.eval.attacks.parts.smoothing import check_smoothing, descents, smoothed_look
 from gencls.eval.scores.margins import others_of
@@ -18,9 +18,6 @@ from gencls.eval.threats.protocol import Threat
 
 _FILL = {"cpu": 32, "cuda": 2048}
 """Rows of small images that fill a device; with fewer, the next restart joins the batch."""
-
-SURE_DRAWS = 64
-"""A stochastic defense counts as broken if so many draws in a row are wrong, over several looks; its accuracy is then < 5 %."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class _Run:
     def __init__(self, attack: PGD, model: AttackModel, images: Tensor, labels: Tensor) -> None:
         self.attack, self.model, self.images, self.labels = attack, model, images, labels
         self.threat = attack.threat
-        self.looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
+        self.looks = sure_looks(model)
         if model.common_draws and model.stochastic:
             self.looks = attack.steps + 2  # never: many looks at the same draws say no more than one
         self.fill = _FILL.get(images.device.type, 32)
@@ -112,7 +109,7 @@ class _Run:
         self.targets = self._targets()
         self.next_start, self.starts = 0, attack.restarts * len(attack.smoothing)
         # At the end of a start; a single start needs no comparison.
-        self.last = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic and self.starts > 1 else 1
+        self.last = sure_looks(model) if self.starts > 1 else 1
         self.sigma = attack.smoothing[0]  # standard deviation of all rows in the batch
         self.rows = self._new_rows(torch.arange(0, device=images.device))
         # Per sample: the first start by number that broke it. The first in time would depend on the rest of the batch.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gencls.core import GenclsError
 from gencls.eval.attacks.parts.attack_model import prepare
 from gencls.eval.attacks.parts.base import require
-from gencls.eval.attacks.random_search import random_search
+from gencls.eval.attacks.parts.random_search import random_search
 from gencls.eval.threats.protocol import Threat
 
 _FALLS = (0, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -26,7 +26,7 @@ class SparseRS:
     Source: Croce et al. 2022, arXiv:2006.12834, Algorithms 1 and 2, in what the authors' code calls the feature space: like
     the threat it counts each channel of a pixel by itself. ``pixels`` is the paper's pixel space, where whole pixels change. A
     value that would keep its clean colour takes the opposite one: on a digit half of the tries would change nothing. What a
-    search keeps, and when it ends, is said in :func:`~gencls.eval.attacks.random_search.random_search`.
+    search keeps, and when it ends, is said in :func:`~gencls.eval.attacks.parts.random_search.random_search`.
 
     Attributes:
         threat: L0 with an epsilon, the number of values k; may be targeted.

@@ -14,7 +14,7 @@ from gencls.core import GenclsError
 from gencls.core.balls import L1Ball, L2Ball, LinfBall, per_image
 from gencls.eval.attacks.parts.attack_model import prepare
 from gencls.eval.attacks.parts.base import CONVEX, require
-from gencls.eval.attacks.random_search import random_search
+from gencls.eval.attacks.parts.random_search import random_search
 from gencls.eval.threats.protocol import Threat
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -28,7 +28,7 @@ class Square:
     Source: Andriushchenko et al. 2020, arXiv:1912.00049, Algorithms 1 to 3, with AutoAttack's settings; in L1 as in the
     AutoAttack of Croce and Hein 2021, arXiv:2103.01208. Each image has squares of its own. One that would change nothing takes
     the opposite signs, as the authors' own code does for one channel. What a search keeps, and when it ends, is said in
-    :func:`~gencls.eval.attacks.random_search.random_search`.
+    :func:`~gencls.eval.attacks.parts.random_search.random_search`.
 
     Attributes:
         threat: Linf, L2 or L1 with an epsilon; may be targeted.

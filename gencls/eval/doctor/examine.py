@@ -4,7 +4,7 @@ from torch import nn
 
 from gencls.core import GenclsError, checked, frozen
 from gencls.core.devices import device_of
-from gencls.core.images import as_samples
+from gencls.core.foreign import as_samples
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import PGD
 from gencls.eval.doctor.attacks import check_attacks

@@ -23,7 +23,8 @@ from torch import nn
 
 from gencls.core import GenclsError, Key, checked, key_of
 from gencls.core.files import held, remove_dead, remove_leftovers
-from gencls.core.images import as_samples, sample_hashes
+from gencls.core.foreign import as_samples
+from gencls.core.images import sample_hashes
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
 from gencls.eval.judgement.gradient_modes import gradient_modes

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from gencls.core.errors import GenclsError
-from gencls.core.images import unit_range
+from gencls.core.foreign import unit_range
 from gencls.core.names import did_you_mean
 from gencls.core.settings import checked
 from gencls.zoo.data.image_data import ImageData, ImageSource, balanced_subset

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
-from gencls.core.images import as_images, as_labels, check_images, check_labels, unit_range
+from gencls.core.foreign import as_images, as_labels, unit_range
+from gencls.core.images import check_images, check_labels
 from gencls.zoo.data.image_data import ImageSource, in_memory
 from gencls.zoo.data.known_files import needed_root
 

@@ -23,6 +23,9 @@ from gencls.eval.threats.protocol import Threat
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Scores of the draws (N, S, K) and labels (N,) -> losses (N,), which the attack increases."""
 
+SURE_DRAWS = 64
+"""A stochastic defense counts as broken if so many draws in a row are wrong, over several looks; its accuracy is then < 5 %."""
+
 
 class Metered(nn.Module):
     """Counts the rows (images x draws) that pass a model forwards and backwards, and how many gradients were zero.
@@ -243,6 +246,11 @@ class AttackModel(nn.Module):
         self.meter.gradients += len(sizes)
         self.meter.zero_gradients += sizes.count(0.0)
         return gradient
+
+
+def sure_looks(model: AttackModel) -> int:
+    """Looks that together make ``SURE_DRAWS`` draws of a stochastic defense; one at a deterministic defense."""
+    return math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
 
 
 def prepare(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat | None = None) -> AttackModel:

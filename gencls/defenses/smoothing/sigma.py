@@ -1,4 +1,4 @@
-"""Checks of settings, made once at the public boundary."""
+"""The standard deviations that a smoothing takes."""
 
 from gencls.core.errors import GenclsError
 

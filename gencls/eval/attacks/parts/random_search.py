@@ -1,6 +1,5 @@
 """Random search from scores alone: a changed image takes the place of the best one if it is nearer to the goal."""
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -11,8 +10,7 @@ from torch import Tensor
 from gencls.core import select
 from gencls.core.balls import per_image
 from gencls.core.streams.keyed import repeatable
-from gencls.eval.attacks.parts.attack_model import AttackModel
-from gencls.eval.attacks.pgd import SURE_DRAWS
+from gencls.eval.attacks.parts.attack_model import AttackModel, sure_looks
 
 
 def random_search(
@@ -43,7 +41,7 @@ def random_search(
     best = first
     response = model.look(best, labels, targeted=targeted)
     success, missing = response.success, response.margin
-    looks = math.ceil(SURE_DRAWS / model.eot.samples) if model.stochastic else 1
+    looks = sure_looks(model)
     if model.common_draws and model.stochastic:
         looks = queries + 1  # never: many looks at the same draws say no more than one
     streak = (success == 1).long()  # looks in a row that found every draw broken
