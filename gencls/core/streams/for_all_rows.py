@@ -1,4 +1,4 @@
-"""Python code of torch that draws for all rows at once, by functions whose shapes may look like rows by chance."""
+"""Python code of torch that draws for all rows at once, through functions whose shapes may look like rows by chance."""
 
 import inspect
 from collections.abc import Mapping
@@ -17,4 +17,4 @@ FOR_ALL_ROWS: Mapping[CodeType, str] = {
     init.orthogonal_.__code__: "orthogonal_",  # one basis, too
     Wishart._bartlett_sampling.__code__: "Wishart",  # so does this one
 }
-"""What draws, by its code. Torch does not show these functions, so a draw is told by who calls it."""
+"""Names of the functions that draw, by their code. Torch does not show these functions, so the caller identifies a draw."""
