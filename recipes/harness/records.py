@@ -46,7 +46,7 @@ class Share:
 
     @property
     def rounded(self) -> str:
-        """The same in whole percent."""
+        """Whole percent with a 95 % Wilson interval."""
         return "{:.0f} [{:.0f}, {:.0f}]".format(
             *(100 * part for part in (self.right / self.total, *wilson(self.right, self.total)))
         )

@@ -74,7 +74,7 @@ def autoencoded(network: MultiLatentModel, images: Tensor) -> Tensor:
 
 
 def samples(network: MultiLatentModel, like: Tensor) -> Tensor:
-    """As many images as there are in ``like`` (N, C, H, W), from sampled codes alone: all alphas 1."""
+    """Images from sampled codes alone, as many as in ``like`` (N, C, H, W): all alphas 1."""
     return _made(network, like, lambda level, encoded, sampled: sampled)
 
 
