@@ -51,7 +51,7 @@ def compare(records: "pandas.DataFrame", *, at: Mapping[str, Sequence[float]] = 
                 else:
                     right[str(defense)] = ~broken(worst).set_axis(worst["sample_hash"])
             if len(right) > 1:
-                both = sorted(set.intersection(*(set(series.index) for series in right.values())))  # the study may be unfinished
+                both = sorted(set.intersection(*(set(series.index) for series in right.values())))  # may be unfinished
                 if both:
                     pairs = pairwise_mcnemar({defense: series.loc[both].to_numpy() for defense, series in right.items()})
                     tables.append(pairs.assign(norm=norm, epsilon=epsilon, seed=seed, eight_bit=eight_bit))
