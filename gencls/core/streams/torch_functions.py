@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from gencls.core.errors import GenclsError
 from gencls.core.streams.for_all_rows import FOR_ALL_ROWS
 from gencls.core.streams.generators import Streams
+from gencls.core.streams.recomputed import is_checkpointed
 from gencls.core.streams.seeds import GlobalStates, seeded
 
 __all__ = ["KeyedDraws"]
@@ -39,6 +40,9 @@ class KeyedDraws(TorchFunctionMode):
         kwargs = kwargs or {}
         serve = _SERVED.get(func)
         if serve is None or torch.initial_seed() != self.streams.global_seed:
+            return func(*args, **kwargs)
+        if is_checkpointed():
+            self.streams.note_shared(f"{func.__name__} inside torch.utils.checkpoint")
             return func(*args, **kwargs)
         if owner := FOR_ALL_ROWS.get(sys._getframe(1).f_code):
             return _for_the_batch(func, owner)(self.streams, *args, **kwargs)
