@@ -34,9 +34,7 @@ class Behaviour:
         return ImageByImage(defense) if self.shared_draws else self.attacked(defense)
 
     def attacked(self, surrogate: nn.Module) -> nn.Module:
-        """The module that an attack asks. A batch with shared draws is one draw, enough for a gradient
-        (:meth:`draws_per_pass`).
-        """
+        """The module that an attack asks. A batch of one shared draw is enough for a gradient; see :meth:`draws_per_pass`."""
         return ImageByImage(surrogate) if self.batch_dependent or self.place_dependent else surrogate
 
     def draws_per_pass(self, samples: int) -> int:
