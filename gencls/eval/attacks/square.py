@@ -27,13 +27,13 @@ class Square:
 
     Source: Andriushchenko et al. 2020, arXiv:1912.00049, Algorithms 1 to 3, with AutoAttack's settings; in L1 as in the
     AutoAttack of Croce and Hein 2021, arXiv:2103.01208. Each image has squares of its own. One that would change nothing takes
-    the opposite signs, as the authors' own code does for one channel. What a search keeps, and when it ends, is said in
-    :func:`~gencls.eval.attacks.parts.random_search.random_search`.
+    the opposite signs, as the authors' own code does for one channel.
+    :func:`~gencls.eval.attacks.parts.random_search.random_search` says what a search keeps and when it ends.
 
     Attributes:
         threat: Linf, L2 or L1 with an epsilon; may be targeted.
         queries: looks at the model per image at most; for a stochastic defense each asks all EoT draws.
-        share: of the pixels in the first squares, p of the paper.
+        share: p of the paper, the share in (0, 1] of the pixels that the first squares cover.
     """
 
     threat: Threat
