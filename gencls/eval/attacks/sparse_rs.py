@@ -25,8 +25,9 @@ class SparseRS:
 
     Source: Croce et al. 2022, arXiv:2006.12834, Algorithms 1 and 2, in what the authors' code calls the feature space: like
     the threat it counts each channel of a pixel by itself. ``pixels`` is the paper's pixel space, where whole pixels change. A
-    value that would keep its clean colour takes the opposite one: on a digit half of the tries would change nothing. What a
-    search keeps, and when it ends, is said in :func:`~gencls.eval.attacks.parts.random_search.random_search`.
+    value that would keep its clean colour takes the opposite one: on a digit half of the tries would change nothing. Targeted
+    searches go by the margin too; the authors' take the cross-entropy there. What a search keeps, and when it ends, is said in
+    :func:`~gencls.eval.attacks.parts.random_search.random_search`.
 
     Attributes:
         threat: L0 with an epsilon, the number of values k; may be targeted.

@@ -46,7 +46,7 @@ class Effort:
         steps: of PGD.
         few_steps: of the PGD that must not do better.
         far_steps: of the unbounded PGD.
-        queries: of Square.
+        queries: of Square, in L0 of SparseRS.
         tries: of the noise attack.
         smoothing: noisy images per smoothed gradient.
         all_modes: attack in every gradient mode rather than only in the one that fits the finite differences best.
