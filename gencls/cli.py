@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     Args:
-        arguments: words after ``gencls``; None takes those of the process.
+        arguments: the words after ``gencls``; None takes the words of the process.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     made = parser()
@@ -187,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _shared(command: argparse.ArgumentParser) -> None:
-    """What an attack and a diagnosis are told alike."""
+    """Add the flags that an attack and a diagnosis share."""
     command.add_argument(
         "--weights",
         type=Path,

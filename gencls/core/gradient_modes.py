@@ -1,8 +1,4 @@
-"""Gradient modes: what the name of a mode says about the gradient that an attacker takes.
-
-A defense declares its modes by name, in ``surrogates()``. The names below mean the same everywhere: in the doctor's checks, in
-the column ``gradient`` of the records and in the glossary of a report. A user's defense may have other names.
-"""
+"""Gradient modes: each name says which gradient an attacker takes."""
 
 from dataclasses import dataclass
 
@@ -11,7 +7,7 @@ from gencls.core.settings import check_settings
 __all__ = ["BETWEEN", "BPDA_MODE", "EXACT", "FROZEN", "KNOWN", "UNROLLED", "GradientMode", "mode_named"]
 
 BETWEEN = "+"
-"""In a name: one mode behind the other, as in ``frozen+bpda``."""
+"""Joins the names of two modes, one behind the other, as in ``frozen+bpda``."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,9 @@ KNOWN = (
 
 
 def mode_named(name: str) -> GradientMode:
-    """The mode of a name: a known one, a chain of modes such as ``frozen+bpda``, or one of the user's.
+    """Find a mode by its name: a known mode, a chain of modes such as ``frozen+bpda``, or a mode of the user's.
 
-    A chain is exact where all its parts are. A mode of the user's is taken for an approximation.
+    A chain is exact if all its parts are. A mode of the user's counts as an approximation.
     """
     known = {mode.name: mode for mode in KNOWN}
     if name in known:

@@ -28,13 +28,13 @@ class Square:
     Source: Andriushchenko et al. 2020, arXiv:1912.00049, Algorithms 1 to 3, with AutoAttack's settings; in L1 as in the
     AutoAttack of Croce and Hein 2021, arXiv:2103.01208. Each image has squares of its own. One that would change nothing takes
     the opposite signs, as the authors' own code does for one channel. In L2 the halves of a bump keep the norms of their
-    pyramids, which are up to 7 % apart at odd sides; the paper's are equal. What a search keeps, and when it ends, is said in
-    :func:`~gencls.eval.attacks.parts.random_search.random_search`.
+    pyramids, which are up to 7 % apart at odd sides; the paper's are equal.
+    :func:`~gencls.eval.attacks.parts.random_search.random_search` says what a search keeps and when it ends.
 
     Attributes:
         threat: Linf, L2 or L1 with an epsilon; may be targeted.
         queries: looks at the model per image at most; for a stochastic defense each asks all EoT draws.
-        share: of the pixels in the first squares, p of the paper.
+        share: p of the paper, the share in (0, 1] of the pixels that the first squares cover.
     """
 
     threat: Threat
@@ -165,8 +165,7 @@ def _window(drawn: Tensor, side: int, length: int) -> Tensor:
 def _bumps(side: int, power: int) -> Tensor:
     """The paper's eta: two pyramids of opposite sign, of norm 1, one above the other and side by side; (2, side, side).
 
-    In L1 the pyramids are steeper, and have equal sums. In L2 the paper, and pyautoattack, bring each to norm 1 before they are
-    put together. Here each keeps its own, which are not the same at odd sides.
+    In L1 the pyramids are steeper, and of equal weight.
     """
     halves = [_pyramid(height, side, 2 if power == 2 else 4) for height in (side // 2, side - side // 2)]
     if power == 1:

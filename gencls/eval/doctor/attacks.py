@@ -1,6 +1,6 @@
-"""Do attacks behave as they must where gradients tell the truth?
+"""Checks whether attacks behave as they must if gradients tell the truth.
 
-The signs of gradient masking after Athalye, Carlini and Wagner 2018 (arXiv:1802.00420, section 3.1) and Carlini et al. 2019
+The signs of gradient masking follow Athalye, Carlini and Wagner 2018 (arXiv:1802.00420, section 3.1) and Carlini et al. 2019
 (arXiv:1902.06705, section 5).
 """
 
@@ -28,20 +28,20 @@ from gencls.eval.threats.protocol import Threat
 _LEVEL = 0.05
 
 _SURVIVORS = 0.05
-"""Share of the images that an unbounded attack may leave; one image always."""
+"""The share of the images that an unbounded attack may fail on; one image is always allowed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Two attacks on the same images, those that are right without an attack.
+    """The outcomes of two attacks on the same images, all of them right without an attack.
 
     Attributes:
-        first: images broken by the attack that must be at least as strong.
-        second: by the other one.
-        only_first: broken by the first alone.
-        only_second: broken by the second alone.
-        count: of images.
-        p_value: of McNemar's exact test, one-sided towards the side that broke more.
+        first: number of images broken by the attack that must be at least as strong.
+        second: number of images broken by the other attack.
+        only_first: number of images broken by the first attack alone.
+        only_second: number of images broken by the second attack alone.
+        count: number of images.
+        p_value: p-value in [0, 1] of McNemar's exact test, one-sided towards the attack that broke more.
     """
 
     first: int
@@ -53,24 +53,24 @@ class Outcome:
 
     @property
     def worse_first(self) -> bool:
-        """The first attack is weaker, by more than chance."""
+        """Whether the first attack is weaker, by more than chance."""
         return self.only_second > self.only_first and self.p_value < _LEVEL
 
     @property
     def worse_second(self) -> bool:
-        """The second attack is weaker, by more than chance."""
+        """Whether the second attack is weaker, by more than chance."""
         return self.only_first > self.only_second and self.p_value < _LEVEL
 
 
 def broken(trials: Mapping[str, Trial]) -> tuple[Tensor, Tensor]:
-    """(N,) bool, which samples an attack broke by majority in any gradient mode, and which were right before."""
+    """The samples that an attack broke by majority in any gradient mode, and those that were right before: (N,) bool each."""
     per_mode = [trial.verdict.broken(trial.labels) for trial in trials.values()]
     (trial, *_) = trials.values()
     return torch.stack(per_mode).any(dim=0), trial.clean.majority_correct(trial.labels)
 
 
 def compared(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Outcome:
-    """Pair the outcomes of two attacks, as made by :func:`broken`."""
+    """Pair the outcomes of two attacks, each a result of :func:`broken`."""
     right = first[1]
     one, two = first[0][right], second[0][right]
     if not len(one):
@@ -80,7 +80,7 @@ def compared(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Out
 
 
 def check_unbounded(trials: Mapping[str, Trial], threat: Threat) -> Check:
-    """Without a bound every image can be turned into one of another class."""
+    """Without a bound an attack can turn every image into one of another class."""
     found, right = broken(trials)
     left, count = int((~found & right).sum()), int(right.sum())
     size = f"{threat.norm} {threat.epsilon:g}"
@@ -96,7 +96,7 @@ def check_unbounded(trials: Mapping[str, Trial], threat: Threat) -> Check:
 def check_attacks(
     patient: Patient, effort: Effort, strong: Mapping[str, Trial], transfer_from: nn.Module | None, mode: str
 ) -> list[Check]:
-    """Pairs of attacks of which one must not be weaker than the other; ``strong`` is what PGD made."""
+    """Compare pairs of attacks in which one must not be weaker than the other; ``strong`` is the result of PGD."""
     threat, clean = patient.threat, next(iter(strong.values())).clean
     epsilon = threat.epsilon or 0.0
     search = SparseRS if threat.norm in SparseRS.norms else Square
@@ -115,7 +115,7 @@ def check_attacks(
     for name, what, make in weaker:
         try:
             attack = make(threat)
-        except GenclsError as error:  # an attack that knows other threats only
+        except GenclsError as error:  # an attack that only knows other threats
             checks.append(Check(name, "note", f"not compared: there is no such attack for {threat.label}", {what: str(error)}))
             continue
         outcome = compared(broken(strong), broken(patient.attack(attack, clean)))
@@ -129,8 +129,8 @@ def check_attacks(
 def check_smoothed(patient: Patient, effort: Effort, strong: Mapping[str, Trial], mode: str) -> Check:
     """PGD along smoothed gradients must not break more than PGD with as many plain gradients.
 
-    Where it breaks more than one plain start, plain starts are added until both have computed as many gradients. A random
-    defense makes the draws of its EoT either way, so that two starts, one for each standard deviation, meet two.
+    If it breaks more than one plain start does, the check adds plain starts until both have computed as many gradients. A
+    random defense makes the draws of its EoT either way, so that two starts, one for each standard deviation, meet two.
 
     Source: Tramèr and Boneh 2019, arXiv:1904.13000, on networks trained in Linf whose L2 gradients lead nowhere.
     """
