@@ -25,7 +25,8 @@ class SparseRS:
 
     Source: Croce et al. 2022, arXiv:2006.12834, Algorithms 1 and 2, in what the authors' code calls the feature space: like the
     threat it counts each channel of a pixel by itself. ``pixels`` is the paper's pixel space, where whole pixels change. A
-    value that would keep its clean colour takes the opposite one: on a digit half of the tries would change nothing.
+    value that would keep its clean colour takes the opposite one: on a digit half of the tries would change nothing. Targeted
+    searches go by the margin too; the authors' take the cross-entropy there.
     :func:`~gencls.eval.attacks.parts.random_search.random_search` says what a search keeps and when it ends.
 
     Attributes:

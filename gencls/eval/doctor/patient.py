@@ -46,7 +46,7 @@ class Effort:
         steps: the number of steps of PGD.
         few_steps: the number of steps of the short PGD, which must not do better.
         far_steps: the number of steps of the unbounded PGD.
-        queries: the number of queries of Square.
+        queries: the number of queries of Square, in L0 of SparseRS.
         tries: the number of tries of the noise attack.
         smoothing: the number of noisy images per smoothed gradient.
         all_modes: whether to attack in every gradient mode, and not only in the one that fits the finite differences best.
