@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument("--restarts", type=count, help="random starts, or draws, of every attack; default: each attack's own")
     _shared(attack)
     attack.add_argument("--limit", type=count, help="attack a class-balanced subset of this size; default: all images")
-    # No defaults here: what is given must act, and only random defenses have draws.
+    # No defaults here: each given flag must act, and only random defenses have draws.
     attack.add_argument("--draws", type=count, help="draws of the judge, for a random defense (default 32)")
     attack.add_argument("--reduce", choices=["logits", "probs", "loss"], help="what EoT averages (default logits)")
     attack.add_argument("--common-draws", action="store_true", help="the same draws for all looks of an attack")

@@ -52,7 +52,7 @@ def run_doctor(options: argparse.Namespace) -> int:
         print(f"predicted: {patient.predicted()} for {options.defense}")
         return 0
     subject = {}
-    if options.out is not None:  # before the defense is asked, which may keep what it has computed once
+    if options.out is not None:  # before the first question to the defense, which may cache results
         subject = patient.subject(key_of(defense, options.defense))
     diagnosis = patient.diagnose()
     print(diagnosis.text(options.defense))

@@ -21,8 +21,8 @@ class BayesClassifier(Defense, Generic[Q]):
     """argmax_k log p(x, k): one likelihood per class and no discriminative head.
 
     All such classifiers first find, per class, where the image would come from (a latent, a distribution over latents, the
-    centre of a noise distribution, or nothing where the likelihood is exact), then score. The two halves are separate methods.
-    The gradient that excludes the inner optimisation (thesis, eq. 2.9) lives in one place, the latent descent attack can decode
+    centre of a noise distribution, or nothing if the likelihood is exact), then score. The two halves are separate methods. The
+    gradient that excludes the inner optimisation (thesis, eq. 2.9) lives in one place, the latent descent attack can decode
     ``infer(x)`` (:meth:`reconstruct`), and more samples from the same posterior are a matter of ``log_joint``.
     """
 
@@ -79,8 +79,8 @@ class BayesClassifier(Defense, Generic[Q]):
 class Unrolled(nn.Module):
     """A Bayes classifier whose gradient goes through every step of its inner optimisation.
 
-    The value is that of the classifier. The gradient is exact after any number of steps; the frozen gradient is exact only at
-    the optimum. The exact one costs several times as much time and, per step, the memory of one step's graph. If the classifier
+    The value is the classifier's. The gradient is exact after any number of steps; the frozen gradient is exact only at the
+    optimum. The exact one costs several times as much time and, per step, the memory of one step's graph. If the classifier
     limits the images per graph (``images_per_graph``), more images are split into parts. The backward pass builds and frees the
     graphs of the parts one after the other.
     """

@@ -60,7 +60,7 @@ class _Differentiable(nn.Module, ABC):
         """The module that an adaptive attacker differentiates in one gradient mode (None: the default mode).
 
         Raises:
-            GenclsError: for a mode that is not declared, or a defense that hides those of another one inside it.
+            GenclsError: the defense does not declare this mode, or it hides the modes of another one inside it.
         """
         modes = surrogates_of(self)
         if mode is None:

@@ -162,7 +162,7 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
     finally:
         if wait or descriptor is not None:
             with suppress(OSError):  # a file system that does not let go of open files
-                path.unlink(missing_ok=True)  # while it is held: who waits for it will see that its name is gone
+                path.unlink(missing_ok=True)  # still locked: a process that waits for it will see that its name is gone
         if descriptor is not None:
             os.close(descriptor)
 

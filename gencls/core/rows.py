@@ -1,4 +1,4 @@
-"""Says who the rows of a batch are: an explicit value, whoever draws for them and wherever the batch comes from.
+"""The identity of the rows of a batch: an explicit value, whoever draws for them and wherever the batch comes from.
 
 Row 17 may be the third draw of the second restart of a sample. Its key says so: a tuple that begins with the sample, and
 continues with the numbers of the draw and the try. Random streams are made of these keys

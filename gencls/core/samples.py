@@ -46,7 +46,7 @@ def samples_of(source: object) -> tuple[Tensor, Tensor]:
     pair = _pair(source)
     if pair is not None:
         return as_samples(*pair)
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even where it does not shuffle
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even if it does not shuffle
         _check_repeats(source)
         parts = list(batches_of(source))
     if not parts:

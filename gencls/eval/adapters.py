@@ -33,9 +33,9 @@ class _Exported(nn.Module):
         self, defense: Defense, mode: str | None, samples: int, reduce: Average, calibrated: bool, positive: bool
     ) -> None:
         super().__init__()
-        # Libraries ask the first parameter where the model lies; a defense need not have any.
+        # Libraries take the device from the first parameter; a defense need not have any.
         self.anchor = nn.Parameter(torch.empty(0, device=device_of(defense)), requires_grad=False)
-        # In a tuple: its parameters are those of the scores.
+        # In a tuple, since its parameters are already those of the scores.
         self._asked = (evaluated(defense.surrogate(mode), defense), defense)
         self._kind, self.samples, self.reduce = (AttackModel if calibrated else EoT), samples, reduce
         self.scores = self._averaged(Behaviour())

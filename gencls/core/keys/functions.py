@@ -50,7 +50,7 @@ def _made_with(function: FunctionType) -> Held:
 
 
 def _written(function: FunctionType) -> Held:
-    """The source of a function, or its bytecode where there is none, and the globals that it names."""
+    """The source of a function, or its bytecode if it has none, and the globals that it names."""
     code, package = function.__code__, str(function.__globals__.get("__package__") or "")
     linecache.checkcache(code.co_filename)
     source = parsed("".join(linecache.getlines(code.co_filename, function.__globals__)), package)

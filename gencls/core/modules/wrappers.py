@@ -71,7 +71,7 @@ def _surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
     if isinstance(module, Declares):
         modes = module.surrogates()
         if _inherited(module) or not _untouched(module):
-            # What contains the module itself contains all that the class computes.
+            # A surrogate that contains the module itself contains all that the class computes.
             own = set(modes) if all(any(part is module for part in found.modules()) for found in modes.values()) else set()
             _check_nothing_lost(module, own)
         return modes

@@ -1,8 +1,4 @@
-"""Torch's random functions, served row by row from the streams of the rows.
-
-One table lists each function of torch that draws. A function is served row by row, or refused by name. If its numbers belong to
-no row, the stream of the whole batch serves it, and a note says so.
-"""
+"""Torch's random functions, all in one table, served from the streams of the rows."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +23,7 @@ Serve = Callable[..., Any]
 
 
 class KeyedDraws(TorchFunctionMode):
-    """Serves torch's random functions from the streams of the rows."""
+    """Serves a random function of torch row by row, or from the whole batch's stream with a note, or refuses it by name."""
 
     def __init__(self, streams: Streams) -> None:
         """Take the streams of a batch."""

@@ -20,7 +20,7 @@ Evidence = dict[str, float | str]
 """Measured values, by name."""
 
 Status = Literal["ok", "note", "fail"]
-"""From good to bad: "fail" where a number would be meaningless, "note" where it needs care."""
+"""From good to bad: "ok"; "note" if a number needs care; "fail" if it would be meaningless."""
 
 _WIDTH = 118
 
