@@ -23,10 +23,12 @@ class Job(ABC):
     Attributes:
         name: name for the printed lines.
         unit: name of the pieces that the work consists of.
+        foretold: whether its cost is predicted, and printed, before it is computed.
     """
 
     name: str
     unit: str
+    foretold: bool
 
     @abstractmethod
     def left(self) -> Mapping[str, float]:
@@ -37,7 +39,7 @@ class Job(ABC):
         """Compute the missing pieces.
 
         Args:
-            left: the result of :meth:`left`.
+            left: the result of :meth:`left`; empty if the job is not foretold.
         """
 
 
@@ -55,6 +57,7 @@ class StudyJob(Job):
     build: Callable[[], Study]
     then: Callable[[Study], None] | None = None
     unit = "cell"
+    foretold = True
 
     def left(self) -> Mapping[str, float]:
         """The study's missing cells."""
@@ -86,6 +89,7 @@ class Measurement(Job):
     seconds: Callable[[], float]
     measure: Callable[[], object]
     unit = "measurement"
+    foretold = False
 
     @classmethod
     def of(cls, name: str, kept: Kept, seconds: Callable[[], float], say: Callable[[Mapping[str, Any]], object]) -> Self:
@@ -119,11 +123,11 @@ def predict(jobs: Sequence[Job]) -> list[Mapping[str, float]]:
 
 
 def compute(jobs: Sequence[Job]) -> None:
-    """Compute what is missing. Studies are predicted first, measurements are not."""
-    studies = [job for job in jobs if isinstance(job, StudyJob)]
-    costs = dict(zip(map(id, studies), predict(studies), strict=True)) if studies else {}
+    """Compute what is missing. The jobs that are foretold are predicted first, all together."""
+    foretold = [job for job in jobs if job.foretold]
+    costs = iter(predict(foretold) if foretold else ())
     for job in jobs:
-        job.compute(costs.get(id(job), {}))
+        job.compute(next(costs) if job.foretold else {})
 
 
 def seconds_of(defense: Defense, attacks: Mapping[str, Attack], data: ImageData, **settings: Any) -> float:

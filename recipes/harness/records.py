@@ -1,6 +1,7 @@
 """The records of a recipe's studies, put into the words of its tables."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,7 +89,16 @@ def _read(folder: Path, state: tuple[tuple[str, int, int], ...]) -> pd.DataFrame
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time of writing and length of each file of a study."""
     paths = [folder / "study.json", *(folder / CELLS).glob("*.json"), *(folder / CELLS).glob("*.parquet")]
-    return tuple(sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+    return tuple(sorted(map(_stamp, paths)))
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """Name, time of writing and length of a file; a new stamp at each look while another process replaces the file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return path.name, time.time_ns(), -1
+    return path.name, found.st_mtime_ns, found.st_size
 
 
 def naturally_right(records: pd.DataFrame) -> pd.Series:

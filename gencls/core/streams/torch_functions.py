@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from types import FunctionType
 from typing import Any
 
@@ -13,10 +12,9 @@ from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
 from gencls.core.errors import GenclsError
-from gencls.core.streams.for_all_rows import FOR_ALL_ROWS
+from gencls.core.streams.for_all_rows import FOR_ALL_ROWS, for_all_rows
 from gencls.core.streams.generators import Streams
 from gencls.core.streams.recomputed import is_checkpointed
-from gencls.core.streams.seeds import GlobalStates, seeded
 
 __all__ = ["KeyedDraws"]
 
@@ -41,7 +39,7 @@ class KeyedDraws(TorchFunctionMode):
             self.streams.note_shared(f"{func.__name__} inside torch.utils.checkpoint")
             return func(*args, **kwargs)
         if owner := FOR_ALL_ROWS.get(sys._getframe(1).f_code):
-            return _for_the_batch(func, owner)(self.streams, *args, **kwargs)
+            return for_all_rows(func, owner)(self.streams, *args, **kwargs)
         if kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         given = [kwargs["input"]] if "input" in kwargs else []
@@ -209,26 +207,6 @@ def _opened(func: Any) -> Serve:
     return serve
 
 
-def _for_the_batch(func: Any, name: str = "") -> Serve:
-    """Serve a function whose numbers belong to no row, or that draws inside for all rows at once."""
-
-    def serve(streams: Streams, *args: Any, **kwargs: Any) -> Any:
-        if _cannot_drop(args):
-            return func(*args, **kwargs)
-        with seeded(int(torch.randint(2**62, (1,), generator=streams.whole()))):
-            before, drawn = GlobalStates(), func(*args, **kwargs)
-            if before != GlobalStates():
-                streams.note_shared(name or func.__name__)
-        return drawn
-
-    return serve
-
-
-def _cannot_drop(args: tuple[Any, ...]) -> bool:
-    """Whether the arguments hold a rate of dropout followed by the training mode, and one of the two is off."""
-    return any(isinstance(rate, float) and isinstance(on, bool) and not (rate and on) for rate, on in pairwise(args))
-
-
 def _unsupported(func: Callable[..., Tensor]) -> Serve:
     def serve(streams: Streams, *args: Any, **kwargs: Any) -> Tensor:
         if kwargs.get("training", kwargs.get("train", args[-1])) is True:  # draws nothing otherwise
@@ -281,7 +259,7 @@ _SERVED: dict[Any, Serve] = {
         for name in ("fractional_max_pool2d", "fractional_max_pool3d")
     },
     **{
-        getattr(module, name): _for_the_batch(getattr(module, name))
+        getattr(module, name): for_all_rows(getattr(module, name))
         for module, names in {
             torch: "randperm native_dropout _fused_dropout lstm gru rnn_tanh rnn_relu",
             init: "normal_ uniform_ kaiming_uniform_",

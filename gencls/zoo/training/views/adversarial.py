@@ -168,6 +168,8 @@ class KLAdversarial:
 class FastGradient:
     """One step along the sign of the gradient of the cross-entropy (Goodfellow et al. 2015, arXiv:1412.6572).
 
+    It takes no other norms than these two: steps in L1 and L0 choose some of the values, and signs do not rank them.
+
     Attributes:
         norm: "linf" moves each pixel by epsilon; "l2" scales the signs to the L2 length epsilon (the MLVGM paper's code).
         epsilons: sizes in [0, 1] pixel units; each image draws one of them. ND-VAE's code has 0.25, 0.3, 0.35 and 0.4 (Linf)
@@ -187,12 +189,9 @@ class FastGradient:
         with torch.enable_grad():
             point = images.detach().clone().requires_grad_()
             (gradient,) = torch.autograd.grad(F.cross_entropy(network(point), labels, reduction="sum"), point)
-        sign = gradient.sign()
-        if self.norm == "l2":
-            sign = L2Ball().direction(sign)
         sizes = torch.tensor(self.epsilons, device=images.device, dtype=images.dtype)
         drawn = sizes[torch.randint(len(sizes), (len(images),), device=images.device)]
-        return (images + drawn.view(-1, 1, 1, 1) * sign).clamp(0.0, 1.0)
+        return (images + BALLS[self.norm].step(gradient.sign(), drawn, images)).clamp(0.0, 1.0)
 
 
 def prediction_divergence(predicted: Tensor, others: Tensor) -> Tensor:
