@@ -188,4 +188,4 @@ _SEARCHES: Mapping[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "l2": (partial(_tiles, power=2), partial(_moved, power=2)),
     "l1": (partial(_tiles, power=1), partial(_moved, power=1)),
 }
-"""The images at which the search begins, and the function that makes images to try."""
+"""Two functions for each norm: one makes the first images of the search, the other the images to try."""
