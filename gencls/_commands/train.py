@@ -14,7 +14,7 @@ __all__ = ["run_train"]
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """Train, and print what was measured and the path of the weights; or only what the training would take."""
+    """Train, and print the measures and the path of the weights. A dry run prints only what the training would cost."""
     from gencls.zoo.checkpoints.cards import read_card
     from gencls.zoo.training import train
     from gencls.zoo.training.resume import checkpoint_to_start_from, epochs_in

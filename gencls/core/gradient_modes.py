@@ -1,8 +1,7 @@
-"""Gradient modes: what the name of a mode says about the gradient that an attacker takes.
+"""Gradient modes: each name says which gradient an attacker takes.
 
-A defense declares its modes by name, in ``surrogates()``. The names below mean the same everywhere: in the doctor's checks, in
-the column ``gradient`` of the records and in the glossary of a report. A user's defense may have other names. It takes a
-:class:`GradientMode` for such a name to say what it means, and whether it is exact.
+A defense declares its modes by name, in ``surrogates()``. A :class:`GradientMode` in place of a name also says what the mode
+means and whether it is exact.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from gencls.core.settings import check_settings
 __all__ = ["BETWEEN", "BPDA_MODE", "EXACT", "FROZEN", "KNOWN", "UNROLLED", "GradientMode", "chain_of", "mode_named"]
 
 BETWEEN = "+"
-"""In a name: one mode behind the other, as in ``frozen+bpda``."""
+"""Joins the names of two modes, one behind the other, as in ``frozen+bpda``."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,9 +79,9 @@ _UNSAID = "A mode of the defense's own, which is taken for an approximation."
 
 
 def mode_named(name: str) -> GradientMode:
-    """The mode of a name: one that says itself what it is, a known one, a chain such as ``frozen+bpda``, or one of the user's.
+    """Find a mode by its name: a known mode, a chain of modes such as ``frozen+bpda``, or a mode of the user's.
 
-    A mode of the user's that says nothing is taken for an approximation.
+    A :class:`GradientMode` is returned itself. A bare name of the user's counts as an approximation.
     """
     if isinstance(name, GradientMode):
         return name

@@ -55,7 +55,7 @@ def open_npz(name: str, class_names: tuple[str, ...], split: str, root: Path | N
 
 
 def read_npz(path: Path, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W), uint8, float32 or float64, and int64 labels (N,) of the one of these pairs that is there.
+    """Images (N, C, H, W), uint8, float32 or float64, and int64 labels (N,), from the only one of these pairs in the file.
 
     Names are compared in any case, and nothing is unpickled.
 

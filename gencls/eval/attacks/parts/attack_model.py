@@ -159,7 +159,7 @@ class AttackModel(nn.Module):
         return self.eot.average(scores if self.eot.reduce == "logits" else calibrate(scores))
 
     def mean_scores(self, draws: Tensor) -> Tensor:
-        """As :meth:`average`, for losses that are compared between looks: a single draw keeps its unit.
+        """Average as :meth:`average` does, for losses that are compared between looks: a single draw keeps its unit.
 
         If each look sets the scale, the scores of two classes are always 20 apart, and all losses compare as equal.
         """
