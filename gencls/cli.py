@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     Args:
-        arguments: words after ``gencls``; None takes those of the process.
+        arguments: the words after ``gencls``; None takes the words of the process.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     made = parser()
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = made.parse_args(words, argparse.Namespace(command=shlex.join(["gencls", *words])))
 
     run: _Run = options.run
-    return exit_code_of("gencls", lambda: run(options), out=getattr(options, "out", None))
+    return exit_code_of("gencls", lambda: run(options), out=getattr(options, "out", None), file=run is run_doctor)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument("--restarts", type=count, help="random starts, or draws, of every attack; default: each attack's own")
     _shared(attack)
     attack.add_argument("--limit", type=count, help="attack a class-balanced subset of this size; default: all images")
-    # No defaults here: what is given must act, and only random defenses have draws.
+    # No defaults here: each given flag must act, and only random defenses have draws.
     attack.add_argument("--draws", type=count, help="draws of the judge, for a random defense (default 32)")
     attack.add_argument("--reduce", choices=["logits", "probs", "loss"], help="what EoT averages (default logits)")
     attack.add_argument("--common-draws", action="store_true", help="the same draws for all looks of an attack")
@@ -187,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _shared(command: argparse.ArgumentParser) -> None:
-    """What an attack and a diagnosis are told alike."""
+    """Add the flags that an attack and a diagnosis share."""
     command.add_argument(
         "--weights",
         type=Path,

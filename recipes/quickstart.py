@@ -41,7 +41,7 @@ def attacks(steps: int) -> dict[str, Attack]:
 
 
 def plan(folder: Path, *, count: int, steps: int, seed: int) -> Study:
-    """The study in a folder, see :func:`main`."""
+    """Plan the study in a folder, see :func:`main`."""
     digits = zoo.load_data("mnist-embedded", "test", limit=count, seed=seed)
     return Study(
         folder,
@@ -62,14 +62,14 @@ def plan(folder: Path, *, count: int, steps: int, seed: int) -> Study:
 def main(
     *, count: int = 50, steps: int = 10, seed: int = 0, out: Path = Path("runs/quickstart"), dry_run: bool = False
 ) -> Path | None:
-    """Run the study, or what is missing of it.
+    """Run the study, or the missing part of it.
 
     Args:
-        count: test digits, equally many of each class as far as possible.
-        steps: gradient steps per start; a random search has twice as many queries.
-        seed: of the subset and of all random streams.
+        count: number of test digits, equally many of each class as far as possible.
+        steps: gradient steps per start; a random search makes twice as many queries.
+        seed: the seed of the subset and of all random streams.
         out: the study folder.
-        dry_run: only print what it would cost; nothing is written.
+        dry_run: only print the cost; nothing is written.
 
     Returns:
         The path of the report; None after a dry run.
@@ -86,7 +86,7 @@ def main(
 
 
 def command(words: Sequence[str] | None = None) -> int:
-    """Run the recipe as its command line says, None: that of the process; returns the exit code."""
+    """Run the recipe as its command line says (None: the process's own); return the exit code."""
     parser = reader(__doc__)
     parser.add_argument("--count", type=int, default=50, help="test digits (default 50)")
     parser.add_argument("--steps", type=int, default=10, help="gradient steps per start (default 10)")

@@ -1,4 +1,4 @@
-"""How command lines are read: nothing that was said is dropped or guessed at."""
+"""How gencls reads command lines: it drops nothing that the user said, and guesses at nothing."""
 
 import argparse
 import os
@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 __all__ = ["Parser", "check_out", "count", "dry_run_flag", "reader", "size"]
 
 _MOST = 10**7
-"""Of any count: more would hardly end, and some attacks keep a number for each."""
+"""Counts end here. A larger one would hardly finish, and some attacks keep a number for each unit of a count."""
 
 
 class _Once(argparse.Action):
-    """Stores a value, as argparse does, and refuses a second one of the same flag."""
+    """Stores a value, as argparse does, and refuses the same flag a second time."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
         if option_string is not None and isinstance(parser, Parser):
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
             self.register("action", name, _Once)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, for a command line of its own; what is not known is refused here, where the flags are."""
+        """Parse one command line as argparse does. The parser that knows the flags refuses unknown ones here."""
         self.given, self._words = set(), sys.argv[1:] if args is None else list(args)
         found, unknown = super().parse_known_args(self._words, namespace)
         if unknown:
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2, as argparse does, after the message and what mistyped flags may have meant."""
+        """Exit with code 2, as argparse does, after the message and a guess at the flags that were meant."""
         from gencls.core.names import did_you_mean
 
         flags = [word.partition("=")[0] for word in self._words if word.startswith("--")]
@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def size(text: str) -> float:
-    """The radius of a ball: a number, or a fraction such as 8/255."""
+    """Read the radius of a ball: a number, or a fraction such as 8/255."""
     above, slash, below = text.partition("/")
     try:
         return float(above) / float(below) if slash else float(above)
@@ -76,7 +76,7 @@ def size(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """How many steps, draws or images; whether it may be 0 or less is for those to say who count."""
+    """Read a number of steps, draws or images. Whoever counts with it decides whether 0 or less is allowed."""
     try:
         number = int(text)
     except ValueError:
@@ -94,15 +94,24 @@ def dry_run_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def reader(text: str | None) -> Parser:
-    """The parser of a recipe, whose docstring is its help, with the flags ``--seed`` and ``--dry-run`` that all have."""
+    """The parser of a recipe: the recipe's docstring is its help, and it has the flags ``--seed`` and ``--dry-run``."""
     made = Parser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--seed", type=int, default=0, help="of the subset and of all random streams (default 0)")
     dry_run_flag(made)
     return made
 
 
-def check_out(path: Path) -> None:
-    """Refuse before the work an output where something on the way is no folder, or one that cannot be written to."""
+def check_out(path: Path, *, file: bool = False) -> None:
+    """Refuse an output path before any work.
+
+    Args:
+        path: the folder, or with ``file`` the file, that the work will write.
+        file: whether the path is that of a file.
+
+    Raises:
+        GenclsError: if a file stands in place of the folder or a folder in place of the file, if the path leads through a file,
+            or if it cannot be written to.
+    """
     from gencls.core.errors import GenclsError
 
     if "\0" in str(path):
@@ -112,6 +121,9 @@ def check_out(path: Path) -> None:
     except OSError as error:
         shown = reprlib.repr(str(path))
         raise GenclsError(f"--out: expected a path that this file system takes, got {shown}: {error.strerror}") from None
+    if there == path.absolute() and there.is_dir() == file:
+        wanted, got = ("the path of a file", "a folder") if file else ("a folder", "a file")
+        raise GenclsError(f"--out: expected {wanted}, got {path}, which is {got}")
     if there != path.absolute() and not there.is_dir():
         raise GenclsError(f"--out: expected a path that can be made, got {path}, where {there} is a file")
     if not os.access(there, os.W_OK):

@@ -1,4 +1,4 @@
-"""What a command line asks for, as objects: defenses with their weights, images, and draws."""
+"""Turns the words of a command line into objects: defenses with their weights, images, and draws."""
 
 import argparse
 import sys
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 __all__ = ["build_defense", "draw_settings", "load_images", "weights_of", "wrong_classes"]
 
 _FIRST = 4
-"""Images that a module is asked about which does not say what it is."""
+"""How many images show what a module is, if the module does not declare it."""
 
 
 def build_defense(spec: str, data: "ImageData", weights: Path | None = None) -> "Defense":
-    """A defense of the zoo by name or from a weights file, or any module by import path, in eval mode.
+    """Load a defense of the zoo by name or from a weights file, or any module by import path, in eval mode.
 
     Args:
         spec: a name; the path of a .safetensors file with its card; or ``package.module:attribute``, where the attribute is a
             module (N, C, H, W) in [0, 1] -> (N, K) or a function without arguments that returns one.
-        data: what it will be asked about. A module that is no :class:`~gencls.core.Defense` is asked about its first images.
-        weights: of a defense by name; None takes the committed ones.
+        data: the images that the defense will see. A module that is no :class:`~gencls.core.Defense` is tried on the first few.
+        weights: the weights file for a defense given by name; None takes the committed one.
 
     Raises:
         GenclsError: for an unknown name, an attribute that cannot be imported or is no module, or scores of another shape.
@@ -47,7 +47,7 @@ def build_defense(spec: str, data: "ImageData", weights: Path | None = None) -> 
 
 
 def _looked_at(module: "nn.Module", images: "Tensor", *, name: str) -> "Defense":
-    """A module that declares nothing, as a defense: stochastic where forward passes of the same images differ."""
+    """Make a defense of a module that declares nothing: stochastic if two forward passes of the same images differ."""
     import torch
 
     from gencls.core import seeded
@@ -61,10 +61,10 @@ def _looked_at(module: "nn.Module", images: "Tensor", *, name: str) -> "Defense"
 
 
 def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
-    """The weights files, in the folder ``--weights``, of those defenses that it is for: all that are given by name.
+    """The weights files in the folder ``--weights``, one for each defense given by name that has weights.
 
     Raises:
-        GenclsError: the folder is none, lacks the weights of one of them, or there is no such defense.
+        GenclsError: ``folder`` is no folder, it lacks the weights of one of the defenses, or a defense is unknown.
     """
     from gencls.core import GenclsError
     from gencls.zoo.registry import find_weights, is_weights_file
@@ -81,7 +81,7 @@ def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
 
 
 def _check_row(name: str) -> None:
-    """Refuse the name of a training that no row makes a defense of. The registry cannot: it does not import trainings."""
+    """Refuse a training that no row makes a defense of. The registry cannot check this: it does not import trainings."""
     from gencls.core import GenclsError
     from gencls.zoo.rows import GENERATORS, ROWS
 
@@ -94,7 +94,7 @@ def _check_row(name: str) -> None:
 
 
 def load_images(options: argparse.Namespace, seed: int) -> "ImageData":
-    """The images that a command line names; the seed chooses among them."""
+    """Load the images that a command line names; the seed chooses among them."""
     from gencls import zoo
 
     chosen = {"root": options.data_root, "limit": options.limit, "size": options.size}
@@ -102,10 +102,13 @@ def load_images(options: argparse.Namespace, seed: int) -> "ImageData":
 
 
 def wrong_classes(defenses: "Mapping[str, Defense]", data: "ImageData", name: str) -> str:
-    """What to say, also on stderr, of defenses with another number of classes than a data set of the zoo; else nothing.
+    """Warn, also on stderr, of defenses whose number of classes differs from that of a data set of the zoo.
 
-    It is no error: a set may have a part of a network's classes on purpose, with the network's labels. Data of one's own say
-    nothing, since their classes may be counted from the labels.
+    This is no error: a set may have a part of a network's classes on purpose, with the network's labels. Images of the user's
+    own bring no warning, since their number of classes may be counted from the labels.
+
+    Returns:
+        The warning; empty if there is none.
     """
     from gencls.zoo import data_names
 
@@ -120,14 +123,14 @@ def wrong_classes(defenses: "Mapping[str, Defense]", data: "ImageData", name: st
 
 
 _DRAWS = {"eot": "eot_samples", "draws": "judge_draws", "reduce": "reduce", "common_draws": "common_draws"}
-"""Flags about draws, and what they are called in Python."""
+"""The flags about draws, each with its name in Python."""
 
 
 def draw_settings(options: argparse.Namespace, defenses: "Mapping[str, Defense]") -> dict[str, Any]:
-    """What was said about draws, by its name in Python.
+    """The settings about draws that the user gave, by their names in Python.
 
     Raises:
-        GenclsError: something was, but no defense is random.
+        GenclsError: the user gave one, but no defense is random.
     """
     from gencls.core import GenclsError
 

@@ -1,4 +1,4 @@
-"""``gencls attack``: defenses under attacks in one study; ``gencls report``: the report of a study that is there already."""
+"""``gencls attack`` runs defenses under attacks in one study; ``gencls report`` writes the report of an existing study."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gencls._commands.arguments import check_out
 from gencls._commands.asked import build_defense, draw_settings, load_images, weights_of, wrong_classes
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["build_attacks", "run_attack", "run_report"]
 
 
 def run_attack(options: argparse.Namespace) -> int:
-    """Run or resume the study, print its table and the path of its report; 1 if a diagnosis was asked for and failed."""
+    """Run or resume the study, print its table and the path of its report; return 1 if a requested diagnosis failed, else 0."""
     from gencls._commands.doctor import diagnose_study
     from gencls.core import GenclsError, find_device
     from gencls.eval import Protocol, Study, progress_bar
@@ -42,6 +43,7 @@ def run_attack(options: argparse.Namespace) -> int:
     )
     names = [*dict.fromkeys(options.defense), *attacks]
     folder = options.out or Path("runs") / _folder_name(options, names, f"{data.name}{len(data)}")
+    check_out(folder)
     plan = partial(
         Study,
         defenses=defenses,
@@ -76,12 +78,12 @@ def run_attack(options: argparse.Namespace) -> int:
 
 
 def run_report(options: argparse.Namespace) -> int:
-    """Write the report from the records in the folder and print its path; 1 if cells are missing, else 0."""
+    """Write the report from the records in the folder and print its path; return 1 if cells are missing, else 0."""
     return 0 if _write_report(options.folder) else 1
 
 
 def _write_report(folder: Path) -> bool:
-    """Write the report of a folder and print its path; whether it is whole: if not, what is missing is said."""
+    """Write the report of a folder, print its path, and name the cells that are missing; return whether none is."""
     from gencls.eval.report.study.from_folder import UnfinishedWarning, report_study
 
     with warnings.catch_warnings(record=True) as said:
@@ -93,7 +95,7 @@ def _write_report(folder: Path) -> bool:
 
 
 def _folder_name(options: argparse.Namespace, names: list[str], data: str) -> str:
-    """The folder of a study that was given none: its settings in words, as far as a name can hold them."""
+    """Name the folder of a study that the user gave none: the study's settings in words, as far as a name can hold them."""
     from gencls.core.files import shortened
 
     chosen = {"eps": options.epsilon, "steps": options.steps, "restarts": options.restarts, "size": options.size}
@@ -106,7 +108,7 @@ def _folder_name(options: argparse.Namespace, names: list[str], data: str) -> st
 
 
 def _choosing_seed(options: argparse.Namespace) -> int:
-    """The seed that chooses among the images: the first one of the study, which may be there already."""
+    """The seed that chooses among the images: the study's first one, read from its folder if the study exists."""
     from gencls.eval.study.settings import SETTINGS, read_study
 
     there = options.out is not None and (options.out / SETTINGS).is_file()
@@ -116,7 +118,7 @@ def _choosing_seed(options: argparse.Namespace) -> int:
 def build_attacks(
     names: list[str], epsilon: float | None, *, steps: int | None = None, restarts: int | None = None
 ) -> "dict[str, Attack]":
-    """Attacks of one norm by name, single ones or sets; None keeps each attack's own steps, restarts or draws.
+    """Build attacks of one norm from names of attacks or sets; None keeps each attack's own steps or restarts.
 
     Raises:
         GenclsError: for an unknown name, two norms, a value that is missing or out of range, or one that an attack does not
@@ -147,7 +149,7 @@ def build_attacks(
 
 
 def _short(spec: str, specs: list[str]) -> str:
-    """What tables call a defense: a weights file by its name without the folder, where no other has the same."""
+    """The name of a defense in tables: a weights file goes by its name without the folder, if no other file shares the name."""
     from gencls.zoo.registry import is_weights_file
 
     name = Path(spec).name
@@ -169,7 +171,7 @@ def _print(table: "pandas.DataFrame") -> None:
     heads[3:3] = several
     shown = Table(*heads, *["majority %"] * drawn, *["lost to 8 bits"] * lost, "median distance", "not found")
     for row in table.to_dict("records"):
-        minimal = row["epsilon"] != row["epsilon"]  # NaN: the distance is what such an attack is about
+        minimal = row["epsilon"] != row["epsilon"]  # NaN: such an attack minimises the distance
 
         def words(name: str, said: bool = True, row: dict[str, Any] = row) -> str:
             return BY_NAME[name].words(row) if said else ""
@@ -182,7 +184,7 @@ def _print(table: "pandas.DataFrame") -> None:
         median = distance(row["median_distance"]) if minimal else ""
         shown.add_row(*cells, median, words("failures", minimal))
     console = Console(markup=False, emoji=False)  # a name may hold brackets and colons
-    if not console.is_terminal:  # a file or a pipe has no width that names should be cut to
+    if not console.is_terminal:  # a file or a pipe has no width to cut names to
         console = Console(width=160, markup=False, emoji=False)
     console.print(shown)
     for row in table.itertuples():

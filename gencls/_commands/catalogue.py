@@ -1,4 +1,4 @@
-"""``gencls names``, ``data`` and ``weights``: what there is."""
+"""``gencls names``, ``data`` and ``weights`` list what the zoo has."""
 
 import argparse
 
@@ -23,7 +23,7 @@ def run_names(options: argparse.Namespace) -> None:
 
 
 def run_data(options: argparse.Namespace) -> None:
-    """Print for each split whether it can be read; for a data set that is asked for by name it is an error if not."""
+    """Print for each split whether it can be read. A named data set that cannot be read is an error."""
     from gencls.core import GenclsError
     from gencls.zoo import data_names, load_data, split_names
     from gencls.zoo.data import count_images
@@ -33,7 +33,7 @@ def run_data(options: argparse.Namespace) -> None:
     for name in [options.name] if options.name else data_names():
         for split in split_names(name):
             try:
-                # one image, of any size: sets whose images differ in size need to be told one
+                # one image of any size: a set whose images differ in size needs to know one
                 data = load_data(name, split, root=options.data_root, limit=1, size=32, download=options.download)
             except GenclsError as error:
                 if options.name:

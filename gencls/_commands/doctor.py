@@ -1,4 +1,4 @@
-"""``gencls doctor``: is a defense's robustness measurable, or masked?"""
+"""``gencls doctor`` tells whether a defense's robustness is measurable, or masked."""
 
 import argparse
 from collections.abc import Mapping
@@ -18,20 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["diagnose_study", "run_doctor"]
 
 _IMAGES = 50
-"""Looked at unless said otherwise, where there are so many."""
+"""The number of images that are examined by default, if the data set has so many."""
 
 _SOURCE = "cnn-mnist"
-"""The zoo's model from which adversarials are transferred if its images fit."""
+"""The model of the zoo that adversarials are transferred from, if its images have the same shape."""
 
 
 def run_doctor(options: argparse.Namespace) -> int:
-    """Print the diagnosis of one defense; 1 if a check failed, else 0."""
-    from gencls.core import GenclsError, find_device, key_of
+    """Print the diagnosis of one defense; return 1 if a check failed, else 0."""
+    from gencls.core import find_device, key_of
     from gencls.eval.doctor.diagnosis import write_diagnoses
     from gencls.zoo.data import count_images
 
-    if options.out is not None and options.out.is_dir():
-        raise GenclsError(f"--out: expected the path of a file, got {options.out}, which is a folder")
     if options.limit is None:
         options.limit = min(_IMAGES, count_images(options.data, options.split, root=options.data_root))
     data = load_images(options, options.seed)
@@ -52,7 +50,7 @@ def run_doctor(options: argparse.Namespace) -> int:
         print(f"predicted: {patient.predicted()} for {options.defense}")
         return 0
     subject = {}
-    if options.out is not None:  # before the defense is asked, which may keep what it has computed once
+    if options.out is not None:  # before the first question to the defense, which may cache results
         subject = patient.subject(key_of(defense, options.defense))
     diagnosis = patient.diagnose()
     print(diagnosis.text(options.defense))
@@ -64,7 +62,7 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Patient:
-    """A defense, and what its diagnosis depends on: images, whose adversarials are tried, settings of the doctor."""
+    """A defense, and all that its diagnosis depends on: images, the source of transferred adversarials, settings."""
 
     name: str
     defense: "nn.Module"
@@ -73,14 +71,14 @@ class _Patient:
     settings: Mapping[str, Any]
 
     def diagnose(self) -> "Diagnosis":
-        """Ask the doctor."""
+        """Run the doctor on the defense."""
         from gencls.eval.doctor import diagnose
 
         data = self.data
         return diagnose(self.defense, data.images, data.labels, transfer_from=self._source_beside(), **self.settings)
 
     def predicted(self) -> str:
-        """What that would cost, in words."""
+        """Say in words what the diagnosis would cost."""
         from gencls.eval.doctor import predict_diagnosis
         from gencls.eval.study.cost import counted, duration
 
@@ -90,14 +88,14 @@ class _Patient:
         return f"{duration(seconds)} at most for a diagnosis ({effort.name}) on {images} of {counted(len(data), 'image')}"
 
     def _source_beside(self) -> "nn.Module | None":
-        """The source where the defense is."""
+        """The model that adversarials are transferred from, on the defense's device."""
         from gencls.core.devices import device_of
 
         device = device_of(self.defense)
         return self.source if self.source is None or device is None else self.source.to(device)
 
     def subject(self, key: "Key") -> dict[str, Any]:
-        """What the diagnosis belongs to: ``of``, by name, and ``key``, a digest of that and of the code that examines."""
+        """The identity of a diagnosis: ``of`` names its subject, ``key`` is a digest of it and of the code that examines."""
         from gencls.core import key_of
         from gencls.core.images import sample_hashes
         from gencls.eval.doctor import diagnose
@@ -111,15 +109,15 @@ class _Patient:
 def diagnose_study(
     study: "Study", data: "ImageData", norm: str, epsilon: float, *, eot_samples: int, seed: int, dry_run: bool = False
 ) -> tuple[str, ...]:
-    """Diagnose the defenses of a study and leave ``doctor.json`` in its folder, from where the report takes it.
+    """Diagnose the defenses of a study and leave ``doctor.json`` in its folder, where the report finds it.
 
-    A diagnosis that is there already is kept, so that the same command resumes; but not one of another defense, of other
-    images or settings, or by other code: that is said, and the defense is diagnosed again. Those of other defenses stay.
+    The file keeps its diagnoses, so that the same command resumes. If one belongs to another version of the defense, to other
+    images or settings, or to other code, the command says so and diagnoses the defense again. Diagnoses of other defenses stay.
 
-    A dry run only prints what the diagnoses that are not there would cost.
+    A dry run only prints what the missing diagnoses would cost.
 
     Returns:
-        The defenses of which a number would be meaningless.
+        Names of the defenses whose robustness numbers would mean nothing.
     """
     from gencls.core.files import held
     from gencls.eval.doctor.diagnosis import known_diagnoses, read_diagnoses, write_diagnoses
@@ -153,7 +151,7 @@ def diagnose_study(
 
 
 def _difference(known: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
-    """What a diagnosis has that the one that is asked for has not."""
+    """Say in which points a known diagnosis differs from the one that the user asked for."""
     if "of" not in known:
         return "does not say what it was made of"
     names = {**known["of"], **subject["of"]}

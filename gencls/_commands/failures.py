@@ -9,12 +9,19 @@ from gencls._commands.arguments import check_out
 __all__ = ["exit_code_of"]
 
 
-def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | None = None) -> int:
-    """Do the work, which returns an exit code or None for 0, tell what ends it early, and say how it ended.
+def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | None = None, file: bool = False) -> int:
+    """Do the work, report an early end in one line, and return the exit code.
+
+    Args:
+        program: the name that begins the line.
+        work: the function to call; it returns an exit code, or None for 0.
+        out: the output path, which is checked before the work; None if there is none.
+        file: whether the output is a file; otherwise it is a folder.
 
     Returns:
-        That code; 2 for bad input, a disk that is full, files that cannot be read or written, and code of the user's that ends
-        the program; 130 after an interrupt; 1 where memory is used up or nobody reads the output. Other errors pass.
+        The code of ``work``; 2 for bad input, a full disk, files that cannot be read or written, or user code that ends the
+        program; 130 after an interrupt; 143 after a SIGTERM that ends a training; 1 if memory is used up or nobody reads the
+        output. Other errors pass.
     """
     try:
         from gencls.core.errors import GenclsError  # brings torch, which takes seconds
@@ -22,7 +29,7 @@ def exit_code_of(program: str, work: Callable[[], int | None], *, out: Path | No
         return _interrupted(program)
     try:
         if out is not None:
-            check_out(out)
+            check_out(out, file=file)
         return work() or 0
     except GenclsError as error:
         return _failed(program, str(error))
@@ -58,7 +65,7 @@ def _failed(program: str, message: str, code: int = 2) -> int:
 
 
 def _said(error: OSError) -> str:
-    """What the system refused, in the form of our own errors."""
+    """Say in the form of our own errors what the system refused."""
     from gencls.core.files import DISK_FULL
 
     where = f"{error.filename}: " if error.filename is not None else ""

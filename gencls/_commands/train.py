@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gencls._commands.arguments import check_out
+
 if TYPE_CHECKING:
     from gencls.zoo.training.run import Plan
 
@@ -12,7 +14,7 @@ __all__ = ["run_train"]
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """Train, and print what was measured and the path of the weights; or only what the training would take."""
+    """Train, and print the measures and the path of the weights. A dry run prints only what the training would cost."""
     from gencls.zoo.checkpoints.cards import read_card
     from gencls.zoo.training import train
     from gencls.zoo.training.resume import checkpoint_to_start_from, epochs_in
@@ -22,6 +24,7 @@ def run_train(options: argparse.Namespace) -> None:
         name: getattr(options, name) for name in ("data", "data_root", "epochs", "limit", "seed", "pretrained")
     }
     plan = plan_training(options.preset, **chosen)
+    check_out(options.out / options.preset)
     start = checkpoint_to_start_from(options.out / options.preset, resume=options.resume)
     done = 0 if start is None else epochs_in(start)
     if options.dry_run:

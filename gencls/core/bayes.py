@@ -1,4 +1,4 @@
-"""A classifier by Bayes' rule, one likelihood per class, and its gradient through the inner optimisation."""
+"""A classifier by Bayes' rule with one likelihood per class, and its gradient through the inner optimisation."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ class BayesClassifier(Defense, Generic[Q]):
     """argmax_k log p(x, k): one likelihood per class and no discriminative head.
 
     All such classifiers first find, per class, where the image would come from (a latent, a distribution over latents, the
-    centre of a noise distribution, or nothing where the likelihood is exact), then score. The two halves are separate methods:
-    the gradient that excludes the inner optimisation (thesis, eq. 2.9) lives in one place, the latent descent attack can decode
+    centre of a noise distribution, or nothing if the likelihood is exact), then score. The two halves are separate methods. The
+    gradient that excludes the inner optimisation (thesis, eq. 2.9) lives in one place, the latent descent attack can decode
     ``infer(x)`` (:meth:`reconstruct`), and more samples from the same posterior are a matter of ``log_joint``.
     """
 
     @abstractmethod
     def infer(self, images: Tensor) -> Q:
-        """The per-class inner optimisation: q_k for each image and class.
+        """Run the per-class inner optimisation: find q_k for each image and class.
 
         Called with gradients enabled. Where ``images`` requires grad, the result must be differentiable in the images (the
         steps are unrolled); otherwise it is detached. Parameters must not collect ``.grad``.
@@ -50,13 +50,13 @@ class BayesClassifier(Defense, Generic[Q]):
         return self.log_joint(images, q)
 
     def reconstruct(self, images: Tensor, q: Q | None = None) -> Tensor:
-        """Each image as each class would have made it: (N, K, C, H, W) in [0, 1], detached.
+        """Show each image as each class would have made it: (N, K, C, H, W) in [0, 1], detached.
 
-        The latent descent attack walks there.
+        The latent descent attack moves towards these images.
 
         Args:
             images: (N, C, H, W) in [0, 1].
-            q: from ``infer(images)``; None infers.
+            q: the result of ``infer(images)``; None calls it.
 
         Raises:
             GenclsError: for a classifier that has no reconstructions.
@@ -64,7 +64,7 @@ class BayesClassifier(Defense, Generic[Q]):
         raise GenclsError(f"{type(self).__name__}: expected a classifier with reconstructions, but it declares none")
 
     def images_per_graph(self, images: Tensor) -> int | None:
-        """How many such images may be unrolled at once; None sets no limit."""
+        """How many images of this kind one graph may unroll at once; None sets no limit."""
         return None
 
     def surrogates(self) -> Mapping[str, nn.Module]:
@@ -79,10 +79,10 @@ class BayesClassifier(Defense, Generic[Q]):
 class Unrolled(nn.Module):
     """A Bayes classifier whose gradient goes through every step of its inner optimisation.
 
-    The value is that of the classifier. The gradient is exact after any number of steps, where the frozen gradient is exact
-    only at the optimum, and costs several times as much time and, per step, the memory of one step's graph. Where the
-    classifier says how many images fit (``images_per_graph``), more are worked off in parts whose graphs are built one after
-    the other in the backward pass.
+    The value is the classifier's. The gradient is exact after any number of steps; the frozen gradient is exact only at the
+    optimum. The exact one costs several times as much time and, per step, the memory of one step's graph. If the classifier
+    limits the images per graph (``images_per_graph``), more images are split into parts. The backward pass builds and frees the
+    graphs of the parts one after the other.
     """
 
     @checked
@@ -103,12 +103,12 @@ class Unrolled(nn.Module):
         return torch.cat([_Recomputed.apply(self.defense, part) for part in images.split(fit)])
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """``unrolled``: itself."""
+        """The one mode, ``unrolled``: this module itself."""
         return {UNROLLED.name: self}
 
 
 class _Recomputed(torch.autograd.Function):
-    """The classifier's scores without a graph; the graph is built, used and freed in the backward pass."""
+    """Computes the classifier's scores without a graph; the backward pass builds, uses and frees the graph."""
 
     @staticmethod
     def forward(ctx: Any, defense: BayesClassifier[Any], images: Tensor) -> Tensor:

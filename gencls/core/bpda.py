@@ -1,4 +1,4 @@
-"""What attacks differentiate in place of a part without a useful gradient."""
+"""Modules that attacks differentiate in place of a part without a useful gradient."""
 
 from collections.abc import Mapping
 
@@ -26,12 +26,12 @@ class BPDA(nn.Module):
         self.training = exact.training
 
     def forward(self, images: Tensor) -> Tensor:
-        """``exact(images)``; backward goes through ``approx(images)``."""
+        """Compute ``exact(images)``; the backward pass goes through ``approx(images)``."""
         with torch.no_grad():
             value: Tensor = self.exact(images.clone())  # it may work in place
         path = self.approx(images)
         return value.add(path - path.detach())
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """``bpda``: itself."""
+        """The one mode, ``bpda``: this module itself."""
         return {BPDA_MODE.name: self}

@@ -37,22 +37,23 @@ class _Differentiable(nn.Module, ABC):
         """Apply the module to images (N, C, H, W) in [0, 1]."""
 
     def forward_draws(self, images: Tensor, count: int) -> Tensor:
-        """The same as ``forward`` on every image ``count`` times: (N, C, H, W) -> (N * count, ...).
+        """Apply ``forward`` to every image ``count`` times: (N, C, H, W) -> (N * count, ...).
 
-        :class:`~gencls.core.EoT` asks for this. Where what comes before the first random number is costly, a module overrides
-        it: it does that part once per image and passes the result through :func:`repeat_rows`.
+        :class:`~gencls.core.EoT` asks for this. A module overrides it if its work before the first random number is costly: it
+        does that part once per image and passes the result through :func:`repeat_rows`.
         """
         return self(repeat_rows(images, count))
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """The gradient modes: name -> module that an attacker differentiates in place of this one; the first is the default.
+        """The gradient modes: name -> what an attacker differentiates in place of this module; the first is the default.
 
-        An evaluation attacks through every one of them, and per sample the worst counts. The default is the exact gradient
-        of the module itself. A transform with a zero or undefined gradient declares, for instance,
-        ``{"bpda": BPDA(self, nn.Identity())}``.
+        An evaluation attacks through every mode, and the worst result of each sample counts. The default is the exact gradient
+        of the module itself. A transform with a zero or undefined gradient declares, for instance, ``{"bpda": BPDA(self,
+        nn.Identity())}``. A :class:`~gencls.core.GradientMode` in place of a name also says what the mode means, and whether it
+        is exact. Each module of a classifier returns scores of its ``num_classes``.
 
-        Read it through :func:`gencls.core.surrogates_of`. That refuses a class that holds a defense, computes its scores in a
-        way of its own and inherits this method: the gradient modes of what is inside would be lost.
+        Read it through :func:`gencls.core.surrogates_of`. That function refuses a class that holds a defense, computes its
+        scores in a way of its own and inherits this method: the gradient modes of the inner defense would be lost.
         """
         return {EXACT.name: self}
 
@@ -60,7 +61,7 @@ class _Differentiable(nn.Module, ABC):
         """The module that an adaptive attacker differentiates in one gradient mode (None: the default mode).
 
         Raises:
-            GenclsError: for a mode that is not declared, or a defense that hides those of another one inside it.
+            GenclsError: the defense does not declare this mode, or it hides the modes of another one inside it.
         """
         modes = surrogates_of(self)
         if mode is None:
@@ -71,12 +72,12 @@ class _Differentiable(nn.Module, ABC):
         return modes[mode]
 
     def extra_repr(self) -> str:
-        """The settings."""
+        """Show the settings."""
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
 
 
 class Defense(_Differentiable):
-    """All that other code needs to know of a defense: images (N, C, H, W) in [0, 1] -> scores (N, K).
+    """A defense is all that other code needs to know: images (N, C, H, W) in [0, 1] -> scores (N, K).
 
     Scores are compared by argmax only: their offset and scale are arbitrary (a Bayes classifier returns log joint densities),
     and evaluation code may not rely on them. Normalisation of the input lives inside. ``forward`` treats each sample on its
@@ -87,11 +88,11 @@ class Defense(_Differentiable):
 
 
 class Transform(_Differentiable):
-    """A map from images to images of the same shape and range, put in front of a classifier."""
+    """A map from images to images of the same shape and range; it stands in front of a classifier."""
 
 
 class TransformedClassifier(Defense):
-    """A classifier behind a transform: ``classifier(transform(images))``. Final: composes, owns nothing else."""
+    """A classifier behind a transform: ``classifier(transform(images))``. The class is final: it composes and adds nothing."""
 
     @checked
     def __init__(self, transform: Transform, classifier: nn.Module, num_classes: int) -> None:
@@ -121,10 +122,10 @@ class TransformedClassifier(Defense):
         return scores
 
     def forward_draws(self, images: Tensor, count: int) -> Tensor:
-        """Scores (N * count, K): the transform decides what it does once per image."""
+        """Scores (N * count, K): the transform decides which part it computes once per image."""
         scores: Tensor = self.classifier(forward_draws(self.transform, images, count))
         return scores
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Every mode of the transform with every mode of the classifier, see :func:`gencls.core.modules.wrappers.chained`."""
+        """Combine each mode of the transform with each of the classifier (see :func:`gencls.core.modules.wrappers.chained`)."""
         return chained((self.transform, self.classifier), self)

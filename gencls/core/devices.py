@@ -1,4 +1,4 @@
-"""Devices: those of this machine by name, and where a module lies."""
+"""Finds devices of this machine by name, and the device of a module."""
 
 import torch
 from torch import nn
@@ -9,10 +9,10 @@ __all__ = ["device_of", "find_device"]
 
 
 def find_device(name: str) -> torch.device:
-    """A device of this machine by name, such as "cpu" or "cuda:1".
+    """Find a device of this machine by its name, such as "cpu" or "cuda:1".
 
     Raises:
-        GenclsError: for a name that torch does not know or a device that is not there.
+        GenclsError: torch does not know the name, or this machine has no such device.
     """
     try:
         made = torch.empty(0, device=name)
@@ -24,5 +24,5 @@ def find_device(name: str) -> torch.device:
 
 
 def device_of(module: nn.Module) -> torch.device | None:
-    """Where a module's parameters or buffers lie; None for a module without any."""
+    """The device of a module's parameters or buffers; None for a module without any."""
     return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), None)

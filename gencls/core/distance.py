@@ -9,32 +9,32 @@ from gencls.core.errors import GenclsError
 __all__ = ["Embedding", "ImageDistance"]
 
 Embedding = tuple[Tensor, ...]
-"""What a distance compares: the pixels themselves, or features of several layers."""
+"""A distance compares these: the pixels themselves, or features of several layers."""
 
 
 class ImageDistance(nn.Module, ABC):
     """A distance between images, differentiable in both.
 
-    It is split into ``embed`` and ``compare`` so that an inner loop embeds its fixed input once: in GAN inversion with a
-    perceptual distance the feature network is over 90 % of the cost.
+    A distance has two halves, ``embed`` and ``compare``, so that an inner loop embeds its fixed input once: in GAN inversion
+    with a perceptual distance the feature network is over 90 % of the cost.
     """
 
     @abstractmethod
     def embed(self, images: Tensor) -> Embedding:
-        """Images (N, C, H, W) in [0, 1] -> tensors (N, c, h, w): pixels, maps of features, or features of size 1 x 1."""
+        """Turn images (N, C, H, W) in [0, 1] into tensors (N, c, h, w): pixels, maps of features, or features of size 1 x 1."""
 
     @abstractmethod
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
-        """Two embeddings (..., c, h, w) whose leading dimensions broadcast -> distances of their shape.
+        """Compare two embeddings (..., c, h, w) whose leading dimensions broadcast; the distances >= 0 have these dimensions.
 
-        So one image is compared with K others without being copied: (N, 1, c, h, w) and (N, K, c, h, w) give (N, K).
+        One image can so be compared with K others without a copy: (N, 1, c, h, w) and (N, K, c, h, w) give (N, K).
         """
 
     def compare_all(self, first: Embedding, second: Embedding, shape: tuple[int, ...]) -> Tensor:
-        """:meth:`compare`, which must give this shape.
+        """Call :meth:`compare` and check that the distances have this shape.
 
         Raises:
-            GenclsError: for distances of another one.
+            GenclsError: they have another shape.
         """
         found = self.compare(first, second)
         if found.shape != shape:
@@ -45,5 +45,5 @@ class ImageDistance(nn.Module, ABC):
         return found
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Distances (N,) between two batches of images (N, C, H, W) in [0, 1]."""
+        """Distances (N,) between two batches of images (N, C, H, W) in [0, 1], image by image."""
         return self.compare(self.embed(first), self.embed(second))

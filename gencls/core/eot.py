@@ -1,4 +1,4 @@
-"""Draws of each image: how a module makes several, and the mean over them."""
+"""Makes several draws of each image, and takes the mean over them."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ Reduce = Literal["logits", "probs", "loss"]
 
 
 def repeat_rows(rows: Tensor, count: int) -> Tensor:
-    """As ``repeat_interleave``, (N, ...) -> (N * count, ...), whose backward pass is slower than the sum over an expansion."""
+    """Repeat each row as ``repeat_interleave`` does, (N, ...) -> (N * count, ...), but with a faster backward pass."""
     return rows.unsqueeze(1).expand(-1, count, *rows.shape[1:]).flatten(0, 1)
 
 
@@ -29,9 +29,10 @@ class _DrawsTogether(Protocol):
 
 
 def forward_draws(model: nn.Module, images: Tensor, count: int) -> Tensor:
-    """``count`` draws of a model for each image: (N, C, H, W) -> (N * count, ...), those of an image in consecutive rows.
+    """Make ``count`` draws of a model for each image: (N, C, H, W) -> (N * count, ...), draws of one image in consecutive rows.
 
-    By its own method of this name; a module without one, or whose ``forward`` is younger or has hooks, gets the rows repeated.
+    The model's own method of this name makes them. The rows are repeated if the module has no such method, if a subclass
+    overrides ``forward`` but not the method, or if a hook hangs on the module.
     """
     if isinstance(model, _DrawsTogether) and computes_as_its_class(model, "forward_draws"):
         return model.forward_draws(images, count)
@@ -42,9 +43,9 @@ def forward_draws(model: nn.Module, images: Tensor, count: int) -> Tensor:
 class EoT(nn.Module):
     """Expectation over transformation: the mean over S draws of a stochastic model, sample by sample.
 
-    The draws are rows of the batch, S consecutive rows per sample, so a draw costs what a row costs, or less where a defense
-    does some of the work once per image (:func:`gencls.core.forward_draws`). Under
-    :func:`gencls.core.keyed` each (sample, draw) has its own random stream, and the result does not depend on ``chunk``.
+    The draws are rows of the batch, S consecutive rows per sample. So a draw costs as much as a row, or less if the defense
+    does some of the work once per image (:func:`gencls.core.forward_draws`). Under :func:`gencls.core.keyed` each (sample,
+    draw) has its own random stream, and the result does not depend on ``chunk``.
 
     Source: Athalye et al., "Synthesizing robust adversarial examples", 2018, arXiv:1707.07397.
     """
@@ -75,8 +76,8 @@ class EoT(nn.Module):
     def per_draw(self, images: Tensor) -> Tensor:
         """Scores of the single draws: (N, C, H, W) -> (N, S, K).
 
-        With fewer draws per pass than S, gradients are made by drawing the same again in the backward pass, chunk by chunk,
-        so that no more than one chunk's graph is ever kept.
+        If a pass makes fewer draws than S, the backward pass draws the same numbers again, chunk by chunk. So only one chunk's
+        graph exists at a time.
         """
         if self.chunk < self.samples and torch.is_grad_enabled() and images.requires_grad:
             scores: Tensor = _ChunkedDraws.apply(self, images)
@@ -108,11 +109,11 @@ class EoT(nn.Module):
 
     @property
     def stochastic(self) -> bool:
-        """Whether the model says so: a mean of draws is random, too."""
+        """Whether the model declares itself stochastic: a mean of draws is random, too."""
         return declared(self.model, "stochastic")
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """The mean over draws in every gradient mode of the model."""
+        """Average over draws in every gradient mode of the model."""
 
         def averaged(module: nn.Module) -> nn.Module:
             return self if module is self.model else EoT(module, self.samples, reduce=self.reduce, chunk=self.chunk)
@@ -120,12 +121,12 @@ class EoT(nn.Module):
         return {name: averaged(module) for name, module in surrogates_of(self.model).items()}
 
     def extra_repr(self) -> str:
-        """The settings."""
+        """Show the settings."""
         return f"samples={self.samples}, reduce={self.reduce!r}"
 
 
 class _ChunkedDraws(torch.autograd.Function):
-    """Scores of all draws without a graph; the backward pass draws the same again, chunk by chunk."""
+    """Computes the scores of all draws without a graph; the backward pass draws the same again, chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, eot: EoT, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files that no crash leaves half written: atomic writes, locks that die with their process, JSON that knows its checksum."""
+"""Writes files that no crash leaves half written: atomic writes, locks that die with their process, JSON with a checksum."""
 
 import errno
 import hashlib
@@ -37,23 +37,23 @@ __all__ = [
 ]
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What a file system answers that has no room: for anybody, for this user, or for so large a file."""
+"""Error numbers of a file system that has no room: for anybody, for this user, or for so large a file."""
 
 LONGEST = 255
-"""Bytes that the name of a file may have on the usual file systems."""
+"""The number of bytes that usual file systems allow in a file's name."""
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.EPERM}
-"""What a file system answers that cannot lock."""
+"""Error numbers of a file system that cannot lock."""
 
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EMLINK}
-"""What one answers that has no hard links."""
+"""Error numbers of a file system without hard links."""
 
 _TRIES = 100
-"""After so many files that were gone, or others, as soon as they were locked, a file system is one that cannot lock."""
+"""How often a locked file may turn out to be gone or replaced, before the file system counts as one that cannot lock."""
 
 
 class WriteError(GenclsError, OSError):
-    """The system refuses to write a file; an OSError, too, with its number."""
+    """The system refuses to write a file. It is an OSError, too, and keeps its number."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -61,11 +61,11 @@ class WriteError(GenclsError, OSError):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell what the system refuses inside the block, which writes a file.
+    """Name the path that the system refuses to write inside the block.
 
     Raises:
-        WriteError: if the disk is full, or the folder is gone or not to be written to.
-        FileExistsError: as it comes: it tells that another process was faster.
+        WriteError: the disk is full, or the folder is gone or may not be written to.
+        FileExistsError: passes unchanged, since it says that another process was faster.
     """
     try:
         yield
@@ -79,7 +79,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:
-    """A name for a file of at most so many bytes, 14 or more: itself, or its beginning and 12 digits of its SHA-256."""
+    """Shorten a file's name to at most ``longest`` bytes, 14 or more, by its beginning and 12 digits of its SHA-256."""
     encoded = name.encode("utf-8", "surrogatepass")
     if len(encoded) <= longest:
         return name
@@ -87,7 +87,7 @@ def shortened(name: str, longest: int = LONGEST) -> str:
 
 
 def _host(node: str) -> str:
-    """What a machine is called within names of files; machines that differ in what is left out stay apart."""
+    """Write a machine's name for use in file names; machines whose names differ in the letters left out stay apart."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "-", node)
     return shortened(plain if plain == node else f"{plain}-{hashlib.sha256(node.encode()).hexdigest()[:8]}", 64)
 
@@ -95,11 +95,11 @@ def _host(node: str) -> str:
 _HOST = _host(platform.node())
 
 _PART = re.compile(rf"\..+~{re.escape(_HOST)}~[0-9a-f]{{32}}\.part", re.DOTALL)
-"""Names of files that a process of this machine is writing, or was when it died. Those of other machines look different."""
+"""Names of the files that a process of this machine is writing, or was writing when it died. Other machines' names differ."""
 
 
 def _part(path: Path) -> Path:
-    """A file beside this one that nobody else writes."""
+    """The path of a file beside this one that nobody else writes."""
     ending = f"~{_HOST}~{uuid.uuid4().hex}.part"
     return path.with_name(f".{shortened(path.name, LONGEST - 1 - len(ending))}{ending}")
 
@@ -107,11 +107,11 @@ def _part(path: Path) -> Path:
 def atomically(path: Path, content: bytes | Callable[[Path], object], *, overwrite: bool = True) -> None:
     """Write a file under a name of its own, then rename it: readers see the whole file or none.
 
-    What processes of this machine left in the folder when they were killed is removed, once per process and folder. The content
-    may be what writes it to the path that it gets.
+    Each process removes, once per folder, what killed processes of this machine left there. The content may be a function that
+    gets a path and writes the file there.
 
     Raises:
-        FileExistsError: if the file is there and is not to be replaced.
+        FileExistsError: the file exists and may not be replaced.
     """
     _remove_leftovers_once(path.parent)
     part = _part(path)
@@ -149,9 +149,12 @@ def _link(part: Path, path: Path) -> None:
 def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a file, made if missing and removed at the end.
 
-    The system releases the lock when its process dies. So whoever can take hold of a file knows that nobody works with it,
-    and may remove it. Where files cannot be locked nobody is kept out and nothing is known to be dead: what is waited for
-    counts as held, and nothing else. Yields whether it is held: always, if another process that holds it is waited for.
+    The system releases the lock when its process dies. So whoever can take hold of a file knows that nobody works with it, and
+    may remove it. A file system that cannot lock keeps nobody out and shows nobody dead: a lock counts as held only if the
+    caller waits for it.
+
+    Yields:
+        Whether the lock is held; always True if the caller waits for it.
     """
     descriptor = _take(path, wait=wait) if fcntl else None
     try:
@@ -159,13 +162,13 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
     finally:
         if wait or descriptor is not None:
             with suppress(OSError):  # a file system that does not let go of open files
-                path.unlink(missing_ok=True)  # while it is held: who waits for it will see that its name is gone
+                path.unlink(missing_ok=True)  # still locked: a process that waits for it will see that its name is gone
         if descriptor is not None:
             os.close(descriptor)
 
 
 def _take(path: Path, *, wait: bool) -> int | None:
-    """A descriptor of the locked file; None if another process holds it."""
+    """Open the locked file and return its descriptor; None if another process holds it."""
     for _ in range(_TRIES):
         with writing(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -203,16 +206,16 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def remove_dead(paths: Iterable[Path]) -> None:
-    """Remove files that were held by processes which are dead by now; what a living one holds stays."""
+    """Remove files whose holders are dead by now; files that a living process holds stay."""
     for path in paths:
         with suppress(OSError), held(path, wait=False):  # another user's, for instance
             pass
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes of this machine have half written in a folder.
+    """Remove the half-written files that killed processes of this machine left in a folder.
 
-    What another machine has begun to write stays: a network file system may not tell whether its process lives.
+    Files of another machine stay: a network file system may not tell whether their process lives.
     """
     with suppress(OSError):  # a folder that may be written to, but not listed
         remove_dead([path for path in folder.iterdir() if _PART.fullmatch(path.name)])
@@ -222,15 +225,15 @@ _remove_leftovers_once = cache(remove_leftovers)
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Content for a file of JSON, with a checksum of itself as ``checksum``."""
+    """Add to content for a file of JSON a checksum of itself as ``checksum``."""
     return {**content, "checksum": _checksum(content)}
 
 
 def check_seal(content: Mapping[str, Any], where: object, advice: str = "") -> None:
-    """Check that content is what its ``checksum`` says; the message says where it comes from and what to do.
+    """Check that content agrees with its ``checksum``; the message says where it comes from and what to do.
 
     Raises:
-        GenclsError: if it is not, or has none.
+        GenclsError: the content disagrees with its checksum, or has none.
     """
     expected, got = _checksum(content), content.get("checksum")
     if got != expected:
@@ -238,7 +241,7 @@ def check_seal(content: Mapping[str, Any], where: object, advice: str = "") -> N
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """Of what a reader of the JSON gets, however it is spaced and ordered."""
+    """The checksum of the content that a reader of the JSON gets, whatever its spacing and order."""
     read = json.loads(json.dumps({key: value for key, value in content.items() if key != "checksum"}))
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
@@ -250,17 +253,17 @@ def write_sealed(path: Path, content: Mapping[str, Any], *, overwrite: bool = Tr
 
 
 def read_sealed(path: Path, what: str, advice: str = "") -> dict[str, Any]:
-    """Read what :func:`write_sealed` has written: as :func:`read_object`, then :func:`check_seal`."""
+    """Read what :func:`write_sealed` has written, with the checks of :func:`read_object` and :func:`check_seal`."""
     content = read_object(path, what, advice)
     check_seal(content, path, advice)
     return content
 
 
 def read_object(path: Path, what: str, advice: str = "") -> dict[str, Any]:
-    """Read an object from a file of JSON; the message says what it should hold, and what to do if it is damaged.
+    """Read an object from a file of JSON; the message says what the file should hold, and what to do if it is damaged.
 
     Raises:
-        GenclsError: if it is not there or holds something else.
+        GenclsError: the file does not exist or holds something else.
     """
     try:
         content: Any = json.loads(path.read_bytes().decode("utf-8"))

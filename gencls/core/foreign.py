@@ -1,8 +1,8 @@
-"""Images and labels of any library, as tensors of the one form that everything takes.
+"""Turns images and labels of any library into tensors of the one form that all code takes.
 
-A floating-point ``torch.Tensor`` is (N, C, H, W) in [0, 1], as everywhere in the package: nothing about it is guessed. Of
-everything else, arrays of numpy, lists, PIL images and uint8 tensors, the axis with 1 or 3 entries is the channels, and
-(N, H, W) is grey. uint8 means 0 to 255 and is divided by 255. Nothing is scaled or cast beyond that: float64 stays float64.
+A floating-point ``torch.Tensor`` is (N, C, H, W) in [0, 1], as everywhere in the package: nothing about it is guessed. In
+arrays of numpy, lists, PIL images and uint8 tensors, the axis with 1 or 3 entries is the channels, and (N, H, W) is grey. uint8
+means 0 to 255 and is divided by 255. Nothing is scaled or cast beyond that: float64 stays float64.
 """
 
 import math
@@ -23,17 +23,17 @@ __all__ = ["as_images", "as_labels", "as_samples", "in_one_tensor", "is_picture"
 
 
 def as_samples(images: object, labels: object) -> tuple[Tensor, Tensor]:
-    """Images and labels of any library in the one form that everything else takes; what has it is returned itself.
+    """Bring images and labels of any library into the one form that all other code takes; tensors in that form come back as is.
 
     Args:
-        images: see :func:`as_images`; uint8 from 0 to 255, or in [0, 1].
-        labels: one per image, see :func:`as_labels`.
+        images: N images, uint8 from 0 to 255 or floats in [0, 1], as :func:`as_images` takes them.
+        labels: one class number per image, as :func:`as_labels` takes them.
 
     Returns:
         Images (N, C, H, W), float32 or float64 in [0, 1], and labels int64 (N,).
 
     Raises:
-        GenclsError: for images or labels that are neither, no images, or other values than these.
+        GenclsError: these are no images or labels, there are none, or values lie outside the range.
     """
     if isinstance(images, (Dataset, DataLoader)):
         own, got = type(images).__name__, type(labels).__name__
@@ -46,13 +46,13 @@ def as_samples(images: object, labels: object) -> tuple[Tensor, Tensor]:
 
 
 def as_images(value: object) -> Tensor:
-    """Images of any library, without a copy where there is a way; their values are not looked at.
+    """Read images of any library, without a copy if possible; their values are not checked.
 
     A tensor, an array or a list of images, (N, C, H, W), (N, H, W, C) or (N, H, W), becomes (N, C, H, W) uint8, float32 or
     float64.
 
     Raises:
-        GenclsError: for something else, images of several shapes, another dtype, or channels that cannot be told.
+        GenclsError: for something else, images of several shapes, another dtype, or an unclear axis of channels.
     """
     if isinstance(value, (str, bytes, os.PathLike)):
         raise GenclsError(f"images: expected images, got the path {os.fsdecode(value)!r}; load it with gencls.zoo.load_data")
@@ -76,10 +76,11 @@ def as_images(value: object) -> Tensor:
 
 
 def as_labels(value: object) -> Tensor:
-    """Class numbers of any library: a tensor, an array or a list of N whole numbers, (N,) or (N, 1), becomes int64 (N,).
+    """Read class numbers of any library: a tensor, array or list of N whole numbers, (N,) or (N, 1), becomes int64 (N,).
 
     Raises:
-        GenclsError: for anything else: none, one-hot rows, words, booleans, numbers that are not whole.
+        GenclsError: for anything else: an empty list, one-hot rows, words, booleans, numbers that are not whole or
+            exceed int64.
     """
     if value is None:
         raise GenclsError("labels: expected a class number per image, got none")
@@ -99,11 +100,14 @@ def as_labels(value: object) -> Tensor:
         odd = labels[~((labels == labels.round()) & (labels.abs() < 2**53))]
         if len(odd):
             raise GenclsError(f"labels: expected whole numbers, got {float(odd[0]):.4g} among {labels.dtype} labels")
-    return labels.to(torch.int64)
+    numbers = labels.to(torch.int64)
+    if labels.dtype == torch.uint64 and bool((numbers < 0).any()):  # as torch casts what is too large for int64
+        raise GenclsError(f"labels: expected whole numbers below 2**63, got {int(numbers[numbers < 0][0]) + 2**64}")
+    return numbers
 
 
 def unit_range(images: Tensor) -> Tensor:
-    """Images in [0, 1]: uint8 divided by 255, as float32, refused if of 0 and 1 alone; others are returned themselves."""
+    """Bring images into [0, 1]: divide uint8 by 255, as float32, but refuse uint8 of only 0 and 1; others stay as they are."""
     if images.dtype != torch.uint8:
         return images
     if images.numel() and images.max() == 1:
@@ -112,7 +116,7 @@ def unit_range(images: Tensor) -> Tensor:
 
 
 def in_one_tensor(parts: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """Images in one tensor, single ones by ``torch.stack``, batches by ``torch.cat``; they must be alike."""
+    """Join images in one tensor, single ones by ``torch.stack``, batches by ``torch.cat``; they must be alike."""
     start = 1 if join is torch.cat else 0
     shapes = list(dict.fromkeys(tuple(part.shape[start:]) for part in parts))
     if len(shapes) > 1:
@@ -126,25 +130,25 @@ def in_one_tensor(parts: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -
 
 
 def rank_of(value: Any) -> int:
-    """Number of axes of an array, a picture, or nested lists of either; 0 of a number."""
+    """The number of axes of an array, a picture, or nested lists of either; 0 for a number."""
     if isinstance(value, (list, tuple)):
         return 1 + (rank_of(value[0]) if value else 0)
     return 2 if is_picture(value) else int(getattr(value, "ndim", 0))
 
 
 def is_picture(value: object) -> bool:
-    """Whether it is an image of PIL, which is not imported for it."""
+    """Whether the value is an image of PIL; PIL is not imported to find out."""
     return hasattr(value, "getbands") and hasattr(value, "mode")
 
 
 def _number(label: Any) -> object:
-    """The number in an array or a tensor of one entry."""
+    """The number in an array or a tensor of one entry; anything else as it is."""
     shape = getattr(label, "shape", None)
     return label.item() if shape is not None and math.prod(shape) == 1 else label
 
 
 def _tensor(value: Any, what: str) -> Tensor:
-    """An array of any library as a tensor, in its own dtype and memory."""
+    """Read an array of any library as a tensor, in its own dtype and memory."""
     if isinstance(value, Tensor):
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise GenclsError(f"{what}: expected a dense tensor, got {value.layout} on {value.device}")
@@ -172,7 +176,7 @@ def _tensor(value: Any, what: str) -> Tensor:
 
 
 def _channels_first(images: Tensor) -> Tensor:
-    """(N, H, W, C) with 1 or 3 channels to (N, C, H, W), which is returned itself."""
+    """Move channels first: (N, H, W, C) with 1 or 3 channels becomes (N, C, H, W), which itself passes unchanged."""
     first, last = (images.shape[axis] in (1, 3) for axis in (1, 3))
     if first == last:
         why = "both the second and the last axis could be the channels" if first else "neither has 1 or 3 entries"

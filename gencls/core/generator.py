@@ -1,4 +1,4 @@
-"""Generators: what a generative defense asks of a network that makes images."""
+"""Generators: the networks that make images for a generative defense, and the methods that it calls on them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,15 +12,15 @@ Latents = tuple[Tensor, ...]
 """One tensor per latent level, coarse to fine; a plain GAN or VAE has one level."""
 
 Mix = Callable[[int, Tensor, Tensor], Tensor]
-"""(level, encoded code, sampled code) -> the code that is used at this level."""
+"""A function (level, encoded code, sampled code) -> the code that this level uses."""
 
 
 class MultiLatentModel(nn.Module, ABC):
     """MLVGM: an autoencoder with L latent levels whose prior can be sampled level by level.
 
-    Codes are mixed while they are decoded, because in a hierarchical VAE both the posterior and the prior of level i depend on
-    the codes that were *mixed* at the levels above; the codes cannot be computed before mixing. What can be is
-    :meth:`encode_once`.
+    A model mixes codes while it decodes them. In a hierarchical VAE both the posterior and the prior of level i depend on the
+    codes that were *mixed* at the levels above, so the codes cannot be computed before mixing. :meth:`encode_once` computes all
+    that does not depend on them.
 
     Source: "Pre-trained Multiple Latent Variable Generative Models are good defenders against adversarial attacks",
     Appendix A.
@@ -33,17 +33,17 @@ class MultiLatentModel(nn.Module, ABC):
 
         Args:
             images: (N, C, H, W) in [0, 1].
-            mix: called once per level, in order, with the encoded and the sampled code of that level.
+            mix: a function called once per level, in order, with the encoded and the sampled code of that level.
 
         Returns:
-            Images (N, C, H, W) in [0, 1]. ``mix`` returning always its second argument is plain autoencoding; returning
-            always its third gives samples that do not depend on the images.
+            Images (N, C, H, W) in [0, 1]. If ``mix`` always returns its second argument, this is plain autoencoding. If it
+            always returns its third, the samples do not depend on the images.
         """
         return self.decode_mixed(self.encode_once(images), mix)
 
     @abstractmethod
     def encode_once(self, images: Tensor) -> Latents:
-        """The part of :meth:`autoencode` that depends on the images alone: no random number, no mixed code.
+        """Compute the part of :meth:`autoencode` that depends on the images alone: no random number, no mixed code.
 
         A purifier that needs S draws of an image calls it once and repeats the rows of the result.
 
@@ -51,17 +51,17 @@ class MultiLatentModel(nn.Module, ABC):
             images: (N, C, H, W) in [0, 1].
 
         Returns:
-            Tensors (N, ...): the codes of a StyleGAN2 encoder, the features of NVAE's bottom-up pass; where nothing is to be
-            shared, the images.
+            Tensors (N, ...): the codes of a StyleGAN2 encoder, the features of NVAE's bottom-up pass, or the images themselves
+            if the model has no such part.
         """
 
     @abstractmethod
     def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
-        """The rest of :meth:`autoencode`: sample, mix and decode.
+        """Do the rest of :meth:`autoencode`: sample, mix and decode.
 
         Args:
-            encoded: from :meth:`encode_once`, rows repeated or chosen at will.
-            mix: see :meth:`autoencode`.
+            encoded: tensors from :meth:`encode_once`, with rows repeated or chosen at will.
+            mix: a function as in :meth:`autoencode`.
 
         Returns:
             Images in [0, 1], one per row of ``encoded``.
@@ -69,11 +69,11 @@ class MultiLatentModel(nn.Module, ABC):
 
 
 class ClassConditionalGenerator(nn.Module, ABC):
-    """p(x | z, k) and p(z) for K classes: the K decoders of ABS and a conditional GAN alike."""
+    """The decoder p(x | z, k) and the prior p(z) for K classes: the K decoders of ABS and a conditional GAN alike."""
 
     num_classes: int
     latent_shapes: tuple[torch.Size, ...]
-    """Shape of one latent at each level, without a batch dimension."""
+    """The shape of one latent at each level, without a batch dimension."""
 
     @abstractmethod
     def forward(self, latents: Latents, labels: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class ClassConditionalGenerator(nn.Module, ABC):
 
         Args:
             latents: one tensor (M, *shape) per level.
-            labels: int64 (M,).
+            labels: the class of each latent, int64 (M,), values in 0 .. K - 1.
 
         Returns:
             Images (M, C, H, W) in [0, 1].

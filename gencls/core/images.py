@@ -1,6 +1,6 @@
-"""Images and labels in the one form that everything takes: what they must be, and the keys of their content.
+"""The form of images and labels that all code takes: checks of it, and keys of their content.
 
-Values are checked once, at the public boundary. Inner loops do not check: reading a value of a CUDA tensor costs a device
+Values are checked once, at the public boundary. Inner loops do not check: to read a value of a CUDA tensor costs a device
 synchronisation.
 """
 
@@ -19,12 +19,12 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
     """Check that a batch of images keeps the convention of the whole package.
 
     Args:
-        images: expected to be floating point, shape (N, C, H, W) with N >= 1, finite, in [0, 1].
-        channels: the number of channels C that is expected; None accepts any.
-        name: what the caller calls the tensor, for the message.
+        images: a tensor, expected to be floating point, shape (N, C, H, W) with N >= 1, finite, in [0, 1].
+        channels: the expected number of channels C; None accepts any.
+        name: what the message calls the tensor.
 
     Raises:
-        GenclsError: naming the expectation that does not hold and what came instead.
+        GenclsError: an expectation does not hold; the message names it and what came instead.
     """
     if not isinstance(images, Tensor):
         raise GenclsError(f"{name}: expected a torch.Tensor of shape (N, C, H, W), got {type(images).__name__}")
@@ -48,7 +48,7 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
 
 
 def check_image_shape(images: Tensor, shape: tuple[int, ...], *, name: str) -> None:
-    """Refuse images that are not floating point, (N, *shape), as the named network wants them; values are not looked at."""
+    """Refuse images that are not floating point, (N, *shape), as the named network wants them; values are not read."""
     if images.ndim != 4 or tuple(images.shape[1:]) != shape or not images.is_floating_point():
         raise GenclsError(
             f"{name}: expected floating-point images of shape (N, {', '.join(map(str, shape))}), "
@@ -60,12 +60,12 @@ def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None =
     """Check class labels.
 
     Args:
-        labels: expected int64, shape (N,), values in 0 .. num_classes - 1.
-        num_classes: K; None checks for negative labels only.
+        labels: a tensor, expected int64, shape (N,), values in 0 .. num_classes - 1.
+        num_classes: the number of classes K; None checks for negative labels only.
         count: the number N of images they belong to; None accepts any.
 
     Raises:
-        GenclsError: naming the expectation that does not hold and what came instead.
+        GenclsError: an expectation does not hold; the message names it and what came instead.
     """
     if not isinstance(labels, Tensor):
         raise GenclsError(f"labels: expected a torch.Tensor of shape (N,), got {type(labels).__name__}")
@@ -84,9 +84,9 @@ def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None =
 
 
 def sample_hashes(images: Tensor, labels: Tensor, seen: Counter[str] | None = None) -> list[str]:
-    """One key per sample from its pixels (float32) and label; equal on every machine and for every order.
+    """Make one key per sample from its pixels (float32) and label; it is the same on every machine and in every order.
 
-    Repeated samples are told apart by a number at the end: ``seen`` counts how often a sample came before, and is counted on.
+    A number at the end tells repeated samples apart: ``seen`` counts how often each sample came before, and is updated.
     """
     seen = Counter() if seen is None else seen
     arrays = images.detach().cpu().float().contiguous().numpy()

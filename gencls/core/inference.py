@@ -1,4 +1,4 @@
-"""The inner optimisation of every classifier that infers by descent."""
+"""The inner optimisation: every classifier that infers by descent calls it."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -35,26 +35,26 @@ def minimize(
 ) -> Latents:
     """Minimise an objective over latents, all problems of a batch at once (thesis, Algorithm 2, the inner loop).
 
-    The problems do not mix, because the gradient of the *sum* of their objectives with respect to one problem's latents is
-    that problem's own gradient, and Adam works element by element. Must be called with gradients enabled
+    The problems do not mix: the gradient of the *sum* of their objectives with respect to one problem's latents is that
+    problem's own gradient, and Adam works element by element. Call it with gradients enabled
     (:class:`~gencls.core.BayesClassifier` sees to it).
 
     Args:
-        objective: latents -> values, any shape; one value per problem.
-        start: where to begin; one tensor per level. Not changed.
+        objective: a function latents -> values of any shape, one value per problem.
+        start: the first latents, one tensor (..., *shape) per level; the function does not change them.
         steps: number of descent steps, >= 0. 0 returns the start.
         lr: step size, > 0.
         optimizer: "adam", or "gradient" for plain gradient descent (whose iterates have closed forms to test against).
         betas: Adam's decay rates.
         eps: Adam's denominator constant.
-        direction: makes of the gradients, which have the shapes of the latents, what the optimiser takes for them, for instance
-            their signs.
-        project: applied to the latents after each step, for instance onto a ball.
-        unroll: keep the graph, so that the result is differentiable in everything that the objective depends on.
+        direction: a function gradients -> directions that the optimiser takes in their place, for instance the signs; both have
+            the shapes of the latents.
+        project: a function applied to the latents after each step, for instance a projection onto a ball.
+        unroll: whether to keep the graph, so that the result is differentiable in everything that the objective depends on.
             Otherwise the result is detached.
-        keep: which problems go on: called in each step with its number, from 1, and the values that the objective has just
-            taken, it returns bool of their shape, whose dimensions are the first ones of the latents, or None for all. The
-            others stay where they are.
+        keep: a function that chooses the problems that go on. Each step calls it with the step's number, from 1, and the
+            objective's present values. It returns bool of their shape, whose dimensions are the first ones of the latents, or
+            None for all. The other problems keep their latents.
 
     Returns:
         The last iterate, one tensor per level.
@@ -93,5 +93,5 @@ def minimize(
 
 
 def where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """By problem: chosen (...) bool, latents (..., *shape)."""
+    """Choose problem by problem: ``chosen`` (...) bool takes ``new``, the others ``old``; latents are (..., *shape)."""
     return torch.where(chosen.view(*chosen.shape, *(1,) * (new.ndim - chosen.ndim)), new, old)

@@ -1,4 +1,4 @@
-"""Memory: what a graph keeps for its backward pass, how many rows fit, what was taken, and smaller batches where it ran out."""
+"""Memory: how much a graph keeps for its backward pass, how many rows fit, the peak, and smaller batches after a failure."""
 
 import gc
 from collections import Counter, defaultdict
@@ -28,17 +28,17 @@ Result = TypeVar("Result")
 _MIB = 2**20
 
 _DEFAULT = 1024.0
-"""MiB for the graphs of a CPU; on a GPU it is a share of what is free."""
+"""MiB for the graphs on a CPU; on a GPU they get a share of the free memory."""
 
 _GPU_SHARE = 0.6
 
 _CPU_ROWS = 1024
-"""The most rows in one pass on a CPU, which far fewer keep busy."""
+"""The most rows in one pass on a CPU. Far fewer already keep it busy."""
 
 _MOST_ROWS = 2.0**31
 
 _TRANSIENT = 4.0
-"""Peak over what the graph keeps, where one layer is most of it: its gradient, the next one, and the library's copies."""
+"""Peak memory over what the graph keeps, if one layer is most of it: add its gradient, the next one, the library's copies."""
 
 
 class _Meter:
@@ -105,9 +105,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def rows_that_fit(ask: Callable[[Tensor], Tensor], image: Tensor, memory: float | None) -> int:
-    """How many rows (images x draws) of a model, which ``ask`` asks, may be differentiated at once in so many MiB.
+    """Compute how many rows (images x draws) of a model, which ``ask`` calls, can be differentiated at once in ``memory`` MiB.
 
-    The graph of the image (1, C, H, W) is measured. None takes 1024 MiB on a CPU and a share of the free memory on a GPU.
+    It measures the graph of the image (1, C, H, W). ``memory`` None takes 1024 MiB on a CPU and a share of the free memory on a
+    GPU.
     """
     device = image.device
     if memory is None:
@@ -122,8 +123,11 @@ def rows_that_fit(ask: Callable[[Tensor], Tensor], image: Tensor, memory: float 
 def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> tuple[int, int]:
     """Work off ``count`` samples in parts of ``size``, which is halved whenever memory runs out.
 
-    The work gets the indices of a part, and by how often its rows must be divided. It must be repeatable. Torch's own error
-    passes if a single sample in the smallest pieces does not fit. The size and that number at the end are returned.
+    ``work`` gets the indices of a part, and the number of pieces into which it must divide the part's rows. It must be
+    repeatable. Torch's own error passes if a single sample in the smallest pieces does not fit.
+
+    Returns:
+        The last size, and the last number of pieces.
     """
     first, pieces = 0, 1
     while first < count:
@@ -142,7 +146,11 @@ def work_off(count: int, size: int, work: Callable[[Tensor, int], None]) -> tupl
 
 
 def with_fewer_rows(rows: int, work: Callable[[int], Result]) -> tuple[Result, int]:
-    """The result of ``work(rows)`` and the rows, halved whenever memory runs out; torch's own error if one does not fit."""
+    """Call ``work(rows)``, with half the rows whenever memory runs out; torch's own error passes if one row does not fit.
+
+    Returns:
+        The result of ``work``, and the number of rows that fitted.
+    """
     while True:
         try:
             return work(rows), rows
@@ -154,7 +162,7 @@ def with_fewer_rows(rows: int, work: Callable[[int], Result]) -> tuple[Result, i
 
 
 def _free() -> None:
-    """Give back what a failed attempt held; its tensors hang on the traceback until the error has been dealt with."""
+    """Free what a failed attempt held. Its tensors hang on the traceback until the error has been dealt with."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -162,10 +170,10 @@ def _free() -> None:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[SimpleNamespace]:
-    """Measure by how much the memory in use rises inside the block: of torch on a GPU, of the process on a CPU (Linux).
+    """Measure how much the memory in use rises inside the block: torch's on a GPU, the process's on a CPU (Linux).
 
     Yields:
-        ``mib``, after the block; NaN where it cannot be measured.
+        An object that has ``mib`` after the block; NaN if the system does not tell.
     """
     peak = SimpleNamespace(mib=torch.nan)
     if device.type == "cuda":
@@ -176,7 +184,7 @@ def peak_memory(device: torch.device) -> Iterator[SimpleNamespace]:
         return
     started: float | None = None
     with suppress(OSError, LookupError):
-        Path("/proc/self/clear_refs").write_text("5")  # lowers the high-water mark to what is in use
+        Path("/proc/self/clear_refs").write_text("5")  # lowers the high-water mark to the memory in use
         started = _status("VmRSS")
     yield peak
     if started is not None:

@@ -1,4 +1,4 @@
-"""Names that were mistyped: which of the known ones was meant."""
+"""Finds out which known name a mistyped one was meant to be."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,15 +6,15 @@ from difflib import get_close_matches
 __all__ = ["did_you_mean"]
 
 _CLOSE = 0.7
-"""Share of equal letters above which another name may have been meant."""
+"""The share of equal letters above which a known name may be the one that was meant."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The beginning of an error's list of names: "did you mean 'pgd-linf'? ", or nothing where no known name is close.
 
     Args:
-        name: that is not known.
-        known: the names that are.
+        name: the unknown name.
+        known: all known names.
     """
     words = {_plain(word): word for word in known}
     close = get_close_matches(_plain(name), words, n=1, cutoff=_CLOSE)

@@ -1,8 +1,8 @@
-"""Who the rows of a batch are: an explicit value, whatever they draw and wherever it comes from.
+"""The identity of the rows of a batch: an explicit value, whoever draws for them and wherever the batch comes from.
 
-Row 17 may be the third draw of the second restart of a sample. Its key says so: a tuple that begins with the sample, and then
-has the numbers of the draw and the try. Random streams are made of these keys (:mod:`gencls.core.streams.generators`). An
-inference that goes on from its last look finds the sample again by them.
+Row 17 may be the third draw of the second restart of a sample. Its key says so: a tuple that begins with the sample, and
+continues with the numbers of the draw and the try. Random streams are made of these keys
+(:mod:`gencls.core.streams.generators`). An inference that goes on from its last result finds the sample again by them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from gencls.core.settings import plain
 __all__ = ["Row", "branch", "draws", "identified", "present_rows", "replaced", "rows_per_stream", "select"]
 
 Row = tuple[int, ...]
-"""A row's sample, then the numbers of its draw and its try."""
+"""The key of a row: its sample, then the numbers of its draw and its try."""
 
 _TRY = -2  # before the number of a try: draws are numbered from 0
 
@@ -25,7 +25,7 @@ _present: ContextVar[list[Row] | None] = ContextVar("gencls_rows", default=None)
 
 @contextmanager
 def replaced(rows: list[Row]) -> Iterator[None]:
-    """Inside the block these are the rows of the batch."""
+    """Replace the rows of the batch inside the block."""
     token = _present.set(rows)
     try:
         yield
@@ -34,12 +34,12 @@ def replaced(rows: list[Row]) -> Iterator[None]:
 
 
 def identified(samples: Sequence[int]) -> AbstractContextManager[None]:
-    """Inside the block row i of the batch is the sample of this number, for instance one by :func:`gencls.core.stream_seed`."""
+    """Number the rows of the batch inside the block: row i is ``samples[i]``, such as a :func:`gencls.core.stream_seed`."""
     return replaced([(plain(sample),) for sample in samples])
 
 
 def present_rows() -> list[Row] | None:
-    """Who the rows of the batch are, not to be changed; None where nobody has said."""
+    """The rows of the batch, not to be changed; None if nobody has named them."""
     return _present.get()
 
 
@@ -49,16 +49,16 @@ def _changed(change: Callable[[list[Row]], list[Row]]) -> AbstractContextManager
 
 
 def draws(numbers: range) -> AbstractContextManager[None]:
-    """Inside the block each row of the batch is repeated for these draws (as by ``repeat_interleave``).
+    """Repeat each row of the batch for these draws inside the block, as ``repeat_interleave`` does.
 
-    The streams are keyed by (sample, draw), so that the chunking of draws does not matter. Where rows have no keys it does
-    nothing.
+    The streams are keyed by (sample, draw), so that the chunking of draws does not matter. It does nothing if rows have no
+    keys.
     """
     return _changed(lambda rows: [(*key, number) for key in rows for number in numbers])
 
 
 def rows_per_stream(count: int) -> int:
-    """How many consecutive rows of a batch of so many have one key; 1 where rows have none, 0 if they belong to no keys."""
+    """How many consecutive rows of a batch of ``count`` share one key; 1 if rows have no keys, 0 if the batch fits no keys."""
     rows = _present.get()
     if rows is None:
         return 1
@@ -66,19 +66,19 @@ def rows_per_stream(count: int) -> int:
 
 
 def select(indices: Tensor, count: int | None = None) -> AbstractContextManager[None]:
-    """Inside the block the batch consists of these rows only, as after ``images[indices]``. Where rows have no keys: nothing.
+    """Keep only these rows of the batch inside the block, as ``images[indices]`` does. Without keys it does nothing.
 
     Args:
-        indices: int64, which ones.
-        count: number of rows that they are chosen from, r consecutive ones per key; None: one per key.
+        indices: the rows to keep, int64, (M,).
+        count: the number of rows to choose from, r consecutive ones per key; None means one per key.
     """
     per_key = 1 if count is None else rows_per_stream(count)
     return _changed(lambda rows: [rows[i // per_key] for i in indices.tolist()] if per_key else rows)
 
 
 def branch(indices: Tensor, numbers: Sequence[int]) -> AbstractContextManager[None]:
-    """Inside the block row j is sample ``indices[j]`` in its try ``numbers[j]``, which has a key of its own.
+    """Give each try a key of its own inside the block: row j is sample ``indices[j]`` in its try ``numbers[j]``.
 
-    So a random restart draws the same, whichever other restarts share the batch. Where rows have no keys it does nothing.
+    So a random restart draws the same, whichever other restarts share the batch. It does nothing if rows have no keys.
     """
     return _changed(lambda rows: [(*rows[i], _TRY, number) for i, number in zip(indices.tolist(), numbers, strict=True)])

@@ -1,8 +1,8 @@
-"""What people bring as samples, in the one form that everything else takes.
+"""Brings people's samples into the one form that all other code takes.
 
 A source of samples is a pair (images, labels), an object that has both as attributes, a torch ``Dataset``, a ``DataLoader``, or
-anything that gives pairs (image, label) or batches (images, labels) one after another. How images and labels themselves are
-understood is said in :mod:`gencls.core.foreign`.
+anything that gives pairs (image, label) or batches (images, labels) one after another. :mod:`gencls.core.foreign` says how
+images and labels themselves are understood.
 """
 
 import os
@@ -21,10 +21,10 @@ from gencls.core.foreign import as_images, as_samples, in_one_tensor, is_picture
 __all__ = ["batches_of", "samples_of"]
 
 _GROUP = 256
-"""Images of a batch, where the source does not say."""
+"""Images per batch, if the source does not say."""
 
 _LOOKS = 8
-"""First images of a data set that must be the same when they are read again."""
+"""The number of first images that must be the same at a second reading of a data set."""
 
 _KINDS = "a pair (images, labels), a Dataset, a DataLoader, or pairs (image, label) one after another"
 _PATHS = (str, bytes, os.PathLike)
@@ -32,21 +32,21 @@ _RANDOM = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSamp
 
 
 def samples_of(source: object) -> tuple[Tensor, Tensor]:
-    """All samples of a source at once, in the form of :func:`gencls.core.foreign.as_samples`.
+    """Read all samples of a source at once, in the form of :func:`gencls.core.foreign.as_samples`.
 
-    What is a tensor of this form already is returned itself, and an array of numpy that is shares its memory.
+    A tensor that has this form already comes back as is, and the result for such an array of numpy shares its memory.
 
     Returns:
         Images (N, C, H, W), float32 or float64 in [0, 1], and labels int64 (N,).
 
     Raises:
-        GenclsError: for images or labels that are neither, no images, other values than these, or a source that gives its
-            samples in random order, or gives others at each reading: a study could not be resumed with them.
+        GenclsError: these are no images or labels, there are none, values lie outside the range, or the source gives its
+            samples in random order, or others at each reading: a study could not resume with them.
     """
     pair = _pair(source)
     if pair is not None:
         return as_samples(*pair)
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even where it does not shuffle
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number, even if it does not shuffle
         _check_repeats(source)
         parts = list(batches_of(source))
     if not parts:
@@ -57,7 +57,7 @@ def samples_of(source: object) -> tuple[Tensor, Tensor]:
 
 
 def batches_of(source: object) -> Iterator[tuple[Tensor, Tensor]]:
-    """The samples of :func:`samples_of` in batches: those of the source where it has some, else of 256.
+    """Read the samples of :func:`samples_of` in the batches of the source, or in batches of 256 if it has none.
 
     The source is read once, and may give its samples in any order.
     """
@@ -85,10 +85,10 @@ def _together(samples: list[tuple[object, object]]) -> tuple[Tensor, Tensor]:
 
 
 def _pair(source: Any) -> tuple[object, object] | None:
-    """Images and labels, where a source consists of these; None where it has to be read item by item."""
+    """Images and labels, if the source consists of these; None if it has to be read item by item."""
     if isinstance(source, (tuple, list)) and len(source) == 2 and rank_of(source[1]) <= 2:
         return source[0], source[1]  # the second of two samples or batches has an image, and so a higher rank
-    read_by_item = isinstance(source, (Dataset, Iterable))  # it may do more to its images than to keep them
+    read_by_item = isinstance(source, (Dataset, Iterable))  # such a class may change its images when they are read
     if not read_by_item and hasattr(source, "images") and hasattr(source, "labels"):
         return source.images, source.labels
     return None

@@ -1,7 +1,7 @@
-"""The types of settings: NaN, booleans and words that pass for numbers would change results without a sound.
+"""Checks the types of settings: a NaN, boolean or word that passes for a number would silently change results.
 
-One check for all of them, which reads the annotations: :func:`check_settings` for dataclasses, :func:`checked` for constructors
-and functions. Ranges are their owner's business: a number that has passed here is finite, so comparing it means something.
+One check serves all of them and reads the annotations: :func:`check_settings` for dataclasses, :func:`checked` for constructors
+and functions. The owner of a setting checks its range: a number that passes here is finite, so a comparison means something.
 """
 
 import functools
@@ -25,24 +25,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _PLAIN = {bool: "True or False", int: "an int", float: "a finite number", str: "a string", NoneType: "None"}
-"""The types that are checked strictly, and what a message calls them."""
+"""The types with a strict check, and their names in messages."""
 
 _LARGEST = torch.finfo(torch.float32).max
-"""Larger numbers would be infinite among images."""
+"""The largest number allowed: a larger one would be infinite among images."""
 
 
 def check_settings(owner: Any) -> None:
-    """Check the fields of a dataclass against their annotations; stands first in ``__post_init__``.
+    """Check the fields of a dataclass against their annotations; call it first in ``__post_init__``.
 
     ``int`` takes no bool and no float, ``float`` any real number that is finite. Numbers of numpy and torch become Python's
     own, see :func:`plain`, an int that stands for a float becomes a float and a list that stands for a tuple a tuple, so that
     equal settings have one ``repr`` and one key.
 
     Args:
-        owner: the instance; may be frozen.
+        owner: an instance of the dataclass, which may be frozen.
 
     Raises:
-        GenclsError: naming the class, the field, what was expected and what came.
+        GenclsError: a field does not fit; the message names the class, the field, what was expected and what came.
     """
     made: Any = type(owner)
     hints = _hints(made)
@@ -53,12 +53,12 @@ def check_settings(owner: Any) -> None:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: check the arguments of a function or constructor against their annotations, as :func:`check_settings` does.
+    """Decorate a function or constructor to check its arguments against their annotations, as :func:`check_settings` does.
 
     The message names the function, the method, or the class that is made. Signature and docstring stay visible.
 
     Raises:
-        GenclsError: when the function is called with another kind of setting than it expects.
+        GenclsError: a call passes another kind of setting than the function expects.
     """
     signature = inspect.signature(function)
     single = {name for name, one in signature.parameters.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
@@ -70,7 +70,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         if next(iter(signature.parameters)) == "self":
             owner = type(args[0]).__name__ + (f".{owner}" if owner != "__init__" else "")
         for name, value in bound.arguments.items():
-            if name in single and hints.get(name, object) is not object:  # what may be anything is not looked at
+            if name in single and hints.get(name, object) is not object:  # an argument that may be anything needs no check
                 bound.arguments[name] = _fitted(owner, name, value, hints[name])
         return function(*bound.args, **bound.kwargs)
 
@@ -78,16 +78,16 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def plain(value: Any) -> Any:
-    """A number, truth value or word of numpy or torch as Python's own; anything else as it is.
+    """Turn a number, truth value or word of numpy or torch into Python's own; anything else stays as it is.
 
     Arrays and tensors without dimensions are such numbers. Those of one dimension are not, also with one element: a list is no
-    number. The value is kept: of ``numpy.float32(0.3)`` it is 0.30000001192092896.
+    number. The value stays exactly the same: ``numpy.float32(0.3)`` gives 0.30000001192092896.
     """
     if getattr(value, "ndim", None) != 0 or not hasattr(value, "item"):
         return value
     try:
         return value.item()
-    except (RuntimeError, ValueError):  # of a tensor without numbers, on the device "meta"
+    except (RuntimeError, ValueError):  # a tensor on the device "meta" has no numbers
         return value
 
 
@@ -115,10 +115,10 @@ def _fitted(owner: str, name: str, value: Any, hint: Any) -> Any:
 
 
 def _fit(value: Any, hint: Any) -> Any:
-    """The value in the form of the type.
+    """Bring the value into the form of the type.
 
-    An object is trusted to behave like the class in whose place it is given (a compiled module, a user's own distance), unless
-    it is plain data, a class, or lacks what the class asks for.
+    An object may stand for a class that it does not derive from (a compiled module, a user's own distance), unless it is plain
+    data, a class, or lacks a method or attribute that the class asks for.
     """
     kind, arguments = get_origin(hint) or hint, get_args(hint)
     exact = kind is Tensor or is_dataclass(kind)
@@ -194,9 +194,9 @@ def _stands_for(value: object, kind: Any) -> bool:
 
 
 def _asked_of(kind: type[nn.Module]) -> set[str]:
-    """Names of the methods and attributes that a class leaves to those who derive from it.
+    """Names of the methods and attributes that a class leaves to its subclasses.
 
-    Numbers are left out: who needs them says how to get them, as the adapters do for the number of classes.
+    Numbers are left out: code that needs one says how to get it, as the adapters do for the number of classes.
     """
     methods = getattr(kind, "__abstractmethods__", ())
     own = [base for base in kind.__mro__ if methods and base not in nn.Module.__mro__]
@@ -209,7 +209,7 @@ def _plain(value: object) -> bool:
 
 
 def _name(hint: Any) -> str:
-    """What a message calls the type."""
+    """The name of a type in messages."""
     kind, arguments = get_origin(hint) or hint, get_args(hint)
     if kind in _PLAIN:
         return _PLAIN[kind]

@@ -49,5 +49,5 @@ class PlainClassifier(Defense):
         return forward_draws(self.network, images, count)
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Those of the network, see :func:`gencls.core.surrogates_of`: for an ordinary one the exact gradient."""
+        """The network's gradient modes, see :func:`gencls.core.surrogates_of`; an ordinary network has the exact gradient."""
         return {name: self if module is self.network else module for name, module in surrogates_of(self.network).items()}

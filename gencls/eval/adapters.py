@@ -1,9 +1,9 @@
-"""Defenses for foreign code: what an adaptive attacker may differentiate, as models of other attack libraries.
+"""Models for foreign code: what an adaptive attacker may differentiate of a defense, in the form of other attack libraries.
 
-A library gets the surrogate of a defense: in one gradient mode, averaged over fresh draws where the defense is stochastic,
-calibrated, without gradients for parameters. The first images that it is given show how it must be asked: a defense that
-declares that it depends on the batch, image by image; one that depends on it, or draws, without saying so is refused. What the
-library reports of it is a claim; :func:`gencls.eval.judge` decides.
+A library gets the surrogate of a defense: in one gradient mode, averaged over fresh draws if the defense is stochastic,
+calibrated, without gradients for parameters. The first images show how the defense must be asked. If it declares that it
+depends on the batch, it is asked image by image. If it depends on the batch, or draws, without saying so, it is refused. A
+library's report on the model is a claim; :func:`gencls.eval.judge` decides.
 The other way round, ``gencls.defenses.PlainClassifier(network, num_classes)`` makes a defense of any foreign network.
 """
 
@@ -33,9 +33,9 @@ class _Exported(nn.Module):
         self, defense: Defense, mode: str | None, samples: int, reduce: Average, calibrated: bool, positive: bool
     ) -> None:
         super().__init__()
-        # Libraries ask the first parameter where the model lies; a defense need not have any.
+        # Libraries take the device from the first parameter; a defense need not have any.
         self.anchor = nn.Parameter(torch.empty(0, device=device_of(defense)), requires_grad=False)
-        # In a tuple: its parameters are those of the scores.
+        # In a tuple, since its parameters are already those of the scores.
         self._asked = (evaluated(defense.surrogate(mode), defense), defense)
         self._kind, self.samples, self.reduce = (AttackModel if calibrated else EoT), samples, reduce
         self.scores = self._averaged(Behaviour())
@@ -50,7 +50,7 @@ class _Exported(nn.Module):
         self.training = False
 
     def _averaged(self, behaviour: Behaviour) -> AttackModel | EoT:
-        """The scores, asked for as the defense's behaviour needs."""
+        """The scores, asked for in the way that the defense's behaviour needs."""
         surrogate, defense = self._asked
         asked, chunk = evaluated(behaviour.attacked(surrogate), defense), behaviour.draws_per_pass(self.samples)
         return self._kind(asked, samples=self.samples, reduce=self.reduce, chunk=chunk)
@@ -65,14 +65,14 @@ class _Exported(nn.Module):
         return scores.to(images.dtype)  # libraries mix dtypes badly
 
     def _observe(self, images: Tensor) -> None:
-        """Find out by the first images how the defense must be asked, as before an evaluation."""
+        """Find out from the first images how the defense must be asked, as before an evaluation."""
         probe = probe_defense(self._asked[1], images, torch.zeros(len(images), dtype=torch.long))
         probe.check_batch(images)
         self.scores = self._averaged(probe.behaviour)
         self.observed = True
 
     def train(self, mode: bool = True) -> "_Exported":
-        """Changes nothing: some libraries switch the mode around an attack."""
+        """Ignore the mode: some libraries switch it around an attack."""
         return self
 
 
@@ -89,25 +89,26 @@ def as_module(
     """The surrogate of a defense as a plain module, for code that knows nothing of defenses.
 
     Args:
-        defense: in eval mode.
-        samples: EoT draws per forward; None takes those of :class:`gencls.eval.Protocol` (16) for a stochastic defense and 1
-            for a deterministic one. Asking for 1 draw of a stochastic defense leaves the averaging to the library.
-        mode: one of the defense's gradient modes; None takes the first.
-        reduce: what is averaged over draws, "logits" or "probs". Averaging losses is not on offer: a library computes its
+        defense: a defense in eval mode.
+        samples: the number of EoT draws per forward; None takes those of :class:`gencls.eval.Protocol` (16) for a stochastic
+            defense and 1 for a deterministic one. Asking for 1 draw of a stochastic defense leaves the averaging to the
+            library.
+        mode: the name of one of the defense's gradient modes; None takes the first.
+        reduce: the quantity that is averaged over draws, "logits" or "probs". Losses cannot be averaged: a library computes its
             loss itself, from scores that are averaged already.
-        calibrated: shift and scale each sample's scores so that the best is 0 and the others are -10 on average, as
+        calibrated: whether to shift and scale each sample's scores so that the best is 0 and the others are -10 on average, as
             :class:`gencls.eval.Calibrated` does: neither offset nor scale of the defense's scores then matters to a
             cross-entropy. False gives the averaged scores as they are.
-        positive: shift each sample's scores so that the smallest is 1, for code that multiplies them with masks.
+        positive: whether to shift each sample's scores so that the smallest is 1, for code that multiplies them with masks.
 
     Returns:
-        A module images (N, C, H, W) in [0, 1] -> scores (N, K) in the images' dtype, always in eval mode. Its decision is that
-        of the defense, up to rounding, or of the average over draws. Gradients reach images only. Where the defense declares
-        ``batch_dependent``, each image is asked alone. At its first images it raises a GenclsError for a defense that draws, or
-        whose scores depend on the rest of the batch, without declaring it (:class:`gencls.eval.scores.probe.Probe`).
+        A module images (N, C, H, W) in [0, 1] -> scores (N, K) in the images' dtype, always in eval mode. Its decision is the
+        defense's, up to rounding, or that of the average over draws. Gradients reach images only. If the defense declares
+        ``batch_dependent``, the module asks about each image alone. At its first images it raises a GenclsError if the defense
+        draws, or if its scores depend on the rest of the batch, without declaring it (:class:`gencls.eval.scores.probe.Probe`).
 
     Raises:
-        GenclsError: for something that is not a defense, training mode, or settings that are not among the above.
+        GenclsError: this is no defense, it is in training mode, or a setting is not among the above.
     """
     if not isinstance(defense, Defense):
         raise GenclsError(
@@ -130,9 +131,9 @@ def as_foolbox(
     reduce: Average = "logits",
     calibrated: bool = True,
 ) -> "PyTorchModel":
-    """The surrogate of a defense as a ``foolbox.PyTorchModel`` with bounds (0, 1) on the defense's device.
+    """Wrap the surrogate of a defense as a ``foolbox.PyTorchModel`` with bounds (0, 1) on the defense's device.
 
-    Settings and errors are those of :func:`as_module`. foolbox's own ``ExpectationOverTransformationWrapper`` is not needed.
+    :func:`as_module` explains the settings and errors. foolbox's own ``ExpectationOverTransformationWrapper`` is not needed.
     """
     import foolbox
 
@@ -150,13 +151,13 @@ def as_art(
     reduce: Average = "logits",
     calibrated: bool = True,
 ) -> "PyTorchClassifier":
-    """The surrogate of a defense as an ``art.estimators.classification.PyTorchClassifier`` with clip values (0, 1).
+    """Wrap the surrogate of a defense as an ``art.estimators.classification.PyTorchClassifier`` with clip values (0, 1).
 
-    It is for attacks: it has no optimizer. ``image_shape`` is (C, H, W), the other settings are those of :func:`as_module`.
-    Needs the package adversarial-robustness-toolbox.
+    The classifier is for attacks: it has no optimizer. ``image_shape`` is (C, H, W); :func:`as_module` explains the other
+    settings. The function needs the package adversarial-robustness-toolbox.
 
     Raises:
-        GenclsError: as :func:`as_module` does; for a shape that is not (C, H, W); without the package.
+        GenclsError: :func:`as_module` raises it, the shape is not (C, H, W), or the package is not installed.
     """
     if len(image_shape) != 3:
         raise GenclsError(f"as_art: expected image_shape (C, H, W), got {tuple(image_shape)}")
@@ -187,13 +188,13 @@ def as_torchattacks(
     reduce: Average = "logits",
     calibrated: bool = True,
 ) -> nn.Module:
-    """The surrogate of a defense as a model for torchattacks: ``torchattacks.PGD(as_torchattacks(defense))``.
+    """Wrap the surrogate of a defense as a model for torchattacks: ``torchattacks.PGD(as_torchattacks(defense))``.
 
-    Its C&W takes the largest score *times a mask*, so of negative scores it sees the zero of the mask and stands still; here
-    all scores are positive. torchattacks takes the device from the first parameter; there is one, also where the defense has
-    none.
+    Its C&W takes the largest score *times a mask*. With negative scores it sees the zero of the mask and stands still, so this
+    model makes all scores positive. torchattacks takes the device from the first parameter, so this model has one even if the
+    defense has none.
 
-    Settings and errors are those of :func:`as_module`.
+    :func:`as_module` explains the settings and errors.
     """
     return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated, positive=True)
 
@@ -206,13 +207,13 @@ def as_autoattack(
     reduce: Average = "logits",
     calibrated: bool = True,
 ) -> nn.Module:
-    """The surrogate of a defense as a model for AutoAttack: ``pyautoattack.AutoAttack(as_autoattack(defense), eps=...)``.
+    """Wrap the surrogate of a defense as a model for AutoAttack: ``pyautoattack.AutoAttack(as_autoattack(defense), eps=...)``.
 
     AutoAttack's ``standard`` version crashes with fewer than four classes, and with fewer than ten needs other numbers of
     target classes; it seeds torch's global generators. With ``version="rand"`` it averages 20 gradients itself: ask for
     ``samples=1`` then.
 
-    Settings and errors are those of :func:`as_module`.
+    :func:`as_module` explains the settings and errors.
     """
     return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)
 
@@ -225,12 +226,12 @@ def as_robustbench(
     reduce: Average = "logits",
     calibrated: bool = True,
 ) -> nn.Module:
-    """The surrogate of a defense as a model for ``robustbench.utils.clean_accuracy`` and ``robustbench.benchmark``.
+    """Wrap the surrogate of a defense as a model for ``robustbench.utils.clean_accuracy`` and ``robustbench.benchmark``.
 
-    RobustBench's rules leave randomised and optimising defenses out, for its numbers are those of this surrogate and not of
-    the defense: for a stochastic one the accuracy of averaged scores. The package is imported by
+    RobustBench's rules leave randomised and optimising defenses out: its numbers belong to this surrogate and not to the
+    defense. For a stochastic defense it measures the accuracy of averaged scores. The package is imported by
     ``gencls.zoo.networks.classifiers.robustbench.import_robustbench``.
 
-    Settings and errors are those of :func:`as_module`.
+    :func:`as_module` explains the settings and errors.
     """
     return as_module(defense, samples=samples, mode=mode, reduce=reduce, calibrated=calibrated)

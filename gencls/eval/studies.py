@@ -1,4 +1,4 @@
-"""A study as one calls it: its folder is filled by :mod:`gencls.eval.study` and shown by :mod:`gencls.eval.report`."""
+"""The study of the public interface: :mod:`gencls.eval.study` fills its folder, :mod:`gencls.eval.report` shows it."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ from gencls.eval.study.grid import Grid
 
 
 class Study(Grid):
-    """A grid that reports itself: the report reads the folder, and the folder knows of no report."""
+    """A grid that writes its own report: the report reads the folder, and the folder knows of no report."""
 
     def report(self) -> Path:
-        """Write ``report.html`` and its tables and figures beside ``results.csv``; returns the path of the page."""
+        """Write ``report.html`` and its tables and figures beside ``results.csv``; return the path of the page."""
         return report_study(self.folder)

@@ -10,30 +10,30 @@ __all__ = ["L2", "Linf", "SquaredL2"]
 
 class _Pixel(ImageDistance):
     def embed(self, images: Tensor) -> Embedding:
-        """The images themselves."""
+        """The embedding of images: the images themselves."""
         return (images,)
 
 
 class SquaredL2(_Pixel):
-    """||a - b||_2^2, the reconstruction cost c(a, b) of ABS and E-ABS (thesis, section 2.2)."""
+    """The squared L2 distance ||a - b||_2^2: the reconstruction cost c(a, b) of ABS and E-ABS (thesis, section 2.2)."""
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
-        """Squared distances."""
+        """Squared distances >= 0, over the leading dimensions of both."""
         return (first[0] - second[0]).square().flatten(-3).sum(-1)
 
 
 class L2(_Pixel):
-    """||a - b||_2; its gradient where the images are equal is defined as 0."""
+    """The L2 distance ||a - b||_2; its gradient at equal images is defined as 0."""
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
-        """Distances."""
+        """Distances >= 0, over the leading dimensions of both."""
         distances: Tensor = torch.linalg.vector_norm((first[0] - second[0]).flatten(-3), dim=-1)
         return distances
 
 
 class Linf(_Pixel):
-    """max |a - b|."""
+    """The Linf distance max |a - b|."""
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
-        """Distances."""
+        """Distances in [0, 1], over the leading dimensions of both."""
         return (first[0] - second[0]).abs().flatten(-3).amax(-1)

@@ -1,7 +1,7 @@
-"""Data sets, networks, training and trained weights: what a study of real defenses on real images is made of.
+"""Data sets, networks, training and trained weights: real defenses on real images, for studies.
 
-``load(name)`` gives a trained model or ready-made defense, ``names()`` lists them; ``load_generator(name)`` gives a trained
-generator with several latent levels; ``load_data(name, split)`` gives images; ``load_state_dict(path)`` gives the weights in
+``load(name)`` gives a trained model or ready-made defense, and ``names()`` lists them. ``load_generator(name)`` gives a trained
+generator with several latent levels. ``load_data(name, split)`` gives images. ``load_state_dict(path)`` gives the weights in
 anybody's file, without running code that is in it.
 """
 
@@ -26,7 +26,7 @@ __all__ = [
     "split_names",
 ]
 
-# Networks and defenses are imported by whoever asks for a model, not by whoever wants only images.
+# Networks and defenses are imported only when a caller asks for a model, since some callers want images alone.
 _LATER = {
     **dict.fromkeys(("load", "names", "generator_names", "load_generator"), "registry"),
     "load_state_dict": "checkpoints.reading",

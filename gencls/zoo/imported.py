@@ -1,4 +1,4 @@
-"""What a user names as ``package.module:attribute``: a defense, or data."""
+"""Objects that a user names as ``package.module:attribute``: a defense, or data."""
 
 import importlib
 import reprlib
@@ -11,10 +11,10 @@ from gencls.core.errors import GenclsError
 
 
 def imported(spec: str, fits: Callable[[object], bool], what: str) -> object:
-    """Import ``package.module:attribute``; a function that is found there, or a class, is called without arguments.
+    """Import ``package.module:attribute``; call it without arguments if it is a function or a class.
 
-    The current folder is searched too, last, so that a user's own eval.py or zoo.py hides no library. Whatever goes wrong in
-    the user's code, ``sys.exit`` included, becomes one error with its message, which calls what was asked for ``what``.
+    The current folder is searched too, last, so that a user's own eval.py or zoo.py hides no library. Any error in the user's
+    code, ``sys.exit`` included, becomes one error with its message; ``what`` names the object in it.
 
     Returns:
         The attribute, or what it returned, if it fits.

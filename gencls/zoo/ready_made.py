@@ -1,4 +1,4 @@
-"""How a ready-made defense is put together: what a row of the registry says."""
+"""Rows of the registry: each says how to put a ready-made defense together."""
 
 import inspect
 from collections.abc import Callable
@@ -14,20 +14,20 @@ from gencls.zoo.networks import CNN
 from gencls.zoo.trained import WEIGHTS, trained_network, weights_places
 
 _SUPPLIED = ("encoder", "discriminator", "variant")
-"""Keyword arguments that a row gives itself."""
+"""Keyword arguments that the row itself gives."""
 
 
 @dataclass(frozen=True)
 class ReadyMade:
-    """A defense that is built on the network of a training, on files that others published, or on a dependency's.
+    """A defense that is built on the network of a training, on files that others published, or on a dependency's weights.
 
     Attributes:
-        build: the network in eval mode, and keyword arguments, to the defense, or with ``classifier`` to the transform.
-            Without a network: the folder of the published files; nothing, where there are none.
+        build: makes the defense, or with ``classifier`` the transform, from the network in eval mode and keyword arguments.
+            Without a network it takes the folder of the published files, or nothing if there are none.
         network: class of the network; None: ``build`` reads the weights itself.
-        trained: name of the training; None: that of the defense.
-        classifier: name of the training of a CNN, whose committed weights are used, that the transform stands in front of.
-        settings: function that takes the keyword arguments, where ``build`` only passes them on.
+        trained: name of the training; None: the name of the defense.
+        classifier: name of the training of the CNN behind the transform; its committed weights are used.
+        settings: function with the keyword arguments, if ``build`` only passes them on.
         files: name of the first published file, if there are any.
     """
 
@@ -67,13 +67,13 @@ class ReadyMade:
         return ["weights", *own]
 
     def is_here(self, name: str) -> bool:
-        """Whether its weights are committed, or come with a dependency."""
+        """Whether the weights are committed, or come with a dependency."""
         if self.network is None:
             return self.files is None
         return (WEIGHTS / f"{self.trained or name}.safetensors").is_file()
 
     def places(self, name: str, folder: Path) -> tuple[Path, ...]:
-        """Where a folder may have its weights; none for those of a dependency."""
+        """The places where a folder may have the weights; none for those of a dependency."""
         if self.network is not None:
             return weights_places(self.trained or name, folder)
         return () if self.files is None else (folder / name / self.files, folder / self.files)

@@ -18,7 +18,7 @@ _CLASSIFIERS = {row.network for row in ROWS.values() if row.build is plain}
 """Networks that stand alone."""
 
 ARCHITECTURES: Architectures = MappingProxyType({**PUBLIC, **{kind.__name__: constructor(kind) for kind in _KINDS}})
-"""Constructors by the names that cards use: of the public networks, and of those that rows name."""
+"""Constructors by the names that cards use: those of public networks, and those that rows name."""
 
 
 def names() -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def names() -> tuple[str, ...]:
 
 @checked
 def load(name: str | Path, **overrides: Any) -> Defense:
-    """Build a defense from trained weights: by name, or of a weights file.
+    """Build a defense from trained weights, by name or by the path of a weights file.
 
     The file is one that ``gencls train`` made, ``runs/cnn-mnist/cnn-mnist.safetensors``, with its card beside it. The name on
     the card says which defense it is; a classifier of another name stands alone.
@@ -70,26 +70,26 @@ def load(name: str | Path, **overrides: Any) -> Defense:
 
 
 def generator_names() -> tuple[str, ...]:
-    """The names that :func:`load_generator` builds from committed weights; other trainings' names need ``weights``."""
+    """The names that :func:`load_generator` builds from committed weights; names of other trainings need ``weights``."""
     return tuple(name for name in GENERATORS if (WEIGHTS / f"{name}.safetensors").is_file())
 
 
 @checked
 def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLatentModel:
-    """A generator of our own, for instance for :class:`gencls.defenses.MLVGMPurification`.
+    """Build one of our own generators, for instance for :class:`gencls.defenses.MLVGMPurification`.
 
-    Published checkpoints have readers of their own: :mod:`gencls.zoo.networks.nvae.published` and
+    Published checkpoints have their own readers: :mod:`gencls.zoo.networks.nvae.published` and
     :mod:`gencls.zoo.networks.stylegan.published`.
 
     Args:
-        name: one of :func:`generator_names`, or with ``weights`` of any training of a generator.
+        name: one of :func:`generator_names`, or with ``weights`` the name of any training of a generator.
         weights: path of a file that ``gencls train`` made, or of its folder ``--out``; None is the committed file.
 
     Returns:
         The generator in eval mode, its parameters frozen.
 
     Raises:
-        GenclsError: for an unknown name (listing the known ones), weights that are missing (naming the command that makes
+        GenclsError: for an unknown name (listing the known ones); for weights that are missing (naming the command that makes
             them), damaged, or of something else.
     """
     if name not in GENERATORS:
@@ -124,10 +124,10 @@ def find_weights(name: str, folder: Path) -> Path | None:
     """The weights of a defense, as :func:`load` takes them, in the ``--out`` of ``gencls train`` or beside other weights files.
 
     Returns:
-        Their path; None for ``resnet18-autoattack-cifar10``, which has none of its own.
+        The path; None for ``resnet18-autoattack-cifar10``, which has no weights file of its own.
 
     Raises:
-        GenclsError: for an unknown name; a folder that is not there or does not have them.
+        GenclsError: for an unknown name, a missing folder, or a folder without the weights.
     """
     row = _row(name)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Every ready-made defense and generator by name. A row says how one is put together from the network of a training."""
+"""Every ready-made defense and generator by name. A row says how to put it together from the network of a training."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -13,11 +13,11 @@ from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
 from gencls.zoo.ready_made import ReadyMade
 
 AUTOATTACK = "resnet18-autoattack-cifar10"
-"""Its weights come with a dependency."""
+"""The defense whose weights come with a dependency."""
 
 
 def plain(network: Any) -> Defense:
-    """A classifier that stands alone."""
+    """Wrap a classifier that stands alone."""
     return PlainClassifier(network, network.num_classes)
 
 
@@ -30,12 +30,12 @@ def _blur(network: networks.CNN, *, sigma: float = 1.0) -> Defense:
 
 
 def abs_of(decoders: networks.ClassDecoders, **settings: Any) -> Defense:
-    """ABS of trained decoders in eval mode; settings are the keyword arguments of :func:`gencls.defenses.ABS`."""
+    """Build ABS from trained decoders in eval mode; settings are the keyword arguments of :func:`gencls.defenses.ABS`."""
     return ABS(networks.GroupedDecoders.from_decoders(decoders), **settings)
 
 
 def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> Defense:
-    """E-ABS of a trained autoencoder in eval mode, or what lies before it (Table 2.6), by :func:`gencls.defenses.EABS`."""
+    """Build E-ABS, or a part of it (Table 2.6), from a trained autoencoder in eval mode by :func:`gencls.defenses.EABS`."""
     return EABS(
         networks.GroupedDecoders.from_decoders(network.decoders),
         encoder=network.class_encoders,
@@ -46,7 +46,7 @@ def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> D
 
 _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
-# What purifiers stand in front of: as in their papers, a classifier that is trained plainly.
+# Purifiers stand in front of a plainly trained classifier, as in their papers.
 _PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
 
 _CNN = ReadyMade(plain, networks.CNN)

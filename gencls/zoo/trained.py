@@ -18,7 +18,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def constructor(kind: type[nn.Module]) -> Callable[..., nn.Module]:
-    """What makes a network from the arguments on its card: a class method for those that name a table's column, or sizes."""
+    """The function that makes a network from its card: a class method if the card names a table's column or sizes."""
     found: Callable[..., nn.Module] = getattr(kind, "from_architecture", None) or getattr(kind, "of_sizes", None) or kind
     return found
 
@@ -30,14 +30,14 @@ PUBLIC: Architectures = MappingProxyType({kind.__name__: constructor(kind) for k
 
 
 def weights_places(name: str, folder: Path) -> tuple[Path, Path]:
-    """Where a folder has the weights of a training: as ``gencls train --out`` leaves them, or without a folder of their own."""
+    """The two places where a folder may have a training's weights: as ``gencls train --out`` leaves them, or directly in it."""
     return folder / name / f"{name}.safetensors", folder / f"{name}.safetensors"
 
 
 def trained_network(kind: type[N], trained: str, weights: str | Path | None = None) -> N:
-    """The network of a training, in eval mode, its parameters frozen; of the committed weights unless others are named.
+    """The network of a training, in eval mode, its parameters frozen.
 
-    Others are named by their file, or by a folder that has it, see :func:`weights_places`.
+    It has the committed weights, or those of ``weights``: a file, or a folder that has it, see :func:`weights_places`.
 
     Raises:
         GenclsError: for weights that are missing (naming the command that makes them), damaged, or of another kind.
@@ -50,7 +50,7 @@ def trained_network(kind: type[N], trained: str, weights: str | Path | None = No
             f"expected the weights of {trained} at {' or '.join(map(str, places))}; got no such file. "
             f"Make them with: gencls train {trained} (and --data-root DATA, unless its images come with gencls)"
         )
-    network, card = restore(path, {kind.__name__: constructor(kind), **PUBLIC})  # it need not be public
+    network, card = restore(path, {kind.__name__: constructor(kind), **PUBLIC})  # the network need not be public
     if not isinstance(network, kind):
         raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
     return network

@@ -1,1 +1,1 @@
-"""What the recipe of E-ABS (thesis, chapter 2) is made of: its settings, its runs, the thesis's numbers, tables and figures."""
+"""The recipe of E-ABS (thesis, chapter 2): its settings and runs, the thesis's numbers, its tables and figures."""

@@ -18,7 +18,7 @@ from recipes.eabs.settings import FOLDERS
 from recipes.harness.folders import Kept
 from recipes.harness.jobs import Job
 
-# Table 2.6: whose weights and which inference; extensions A and D are a matter of training, V of inference.
+# Table 2.6: row -> (network, inference). Extensions A and D change the training, V changes the inference.
 ABLATION: Mapping[str, tuple[str, bool]] = {
     "ABS": ("abs", False),
     "A-ABS": ("a-abs", False),
@@ -30,7 +30,7 @@ ABLATION: Mapping[str, tuple[str, bool]] = {
     "ADV-ABS": ("eabs", True),
 }
 
-# Eq. 2.7 speaks of point inference: of E-ABS without extension V.
+# Eq. 2.7 is about point inference, so E-ABS stands here without extension V.
 BOUNDED = ("ABS", "AD-ABS")
 
 
@@ -118,7 +118,7 @@ def _bound(run: Run, study: Study) -> None:
 
 
 def _bounds(defense: nn.Module, images: Tensor, labels: Tensor, folder: Path, *, steps: int, seed: int) -> dict[str, list[Any]]:
-    """The columns of the table: bounds of the samples, beside the distances of the attacks in a study's folder."""
+    """Make the columns of the table: the samples' bounds, beside the distances of the attacks in a study's folder."""
     found = robustness_bound(cast(AnalysisBySynthesis, defense), images, labels, steps=steps, seed=seed)
     records = read_records(folder)
     order = records.drop_duplicates("sample").set_index("sample").sort_index()["sample_hash"]
@@ -141,7 +141,7 @@ PARTS: Mapping[str, Callable[[Run], Iterator[Job]]] = {
     "2.9": steps,
     "bound": bounds,
 }
-"""What `--tables` names; "main" is Tables 2.2 to 2.5."""
+"""Names for `--tables`; "main" is Tables 2.2 to 2.5."""
 
 
 def usual(run: Run) -> list[str]:

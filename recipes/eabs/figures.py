@@ -22,14 +22,14 @@ SHOWN = 4  # images in the figures that compare models
 
 @dataclass(frozen=True)
 class Example:
-    """The closest adversarial of one image: distance infinite where there is none, 0 where the clean image is wrong."""
+    """The closest adversarial of one image. Its distance is infinite if there is none, and 0 if the clean image is wrong."""
 
     image: Tensor | None
     distance: float = np.inf
     decision: int = -1
 
     def tile(self, names: tuple[str, ...]) -> Tile:
-        """With the decision and the distance below."""
+        """The image as a tile of a figure, with the decision and the distance below it."""
         if self.image is None:
             return Tile(None, "none found", wrong=False)
         how = distance(self.distance) if self.distance else "unchanged"
@@ -62,7 +62,7 @@ def _majority(predictions: Iterable[int]) -> int:
 
 
 def example_figures(run: Run) -> Iterator[NamedFigure]:
-    """Figure 2.3 or 2.4 of E-ABS, and the figure that compares the models, of what the folder of the run holds."""
+    """Draw Figure 2.3 or 2.4 for E-ABS, and the figure that compares the models, from the studies in the run's folder."""
     folders = {model: run.out / "examples" / model for model in MODELS}
     folders = {model: folder for model, folder in folders.items() if begun(folder)}
     if not folders:
@@ -85,7 +85,7 @@ def example_figures(run: Run) -> Iterator[NamedFigure]:
 
 
 def _chosen(labels: list[int], found: Mapping[str, Mapping[int, Example]]) -> Iterator[int]:
-    """The first images of different classes, those that all models get right before the others."""
+    """Number the first images of different classes; those that all models get right come first."""
     right = [all(by.get(i, Example(None)).distance > 0 for by in found.values()) for i in range(len(labels))]
     classes: list[int] = []
     for i in sorted(range(len(labels)), key=lambda i: not right[i]):

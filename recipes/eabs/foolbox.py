@@ -32,17 +32,17 @@ from recipes.harness.records import Share
 
 EPSILON = 1.5
 STEPS = {"PGD": 40, "DeepFool": 20, "DDN": 30}
-"""As in the reduced budget of recipes.eabs."""
+"""Steps of each attack, as in the reduced budget of recipes.eabs."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The same attack of both.
+    """One attack twice: Foolbox's, and ours.
 
     Attributes:
-        foolbox: model, images, labels and epsilon -> perturbed images, clipped ones and what is broken.
-        ours: as an attack of gencls.
-        calibrated: the scores that Foolbox sees.
+        foolbox: takes model, images, labels and epsilon; gives perturbed images, clipped ones, and whether each is broken.
+        ours: the same attack in gencls.
+        calibrated: whether Foolbox sees calibrated scores.
     """
 
     foolbox: Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -68,14 +68,14 @@ def compare(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int
     """A row per attack: accuracy as Foolbox claims it, as verified, and verified under our attack.
 
     Args:
-        defense: E-ABS.
-        data: test images.
+        defense: E-ABS in eval mode.
+        data: the test images.
         draws: scores that are averaged at each look.
         judge: fresh draws per decision; the majority counts.
-        seed: of all of them.
+        seed: the seed of all draws and attacks.
 
     Returns:
-        In %, with 95 % Wilson intervals.
+        One row per attack. Accuracies are in %, with 95 % Wilson intervals.
     """
     attacks = pairs()
     records = evaluate(
@@ -106,14 +106,14 @@ def _right(defense: Defense, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def predict(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int = 4, seed: int = 0) -> float:
-    """Seconds that :func:`compare` takes at most: Foolbox's attacks make as many passes as ours."""
+    """Predict the most seconds that :func:`compare` takes. Foolbox's attacks make as many passes as ours."""
     attacks = {name: pair.ours for name, pair in pairs().items()}
     settings = {"eot_samples": draws, "judge_draws": judge, "most_draws": judge, "seed": seed}
     return 2 * seconds_of(defense, attacks, data, modes=("frozen",), **settings)
 
 
 def command(words: Sequence[str] | None = None) -> int:
-    """Run the recipe as its command line says, None: that of the process; returns the exit code."""
+    """Run the recipe as its command line says (None: the process's own); return the exit code."""
     parser = reader(__doc__)
     parser.add_argument("--count", type=int, default=50, help="test digits (default 50)")
     parser.add_argument("--weights", type=Path, help="of another eabs-mnist than the committed one")

@@ -17,13 +17,13 @@ from recipes.harness.records import begun, records_of
 
 
 def sections(run: Run) -> Iterator[Section]:
-    """The tables and figures of whatever the folder of the run holds."""
+    """Yield the tables and figures that the folder of the run has data for."""
     number = run.profile.table
     if any(begun(folder) for part in FOLDERS for folder in (run.out / part).glob("*")):
         table, right = tables.accuracy_table(run)
         yield Section(f"Table {number}", tables=[table])
         if pairs := list(tables.mcnemar(run, right)):
-            text = "Row against column: images that only one of the two gets right under all attacks, the thesis's or ours too."
+            text = "Each cell compares two models by the images that only one of them gets right under all attacks."
             yield Section("Paired tests", text, [table for table, _ in pairs], [figure for _, figure in pairs])
     if figures := list(example_figures(run)):
         yield Section("Adversarial examples", figures=figures)
@@ -31,7 +31,7 @@ def sections(run: Run) -> Iterator[Section]:
     if ablated := settings_tables.ablation_table(run, tuple(ABLATION), missing):
         yield Section("Table 2.6", tables=[ablated])
     if sweeps := list(_sweeps(run)):
-        text = "The settings of the attacks should lie where more of them changes nothing."
+        text = "The attacks' settings are large enough where larger ones change nothing."
         yield Section("Tables 2.7 to 2.9", text, [table for table, _ in sweeps], [figure for _, figure in sweeps])
     written = [(name, run.out / "bound" / name / "bound.json") for name in BOUNDED]
     bounds = [(name, _frame(path)) for name, path in written if path.is_file()]
@@ -41,12 +41,12 @@ def sections(run: Run) -> Iterator[Section]:
 
 
 def _frame(path: Path) -> pandas.DataFrame:
-    """The columns that a file holds, without its key and its checksum."""
+    """Read the columns that a file holds, without its key and its checksum."""
     return pandas.DataFrame({name: values for name, values in read_measured(path).items() if name not in ("key", "checksum")})
 
 
 def _sweeps(run: Run) -> Iterator[tuple[PaperTable, NamedFigure]]:
-    """Tables 2.7 to 2.9 with their figures, of what there is."""
+    """Yield Tables 2.7 to 2.9 with their figures, as far as there are records."""
     budget = run.budget
     by_draws = {draws: records_of(run.out, f"eot/{draws}") for draws in budget.eot_runs}
     by_starts, by_steps = (

@@ -1,4 +1,4 @@
-"""One call of the recipe: its defenses, and studies of which one call may compute a part."""
+"""One call of the recipe: its defenses, and studies that several calls may compute together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from recipes.harness.settings import flag
 MODEL_PARTS = {"main", "examples"}
 """The parts whose models can be chosen."""
 OF_EABS = {"2.7", "2.8", "2.9"}
-"""Those that look at E-ABS alone."""
+"""The parts that use E-ABS alone."""
 
 
 class PartialStudy(Study):
-    """A study of one defense in its first gradient mode, or unrolled where the attack is called so.
+    """A study of one defense, in its first gradient mode or, for the attack "unrolled", in the mode "unrolled".
 
     One call may compute a part of it.
     """
@@ -32,14 +32,14 @@ class PartialStudy(Study):
     only: Sequence[str] = ()
 
     def cells(self) -> list[StudyCell]:
-        """The cells in these modes, and those that have no choice."""
+        """The cells in these modes, and the cells of attacks that have no choice of mode."""
         (defense,) = self.defenses.values()
         usual = next(iter(cast(Defense, defense).surrogates()))
         chosen = {name: "unrolled" if name.startswith("unrolled") else usual for name in self.attacks}
         return [cell for cell in super().cells() if cell.mode in ("exact", "none", chosen[cell.attack])]
 
     def missing(self) -> list[StudyCell]:
-        """What is left of the attacks that are asked for, with or without their norm; without any, of all."""
+        """The missing cells of the chosen attacks, named with or without their norm, or of all if none is chosen."""
 
         def asked(attack: str) -> bool:
             return not self.only or any(f"{attack}-".startswith(f"{word}-") for word in self.only)
@@ -49,11 +49,11 @@ class PartialStudy(Study):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(run.Run[Profile, Budget]):
-    """What every experiment needs.
+    """One call of the recipe of E-ABS.
 
     Attributes:
-        models: of Tables 2.2 to 2.5 and of the figures.
-        only: attacks of Tables 2.2 to 2.5 to run, with or without their norm; empty for all.
+        models: the models of Tables 2.2 to 2.5 and of the figures.
+        only: the attacks of Tables 2.2 to 2.5 to run, with or without their norm; empty for all.
     """
 
     models: Sequence[str] = flag(
@@ -73,11 +73,11 @@ class Run(run.Run[Profile, Budget]):
 
     @classmethod
     def load_data(cls, profile: Profile, limit: int, *, root: Path | None, seed: int) -> zoo.ImageData:
-        """So many images; fewer are an error."""
+        """Load this many images; fewer are an error."""
         return zoo.load_data(profile.data, profile.split, root=root, limit=limit, seed=seed)
 
     def check(self, parts: Sequence[str] | None) -> None:
-        """Check that models and attacks are those of parts that are asked for."""
+        """Check that the chosen models and attacks belong to parts that the user asked for."""
         for flagged, given, where in (("--models", self.models, MODEL_PARTS), ("--attacks", self.only, {"main"})):
             if given and parts and not where & set(parts):
                 raise GenclsError(
@@ -89,18 +89,18 @@ class Run(run.Run[Profile, Budget]):
         return super().path(self.profile.network(name))
 
     def require(self, parts: Sequence[str] = ()) -> None:
-        """Check that the weights of the models are there, and of E-ABS where parts look at it alone."""
+        """Check that the weights of the models are there, and those of E-ABS if a part uses it alone."""
         kinds = [*(self.models or MODELS if MODEL_PARTS & set(parts) else ()), *(["eabs"] if OF_EABS & set(parts) else ())]
         paths = {self.profile.network(kind): self.path(kind) for kind in kinds}
         require_weights(paths, self.weights, hint=", or leave models out with --models")
 
     def load(self, kind: str, *, variational: bool | None = None, warm: bool = True) -> Defense:
-        """A defense.
+        """Load a defense.
 
         Args:
-            kind: of network.
-            variational: switches extension V of those that have a choice.
-            warm: with the budget's warm gradient mode.
+            kind: the kind of network, "cnn", "abs", "eabs" and so on.
+            variational: switches extension V on or off, for networks that have the choice; None leaves the default.
+            warm: whether to add the budget's warm gradient mode.
         """
         settings: dict[str, Any] = {} if kind in ("cnn", "adv-linf", "adv-l2") else self.budget.synthesis
         if settings and not warm:
@@ -112,13 +112,13 @@ class Run(run.Run[Profile, Budget]):
         return zoo.load(self.profile.network(kind), weights=self.path(kind), **settings).to(self.device)
 
     def plan(self, folder: str, **settings: Any) -> Study:
-        """A study in chosen gradient modes; of the table of accuracies perhaps a part."""
+        """Plan a study in chosen gradient modes. One call may compute a part of the table of accuracies."""
         study = PartialStudy(self.out / folder, **settings)
         study.only = self.only if folder.split("/")[0] in FOLDERS else ()
         return study
 
     def ladder(self) -> dict[str, Attack]:
-        """PGD at growing sizes in both norms: what finds the closest adversarials of Table 2.6 and of the figures."""
+        """PGD at growing sizes in both norms. It finds the closest adversarials of Table 2.6 and of the figures."""
         sizes, every = {"linf": self.profile.linf_sizes, "l2": self.profile.l2_sizes}, self.budget.every
         return {
             f"pgd-{norm}-{size:.4g}": PGD(ThreatModel(norm, size), steps=self.budget.ladder)
@@ -128,6 +128,6 @@ class Run(run.Run[Profile, Budget]):
 
 
 def _variational_abs(path: Path, settings: Mapping[str, Any]) -> Defense:
-    """V-ABS: variational inference with the decoders of ABS; their weights keep no encoders to start from."""
+    """Build V-ABS: variational inference with the decoders of ABS, whose weights keep no encoders to start from."""
     decoders, _ = restore(path, {"ClassDecoders": ClassDecoders.from_architecture})
     return EABS(GroupedDecoders.from_decoders(cast(ClassDecoders, decoders)), **settings).eval().requires_grad_(False)

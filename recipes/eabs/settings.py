@@ -1,4 +1,4 @@
-"""What is attacked (profiles), by what, and how much is spent on it (budgets)."""
+"""What the recipe attacks (profiles), with which attacks, and how much it spends (budgets)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,18 +23,18 @@ ATTACKS = {
     "nes": "PGD, estimated gradient",
     "boundary": "Boundary",
 }
-"""Key -> name; in this order they stand in the tables."""
+"""Key of an attack -> its name; the tables list the attacks in this order."""
 THESIS = ("pgd", "ddn", "cw", "deepfool", "noise")
-"""Those whose worst case the thesis prints; the gradient-free ones it only mentions (SVHN)."""
+"""The attacks whose worst case the thesis prints. It only mentions the gradient-free ones (SVHN)."""
 MINIMAL = ("ddn", "cw", "deepfool", "noise", "latent-descent")
-"""They walk along the decision boundary of what they look at, so they look at the defense itself, not at a warm inference."""
+"""These attacks walk along the decision boundary of their target, so they attack the defense itself, not a warm inference."""
 L2_ONLY = ("ddn", "cw", "smoothed", "latent-descent", "boundary")
 BLACK_BOX = ("nes", "boundary")
-"""They know the decisions or scores of the defense only, and ask thousands of times: on fewer samples."""
+"""These attacks know only decisions or scores and ask thousands of times, so they get fewer samples."""
 SMOOTHED = ("smoothed",)
-"""It differentiates many noisy images per step: ABS and E-ABS meet it with fewer of them, and fewer steps."""
+"""This attack differentiates many noisy images per step. On ABS and E-ABS it gets fewer noisy images and fewer steps."""
 FOLDERS = {"main": (), "minimal": MINIMAL, "smoothed": SMOOTHED, "black-box": BLACK_BOX}
-"""Of the table of accuracies -> their attacks; in the first one are those that are in no other."""
+"""Folder of the table of accuracies -> its attacks; "main" has all attacks that no other folder has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,10 @@ class Profile(settings.Profile):
     linf: float  # size of the table's Linf attacks
     l2: float = 1.5  # size of its L2 attacks
     starts: int = 5  # random starts of the thesis's PGD
-    # sizes among which the closest adversarials of Table 2.6 and of the figures are looked for
+    # Table 2.6 and the figures look for the closest adversarials at these sizes
     linf_sizes: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
     l2_sizes: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # the same for L2
-    cnn: str = "cnn"  # what the name of the unprotected network begins with
+    cnn: str = "cnn"  # how the name of the unprotected network begins
 
     @property
     def threats(self) -> tuple[tuple[str, float], ...]:
@@ -80,7 +80,7 @@ PROFILES = {
 }
 
 
-_SPENT: Mapping[str, tuple[Any, Any]] = {  # by the attacks of Tables 2.2 to 2.5: reduced, smoke
+_SPENT: Mapping[str, tuple[Any, Any]] = {  # attacks of Tables 2.2 to 2.5: reduced, smoke
     "restarts": (1, 1),
     "pgd_steps": (40, 8),
     "deepfool_steps": (20, 4),
@@ -104,30 +104,30 @@ _FEW = {"smoothed_steps": 20, "smoothed_draws": 4, "smoothing": (0.15,)}
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(settings.Budget):
-    """The paper's is the thesis's where it names it; ``count`` is N of Tables 2.2 to 2.5.
+    """What a run may spend. "paper" has the thesis's numbers where it gives them; ``count`` is N of Tables 2.2 to 2.5.
 
-    With the reduced one the defenses infer on their fast path with fewer and larger steps: half the cost for a loss of the true
-    class that is 0.1 higher (E-ABS for MNIST, docs/reproduction/eabs-settings.md). For smoke they infer with less still.
+    With "reduced" the defenses infer on their fast path, with fewer and larger steps. That costs half as much, and the loss of
+    the true class is 0.1 higher (E-ABS for MNIST, docs/reproduction/eabs-settings.md). With "smoke" they infer with less still.
     """
 
     count: int = at(1000, reduced=50, smoke=10)
-    # steps, starts and queries of their attacks; PGD makes no more starts than the profile says
+    # steps, starts and queries of these attacks; PGD makes no more starts than the profile says
     attacks: ThesisBudget = at(ThesisBudget(restarts=20), reduced=_REDUCED, smoke=_SMOKE)
-    # PGD on ABS and E-ABS infers with so many steps from where its last look ended (gradient mode "warm"); None: each look
-    # infers in full (mode "frozen"). Both differentiate as eq. 2.9 says
+    # PGD on ABS and E-ABS infers with this many steps from where its last look ended (gradient mode "warm"). None: each look
+    # infers in full (mode "frozen"). Both modes differentiate as eq. 2.9 says.
     warm_steps: int | None = at(None, reduced=5)
     fast: bool = at(False, reduced=True, smoke=True)  # ABS and E-ABS drop hopeless classes early
-    unrolled_steps: int = at(80, reduced=20, smoke=4)  # of PGD through the unrolled inference, from as many starts as PGD
+    unrolled_steps: int = at(80, reduced=20, smoke=4)  # steps of PGD through the unrolled inference; starts are PGD's
     eot: int = at(5, reduced=2, smoke=2)
     judge: int = at(32, reduced=4, smoke=4)
     judge_most: int = at(128, reduced=8, smoke=8)
-    # what is spent on ABS and E-ABS by PGD along smoothed gradients, where it is not what the CNNs meet
+    # settings that PGD along smoothed gradients has on ABS and E-ABS instead of those for the CNNs
     smoothed: Mapping[str, Any] = at({}, reduced=_FEW, smoke={"smoothed_draws": 2})
     black_box: int = at(1000, reduced=10, smoke=4)  # N of PGD with estimated gradients and of the Boundary attack
     ablation: int = at(1000, reduced=32, smoke=4)  # N of Table 2.6
     examples: int = at(10, smoke=4)  # N of the figures
     ladder: int = at(80, reduced=15, smoke=8)  # PGD steps at each of the sizes of Table 2.6 and of the figures, from one start
-    every: int = at(1, reduced=2, smoke=4)  # each how manieth of the profile's sizes
+    every: int = at(1, reduced=2, smoke=4)  # 1: all of the profile's sizes, 2: every second one, and so on
     sweeps: int = at(1000, reduced=30, smoke=4)  # N of Tables 2.7 and 2.8; of Table 2.9 at most 200
     sweep_steps: int = at(100, reduced=20, smoke=5)  # PGD steps in Tables 2.7 and 2.8
     sweep_starts: int = at(20, reduced=2, smoke=1)  # random starts in Table 2.9, and in Table 2.7 at most 5
@@ -149,14 +149,14 @@ class Budget(settings.Budget):
 
     @property
     def gradient(self) -> str:
-        """How ABS and E-ABS are differentiated, in words."""
+        """Say how ABS and E-ABS are differentiated."""
         if self.warm_steps is None:
             return "eq. 2.9"
         return f"eq. 2.9, for PGD with {self.warm_steps} warm inner steps a look, in full at every tenth and new decisions"
 
     @property
     def spent(self) -> str:
-        """The budget of the table of accuracies in one sentence."""
+        """Say the budget of the table of accuracies in one sentence."""
         a = self.attacks
         changed = ", ".join(f"{name} {value}" for name, value in self.inference.items())
         early = ", hopeless classes dropped early" if self.fast else ""

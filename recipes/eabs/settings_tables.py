@@ -1,4 +1,4 @@
-"""Table 2.6 (ablation), Tables 2.7 to 2.9 (settings of the attacks) and the lower bounds, of what the folders of a run hold."""
+"""Table 2.6 (ablation), Tables 2.7 to 2.9 (the attacks' settings) and the lower bounds, from the folders of a run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,7 +21,7 @@ from recipes.harness.records import Share, records_of, warnings_of
 
 
 def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> PaperTable | None:
-    """Table 2.6, of those names that have records; ``missing`` networks are named below."""
+    """Make Table 2.6 from the names that have records; a note below it lists the ``missing`` networks."""
     rows, counts, found = [], set(), {}
     for name in names:
         records = records_of(run.out, f"ablation/{name}")
@@ -45,15 +45,15 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
     one = next(iter(found.values()))
     sizes = {norm: ", ".join(map(epsilon, sorted(one.loc[one["norm"] == norm, "epsilon"].unique()))) for norm in NORMS}
     notes = [
-        "Natural accuracy in % with 95 % Wilson intervals, and mean (95 % bootstrap interval) / median distance of the closest "
-        "adversarial of PGD; "
-        f"N = {'–'.join(map(str, sorted(counts)))}; in brackets the thesis, on SVHN. Clean errors count as 0; “none”: images "
-        "without an adversarial at the largest size, infinite in the median, left out of the mean.",
+        f"N = {'–'.join(map(str, sorted(counts)))}; in brackets the thesis, on SVHN. Natural accuracy is in %, with 95 % "
+        "Wilson intervals. The other columns give the distance of PGD's closest adversarial: mean with a 95 % bootstrap "
+        "interval / median. Clean errors count as 0. “none” counts the images without an adversarial at the largest size. The "
+        "median takes them as infinite, the mean leaves them out.",
         f"PGD with {run.budget.ladder} steps from one start at each of the sizes L∞ {sizes['linf']} and "
         f"L2 {sizes['l2']}; EoT {run.budget.eot}, gradient: {run.budget.gradient}.",
-        "The rows differ in more than their extensions: in dropout, learning rate, batches, epochs and how the encoder begins, "
-        "as their cards say; ABS alone keeps its latents within a radius of 5, and V-ABS has no encoder's output among its "
-        "starts, because the weights of ABS keep no encoders.",
+        "The rows differ in more than their extensions. Their cards give dropout, learning rate, batches, epochs and how the "
+        "encoder begins. ABS alone keeps its latents within a radius of 5. V-ABS does not start from an encoder's output, "
+        "because the weights of ABS keep no encoders.",
         *_paired(found),
         *([f"Without weights, and so left out: {', '.join(missing)} (gencls train NAME)."] if missing else []),
         *warnings_of(found),
@@ -64,7 +64,7 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
 
 
 def _paired(found: Mapping[str, pd.DataFrame]) -> list[str]:
-    """How much farther away the adversarials of ADV-ABS lie than those of each other row, image by image; a note per norm."""
+    """Compare ADV-ABS with each other row, image by image: one note per norm, with the mean difference of the distances."""
     best, notes = "ADV-ABS", []
     for norm, label in NORMS.items():
         rows = {name: records[records["norm"] == norm] for name, records in found.items()}
@@ -83,15 +83,15 @@ def _paired(found: Mapping[str, pd.DataFrame]) -> list[str]:
             parts.append(f"{name} {ahead.mean():.3g} [{low[0]:.3g}, {high[0]:.3g}]")
         if parts:
             notes.append(
-                f"{label}: how much farther away than those of another row the closest adversarials of {best} lie, in the mean "
-                "over the same images (paired bootstrap, 95 %, uncorrected), where an image that nothing broke counts with the "
-                f"largest size: {', '.join(parts)}."
+                f"{label}: the distance that breaks {best} minus the distance that breaks another row, mean over the same "
+                f"images with a 95 % paired bootstrap interval (uncorrected). Above 0, {best} is harder to break. An image "
+                f"that nothing breaks counts with the largest size. {', '.join(parts)}."
             )
     return notes
 
 
 def _mean(closest: npt.NDArray[np.float64]) -> str:
-    """Of the finite distances, with its interval."""
+    """Write the mean of the finite distances, with its interval."""
 
     def means(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         finite = np.isfinite(rows)
@@ -116,14 +116,14 @@ def sweep(
     *,
     chosen: int,
 ) -> tuple[PaperTable, NamedFigure] | None:
-    """One of Tables 2.7 to 2.9 and its plateau: accuracy of E-ABS under PGD-Linf along one setting.
+    """Make one of Tables 2.7 to 2.9 and its plateau: accuracy of E-ABS under PGD-Linf along one setting.
 
     Args:
-        run: whose budget was spent.
-        number: of the table.
-        setting: what varies.
-        by_value: value -> records.
-        how: the settings that do not vary.
+        run: the run whose budget was spent.
+        number: number of the table, "2.7" to "2.9".
+        setting: name of the setting that varies.
+        by_value: value of the setting -> its records.
+        how: the settings that do not vary, in words.
         chosen: the value that the table of accuracies uses.
     """
     theirs, shares = printed.SWEEPS[number], {}
@@ -145,8 +145,8 @@ def sweep(
         (setting, *map(str, values)),
         (Row("Accuracy", cells),),
         (
-            f"In % with 95 % Wilson intervals, N = {total}; {how}, gradient: {run.budget.gradient}. In brackets the thesis, on "
-            "SVHN at 8/255.",
+            f"Accuracy in % with 95 % Wilson intervals, N = {total}; {how}, gradient: {run.budget.gradient}. In brackets the "
+            "thesis, on SVHN at 8/255.",
             *warnings_of({f"{setting} {value}": records for value, records in by_value.items()}),
         ),
     )
@@ -157,12 +157,12 @@ def sweep(
 
 
 def bound_table(run: Run, frames: Iterable[tuple[str, pd.DataFrame]], missing: Sequence[str]) -> PaperTable | None:
-    """Eq. 2.7 beside the attacked distance.
+    """Make the table of the bounds of eq. 2.7 beside the attacked distances.
 
     Args:
-        run: whose budget was spent.
-        frames: names of Table 2.6, and what :func:`gencls.defenses.compare_to_bound` made, with the sharper bound.
-        missing: networks without weights.
+        run: the run whose budget was spent.
+        frames: names of Table 2.6, each with the result of :func:`gencls.defenses.compare_to_bound`, with the sharper bound.
+        missing: names of the networks without weights.
     """
     rows = []
     for name, frame in frames:
@@ -183,10 +183,11 @@ def bound_table(run: Run, frames: Iterable[tuple[str, pd.DataFrame]], missing: S
         return None
     columns = ("Model", "N", "Clean, %", "Bound", "Sharper bound", "Attacked", "Below the bound", "Below the sharper")
     notes = (
-        "Median L2 distances over the images that the model gets right: the lower bound of eq. 2.7, corrected "
-        "(docs/bounds.md), its sharper form, and the closest adversarial of DDN, C&W, DeepFool and latent descent.",
-        "The last columns count adversarials below the bounds. Where inference is exact there are none; here the minima are "
-        f"searched, with {run.budget.bound_steps} steps from several starts, and the defense's own inference is shorter.",
+        "Median L2 distances over the images that the model gets right. “Bound” is the lower bound of eq. 2.7, corrected "
+        "(docs/bounds.md). “Sharper bound” is its sharper form. “Attacked” is the closest adversarial of DDN, C&W, DeepFool "
+        "and latent descent.",
+        "The last columns count adversarials below the bounds. Exact inference has none. Here a search finds the minima, with "
+        f"{run.budget.bound_steps} steps from several starts, and the defense's own inference is shorter.",
         *([f"Without weights: {', '.join(missing)} (gencls train NAME)."] if missing else []),
     )
     return PaperTable("bounds", "Eq. 2.7: lower bounds beside attacked distances", columns, tuple(rows), notes)

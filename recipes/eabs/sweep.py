@@ -1,10 +1,10 @@
-"""What the thesis leaves open of E-ABS, swept once: dropout, the discriminator's rate, how the encoder begins, inference.
+"""Sweep what the thesis leaves open of E-ABS: dropout, the discriminator's rate, how the encoder begins, inference.
 
     python -m recipes.eabs.sweep train     # 7 trainings on the 4,000 embedded training digits, minutes each on a CPU core
     python -m recipes.eabs.sweep infer     # inference settings on the committed weights
 
-Both print a Markdown table of measurements on embedded test digits; docs/reproduction/eabs-settings.md has what was run. Robust
-accuracy is that of a short attack, good for comparing settings and for nothing else.
+Both print a Markdown table of measurements on embedded test digits. docs/reproduction/eabs-settings.md keeps the results.
+Robust accuracy is the accuracy under a short attack: good for comparing settings and for nothing else.
 """
 
 import sys
@@ -42,8 +42,9 @@ TRAININGS = (
     (0.1, 1.0, 0.2, 0.5),
     (0.1, 1.0, 0.2, 0.0),
 )
-"""(dropout, rate of the discriminator as a multiple of the autoencoder's, share of the epochs in which the encoder begins as a
-classifier, and of those after them without the discriminative loss); the first one is near the preset's, which has 0.75."""
+"""One training each: (dropout, rate of the discriminator as a multiple of the autoencoder's, share of the epochs at the start
+in which the encoder learns as a classifier, share of the epochs after them without the discriminative loss). The first row is
+near the preset, which has 0.75 as the last number."""
 
 INFERENCES = (
     *product((10, 20, 50, 100), (0.05,), (8000,), (1.0,)),
@@ -51,23 +52,23 @@ INFERENCES = (
     *product((20,), (0.1,), (100, 8000), (1.0,)),
     *product((50,), (0.05,), (8000,), (0.1, 0.01)),
 )
-"""(steps of Adam, their size, random starts, standard deviation around these); the thesis starts with unit variance."""
+"""(Adam steps, step size, random starts, standard deviation around these). The thesis starts with unit variance."""
 
 ATTACK = PGD(ThreatModel("l2", 1.5), steps=10)
 DRAWS: dict[str, Any] = {"eot_samples": 2, "judge_draws": 4}
 
 
 def measure(defense: Defense, data: ImageData, *, attacked: int, seed: int) -> dict[str, float]:
-    """Clean accuracy and mean loss of the true class on all images, accuracy under a short L2 PGD on some.
+    """Measure clean accuracy and mean loss of the true class on all images, and accuracy under a short L2 PGD on some.
 
     Args:
-        defense: to be measured.
-        data: test images.
-        attacked: how many of them are attacked.
-        seed: of all draws.
+        defense: the defense to measure, in eval mode.
+        data: the test images.
+        attacked: number of images to attack, the first ones.
+        seed: the seed of all draws.
     """
     with seeded(seed), torch.no_grad():
-        defense(data.images[:1])  # decodes the starts
+        defense(data.images[:1])  # this call decodes the starts
         began = time.process_time()
         scores = torch.cat([defense(images) for images in data.images.split(50)])
         seconds = time.process_time() - began
@@ -84,15 +85,15 @@ def measure(defense: Defense, data: ImageData, *, attacked: int, seed: int) -> d
 
 
 def planned(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, AutoencoderPreset, Path]]:
-    """The trainings: what is varied, their settings, and where the weights lie or will lie; each claims its folder.
+    """Plan the trainings: yield what varies, the settings, and where the weights lie or will lie. Each claims its folder.
 
     Args:
         epochs: passes over the training set.
-        seed: of the trainings.
-        out: where they go.
+        seed: the seed of every training.
+        out: the folder of all trainings.
 
     Raises:
-        GenclsError: if there are trainings with other settings or by other code.
+        GenclsError: if ``out`` holds trainings with other settings or by other code.
     """
     standard = replace(cast(AutoencoderPreset, preset("eabs-mnist")), epochs=epochs)
     for dropout, rate, classifier, generative in TRAININGS:
@@ -108,9 +109,9 @@ def planned(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Autoenc
 
 
 def trainings(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Path]]:
-    """Train E-ABS with each setting; those that are there already, with these settings and by this code, are not trained again.
+    """Train E-ABS with each setting. A training that is there already, with these settings and this code, does not run again.
 
-    Takes and raises what :func:`planned` does.
+    Arguments and errors are those of :func:`planned`.
     """
     for what, settings, path in planned(epochs=epochs, seed=seed, out=out):
         if not path.is_file():
@@ -122,7 +123,7 @@ def trainings(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Path]
 def predict(
     what: str, *, count: int, attacked: int, seed: int, epochs: int = 15, out: Path = Path("runs/sweep")
 ) -> Iterator[tuple[str, float]]:
-    """What :func:`sweep` would do with these arguments: for each setting the seconds that are left at most."""
+    """Predict what :func:`sweep` would do with these arguments: yield each setting, with the most seconds that are left."""
     data = _digits(count, attacked)
     if what == "infer":
         found = list(_inferences())
@@ -139,10 +140,10 @@ def predict(
 
 
 def _seconds(defense: Defense, data: ImageData, attacked: int, seed: int) -> float:
-    """Of :func:`measure` at most."""
+    """Predict the most seconds that :func:`measure` takes."""
     few, some = data.images[:4], replace(data, images=data.images[:attacked], labels=data.labels[:attacked])
     with seeded(seed), torch.no_grad():
-        defense(few)  # decodes the starts
+        defense(few)  # this call decodes the starts
         began = time.perf_counter()
         defense(few)
         clean = (time.perf_counter() - began) * len(data) / len(few)
@@ -161,7 +162,7 @@ def _trained(path: Path | None) -> Defense:
 
 
 def _inferences() -> Iterator[tuple[str, int, Defense]]:
-    """What is varied, the steps of the inference, and the defense."""
+    """Yield what varies, the steps of the inference, and the defense."""
     for steps, lr, starts, std in INFERENCES:
         setting = f"{steps} steps of {lr}, {starts} starts" + ("" if std == 1 else f" of std {std}")
         yield setting, steps, zoo.load("eabs-mnist", steps=steps, lr=lr, starts=starts, start_std=std, fast=True)
@@ -170,18 +171,18 @@ def _inferences() -> Iterator[tuple[str, int, Defense]]:
 def sweep(
     what: str, *, count: int, attacked: int, seed: int, epochs: int = 15, out: Path = Path("runs/sweep")
 ) -> pandas.DataFrame:
-    """Sweep; a row per setting.
+    """Measure every setting; the table has one row per setting.
 
     Args:
         what: "train" or "infer".
-        count: test images.
-        attacked: how many of them are attacked.
-        seed: of trainings, draws and attacks.
-        epochs: of each training.
+        count: number of test images.
+        attacked: number of images to attack.
+        seed: the seed of trainings, draws and attacks.
+        epochs: passes over the training set, in each training.
         out: folder of the trainings.
 
     Raises:
-        GenclsError: for fewer attacked images than none, or more than there are, and what data and training refuse.
+        GenclsError: if ``attacked`` is below 0 or above ``count``; errors of data and training.
     """
     data, defenses = _digits(count, attacked), ((setting, defense) for setting, _, defense in _inferences())
     if what == "train":
@@ -190,7 +191,7 @@ def sweep(
 
 
 def markdown(table: pandas.DataFrame) -> str:
-    """The table as it stands in the docs."""
+    """Write the table as it stands in the docs."""
     lines = [f"| setting | {' | '.join(table.columns)} |", "|---" * (1 + len(table.columns)) + "|"]
     for setting, row in table.iterrows():
         lines.append(f"| {setting} | " + " | ".join(v if isinstance(v, str) else f"{v:.3g}" for v in row) + " |")
@@ -198,7 +199,7 @@ def markdown(table: pandas.DataFrame) -> str:
 
 
 def parse(words: Sequence[str] | None = None) -> dict[str, Any]:
-    """What the command line says, as :func:`sweep` takes it; None reads that of the process."""
+    """Read the command line (None: the process's own) into the arguments of :func:`sweep`."""
     parser = reader(__doc__)
     parser.add_argument("what", choices=("train", "infer"))
     parser.add_argument("--count", type=int, default=300, help="test images (default 300)")
@@ -212,7 +213,7 @@ def parse(words: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def command(words: Sequence[str] | None = None) -> int:
-    """Run the recipe as its command line says, None: that of the process; returns the exit code."""
+    """Run the recipe as its command line says (None: the process's own); return the exit code."""
     chosen = parse(words)
     dry_run = chosen.pop("dry_run")
 

@@ -1,7 +1,8 @@
-"""Tables 2.2 to 2.5 and their paired tests, made of whatever the folders of a run hold, with the thesis's numbers in brackets.
+"""Tables 2.2 to 2.5 and their paired tests, from the folders of a run, with the thesis's numbers in brackets.
 
-A sample counts as right where the majority of the judge's draws is, on every adversarial within the size in question: those
-of attacks with a budget and those of minimal-norm attacks that lie within. Rows, worst cases and paired tests count alike.
+A sample counts as right if the majority of the judge's draws is right on every adversarial within the size in question. These
+come from attacks with a budget, and from minimal-norm attacks if they lie within the size. Rows, worst cases and paired tests
+count alike.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,17 +23,17 @@ from recipes.eabs.settings import ATTACKS, BLACK_BOX, FOLDERS, NORMS, THESIS
 from recipes.harness.records import naturally_right, records_of, share, unfinished, warnings_of
 
 ALL = "all-"
-"""How the keys of the rows of worst cases begin."""
+"""The keys of the rows of worst cases begin so."""
 
 
 def left_right(records: pd.DataFrame, norm: str, size: float, attacks: Collection[str]) -> pd.Series:
-    """By sample hash, whether every adversarial that these attacks found lies farther than the size."""
+    """Say by sample hash whether every adversarial that these attacks found lies farther than the size."""
     rows = records[(records["norm"] == norm) & records["attack"].isin([f"{attack}-{norm}" for attack in attacks])]
     return closest_distances(rows) > size + TOLERANCE if len(rows) else pd.Series(dtype=bool)
 
 
 def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]]]:
-    """Table 2.2 to 2.5, and the keys of its rows of worst cases -> model -> which samples are right there."""
+    """Make Table 2.2 to 2.5. Also give, for each row of worst cases by its key, model -> which samples are right."""
     number, models = run.profile.table, list(printed.MODELS)
     folders = {model: tuple(f"{part}/{model}" for part in FOLDERS) for model in models}
     found = {model: records_of(run.out, *folders[model]) for model in models}
@@ -66,14 +67,14 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
         rows += [row for row in lines if row]
     rows += [Row("What it cost, attacks and judge together"), *_costs(found, models)]
     notes = [
-        f"Accuracy in % on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals; in brackets the "
-        "thesis (1,000 images, its own networks and budgets). All: per image the worst attack and gradient counts. DDN, C&W, "
-        "DeepFool, multi-targeted PGD and PGD along smoothed gradients look at the frozen gradient (eq. 2.9) only, PGD at the "
-        "unrolled one too.",
+        f"Accuracy in % on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals. In brackets the "
+        "thesis (1,000 images, its own networks and budgets). In the rows “All” the worst attack and gradient count for each "
+        "image. DDN, C&W, DeepFool, multi-targeted PGD and PGD along smoothed gradients use the frozen gradient (eq. 2.9) "
+        "only, PGD the unrolled one too.",
         f"Budget: {run.budget.spent}.",
         *dict.fromkeys(f"† {slip}." for slip in printed.SLIPS[number].values()),
         *(
-            f"{printed.MODELS[model]}: not finished, and missing in its worst cases: {', '.join(left)}."
+            f"{printed.MODELS[model]}: its worst cases leave out attacks that are not finished: {', '.join(left)}."
             for model in found
             if (left := unfinished(run.out, *folders[model]))
         ),
@@ -86,12 +87,12 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
 
 
 def clean_accuracy(records: pd.DataFrame | None, theirs: float) -> Cell:
-    """Share of the clean images that the judge's majority gets right, beside the thesis's."""
+    """Give the share of the clean images that the judge's majority gets right, beside the thesis's."""
     return Cell(MISSING if records is None else share(naturally_right(records)), f"{theirs:g}")
 
 
 def _costs(found: Mapping[str, pd.DataFrame], models: Sequence[str]) -> Iterator[Row]:
-    """Passes per image (a draw counts as one) and wall-clock minutes."""
+    """Yield the rows of costs: passes per image (each draw counts as one) and wall-clock minutes."""
 
     def cells(value: Mapping[str, str]) -> tuple[Cell, ...]:
         return tuple(Cell(value.get(model, MISSING)) for model in models)
@@ -107,7 +108,7 @@ def _costs(found: Mapping[str, pd.DataFrame], models: Sequence[str]) -> Iterator
 
 
 def _black_box_warnings(run: Run, found: Mapping[str, tuple[Sequence[str], pd.DataFrame]]) -> Iterator[str]:
-    """What is to be said of the gradient-free attacks, and of attacks with gradients that do worse on the same samples."""
+    """Yield the warnings of gradient-free attacks, and of attacks with gradients that do worse on the same samples."""
     weaker = tuple(f"⚠ weaker than {attack}-" for attack in BLACK_BOX)
     alone, met = {}, {}
     for name, (folders, records) in found.items():
@@ -119,10 +120,10 @@ def _black_box_warnings(run: Run, found: Mapping[str, tuple[Sequence[str], pd.Da
 
 
 def mcnemar(run: Run, right: Mapping[str, Mapping[str, pd.Series]]) -> Iterator[tuple[PaperTable, NamedFigure]]:
-    """The paired tests of Tables 2.2 to 2.5, on the samples that all models have met.
+    """Make the paired tests of Tables 2.2 to 2.5, on the samples that all models have met.
 
-    In each norm under all of the thesis's attacks, and under ours too: where only ours see through a model's gradients, the
-    thesis's find it better than it is.
+    Each norm has a test under all of the thesis's attacks, and one under ours too. If only our attacks see through a model's
+    gradients, the thesis's attacks find the model better than it is.
     """
     for key, by_model in right.items():
         *ours, norm = key.removeprefix(ALL).split("-")
@@ -147,7 +148,7 @@ def mcnemar(run: Run, right: Mapping[str, Mapping[str, pd.Series]]) -> Iterator[
             f"McNemar's tests of Table {run.profile.table}, all {NORMS[norm]} attacks{whose}, N = {len(both)}",
             ("", "right: only the first", "only the second", "p", "p, Holm", "better", "thesis"),
             tuple(rows),
-            (f"Exact tests at {100 * ALPHA:g} %, after Holm's correction over the pairs (not in the thesis).",),
+            (f"Exact tests at {100 * ALPHA:g} %, with Holm's correction over the pairs, which the thesis does not make.",),
         )
         figure = mcnemar_matrix(pairs, [printed.MODELS[model] for model in by_model])
         title = f"{NORMS[norm]} attacks{whose}, p-values after Holm's correction"

@@ -1,1 +1,1 @@
-"""What all recipes share: a paper adds its settings, its experiments and its tables."""
+"""Code that all recipes share; a paper adds its settings, its experiments and its tables."""

@@ -1,4 +1,4 @@
-"""What the doctor says of a recipe's defenses: asked once each, and shown in a table."""
+"""The doctor's findings on a recipe's defenses: each examined once, and shown in a table."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,15 +15,15 @@ __all__ = ["diagnosis", "diagnosis_table", "examinations"]
 
 
 def diagnosis(run: Run[Any, Any], name: str, defense: Defense, key: str, *, count: int, **settings: Any) -> Kept:
-    """The diagnosis of a defense; ``verdict``, ``passed``, ``checks`` and more.
+    """Examine a defense, or read the diagnosis that is kept; it holds ``verdict``, ``passed``, ``checks`` and more.
 
     Args:
-        run: whose first images the doctor takes.
-        name: of the defense.
-        defense: in eval mode.
-        key: of its weights and settings, and of the code that examines; part of the file's name.
-        count: of the images.
-        settings: of :func:`gencls.eval.diagnose`.
+        run: the run whose first images the doctor takes.
+        name: name of the defense.
+        defense: the defense, in eval mode.
+        key: part of the file's name; it stands for the defense's weights and settings and for the code that examines.
+        count: number of images.
+        settings: keyword arguments of :func:`gencls.eval.diagnose`.
     """
     images, labels = run.images(count), run.data.labels[:count].to(run.device)
     settings = {**settings, "eot_samples": run.budget.eot, "seed": run.seed}
@@ -37,13 +37,13 @@ def diagnosis(run: Run[Any, Any], name: str, defense: Defense, key: str, *, coun
 
 
 def examinations(patients: Mapping[str, Kept], seconds: float) -> Iterator[Measurement]:
-    """Of defenses by name, each of which takes so many seconds, roughly; none in no time."""
+    """Yield one examination per defense, by name, of roughly this many seconds each; 0 seconds yield none."""
     for name, kept in patients.items() if seconds else ():
         yield Measurement.of(name, kept, lambda: seconds, lambda found: found["verdict"])
 
 
 def diagnosis_table(title: str, patients: Mapping[str, Kept]) -> PaperTable | None:
-    """One row for each defense that was examined; None without any."""
+    """Make a table with one row for each examined defense; None if there is none."""
 
     def rows() -> Iterator[Row]:
         for name, kept in patients.items():

@@ -1,4 +1,4 @@
-"""Where the recipes find weights, and the folders of their runs."""
+"""Folders of the recipes: where weights lie, and where runs keep their results."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -15,11 +15,11 @@ __all__ = ["Kept", "claim", "read_measured", "require_weights", "weights_path"]
 
 
 def weights_path(name: str, weights: Path | None) -> Path:
-    """Where the weights of a training lie, or should: as `gencls train --out` leaves them, or committed.
+    """Say where the weights of a training lie or should lie: in the folder of `gencls train --out`, or committed.
 
     Args:
-        name: of the training.
-        weights: folder of further weights.
+        name: name of the training.
+        weights: folder of further weights; None for the committed ones alone.
     """
     places: list[Path] = [*(weights_places(name, weights) if weights else ()), WEIGHTS / f"{name}.safetensors"]
     return next((path for path in places if path.is_file()), places[-1])
@@ -30,11 +30,11 @@ def require_weights(paths: Mapping[str, Path], weights: Path | None, *, hint: st
 
     Args:
         paths: name of a training -> where its weights should lie.
-        weights: folder of further weights.
-        hint: what else the user can do.
+        weights: folder of further weights; None for the committed ones alone.
+        hint: what else the user can do, for the message.
 
     Raises:
-        GenclsError: naming the commands that make what is missing; for a folder of weights that is not there.
+        GenclsError: if weights are missing, with the commands that make them; if the folder of weights is missing.
     """
     if weights and not weights.is_dir():
         raise GenclsError(f"--weights: expected a folder, got {weights}, which is none")
@@ -48,14 +48,14 @@ def require_weights(paths: Mapping[str, Path], weights: Path | None, *, hint: st
 
 
 def claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder of a run, or check that it is this run's: tables join what several calls have computed.
+    """Make the folder of a run, or check that it belongs to this run, since tables join the results of several calls.
 
     Args:
         out: the folder.
-        settings: of the run, by name; anything that JSON can say.
+        settings: the run's settings by name; values that JSON can hold.
 
     Raises:
-        GenclsError: if it holds a run with other settings, naming the first of them.
+        GenclsError: if the folder holds a run with other settings; the message names the first of them.
     """
     path, text = out / "run.json", json.dumps(settings, indent=2)
     out.mkdir(parents=True, exist_ok=True)
@@ -69,22 +69,23 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_measured(path: Path) -> dict[str, Any]:
-    """What a call of a recipe has measured for further ones, see :func:`gencls.core.files.write_sealed`.
+    """Read what a call of a recipe has measured, a file of :func:`gencls.core.files.write_sealed`.
 
     Raises:
-        GenclsError: if it is not what was written.
+        GenclsError: if the file has changed since it was written.
     """
     return read_sealed(path, "what a run has measured", "; delete it and run again")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What is measured once and kept in a file; if that is of something else or was made by other code, it is measured again.
+    """A measurement that is made once and kept in a file. It is made again for another subject, or after a change of code.
 
     Attributes:
-        path: of the file; its folder is made if missing.
-        key: of all that the measurement depends on, the code included, see :func:`gencls.core.key_of`; ``key`` in the file.
-        measure: returns what goes into the file, anything that JSON can say.
+        path: the file; its folder is made if missing.
+        key: gives the key of all that the measurement depends on, code included, see :func:`gencls.core.key_of`. The file
+            holds it as ``key``.
+        measure: makes the measurement: a dictionary that JSON can hold.
     """
 
     path: Path
@@ -93,18 +94,18 @@ class Kept:
 
     @property
     def known(self) -> dict[str, Any] | None:
-        """What the file holds; None without one.
+        """The content of the file; None without a file.
 
         Raises:
-            GenclsError: if it is not what was written.
+            GenclsError: if the file has changed since it was written.
         """
         return read_measured(self.path) if self.path.is_file() else None
 
     def get(self) -> dict[str, Any]:
-        """What was measured, from the file or now.
+        """Read the measurement from the file, or make it now.
 
         Raises:
-            GenclsError: for a file that is not what was written.
+            GenclsError: if the file has changed since it was written.
         """
         key, known = self.key(), self.known
         if known and known.get("key") == key:

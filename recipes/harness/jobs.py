@@ -1,4 +1,4 @@
-"""What a recipe computes: studies and measurements, built when their turn comes, predicted, computed, resumed."""
+"""Jobs of a recipe: studies and measurements. Each is built when its turn comes, predicted, computed and resumed."""
 
 import time
 from abc import ABC, abstractmethod
@@ -18,52 +18,55 @@ __all__ = ["Job", "Measurement", "StudyJob", "compute", "predict", "seconds_of"]
 
 
 class Job(ABC):
-    """A piece of work that knows what of it is done.
+    """A piece of work that knows which part of it is done.
 
     Attributes:
-        name: in what is printed.
-        unit: what it consists of.
+        name: name for the printed lines.
+        unit: name of the pieces that the work consists of.
+        foretold: whether its cost is predicted, and printed, before it is computed.
     """
 
     name: str
     unit: str
+    foretold: bool
 
     @abstractmethod
     def left(self) -> Mapping[str, float]:
-        """What is left of it -> seconds at most."""
+        """Each missing piece -> the most seconds that it takes."""
 
     @abstractmethod
     def compute(self, left: Mapping[str, float]) -> None:
-        """Compute what is missing.
+        """Compute the missing pieces.
 
         Args:
-            left: what :meth:`left` has said.
+            left: the result of :meth:`left`; empty if the job is not foretold.
         """
 
 
 @dataclass(frozen=True)
 class StudyJob(Job):
-    """One study, built when its turn comes: the banks of starts of all defenses at once would fill the memory.
+    """One study. It is built when its turn comes, because the banks of starts of all defenses at once would fill the memory.
 
     Attributes:
-        name: of its folder, within that of the run; the first part names the experiment.
-        build: the study.
-        then: what follows once all of it is computed.
+        name: the study's folder within the folder of the run; its first part names the experiment.
+        build: makes the study.
+        then: runs once the whole study is computed.
     """
 
     name: str
     build: Callable[[], Study]
     then: Callable[[Study], None] | None = None
     unit = "cell"
+    foretold = True
 
     def left(self) -> Mapping[str, float]:
-        """Its missing cells."""
+        """The study's missing cells."""
         study = self.build()
         cells = study.missing()
         return dict(zip((cell.key for cell in cells), predict_cost(study, cells), strict=True))
 
     def compute(self, left: Mapping[str, float]) -> None:
-        """Run what is missing of the study."""
+        """Run the missing cells of the study."""
         if not left and not self.then:
             return
         study = self.build()
@@ -74,37 +77,38 @@ class StudyJob(Job):
 
 @dataclass(frozen=True)
 class Measurement(Job):
-    """Something that is measured once, or read from its file.
+    """A measurement that is made once, or read from its file.
 
     Attributes:
-        name: of what is measured.
-        seconds: that are left at most.
-        measure: does so; what it returns is printed if it is text.
+        name: name of the measurement.
+        seconds: gives the most seconds that are left.
+        measure: makes the measurement; a text that it returns is printed.
     """
 
     name: str
     seconds: Callable[[], float]
     measure: Callable[[], object]
     unit = "measurement"
+    foretold = False
 
     @classmethod
     def of(cls, name: str, kept: Kept, seconds: Callable[[], float], say: Callable[[Mapping[str, Any]], object]) -> Self:
-        """Of what a file keeps: nothing is left once it is there."""
+        """Wrap a measurement that a file keeps: nothing is left once the file is there."""
         return cls(name, lambda: 0.0 if kept.known else seconds(), lambda: say(kept.get()))
 
     def left(self) -> Mapping[str, float]:
-        """Itself, or nothing."""
+        """The measurement itself, or nothing."""
         seconds = self.seconds()
         return {self.name: seconds} if seconds else {}
 
     def compute(self, left: Mapping[str, float]) -> None:
-        """Measure it, or read it, and print what came out."""
+        """Make the measurement, or read it, and print the result."""
         if isinstance(said := self.measure(), str):
             print(f"  {self.name}: {said}", flush=True)
 
 
 def predict(jobs: Sequence[Job]) -> list[Mapping[str, float]]:
-    """Print what is left to compute and what it will cost at most; for each job what is left -> seconds."""
+    """Print what is left to compute and its highest cost; return missing piece -> seconds for each job."""
     costs = []
     for job in jobs:
         left = job.left()
@@ -119,21 +123,21 @@ def predict(jobs: Sequence[Job]) -> list[Mapping[str, float]]:
 
 
 def compute(jobs: Sequence[Job]) -> None:
-    """Compute what is missing, after a prediction of the studies; measurements are made without."""
-    studies = [job for job in jobs if isinstance(job, StudyJob)]
-    costs = dict(zip(map(id, studies), predict(studies), strict=True)) if studies else {}
+    """Compute what is missing. The jobs that are foretold are predicted first, all together."""
+    foretold = [job for job in jobs if job.foretold]
+    costs = iter(predict(foretold) if foretold else ())
     for job in jobs:
-        job.compute(costs.get(id(job), {}))
+        job.compute(next(costs) if job.foretold else {})
 
 
 def seconds_of(defense: Defense, attacks: Mapping[str, Attack], data: ImageData, **settings: Any) -> float:
-    """What evaluating a defense would cost at most, with what is found out about it before.
+    """Predict the highest cost of evaluating a defense, the examination before the attacks included.
 
     Args:
-        defense: in eval mode.
-        attacks: by name.
-        data: what is attacked.
-        settings: ``modes`` of :class:`~gencls.eval.Study`; the others are those of its protocol.
+        defense: the defense, in eval mode.
+        attacks: the attacks by name.
+        data: the images to attack.
+        settings: ``modes`` of :class:`~gencls.eval.Study`, and the arguments of its protocol.
     """
     modes, began = settings.pop("modes", None), time.perf_counter()
     with TemporaryDirectory() as folder:
@@ -150,7 +154,7 @@ def seconds_of(defense: Defense, attacks: Mapping[str, Attack], data: ImageData,
 
 
 def _told(folder: str, costs: Mapping[str, float]) -> Callable[[Sequence[StudyCell]], Any]:
-    """A line for each finished cell."""
+    """Print a line for each finished cell."""
 
     @contextmanager
     def told(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:

@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from gencls._commands.arguments import reader
+from gencls._commands.arguments import check_out, reader
 from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
 from gencls.eval.report.paper.page import Section, write_paper
@@ -24,22 +24,22 @@ R = TypeVar("R", bound=Run[Any, Any])
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe(Generic[R]):
-    """What is the paper's own; all else is the same for every paper.
+    """A paper's own parts; everything else is the same for every paper.
 
     Attributes:
-        name: of its folder in ``recipes``.
-        text: the help.
-        title: of the page, without the data.
+        name: the recipe's folder in ``recipes``.
+        text: the help text.
+        title: title of the page, without the data.
         run: the paper's kind of run.
-        profiles: what can be attacked, by name; "smoke" is the default.
-        budgets: what can be spent; "paper" is the protocol; a profile takes that with its own name, or "reduced".
+        profiles: the profiles by name; "smoke" is the default.
+        budgets: the budgets by name; "paper" is the protocol; a profile takes the budget with its own name, else "reduced".
         parts: name -> the jobs of an experiment, in the order in which they need each other.
-        sections: of the page, of whatever the folder of a run holds.
-        out: parent of the runs' folders.
-        several: name -> profiles that are run in turn.
-        usual: the parts that are run unless some are asked for; None for all.
-        part_flags: what the parts are called on the command line.
-        nested: whether ``--out`` is the parent of the runs' folders, or the folder of the run.
+        sections: makes the sections of the page from the folder of a run.
+        out: parent folder of the runs.
+        several: name -> profiles that run in turn.
+        usual: chooses the parts to run unless the user names some; None for all.
+        part_flags: the option's names for the parts.
+        nested: whether ``--out`` is the parent of the runs' folders (True) or the folder of the run.
     """
 
     name: str
@@ -88,19 +88,19 @@ class Recipe(Generic[R]):
         return made
 
     def _flags(self) -> list[Field[Any]]:
-        """Those that only this paper has: of its runs, then of its profiles."""
+        """The options of this paper alone: those of its runs, then those of its profiles."""
         return [*flags(self.run), *flags(type(next(iter(self.profiles.values()))))]
 
     def plan(self, chosen: argparse.Namespace, command: str, task: str = "") -> R:
-        """The run of one task that a command line asks for.
+        """Build the run of one task that a command line asks for.
 
         Args:
-            chosen: what :meth:`parser` has read.
-            command: that repeats the run.
-            task: the profile, if several are run.
+            chosen: the result of :meth:`parser`.
+            command: the command that repeats the run.
+            task: the profile, if several run.
 
         Raises:
-            GenclsError: for data or a device that are not there, and choices that do not fit together.
+            GenclsError: for missing data or a missing device, and for choices that do not fit together.
         """
         task = task or chosen.profile
         level = chosen.budget or (chosen.profile if chosen.profile in self.budgets else "reduced")
@@ -128,12 +128,12 @@ class Recipe(Generic[R]):
         return run
 
     def main(self, run: R, parts: Sequence[str] | None = None, *, dry_run: bool = False) -> Path | None:
-        """Compute what is missing, or what was chosen of it, and write the page.
+        """Compute what is missing, or the chosen parts of it, and write the page.
 
         Args:
             run: profile, budget, data and folder.
-            parts: of :attr:`parts`; with none only the page is written, None for the usual ones.
-            dry_run: only print what it would cost; nothing is written.
+            parts: names of :attr:`parts`; an empty list only writes the page, None takes the usual ones.
+            dry_run: only print the cost; nothing is written.
 
         Returns:
             The path of the page; None after a dry run.
@@ -151,7 +151,8 @@ class Recipe(Generic[R]):
         return self.report(run)
 
     def _require(self, run: R, parts: Sequence[str] | None) -> list[str]:
-        """Check that what some parts need is there; the parts in their order."""
+        """Check that these parts find what they need, and that the run's folder can be; return the parts in their order."""
+        check_out(run.out)
         run.check(parts)
         asked = parts if parts is not None else self.usual(run) if self.usual else [*self.parts]
         run.require(asked)
@@ -167,20 +168,20 @@ class Recipe(Generic[R]):
         print(f"predicted: {duration(total)} at most for all parts", flush=True)
 
     def run_parts(self, run: R, parts: Sequence[str]) -> None:
-        """Compute what is missing of some parts.
+        """Compute the missing pieces of some parts.
 
         Raises:
-            GenclsError: for a part that needs what is not computed yet.
+            GenclsError: for a part that needs a result that is not computed yet.
         """
         for part in parts:
             print(f"{part}:", flush=True)
             compute([*self.parts[part](run)])
 
     def report(self, run: R) -> Path:
-        """Write the page, its tables and figures, of what the folder of the run holds.
+        """Write the page, its tables and figures, from the folder of the run.
 
         Raises:
-            GenclsError: if it holds nothing.
+            GenclsError: if the folder holds no results.
         """
         sections = [*self.sections(run)]
         if not sections:
@@ -189,7 +190,7 @@ class Recipe(Generic[R]):
         return write_paper(run.out, f"{self.title} on {run.data.name}", facts, sections, banner=self.banner(run))
 
     def banner(self, run: R) -> str:
-        """What is above a page whose numbers are not those of the paper's protocol; "" where they are."""
+        """Text above a page whose numbers differ from the paper's protocol; "" if they follow it."""
         paper, found = self.budgets["paper"], min(run.budget.count, len(run.data))
         count = f"N = {found:,}"
         if run.level == "smoke" or run.profile == self.profiles["smoke"]:
@@ -204,7 +205,7 @@ class Recipe(Generic[R]):
         return f"{said}. This is not the paper's protocol."
 
     def command(self, words: Sequence[str] | None = None) -> int:
-        """Run the recipe as its command line says, None: that of the process; returns the exit code."""
+        """Run the recipe as its command line says (None: the process's own); return the exit code."""
         words = sys.argv[1:] if words is None else words
         chosen = self.parser().parse_args(words)
         told = shlex.join(["python", "-m", f"recipes.{self.name}", *words])

@@ -1,6 +1,7 @@
-"""What the studies of a recipe have recorded, in the words of its tables."""
+"""The records of a recipe's studies, put into the words of its tables."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Share:
-    """How many of some samples are right."""
+    """A count of samples, and how many of them are right."""
 
     right: float
     total: int
@@ -46,66 +47,75 @@ class Share:
 
     @property
     def rounded(self) -> str:
-        """The same in whole percent."""
+        """Whole percent with a 95 % Wilson interval."""
         return "{:.0f} [{:.0f}, {:.0f}]".format(
             *(100 * part for part in (self.right / self.total, *wilson(self.right, self.total)))
         )
 
 
 def share(right: pd.Series) -> str:
-    """Of the samples that are right, as :attr:`Share.text` says it; a dash without any sample."""
+    """Write the share of right samples as :attr:`Share.text` does; a dash without any sample."""
     return Share(float(right.sum()), len(right)).text if len(right) else MISSING
 
 
 def slug(name: str) -> str:
-    """A name as part of a path."""
+    """Turn a name into a part of a path."""
     return name.lower().replace(" + ", "-").replace(" ", "-")
 
 
 def passes(records: pd.DataFrame) -> str:
-    """Forwards + backwards per image of all attacks and the judge."""
+    """Write the forwards + backwards per image, all attacks and the judge together."""
     sums = records.groupby("sample_hash")[["forwards", "backwards"]].sum().mean()
     return f"{sums['forwards']:,.0f} + {sums['backwards']:,.0f}"
 
 
 def begun(folder: Path) -> bool:
-    """Whether there is a study of which something is finished."""
+    """Whether the folder holds a study with at least one finished cell."""
     return (folder / "study.json").is_file() and bool(read_cells(folder))
 
 
 def records_of(out: Path, *folders: str) -> pd.DataFrame:
-    """The records of studies of one defense together; empty where nothing is finished."""
+    """Join the records of several studies of one defense; empty if no cell is finished."""
     frames = [_read(out / folder, _state(out / folder)) for folder in folders if begun(out / folder)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 @lru_cache(maxsize=64)
 def _read(folder: Path, state: tuple[tuple[str, int, int], ...]) -> pd.DataFrame:
-    """The records of a study, read once while its files stay as they are: a page asks for the same ones dozens of times."""
+    """Read a study's records once while its files do not change. A page asks for the same records dozens of times."""
     return read_records(folder)
 
 
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """When each file of a study was written, and how long it is."""
+    """Name, time of writing and length of each file of a study."""
     paths = [folder / "study.json", *(folder / CELLS).glob("*.json"), *(folder / CELLS).glob("*.parquet")]
-    return tuple(sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+    return tuple(sorted(map(_stamp, paths)))
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """Name, time of writing and length of a file; a new stamp at each look while another process replaces the file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return path.name, time.time_ns(), -1
+    return path.name, found.st_mtime_ns, found.st_size
 
 
 def naturally_right(records: pd.DataFrame) -> pd.Series:
-    """By sample hash, whether the judge's majority is right on the clean image."""
+    """Say by sample hash whether the judge's majority is right on the clean image."""
     right: pd.Series = records.groupby("sample_hash")["clean_majority_correct"].first()
     return right
 
 
 def right_under(records: pd.DataFrame, attacks: Sequence[str] = ()) -> pd.Series:
-    """By sample hash, whether the majority is right on the image and on every valid adversarial of these attacks, or of all."""
+    """Say by sample hash whether the majority is right on the image and on all valid adversarials of these attacks (or all)."""
     rows = judged(records[records["attack"].isin(attacks)] if attacks else records)
     right: pd.Series = ~broken(rows).groupby(rows["sample_hash"]).any()
     return right
 
 
 def unfinished(out: Path, *folders: str) -> list[str]:
-    """Attacks with cells that are not finished."""
+    """Name the attacks that have unfinished cells."""
     left = []
     for folder in folders:
         if (out / folder / "study.json").is_file():
@@ -115,14 +125,14 @@ def unfinished(out: Path, *folders: str) -> list[str]:
 
 
 def unfinished_notes(out: Path, folders: Mapping[str, str]) -> list[str]:
-    """Name of a row -> folder of its study: what to say below a table of those with cells that are not finished."""
+    """Write a note below a table for each row whose study has unfinished cells; ``folders`` maps a row's name to its study."""
     return [
         f"{name}: not finished: {', '.join(left)}." for name, folder in folders.items() if (left := unfinished(out, folder))
     ]
 
 
 def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """Each warning once, with the rows that it concerns."""
+    """Yield each warning once, with the rows that it concerns."""
     concerned: dict[str, list[str]] = {}
     for name, records in found.items():
         for row in summarize(records).itertuples() if len(records) else ():
@@ -136,7 +146,7 @@ def warnings_of(found: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 
 
 def _apart(warning: str) -> tuple[str, str]:
-    """A warning without its number, so that rows share it, and the number in brackets."""
+    """Split a warning into its text without the number, which rows may share, and the number in brackets."""
     patterns = (
         (r"(\d+ of \d+) (majorities .*)", r"\2", 1),
         (r"(the attack's own claim.*) is (\S+ points) (from .*)", r"\1 differs \3", 2),

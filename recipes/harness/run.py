@@ -1,4 +1,4 @@
-"""One call of a recipe: what is attacked, with which budget, where; its weights and its studies."""
+"""One call of a recipe: its data, budget and folder, its weights and its studies."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -24,20 +24,20 @@ B = TypeVar("B", bound=Budget)
 
 @dataclass(frozen=True, kw_only=True)
 class Run(ABC, Generic[P, B]):
-    """What every experiment needs. A paper adds its defenses and its attacks.
+    """One call of a recipe. A paper adds its defenses and its attacks.
 
     Attributes:
         profile: what is attacked.
-        budget: what is spent.
-        out: folder of all that is found.
+        budget: how much may be spent.
+        out: folder of all results.
         data: test images, enough for every table; the first ones are attacked.
-        root: folder of the data sets.
-        seed: of all random streams.
+        root: folder of the data sets; None asks GENCLS_DATA.
+        seed: the seed of all random streams.
         weights: folder of further weights, the --out of `gencls train`.
-        device: where the defenses are.
+        device: where the defenses run.
         level: name of the budget.
-        command: that repeats the run.
-        foreseen: what is not known yet is stood in for, to predict what it will cost.
+        command: the command that repeats the run.
+        foreseen: whether a stand-in replaces each result that is not known yet, to predict the cost.
     """
 
     profile: P
@@ -53,68 +53,68 @@ class Run(ABC, Generic[P, B]):
     foreseen: bool = False
 
     weights_hint: ClassVar[str] = ""
-    """What else the folder of weights may hold, for the help."""
+    """For the help: what else the folder of weights may hold."""
 
     @classmethod
     def load_data(cls, profile: P, limit: int, *, root: Path | None, seed: int) -> zoo.ImageData:
-        """The images that are attacked: so many, or all."""
+        """Load the images to attack: this many, or all of them."""
         return load_at_most(profile.data, profile.split, limit, root=root, seed=seed)
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What the page says of the run."""
+        """Facts that the page states about the run."""
         return {"Budget": self.budget.spent}
 
     def check(self, parts: Sequence[str] | None) -> None:
-        """Check that what was chosen fits together.
+        """Check that the choices fit together.
 
         Args:
-            parts: that are asked for; None for the usual ones.
+            parts: the chosen parts; None for the usual ones.
 
         Raises:
-            GenclsError: if not.
+            GenclsError: if the choices do not fit together.
         """
 
     @abstractmethod
     def require(self, parts: Sequence[str] = ()) -> None:
-        """Check before the first measurement that what some parts need is there.
+        """Check before the first measurement that these parts find what they need.
 
         Raises:
-            GenclsError: naming what is missing, and the commands that make it.
+            GenclsError: if something is missing; the message gives the commands that make it.
         """
 
     def settings(self) -> dict[str, Any]:
-        """What tells this run's folder from others."""
+        """Settings that tell this run's folder from others."""
         return {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed}
 
     def claim(self) -> None:
-        """Make the folder of the run, or check that it is this run's: tables join what several calls have computed.
+        """Make the folder of the run, or check that it belongs to this run, since tables join the results of several calls.
 
         Raises:
-            GenclsError: if it holds a run with other settings.
+            GenclsError: if the folder holds a run with other settings.
         """
         claim(self.out, self.settings())
 
     def path(self, name: str) -> Path:
-        """Where the weights of a training lie, or should: as `gencls train --out` leaves them, or committed."""
+        """Where the weights of a training lie or should lie: in the folder of `gencls train --out`, or committed."""
         return weights_path(name, self.weights)
 
     def images(self, count: int) -> Tensor:
-        """The first test images, where the defenses are."""
+        """The first ``count`` test images, on the device of the defenses."""
         return self.data.images[:count].to(self.device)
 
     def study(
         self, folder: str, name: str, defense: Defense, attacks: Mapping[str, Attack], rows: int | Sequence[int], eot: int = 0
     ) -> Study:
-        """The study of one defense.
+        """Plan the study of one defense.
 
         Args:
-            folder: within that of the run.
-            name: of the defense.
-            defense: what is attacked.
+            folder: the study's folder within the folder of the run.
+            name: name of the defense.
+            defense: the defense, in eval mode.
             attacks: name -> attack.
-            rows: numbers of the attacked images, or how many of the first ones.
-            eot: draws per gradient; 0 for the budget's.
+            rows: positions of the images to attack, or how many of the first ones.
+            eot: draws per gradient; 0 takes the budget's number.
         """
         chosen, budget = slice(rows) if isinstance(rows, int) else list(rows), self.budget
         return self.plan(
@@ -130,7 +130,7 @@ class Run(ABC, Generic[P, B]):
         )
 
     def plan(self, folder: str, **settings: Any) -> Study:
-        """The paper's kind of study, in a folder of the run."""
+        """Plan the paper's kind of study, in a folder of the run."""
         return Study(self.out / folder, **settings)
 
     def job(
@@ -143,7 +143,7 @@ class Run(ABC, Generic[P, B]):
         eot: int = 0,
         then: Callable[[Study], None] | None = None,
     ) -> StudyJob:
-        """The same as a part of a recipe: the defense is loaded when its turn comes, and may choose the attacks."""
+        """Plan a study as a job: the defense is loaded when its turn comes, and may choose the attacks."""
 
         def build() -> Study:
             loaded = defense()
@@ -153,6 +153,6 @@ class Run(ABC, Generic[P, B]):
 
 
 def load_at_most(name: str, split: str, limit: int, *, root: Path | None, seed: int) -> zoo.ImageData:
-    """So many images of a split of a data set, or all of them."""
+    """Load this many images of a split of a data set, or all of them if there are fewer."""
     limit = min(limit, count_images(name, split, root=root))
     return zoo.load_data(name, split, root=root, limit=limit, seed=seed)

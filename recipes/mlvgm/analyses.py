@@ -1,4 +1,4 @@
-"""What section 4 and supplement B measure of alphas: their search, random ones, and which codes carry the class."""
+"""The measurements on alphas in section 4 and supplement B: their search, random ones, and which codes carry the class."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,19 +17,19 @@ from recipes.harness.records import slug
 from recipes.mlvgm.runs import Run
 
 CLASS_ALPHA = 0.1
-"""Alphas below keep a "class code": in supplement B those of 0 to 0.068 are named, and the next ones lie above 0.2."""
+"""Alphas below this keep a "class code". Supplement B names those from 0 to 0.068; the next ones lie above 0.2."""
 
 _ROWS = 256
 
 
 def learn(run: Run, *, report: Callable[[AlphaSearch], object] = print) -> None:
-    """Search for alphas (section 3), or go on with a search; the best ones go to ``learned.json``, once.
+    """Search for alphas (section 3), or go on with a search. The best ones go to ``learned.json``, once.
 
-    The best are those with the highest mean of the Gaussian process, which does not fall for a lucky measurement.
+    The best alphas have the highest mean of the Gaussian process, which does not fall for a lucky measurement.
     """
     accuracy = run.accuracy
     if run.learned is not None and read_measured(run.out / "learned.json")["key"] == accuracy.key():
-        return  # a fit on another machine may choose another of equals, and what was attacked would be another defense
+        return  # on another machine a fit may choose another of several equal alphas: another defense would be attacked
     search = learn_alphas(
         accuracy,
         run.generator.num_levels,
@@ -53,16 +53,16 @@ def learn(run: Run, *, report: Callable[[AlphaSearch], object] = print) -> None:
 
 
 def monotonicity(alphas: Sequence[float], *, printed: bool = True) -> float:
-    """Spearman's rank correlation of alphas with their levels: how far they rise from coarse to fine.
+    """Spearman's rank correlation of alphas with their levels. It says how far they rise from coarse to fine.
 
-    Eq. 6 as printed is 1 - sum (i - R_i)^2 / (N (N^2 - 1)), R_i the rank of alpha_i from 0. Without equal alphas Spearman's
-    coefficient has 6 times the sum and lies in [-1, 1], where the printed one lies in [2/3, 1]: each is an increasing linear
-    function of the other, so Pearson's coefficient with anything is the same. Equal alphas share the mean of their ranks; then
-    the coefficient is the correlation of the ranks, and the linear relation no longer holds.
+    Eq. 6 as printed is 1 - sum (i - R_i)^2 / (N (N^2 - 1)), R_i the rank of alpha_i from 0. Without equal alphas, Spearman's
+    coefficient has 6 times the sum and lies in [-1, 1]; the printed one lies in [2/3, 1]. Each is an increasing linear function
+    of the other, so both have the same Pearson coefficient with anything. Equal alphas share the mean of their ranks. Then the
+    coefficient is the correlation of the ranks, and the linear relation no longer holds.
 
     Args:
-        alphas: N >= 2 of them, not all equal, coarse to fine.
-        printed: eq. 6, without the factor.
+        alphas: N >= 2 numbers, not all equal, coarse to fine.
+        printed: take eq. 6 as printed, without the factor 6.
     """
     from scipy.stats import rankdata
 
@@ -76,7 +76,7 @@ def measure_random_alphas(run: Run) -> None:
     """Measure uniform random alphas on the images of the search (figures 3 to 5 a), or go on with it."""
     accuracy, every = run.random_accuracy, _random(run)
     path = _random_path(run)
-    key = key_of((accuracy.key(), every), "random alphas").whole  # the file holds accuracies alone, in their order
+    key = key_of((accuracy.key(), every), "random alphas").whole  # the file holds accuracies alone, in the order of the alphas
     known: dict[str, Any] = read_measured(path) if path.is_file() else {"key": key, "accuracies": []}
     if known["key"] != key:
         raise GenclsError(f"{path}: expected accuracies of this generator, classifier and images, got others; delete the file")
@@ -88,7 +88,7 @@ def measure_random_alphas(run: Run) -> None:
 
 
 def random_alphas(run: Run) -> pd.DataFrame | None:
-    """What was measured, a row per alphas: ``alphas``, ``accuracy``, ``printed`` (eq. 6) and ``spearman``; None without any."""
+    """Read the measurements, one row per alphas: ``alphas``, ``accuracy``, ``printed`` (eq. 6), ``spearman``; None if none."""
     if not _random_path(run).is_file():
         return None
     found = read_measured(_random_path(run))["accuracies"]
@@ -115,9 +115,9 @@ def _random(run: Run) -> Tensor:
 def clean_accuracy(run: Run, name: str) -> Kept:
     """Accuracy of a defense on the run's clean test images.
 
-    ``mean`` is that of the mean scores of all draws, the paper's ensemble; ``single`` that of one draw, the mean over draws;
-    ``count`` and ``draws`` are the numbers of both. The file's name knows the defense and the code that measures, the file
-    itself the images and the seed.
+    ``mean`` is the accuracy of the mean scores of all draws, the paper's ensemble. ``single`` is the accuracy of one draw, as a
+    mean over draws. ``count`` is the number of images, ``draws`` the number of draws. The file's name has the key of the
+    defense and of the code that measures. The key in the file covers the images and the seed.
     """
     defense, labels = run.defense(name), run.data.labels[: run.budget.clean]
     images, number = run.images(len(labels)), run.budget.eot if defense.stochastic else 1
@@ -137,7 +137,7 @@ def _clean(defense: Defense, images: Tensor, labels: Tensor, number: int, seed: 
 
 @torch.no_grad()
 def _scores(defense: Defense, images: Tensor, number: int, seed: int) -> Tensor:
-    """(N, S, K)."""
+    """The scores of every draw, (N, S, K)."""
     found, size = [], max(1, _ROWS // number)
     for first in range(0, len(images), size):
         batch = images[first : first + size]
@@ -147,7 +147,7 @@ def _scores(defense: Defense, images: Tensor, number: int, seed: int) -> Tensor:
 
 
 def class_levels(alphas: Sequence[float]) -> tuple[int, ...]:
-    """Levels whose codes are kept, alphas below :data:`CLASS_ALPHA`; without any, the third with the lowest alphas."""
+    """Choose the levels that keep their codes: alphas below :data:`CLASS_ALPHA`, else the third with the lowest alphas."""
     kept = tuple(i for i, alpha in enumerate(alphas) if alpha < CLASS_ALPHA)
     lowest = sorted(range(len(alphas)), key=lambda i: alphas[i])[: max(1, len(alphas) // 3)]
     return kept if 0 < len(kept) < len(alphas) else tuple(sorted(lowest))
@@ -155,13 +155,13 @@ def class_levels(alphas: Sequence[float]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def mixed_codes(model: MultiLatentModel, first: Tensor, second: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Figures 9 and 10: class codes of one image with detail codes of another, both ways.
+    """Mix class codes of one image with detail codes of another, both ways (figures 9 and 10).
 
     Args:
         model: the generator.
-        first: images A (N, C, H, W) in [0, 1].
-        second: images B, as many.
-        levels: of the class codes.
+        first: images A, (N, C, H, W) in [0, 1].
+        second: images B, (N, C, H, W) in [0, 1].
+        levels: the levels of the class codes.
 
     Returns:
         Class codes of A with details of B, and class codes of B with details of A, (N, C, H, W) each.
@@ -176,12 +176,12 @@ def mixed_codes(model: MultiLatentModel, first: Tensor, second: Tensor, levels: 
 
 @torch.no_grad()
 def whose_class(run: Run, levels: Sequence[int], *, count: int = 200) -> tuple[float, float]:
-    """How often the classifier finds in a mixed image the class of the image that gave the class codes, and of the other one.
+    """Measure how often the classifier finds the class of the image with the class codes, and that of the other image.
 
     Args:
-        run: whose first test images are paired, each with the next one of another class.
-        levels: of the class codes.
-        count: of images, at most.
+        run: the run whose first test images are paired, each with the next image of another class.
+        levels: the levels of the class codes.
+        count: number of images, at most.
     """
     images, labels = run.images(count), run.data.labels[:count]
     partner = [next(j for j in (*range(i + 1, len(labels)), *range(i)) if labels[j] != labels[i]) for i in range(len(labels))]
@@ -195,7 +195,7 @@ def whose_class(run: Run, levels: Sequence[int], *, count: int = 200) -> tuple[f
 
 @torch.no_grad()
 def replaced_codes(model: MultiLatentModel, images: Tensor, *, seed: int = 0) -> list[Tensor]:
-    """Figure 1 (c): the autoencoded images, then level by level those with the code of that level sampled anew."""
+    """Figure 1 (c): the autoencoded images, then for each level the images with a new sample as that level's code."""
 
     def replaced(which: int) -> Tensor:
         def mix(level: int, encoded: Tensor, sampled: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Section 4 and the supplement as parts, each of which may need those before it; nothing is computed twice."""
+"""Section 4 and the supplement as parts. Each part may need the parts before it, and nothing is computed twice."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ def attacks(run: Run, defense: Defense) -> Mapping[str, Attack]:
 
 
 def smoothed(run: Run) -> Mapping[str, Attack]:
-    """PGD along smoothed gradients, which the paper does not have, at the sizes of AutoAttack."""
+    """PGD along smoothed gradients at the sizes of AutoAttack; the paper does not have it."""
     budget, sizes = run.budget, run.budget.attacked(run.profile)
     return {
         f"smoothed-{size:g}": PGD(ThreatModel("l2", size), steps=budget.smoothed, smoothing=budget.smoothing) for size in sizes
@@ -68,25 +68,25 @@ def smoothed(run: Run) -> Mapping[str, Attack]:
 
 
 def folder_of(name: str, *, smoothed: bool = False) -> str:
-    """The study of a defense, within the folder of the run: under the paper's attacks, or along smoothed gradients."""
+    """Name the folder of a defense's study within the run: under the paper's attacks, or along smoothed gradients."""
     return f"{'smoothed' if smoothed else 'attacks'}/{slug(name)}"
 
 
 def records(run: Run, name: str, *, smoothed: bool = False) -> pd.DataFrame:
-    """What is recorded of a defense under the paper's attacks, or along smoothed gradients; empty while nothing is."""
+    """Read the records of a defense under the paper's attacks, or along smoothed gradients; empty without any."""
     return records_of(run.out, folder_of(name, smoothed=smoothed))
 
 
 def configurations(run: Run, alphas: str) -> tuple[str, ...]:
-    """Alphas with each preprocessing."""
+    """Name these alphas with each preprocessing."""
     return tuple(f"{alphas}{after}" for after in PREPROCESSING.values())
 
 
 def best(run: Run, names: Sequence[str]) -> str | None:
     """The configuration with the lowest success rate, averaged over sizes from 0 to the largest, all attacks together.
 
-    It must keep the profile's least clean accuracy, if any of them does. None while one of them is not finished. The paper does
-    not say how it chooses; we do so on the attacked images.
+    It must keep the profile's least clean accuracy, if any configuration does. The result is None while one of them is not
+    finished. The paper does not say how it chooses; we choose on the attacked images.
     """
     scores = {}
     for name in names:
@@ -105,7 +105,7 @@ def _keeps(run: Run, name: str) -> bool:
 
 
 def preprocessed(run: Run) -> tuple[str, ...]:
-    """The names of figures 11 to 13, as far as they are known: the best alphas with each preprocessing, and that alone."""
+    """The names in figures 11 to 13, once known: the best alphas with each preprocessing, and each preprocessing alone."""
     alphas = best(run, ALPHAS) or _stand_in(run)
     return (*configurations(run, alphas), *STANDALONE) if alphas else ()
 
@@ -117,12 +117,12 @@ def chosen(run: Run) -> str | None:
 
 
 def _stand_in(run: Run) -> str | None:
-    """For what an earlier part will find, to predict with: all alphas cost the same."""
+    """Stand in for what an earlier part will find, for a prediction: all alphas cost the same."""
     return "linear" if run.foreseen else None
 
 
 def compared(run: Run) -> tuple[str, ...]:
-    """The names of figures 6 to 8: the baselines and, once it is known, our best configuration."""
+    """The names in figures 6 to 8: the baselines and, once it is known, our best configuration."""
     ours = chosen(run)
     return (*run.baselines, *([ours] if ours else ()))
 
@@ -133,7 +133,7 @@ def every(run: Run) -> tuple[str, ...]:
 
 
 def learn(run: Run) -> Iterator[Job]:
-    """The search for alphas."""
+    """Search for alphas."""
     budget = run.budget
 
     def seconds() -> float:
@@ -145,7 +145,7 @@ def learn(run: Run) -> Iterator[Job]:
 
 
 def random(run: Run) -> Iterator[Job]:
-    """Random alphas, for figures 3 to 5 (a)."""
+    """Measure random alphas, for figures 3 to 5 (a)."""
     budget = run.budget
 
     def seconds() -> float:
@@ -157,7 +157,7 @@ def random(run: Run) -> Iterator[Job]:
 
 
 def clean(run: Run) -> Iterator[Job]:
-    """Clean accuracies."""
+    """Measure clean accuracies."""
 
     def seconds(name: str) -> float:
         return run.budget.clean * (run.budget.eot if run.defense(name).stochastic else 1) * _pass(run, name)
@@ -178,14 +178,14 @@ def _pass(run: Run, name: str) -> float:
 
 
 def attacked(run: Run, names: Sequence[str], *, along: bool = False) -> Iterator[Job]:
-    """The studies of some defenses: under the paper's attacks, or along smoothed gradients."""
+    """Yield the studies of some defenses: under the paper's attacks, or along smoothed gradients."""
     for name in names:
         chosen = smoothed(run) if along else partial(attacks, run)
         yield run.job(folder_of(name, smoothed=along), name, partial(run.defense, name), chosen, run.budget.count)
 
 
 def preprocessing(run: Run) -> Iterator[Job]:
-    """Figures 11 to 13.
+    """Yield the studies of figures 11 to 13.
 
     Raises:
         GenclsError: while the best alphas are not known.
@@ -199,7 +199,7 @@ def preprocessing(run: Run) -> Iterator[Job]:
 
 
 def diagnoses(run: Run, names: Iterable[str]) -> dict[str, Kept]:
-    """What the doctor says of some defenses."""
+    """The doctor's findings on some defenses."""
     return {
         name: diagnosis(
             run,
@@ -226,4 +226,4 @@ PARTS: Mapping[str, Callable[[Run], Iterable[Job]]] = {
     "clean": clean,
     "doctor": lambda run: examinations(diagnoses(run, every(run)), run.budget.doctor),
 }
-"""In their order; "alphas" needs learned ones, "preprocessing" the best; those from "smoothed" on take all that is known."""
+"""The parts in their order. "alphas" needs learned ones, "preprocessing" the best; from "smoothed" on, all that is known."""

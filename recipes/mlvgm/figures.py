@@ -19,21 +19,21 @@ from recipes.mlvgm import analyses, experiments
 from recipes.mlvgm.runs import ALPHAS, STANDALONE, Run
 
 ATTACKS = {"deepfool": "DeepFool", "cw": "C&W", "autoattack": "AutoAttack"}
-"""Beginning of the key -> name."""
+"""How the key of an attack begins -> its name."""
 WORST = "all attacks"
 
 _PAIRS = 4
-"""Of images in the figures of codes."""
+"""Pairs of images in the figures of codes."""
 _ROWS = 32
-"""Of a pass."""
+"""Images in one forward pass."""
 _CASES = 3
-"""Of success and of failure in the figure of purified images."""
+"""Successes, and failures, in the figure of purified images."""
 
 
 def curves(run: Run, names: Sequence[str]) -> dict[str, dict[str, SuccessCurve]]:
-    """Attack -> defense -> success rates (eq. 5), of what is recorded; at last all attacks together.
+    """Attack -> defense -> success rates (eq. 5) from the records; the last entry is all attacks together.
 
-    AutoAttack attacks at a few sizes: its curve is a lower bound between them.
+    AutoAttack attacks at a few sizes, so its curve is a lower bound between them.
     """
     found: dict[str, dict[str, SuccessCurve]] = {name: {} for name in (*ATTACKS.values(), WORST)}
     for name in names:
@@ -76,7 +76,7 @@ def every_figure(run: Run, random: pd.DataFrame | None) -> Iterator[NamedFigure]
 
 
 def _scatter(random: pd.DataFrame) -> Figure:
-    """Spearman's index against the accuracy of random alphas, with the line of least squares."""
+    """Draw Spearman's index against the accuracy of random alphas, with the line of least squares."""
     figure = Figure(figsize=(4.2, 3.2), layout="constrained")
     axis = figure.subplots()
     axis.plot(random["printed"], 100 * random["accuracy"], "o", color=PALETTE[0], markersize=3, alpha=0.5)
@@ -90,7 +90,7 @@ def _scatter(random: pd.DataFrame) -> Figure:
 
 
 def _levels(run: Run) -> Figure:
-    """The alphas before ``highest``, level by level."""
+    """Draw the alphas before ``highest``, level by level."""
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     axis = figure.subplots()
     count = run.generator.num_levels
@@ -125,7 +125,7 @@ def _decided(run: Run, images: Tensor) -> list[str]:
 
 @torch.no_grad()
 def _transformed(run: Run, transform: Transform, images: Tensor) -> Tensor:
-    """One draw of each image."""
+    """Transform each image with one draw."""
     found = []
     for first in range(0, len(images), _ROWS):
         batch = images[first : first + _ROWS]
@@ -135,7 +135,7 @@ def _transformed(run: Run, transform: Transform, images: Tensor) -> Tensor:
 
 
 def _mixed(run: Run, levels: Sequence[int]) -> NamedFigure:
-    """Pairs of different classes, with what the classifier says of each image."""
+    """Draw pairs of different classes, with the classifier's decision on each image."""
     labels, pairs = run.data.labels.tolist(), list[tuple[int, int]]()
     for i in range(len(labels)):
         used = {k for pair in pairs for k in pair}
@@ -154,7 +154,7 @@ def _mixed(run: Run, levels: Sequence[int]) -> NamedFigure:
 
 
 def _purified(run: Run) -> NamedFigure:
-    """Successes and failures of purification on FGSM images of the base model, beside ND-VAE and A-VAE."""
+    """Draw successes and failures of purification on FGSM images of the base model, beside ND-VAE and A-VAE."""
     ours = experiments.chosen(run) or "learned"
     count = min(len(run.data), 200)
     images, labels = run.images(count), run.data.labels[:count].to(run.device)

@@ -9,7 +9,7 @@ from recipes.mlvgm.runs import ALPHAS, Run
 
 
 def sections(run: Run) -> Iterator[Section]:
-    """The tables and figures of whatever the folder of the run holds."""
+    """Yield the tables and figures that the folder of the run has data for."""
     random = analyses.random_alphas(run)
     drawn = list(figures.every_figure(run, random))
 

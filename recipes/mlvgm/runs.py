@@ -26,21 +26,21 @@ from recipes.harness.settings import flag
 from recipes.mlvgm.settings import Budget, Profile
 
 ALPHAS = ("learned", "linear", "cosine")
-"""Figures 3 to 5 (c)."""
+"""The alphas of figures 3 to 5 (c)."""
 PREPROCESSING = {"": "", "noise": " + noise", "blur": " + blur"}
-"""Key -> what follows the name of the alphas: figures 11 to 13."""
+"""Key of a preprocessing -> what follows the name of the alphas in figures 11 to 13."""
 STANDALONE = ("noise", "blur")
-"""Preprocessing alone, the dotted lines of these figures."""
+"""Preprocessing alone; these are the dotted lines of the figures."""
 
 _PUBLISHED = ("e4e", "NVAE", "Style Transformer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(run.Run[Profile, Budget]):
-    """What every experiment needs.
+    """One call of the recipe of MLVGM.
 
     Attributes:
-        as_: whose word counts where the paper and its public code disagree.
+        as_: whose word counts if the paper and its public code disagree, "paper" or "code".
     """
 
     as_: Literal["paper", "code"] = flag(
@@ -62,8 +62,8 @@ class Run(run.Run[Profile, Budget]):
         """Check that all weights are there and fit.
 
         Raises:
-            GenclsError: for a name of no training; naming the commands that make what is missing; for a training whose images
-                have another shape.
+            GenclsError: for a name of no training; for missing weights, with the commands that make them; for a training whose
+                images have another shape.
         """
         profile, shape = self.profile, tuple(self.data.images.shape[1:])
         if profile.task and profile.generator not in _PUBLISHED:
@@ -84,14 +84,14 @@ class Run(run.Run[Profile, Budget]):
                 raise GenclsError(f"{name}: expected a training for images {shape}, as those of {self.data.name}, got {other}")
 
     def settings(self) -> dict[str, Any]:
-        """Whose word counts, and weights, tell it from others too."""
+        """Weights and whose word counts also tell this run's folder from others."""
         modules = {"generator": self.generator, **{name: self.defense(name) for name in self.baselines}}
         weights = {name: key_of(module, name).content for name, module in modules.items()}
         return {**super().settings(), "as": self.as_, "weights": weights}
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """What stands beside ours in figures 6 to 8."""
+        """The defenses beside ours in figures 6 to 8."""
         return ("no defense", *self.profile.baselines)
 
     @cached_property
@@ -101,7 +101,7 @@ class Run(run.Run[Profile, Budget]):
         if self.profile.task:
             return self._published().to(self.device)
         model = zoo.load_generator(name, weights=self.path(name)).to(self.device)
-        # On a CPU gradients through our NVAE take 0.7 times as long (docs/performance.md).
+        # On a CPU, gradients through our NVAE take 0.7 times as long this way (docs/performance.md).
         if self.device == "cpu":
             store_channels_last(model)
         return model
@@ -119,23 +119,23 @@ class Run(run.Run[Profile, Budget]):
 
     @property
     def checkpoint(self) -> Path:
-        """Where the published checkpoint of the task lies, or should."""
+        """Where the published checkpoint of the task lies or should lie."""
         return (self.weights or Path()) / f"{self.profile.task}.pt"
 
     @cached_property
     def classifier(self) -> Defense:
-        """The classifier that is protected."""
+        """The classifier to protect."""
         name = self.profile.classifier
         return zoo.load(name, weights=self.path(name)).to(self.device)
 
     @cached_property
     def accuracy(self) -> PurifiedAccuracy:
-        """What alphas are learned on: FGSM images of the base model, from the training images."""
+        """The accuracy that the search raises: on FGSM images of the base model, made from training images."""
         return self._accuracy(self.budget.learned_on, self.budget.samples)
 
     @cached_property
     def random_accuracy(self) -> PurifiedAccuracy:
-        """The same for the study of random alphas."""
+        """The accuracy that random alphas are measured by."""
         return self._accuracy(self.budget.random_images, self.budget.random_samples)
 
     def _accuracy(self, count: int, samples: int) -> PurifiedAccuracy:
@@ -154,9 +154,9 @@ class Run(run.Run[Profile, Budget]):
 
     @property
     def learned(self) -> tuple[float, ...] | None:
-        """The alphas that the search has found, before ``highest``; None while there are none, or stand-ins to predict with.
+        """The alphas that the search has found, before ``highest``; None until then, or stand-ins for a prediction.
 
-        Of the paper's tasks as the public code has them they are those that it found.
+        For the paper's tasks as the public code has them, they are the alphas of that code.
         """
         if self.published_alphas:
             return PAPER_TASKS[self.profile.task].learned
@@ -167,18 +167,18 @@ class Run(run.Run[Profile, Budget]):
 
     @property
     def published_alphas(self) -> bool:
-        """Whether there is nothing to be learned."""
+        """Whether the public code has the alphas, so that there is nothing to learn."""
         return bool(self.profile.task) and self.as_ == "code"
 
     def purification(self, alphas: str, preprocessing: str = "") -> MLVGMPurification:
-        """Ours.
+        """Build our purification.
 
         Args:
-            alphas: of :data:`ALPHAS`.
-            preprocessing: "noise", "blur" or "".
+            alphas: a key of :data:`ALPHAS`.
+            preprocessing: "noise", "blur" or "" for none.
 
         Raises:
-            GenclsError: for learned alphas that are not learned yet.
+            GenclsError: for learned alphas before the search has found them.
         """
         if alphas == "learned" and self.learned is None:
             raise GenclsError(f"{self.out}: expected learned alphas, got none yet; run the part 'learn' first")
@@ -201,7 +201,7 @@ class Run(run.Run[Profile, Budget]):
         return paper_blur(self.profile.resolution, as_=self.as_).to(self.device)
 
     def defense(self, name: str) -> Defense:
-        """A defense by its name in the figures: "linear", "linear + noise", "noise", "no defense", "TRADES" and so on."""
+        """Build a defense from its name in the figures: "linear", "linear + noise", "noise", "no defense", "TRADES", ..."""
         known = name, self.learned
         if known not in self._defenses:
             self._defenses[known] = self._made(name)
@@ -214,7 +214,7 @@ class Run(run.Run[Profile, Budget]):
         return self._baseline(name) if name in self.profile.baselines else self.classifier
 
     def key(self, name: str, measured_by: Callable[..., object]) -> str:
-        """What a measurement of a defense belongs to: its weights and settings, and the code of both."""
+        """The key of a measurement of a defense: it covers weights, settings and the code of defense and measurement."""
         known = name, self.learned, measured_by
         if known not in self._keys:
             self._keys[known] = key_of((self.defense(name), measured_by), name).whole
@@ -229,7 +229,7 @@ class Run(run.Run[Profile, Budget]):
         return {}
 
     def transform(self, name: str) -> Transform | None:
-        """What stands in front of the classifier; None for defenses without."""
+        """The transform in front of the classifier; None for defenses without one."""
         if name in self.profile.baselines:
             made = self._baseline(name)
             transform = made.transform if isinstance(made, TransformedClassifier) else None

@@ -18,7 +18,7 @@ from recipes.mlvgm.figures import ATTACKS, pearson
 from recipes.mlvgm.runs import Run
 
 PRINTED_PEARSON = {"gender": 0.267, "identities": 0.607, "cars": 0.211}
-"""Figures 3 to 5 (a)."""
+"""Pearson's coefficients as figures 3 to 5 (a) print them."""
 
 # Table 1; the paper averages over its tasks.
 _PRINTED_PARAMETERS = {"TRADES": "10^7", "A-VAE": "10^7", "ND-VAE": "10^6", "ours with BO": "10^1", "ours without BO": "0"}
@@ -37,7 +37,7 @@ _PRINTED_ATTACKS = {
 
 
 def parameters_table(run: Run) -> PaperTable:
-    """Table 1: numbers of parameters that have to be optimised."""
+    """Make Table 1: numbers of parameters to optimise."""
     counts: dict[str, int] = {}
     for name in ("TRADES", "A-VAE", "ND-VAE"):
         if name in run.profile.baselines:
@@ -62,7 +62,7 @@ def _magnitude(number: int) -> str:
 
 
 def attacks_table(run: Run) -> PaperTable:
-    """Tables 2 and 3 of the supplement: the attacks' settings, beside those of the paper's tasks."""
+    """Make tables 2 and 3 of the supplement: the attacks' settings, beside those on the paper's tasks."""
     profile, budget = run.profile, run.budget
     ours = {
         "DeepFool: classes": min(profile.candidates, run.data.num_classes),
@@ -80,7 +80,7 @@ def attacks_table(run: Run) -> PaperTable:
 
 
 def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
-    """What figures 3 to 5 (a, b) say in numbers: the search, and the correlation of monotonicity and accuracy."""
+    """Put figures 3 to 5 (a, b) into numbers: the search, and the correlation of monotonicity and accuracy."""
     rows, notes = [], []
     path = run.out / "learned.json"
     if path.is_file():
@@ -125,7 +125,7 @@ def _spearman(alphas: Sequence[float]) -> str:
 
 
 def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> PaperTable:
-    """Success rates of all attacks together at the profile's sizes, those of single attacks at a size that all of them met."""
+    """Make a table of success rates: all attacks together at the profile's sizes, single attacks at a size that all ran at."""
     sizes, attacked = run.profile.sizes, run.budget.attacked(run.profile)
     middle = attacked[(len(attacked) - 1) // 2]
     rows, missing = list[Row](), list[str]()
@@ -139,7 +139,7 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
         cells += [
             Cell(_rate(records[records["attack"].str.startswith(key)], middle)) if len(records) else Cell() for key in ATTACKS
         ]
-        # all of ours only where both are there: one alone would pass for the worst of both
+        # all of our attacks only if both studies are there: one alone would pass for the worst of both
         both = _all_records(run, defense) if len(records) and len(smoothed) else pd.DataFrame()
         cells += [Cell(_rate(smoothed, middle)), Cell(_rate(both, middle))]
         cells.append(Cell(passes(records) if len(records) else MISSING))
@@ -179,7 +179,7 @@ def _all_records(run: Run, defense: str) -> pd.DataFrame:
 
 
 def _choice(run: Run, defenses: Sequence[str]) -> Iterator[str]:
-    """How our best configuration was found, where it is in the table."""
+    """Say how our best configuration was found, if it is in the table."""
     ours = experiments.chosen(run)
     if ours in defenses:
         least = run.profile.least_clean
@@ -198,7 +198,7 @@ def _rate(records: pd.DataFrame, size: float) -> str:
 
 
 def doctor_table(run: Run) -> PaperTable | None:
-    """What the doctor concludes on each defense that it has seen, with the findings that are not plainly good."""
+    """Make a table of the doctor's conclusions on each examined defense, with the findings that are not plainly good."""
     title = f"Diagnosis of each defense, L2 {run.profile.sizes[len(run.profile.sizes) // 2]:g}"
     names = [name for name in experiments.every(run) if not name.startswith("learned") or run.learned is not None]
     return diagnosis_table(title, experiments.diagnoses(run, names))

@@ -1,4 +1,4 @@
-"""Chapter 4's experiments as stages. What the sweeps share is computed once."""
+"""Chapter 4's experiments as parts. Parts that share a study compute it once."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,11 +27,11 @@ class Variant:
 
     Attributes:
         part: "main", where it meets all attacks, or "sweep", where PGD is enough to compare settings.
-        kind: of the base model.
-        inference: whether variational smoothing is around it.
-        epsilon: size of the attacks.
-        reading: of the thesis.
-        steps: of the inner optimisation.
+        kind: key of the base model in :data:`~recipes.variational_smoothing.settings.BASES`.
+        inference: whether variational smoothing is around the base model.
+        epsilon: Linf size of the attacks, in [0, 1] pixel units.
+        reading: reading of the thesis, a key of :data:`~recipes.variational_smoothing.runs.READINGS`.
+        steps: steps of the inner optimisation.
     """
 
     part: str
@@ -43,7 +43,7 @@ class Variant:
 
     @property
     def key(self) -> str:
-        """Its name, unique in its part."""
+        """Name of the variant, unique in its part."""
         if self.part == "main":
             return f"{self.kind}-{'inference' if self.inference else 'base'}"
         if not self.inference:
@@ -52,17 +52,17 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """Of its study, within that of the run."""
+        """Folder of the variant's study within the folder of the run."""
         return f"{self.part}/{self.key}"
 
     def defense(self, run: Run) -> Defense:
-        """What is attacked."""
+        """Build the defense."""
         if not self.inference:
             return run.base(self.kind)
         return run.inference(self.kind, reading=self.reading, epsilon=self.epsilon, steps=self.steps)
 
     def job(self, run: Run) -> StudyJob:
-        """Its study."""
+        """Plan the variant's study."""
         main = self.part == "main"
         attacks = partial(run.attacks, epsilon=self.epsilon) if main else run.pgd(self.epsilon)
         return run.job(
@@ -70,7 +70,7 @@ class Variant:
         )
 
     def diagnosis(self, run: Run) -> Kept:
-        """What the doctor says of it."""
+        """The doctor's findings on the defense."""
         defense = self.defense(run)
         return diagnosis(
             run,
@@ -86,12 +86,12 @@ class Variant:
 
 
 def main_variants(run: Run) -> list[Variant]:
-    """Tables 4.1 and 4.3: each base model without inference and with it."""
+    """The variants of Tables 4.1 and 4.3: each base model without inference and with it."""
     return [Variant("main", kind, inference, run.profile.size(kind)) for kind in run.bases for inference in (False, True)]
 
 
 def sweep_variants(run: Run, part: str) -> list[Variant]:
-    """Table 4.2 ("strength"), steps of the inner optimisation, or readings of the thesis, around one base model."""
+    """The variants of Table 4.2 ("strength"), of "steps" or of "readings", around one base model."""
     kind, usual = run.swept, run.profile.size(run.swept)
     if part == "strength":
         sizes = [times * usual for times in run.profile.strengths]
@@ -102,17 +102,17 @@ def sweep_variants(run: Run, part: str) -> list[Variant]:
 
 
 def attacked(run: Run) -> list[StudyJob]:
-    """Tables 4.1 and 4.3."""
+    """The studies of Tables 4.1 and 4.3."""
     return [variant.job(run) for variant in main_variants(run)]
 
 
 def swept(run: Run, part: str) -> list[StudyJob]:
-    """Table 4.2, steps or readings."""
+    """The studies of Table 4.2, of the inner steps or of the readings."""
     return [variant.job(run) for variant in sweep_variants(run, part)]
 
 
 def certification(run: Run) -> list[Job]:
-    """Randomized smoothing: certificates, and the attacks beside them."""
+    """Randomized smoothing: its certificates, and the attacks beside them."""
     attacks: Mapping[str, Mapping[str, Attack]] = {
         "certified": {"ddn": run.minimal()},
         "smoothed": {"ddn-smoothed": run.minimal(smoothing=SIGMAS)},
@@ -124,7 +124,7 @@ def certification(run: Run) -> list[Job]:
 
 
 def diagnoses(run: Run) -> dict[str, Kept]:
-    """What the doctor says of the defenses of Tables 4.1 and 4.3."""
+    """The doctor's findings on the defenses of Tables 4.1 and 4.3."""
     return {variant.key: variant.diagnosis(run) for variant in main_variants(run)}
 
 
@@ -140,9 +140,9 @@ PARTS: Mapping[str, Callable[[Run], Iterable[Job]]] = {
 
 
 def certificates(run: Run) -> Kept:
-    """Labels (-1: abstained) and radii of randomized smoothing, and the seconds.
+    """Certify with randomized smoothing: labels (-1: abstained), radii, and the seconds that it took.
 
-    The file's name knows the weights; the file itself knows the images and the code.
+    The file's name has the key of the weights. The key in the file covers the images and the code.
     """
     smoothed, images = run.smoothed(), run.images(run.budget.certified)
     settings = {"noises": run.budget.noises, "seed": run.seed}
@@ -163,7 +163,7 @@ def _certified(smoothed: RandomizedSmoothing, images: Tensor, *, noises: int, se
 
 
 def _seconds_per_row(run: Run) -> float:
-    """Of the classifier that is certified."""
+    """Measure the seconds that the classifier under randomized smoothing takes for one noisy image."""
     smoothed, images = run.smoothed(), run.images(1)
     with torch.no_grad(), seeded(run.seed):
         smoothed.certify(images, n0=100, n=100)  # warm-up

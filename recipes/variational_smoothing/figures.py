@@ -22,9 +22,9 @@ from recipes.variational_smoothing.tables import PRINTED_SWEEPS, compared
 
 
 def certified_curves(run: Run) -> tuple[PaperTable, NamedFigure] | None:
-    """Certified accuracy of randomized smoothing, and what minimal-norm attacks leave of it; None before both are there.
+    """Certified accuracy of randomized smoothing, and its accuracy under minimal-norm attacks; None until both are there.
 
-    "Ours too" is DDN along smoothed gradients, in a study of its own.
+    "Ours too" is DDN along smoothed gradients, in its own study.
     """
     records, ours = records_of(run.out, "certified"), records_of(run.out, "certified", "smoothed")
     if not len(records) or (known := experiments.certificates(run).known) is None:
@@ -80,7 +80,7 @@ class _Certificate:
 
 
 def steps_figure(run: Run) -> Iterator[NamedFigure]:
-    """Adversarial accuracy along the inner steps."""
+    """Draw adversarial accuracy along the inner steps."""
     found = {v.steps: records_of(run.out, v.folder) for v in experiments.sweep_variants(run, "steps")}
     right = {steps: right_under(records) for steps, records in found.items() if len(records)}
     if right:

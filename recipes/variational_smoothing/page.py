@@ -10,7 +10,7 @@ from recipes.variational_smoothing.survivors import survivor_table
 
 
 def sections(run: Run) -> Iterator[Section]:
-    """The tables and figures of whatever the folder of the run holds."""
+    """Yield the tables and figures that the folder of the run has data for."""
     for table in tables.main_tables(run):
         yield Section(table.title.split(":")[0], tables=[table])
     if left := survivor_table(run):

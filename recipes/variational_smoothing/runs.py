@@ -24,15 +24,15 @@ READINGS: Mapping[str, Mapping[str, Any]] = {
     "hard labels": {"hard": True},
     "full ELBO": {},
 }
-"""What the thesis leaves open, or prints otherwise -> settings of the inference; the last one is another class."""
+"""Reading, where the thesis is open or prints otherwise -> settings of the inference. The last one is another class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(run.Run[Profile, Budget]):
-    """What every experiment needs.
+    """One call of the recipe of variational smoothing.
 
     Attributes:
-        kinds: of base models that are attacked; empty for all.
+        kinds: kinds of base models to attack; empty for all.
     """
 
     kinds: Sequence[str] = flag(
@@ -53,16 +53,16 @@ class Run(run.Run[Profile, Budget]):
 
     @property
     def bases(self) -> Mapping[str, str]:
-        """Kind -> name of the base models that are attacked."""
+        """Kind -> name, for the base models to attack."""
         return {kind: name for kind, name in self.profile.bases.items() if kind in (self.kinds or self.profile.bases)}
 
     @property
     def swept(self) -> str:
-        """The kind around which settings are varied: the thesis's, if it is there."""
+        """The kind of base model whose settings vary: the thesis's, if it is there."""
         return "gaussian" if "gaussian" in self.bases else next(iter(self.bases))
 
     def path(self, name: str) -> Path:
-        """Where weights lie, or should."""
+        """Where weights lie or should lie."""
         return (self.weights or Path()) / f"{name}.pt" if name == WONG else super().path(name)
 
     def check(self, parts: Sequence[str] | None) -> None:
@@ -71,7 +71,7 @@ class Run(run.Run[Profile, Budget]):
             raise GenclsError(f"--bases: expected some of {', '.join(self.profile.bases)}, got {', '.join(absent)}")
 
     def require(self, parts: Sequence[str] = ()) -> None:
-        """Check that base models and weights are there, and those of the classifier that is certified."""
+        """Check that the weights are there: those of the base models, and those of the classifier to certify."""
         paths = {name: self.path(name) for name in self.bases.values() if name not in (AUTOATTACK, WONG)}
         require_weights(paths, self.weights, hint=", or leave base models out with --bases")
         if WONG in self.bases.values() and not self.path(WONG).is_file():
@@ -83,27 +83,27 @@ class Run(run.Run[Profile, Budget]):
             self.smoothed()
 
     def claim(self) -> None:
-        """Make the folder of the run, or check that it is this run's, with these weights of the base models."""
+        """Make the folder of the run, or check that it belongs to this run, with these weights of the base models."""
         super().claim()
         for kind in self.bases:
             claim(self.out / "bases" / kind, {"weights": key_of(self.base(kind), kind).content})
 
     def load(self, name: str) -> Defense:
-        """A classifier; AutoAttack's comes with its package."""
+        """Load a classifier; AutoAttack's comes with its package."""
         return _loaded(name, None if name == AUTOATTACK else self.path(name), self.device)
 
     def base(self, kind: str) -> Defense:
-        """A base model as it is."""
+        """Load a base model without inference."""
         return self.load(self.profile.bases[kind])
 
     def inference(self, kind: str, *, reading: str = "Algorithm 5", epsilon: float | None = None, steps: int = 1) -> Defense:
         """Variational smoothing around a base model.
 
         Args:
-            kind: of base model.
-            reading: of :data:`READINGS`.
-            epsilon: radius; None takes the size of the attacks.
-            steps: of the inner optimisation.
+            kind: kind of base model.
+            reading: a key of :data:`READINGS`.
+            epsilon: Linf radius, in [0, 1] pixel units; None takes the size of the attacks.
+            steps: steps of the inner optimisation.
         """
         radius = self.profile.size(kind) if epsilon is None else epsilon
         base, classes, sigma = self.base(kind), self.data.num_classes, self.profile.sigma
@@ -112,10 +112,10 @@ class Run(run.Run[Profile, Budget]):
         return VariationalSmoothing(base, classes, radius=radius, sigma=sigma, steps=steps, **READINGS[reading]).eval()
 
     def smoothed(self) -> RandomizedSmoothing:
-        """Randomized smoothing of a classifier that is trained with noise.
+        """Randomized smoothing of a classifier that was trained with noise.
 
         Raises:
-            GenclsError: naming the command that makes its weights, if they are missing.
+            GenclsError: if its weights are missing; the message gives the command that makes them.
         """
         name = self.profile.smoothed
         if name != AUTOATTACK:
@@ -123,7 +123,7 @@ class Run(run.Run[Profile, Budget]):
         return RandomizedSmoothing(self.load(name), self.data.num_classes, sigma=self.profile.certified_sigma).eval()
 
     def attacks(self, defense: Defense, epsilon: float) -> Mapping[str, Attack]:
-        """All attacks of Tables 4.1 to 4.3 at a size: the published one, what is adaptive, and what needs no gradient."""
+        """All attacks of Tables 4.1 to 4.3 at one size: the published one, adaptive ones, and one without gradients."""
         threat, budget = ThreatModel("linf", epsilon), self.budget
         standard = AutoAttack(threat, steps=budget.autoattack, queries=budget.queries, targets=budget.targets)
         if not defense.stochastic:
@@ -136,10 +136,10 @@ class Run(run.Run[Profile, Budget]):
         }
 
     def pgd(self, epsilon: float) -> Mapping[str, PGD]:
-        """The attacks of the sweeps: PGD on margins, and against one other class after the other.
+        """The attacks of the sweeps: PGD on margins, and PGD against one other class after the other.
 
-        Not on the cross-entropy: where every class has found noise that speaks for it, scores lie close together, and its
-        gradient pulls at all classes at once.
+        They leave out the cross-entropy. If every class has found noise that speaks for it, scores lie close together, and the
+        gradient of the cross-entropy pulls at all classes at once.
         """
         threat, budget = ThreatModel("linf", epsilon), self.budget
         return {
@@ -148,7 +148,7 @@ class Run(run.Run[Profile, Budget]):
         }
 
     def minimal(self, *, smoothing: tuple[float, ...] = (0.0,)) -> DDN:
-        """The attack on randomized smoothing, along gradients that are smoothed once more with these deviations."""
+        """The attack on randomized smoothing, along gradients that these deviations smooth once more."""
         return DDN(ThreatModel("l2"), steps=self.budget.minimal, smoothing=smoothing)
 
 

@@ -1,4 +1,4 @@
-"""What is attacked (profiles) and how much is spent on it (budgets)."""
+"""What the recipe attacks (profiles), and how much it spends (budgets)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from recipes.harness import settings
 from recipes.harness.settings import at, flag
 
 WONG = "Wong2020Fast"
-"""The thesis's robust base model, of RobustBench."""
+"""The thesis's robust base model, from RobustBench."""
 
 BASES = {
     "pretrained": "Bare pretrained",
@@ -15,7 +15,7 @@ BASES = {
     "robust": "Robust",
     "combined": "Robust Gaussian",
 }
-"""Kind of base model -> name in the tables; the last one is what section 4.6 proposes."""
+"""Kind of base model -> name in the tables; section 4.6 proposes the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +25,13 @@ class Profile(settings.Profile):
     data: str = flag("--data", help="another data set for the same base models, such as cifar10-lossless for cifar10")
     bases: Mapping[str, str]  # kind -> name of its training
     epsilon: float  # Linf size of the attacks on bare models, and radius of their inference (Tables 4.1 and 4.2)
-    robust_epsilon: float  # the same for adversarially trained ones (Table 4.3)
-    smoothed: str  # name of the training of the classifier that is certified
+    robust_epsilon: float  # the same for adversarially trained models (Table 4.3)
+    smoothed: str  # name of the training of the classifier to certify
     certified_sigma: float  # standard deviation of its noise, about that of its training
     strengths: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # sizes of Table 4.2 as multiples of ``epsilon``
     sigma: float = 0.05  # standard deviation of the noise around the means
-    radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # L2 radii of the certified and of the empirical curve
-    printed: bool = False  # whether the thesis's numbers stand beside ours: they are CIFAR10's
+    radii: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # L2 radii of the certified and the empirical curve
+    printed: bool = False  # whether the thesis's numbers, which are for CIFAR10, stand beside ours
 
     def size(self, kind: str) -> float:
         """Size of the attacks on a base model, and radius of its inference."""
@@ -64,7 +64,7 @@ PROFILES: Mapping[str, Profile] = {
     ),
     "cifar10": Profile(
         data="cifar10",
-        # The first one comes with pyautoattack, the last one is RobustBench's file, Wong2020Fast.pt in the folder of weights.
+        # The first one comes with pyautoattack. The last one is RobustBench's file, Wong2020Fast.pt in the folder of weights.
         bases={"pretrained": "resnet18-autoattack-cifar10", "gaussian": "resnet18-gaussian-cifar10", "robust": WONG},
         epsilon=2 / 255,
         robust_epsilon=8 / 255,
@@ -78,35 +78,38 @@ PROFILES: Mapping[str, Profile] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(settings.Budget):
-    """Each draw has a start, and noise, of its own. A gradient through the inference is worth about 60 of the base model's."""
+    """What a run may spend. Each draw has its own start and noise.
+
+    A gradient through the inference costs about 60 of the base model's.
+    """
 
     count: int = at(500, reduced=60, smoke=8)
-    together: int = at(50, reduced=20, smoke=8)  # attacked images in one batch; what a crash can lose
+    together: int = at(50, reduced=20, smoke=8)  # attacked images in one batch; a crash loses at most this many
     autoattack: int = at(100, reduced=10, smoke=3)  # steps of AutoAttack's parts
-    targets: int = at(9, reduced=2, smoke=1)  # of its targeted parts, and of PGD
-    queries: int = at(5000, reduced=60, smoke=10)  # of Square, also alone
+    targets: int = at(9, reduced=2, smoke=1)  # targets of its targeted parts, and of PGD
+    queries: int = at(5000, reduced=60, smoke=10)  # queries of Square, also when it runs alone
     pgd: int = at(100, reduced=20, smoke=5)  # steps of PGD
-    restarts: int = at(5, reduced=1, smoke=1)  # of PGD
+    restarts: int = at(5, reduced=1, smoke=1)  # starts of PGD
     eot: int = at(20, reduced=4, smoke=2)
     judge: int = at(32, reduced=16, smoke=8)
     judge_most: int = at(256, reduced=64, smoke=16)
     sweep: int = at(500, reduced=40, smoke=8)  # N of Table 4.2, of the steps and of the readings
-    steps: tuple[int, ...] = at((1, 2, 5, 10), smoke=(1, 3))  # of the inner optimisation
+    steps: tuple[int, ...] = at((1, 2, 5, 10), smoke=(1, 3))  # steps of the inner optimisation
     certified: int = at(500, reduced=60, smoke=20)  # N of the curves
     noises: int = at(10_000, reduced=2000, smoke=500)  # n of a certificate
     minimal: int = at(100, reduced=30, smoke=5)  # steps of the minimal-norm attack on randomized smoothing
-    doctor: float = at(240.0, reduced=60.0, smoke=0.0)  # seconds for the examination of each defense, roughly; 0 for none
+    doctor: float = at(240.0, reduced=60.0, smoke=0.0)  # seconds to examine each defense, roughly; 0 for no examination
 
     capped = ("sweep", "certified")
 
     @property
     def largest(self) -> int:
-        """The most images that a table or the doctor needs."""
+        """The largest number of images that a table or the doctor needs."""
         return max(super().largest, 20)
 
     @property
     def spent(self) -> str:
-        """The attacks in one sentence."""
+        """Say the attacks in one sentence."""
         return (
             f"AutoAttack {self.autoattack} steps, {self.targets} targets, {self.queries} queries; PGD on margins "
             f"{self.restarts} x {self.pgd} steps, targeted {self.targets} x {self.pgd}; Square {self.queries} queries; "

@@ -1,4 +1,4 @@
-"""Images that stay right only with inference, attacked harder: does a gain outlive longer attacks?"""
+"""Harder attacks on images that stay right only with inference: does a gain outlive longer attacks?"""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -13,13 +13,13 @@ from recipes.variational_smoothing.runs import Run
 from recipes.variational_smoothing.settings import BASES
 
 STEPS, DRAWS, QUERIES = 3, 4, 25
-"""So many times the budget's steps of PGD, draws per gradient, and queries of Square."""
+"""Factors for the budget's steps of PGD, draws per gradient, and queries of Square."""
 
 ATTACKS = {"transfer": "Transfer", "pgd": "PGD", "pgd-targeted": "PGD, targeted", "square": "Square"}
 
 
 def _rows(run: Run, kind: str) -> list[int] | None:
-    """Numbers of the images; None before all attacks on both are finished."""
+    """Positions of the images; None until all attacks on both defenses are finished."""
     folders = [f"main/{kind}-{which}" for which in ("base", "inference")]
     records = [records_of(run.out, folder) for folder in folders]
     if not all(map(len, records)) or unfinished(run.out, *folders):
@@ -30,7 +30,7 @@ def _rows(run: Run, kind: str) -> list[int] | None:
 
 
 def _attacks(run: Run, kind: str) -> Mapping[str, Attack]:
-    """Longer ones, and what breaks the base model."""
+    """Longer attacks, and the attacks that break the base model."""
     threat, steps = ThreatModel("linf", run.profile.size(kind)), STEPS * run.budget.pgd
     return {
         "transfer": Transfer(run.base(kind), PGD(threat, steps=steps, loss="margin", to_the_end=True)),
@@ -41,9 +41,9 @@ def _attacks(run: Run, kind: str) -> Mapping[str, Attack]:
 
 
 def survivor_jobs(run: Run) -> Iterator[StudyJob]:
-    """One study for each base model around which there are such images.
+    """Yield one study for each base model around which there are such images.
 
-    Which ones survive is known once the part "main" is finished; until then all of them may.
+    The part "main" shows which images survive. Until it is finished, all of them may.
     """
     for kind in run.bases:
         rows: int | list[int] | None = _rows(run, kind)
@@ -55,7 +55,7 @@ def survivor_jobs(run: Run) -> Iterator[StudyJob]:
 
 
 def survivor_table(run: Run) -> PaperTable | None:
-    """How many of them the harder attacks leave."""
+    """Make a table of how many survivors the harder attacks leave."""
     found = {kind: records for kind in run.bases if len(records := records_of(run.out, f"survivors/{kind}"))}
     if not found:
         return None

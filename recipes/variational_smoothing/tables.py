@@ -1,6 +1,6 @@
-"""Tables 4.1 to 4.3, steps and readings, and the two curves in numbers, of whatever the folder of a run holds.
+"""Tables 4.1 to 4.3, steps and readings, and the two curves in numbers, from the folder of a run.
 
-A sample counts as right where the majority of the judge's draws is, on the image and on every adversarial of the attacks.
+A sample counts as right if the majority of the judge's draws is right on the image and on every adversarial of the attacks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -97,7 +97,7 @@ def _name(variant: Variant) -> str:
 
 
 def _comparisons(run: Run) -> Mapping[str, str]:
-    """By kind of base model whose studies are finished, what inference changes; p-values also by Holm over the kinds."""
+    """Base model with finished studies -> a note on what inference changes; p-values also by Holm over the base models."""
     variants = experiments.main_variants(run)
     pairs = {kind: [variant.folder for variant in variants if variant.kind == kind] for kind in run.bases}
     found = {kind: [records_of(run.out, folder) for folder in folders] for kind, folders in pairs.items()}
@@ -116,14 +116,14 @@ def _comparisons(run: Run) -> Mapping[str, str]:
 
 
 def _paired(without: pd.Series, with_it: pd.Series) -> tuple[float, McNemar]:
-    """Points won, and the test."""
+    """The points that inference wins, and the test."""
     both = sorted(set(without.index) & set(with_it.index))
     test = mcnemar(without.loc[both].to_numpy(), with_it.loc[both].to_numpy())
     return 100 * float(np.mean(with_it.loc[both]) - np.mean(without.loc[both])), test
 
 
 def sweep_table(run: Run, part: str) -> PaperTable | None:
-    """Table 4.2 ("strength"), accuracy and cost of the inner steps ("steps"), or readings of the thesis ("readings")."""
+    """Make Table 4.2 ("strength"), accuracy and cost of inner steps ("steps"), or of readings of the thesis ("readings")."""
     variants = experiments.sweep_variants(run, part)
     found = {variant: records_of(run.out, variant.folder) for variant in variants}
     found = {variant: records for variant, records in found.items() if len(records)}

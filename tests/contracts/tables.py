@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from pkgutil import walk_packages
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 
 def public_classes(package: ModuleType, kind: type = object) -> dict[str, Callable[..., Any]]:
@@ -17,7 +17,7 @@ def _public(package: ModuleType) -> Iterator[tuple[str, Callable[..., Any], type
     for file in walk_packages(package.__path__, f"{package.__name__}."):
         for name, item in vars(import_module(file.name)).items():
             if name[0].isupper() and getattr(item, "__module__", None) == file.name:
-                made = inspect.signature(item).return_annotation if inspect.isfunction(item) else item
+                made = get_type_hints(item).get("return") if inspect.isfunction(item) else item
                 if isinstance(made, type):
                     yield name, item, made
 

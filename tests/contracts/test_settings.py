@@ -146,6 +146,7 @@ SETTINGS = settings()
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_no_setting_of_another_type_is_taken(name):
+    """``@checked`` on a constructor or function refuses them, in a dataclass ``check_settings(self)``."""
     made = SETTINGS[name]
     given = {argument: placeholder(hint) for argument, (hint, required) in arguments(made).items() if required}
     if "threat" in given:

@@ -81,8 +81,8 @@ def paired(**distances):
 def test_distances_are_compared_image_by_image():
     notes = paired(ADV_ABS={"a": 0.5, "b": 1.5, "c": None}, A_ABS={"c": 1.75, "a": 0.25, "b": 1.25}, ABS={"a": 0.5, "b": 1.5})
     (note,) = notes  # there are no records under Linf
-    assert note.startswith("L2: how much farther away than those of another row the closest adversarials of ADV-ABS lie")
-    assert note.endswith("counts with the largest size: A-ABS 0.25 [0.25, 0.25].")  # ABS was measured on other images
+    assert note.startswith("L2: the distance that breaks ADV-ABS minus the distance that breaks another row, mean over")
+    assert note.endswith("counts with the largest size. A-ABS 0.25 [0.25, 0.25].")  # ABS was measured on other images
 
 
 def test_an_interval_lies_around_the_mean():

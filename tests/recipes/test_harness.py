@@ -13,8 +13,8 @@ from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
 from gencls.eval import GaussianNoiseAttack, ThreatModel
 from gencls.eval.report.paper.page import Cell, PaperTable, Row, Section
-from recipes.harness import run, settings
-from recipes.harness.jobs import Measurement
+from recipes.harness import records, run, settings
+from recipes.harness.jobs import Job, Measurement, compute
 from recipes.harness.recipe import Recipe
 from recipes.harness.records import records_of, right_under, share
 from recipes.harness.settings import at, flag
@@ -177,6 +177,44 @@ def test_parts_are_run_in_their_order_and_several_profiles_in_turn(here, capsys)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line in ("noise:", "words:")] == ["noise:", "words:"] * 2
     assert {path.name for path in (here / "runs/toy").iterdir()} == {"large-paper-code", "huge-paper-code"}
+
+
+def test_a_job_says_whether_it_is_predicted(capsys):
+    """Whatever its class; jobs that are equal have each their own cost."""
+
+    @dataclass(frozen=True)
+    class Told(Job):
+        name: str
+        foretold: bool
+        unit = "piece"
+
+        def left(self):
+            told.append(f"predict {self.name}")
+            return {self.name: float(len(told))}
+
+        def compute(self, left):
+            told.append((self.name, left))
+
+    told = []
+    same = Told("a", foretold=True)
+    compute([same, Told("b", foretold=False), same, Told("c", foretold=True)])
+    assert told[:3] == ["predict a", "predict a", "predict c"]
+    assert told[3:] == [("a", {"a": 1.0}), ("b", {}), ("a", {"a": 2.0}), ("c", {"c": 3.0})]
+    assert "for 3 pieces" in capsys.readouterr().out
+    compute([Told("b", foretold=False)])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_file_that_is_being_replaced_counts_as_changed(here):
+    """Between its listing and the look at it, it is gone for a moment."""
+    (here / "cells").mkdir()
+    (here / "study.json").write_text("{}")
+    (here / "cells" / "a.json").write_text("{}")
+    assert records._state(here) == records._state(here)
+    (here / "cells" / "b.parquet").symlink_to("gone")
+    states = [records._state(here) for _ in range(2)]
+    assert [name for name, _, _ in states[0]] == ["a.json", "b.parquet", "study.json"]
+    assert states[0] != states[1]
 
 
 def test_what_does_not_fit_is_an_error_before_anything(here, capsys):

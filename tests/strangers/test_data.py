@@ -96,6 +96,18 @@ NPZ = {
         "expected arrays named images and labels or x and y or",
     ),
     "what is there": (lambda path: np.savez(path, pixels=PIXELS, classes=CLASSES), "got pixels, classes"),
+    "two pairs": (
+        lambda path: np.savez(path, x=PIXELS, y=CLASSES, images=PIXELS, labels=CLASSES),
+        "expected one pair of images and labels, got 2: x and y; images and labels; keep one of them",
+    ),
+    "two kinds of labels": (
+        lambda path: np.savez(path, data=PIXELS, labels=CLASSES, targets=CLASSES),
+        "got 2: data and labels; data and targets",
+    ),
+    "two cases of a name": (
+        lambda path: np.savez(path, X=PIXELS, x=PIXELS, y=CLASSES),
+        "got 2: X and y; x and y",
+    ),
     "only training": (lambda path: np.savez(path, x_train=PIXELS, y_train=CLASSES), "got x_train, y_train"),
     "objects": (lambda path: np.savez(path, images=np.array([Code()]), labels=[0]), "Object arrays cannot be loaded"),
     "a pickle": (
@@ -126,6 +138,10 @@ NPZ = {
     "an odd label": (
         lambda path: np.savez(path, images=PIXELS, labels=[0, 1, 2, 3, 4, 2**40]),
         "expected class numbers below 100000",
+    ),
+    "a label beyond int64": (
+        lambda path: np.savez(path, images=PIXELS, labels=np.array([0, 1, 2, 3, 4, 2**63], dtype=np.uint64)),
+        "labels: expected whole numbers below 2**63, got 9223372036854775808",
     ),
     "no images": (lambda path: np.savez(path, images=PIXELS[:0], labels=[]), "expected at least one image"),
 }

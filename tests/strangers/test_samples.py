@@ -222,6 +222,10 @@ REFUSED = {
         "expected uint8 from 0 to 255, or float32 or float64 in [0, 1], got torch.float16",
     ),
     "bfloat16": ((IMAGES.bfloat16(), LABELS), "got torch.bfloat16"),
+    "labels beyond int64": (
+        (IMAGES, np.full(len(IMAGES), 2**64 - 1, np.uint64)),
+        "expected whole numbers below 2**63, got 18446744073709551615",
+    ),
     "int64 images": ((PIXELS.astype(int), LABELS), "got torch.int64"),
     "complex images": ((IMAGES * 1j, LABELS), "got torch.complex64"),
     "long double": ((PIXELS / np.longdouble(255), LABELS), "images: expected a dtype that torch has, got float128"),

@@ -24,6 +24,10 @@ from gencls.core.files import WriteError, atomically, sealed
 from gencls.defenses import PlainClassifier
 from gencls.eval import GaussianNoiseAttack, Study, ThreatModel, read_study, report_study
 from gencls.zoo.training import train
+from recipes import quickstart
+from recipes.eabs.__main__ import recipe as eabs
+from recipes.mlvgm.__main__ import recipe as mlvgm
+from recipes.variational_smoothing.__main__ import recipe as variational_smoothing
 
 ROOT = Path(__file__).parents[2]
 MODULES = """
@@ -154,7 +158,7 @@ def test_another_process_that_was_faster_is_no_fault_of_the_disk(tmp_path):
 
 OUTS = {
     "below a file": ("surroundings.py/study", "where .*surroundings.py is a file"),
-    "a file": ("surroundings.py", "expected a folder, got a file"),
+    "a file": ("surroundings.py", "expected a folder, got surroundings.py, which is a file"),
     "NUL": ("a\0b", "expected a path without NUL"),
     "too long": ("x" * 300, "expected a path that this file system takes"),
     "much too long": ("x/" * 5000, "expected a path that this file system takes"),
@@ -171,6 +175,44 @@ def test_paths_that_cannot_be_are_refused_before_the_work(case, dry, capsys, her
     assert len(said) < 400
     assert re.search(message, said)
     assert [path.name for path in here.iterdir()] == ["surroundings.py"]
+
+
+WRITERS = {
+    "train": lambda *words: main(["train", "cnn-mnist", "--data", "mnist-embedded", "--epochs", "1", *words]),
+    "mlvgm": lambda *words: mlvgm.command(["--profile", "smoke", *words]),
+    "variational_smoothing": lambda *words: variational_smoothing.command(["--profile", "smoke", *words]),
+    "eabs": lambda *words: eabs.command(["--profile", "smoke", *words]),
+    "quickstart": lambda *words: quickstart.command([*words]),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("case", OUTS)
+@pytest.mark.parametrize("dry", [False, True])
+def test_everything_that_writes_a_folder_refuses_them_too(writer, case, dry, capsys, here):
+    out, message = OUTS[case]
+    assert WRITERS[writer]("--out", out, *["--dry-run"] * dry) == 2
+    told = capsys.readouterr()
+    assert re.search(f"error: --out: .*{message.removeprefix('expected ')}", told.err)
+    assert not told.out
+    assert [path.name for path in here.iterdir()] == ["surroundings.py"]
+
+
+INSIDE = {"train": "cnn-mnist", "mlvgm": "smoke-smoke-code", "variational_smoothing": "smoke-smoke"}
+
+
+@pytest.mark.parametrize("writer", INSIDE)
+def test_a_file_in_place_of_the_folder_of_one_run_is_refused_too(writer, capsys, here):
+    (here / "runs").mkdir()
+    (here / "runs" / INSIDE[writer]).touch()
+    assert WRITERS[writer]("--out", "runs", "--dry-run") == 2
+    assert f"--out: expected a folder, got runs/{INSIDE[writer]}, which is a file" in capsys.readouterr().err
+
+
+def test_a_usual_folder_below_a_file_is_refused_too(capsys, here):
+    (here / "runs").touch()
+    assert attack("--dry-run") == 2
+    assert re.search("--out: expected a path that can be made, got runs/.*, where .*runs is a file", capsys.readouterr().err)
 
 
 # Damaged studies

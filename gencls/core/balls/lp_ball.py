@@ -1,9 +1,9 @@
 """Balls of Lp norms: sizes of changes, steepest steps, projections, random points, ways to a boundary.
 
-What every ball knows, and the two in which all entries move at once: Linf and L2.
+This file has what every ball knows, and the two balls in which all entries move at once: Linf and L2.
 
 Attacks, training and the judge share this geometry. A change is (N, C, H, W), images minus clean images; its size is in [0, 1]
-pixel units over the whole image. A radius is one number, or one of each image, (N,).
+pixel units over the whole image. A radius is one number, or one number per image, (N,).
 """
 
 import math
@@ -26,13 +26,13 @@ PUSH = 1e-5
 """Added to a step to a boundary, in pixel units: an iterate on the boundary itself would not move."""
 
 _FEW_PIXELS = 1000
-"""Of so many float32 pixels, rounded by 3e-8 each, the L2 norm does not leave the judge's tolerance."""
+"""In images with at most so many float32 pixels, each rounded by 3e-8, the L2 norm stays within the judge's tolerance."""
 
 Radius = float | Tensor
 
 
 def per_image(values: Tensor) -> Tensor:
-    """(N,) -> (N, 1, 1, 1), to multiply images."""
+    """Reshape (N,) to (N, 1, 1, 1), to multiply images."""
     return values.view(-1, 1, 1, 1)
 
 
@@ -47,52 +47,52 @@ class LpBall(ABC):
 
     @abstractmethod
     def length(self, change: Tensor) -> Tensor:
-        """Sizes of changes, (N,), in their own precision."""
+        """The sizes of changes, (N,), in their own precision."""
 
     def distance(self, change: Tensor) -> Tensor:
-        """The same by the definition of the norm, as the judge measures it."""
+        """Distances (N,) of changes, by the definition of the norm, as the judge measures them."""
         return self.length(change)
 
     def largest(self, pixels: int) -> float:
-        """The size of the largest change from one image of so many pixels and channels to another."""
+        """The size of the largest change between two images; ``pixels`` is the number of their entries, C x H x W."""
         return float(pixels)
 
     def dual(self, gradient: Tensor) -> Tensor:
-        """By how much a linear function with this gradient grows in a step of length 1 at most: (N,), in float64."""
+        """The dual norm of gradients, (N,), float64: how much a linear function grows at most in a step of length 1."""
         return gradient.flatten(1).double().abs().amax(dim=1)
 
     @abstractmethod
     def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
-        """The change of this size, at these images, along which a linear loss grows most; 0 where the gradient is 0."""
+        """The change of this size, at these images, that raises a linear loss most; 0 where the gradient is 0."""
 
     @abstractmethod
     def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
-        """Images at the nearest change in the ball, clipped to [0, 1]; rounding may bring them out of the ball."""
+        """Images at the nearest change in the ball, clipped to [0, 1]; rounding may push them out of the ball."""
 
     @abstractmethod
     def confine(self, images: Tensor, clean: Tensor, radius: float) -> Tensor:
         """Bring images back into the ball around the clean ones, and into [0, 1].
 
-        The judge would not find more than its tolerance outside of the ball, whatever rounding does.
+        Rounding may leave them outside, but by no more than the judge's tolerance.
         """
 
     @abstractmethod
     def sample(self, like: Tensor, radius: float) -> Tensor:
-        """Changes drawn uniformly from the ball."""
+        """Draw changes uniformly from the ball."""
 
     @abstractmethod
     def start(self, clean: Tensor, radius: float) -> Tensor:
-        """Images around the clean ones from which a search can start: a random change, clipped to [0, 1]."""
+        """Random images around the clean ones, from which a search can start, clipped to [0, 1]."""
 
     def between(self, clean: Tensor, far: Tensor, share: Tensor) -> Tensor:
-        """Images whose changes have a share (N,) of the size."""
+        """Images on the way from clean to far ones, whose changes have a share (N,) in [0, 1] of the full size."""
         return torch.lerp(clean, far, per_image(share))
 
     def cross(self, gap: Tensor, gradient: Tensor, images: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance (N,) to the hyperplane gap + gradient . r = 0, and a step r that surely crosses it; infinite and 0 if none.
+        """Distances (N,) to the hyperplanes gap + gradient . r = 0, and steps r that surely cross; infinity and 0 if none does.
 
-        Gaps (N,) are <= 0. Scores are rounded to multiples of the units (N,), so the step goes two units beyond. Pixels at 0 or
-        1 that would leave the range cannot take part; most pixels of a digit are such.
+        Gaps (N,) are <= 0. Scores are rounded to multiples of the units (N,), so the step goes two units beyond. A pixel at 0
+        or 1 that would leave the range cannot move; in a digit, most pixels are like that.
         """
         gradient = gradient * free(gradient, images)
         dual = self.dual(gradient)
@@ -104,9 +104,9 @@ class LpBall(ABC):
         return PUSH
 
     def turned(self, far: Tensor, near: Tensor, regret: Tensor, radius: float) -> Tensor:
-        """Which entries must take the smaller of two changes for the whole to lie in the ball: (N, C, H, W), bool.
+        """Choose the entries that must take the smaller of two changes, so that the whole lies in the ball: (N, C, H, W), bool.
 
-        ``far`` is what is wanted, ``near`` is larger in no entry. Entries with the least regret of taking it do so first.
+        ``far`` is the wanted change, ``near`` is larger in no entry. Entries with the least regret take ``near`` first.
         """
         wanted, smaller = (self.shares(change).flatten(1).double() for change in (far, near))
         gain = (wanted - smaller).clamp_min(0.0)
@@ -120,12 +120,12 @@ class LpBall(ABC):
     power = 1
 
     def shares(self, change: Tensor) -> Tensor:
-        """What each entry adds to the size to the power of ``power``."""
+        """What each entry (N, C, H, W) adds to the size raised to ``power``."""
         return change.abs()
 
 
 class LinfBall(LpBall):
-    """The largest change of an entry."""
+    """The ball of the largest absolute change of an entry."""
 
     key = "linf"
 
@@ -161,11 +161,11 @@ class LinfBall(LpBall):
 
 @dataclass(frozen=True)
 class L2Ball(LpBall):
-    """The Euclidean length.
+    """The ball of the Euclidean length.
 
     Attributes:
-        scaled: divide gradients by their largest entry before their length is taken: the squares of small numbers vanish in
-            float32.
+        scaled: whether gradients are divided by their largest entry before their length is computed: the squares of small
+            numbers vanish in float32.
     """
 
     scaled: bool = True
@@ -217,7 +217,7 @@ class L2Ball(LpBall):
         return self._rounded((clean + direction * per_image(factor).to(clean.dtype)).clamp_(0, 1), clean, radius)
 
     def _drawn(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Directions, and shares of the radius: that of a d-dimensional ball within radius r grows as r^d."""
+        """Draw directions, and shares of the radius: the volume of a d-dimensional ball within radius r grows as r^d."""
         direction = torch.randn_like(like)
         return direction, torch.rand_like(like.flatten(1)[:, 0]).pow(1 / like.shape[1:].numel())
 
@@ -233,15 +233,15 @@ class L2Ball(LpBall):
 
 
 def _wide(values: Radius) -> Radius:
-    """One number, or one of each image as (N, 1, 1, 1)."""
+    """One number unchanged, or one number per image (N,) as (N, 1, 1, 1)."""
     return per_image(values) if isinstance(values, Tensor) else values
 
 
 def free(gradient: Tensor, images: Tensor) -> Tensor:
-    """Which entries [0, 1] lets follow the gradient."""
+    """Mark the entries, (N, C, H, W) bool, that can follow the gradient within [0, 1]."""
     return ~(((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0)))
 
 
 def inwards(images: Tensor, clean: Tensor, beyond: Tensor) -> Tensor:
-    """Images (N, C, H, W); those that rounding brought out of their ball (N,) are rounded towards the clean ones."""
+    """Round images (N, C, H, W) towards the clean ones if rounding has put them ``beyond`` (N,) their ball."""
     return torch.where(per_image(beyond), images.nextafter(clean), images) if bool(beyond.any()) else images

@@ -11,7 +11,7 @@ __all__ = ["L0Ball", "L1Ball"]
 
 
 class L1Ball(LpBall):
-    """The sum of the absolute changes."""
+    """The ball of the sum of the absolute changes."""
 
     key = "l1"
 
@@ -19,13 +19,13 @@ class L1Ball(LpBall):
         return change.flatten(1).abs().sum(dim=1)
 
     def step(self, gradient: Tensor, size: Radius, images: Tensor) -> Tensor:
-        """Entries of the largest gradients go to the end of [0, 1], until the size is used up."""
+        """Move the entries with the largest gradients to the end of [0, 1], until the size is used up."""
         rates, room = _slopes(gradient, images)
         sizes = torch.as_tensor(size, dtype=torch.float64, device=images.device).expand(len(images))
         return _signed(gradient, _filled(rates, room, torch.ones_like(rates), sizes))
 
     def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
-        """The nearest point of the ball and [0, 1] together: Croce and Hein 2021, arXiv:2103.01208, Proposition 2.1."""
+        """The nearest point in both the ball and [0, 1]: Croce and Hein 2021, arXiv:2103.01208, Proposition 2.1."""
         sizes, room = change.flatten(1).double().abs(), _room(change, clean)
         return (clean + _soft(change, sizes, room, radius)).clamp_(0, 1)
 
@@ -44,7 +44,7 @@ class L1Ball(LpBall):
         return self.confine(clean + self.sample(clean, radius), clean, radius)
 
     def cross(self, gap: Tensor, gradient: Tensor, images: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """Entries of the largest gradients go to the end of the range, until the gap is closed."""
+        """Move the entries with the largest gradients to the end of the range, until the gap is closed."""
         rates, room = _slopes(gradient, images)
         needed = gap.double().abs() + 2 * unit + PUSH * rates.amax(dim=1)
         moves = _filled(rates, room, rates, needed)
@@ -52,10 +52,10 @@ class L1Ball(LpBall):
 
 
 class L0Ball(LpBall):
-    """The number of entries that change at all, each channel of a pixel counted by itself (as FMN, arXiv:2102.12827, does).
+    """The ball of the number of changed entries. Each channel of a pixel counts by itself, as in FMN, arXiv:2102.12827.
 
-    A radius that is no integer is as good as the next smaller one. The ball is not convex, and a step has no length in it:
-    sizes of steps are those of the largest entry, also in ``dual``.
+    A radius that is no integer is as good as the next smaller one. The ball is not convex, and a step has no length in it: the
+    size of a step is its largest entry, also in ``dual``.
     """
 
     key = "l0"
@@ -69,7 +69,7 @@ class L0Ball(LpBall):
         return gradient * per_image(size / largest.where(largest > 0, 1.0))
 
     def within(self, clean: Tensor, change: Tensor, radius: Radius) -> Tensor:
-        """Keeps the entries that bring the images nearest: by the square of a change, less that of what [0, 1] cuts off."""
+        """Keep the entries that bring the images nearest. An entry's rank is its squared change, less what [0, 1] cuts off."""
         inside = (clean + change).clamp(0, 1)
         gains = (change.square() - (clean + change - inside).square()).flatten(1)
         return torch.where(_largest(gains, radius).view_as(clean), inside, clean)
@@ -82,18 +82,18 @@ class L0Ball(LpBall):
         return (2 * torch.rand_like(like) - 1) * chosen
 
     def start(self, clean: Tensor, radius: float) -> Tensor:
-        """Random entries get random values."""
+        """Give random entries random values."""
         chosen = _largest(torch.rand_like(clean).flatten(1), radius).view_as(clean)
         return torch.where(chosen, torch.rand_like(clean), clean)
 
     def between(self, clean: Tensor, far: Tensor, share: Tensor) -> Tensor:
-        """The largest changes stay."""
+        """Keep the largest changes."""
         change = far - clean
         kept = _largest(change.flatten(1).abs(), (share * self.length(change)).ceil())
         return torch.where(kept.view_as(clean), far, clean)
 
     def cross(self, gap: Tensor, gradient: Tensor, images: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """Entries that gain most at the end of the range go there, until the gap is closed."""
+        """Move the entries that gain most at the end of the range there, until the gap is closed."""
         rates, room = _slopes(gradient, images)
         needed, gains = gap.double().abs() + 2 * unit + PUSH * rates.amax(dim=1), rates * room
         moved = _filled(gains, torch.ones_like(gains), gains, needed) > 0
@@ -104,17 +104,17 @@ class L0Ball(LpBall):
 
 
 def _room(change: Tensor, clean: Tensor) -> Tensor:
-    """By how much each entry can follow the sign of the change within [0, 1]: (N, P), in float64."""
+    """How far each entry can follow the sign of its change within [0, 1]: (N, P), in float64."""
     return torch.where(change > 0, 1 - clean.double(), clean.double()).flatten(1)
 
 
 def _slopes(gradient: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Absolute slopes, and the room along them: (N, P), in float64."""
+    """The absolute slopes, and the room along them in [0, 1]: (N, P) each, in float64."""
     return gradient.flatten(1).double().abs(), _room(gradient, images)
 
 
 def _filled(rank: Tensor, room: Tensor, rates: Tensor, budget: Tensor) -> Tensor:
-    """How far entries (N, P) move if the highest ranks go first, each as far as its room, until the budget (N,) is used up.
+    """Moves (N, P) if the entries with the highest ranks go first, each as far as its room, until the budget (N,) is used up.
 
     A move of 1 takes its rate from the budget. Entries of rank 0 stay.
     """
@@ -126,18 +126,18 @@ def _filled(rank: Tensor, room: Tensor, rates: Tensor, budget: Tensor) -> Tensor
 
 
 def _signed(gradient: Tensor, moves: Tensor) -> Tensor:
-    """Moves (N, P) along the gradient's signs."""
+    """Moves (N, P) with the signs of the gradient."""
     return gradient.sign() * moves.view_as(gradient).to(gradient.dtype)
 
 
 def _crossing(gradient: Tensor, moves: Tensor, distance: Tensor, reached: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances (N,) and steps, where the boundary is reached (N,)."""
+    """Distances (N,) and steps (N, C, H, W); infinity and 0 where the boundary is not ``reached`` (N,)."""
     distance = distance.double().where(reached, torch.inf)
     return distance, _signed(gradient, moves * reached.unsqueeze(1))
 
 
 def _largest(values: Tensor, count: Radius) -> Tensor:
-    """Which entries of each row (N, P) are the largest, as many as a number, or one of each row (N,), says: bool."""
+    """Mark the largest entries of each row (N, P), bool; the count is one number, or one per row (N,)."""
     rank = values.argsort(dim=1, descending=True).argsort(dim=1)
     most = count.unsqueeze(1) if isinstance(count, Tensor) else count
     return rank < (most.floor() if isinstance(most, Tensor) else math.floor(most))
@@ -152,7 +152,7 @@ def _soft(change: Tensor, sizes: Tensor, room: Tensor, radius: Radius) -> Tensor
     limit = radius.double().unsqueeze(1) if isinstance(radius, Tensor) else radius
     total = torch.minimum(sizes, room).sum(dim=1, keepdim=True)
     points, order = torch.cat([(sizes - room).clamp_min(0), sizes], dim=1).sort(dim=1)
-    falling = torch.where(order < sizes.shape[1], 1.0, -1.0).double().cumsum(dim=1)  # entries that fall after each point
+    falling = torch.where(order < sizes.shape[1], 1.0, -1.0).double().cumsum(dim=1)  # how many entries fall after each point
     falls = (points.diff(dim=1) * falling[:, :-1]).cumsum(dim=1)
     sums = total - torch.cat([torch.zeros_like(total), falls], dim=1)  # at each point
     last = ((sums > limit).sum(dim=1, keepdim=True) - 1).clamp_min(0)  # the last point with too much

@@ -1,4 +1,4 @@
-"""What classes consist of: of the user's everything, as it stands now; of others the name, and what the user put into them."""
+"""Parts of a class: the user's counts as a whole, as it stands now; others count by name, with what the user put into them."""
 
 import builtins
 import dataclasses
@@ -33,16 +33,16 @@ _BOOKKEEPING = {
     "__type_params__",
     "__weakref__",
     "_abc_impl",
-    "_backward_cls",  # of a torch.autograd.Function: made of it, with a number of the process
+    "_backward_cls",  # a torch.autograd.Function has one, made of it with a number of the process
 }
-"""Attributes of classes that follow from the rest, some of them other ones in each version of Python."""
+"""Attributes of classes that follow from the rest; some differ between versions of Python."""
 
 
 _MAKERS = {"abc", "collections", "dataclasses", "enum", "typing"}
 """Modules that write functions into the classes that they help to make."""
 
 _HEAP = 1 << 9
-"""In ``__flags__`` of a class that was made while the process ran (Py_TPFLAGS_HEAPTYPE)."""
+"""The bit in ``__flags__`` of a class that was made while the process ran (Py_TPFLAGS_HEAPTYPE)."""
 
 
 @parts.register
@@ -59,14 +59,14 @@ def _class(cls: type) -> Parts:
 
 
 def origin_of_class(cls: type) -> Origin:
-    """Whose a class is. One from ``exec`` calls itself a built-in."""
+    """Find whose class this is. A class from ``exec`` calls itself a built-in, but is the user's."""
     if cls.__module__ == builtins.__name__ and cls.__flags__ & _HEAP and found(builtins.__name__, cls.__qualname__) is not cls:
         return "user"
     return origin_of_module(cls.__module__)
 
 
 def _patches(cls: type) -> Held:
-    """Functions of the user's that were put into a class of a library or of ours, or into one that it inherits from."""
+    """The functions that the user put into a class of a library or of ours, or into one of its base classes."""
     for base in cls.__mro__:
         if origin_of_class(base) != "user":
             for name, entry in sorted(vars(base).items()):
@@ -78,7 +78,7 @@ def _patches(cls: type) -> Held:
 
 
 def _body(cls: type) -> Held:
-    """What the class of a user consists of, as it stands now."""
+    """The parts of a user's class, as it stands now."""
     yield "", cls.__name__
     yield "", (type(cls), *cls.__bases__)
     entries = {name: entry for name, entry in vars(cls).items() if name not in _BOOKKEEPING and not _is_generated(entry)}
@@ -97,7 +97,7 @@ def _is_generated(entry: Any) -> bool:
         return isinstance(entry, GetSetDescriptorType | MemberDescriptorType)
     module = str(function.__globals__.get("__name__"))
     made = module in _MAKERS or module.startswith("namedtuple_")
-    return made or function.__code__.co_qualname.startswith("__create_fn__.")  # of a dataclass
+    return made or function.__code__.co_qualname.startswith("__create_fn__.")  # a dataclass made it
 
 
 @parts.register

@@ -1,4 +1,4 @@
-"""Definitions with all that they name, over and over, from file to file. Nothing is imported and nothing runs."""
+"""Finds definitions with all that they name, over and over, from file to file. Nothing is imported and nothing runs."""
 
 import hashlib
 import os
@@ -14,11 +14,11 @@ from gencls.core.keys.sources import WHOLE, Imported, Source, parsed, references
 __all__ = ["Closure", "behind", "closure"]
 
 _AT_IMPORT = {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in PACKAGE.rglob("*.py")}
-"""When each of our files was written, as this process began: what it runs is not what somebody wrote into them later."""
+"""The time and size of each of our files as this process began: the process runs these, whatever the files hold later."""
 
 
 class _Module(NamedTuple):
-    """One file of ours or of the user, when it was written, and how long it is; without a source if it is not Python's."""
+    """One file of ours or of the user, with its time and length; it has no source if it is not Python."""
 
     path: Path
     real: str
@@ -28,7 +28,7 @@ class _Module(NamedTuple):
 
 
 def _module(name: str) -> _Module | None:
-    """A module of ours or of the user; None for one of a library, or if there is none."""
+    """Find a module of ours or of the user; None for a module of a library, or if there is none."""
     path = file_of(name)
     if path is None or origin_of_module(name) == "library":
         return None
@@ -41,7 +41,7 @@ def _module(name: str) -> _Module | None:
 
 @lru_cache(maxsize=1024)
 def _read(name: str, path: str, written: int, size: int) -> _Module:
-    """Read a file again if it has been written again."""
+    """Read a file again if it has changed since the last time."""
     file = Path(path)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     source = parsed(file.read_text("utf-8", "replace"), package) if file.suffix == ".py" else None
@@ -49,7 +49,7 @@ def _read(name: str, path: str, written: int, size: int) -> _Module:
 
 
 def _says(module: _Module, name: str) -> str:
-    """What a definition says. Of what is not written in Python every byte of the file counts."""
+    """The text that stands for a definition. For a file that is not Python, every byte counts."""
     if module.source is None:
         return f"{module.path.name} {hashlib.sha256(module.path.read_bytes()).hexdigest()}"
     before = _AT_IMPORT.get(module.real)
@@ -66,7 +66,7 @@ class Closure(NamedTuple):
 
 
 def closure(roots: Iterable[tuple[str, str]]) -> Closure:
-    """Follow names in modules to all that they name; a name that is not there stands for the whole module."""
+    """Follow names in modules to all that they name; a name that does not exist there stands for the whole module."""
     result = Closure([], [], set())
     todo = [target for module, name in roots for target in list(_resolved(module, name, [])) or [(module, WHOLE)]]
     seen: set[tuple[str, str]] = set()
@@ -91,7 +91,7 @@ def closure(roots: Iterable[tuple[str, str]]) -> Closure:
 
 @lru_cache(maxsize=8192)
 def _named_by(module: str, source: Source, name: str) -> list[tuple[str, str]]:
-    """Where the definitions lie that a definition refers to."""
+    """Find the definitions that a definition refers to."""
     found = references(source.statements(name), source.package)
     targets: list[tuple[str, str]] = []
     for first, *rest in found.chains:
@@ -103,7 +103,7 @@ def _named_by(module: str, source: Source, name: str) -> list[tuple[str, str]]:
 
 
 def _resolved(where: str, name: str, rest: list[str], trail: frozenset[Imported] = frozenset()) -> Iterator[tuple[str, str]]:
-    """The definition of a name in a module, through imports; nothing for a built-in or local name."""
+    """Follow a name in a module through imports to its definition; a built-in or local name gives nothing."""
     module = _module(where)
     if module is None or module.source is None:
         yield where, name
@@ -120,7 +120,7 @@ def _resolved(where: str, name: str, rest: list[str], trail: frozenset[Imported]
 
 
 def behind(imported: Imported, rest: list[str], trail: frozenset[Imported] = frozenset()) -> Iterator[tuple[str, str]]:
-    """What an import, and attributes taken of it, lead to."""
+    """Follow an import, and attributes taken of it, to their definitions."""
     where, name = imported
     if imported in trail:
         return

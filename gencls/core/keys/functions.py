@@ -1,4 +1,4 @@
-"""What functions consist of: their source, or bytecode, what they were made with, and the globals that they name."""
+"""Parts of a function: its source, or bytecode, what it was made with, and the globals that it names."""
 
 import dis
 import functools
@@ -35,7 +35,7 @@ def _function(function: FunctionType) -> Parts:
 
 
 def _made_with(function: FunctionType) -> Held:
-    """What a function has that its source does not say."""
+    """The parts of a function that its source does not show."""
     if function.__code__.co_qualname == "singledispatch.<locals>.wrapper":  # the rest of it is a cache
         yield ".registry", function.registry  # type: ignore[attr-defined]
         return
@@ -50,7 +50,7 @@ def _made_with(function: FunctionType) -> Held:
 
 
 def _written(function: FunctionType) -> Held:
-    """The source of a function, or its bytecode where there is none, and the globals that it names."""
+    """The source of a function, or its bytecode if it has none, and the globals that it names."""
     code, package = function.__code__, str(function.__globals__.get("__package__") or "")
     linecache.checkcache(code.co_filename)
     source = parsed("".join(linecache.getlines(code.co_filename, function.__globals__)), package)
@@ -80,7 +80,7 @@ def _global_names(code: CodeType) -> frozenset[str]:
 
 
 def _guessed(code: CodeType, package: str) -> References:
-    """What bytecode may refer to: any of its names as an attribute of any global; imported modules as a whole."""
+    """The references that bytecode may have: each name as an attribute of each global, and imported modules as a whole."""
     found = References(package)
     names = {name for part in nested(code) for name in part.co_names}
     found.chains = {(name, attribute) for name in _global_names(code) for attribute in names}
@@ -93,7 +93,7 @@ def _guessed(code: CodeType, package: str) -> References:
 
 
 def _named(name: str, value: Any, chains: list[tuple[str, ...]], imported: Imported | None) -> Held:
-    """What a function means by a global, of which it takes some attributes if it is a module."""
+    """The meaning of a global in a function; if it is a module, the meaning of the attributes that the function takes."""
     if isinstance(value, ModuleType):
         for chain in sorted(chains):
             yield from _taken(value, chain, f": {'.'.join((name, *chain))}")
@@ -104,7 +104,7 @@ def _named(name: str, value: Any, chains: list[tuple[str, ...]], imported: Impor
 
 
 def _taken(module: ModuleType, chain: tuple[str, ...], path: str) -> Held:
-    """What attributes of a module are."""
+    """The meaning of attributes of a module."""
     whose, value = origin_of_module(module.__name__), cast(Any, module)
     if whose == "ours":
         yield from ((path, _defined(*target)) for target in sorted(behind(Imported(module.__name__, None), list(chain))))
@@ -119,7 +119,7 @@ def _taken(module: ModuleType, chain: tuple[str, ...], path: str) -> Held:
 
 
 def _of_library(name: str, value: Any, path: str) -> Held:
-    """Of a library the name counts, unless the user has put something else in its place."""
+    """The name of a library's object, unless the user has put something else in its place."""
     yield "", Library(name)
     whose: Origin = "library"
     if isinstance(value, FunctionType):

@@ -1,4 +1,4 @@
-"""Whose code it is: of this package, of a library, or of the user. Each is keyed in its own way."""
+"""Finds whose code it is: this package's, a library's, or the user's. Each is keyed in its own way."""
 
 import os
 import re
@@ -22,7 +22,7 @@ _STANDARD_LIBRARY = tuple(os.path.realpath(sysconfig.get_path(kind)) + os.sep fo
 
 @cache
 def origin_of_file(path: str) -> Origin:
-    """Whose a file is. What lies in no file (``exec``, a notebook) is the user's."""
+    """Find whose file this is. Code without a file (``exec``, a notebook) is the user's."""
     if path.startswith("<frozen "):
         return "library"
     real = os.path.realpath(path)
@@ -33,7 +33,7 @@ def origin_of_file(path: str) -> Origin:
 
 
 def origin_of_module(name: str) -> Origin:
-    """Whose a module is, imported or not; that of its top-level package."""
+    """Find whose module this is, imported or not: it belongs to its top-level package."""
     top = name.partition(".")[0]
     if top in sys.builtin_module_names:
         return "library"
@@ -69,7 +69,7 @@ def module_name(path: str) -> str:
 
 
 def found(module: str, qualified_name: str) -> object:
-    """What is imported under a name; None if nothing is."""
+    """Find the object that is imported under a name; None if nothing is."""
     value: object = sys.modules.get(module)
     for part in qualified_name.split("."):
         value = getattr(value, part, None)
@@ -78,7 +78,7 @@ def found(module: str, qualified_name: str) -> object:
 
 @cache
 def version(top: str) -> str:
-    """Of the distribution that a top-level package of a library belongs to, without a local part such as ``+cu128``."""
+    """The version of the distribution behind a library's top-level package, without a local part such as ``+cu128``."""
     if top in sys.stdlib_module_names:
         return ""
     try:

@@ -1,6 +1,6 @@
-"""What a value consists of: a word for its kind, and the values that it holds, each with the way that leads to it.
+"""Takes a value apart: into a word for its kind, and the values that it holds, each with the way that leads to it.
 
-One function per kind of value, chosen by type. Any other object consists of what ``pickle`` would save of it.
+One function per kind of value, chosen by type. Any other object has the parts that ``pickle`` would save.
 """
 
 import copyreg
@@ -24,19 +24,19 @@ from gencls.core.keys.origins import found
 __all__ = ["Defined", "Library", "Parts", "Unordered", "attributes", "parts", "parts_of"]
 
 Held = Iterable[tuple[str, Any]]
-"""The way to a value (``.name``, ``[3]``; not part of the key) and the value."""
+"""Pairs: the way to a value (``.name``, ``[3]``; not part of the key) and the value."""
 
 Parts = tuple[str, Held]
 
 
 class Library(NamedTuple):
-    """In place of what a library defines: its name. The version of the library counts as well."""
+    """The name of an object that a library defines, in its place. The version of the library counts as well."""
 
     name: str
 
 
 class Defined(NamedTuple):
-    """In place of what a file defines: its name in a module, whose source counts with all that it names."""
+    """The name of an object in its module, in its place. The module's source counts with all that the object names."""
 
     module: str
     name: str
@@ -53,10 +53,10 @@ _OF_THE_PROCESS = (random._inst, numpy.random.mtrand._rand, torch.default_genera
 
 
 def parts_of(value: Any) -> Parts:
-    """What a value consists of.
+    """Take a value apart.
 
     Raises:
-        Exception: of any kind, for a value that cannot be seen into.
+        Exception: any kind, for a value that cannot be taken apart.
     """
     if any(value is generator for generator in _OF_THE_PROCESS):
         return "generator of the process", [("", type(value))]
@@ -84,12 +84,12 @@ _EXACT: dict[type, Callable[[Any], Parts]] = {
     Library: lambda value: ("library", [("", value.name)]),
     Defined: lambda value: ("defined", [("", value.name)]),
 }
-"""Subclasses hold more, so they are treated as objects."""
+"""Exact types only: a subclass holds more, so it counts as an object."""
 
 
 @singledispatch
 def parts(value: Any) -> Parts:
-    """What a value consists of, by its type; of an object what ``pickle`` would save."""
+    """Take a value apart by its type; any other object has the parts that ``pickle`` would save."""
     reducer = copyreg.dispatch_table.get(type(value))
     saved = value.__reduce_ex__(2) if reducer is None else reducer(value)
     if isinstance(saved, str):
@@ -108,7 +108,7 @@ def _global(value: Any, name: str) -> Library:
 
 
 def attributes(value: Any, state: Any) -> Iterator[tuple[str, Any]]:
-    """The state of an object by the names of its attributes; ``functools.cached_property`` computes again what it keeps."""
+    """The state of an object by the names of its attributes, without what ``functools.cached_property`` keeps."""
     named = state if isinstance(state, tuple) else (state,)
     if not all(part is None or isinstance(part, dict) for part in named):
         yield "", state
@@ -149,7 +149,7 @@ def _weak_reference(value: weakref.ReferenceType) -> Parts:  # type: ignore[type
 @parts.register(type(threading.Lock()) | type(threading.RLock()))
 @parts.register(logging.Logger | torch.device | RemovableHandle)
 def _no_part_of_the_result(value: object) -> Parts:
-    """What changes no output; where a module lies must not count, and a hook counts where it is registered."""
+    """Nothing: the value changes no output. A device must not count, and a hook counts where it is registered."""
     return type(value).__name__, ()
 
 

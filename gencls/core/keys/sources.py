@@ -1,4 +1,4 @@
-"""The source code of one file: what a definition says, and what it names.
+"""The source code of one file: the text of its definitions, and the names in them.
 
 Definitions are compared by their syntax trees: comments, layout, docstrings and the version of Python do not count.
 """
@@ -15,14 +15,14 @@ from typing import NamedTuple
 __all__ = ["WHOLE", "Imported", "References", "Source", "digest_of", "nested", "parsed", "references"]
 
 WHOLE = "*"
-"""In place of a name: everything in a module."""
+"""Stands in place of a name for everything in a module."""
 
 Chain = tuple[str, ...]
 """A name and the attributes taken of it: ``functional.relu`` is ("functional", "relu")."""
 
 
 class Imported(NamedTuple):
-    """What a name is bound to by an import: a module, or a name in it."""
+    """An import binds a name to this: a module, or a name in it."""
 
     module: str
     name: str | None
@@ -39,7 +39,7 @@ class References(ast.NodeVisitor):
         self.stars: list[str] = []
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        """A name and what is taken of it are one chain."""
+        """Note a name and the attributes taken of it as one chain."""
         attributes: list[str] = []
         value: ast.expr = node
         while isinstance(value, ast.Attribute):
@@ -51,7 +51,7 @@ class References(ast.NodeVisitor):
             self.visit(value)
 
     def visit_Name(self, node: ast.Name) -> None:
-        """A name that is read."""
+        """Note a name that is read."""
         if not isinstance(node.ctx, ast.Store):
             self.chains.add((node.id,))
 
@@ -62,7 +62,7 @@ class References(ast.NodeVisitor):
             self.imports[alias.asname or name] = Imported(name, None)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        """Names of another module, of the same package where there are dots."""
+        """Note names imported from another module; leading dots mean the same package."""
         above = self.package.split(".")[: len(self.package.split(".")) - node.level + 1] if node.level else []
         module = ".".join([*above, *([node.module] if node.module else [])])
         for alias in node.names:
@@ -72,7 +72,7 @@ class References(ast.NodeVisitor):
                 self.imports[alias.asname or alias.name] = Imported(module, alias.name)
 
     def generic_visit(self, node: ast.AST) -> None:
-        """All but annotations."""
+        """Visit all nodes except annotations."""
         for name, value in ast.iter_fields(node):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST) and name not in ("annotation", "returns"):
@@ -80,7 +80,7 @@ class References(ast.NodeVisitor):
 
 
 def references(nodes: Iterable[ast.AST], package: str) -> References:
-    """What statements refer to."""
+    """Collect the references of statements."""
     found = References(package)
     for node in nodes:
         found.visit(node)
@@ -97,7 +97,7 @@ class Source:
     """
 
     def __init__(self, text: str, package: str) -> None:
-        """Parse a file of a package, from which relative imports start; a SyntaxError for text that is no Python."""
+        """Parse a file of a package, from which relative imports start; a SyntaxError means that the text is no Python."""
         self.tree = ast.parse(text)
         self.package = package
         self._digests: dict[str, str] = {}
@@ -113,17 +113,17 @@ class Source:
         self.imports, self.stars = found.imports, found.stars
 
     def statements(self, name: str) -> list[ast.stmt]:
-        """Those that make a name."""
+        """The statements that make a name."""
         return self.tree.body if name == WHOLE else self.bindings[name]
 
     def says(self, name: str) -> str:
-        """A digest of them."""
+        """A digest of the statements that make a name."""
         if name not in self._digests:
             self._digests[name] = digest_of(self.statements(name))
         return self._digests[name]
 
     def node(self, code: CodeType) -> ast.AST | None:
-        """The function that a code object was made of; None if the file has since been changed, or two may be meant."""
+        """The function that a code object was made of; None if the file has changed since, or two functions may be meant."""
         made = self._codes.get((code.co_qualname, code.co_firstlineno), [])
         nodes = [node for node in self._functions[code.co_firstlineno] if getattr(node, "name", "<lambda>") == code.co_name]
         return nodes[0] if code in made and len(nodes) == 1 else None
@@ -137,7 +137,7 @@ class Source:
 
     @cached_property
     def _functions(self) -> dict[int, list[ast.AST]]:
-        """By first line, of the decorators if there are any."""
+        """Functions by the number of their first line; a decorator's line counts as the first."""
         functions: dict[int, list[ast.AST]] = defaultdict(list)
         for node in ast.walk(self.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -147,7 +147,7 @@ class Source:
 
 
 def nested(code: CodeType) -> Iterator[CodeType]:
-    """A code object and all within it."""
+    """A code object and all code objects within it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -170,7 +170,7 @@ def _outside_functions(statement: ast.AST) -> Iterator[ast.AST]:
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:
-    """The names that a top-level statement gives something to."""
+    """The names that a top-level statement assigns or changes."""
     for node in _outside_functions(statement):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
@@ -186,7 +186,7 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
 
 
 def digest_of(nodes: Iterable[ast.AST]) -> str:
-    """Of what syntax trees say, equal under every version of Python: names and fields that are not empty."""
+    """A digest of syntax trees, equal under every version of Python: names and fields that are not empty."""
     words: list[str] = []
     for node in nodes:
         _spell(node, words)
@@ -214,7 +214,7 @@ def _spell(node: ast.AST, words: list[str]) -> None:
 
 @lru_cache(maxsize=512)
 def parsed(text: str, package: str) -> Source | None:
-    """A file; None for text that is no Python."""
+    """Parse a file; None for text that is no Python."""
     try:
         return Source(text, package)
     except (SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""What tensors and modules consist of. Where they lie, and whether gradients are asked for, does not count."""
+"""Takes tensors and modules apart. Their device, and whether they ask for gradients, does not count."""
 
 import io
 import pickletools
@@ -18,7 +18,7 @@ from gencls.core.keys.origins import origin_of_file
 from gencls.core.keys.parts import Held, Parts, attributes, parts
 
 _NO_ATTRIBUTES = ("_is_buffer", "persistent")
-"""By which a module knows a tensor that it is to register; lost when it is moved."""
+"""Attributes by which a module knows a tensor that it will register; a move to another device loses them."""
 
 _MADE_OF = ("_modules", "_parameters", "_buffers")
 
@@ -28,7 +28,7 @@ _HOOKS = {
     "_backward_pre_hooks": (),
     "_backward_hooks": (),
 }
-"""By numbers that count all hooks of the process, and sets of these numbers."""
+"""Dictionaries whose keys count all hooks of the process, and the sets of these keys."""
 
 _NOT_IN_FORWARD = {
     "_state_dict_hooks",
@@ -40,19 +40,19 @@ _NOT_IN_FORWARD = {
 }
 
 _WRAPPED = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
-"""Modules of torch that are what they wrap; the rest of them is about devices and compilers."""
+"""Modules of torch that count as the module that they wrap; the rest of them concerns devices and compilers."""
 
 _NORMS = ("torch.nn.utils.spectral_norm", "torch.nn.utils.weight_norm")
 
 _PROCESS = re.compile(r"[./]?___torch_mangle_\d+")
-"""In the name of a class that TorchScript has compiled more than once."""
+"""The number that TorchScript puts in the name of a class that it has compiled more than once."""
 
 
 @parts.register
 def _tensor(tensor: Tensor) -> Parts:
     with torch._C.DisableTorchFunctionSubclass():
         own = (name for name in vars(tensor) if name not in _NO_ATTRIBUTES and not name.startswith("_dynamo_"))
-        extra = {name: vars(tensor)[name] for name in own}  # but for the compiler's
+        extra = {name: vars(tensor)[name] for name in own}  # without the compiler's
         shape = () if is_lazy(tensor) or tensor.is_nested else tuple(tensor.shape)
         hooks = tuple((tensor._backward_hooks or {}).values())
         head = [("", type(tensor)), ("", str(tensor.dtype)), ("", shape), ("._backward_hooks", hooks)]
@@ -108,21 +108,21 @@ def _module(module: nn.Module) -> Parts:
 
 
 def put_in_forward(module: nn.Module) -> Any:
-    """The ``forward`` that was put into an instance of a module, but for that of ``torch.compile``; None if there is none."""
+    """The ``forward`` that someone put into an instance of a module, unless ``torch.compile`` did; None if there is none."""
     forward = vars(module).get("forward")
     if type(module).__name__ != "OptimizedModule":
         return forward
     if type(forward).__name__ == "AOTCompiledModel":  # compiled for some inputs
         return None
     called = getattr(forward, "_torchdynamo_orig_callable", forward)
-    code = getattr(called, "__code__", None)  # of a method that of its function
+    code = getattr(called, "__code__", None)  # a method gives its function's
     within = [getattr(called, "__self__", None), *(cell.cell_contents for cell in getattr(called, "__closure__", None) or ())]
     runs_inside = any(part is module or part is vars(module)["_modules"]["_orig_mod"] for part in within)
     return None if code is not None and runs_inside and origin_of_file(code.co_filename) == "library" else forward
 
 
 def _has_state(module: nn.Module) -> bool:
-    """Whether a class says what a copy of its modules has: caches need not be in it."""
+    """Whether a class defines the state of a copy of its modules, which may leave out caches."""
     return type(module).__getstate__ is not object.__getstate__ and not is_parametrized(module)
 
 
@@ -157,7 +157,7 @@ def global_hooks() -> list[Any]:
 
 @parts.register(torch.jit.ScriptModule | torch.jit.ScriptFunction)
 def _script(compiled: Any) -> Parts:
-    """As torch saves it: code and tensors, without positions in source files and numbers that count in a process."""
+    """Take compiled code apart as torch saves it, without positions in source files and numbers that count in a process."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
@@ -175,14 +175,14 @@ def _script(compiled: Any) -> Parts:
 
 
 def _scripted(content: bytes) -> str:
-    """Code, whose constants come in an order that is left to chance."""
+    """Sort the constants of code: torch writes them in an order left to chance."""
     lines = content.decode().splitlines()
     constants = sorted(line for line in lines if " : Final[" in line)
     return "\n".join([*constants, *(line for line in lines if " : Final[" not in line)])
 
 
 def _pickled(content: bytes) -> str:
-    """What a pickle says, which is not run; where a tensor lies is left out."""
+    """Read a pickle without running it, and leave out devices."""
     words: list[str] = []
     memory: dict[object, str] = {}
     for operation, argument, _ in pickletools.genops(content):

@@ -37,10 +37,10 @@ _ATOMS: dict[type, Callable[[Any], str | bytes]] = {
 }
 
 _BY_VALUE = (tuple, frozenset, range, slice, Enum, numpy.generic, PurePath, torch.dtype, Library, Defined)
-"""What cannot change is what it holds: whether two names have the same one makes no difference."""
+"""Immutable types. They count by value: it makes no difference whether two names share an object."""
 
 _SHORT = 128
-"""Bytes of a word that is fed in one piece with its length."""
+"""Longest word, in bytes, that is fed in one piece with its length."""
 
 _HELP = (
     "a key of its own: set fingerprint_key on it, or on a module that holds it, to a string (or to a method that returns one) "
@@ -49,11 +49,11 @@ _HELP = (
 
 
 class Key(NamedTuple):
-    """What a result belongs to.
+    """The key of a value, which says what a result belongs to.
 
     Attributes:
-        content: of values, settings, structure, and source code of the user.
-        whole: of the same with the code of this package that is involved and the versions of libraries.
+        content: a digest of values, settings, structure, and the user's source code.
+        whole: a digest of the same, with the code of this package that is involved and the versions of libraries.
     """
 
     content: str
@@ -61,10 +61,10 @@ class Key(NamedTuple):
 
 
 def key_of(value: object, name: str) -> Key:
-    """The keys of a value of any kind, named in messages, as :func:`gencls.core.fingerprint` says.
+    """The keys of a value of any kind, by the rules of :func:`gencls.core.fingerprint`; messages call it by its name.
 
     Raises:
-        GenclsError: for something in it that cannot be seen into.
+        GenclsError: the value holds something opaque.
     """
     walk = _Walk()
     try:
@@ -82,7 +82,7 @@ def key_of(value: object, name: str) -> Key:
 
 
 class _Walk:
-    """One walk; sets that it is within are told apart from their elements by ``within``."""
+    """One walk over a value; ``within`` names the sets around the present element."""
 
     def __init__(self, within: frozenset[int] = frozenset()) -> None:
         self.digest = hashlib.sha256()
@@ -109,7 +109,7 @@ class _Walk:
             self.digest.update(data)
 
     def _put(self, value: Any, path: str) -> None:
-        """Feed what stands for a value here: itself if it is small, or its number."""
+        """Feed a word that stands for a value: the value itself if it is small, else its number."""
         kind = type(value)
         if kind in _ATOMS:
             self.feed(kind.__name__)
@@ -127,7 +127,7 @@ class _Walk:
             self.feed(f"number {self._numbers[id(value)]}")
 
     def _open(self, value: Any, path: str) -> None:
-        """Feed what a value consists of."""
+        """Feed the parts of a value."""
         if isinstance(value, Library):
             self.libraries.add(value.name.partition(".")[0])
         if isinstance(value, Defined):
@@ -150,7 +150,7 @@ class _Walk:
         self.digest.update(b";")
 
     def _sorted(self, unordered: Unordered, path: str) -> Iterable[object]:
-        """The elements in an order that is the same in every process."""
+        """Sort the elements of a set in an order that is the same in every process."""
 
         def digest(element: object) -> bytes:
             walk = _Walk(self._within | {id(unordered.of)})
@@ -172,7 +172,7 @@ def _own_key(value: Any, path: str) -> str | None:
 
 
 def _has_own_key(value: Any) -> bool:
-    """Looks where attributes lie: a ``__getattr__`` of the user's is not run, and the walk asks thousands of values."""
+    """Whether a value gives itself a key. No ``__getattr__`` of the user's runs, and the walk asks thousands of values."""
     try:
         held = object.__getattribute__(value, "__dict__")
     except AttributeError:

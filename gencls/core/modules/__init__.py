@@ -1,1 +1,1 @@
-"""Other people's modules: what they hold, what they declare, and in which mode their parts are."""
+"""Other people's modules: what they hold, what they declare, and which of their parts are in training mode."""

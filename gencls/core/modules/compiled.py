@@ -1,4 +1,4 @@
-"""Modules that ``torch.jit``, ``torch.fx`` or ``torch.export`` has made of others: of what? What they do cannot be seen."""
+"""Finds out from which classes ``torch.jit``, ``torch.fx`` or ``torch.export`` made a module that hides what it does."""
 
 import re
 import sys
@@ -13,14 +13,15 @@ from gencls.core.keys.origins import found
 __all__ = ["compiled_from"]
 
 _NUMBER = re.compile(r"___torch_mangle_\d+\.")
-"""In the name of a class that TorchScript has compiled more than once."""
+"""The number that TorchScript puts in the name of a class that it has compiled more than once."""
 
 
 def compiled_from(module: nn.Module, kind: type) -> str:
     """The name of a class of the given kind that a compiled module was made of; empty for any other module.
 
-    TorchScript keeps the names of classes, and where they are from. ``torch.fx`` keeps those of all parts, and of the whole the
-    bare name; that counts if all loaded classes of this name are of the kind. Parts of TorchScript's are modules of their own.
+    TorchScript keeps the names of classes, and their modules. ``torch.fx`` keeps both for all parts, but for the whole module
+    only the bare name, which counts if all loaded classes of this name are of the kind. TorchScript's parts are modules of
+    their own.
     """
     if isinstance(module, torch.jit.ScriptModule):
         full = _NUMBER.sub("", module._c._type().qualified_name()).removeprefix("__torch__.")
@@ -35,14 +36,14 @@ def compiled_from(module: nn.Module, kind: type) -> str:
 
 
 def _of_parts(module: nn.Module) -> Iterator[str]:
-    """The full names of the classes of the modules that the steps of a graph come from."""
+    """Full names of the classes whose modules the steps of a graph come from."""
     for node in cast(Any, module.graph).nodes:
         for _, made in (node.meta.get("nn_module_stack") or {}).values():
             yield made if isinstance(made, str) else f"{made.__module__}.{made.__qualname__}"
 
 
 def _is_of(kind: type, full: str) -> str:
-    """The bare name, if a class with a full name is of the given kind. What is defined within functions lies nowhere."""
+    """The bare name, if a class of this full name is of the kind. A class within a function has no place to look up."""
     where, _, name = full.rpartition(".")
     value = found(where, name)
     known = [value] if isinstance(value, type) else [one for one in _loaded() if full in _full_names(one)]
@@ -54,5 +55,5 @@ def _full_names(kind: type) -> tuple[str, str]:
 
 
 def _loaded(kind: type = nn.Module) -> set[type]:
-    """All classes of modules."""
+    """All loaded classes of modules."""
     return {kind}.union(*map(_loaded, kind.__subclasses__()))

@@ -1,4 +1,4 @@
-"""Flags of a module's parts: which may be in training mode when a defense is asked, and parameters without gradients."""
+"""The modes of a module's parts: which may be in training mode when a defense answers, and parameters without gradients."""
 
 import re
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ _DROPS = re.compile("drop|stochastic_?depth", re.IGNORECASE)
 
 
 def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense", may_drop: bool | None = None) -> None:
-    """Check that no part of a module is in training mode, where batch norm for instance would be another function.
+    """Check that no part of a module is in training mode, where batch norm, for instance, would be another function.
 
-    Dropout may be, in a module that declares ``stochastic = True``: that is test-time dropout. Parts of torch without numbers
-    of their own, such as activations, are the same in both modes and do not count.
+    Dropout may be in training mode if the module declares ``stochastic = True``: that is test-time dropout. Torch's own parts
+    without numbers, such as activations, are the same in both modes and do not count.
 
     Args:
-        module: the module.
-        name: of the caller or of the module, for the message.
-        what: it is there.
+        module: the module to check, with all its parts.
+        name: what the message calls the caller or the module.
+        what: the role of the module, such as "a defense", for the message.
         may_drop: whether test-time dropout is allowed; None asks whether the module declares ``stochastic = True``.
 
     Raises:
-        GenclsError: it is, or a part of it.
+        GenclsError: the module or a part of it is in training mode.
     """
     if not isinstance(module, nn.Module):
         raise GenclsError(f"{name}: expected {what} in eval mode, a torch.nn.Module, got {type(module).__name__}")
@@ -50,7 +50,7 @@ def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense", ma
 
 
 def evaluated(surrogate: nn.Module, of: nn.Module) -> nn.Module:
-    """The surrogate of a defense, switched to eval mode; where the defense drops at test time, so does its surrogate."""
+    """Switch the surrogate of a defense to eval mode, except for test-time dropout if the defense ``of`` it has that."""
     if not any(part.training for part in of.modules()):
         return surrogate.eval()
     for part in surrogate.modules():
@@ -60,9 +60,9 @@ def evaluated(surrogate: nn.Module, of: nn.Module) -> nn.Module:
 
 
 def in_eval_mode(module: nn.Module) -> nn.Module:
-    """A module from somebody's code, switched to eval mode, but for what was left on: parts of a part that is in eval mode.
+    """Switch a module from somebody's code to eval mode, except for parts left on: training parts of a part in eval mode.
 
-    Of a module that has never been switched nothing is left on, whatever it holds that was.
+    In a module that was never switched, all of whose holders are in training mode, nothing counts as left on.
     """
     left_on = {part for holder in module.modules() if not holder.training for part in holder.children() if part.training}
     if not left_on:
@@ -74,7 +74,7 @@ def in_eval_mode(module: nn.Module) -> nn.Module:
 
 
 def _drops(part: nn.Module) -> bool:
-    """Whether a part is random in training mode and does nothing else there."""
+    """Whether a part draws random numbers in training mode and differs from eval mode in nothing else."""
     if isinstance(part, (_DropoutNd, nn.RReLU)):
         return True
     return bool(_DROPS.search(type(part).__name__)) and not _holds(part)
@@ -86,13 +86,13 @@ def _indifferent(part: nn.Module) -> bool:
 
 
 def _holds(part: nn.Module) -> bool:
-    """Whether it has parts or numbers."""
+    """Whether a part has parts or numbers of its own."""
     return any(True for held in (part.children(), part.parameters(), part.buffers()) for _ in held)
 
 
 @contextmanager
 def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """Training or eval mode inside the block; after it every part has the mode that it had before."""
+    """Keep a module in training or eval mode inside the block; after it every part has its earlier mode again."""
     before = {part: part.training for part in module.modules()}
     module.train(training)
     try:
@@ -104,9 +104,9 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """No gradients for parameters inside the block: what is differentiated there are images or latents.
+    """Switch off gradients for parameters inside the block: code there differentiates images or latents.
 
-    Graphs that are made inside leave the parameters out, also when they are used outside.
+    Graphs that are built inside leave the parameters out, also when they are used outside.
     """
     learning = {parameter for module in modules for parameter in module.parameters() if parameter.requires_grad}
     for parameter in learning:

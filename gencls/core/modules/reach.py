@@ -1,7 +1,7 @@
-"""What code can reach: the items, attributes and variables by which a forward pass may come to another module.
+"""Finds what code can reach: items, attributes and variables by which a forward pass may come to another module.
 
-Nothing of the user's is run: neither ``__iter__`` nor a property. Objects that are written in C, such as iterators and queues,
-tell Python's garbage collector what they hold.
+Nothing of the user's runs: neither ``__iter__`` nor a property. Objects written in C, such as iterators and queues, tell
+Python's garbage collector what they hold.
 """
 
 import dis
@@ -28,21 +28,21 @@ from gencls.core.keys.origins import origin_of_file, origin_of_module
 __all__ = ["CONTAINERS", "LEAVES", "parts"]
 
 LEAVES = frozenset({types.NoneType, str, bytes, bool, int, float, complex, Tensor, nn.Parameter, torch.device, torch.dtype})
-"""Types of what holds nothing, most of what a module has."""
+"""Types of values that hold nothing; most values in a module have one of them."""
 
 CONTAINERS = frozenset({dict, OrderedDict, list, tuple, set, frozenset})
-"""Types that hold nothing where they are empty, as most of those in a module are."""
+"""Containers. Most of those in a module are empty, and an empty one holds nothing."""
 
 _CLOSED_TYPES = (types.FrameType, types.TracebackType, types.GenericAlias, types.UnionType)
 _CLOSED = (Tensor, ModuleType, CodeType, *_CLOSED_TYPES, Signature, logging.Logger, array)
-"""Kinds of what holds nothing that an output could depend on, or numbers only."""
+"""Types of values that hold only numbers, or nothing that an output could depend on."""
 
 _CONSTRUCTORS = ("__init__", "__new__")
-"""Their work is done: what they left behind lies in attributes."""
+"""Methods that have done their work: what they left behind lies in attributes."""
 
 
 def parts(item: Any) -> Iterator[tuple[str, Any]]:
-    """What an object holds, by name; the name is empty for what only passes something on."""
+    """The values that an object holds, by name; the name is empty if the object only passes the value on."""
     kind = type(item)
     if kind in (list, tuple):
         yield from zip(map(str, range(len(item))), item, strict=True)
@@ -86,7 +86,7 @@ def _entries(item: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
-    """Attributes and methods of a class; of a library's only if it is a module, and of torch's none."""
+    """Attributes and methods of a class. A library's class counts only if it is a module, and torch's classes never."""
     for base in kind.__mro__:
         network = issubclass(base, nn.Module) and base.__module__.partition(".")[0] not in ("torch", "builtins")
         if network or origin_of_class(base) == "user":
@@ -96,9 +96,9 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function closes over, its defaults, and what it names although it is global.
+    """The values that a function closes over, its defaults, and the globals that it names.
 
-    Functions of the user's are followed to all that they name, those of libraries, which are many, to modules only.
+    A function of the user's leads to all that it names. Functions of libraries are many, so they lead to modules only.
     """
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
@@ -119,7 +119,7 @@ def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _taken(name: str, value: Any, attributes: list[str]) -> Iterator[tuple[str, Any]]:
-    """What a name means, or where it means a module of the user's the attribute that is taken of it."""
+    """The value of a name; if it is a module of the user's, the value of the attribute that the function takes."""
     for attribute in attributes:
         if isinstance(value, ModuleType) and origin_of_module(value.__name__) == "user":
             name, value = f"{name}.{attribute}", vars(value).get(attribute)
@@ -128,7 +128,7 @@ def _taken(name: str, value: Any, attributes: list[str]) -> Iterator[tuple[str, 
 
 @lru_cache(maxsize=4096)
 def _names(code: CodeType) -> tuple[list[tuple[str, ...]], list[tuple[str, str]]]:
-    """Globals, each with the attributes taken of it at once, and modules with what is imported from them, also within."""
+    """Globals, each with the attributes taken of it at once, and modules with the names imported from them, also within."""
     variables: list[tuple[str, ...]] = []
     imports: list[tuple[str, str]] = []
     taken, module = False, ""

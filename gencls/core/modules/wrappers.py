@@ -1,8 +1,8 @@
-"""Defenses inside other modules: what a module declares, also where a wrapper stands around the part that declares it.
+"""Defenses inside other modules: the declarations of a module, also if a wrapper stands around the part that declares them.
 
-A wrapper that hides the gradient modes of a defense weakens every attack on it: a quantised image has no exact gradient, and
-an attack that sees no other one reports robustness. So modes are asked for here only. They are passed on where the wrapper
-provably hands its input and output through, and refused where it might do anything.
+A wrapper that hides the gradient modes of a defense weakens every attack on it: a quantised image has no exact gradient, and an
+attack that sees no other one reports robustness. So all code asks for modes here. This file passes them on if the wrapper
+provably hands its input and output through, and refuses a wrapper that might do anything else.
 """
 
 import sys
@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from gencls.core.errors import GenclsError
-from gencls.core.gradient_modes import BETWEEN, EXACT
+from gencls.core.gradient_modes import EXACT, chain_of
 from gencls.core.keys.tensors import put_in_forward
 from gencls.core.modules.compiled import compiled_from
 from gencls.core.modules.reach import CONTAINERS, LEAVES, parts
@@ -24,32 +24,33 @@ from gencls.core.modules.reach import CONTAINERS, LEAVES, parts
 __all__ = ["Declares", "chained", "computes_as_its_class", "declared", "surrogates_of"]
 
 _COMPUTE = ("forward", "infer", "log_joint")
-"""Methods that scores are made by."""
+"""Names of the methods that make scores."""
 
 _ASKED: ContextVar[dict[int, Any]] = ContextVar("_ASKED", default={})  # noqa: B039 (never changed in place)
-"""By ``id`` the modules that are being asked for something, the outermost first."""
+"""The modules whose declarations are being looked up, the outermost first, by ``id``."""
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @runtime_checkable
 class Declares(Protocol):
-    """A defense, a transform, or what stands for one: its gradient modes by name."""
+    """A module that declares gradient modes by name: a defense, a transform, or a stand-in for one."""
 
     def surrogates(self) -> Mapping[str, nn.Module]:
-        """Name -> what an attacker differentiates."""
+        """Gradient modes: name -> the module that an attacker differentiates."""
 
 
 def surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
     """The gradient modes of any module: name -> what an attacker differentiates in its place; the first is the default.
 
-    A defense declares them in ``surrogates()``. ``torch.compile``, ``DataParallel`` and ``Sequential`` have those of what is
-    inside. Any other module has its exact gradient.
+    A defense declares them in ``surrogates()``. ``torch.compile``, ``DataParallel`` and ``Sequential`` have the modes of the
+    modules inside. Any other module has its exact gradient.
 
     Raises:
         GenclsError: for a module around a defense (an attribute, an item of a list, a variable of a function) whose modes it
-            would hide: a foreign module, or a defense whose class computes scores but inherits ``surrogates()``. Also for what
-            ``torch.jit``, ``torch.fx`` or ``torch.export`` has made of a defense.
+            would hide: a foreign module, or a defense whose class computes scores but inherits ``surrogates()``. Also for a
+            module that ``torch.jit``, ``torch.fx`` or ``torch.export`` has made of a defense, and for a ``surrogates()`` that
+            does not return modules by name.
     """
     with _asking(module):
         return _surrogates_of(module)
@@ -69,9 +70,9 @@ def _surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
     if type(module) is nn.Sequential and len(module) and _untouched(module):
         return chained(list(module), module)
     if isinstance(module, Declares):
-        modes = module.surrogates()
+        modes = _told(module)
         if _inherited(module) or not _untouched(module):
-            # What contains the module itself contains all that the class computes.
+            # A surrogate that contains the module itself contains all that the class computes.
             own = set(modes) if all(any(part is module for part in found.modules()) for found in modes.values()) else set()
             _check_nothing_lost(module, own)
         return modes
@@ -79,10 +80,31 @@ def _surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
     return {EXACT.name: module}
 
 
-def declared(module: nn.Module, flag: str) -> bool:
-    """Whether a module declares something of itself, such as ``stochastic``.
+def _told(module: nn.Module) -> Mapping[str, nn.Module]:
+    """What the module's own ``surrogates()`` returns, which may be anybody's code.
 
-    Where it says nothing, because it is foreign or has the value by inheritance from the contract, a defense inside it counts.
+    Raises:
+        GenclsError: if that is no method, returns no mode, or something else than modules by name.
+    """
+    owner, ask = type(module).__name__, getattr(module, "surrogates", None)
+    if not callable(ask):
+        raise GenclsError(f"{owner}: expected surrogates to be a method that returns modules by name, got {type(ask).__name__}")
+    modes: object = ask()
+    if not isinstance(modes, Mapping) or not modes:
+        got = f"an empty {type(modes).__name__}" if isinstance(modes, Mapping) else type(modes).__name__
+        raise GenclsError(f"{owner}: expected surrogates() to return at least one module by the name of its mode, got {got}")
+    for mode, found in modes.items():
+        if not isinstance(mode, str):
+            raise GenclsError(f"{owner}: expected text or a GradientMode as name of a gradient mode, got {mode!a}")
+        if not isinstance(found, nn.Module):
+            raise GenclsError(f"{owner}: expected a torch.nn.Module for the gradient mode {mode!a}, got {type(found).__name__}")
+    return modes
+
+
+def declared(module: nn.Module, flag: str) -> bool:
+    """Whether a module declares a flag, such as ``stochastic``, to be True.
+
+    A module says nothing if it is foreign or inherits the value from the contract. Then a defense inside it decides.
     """
     own = getattr(module, flag, None)
     kinds = [kind for kind in type(module).__mro__ if flag in vars(kind)]
@@ -93,10 +115,10 @@ def declared(module: nn.Module, flag: str) -> bool:
 
 
 def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module]:
-    """The gradient modes of modules one behind the other: every mode of each with every mode of the others.
+    """The gradient modes of a chain of modules: every mode of each with every mode of the others.
 
-    The name is that of the part that is not exact, or ``front+back`` where a name alone would not do. ``whole`` stands for the
-    chain where no part is replaced.
+    A mode takes the name of the one part that is not exact, or ``front+back`` if that name would not be unique. The mode in
+    which no part is replaced gives ``whole``.
     """
     modes: dict[str, tuple[nn.Module, ...]] = {EXACT.name: ()}
     for part in parts:
@@ -105,7 +127,7 @@ def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module
             for back_name, back in surrogates_of(part).items():
                 inexact = [name for name in (front_name, back_name) if name != EXACT.name] or [EXACT.name]
                 alone = len(inexact) == 1 and inexact[0] not in longer
-                name = inexact[0] if alone else f"{front_name}{BETWEEN}{back_name}"
+                name = inexact[0] if alone else chain_of(front_name, back_name)
                 longer[name] = (*front, back)
         modes = longer
     in_a_row = {name: chain[0] if len(chain) == 1 else nn.Sequential(*chain) for name, chain in modes.items()}
@@ -113,7 +135,7 @@ def chained(parts: Sequence[nn.Module], whole: nn.Module) -> dict[str, nn.Module
 
 
 def _inside(module: nn.Module) -> nn.Module | None:
-    """What a module of torch hands everything through to; None for any other module."""
+    """The module that a wrapper of torch's hands everything through to; None for any other module."""
     compiled = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)  # its import takes seconds
     names = {compiled: "_orig_mod", nn.DataParallel: "module", nn.parallel.DistributedDataParallel: "module"}
     name = names.get(type(module))
@@ -122,26 +144,26 @@ def _inside(module: nn.Module) -> nn.Module | None:
 
 
 def computes_as_its_class(module: nn.Module, method: str) -> bool:
-    """Whether a method that does the work of ``forward`` in another way may be called in its place.
+    """Whether a method that does the work of ``forward`` in another way may stand in for it.
 
-    Not where a hook hangs on the module, or where a subclass or an instance has a younger ``forward``.
+    It may not if a hook hangs on the module, or if a subclass or the instance overrides ``forward`` but not the method.
     """
     return _untouched(module) and _age(module, "forward") >= _age(module, method)
 
 
 def _age(module: nn.Module, name: str) -> int:
-    """Where an attribute comes from: 0 from the instance, then class after class up to ``object``."""
+    """The depth at which an attribute is defined: 0 in the instance, then class after class up to ``object``."""
     places = [vars(module), *(vars(kind) for kind in type(module).__mro__)]
     return next((i for i, names in enumerate(places) if name in names), len(places))
 
 
 def _untouched(module: nn.Module) -> bool:
-    """Whether a module does what its class does: no hooks, and no other ``forward`` put into the instance."""
+    """Whether a module does what its class does: it has no hooks, and nobody put another ``forward`` into the instance."""
     return put_in_forward(module) is None and not any(vars(module).get(hooks) for hooks in _HOOKS)
 
 
 def _inherited(module: nn.Module) -> bool:
-    """Whether what computes the scores is younger than ``surrogates()``, which thus cannot know it."""
+    """Whether a subclass overrides how scores are made, but not ``surrogates()``, which then cannot know of it."""
     return min(_age(module, name) for name in _COMPUTE) < _age(module, "surrogates")
 
 
@@ -159,11 +181,11 @@ def _check_nothing_lost(module: nn.Module, own: set[str]) -> None:
 
 
 def _held(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All that declares gradient modes and that a module can reach, with the way to it; not what lies behind those.
+    """The nearest modules within reach that declare gradient modes, each with the way to it; not those behind them.
 
-    What is being asked already is left out: a registry of defenses, say, may hold the very one around this module.
+    Modules whose lookup is under way do not count: a registry of defenses, say, may hold the very one around this module.
     """
-    seen, waiting = {id(module): module, **_ASKED.get()}, [("", module)]  # kept, or a number could come to belong to another
+    seen, waiting = {id(module): module, **_ASKED.get()}, [("", module)]  # keeps objects alive, so that an id stays theirs
     while waiting:
         path, item = waiting.pop()
         for name, part in parts(item):

@@ -18,9 +18,9 @@ class Streams:
     """The random streams of a batch, one generator per (row, draw), made when first used and kept between forwards.
 
     Attributes:
-        shared: descriptions of draws that had no row per sample and so came from one stream of the whole batch; results
-            that depend on them depend on how samples were batched.
-        used: whether anything was drawn.
+        shared: descriptions of draws that had no row per sample and so came from one stream of the whole batch. Results that
+            depend on them depend on how samples were batched.
+        used: whether any module drew a number.
     """
 
     def __init__(self) -> None:
@@ -43,18 +43,18 @@ class Streams:
         return self._generators[key]
 
     def whole(self) -> torch.Generator:
-        """One stream of the whole batch, for draws that have no row per sample."""
+        """The one stream of the whole batch, for draws that have no row per sample."""
         return self.generator((joint_seed(self.rows), _WHOLE))
 
     def note_shared(self, what: str) -> None:
-        """A draw served the whole batch."""
+        """Note that a draw served the whole batch."""
         self.used = True
         self.shared.add(f"{what} in a batch of {len(self.rows)}")
 
     def of_entries(self, shape: torch.Size, what: str, event: int = 0) -> list[torch.Generator] | None:
-        """The stream of each entry of the first dimension, or None, and a note, where the entries belong to no rows.
+        """The stream of each entry of the first dimension. If the entries belong to no rows: None, and a note of it.
 
-        The last ``event`` dimensions are drawn together.
+        One draw fills the last ``event`` dimensions together.
         """
         self.used, rows = True, self.rows
         if len(shape) <= event or not rows or shape[0] % len(rows):
@@ -65,7 +65,7 @@ class Streams:
 
     @contextmanager
     def from_the_start(self) -> Iterator[None]:
-        """Inside the block every stream begins anew."""
+        """Begin every stream anew inside the block."""
         before, self._generators = self._generators, {}
         try:
             yield
@@ -73,7 +73,7 @@ class Streams:
             self._generators = before
 
     def marks(self) -> dict[Row, Tensor]:
-        """The states of the present rows' streams, of their draws and tries, and of whole batches."""
+        """The present states of the streams: those of the rows, of their draws and tries, and of whole batches."""
         here = set(self.rows)
         depth = len(next(iter(here), ()))
         made = self._generators.items()
@@ -81,7 +81,7 @@ class Streams:
 
     @contextmanager
     def back_at(self, marks: dict[Row, Tensor]) -> Iterator[None]:
-        """Inside the block the streams go on from marked states, and others begin anew."""
+        """Continue streams from marked states inside the block, and begin others anew."""
         with self.from_the_start():
             for key, state in marks.items():
                 self._generators[key] = torch.Generator()

@@ -22,7 +22,7 @@ from gencls.core.streams.torch_functions import KeyedDraws
 __all__ = ["Source", "alone", "drawing", "keyed", "repeatable", "repeated", "watched"]
 
 Source = Literal["rows", "device"]
-"""Where random numbers come from: a stream of each row, or torch's own generator of each device, for all rows at once."""
+"""The source of random numbers: a stream of each row, or torch's own generator of each device for all rows at once."""
 
 _active: ContextVar[Streams | None] = ContextVar("gencls_streams", default=None)
 
@@ -39,19 +39,19 @@ def _serving(streams: Streams) -> Iterator[None]:
 
 @contextmanager
 def keyed(seeds: Sequence[int]) -> Iterator[Streams]:
-    """Inside the block, row i of every random draw comes from the stream of ``seeds[i]``.
+    """Draw row i of every random draw inside the block from the stream of ``seeds[i]``.
 
-    A draw whose first dimension is a multiple r of the number of rows belongs to the rows in order, r consecutive entries
-    each (``repeat_interleave``, the convention of this package). Other draws come from one stream of the whole batch and are
-    noted in :attr:`Streams.shared`; a draw for the whole batch whose size is such a multiple by chance cannot be told from
-    draws per row. Draws with an explicit ``generator`` argument are left alone, and so are those that follow a
-    ``torch.manual_seed`` inside the block: who seeds a generator wants its numbers.
+    A draw whose first dimension is a multiple r of the number of rows belongs to the rows in order, r consecutive entries each
+    (``repeat_interleave``, the convention of this package). Other draws come from one stream of the whole batch and are noted
+    in :attr:`Streams.shared`; a draw for the whole batch whose size is such a multiple by chance cannot be told from draws per
+    row. Draws with an explicit ``generator`` argument stay as they are, and so do draws after a ``torch.manual_seed`` inside
+    the block: a module that seeds a generator wants its numbers.
 
     Args:
-        seeds: one per sample of the batch, see :func:`stream_seed`.
+        seeds: one integer per sample of the batch, see :func:`stream_seed`.
 
     Yields:
-        The streams, to be asked for ``shared`` afterwards.
+        The streams; after the block their ``shared`` tells which draws served the whole batch.
     """
     streams = Streams()
     with identified(seeds), _serving(streams):
@@ -60,10 +60,10 @@ def keyed(seeds: Sequence[int]) -> Iterator[Streams]:
 
 @contextmanager
 def alone(count: int) -> Iterator[Callable[[int], None]]:
-    """Inside the block the batch is one row of ``count``: the one whose number the yielded function was called with last.
+    """Make the batch one row of ``count`` inside the block; a call of the yielded function with a number chooses the row.
 
-    All that is drawn comes from the stream of that row then, also what has no row of its own: draws of numpy, of Python, of
-    torch's functions that are not keyed, of a whole batch. Without streams nothing changes but who the row is.
+    All draws then come from the stream of that row, also draws without a row of their own: those of numpy, of Python, of
+    torch's functions that are not keyed, of a whole batch. Without streams nothing changes except who the row is.
     """
     rows, streams = present_rows(), _active.get()
     if rows is None or not (per_stream := rows_per_stream(count)):
@@ -87,7 +87,7 @@ def alone(count: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def _as_seeded(streams: Streams, seed: int) -> Iterator[None]:
-    """Inside the block this is the seed that no module chose for itself."""
+    """Let this seed count inside the block as one that no module chose."""
     before, streams.global_seed = streams.global_seed, seed
     try:
         yield
@@ -100,8 +100,8 @@ def watched() -> Iterator[SimpleNamespace]:
     """Note whether anything inside the block draws for the whole batch.
 
     Yields:
-        ``drew``, True after the block if anything was drawn; ``shared``, if a draw had no row per sample, or moved a global
-        generator where these do not serve the rows.
+        An object that is complete after the block. Its ``drew`` is True if anything was drawn. Its ``shared`` is True if a draw
+        had no row per sample, or moved a global generator although those do not serve the rows.
     """
     streams, states, noted = _active.get(), GlobalStates(), SimpleNamespace(shared=False, drew=False)
     before: set[str] = set()
@@ -120,10 +120,10 @@ def watched() -> Iterator[SimpleNamespace]:
 
 @contextmanager
 def drawing(seeds: Sequence[int], source: Source = "rows") -> Iterator[SimpleNamespace]:
-    """Inside the block all that is drawn follows from the seeds of the rows; yields what :func:`watched` notes.
+    """Make all draws inside the block follow from the seeds of the rows; yield the notes of :func:`watched`.
 
-    With the source "rows" as under :func:`keyed`. With "device" torch's own generators serve all rows at once, seeded by all
-    seeds together. That is faster on a GPU. A row's numbers then depend on its batch, its chunk and its device.
+    The source "rows" works as :func:`keyed` does. With "device" torch's own generators serve all rows at once, seeded by all
+    seeds together. This is faster on a GPU. A row's numbers then depend on its batch, its chunk and its device.
     """
     rows: Any = keyed(seeds) if source == "rows" else identified(seeds)
     with seeded(stream_seed(*seeds)), rows, watched() as noted:
@@ -134,7 +134,7 @@ def drawing(seeds: Sequence[int], source: Source = "rows") -> Iterator[SimpleNam
 def repeated() -> Iterator[None]:
     """Common random numbers: every such block draws the same, from the start of each stream.
 
-    Where there are no streams, torch's own generators are seeded inside the block: by the keys of the rows, or with 0.
+    Without streams it seeds torch's own generators inside the block, by the keys of the rows or, without keys, with 0.
     """
     rows, streams = present_rows(), _active.get()
     seed = 0 if rows is None else joint_seed(rows)
@@ -147,7 +147,7 @@ def repeated() -> Iterator[None]:
 
 
 def repeatable() -> Callable[[], Any]:
-    """Mark the present state of the random streams; a block under the returned function draws again what follows now.
+    """Mark the present state of the random streams. A block under the returned function repeats the draws that follow now.
 
     Works in another thread as well (autograd's backward pass on a GPU).
     """

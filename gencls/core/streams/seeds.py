@@ -16,18 +16,18 @@ __all__ = ["GlobalStates", "joint_seed", "own_seeds_end_here", "reseed", "seeded
 
 
 def stream_seed(*parts: object) -> int:
-    """A 63-bit seed from a path of names and numbers, equal on every machine: (study seed, sample, role, draw)."""
+    """Make a 63-bit seed from a path of names and numbers, equal on every machine: (study seed, sample, role, draw)."""
     digest = hashlib.blake2b("/".join(str(plain(part)) for part in parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def joint_seed(rows: Iterable[Sequence[int]]) -> int:
-    """A seed of all rows of a batch together, by their keys."""
+    """Make one seed for all rows of a batch together, from their keys."""
     return stream_seed(*(part for key in rows for part in key))
 
 
 class GlobalStates:
-    """The states of the global generators when this was made; equal to others between which nothing was drawn."""
+    """The states of the global generators at one moment. Two are equal if nothing was drawn between them."""
 
     def __init__(self) -> None:
         """Read them."""
@@ -44,7 +44,7 @@ class GlobalStates:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Inside the block the generators go on from these states; afterwards they are as before the block."""
+        """Continue the generators from these states inside the block, and put them back afterwards."""
         now = GlobalStates()
         self.set()
         try:
@@ -68,10 +68,10 @@ def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators inside the block, and restore their states on exit.
 
     Args:
-        seed: any integer of at most 64 bits.
+        seed: an integer of at most 64 bits.
 
     Raises:
-        GenclsError: for something else.
+        GenclsError: the seed is something else.
     """
     seed = plain(seed)
     if type(seed) is not int or not -(2**63) <= seed < 2**64:
@@ -85,7 +85,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def reseed(seed: int) -> None:
-    """Seed the global generators, for good."""
+    """Seed the global generators, without restoring them later."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed looks for every kind of device, at 30 times the price
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)
@@ -95,11 +95,10 @@ def reseed(seed: int) -> None:
 
 @contextmanager
 def own_seeds_end_here() -> Iterator[None]:
-    """What a module does to torch's seed inside the block is undone after it.
+    """Undo after the block what a module inside did to torch's seed.
 
-    A module that calls ``torch.manual_seed`` in its forward pass draws the same at every call. It must not make the draws of
-    those that come after it the same as well. Numpy and Python do not say whether they were seeded or drawn from, so their
-    seeds stay.
+    A module that calls ``torch.manual_seed`` in its forward pass draws the same at every call. Modules after it must not draw
+    the same, too. Numpy and Python do not tell a seed from a draw, so their seeds stay.
     """
     seed, state = torch.initial_seed(), torch.get_rng_state()
     try:

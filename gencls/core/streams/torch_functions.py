@@ -1,13 +1,8 @@
-"""Torch's random functions, served row by row from the streams of the rows.
-
-Each function of torch that draws stands in one table. It is served row by row; or, where its numbers belong to no row, from the
-stream of the whole batch, which is noted; or refused by name.
-"""
+"""Torch's random functions, all in one table, served from the streams of the rows."""
 
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from types import FunctionType
 from typing import Any
 
@@ -17,9 +12,9 @@ from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
 from gencls.core.errors import GenclsError
-from gencls.core.streams.for_all_rows import FOR_ALL_ROWS
+from gencls.core.streams.for_all_rows import FOR_ALL_ROWS, for_all_rows
 from gencls.core.streams.generators import Streams
-from gencls.core.streams.seeds import GlobalStates, seeded
+from gencls.core.streams.recomputed import is_checkpointed
 
 __all__ = ["KeyedDraws"]
 
@@ -28,7 +23,7 @@ Serve = Callable[..., Any]
 
 
 class KeyedDraws(TorchFunctionMode):
-    """Serves torch's random functions from the streams of the rows."""
+    """Serves a random function of torch row by row, or from the whole batch's stream with a note, or refuses it by name."""
 
     def __init__(self, streams: Streams) -> None:
         """Take the streams of a batch."""
@@ -40,8 +35,11 @@ class KeyedDraws(TorchFunctionMode):
         serve = _SERVED.get(func)
         if serve is None or torch.initial_seed() != self.streams.global_seed:
             return func(*args, **kwargs)
+        if is_checkpointed():
+            self.streams.note_shared(f"{func.__name__} inside torch.utils.checkpoint")
+            return func(*args, **kwargs)
         if owner := FOR_ALL_ROWS.get(sys._getframe(1).f_code):
-            return _for_the_batch(func, owner)(self.streams, *args, **kwargs)
+            return for_all_rows(func, owner)(self.streams, *args, **kwargs)
         if kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         given = [kwargs["input"]] if "input" in kwargs else []
@@ -51,7 +49,7 @@ class KeyedDraws(TorchFunctionMode):
 
 
 def _filled(streams: Streams, out: Tensor, draw: Draw, what: str) -> Tensor:
-    """``out``, each row of which ``draw(row, generator)`` has written: on the CPU, the same numbers for every device."""
+    """Fill ``out`` row by row with ``draw(row, generator)``, on the CPU, so that every device gets the same numbers."""
     if not out.numel():  # nothing is drawn: an attack may let no row begin
         return out
     generators = streams.of_entries(out.shape, what)
@@ -108,7 +106,7 @@ def _in_place(name: str) -> Serve:
 
 
 def _bounds(args: Sequence[Any], kwargs: dict[str, Any], *more: str) -> tuple[Draw, list[Any]]:
-    """What draws from [low, high), and the other arguments of randint."""
+    """Make a function that draws from [low, high), and return it with the other arguments of randint."""
     from_zero = len(args) + len(kwargs.keys() & {"low", "high", *more}) == 1 + len(more)
     names = ("high", *more) if from_zero else ("low", "high", *more)
     given = {**dict(zip(names, args, strict=False)), **{name: kwargs.pop(name) for name in names if name in kwargs}}
@@ -164,7 +162,7 @@ def _attention(
     is_causal: bool = False,
     **kwargs: Any,
 ) -> Tensor:
-    """With dropout the weights come first, as the attention to an identity: torch draws inside."""
+    """With dropout, compute the weights first, as the attention to an identity: torch would draw inside."""
     attend: Callable[..., Tensor] = functional.scaled_dot_product_attention
     if dropout_p == 0.0:
         return attend(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)
@@ -177,7 +175,7 @@ def _attention(
 
 
 def _by_row(func: Callable[..., Tensor], event: int = 0) -> Serve:
-    """For functions whose draws depend on their input's values, whose last ``event`` dimensions are one distribution."""
+    """Serve a function whose draws depend on its input's values; the last ``event`` dimensions are one distribution."""
 
     def serve(streams: Streams, *args: Any, **kwargs: Any) -> Tensor:
         values = torch.broadcast_tensors(*(given for given in args if isinstance(given, Tensor)))
@@ -196,7 +194,7 @@ def _by_row(func: Callable[..., Tensor], event: int = 0) -> Serve:
 
 
 def _opened(func: Any) -> Serve:
-    """For functions made of others: a copy whose parts are seen. Torch shows the whole and then hides the parts."""
+    """Serve a function made of others by a copy whose parts are seen. Torch would show the whole and hide the parts."""
     hidden = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
     known = {**func.__globals__, **dict.fromkeys(hidden, lambda *tensors: False)}
     copy = FunctionType(func.__code__, known, func.__name__, func.__defaults__, func.__closure__)
@@ -207,26 +205,6 @@ def _opened(func: Any) -> Serve:
             return copy(*args, **kwargs)
 
     return serve
-
-
-def _for_the_batch(func: Any, name: str = "") -> Serve:
-    """For functions whose numbers belong to no row, or that draw inside for all rows at once."""
-
-    def serve(streams: Streams, *args: Any, **kwargs: Any) -> Any:
-        if _cannot_drop(args):
-            return func(*args, **kwargs)
-        with seeded(int(torch.randint(2**62, (1,), generator=streams.whole()))):
-            before, drawn = GlobalStates(), func(*args, **kwargs)
-            if before != GlobalStates():
-                streams.note_shared(name or func.__name__)
-        return drawn
-
-    return serve
-
-
-def _cannot_drop(args: tuple[Any, ...]) -> bool:
-    """Whether these are arguments in which a rate of dropout and the training mode follow each other, and one is off."""
-    return any(isinstance(rate, float) and isinstance(on, bool) and not (rate and on) for rate, on in pairwise(args))
 
 
 def _unsupported(func: Callable[..., Tensor]) -> Serve:
@@ -281,7 +259,7 @@ _SERVED: dict[Any, Serve] = {
         for name in ("fractional_max_pool2d", "fractional_max_pool3d")
     },
     **{
-        getattr(module, name): _for_the_batch(getattr(module, name))
+        getattr(module, name): for_all_rows(getattr(module, name))
         for module, names in {
             torch: "randperm native_dropout _fused_dropout lstm gru rnn_tanh rnn_relu",
             init: "normal_ uniform_ kaiming_uniform_",

@@ -122,7 +122,7 @@ class ClassFactors(BayesClassifier[Q]):
         self.register_buffer("factors", values)
 
     def infer(self, images: Tensor) -> Q:
-        """As the classifier infers."""
+        """Infer as the classifier does."""
         return self.classifier.infer(images)
 
     def log_joint(self, images: Tensor, q: Q) -> Tensor:
@@ -130,11 +130,11 @@ class ClassFactors(BayesClassifier[Q]):
         return self.classifier.log_joint(images, q) * self.factors
 
     def reconstruct(self, images: Tensor, q: Q | None = None) -> Tensor:
-        """As the classifier reconstructs."""
+        """Reconstruct as the classifier does."""
         return self.classifier.reconstruct(images, q)
 
     def images_per_graph(self, images: Tensor) -> int | None:
-        """As many as the classifier says."""
+        """The classifier's number."""
         return self.classifier.images_per_graph(images)
 
     def surrogates(self) -> Mapping[str, nn.Module]:

@@ -9,7 +9,7 @@ from gencls.core import GenclsError, select
 from gencls.eval.attacks.apgd import APGD, Worst
 from gencls.eval.attacks.fab import FAB
 from gencls.eval.attacks.parts.attack_model import prepare
-from gencls.eval.attacks.parts.base import DENSE, Attack, require
+from gencls.eval.attacks.parts.base import CONVEX, Attack, require
 from gencls.eval.attacks.square import Square
 from gencls.eval.threats.protocol import Threat
 
@@ -22,11 +22,13 @@ class AutoAttack:
     any of 64 fresh draws is right. A part's result replaces an earlier one only if it is wrong in more of its draws. The
     protocol, not the attack, sets the draws per gradient; the authors' "rand" takes 20.
 
-    Source: Croce and Hein 2020, arXiv:2003.01690; the parts as in pyautoattack 0.2.0. If the defense has fewer than ``targets``
-    other classes, all are targets. Some losses are not defined for two or three classes, and are replaced, see :class:`APGD`.
+    Source: Croce and Hein 2020, arXiv:2003.01690, and in L1 2021, arXiv:2103.01208; the parts as in pyautoattack 0.2.0. In L1,
+    as there, APGD-CE of "standard" has five starts, and targeted APGD at most five targets. If the defense has fewer than
+    ``targets`` other classes, all are targets. Some losses are not defined for two or three classes, and are replaced, see
+    :class:`APGD`.
 
     Attributes:
-        threat: Linf or L2 with an epsilon.
+        threat: Linf, L2 or L1 with an epsilon.
         version: "standard" or "rand", which names the parts.
         steps: gradient steps of APGD and FAB per run.
         queries: looks of Square per image.
@@ -39,7 +41,7 @@ class AutoAttack:
     queries: int = 5000
     targets: int = 9
     uses_gradients = True
-    norms = DENSE
+    norms = CONVEX
 
     def __post_init__(self) -> None:
         require(self, norms=self.norms)
@@ -52,9 +54,10 @@ class AutoAttack:
         """The attacks in their order."""
         if self.version == "rand":
             return APGD(self.threat, steps=self.steps), APGD(self.threat, loss="dlr", steps=self.steps)
+        starts, most = (5, 5) if self.threat.norm == "l1" else (1, self.targets)
         return (
-            APGD(self.threat, steps=self.steps),
-            APGD(self.threat, loss="targeted-dlr", steps=self.steps, targets=self.targets),
+            APGD(self.threat, steps=self.steps, restarts=starts),
+            APGD(self.threat, loss="targeted-dlr", steps=self.steps, targets=min(self.targets, most)),
             FAB(self.threat, steps=self.steps, restarts=1, targets=self.targets),
             Square(self.threat, queries=self.queries),
         )

@@ -43,7 +43,7 @@ class DefaultBudget:
 
     @classmethod
     def quick(cls, steps: int = 10) -> "DefaultBudget":
-        """For a first look in minutes: every loss from one start. It finds less, so it flatters a defense."""
+        """An effort for a first look in minutes: every loss from one start. It finds less, so it flatters a defense."""
         return cls(
             steps=steps,
             restarts=1,

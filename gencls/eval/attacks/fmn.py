@@ -139,7 +139,7 @@ class FMN:
             change = ball.within(clean, change + alpha * L2Ball().direction(gradient), radius) - clean
 
     def _first(self, model: AttackModel, clean: Tensor, labels: Tensor) -> Tensor:
-        """Where a run begins: (N, C, H, W)."""
+        """The images (N, C, H, W) at which a run begins."""
         if self.starts is None:
             return clean
         first, open_ = clean.clone(), torch.arange(len(clean), device=clean.device)

@@ -23,16 +23,18 @@ _DIVISORS = (1, 2, 4, 5, 6, 8, 10, 12, 15, 20)
 class SparseRS:
     """Random search: some of the k changed values become clean again, as many others go to 0 or 1; kept if better.
 
-    Source: Croce et al. 2022, arXiv:2006.12834, Algorithms 1 and 2, in what the authors' code calls the feature space: like
-    the threat it counts each channel of a pixel by itself. ``pixels`` is the paper's pixel space, where whole pixels change. A
-    value that would keep its clean colour takes the opposite one: on a digit half of the tries would change nothing. What a
-    search keeps, and when it ends, is said in :func:`~gencls.eval.attacks.parts.random_search.random_search`.
+    Source: Croce et al. 2022, arXiv:2006.12834, Algorithms 1 and 2, in what the authors' code calls the feature space: like the
+    threat it counts each channel of a pixel by itself. ``pixels`` is the paper's pixel space, where whole pixels change. A
+    value that would keep its clean colour takes the opposite one: on a digit half of the tries would change nothing. Targeted
+    searches go by the margin too; the authors' take the cross-entropy there.
+    :func:`~gencls.eval.attacks.parts.random_search.random_search` says what a search keeps and when it ends.
 
     Attributes:
         threat: L0 with an epsilon, the number of values k; may be targeted.
         queries: looks at the model per image at most; for a stochastic defense each asks all EoT draws.
-        share: of the k values that are exchanged in the first step, alpha of the paper, which takes 0.1 if targeted.
-        pixels: change all channels of epsilon / C pixels.
+        share: alpha of the paper, the share in (0, 1] of the k values that the first step exchanges; the paper takes 0.1 if
+            targeted.
+        pixels: whether to change all channels of epsilon / C pixels.
     """
 
     threat: Threat

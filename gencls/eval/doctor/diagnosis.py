@@ -1,7 +1,8 @@
-"""Checks and what they amount to: for people, and for the file ``doctor.json``.
+"""Checks and the conclusion from them: for people, and for the file ``doctor.json``.
 
 ``doctor.json`` holds ``{defense: {"passed": bool, "checks": [{"name": str, "status": "ok" | "note" | "fail", "finding": str,
-"evidence": {str: number or str}}]}}``. Each diagnosis may say more: what it was made ``of``, and the ``checksum`` of all.
+"evidence": {str: number or str}}]}}``. A diagnosis may hold more: ``of`` says what it belongs to, and ``checksum`` covers all
+of it.
 """
 
 import json
@@ -16,10 +17,10 @@ from gencls.core import GenclsError, checked
 from gencls.core.files import atomically, check_seal, read_object, sealed
 
 Evidence = dict[str, float | str]
-"""What was measured, by name."""
+"""Measured values, by name."""
 
 Status = Literal["ok", "note", "fail"]
-"""From good to bad: "fail" where a number would be meaningless, "note" where it needs care."""
+"""From good to bad: "ok"; "note" if a number needs care; "fail" if it would be meaningless."""
 
 _WIDTH = 118
 
@@ -31,10 +32,10 @@ class Check:
     """One check of a diagnosis.
 
     Attributes:
-        name: what was checked.
+        name: the name of the check.
         status: see :data:`Status`.
-        finding: what was found, one sentence.
-        evidence: what was measured, by name; finite numbers or text.
+        finding: the result, in one sentence.
+        evidence: the measured values by name, finite numbers or text.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Check:
         if self.status not in get_args(Status):
             raise GenclsError(f"{self.name}: expected a status among {', '.join(get_args(Status))}, got {self.status!r}")
         unfit = [key for key, value in self.evidence.items() if isinstance(value, float) and not math.isfinite(value)]
-        if unfit:  # JSON has no word for them
+        if unfit:  # JSON has no word for such numbers
             raise GenclsError(f"{self.name}: expected finite evidence, got NaN or infinity for {', '.join(unfit)}")
 
 
@@ -55,9 +56,9 @@ class Diagnosis:
     """All checks of one defense, in the order in which they were made.
 
     Attributes:
-        checks: what was found.
-        defense: its name, where the diagnosis was read from a file.
-        defense_key: content key of what was examined; empty where the file does not say it.
+        checks: the checks with their results.
+        defense: the defense's name, if the diagnosis was read from a file.
+        defense_key: the content key of the examined defense; empty if the file does not say it.
     """
 
     checks: tuple[Check, ...]
@@ -80,7 +81,7 @@ class Diagnosis:
 
     @property
     def conclusion(self) -> str:
-        """One sentence."""
+        """The conclusion in one sentence."""
         notes = self.named("note")
         if not self.passed:
             return f"a robustness number would be meaningless; failed: {', '.join(self.failed)}"
@@ -101,7 +102,7 @@ class Diagnosis:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """What ``doctor.json`` holds under the name of the defense."""
+        """The entry of ``doctor.json`` under the name of the defense."""
         checks = [{**vars(check), "evidence": dict(check.evidence)} for check in self.checks]
         return {"passed": self.passed, "checks": checks}
 
@@ -111,7 +112,7 @@ def _shown(value: float | str) -> str:
 
 
 def write_diagnoses(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write `doctor.json`, each diagnosis with the checksum of all of them."""
+    """Write `doctor.json`; each diagnosis carries a checksum of itself."""
     checksum = sealed(found)["checksum"]
     text = json.dumps({defense: {**of_it, "checksum": checksum} for defense, of_it in found.items()}, indent=2, allow_nan=False)
     atomically(path, f"{text}\n".encode())
@@ -122,30 +123,30 @@ def read_diagnoses(path: Path, *, strict: bool = False) -> tuple[Diagnosis, ...]
     """Read `doctor.json`.
 
     Args:
-        path: of the file, as :func:`write_diagnoses` leaves it.
-        strict: refuses one without a checksum.
+        path: the path of the file that :func:`write_diagnoses` wrote.
+        strict: whether to refuse a diagnosis without a checksum.
 
     Returns:
         One diagnosis per defense, in the order of the file.
 
     Raises:
-        GenclsError: The file has another form, says that a defense passed although a check failed, or was changed.
+        GenclsError: the file has another form, says that a defense passed although a check failed, or was changed.
     """
     content = _verified(path, strict=strict)
     return tuple(_diagnosis(defense, found, f"{path}, {defense}") for defense, found in content.items())
 
 
 def known_diagnoses(path: Path) -> dict[str, dict[str, Any]]:
-    """What `doctor.json` holds as :func:`write_diagnoses` took it, to be written again; nothing if there is no such file.
+    """The content of `doctor.json` in the form that :func:`write_diagnoses` takes; empty if there is no such file.
 
     Raises:
-        GenclsError: see :func:`read_diagnoses`, with ``strict``.
+        GenclsError: :func:`read_diagnoses` raises it, with ``strict``.
     """
     return _verified(path, strict=True) if path.exists() else {}
 
 
 def _verified(path: Path, *, strict: bool) -> dict[str, dict[str, Any]]:
-    """The diagnoses of a file by defense, without their checksums."""
+    """Read the diagnoses of a file by defense, without their checksums."""
     content = read_object(path, "a diagnosis", _ADVICE)
     bare, sums = dict[str, Any](), set[Any]()
     for defense, found in content.items():

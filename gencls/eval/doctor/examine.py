@@ -1,4 +1,4 @@
-"""The order of the examination."""
+"""Runs the examination in its order."""
 
 from torch import nn
 
@@ -19,7 +19,7 @@ from gencls.eval.threats.answers import check_threat
 from gencls.eval.threats.protocol import Threat, check_threats, made
 
 _FEW = 4
-"""Images of the checks without which nothing else is worth its time."""
+"""Number of images for the first checks. If one of them fails, the others are not worth their time."""
 
 
 @checked
@@ -40,29 +40,30 @@ def diagnose(
 ) -> Diagnosis:
     """Examine whether robustness numbers of a defense would mean anything.
 
-    The checks are those of docs/doctor.md. Where scores, declared randomness or gradients fail, what builds on them is left
-    out. How many images and steps there are depends on the time that a pass takes; ``effort`` fixes it.
+    docs/doctor.md describes the checks. If scores, declared randomness or gradients fail, the checks that build on them are
+    left out. The number of images and steps depends on the time of a pass, unless ``effort`` fixes it.
 
     Args:
-        defense: images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode; a :class:`~gencls.core.Defense` declares its
+        defense: images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode; a :class:`~gencls.core.Defense` also declares its
             gradient modes and whether it is stochastic.
         images: (N, C, H, W) in [0, 1], or any source of samples, see :mod:`gencls.core.samples`; 50 to 100 tell enough.
-        labels: int64 (N,); None where the source has them.
-        epsilon: radius of the attacks' ball, [0, 1] pixel units.
-        norm: of the ball, or the key of another threat that needs no more than an epsilon.
-        threat: any threat with an epsilon, in the place of both.
+        labels: class numbers, int64 (N,); None if the source has them.
+        epsilon: the radius of the attacks' ball, in [0, 1] pixel units.
+        norm: the ball's norm, or the key of another threat that needs no more than an epsilon.
+        threat: any threat with an epsilon, in place of ``epsilon`` and ``norm``.
         transfer_from: another model of the same images and classes, in eval mode, from which adversarials are transferred.
-        eot_samples: draws per gradient of a stochastic defense: those with which it is, or will be, attacked.
-        seed: of all random streams.
-        effort: how closely to look; None takes the closest look that fits the budget.
-        budget: seconds, roughly and at most, by which an effort is chosen.
-        memory: MiB for the graphs, see :class:`~gencls.eval.Protocol`.
+        eot_samples: the number of draws per gradient of a stochastic defense; take the number with which it is, or will be,
+            attacked.
+        seed: an integer that fixes all random streams.
+        effort: the numbers of images, steps and draws; None takes the largest effort that fits the budget.
+        budget: the time in seconds, roughly an upper limit, that chooses an effort.
+        memory: the memory for graphs in MiB, see :class:`~gencls.eval.Protocol`.
 
     Returns:
         The checks with their evidence.
 
     Raises:
-        GenclsError: for bad images, labels or settings, or a model in training mode or for images of another shape.
+        GenclsError: images, labels or settings are bad, or a model is in training mode or made for images of another shape.
     """
     ball, settings = (epsilon, norm, threat), (eot_samples, seed, memory)
     patient = _admit(defense, images, labels, *ball, transfer_from, *settings, budget=budget)
@@ -85,10 +86,10 @@ def predict_diagnosis(
     budget: float = 240.0,
     memory: float | None = None,
 ) -> tuple[Effort, float]:
-    """How closely :func:`diagnose` would look with these arguments, and about how many seconds that takes at most.
+    """Predict the effort of :func:`diagnose` with these arguments, and roughly how many seconds it takes at most.
 
     Raises:
-        GenclsError: as :func:`diagnose`.
+        GenclsError: the errors of :func:`diagnose`.
     """
     ball, settings = (epsilon, norm, threat), (eot_samples, seed, memory)
     patient = _admit(defense, images, labels, *ball, transfer_from, *settings, budget=budget).observed()
@@ -110,7 +111,7 @@ def _admit(
     *,
     budget: float,
 ) -> Patient:
-    """Check what is to be examined."""
+    """Check the arguments of an examination and bring them together."""
     asked: Threat = made(norm, epsilon) if threat is None else threat
     if asked.epsilon is None or (threat is not None and epsilon is not None):
         raise GenclsError(f"doctor: expected either an epsilon or a threat with one, got {epsilon} and {threat}")
@@ -149,7 +150,7 @@ def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort |
     try:
         zeros, seeing = check_zeros(probe)
         errors, rounding = difference_errors(seeing, effort.directions)
-        # Of equals the first, as declared.
+        # The first of equals, in the order of the declaration.
         best = min(errors, key=lambda mode: round(min(errors[mode].values()), 1), default=next(iter(probe.modes)))
         checks += [
             zeros,
@@ -163,7 +164,7 @@ def _examine(patient: Patient, transfer_from: nn.Module | None, effort: Effort |
         strong = patient.attack(PGD(patient.threat, steps=effort.steps))
         checks += [check_scale(patient, best, strong, effort.steps), check_claims(strong)]
         checks += check_attacks(patient, effort, strong, transfer_from, best)
-    except GenclsError as error:  # scores or gradients that are finite at some images are not so elsewhere
+    except GenclsError as error:  # scores or gradients may be finite at some images and not at others
         checks.append(Check("attacks", "fail", f"an attack could not be run: {error}"))
     return checks
 

@@ -1,4 +1,4 @@
-"""Are there gradients, and are they those of the defense?"""
+"""Checks whether gradients exist, and whether they belong to the defense."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -15,20 +15,23 @@ from gencls.eval.doctor.diagnosis import Check, Evidence
 from gencls.eval.doctor.patient import Patient
 
 SIZES = (1e-2, 3e-3, 1e-3, 1e-4)
-"""By how much each pixel moves, [0, 1] units. Small steps drown in rounding, or in the jitter of an inner optimisation that
-has not come to rest; large ones see curvature and kinks. A gradient is right if it fits one of them."""
+"""Step sizes of each pixel, [0, 1] units. Small steps drown in rounding, or in the jitter of an inner optimisation that has not
+converged; large ones see curvature and kinks. A gradient is right if it fits one of them.
+"""
 
 AGREE = 0.2
-"""Relative error up to which a gradient counts as that of the defense. Rightly differentiated networks have 0.002 to 0.03;
-ABS with 50 steps, whose Adam jitters, 0.05 to 0.15 (docs/doctor.md)."""
+"""The relative error up to which a gradient counts as the defense's own. Rightly differentiated networks have 0.002 to 0.03;
+ABS with 50 steps, whose Adam jitters, has 0.05 to 0.15 (docs/doctor.md).
+"""
 
 _NEAR = 0.5
-"""Error at a neighbouring step size up to which agreement at one size alone is believed. Rounding grows by as much as the steps
-shrink, and curvature by its square, so that a correct gradient is at least half right next to where it is right; scores that
-jump (k winners take all, a fine grid) leap from 0.01 to 1."""
+"""A gradient that fits one step size only must have an error up to this at a neighbouring size. Rounding grows as much as the
+steps shrink, and curvature grows by its square, so a correct gradient is at least half right next to where it is right; scores
+that jump (k winners take all, a fine grid) leap from 0.01 to 1.
+"""
 
 _ZEROS = 0.01
-"""The share of zero gradients of which studies warn, too."""
+"""The share of zero gradients above which studies warn, too."""
 
 _INTERIOR = 0.02
 """Differences are taken this far inside [0, 1]: at 0 and 1 a defense may clip."""
@@ -37,14 +40,14 @@ _COARSE = 0.1
 
 
 def check_existence(patient: Patient) -> tuple[Check, Patient]:
-    """Every mode must have a finite gradient; modes without one are left out of what follows."""
+    """Every mode must have a finite gradient; later checks leave out modes without one."""
     usable, problems = {}, {}
     for mode, surrogate in patient.modes.items():
         try:
             model = patient.model(surrogate)
             with patient.streams("existence"):
                 gradient = patient.gradient(model, patient.images, patient.cross_entropy(model))
-        except RuntimeError as error:  # autograd's own complaints
+        except RuntimeError as error:  # autograd's own errors
             problems[mode] = str(error).splitlines()[0]
             continue
         if gradient is None:
@@ -65,7 +68,7 @@ def check_existence(patient: Patient) -> tuple[Check, Patient]:
 
 
 def check_zeros(patient: Patient) -> tuple[Check, Patient]:
-    """The share of exactly zero gradients of the calibrated cross-entropy, at the images and at random starts.
+    """Measure the share of exactly zero gradients of the calibrated cross-entropy, at the images and at random starts.
 
     Returns:
         The check, and the defense with the modes in which at least half of the gradients are not zero.
@@ -93,19 +96,19 @@ def check_zeros(patient: Patient) -> tuple[Check, Patient]:
 
 
 def difference_errors(patient: Patient, directions: int) -> tuple[dict[str, dict[float, float]], float]:
-    """How far gradients are from central differences of the defense's own scores.
+    """Measure how far gradients are from central differences of the defense's own scores.
 
-    For each image the score of the label minus that of the best other class is differenced along the gradient (scaled to a
-    largest entry of 1) and along random sign vectors v,
+    For each image the score of the label minus that of the best other class is compared along two kinds of direction v: the
+    gradient (scaled to a largest entry of 1) and random sign vectors,
 
         f(x + h v) - f(x - h v)    against    <g, (x + h v) - (x - h v)>.
 
-    Along the gradient the relative error counts, along the random vectors that of the root mean squares, per image the larger
-    of the two, and of all images the median: kinks (ReLU, max-pooling) concern only a few. A stochastic defense draws the same
-    everywhere.
+    The relative error counts along the gradient, and the error of the root mean squares along the random vectors. Each image
+    counts with the larger of the two, and the result is the median over images: kinks (ReLU, max-pooling) concern only a few. A
+    stochastic defense draws the same everywhere.
 
     Returns:
-        Gradient mode -> step size -> error in [0, 2]; and how far rounding of the scores alone would bring it.
+        A mapping gradient mode -> step size -> error in [0, 2], and the error that rounding of the scores alone would make.
     """
     images = _INTERIOR + (1 - 2 * _INTERIOR) * patient.images
     with patient.streams("differences"):
@@ -137,7 +140,7 @@ def difference_errors(patient: Patient, directions: int) -> tuple[dict[str, dict
             }
     changes = torch.stack([change for change, _ in random[SIZES[0]]]).square().mean(dim=0).sqrt()
     unit = torch.finfo(patient.images.dtype).eps * scores.abs().amax(dim=1)
-    moved = changes > 0  # what is flat is not badly rounded
+    moved = changes > 0  # flat scores are not badly rounded
     return errors, float((unit[moved] / changes[moved]).median()) if bool(moved.any()) else 0.0
 
 
@@ -149,7 +152,7 @@ def _error(measured: list[tuple[Tensor, Tensor]], gradient: Tensor) -> Tensor:
 
 
 def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: float, evidence: Mapping[str, float]) -> Check:
-    """One mode whose gradient fits at one step size is enough; every mode is reported."""
+    """The check passes if one mode's gradient fits at one step size; it reports every mode."""
     name = "finite differences"
     if not errors:
         return Check(name, "note", "gradients are zero: there is nothing to compare", dict(evidence))
@@ -185,7 +188,7 @@ def check_differences(errors: Mapping[str, Mapping[float, float]], rounding: flo
 
 
 def _alone(errors: Mapping[float, float]) -> float | None:
-    """The only step size at which a gradient agrees, if it is far from agreeing at the sizes next to it; else None."""
+    """The only step size at which a gradient agrees, if it is far from agreeing at the neighbouring sizes; else None."""
     sizes = sorted(errors)
     fitting = [i for i, size in enumerate(sizes) if errors[size] <= AGREE]
     if len(fitting) != 1:
@@ -196,7 +199,7 @@ def _alone(errors: Mapping[float, float]) -> float | None:
 
 
 def check_dynamic(patient: Patient, errors: Mapping[str, Mapping[float, float]]) -> Check:
-    """Whether forward itself differentiates; then a gradient may or may not go through what it optimises."""
+    """Check whether forward itself differentiates; then a gradient may or may not go through its inner optimisation."""
     with torch.no_grad(), seeded(patient.protocol.seed):
         count = inner_gradients(lambda: patient.defense(patient.images[:1].clone()))
     evidence: Evidence = {"gradients within a forward": count, "modes": ", ".join(patient.modes)}
@@ -212,10 +215,10 @@ def check_dynamic(patient: Patient, errors: Mapping[str, Mapping[float, float]])
 
 
 def inner_gradients(call: Callable[[], object]) -> int:
-    """How often torch is asked for gradients during a call, by whatever name it was imported under.
+    """Count how often code asks torch for gradients during a call, under whatever name it imported the function.
 
     Raises:
-        GenclsError: where a profiler is at work already.
+        GenclsError: a profiler is already at work.
     """
     wanted = {torch.autograd.grad.__code__, torch.autograd.backward.__code__}
     count = 0

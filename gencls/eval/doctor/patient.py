@@ -31,25 +31,25 @@ SMOOTHING = (0.1, 0.2)
 """Standard deviations of the noise over which gradients are smoothed, [0, 1] pixel units."""
 
 _SLOW = 0.1
-"""Seconds of a pass that is not repeated in order to be measured more closely."""
+"""A pass that takes this many seconds or more is not repeated for a closer measurement."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How closely a defense is looked at.
+    """The numbers of images, steps and draws of a diagnosis: they say how closely it looks at a defense.
 
     Attributes:
-        name: for the evidence.
-        images: attacked, at most.
-        probes: images whose gradients are examined, at most.
-        directions: random directions of the finite differences.
-        steps: of PGD.
-        few_steps: of the PGD that must not do better.
-        far_steps: of the unbounded PGD.
-        queries: of Square.
-        tries: of the noise attack.
-        smoothing: noisy images per smoothed gradient.
-        all_modes: attack in every gradient mode rather than only in the one that fits the finite differences best.
+        name: the name of this effort in the evidence.
+        images: the largest number of images that are attacked.
+        probes: the largest number of images whose gradients are examined.
+        directions: the number of random directions of the finite differences.
+        steps: the number of steps of PGD.
+        few_steps: the number of steps of the short PGD, which must not do better.
+        far_steps: the number of steps of the unbounded PGD.
+        queries: the number of queries of Square, in L0 of SparseRS.
+        tries: the number of tries of the noise attack.
+        smoothing: the number of noisy images per smoothed gradient.
+        all_modes: whether to attack in every gradient mode, and not only in the one that fits the finite differences best.
     """
 
     name: str
@@ -71,21 +71,21 @@ class Effort:
             raise GenclsError(f"Effort: expected numbers >= 1, got {numbers}")
 
     def seconds(self, images: int, cost: "Cost", draws: int) -> float:
-        """About how long a diagnosis takes at most: samples that are broken early leave it sooner. A look has so many draws."""
+        """Estimate the most seconds of a diagnosis, with ``draws`` per look: samples that break early leave it sooner."""
         count, probes = min(images, self.images), min(images, self.probes)
         modes = cost.gradient.values() if self.all_modes else [min(cost.gradient.values())]
         gradients = 3 * self.steps + self.few_steps + self.far_steps
-        looks = self.queries + self.tries + 8  # 8: the judge's
+        looks = self.queries + self.tries + 8  # 8: the judge's looks
         differences = 8 * (self.directions + len(cost.gradient))  # four step sizes, both sides
         attacks = count * (gradients * sum(modes) + looks * cost.forward)
-        smoothed = 2 * len(SMOOTHING) * self.steps * max(self.smoothing, draws)  # 2: as many plain ones to compare with
+        smoothed = 2 * len(SMOOTHING) * self.steps * max(self.smoothing, draws)  # 2: as many plain gradients to compare with
         rows = draws * (attacks + probes * (differences * cost.forward + 6 * sum(cost.gradient.values())))
         return rows + count * smoothed * min(cost.gradient.values())
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds per row (images x draws): of a forward pass, and of a forward and backward pass in each gradient mode."""
+    """Seconds per row (images x draws) for a forward pass, and for a forward and backward pass in each gradient mode."""
 
     forward: float
     gradient: Mapping[str, float]
@@ -98,7 +98,7 @@ EFFORTS = (
     Effort("small", 12, 8, directions=3, steps=10, few_steps=2, far_steps=20, queries=50, tries=5, smoothing=2),
     Effort("least", 6, 4, directions=2, steps=8, few_steps=2, far_steps=10, queries=10, tries=2, smoothing=2, all_modes=False),
 )
-"""From thorough to quick."""
+"""All efforts, from thorough to quick."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,15 @@ class Patient:
     """A defense, the samples on which it is examined, and its gradient modes.
 
     Attributes:
-        defense: in eval mode.
-        images: (N, C, H, W) in [0, 1], on the defense's device.
-        labels: (N,).
-        threat: norm and epsilon of the attacks.
-        protocol: draws and seed.
-        modes: gradient mode -> what is differentiated in it.
-        behaviour: how it must be asked.
-        rows: module -> how many of its rows fit into memory, measured when first asked for.
-        runners: gradient mode -> what runs attacks in it, made when first asked for.
+        defense: a module images -> scores (N, K), in eval mode.
+        images: the images (N, C, H, W) in [0, 1], on the defense's device.
+        labels: the true classes, int64 (N,).
+        threat: the norm and epsilon of the attacks.
+        protocol: the draws and the seed.
+        modes: gradient mode -> the module that is differentiated in it.
+        behaviour: the observed behaviour, which says how to ask the defense.
+        rows: module -> the number of its rows that fit into memory, measured at first use.
+        runners: gradient mode -> the runner of attacks in it, made at first use.
     """
 
     defense: nn.Module
@@ -129,39 +129,39 @@ class Patient:
 
     @classmethod
     def of(cls, defense: nn.Module, images: Tensor, labels: Tensor, threat: Threat, protocol: Protocol) -> "Patient":
-        """The defense with the gradient modes that it declares."""
+        """Make a patient of a defense with the gradient modes that it declares."""
         modes = {name: evaluated(module, defense) for name, module in declared_modes(defense).items()}
         return cls(defense, images, labels, threat, protocol, modes)
 
     @property
     def stochastic(self) -> bool:
-        """Whether the defense says that its forwards differ."""
+        """Whether the defense declares that its forwards differ."""
         return declared(self.defense, "stochastic")
 
     @property
     def draws(self) -> int:
-        """EoT draws per look."""
+        """The number of EoT draws per look."""
         return self.protocol.eot_samples if self.stochastic else 1
 
     def first(self, count: int) -> "Patient":
-        """The same with fewer samples."""
+        """The same patient with its first samples only."""
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
     def only(self, modes: Mapping[str, nn.Module]) -> "Patient":
-        """The same with fewer gradient modes."""
+        """The same patient with these gradient modes only."""
         return replace(self, modes=modes)
 
     @contextmanager
     def streams(self, role: str) -> Iterator[None]:
-        """Inside the block every sample draws from a stream of its own, named by the role."""
+        """Let every sample draw from a stream of its own inside the block; the role names the streams."""
         seeds = [stream_seed(self.protocol.seed, sample, "doctor", role) for sample in sample_hashes(self.images, self.labels)]
         with drawing(seeds):
             yield
 
     def model(self, surrogate: nn.Module, *, common_draws: bool = False, like: nn.Module | None = None) -> AttackModel:
-        """What an attack would differentiate; with common random numbers every look has the same draws.
+        """The model that an attack would differentiate; with common random numbers every look has the same draws.
 
-        It takes as much memory as ``like``, where that is given.
+        If ``like`` is given, the model takes as much memory as that module.
         """
         rows = self._fitting(surrogate if like is None else like)
         return AttackModel(
@@ -172,11 +172,12 @@ class Patient:
             common_draws=common_draws,
             stochastic=self.stochastic,
             shared_draws=self.behaviour.shared_draws,
+            classes=self.behaviour.classes,
         )
 
     @torch.no_grad()
     def scores(self, model: AttackModel, images: Tensor) -> Tensor:
-        """Mean scores (N, K) of such images, one for each sample, part by part."""
+        """Mean scores (N, K) of these images, one image for each sample, computed part by part."""
         parts = []
         for part in self._parts(model):
             with select(part):
@@ -184,9 +185,9 @@ class Patient:
         return torch.cat(parts)
 
     def gradient(self, model: AttackModel, images: Tensor, value: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
-        """Gradients (N, C, H, W) of a value per sample, part by part; None where the scores have none.
+        """Gradients (N, C, H, W) of a value per sample, computed part by part; None if the scores have no gradient.
 
-        The value is one of mean scores (M, K) of some samples and the indices (M,) of these -> (M,).
+        ``value`` takes mean scores (M, K) of some samples and the indices (M,) of these samples, and returns (M,).
         """
         parts = []
         for part in self._parts(model):
@@ -204,11 +205,11 @@ class Patient:
         return torch.cat(parts)
 
     def cross_entropy(self, model: AttackModel) -> Callable[[Tensor, Tensor], Tensor]:
-        """The calibrated cross-entropy that attacks raise, for :meth:`gradient`."""
+        """The calibrated cross-entropy that attacks raise, as a value for :meth:`gradient`."""
         return lambda scores, part: model.cross_entropy(scores.unsqueeze(1), self.labels[part])
 
     def attack(self, attack: Attack, clean: Decisions | None = None) -> dict[str, Trial]:
-        """Run and judge an attack: gradient mode -> what came out."""
+        """Run and judge an attack: gradient mode -> the judged trial."""
         modes = self.modes if attack.uses_gradients else (NO_GRADIENT,)
         return {mode: self._runner(mode).run(attack, self.images, self.labels, clean=clean) for mode in modes}
 
@@ -220,10 +221,10 @@ class Patient:
         return self.runners[mode]
 
     def observed(self) -> "Patient":
-        """The same, asked from now on as its behaviour needs.
+        """The same patient with its observed behaviour, which says how to ask it from now on.
 
         Raises:
-            GenclsError: see :func:`~gencls.eval.scores.probe.observe`.
+            GenclsError: :func:`~gencls.eval.scores.probe.observe` raises it.
         """
         handful = observe(self.defense, self.images, seed=self.protocol.seed)
         images = self.images[: self._fitting(self.defense)]
@@ -240,18 +241,18 @@ class Patient:
 
 
 def affordable(patient: Patient, budget: float) -> tuple[Effort, Cost]:
-    """The closest look that the budget of seconds allows, or the quickest one; and the measured cost."""
+    """Choose the largest effort within a budget of seconds, or the quickest one, and return it with the measured cost."""
     images = patient.images[:4]
 
     def timed(ask: Callable[[Tensor], object]) -> float:
         def call(images: Tensor) -> object:
             return ask(images.clone())
 
-        call(images)  # what is cached at the first call is paid once
+        call(images)  # the first call pays once for what it caches
         seconds = _seconds(call, images)
         if seconds > _SLOW:
             return seconds / len(images)
-        rows = images.repeat(8, 1, 1, 1)  # quick passes are quicker in company
+        rows = images.repeat(8, 1, 1, 1)  # quick passes take less time per row in a larger batch
         return min(_seconds(call, rows), _seconds(call, rows)) / len(rows)
 
     @torch.enable_grad()

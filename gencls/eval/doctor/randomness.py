@@ -1,4 +1,4 @@
-"""Does a defense say whether it is random, and are there enough draws per gradient?"""
+"""Checks whether a defense says that it is random, and whether each gradient has enough draws."""
 
 import torch
 from torch import Tensor
@@ -11,19 +11,19 @@ from gencls.eval.judgement.trial import Trial
 from gencls.eval.scores.margins import score_gap
 
 _NOISE = 0.5
-"""Cosine between two gradients of the same image below which more than half of their energy is noise."""
+"""If two gradients of the same image have a cosine below this, more than half of their energy is noise."""
 
 _GOOD = 0.8
 
 _SINGLE = 0.95
-"""The cosine below which a single draw is no replacement of EoT."""
+"""If two single-draw gradients have a cosine below this, a single draw is no replacement for EoT."""
 
 _GAP = 0.05
-"""Difference of the claimed from the verified success rate that the reports also warn of."""
+"""The difference between claimed and verified success rate above which reports warn, too."""
 
 
 def check_randomness(patient: Patient) -> Check:
-    """Compare what forwards of the same images say with the declaration ``stochastic``."""
+    """Compare forwards of the same images with the declaration ``stochastic``."""
     name, behaviour = "randomness", patient.behaviour
     evidence: Evidence = {"images": len(patient.images), **_differences(patient)}
     if not patient.stochastic:
@@ -71,7 +71,7 @@ def check_company(patient: Patient) -> Check:
 
 @torch.no_grad()
 def _differences(patient: Patient) -> dict[str, float]:
-    """How far two forwards lie apart, and two with the same random streams."""
+    """Measure how far two forwards lie apart, and two with the same random streams."""
 
     def between(one: Tensor, two: Tensor) -> tuple[float, float]:
         size = ((one - two).abs() / score_gap(one)).amax()
@@ -93,8 +93,8 @@ def _differences(patient: Patient) -> dict[str, float]:
 def check_eot(patient: Patient, mode: str) -> Check:
     """Two independent EoT gradients of the same images must point the same way (the median cosine over images).
 
-    With c the cosine at S draws, noise and signal of a single draw have the ratio S (1 - c) / c, from which follows how many
-    draws a given cosine needs.
+    With c the cosine at S draws, noise and signal of a single draw have the ratio S (1 - c) / c. The number of draws that a
+    given cosine needs follows from it.
     """
     draws = patient.draws
     if not patient.stochastic:
@@ -121,7 +121,7 @@ def check_eot(patient: Patient, mode: str) -> Check:
 
 
 def check_claims(trials: dict[str, Trial]) -> Check:
-    """What PGD believes to have broken, against fresh draws of the judge."""
+    """Compare the success that PGD claims with fresh draws of the judge."""
     gaps, evidence = [], Evidence()
     for mode, trial in trials.items():
         claimed = float(trial.claimed.double().mean())

@@ -1,4 +1,4 @@
-"""Do offset and scale of the scores decide about robustness?"""
+"""Checks whether offset and scale of the scores decide about robustness."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from gencls.eval.judgement.trial import Trial
 from gencls.eval.threats.protocol import Threat
 
 _ZEROS = 0.1
-"""Share of gradients that are zero only for the plain cross-entropy, at which attacks that use it lose their meaning."""
+"""The share of gradients that are zero only for the plain cross-entropy, above which attacks that use it lose their meaning."""
 
 _RESCALED = ((200.0, 100.0), (1 / 200, -100.0))
-"""Scales and shifts to which attacks must be invariant."""
+"""Scales and shifts that must not change an attack."""
 
 _SAME = 0.9
 
 
 @dataclass(frozen=True)
 class UncalibratedPGD:
-    """PGD on the plain float32 cross-entropy of the scores, as tools do that trust the scores' scale; see PGD."""
+    """PGD on the plain float32 cross-entropy of the scores, as tools run it that trust the scores' scale; see PGD."""
 
     threat: Threat
     steps: int = 40
@@ -34,7 +34,7 @@ class UncalibratedPGD:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """As PGD."""
+        """The forward and backward passes, as in PGD."""
         return PGD(self.threat, self.steps).passes
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -44,14 +44,14 @@ class UncalibratedPGD:
 
 
 class _Uncalibrated(AttackModel):
-    """An attack model that takes scores for log probabilities of a sensible scale."""
+    """An attack model that takes scores for log probabilities on a sensible scale."""
 
     def cross_entropy(self, draws: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(self.average(draws).float(), labels, reduction="none")
 
 
 class _Rescaled(nn.Module):
-    """Scores of another model times a number plus a number."""
+    """The scores of another model, times a number plus a number."""
 
     def __init__(self, model: nn.Module, scale: float, shift: float) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Rescaled(nn.Module):
 
 
 def check_finite(patient: Patient) -> Check:
-    """The argmax of scores that are not finite is a decision made of nothing."""
+    """The scores must be finite: the argmax of others is a decision made of nothing."""
     with patient.streams("finite"):
         scores = patient.scores(patient.model(patient.defense), patient.images)
     bad = int((~torch.isfinite(scores)).any(dim=1).sum())
@@ -77,7 +77,7 @@ def check_finite(patient: Patient) -> Check:
 
 
 def check_clean(patient: Patient) -> Check:
-    """Decisions must be right often enough that there is something to attack."""
+    """Decisions must be right often enough that an attack has images to turn."""
     with patient.streams("clean"):
         scores = patient.scores(patient.model(patient.defense), patient.images)
     count, classes = scores.shape
@@ -94,7 +94,7 @@ def check_clean(patient: Patient) -> Check:
 
 
 def check_scale(patient: Patient, mode: str, calibrated: Mapping[str, Trial], steps: int) -> Check:
-    """The plain cross-entropy against the calibrated one: zero gradients, and what PGD finds with it."""
+    """Compare the plain cross-entropy with the calibrated one: zero gradients, and the success of PGD with it."""
     name, one = "offset and scale", patient.only({mode: patient.modes[mode]})
     model = patient.model(patient.modes[mode])
     losses = (lambda s, part: _plain(s, patient.labels[part]), patient.cross_entropy(model))

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from gencls.core import GenclsError, checked, did_you_mean, surrogates_of
-from gencls.core.gradient_modes import KNOWN, mode_named
+from gencls.core.gradient_modes import BETWEEN, KNOWN, GradientMode, mode_named
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.base import check_attacks
+from gencls.eval.measures.names import check_meaning, check_names, isolated
 from gencls.eval.measures.records import ALL_MODES, NO_GRADIENT
 
 _MEANINGS = {NO_GRADIENT: "The attack uses no gradient.", ALL_MODES: "Worst over every mode above that the study ran."}
@@ -17,16 +18,40 @@ def declared_modes(defense: nn.Module) -> Mapping[str, nn.Module]:
     """The gradient modes of a defense, or of a network or wrapper, see :func:`gencls.core.surrogates_of`.
 
     Raises:
-        GenclsError: for a wrapper that hides modes, or a mode with a name that tables reserve.
+        GenclsError: for a wrapper that hides modes; for modes that are no modules by name; for a mode whose name cannot be
+            printed or is reserved by tables, and a mode of the package to which the defense gives another meaning.
     """
-    modes = surrogates_of(defense)
-    for name in (NO_GRADIENT, ALL_MODES):
-        if name in modes:
+    modes, owner = surrogates_of(defense), type(defense).__name__
+    check_names(modes, f"{owner}, gradient modes")
+    for mode in modes:
+        if mode in (NO_GRADIENT, ALL_MODES):
             raise GenclsError(
-                f"{type(defense).__name__}: expected another name for the gradient mode {name!r}, which tables have for rows "
-                "without a gradient and for the worst case"
+                f"{owner}: expected another name for the gradient mode {mode!r}, which tables have for rows without a gradient "
+                "and for the worst case"
             )
+        if not all(mode.split(BETWEEN)):
+            raise GenclsError(f"{owner}: expected the name of a gradient mode on both sides of {BETWEEN!r}, got {mode!a}")
+        if isinstance(mode, GradientMode):
+            _check_said(mode, owner)
     return modes
+
+
+def _check_said(mode: GradientMode, owner: str) -> None:
+    """Check what a mode says of itself: a defense may not say something else of a mode of the package."""
+    check_meaning(mode.meaning, f"{owner}, gradient mode {mode.name!a}")
+    for known in KNOWN:
+        if mode == known and (mode.exact, mode.meaning) != (known.exact, known.meaning):
+            raise GenclsError(
+                f"{owner}: expected another name than {mode.name!a} for a gradient mode of its own, because that one means: "
+                f"{known.meaning}"
+            )
+
+
+def own_meanings(defense: nn.Module, modes: Iterable[str]) -> dict[str, str]:
+    """What a defense says of those of these modes whose name alone does not say it: name -> meaning."""
+    asked = set(modes) - {NO_GRADIENT}
+    said = [mode for mode in declared_modes(defense) if mode in asked and isinstance(mode, GradientMode)] if asked else []
+    return {mode.name: mode.meaning for mode in said if mode.meaning != mode_named(mode.name).meaning}
 
 
 @checked
@@ -39,7 +64,7 @@ def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | No
     check_attacks({"attack": attack}, "gradient_modes")
     if not attack.uses_gradients:
         return (NO_GRADIENT,)
-    declared = tuple(declared_modes(defense))
+    declared = tuple(map(str, declared_modes(defense)))
     chosen = tuple(mode for mode in declared if modes is None or mode in modes)
     if not chosen:
         expected, got = ", ".join(declared), ", ".join(modes or ())
@@ -62,7 +87,20 @@ def asked_by(mode: str, defense: nn.Module) -> nn.Module:
     return declared[mode]
 
 
-def meanings(names: Iterable[str]) -> dict[str, str]:
-    """The meaning of each gradient mode: the package's modes, then others among these names, then further words of tables."""
+def meanings(names: Iterable[str], own: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The meaning of each gradient mode: the package's modes, then others among these names, then further words of tables.
+
+    Args:
+        names: of modes.
+        own: defense -> :func:`own_meanings` of it. Where two say different things of one name, each is named.
+    """
     modes = dict.fromkeys([*(mode.name for mode in KNOWN), *names])
-    return {name: mode_named(name).meaning for name in modes if name not in _MEANINGS} | _MEANINGS
+    found = {name: _told_by(name, own) or mode_named(name).meaning for name in modes if name not in _MEANINGS}
+    return found | _MEANINGS
+
+
+def _told_by(mode: str, own: Mapping[str, Mapping[str, str]]) -> str:
+    told = {defense: said[mode] for defense, said in own.items() if mode in said}
+    if len(set(told.values())) < 2:
+        return next(iter(told.values()), "")
+    return " ".join(f"{isolated(defense)}: {meaning}" for defense, meaning in told.items())

@@ -40,7 +40,7 @@ class Runner:
     """Runs and judges attacks on a defense in one gradient mode; it measures once how many rows fit, and remembers."""
 
     def __init__(self, defense: nn.Module, mode: str, protocol: Protocol, probe: Probe) -> None:
-        self.defense, self.mode, self.protocol, self.probe = defense, mode, protocol, probe
+        self.defense, self.mode, self.protocol, self.probe = defense, str(mode), protocol, probe
         self._rows: dict[tuple[object, ...], int] = {}
 
     def know(self, images: Tensor, rows: int) -> None:
@@ -189,6 +189,7 @@ class Runner:
             common_draws=self.protocol.common_draws,
             stochastic=self.probe.stochastic,
             shared_draws=self.probe.behaviour.shared_draws,
+            classes=self.probe.behaviour.classes,
         )
 
     def rows(self, images: Tensor) -> int:
@@ -209,7 +210,6 @@ class Runner:
         images, labels = images.to(device), labels.to(device)
         judged, rows = self.probe.behaviour.judged(self.defense), self.rows(images)
         model = self.model(self._draws_per_pass(rows), rows)
-
         forward = torch.no_grad()(partial(model, images))
         with seeded(0), frozen(self.defense):
             forward()  # warm-up; decodes a bank of starts if the defense has one

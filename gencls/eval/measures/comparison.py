@@ -1,4 +1,4 @@
-"""Defenses against each other: paired tests on the same samples."""
+"""Compares defenses with each other by paired tests on the same samples."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 def compare(records: "pandas.DataFrame", *, at: Mapping[str, Sequence[float]] = MappingProxyType({})) -> "pandas.DataFrame":
-    """McNemar's test on every pair of defenses under the worst case of each budget, exact and mid-p, each Holm-corrected.
+    """Run McNemar's test on every pair of defenses under the worst case of each budget, exact and mid-p, each Holm-corrected.
 
-    A sample counts as right where the majority of draws is, on its adversarial and on the clean image. Only samples that all
-    defenses have met are compared. Minimal-norm attacks are no threat of their own here, since what is left without a bound
-    says little: they count within the budgets.
+    A sample counts as right if the majority of draws is right on its adversarial and on the clean image. Only samples that all
+    defenses have met are compared. Minimal-norm attacks are no threat of their own here, since an accuracy without a bound says
+    little: they count within the budgets.
 
     Args:
-        records: of a study.
-        at: norm -> further sizes at which minimal-norm records are compared, without attacking again.
+        records: the records of a study, one row per sample, defense, attack, gradient mode, budget and seed.
+        at: norm -> further sizes, in the unit of the norm, at which minimal-norm records are compared without attacking again.
 
     Returns:
         The columns of :func:`gencls.eval.measures.statistics.pairwise_mcnemar`, and ``norm``, ``epsilon``, ``seed``,
-        ``eight_bit``; empty without pairs. Holm's correction is over the pairs of one norm, epsilon and seed.
+        ``eight_bit``; empty without pairs. Holm's correction covers the pairs of one norm, epsilon and seed.
 
     Raises:
-        GenclsError: for records that lack columns, or sizes that are none.
+        GenclsError: records lack columns, or a size is no size.
     """
     import pandas
 
@@ -51,7 +51,7 @@ def compare(records: "pandas.DataFrame", *, at: Mapping[str, Sequence[float]] = 
                 else:
                     right[str(defense)] = ~broken(worst).set_axis(worst["sample_hash"])
             if len(right) > 1:
-                both = sorted(set.intersection(*(set(series.index) for series in right.values())))  # it may be unfinished
+                both = sorted(set.intersection(*(set(series.index) for series in right.values())))  # may be unfinished
                 if both:
                     pairs = pairwise_mcnemar({defense: series.loc[both].to_numpy() for defense, series in right.items()})
                     tables.append(pairs.assign(norm=norm, epsilon=epsilon, seed=seed, eight_bit=eight_bit))

@@ -1,4 +1,4 @@
-"""The domains of statistics: values that are no numbers, or out of range, are refused before anything is computed."""
+"""The domains of statistics: values that are no numbers, or out of range, are refused before any computation."""
 
 import math
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from gencls.core.errors import GenclsError
 
 
 def as_numbers(values: Any, what: str) -> npt.NDArray[np.float64]:
-    """Values as an array of floats of the same shape; NaN and infinity are the caller's business.
+    """Read values as an array of floats of the same shape; the caller checks for NaN and infinity.
 
     Raises:
-        GenclsError: for words, complex numbers, objects, or nested lists of unequal lengths.
+        GenclsError: the values are words, complex numbers, objects, or nested lists of unequal lengths.
     """
     try:
         array = np.asarray(values)
@@ -30,10 +30,10 @@ def as_numbers(values: Any, what: str) -> npt.NDArray[np.float64]:
 
 
 def as_sizes(sizes: Any) -> npt.NDArray[np.float64]:
-    """Sizes of perturbations, in order and each once.
+    """Read sizes of perturbations, and return each once, in order.
 
     Raises:
-        GenclsError: unless it is a list of finite numbers >= 0.
+        GenclsError: this is no list of finite numbers >= 0.
     """
     found = as_numbers(sizes, "sizes")
     if found.ndim != 1 or not found.size or not bool((np.isfinite(found) & (found >= 0)).all()):
@@ -42,10 +42,10 @@ def as_sizes(sizes: Any) -> npt.NDArray[np.float64]:
 
 
 def sizes_by_norm(at: Any) -> dict[str, list[float]]:
-    """Sizes of each norm; none for a norm that is not named.
+    """Read the sizes of each norm; a norm without a name here has none.
 
     Raises:
-        GenclsError: for others, or no mapping.
+        GenclsError: this is no mapping from norms to sizes.
     """
     if not isinstance(at, Mapping):
         raise GenclsError(f"expected sizes by norm, a mapping, got {type(at).__name__}")
@@ -53,10 +53,10 @@ def sizes_by_norm(at: Any) -> dict[str, list[float]]:
 
 
 def as_number(value: Any, what: str, low: float, high: float) -> float:
-    """A finite number within limits, both included.
+    """Read a finite number within limits, both included.
 
     Raises:
-        GenclsError: for anything else, True and False among it.
+        GenclsError: this is anything else, such as True or False.
     """
     value = _bare(value)
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
@@ -67,10 +67,10 @@ def as_number(value: Any, what: str, low: float, high: float) -> float:
 
 
 def as_count(value: Any, what: str, least: int) -> int:
-    """A whole number.
+    """Read a whole number of at least ``least``.
 
     Raises:
-        GenclsError: for anything else, True and False among it, or a smaller one.
+        GenclsError: this is anything else, such as True or False, or a smaller number.
     """
     value = _bare(value)
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
@@ -79,10 +79,10 @@ def as_count(value: Any, what: str, least: int) -> int:
 
 
 def as_confidence(value: Any) -> float:
-    """The coverage of an interval.
+    """Read the coverage of an interval.
 
     Raises:
-        GenclsError: if it is not a number strictly between 0 and 1.
+        GenclsError: this is no number strictly between 0 and 1.
     """
     value = _bare(value)
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < 1:
@@ -91,5 +91,5 @@ def as_confidence(value: Any) -> float:
 
 
 def _bare(value: Any) -> Any:
-    """A number of numpy or torch as Python's own."""
+    """Turn a number of numpy or torch into Python's own."""
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value

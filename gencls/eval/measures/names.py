@@ -1,4 +1,4 @@
-"""Names of defenses and attacks: checked before anything is computed, then made fit for files, figures and tables."""
+"""Names of defenses and attacks: checked before any computation, then made fit for files, figures and tables."""
 
 import re
 import unicodedata
@@ -9,30 +9,30 @@ from typing import Any
 from gencls.core import GenclsError
 
 WORST_CASE = "worst case"
-"""In the column ``attack``: per sample the most damaging of all attacks and gradient modes."""
+"""The name in the column ``attack`` for the most damaging of all attacks and gradient modes, sample by sample."""
 
 _LONGEST = 1000
 _IN_FILE_NAMES = 45
-"""Characters of a name in the name of a file: four of them stay below 255 bytes."""
+"""The most characters of one name in a file's name: four names then stay below 255 bytes."""
 
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
-"""The invisible characters that scripts and emoji need."""
+"""Invisible characters that scripts and emoji need."""
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
-"""What Windows has for something else, with any ending."""
+"""Names that Windows reserves, with any ending."""
 
 
 def check_names(names: Iterable[Any], what: str, *, about: Mapping[str, Any] | None = None) -> None:
-    """Check what defenses and attacks are called, and what is said of a study.
+    """Check the names of defenses or attacks, and the facts about a study.
 
     Args:
-        names: expected: words that can be printed on one line, at most 1000 characters, without a semicolon, which stands
-            between warnings. Different ones must look different.
-        what: they belong to, for the message.
-        about: text or numbers by name.
+        names: printable words on one line, of at most 1000 characters, without a semicolon, since that separates warnings.
+            Different names must look different.
+        what: the owner of the names, for the message.
+        about: facts about the study, text or numbers by name.
 
     Raises:
-        GenclsError: for other names, or for an attack the name of the worst case; if something else is said.
+        GenclsError: a name is none of these or is that of the worst case, or a fact is neither text nor a number.
     """
     for key, value in (about or {}).items():
         if not isinstance(key, str) or not isinstance(value, str | int | float):
@@ -49,17 +49,28 @@ def check_names(names: Iterable[Any], what: str, *, about: Mapping[str, Any] | N
             raise GenclsError(f"{what}: expected names that look different, got {seen[_look(name)]!a} and {name!a}")
 
 
-def file_name(*names: str) -> str:
-    """A stem of a file name that any file system takes.
+def check_meaning(said: str, what: str) -> None:
+    """Check what a glossary is to say of a name.
 
-    It is made of letters a-z, digits and ``.-_``. A name that says more than it can, or too much, is shortened and followed by
-    a digest of itself, so that different names have different files. Hyphens join several; empty ones are left out.
+    Raises:
+        GenclsError: for no words, more than 1000 characters, or some that cannot be printed on one line.
+    """
+    if not said.strip() or not _printable(said) or len(said) > _LONGEST:
+        got = f"{len(said)} characters: {said[:40]!a}"
+        raise GenclsError(f"{what}: expected a printable meaning of at most {_LONGEST} characters on one line, got {got}")
+
+
+def file_name(*names: str) -> str:
+    """Make of names the stem of a file name that any file system takes.
+
+    It consists of letters a-z, digits and ``.-_``. A name with other characters or too many is shortened and followed by a
+    digest of itself, so that different names have different files. Hyphens join several names; empty names are left out.
     """
     return "-".join(_part(name) for name in names if name)
 
 
 def shortened(name: str, most: int) -> str:
-    """A name of at most so many characters (at least 16): without its middle, but with a digest, if it is longer."""
+    """Shorten a name to at most ``most`` characters (at least 16): drop its middle and add a digest, if it is longer."""
     if len(name) <= most:
         return name
     left = most - 8
@@ -67,7 +78,7 @@ def shortened(name: str, most: int) -> str:
 
 
 def isolated(name: str) -> str:
-    """A name between isolates if it is written from right to left, so that the words around it keep their order."""
+    """Put a name between isolates if it is written from right to left, so that the words around it keep their order."""
     backwards = any(unicodedata.bidirectional(character) in ("R", "AL") for character in name)
     return f"\N{FIRST STRONG ISOLATE}{name}\N{POP DIRECTIONAL ISOLATE}" if backwards else name
 

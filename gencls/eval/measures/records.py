@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 NO_GRADIENT = "none"
-"""In the column ``gradient``: the attack uses no gradient of the defense."""
+"""The entry of the column ``gradient`` for an attack that uses no gradient of the defense."""
 
 ALL_MODES = "all"
-"""In the column ``gradient``: the worst case over all modes."""
+"""The entry of the column ``gradient`` for the worst case over all modes."""
 
 PLAIN_MODES = (NO_GRADIENT, EXACT.name, ALL_MODES)
-"""In the column ``gradient``: what the label of an attack need not mention."""
+"""The entries of the column ``gradient`` that the label of an attack need not mention."""
 
 REQUIRED = (
     *("sample_hash", "label", "defense", "attack", "gradient", "norm", "epsilon", "seed"),
@@ -45,31 +45,32 @@ _UNKNOWN = ("undecided", "clean_undecided", "left_range", "left_ball", "broken_u
 _BOOL = ("majority_correct", "clean_majority_correct")
 
 _GROUPS = ("defense", "attack", "gradient", "norm", "seed", "sample_hash", "eight_bit")
-"""Columns by which records are told apart: where one of them is missing, a row would be left out without a word."""
+"""Columns that tell records apart: if an entry of one were missing, tables would silently leave out the row."""
 
 _SHARES = ("correct", "clean_correct")
 _LISTS = ("predictions", "clean_predictions")
 
 _SAME_SIZE = 1e-6
-"""Relative difference of two epsilons that are one: float32 holds 8/255 to 6e-8."""
+"""Relative difference up to which two epsilons are the same: float32 holds 8/255 to 6e-8."""
 
 
 def complete(records: "pandas.DataFrame") -> "pandas.DataFrame":
-    """Records with every column of this version, and epsilon as a number (NaN for minimal-norm attacks).
+    """Complete records to every column of this version, with epsilon as a number (NaN for minimal-norm attacks).
 
     Format 1 knew a fixed number of draws per sample, so its majorities follow exactly from the fractions of right draws.
-    What older versions did not measure (whether a majority is undecided, draws per gradient, peak memory) is unknown, NaN, and
-    reported as such. Epsilons that differ by rounding, as 8/255 in double and in single precision, become the largest of them.
+    Quantities that older versions did not measure (whether a majority is undecided, draws per gradient, peak memory) are
+    unknown, NaN, and reported as such. Epsilons that differ by rounding, as 8/255 in double and in single precision, become the
+    largest of them.
 
     Args:
-        records: as made by :func:`gencls.eval.evaluate` or read from a study folder.
+        records: a table from :func:`gencls.eval.evaluate` or a study folder, one row per sample and attack.
 
     Returns:
-        The records, unchanged where nothing is missing.
+        The records; unchanged if nothing is missing.
 
     Raises:
-        GenclsError: if a column that every format has is missing, a decision is not bool, a number is none or is missing, or a
-            name is none, see :func:`gencls.eval.measures.names.check_names`.
+        GenclsError: a column of every format is missing, a decision is not bool, a number is missing or is none, or a name is
+            bad, see :func:`gencls.eval.measures.names.check_names`.
     """
     _check_frame(records)
     missing = [name for name in REQUIRED if name not in records.columns]
@@ -104,19 +105,19 @@ def _one_size_each(epsilon: "pandas.Series") -> "pandas.Series":
 
 
 def same_size(epsilons: Any, size: float) -> Any:
-    """Which epsilons are this one, up to rounding; bool, of the same shape."""
+    """Mark the epsilons that equal this size up to rounding; bool, of the same shape."""
     return abs(epsilons - size) <= _SAME_SIZE * size
 
 
 def judged(records: "pandas.DataFrame") -> "pandas.DataFrame":
-    """Those of the complete records that say something about the defense: the adversarial kept to [0, 1] and the ball."""
+    """Select the complete records that say something about the defense: the adversarial kept to [0, 1] and the ball."""
     return records[records["valid"].astype(bool)]
 
 
 def broken(records: "pandas.DataFrame") -> "pandas.Series":
-    """Of judged records: the majority of the draws is wrong on the adversarial or on the clean image.
+    """Mark the judged records whose majority of draws is wrong, on the adversarial or on the clean image.
 
-    A sample that is wrong without an attack is robust under none (thesis Table 2.6: distance 0), also where a random defense
+    A sample that is wrong without an attack is robust under no attack (thesis Table 2.6: distance 0), even if a random defense
     happens to be right on its adversarial.
     """
     wrong: pandas.Series = ~(records["majority_correct"] & records["clean_majority_correct"])
@@ -124,13 +125,13 @@ def broken(records: "pandas.DataFrame") -> "pandas.Series":
 
 
 def surely_broken(records: "pandas.DataFrame") -> "pandas.Series":
-    """Of judged records: broken, and the majority that says so is decided."""
+    """Mark the judged records that are broken by a majority that the judge could decide."""
     wrong: pandas.Series = ~records["majority_correct"] & ~_open(records, "undecided")
     return wrong | (~records["clean_majority_correct"] & ~_open(records, "clean_undecided"))
 
 
 def surely_right(records: "pandas.DataFrame") -> "pandas.Series":
-    """Of judged records: not broken, and both majorities are decided."""
+    """Mark the judged records that are not broken, and whose two majorities the judge could decide."""
     right: pandas.Series = ~broken(records) & ~_open(records, "undecided") & ~_open(records, "clean_undecided")
     return right
 
@@ -143,7 +144,7 @@ def _check_frame(records: Any) -> None:
     """Check that records are a table with each column once.
 
     Raises:
-        GenclsError: if they are not.
+        GenclsError: they are no such table.
     """
     import pandas
 
@@ -154,10 +155,10 @@ def _check_frame(records: Any) -> None:
 
 
 def _as_floats(records: "pandas.DataFrame", name: str) -> "pandas.Series":
-    """A column as float64; None is NaN.
+    """Read a column as float64; None becomes NaN.
 
     Raises:
-        GenclsError: if it holds something else than numbers.
+        GenclsError: the column holds something else than numbers.
     """
     try:
         return records[name].astype("float64")
@@ -169,7 +170,7 @@ def _check_values(records: "pandas.DataFrame") -> None:
     """Check the values that tables and figures are made of.
 
     Raises:
-        GenclsError: naming the column, what was expected and what came.
+        GenclsError: a value is bad; the message names the column, what was expected and what came.
     """
     for name in _GROUPS:
         if records[name].isna().any():
@@ -179,7 +180,7 @@ def _check_values(records: "pandas.DataFrame") -> None:
     for name in _SHARES:
         shares = _as_floats(records, name)
         unfit = ~shares.between(0, 1)
-        if name == "correct":  # what broke the rules was not judged
+        if name == "correct":  # the judge did not judge a sample that broke the rules
             unfit &= ~(shares.isna() & records["valid"].eq(False))
         if unfit.any():
             raise GenclsError(f"records: expected {name} in [0, 1], got {shares[unfit].iloc[0]}")
@@ -196,10 +197,10 @@ def _check_values(records: "pandas.DataFrame") -> None:
 
 
 def _read_back(records: "pandas.DataFrame") -> "dict[str, pandas.Series]":
-    """What becomes text, or nothing, on the way through a CSV file: no warnings, and lists of predictions.
+    """Restore the columns that a CSV file turned into text, or into nothing: empty warnings, and lists of predictions.
 
     Raises:
-        GenclsError: for text that is no list of predictions.
+        GenclsError: a text is no list of predictions.
     """
     found = {}
     if records["warnings"].isna().any():

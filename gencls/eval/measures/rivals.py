@@ -1,12 +1,12 @@
 """Rivals of a gradient attack: if one of them breaks more, the row of the gradient attack carries a warning.
 
 An attack without the defense's gradient (noise, queries, transfer) knows less. A minimal-norm attack looks for something else
-than success within the budget. If such an attack breaks more, the gradients of the other one led astray: they are masked
-(Athalye, Carlini, Wagner 2018, arXiv:1802.00420, section 3.1), or the attack made too few steps. Two minimal-norm attacks are
-compared in the same way, by their distances: behind a softmax, for instance, the linearisations of DeepFool and the margins of
-Carlini and Wagner vanish.
+than success within the budget. If such an attack breaks more, the gradients led the other one astray: they are masked (Athalye,
+Carlini, Wagner 2018, arXiv:1802.00420, section 3.1), or the attack made too few steps. Two minimal-norm attacks are compared in
+the same way, by their distances: behind a softmax, for instance, the linearisations of DeepFool and the margins of Carlini and
+Wagner vanish.
 
-A worst case over fewer attacks than others have met is named too, see :func:`unmet`.
+:func:`unmet` also names a worst case over fewer attacks than other defenses have met.
 """
 
 import math
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import pandas
 
 _MORE = 2
-"""Images that a rival must break beyond the attack, on balance, before anything is said."""
+"""The surplus of images that a rival must break before its attack gets a warning."""
 
 _LEVEL = 0.05
-"""Of McNemar's exact one-sided test, below which it is not taken for chance."""
+"""The p-value of McNemar's exact one-sided test below which a surplus counts as more than chance."""
 
 _CLOSER = 0.99
 """A minimal-norm attack without gradients comes closer if its distance is below this share of the other's."""
@@ -41,13 +41,13 @@ of 100 images). On ``cnn-mnist`` behind a softmax C&W and DeepFool are above it 
 
 @dataclass(frozen=True)
 class Rival:
-    """An attack that others are held against.
+    """An attack that others are compared with.
 
     Attributes:
-        attack: name.
-        blind: it uses no gradient of the defense.
-        minimal: it minimises the distance.
-        distances: by sample hash, of the closest adversarial in any gradient mode; infinite where there is none.
+        attack: the attack's name.
+        blind: whether it uses no gradient of the defense.
+        minimal: whether it minimises the distance.
+        distances: the distance >= 0 of the closest adversarial in any gradient mode, by sample hash; infinite if there is none.
     """
 
     attack: str
@@ -57,7 +57,7 @@ class Rival:
 
 
 def rivals(records: "pandas.DataFrame") -> list[Rival]:
-    """The attacks without gradients and the minimal-norm attacks among the judged records of one defense, norm and seed."""
+    """List the attacks without gradients and the minimal-norm attacks in the judged records of one defense, norm and seed."""
     found = []
     for attack, own in records.groupby("attack", sort=False):
         blind, minimal = bool((own["gradient"] == NO_GRADIENT).all()), bool(own["epsilon"].isna().all())
@@ -67,20 +67,27 @@ def rivals(records: "pandas.DataFrame") -> list[Rival]:
 
 
 def closest(records: "pandas.DataFrame") -> "pandas.Series":
-    """Of judged records, by sample hash: the distance of the closest adversarial, infinite where there is none."""
+    """Find for each sample hash in judged records the distance of the closest adversarial; infinite if there is none."""
     return record_distances(records).groupby(records["sample_hash"]).min()
 
 
 def weakness(own: "pandas.Series", against: Sequence[Rival], size: float | None, *, together: bool = False) -> str:
-    """What is to be said of a gradient attack, because of the rival that outdoes it on most images; empty for nothing.
+    """Word the warning for a gradient attack that rivals outdo, by the rival that does so on most images; empty if none does.
 
-    Within a budget a rival outdoes it on an image that it breaks at no more than this size and the attack does not. Without one
-    it must minimise the distance, too, and come closer: at all if it uses no gradient, by far if it uses one, because such
-    attacks always differ a little. Said is a surplus of at least two images, and called chance unless McNemar's exact one-sided
-    test gives p < .05. Of an attack that is far off on fewer images than that nothing is said.
+    Within a budget, a rival outdoes the attack on an image if the rival breaks it at no more than this size and the attack does
+    not. Without a budget, the rival must minimise the distance, too, and come closer. A rival without gradients may come closer
+    by any margin; a rival with gradients must come far closer, because such attacks always differ a little. A surplus of at
+    least two images brings a warning. It says that this may be chance, unless McNemar's exact one-sided test gives p < .05. An
+    attack that is far off gets a warning only if the test does so.
 
-    ``own`` are the distances that the attack found, by sample hash, infinite where none; ``together`` says that they are those
-    of all gradient attacks of the threat.
+    Args:
+        own: the distances that the attack found, by sample hash; infinite if it found nothing.
+        against: the rivals.
+        size: the budget in the unit of the norm; None without a budget.
+        together: whether ``own`` holds the distances of all gradient attacks of the threat.
+
+    Returns:
+        The warning; empty if there is none.
     """
     found = [said for rival in against if (said := _outdone(own, rival, size))]
     if not found:
@@ -90,7 +97,7 @@ def weakness(own: "pandas.Series", against: Sequence[Rival], size: float | None,
 
 
 def unmet(records: "pandas.DataFrame", group: "pandas.DataFrame") -> str:
-    """What is to be said where the group, one defense and seed under a threat, lacks attacks that others have met under it."""
+    """Warn that a group of records (one defense and seed under a threat) lacks attacks that others have met; else empty."""
     of = group.iloc[0]
     size = records["epsilon"].isna() if math.isnan(of["epsilon"]) else records["epsilon"] == of["epsilon"]
     alike = size & (records["norm"] == of["norm"]) & (records["eight_bit"] == of["eight_bit"])
@@ -99,7 +106,7 @@ def unmet(records: "pandas.DataFrame", group: "pandas.DataFrame") -> str:
 
 
 def _outdone(own: "pandas.Series", rival: Rival, size: float | None) -> tuple[int, float, str] | None:
-    """By how many images a rival outdoes an attack, how close it comes, and in which words it is said; None for nothing."""
+    """The images by which a rival outdoes an attack, minus its median distance, and the words; None if it does not."""
     both = own.index.intersection(rival.distances.index)
     ours, theirs = own.loc[both], rival.distances.loc[both]
     far = size is None and rival.minimal and not rival.blind
@@ -107,7 +114,7 @@ def _outdone(own: "pandas.Series", rival: Rival, size: float | None) -> tuple[in
         ahead, behind, does = ours < float("inf"), theirs <= size + TOLERANCE, "breaks"
     elif far:
         behind = ours > _FAR * theirs
-        ahead, does = ~behind & ((ours > 0) | (theirs > 0)), "comes far closer on"  # both are 0 where no attack is needed
+        ahead, does = ~behind & ((ours > 0) | (theirs > 0)), "comes far closer on"  # both are 0 if the image needs no attack
     else:
         ahead, behind, does = ours < _CLOSER * theirs, theirs < _CLOSER * ours, "comes closer on"
     if not len(both) or (size is None and not rival.minimal):

@@ -1,4 +1,4 @@
-"""Tables as CSV that a spreadsheet shows and does not calculate."""
+"""Writes and reads tables as CSV that a spreadsheet shows and does not calculate."""
 
 import re
 from pathlib import Path
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     import pandas
 
 _FORMULA = re.compile(r"'*\s*[=+\-@\t\r\n＝＋－＠].*", re.DOTALL)
-"""What a spreadsheet would take for a formula, also after the apostrophes that we have put before it."""
+"""Text that a spreadsheet would take for a formula, also after the apostrophes that this file puts before it."""
 
 
 def csv_of(frame: "pandas.DataFrame") -> bytes:
-    """A table as CSV in UTF-8, with ten digits.
+    """Write a table as CSV in UTF-8, with ten digits.
 
-    Text that begins like a formula gets an apostrophe in front, which spreadsheets read as "this is text". What UTF-8 cannot
-    hold is written as Python writes it, and a carriage return, at which readers end a row, as a line feed.
+    Text that begins like a formula gets an apostrophe in front, which spreadsheets read as "this is text". Characters that
+    UTF-8 cannot hold are written as Python writes them. A carriage return becomes a line feed, since readers end a row there.
     """
     texts = {name: frame[name].map(_quoted) for name in frame if frame[name].dtype.kind not in "biufcmM"}
     written: str = frame.assign(**texts).to_csv(index=False, float_format="%.10g", lineterminator="\n")
@@ -25,12 +25,12 @@ def csv_of(frame: "pandas.DataFrame") -> bytes:
 
 
 def read_csv(path: str | Path) -> "pandas.DataFrame":
-    """A table that :func:`csv_of` has written: ``results.csv`` or ``curves.csv``, names as they were.
+    """Read a table that :func:`csv_of` has written: ``results.csv`` or ``curves.csv``, with the names as they were.
 
-    Names of defenses, attacks and gradient modes are text also if they look like numbers or like nothing ("nan").
+    Names of defenses, attacks and gradient modes are text, even if they look like numbers or like nothing ("nan").
 
     Raises:
-        GenclsError: if the file cannot be read as a table.
+        GenclsError: the file cannot be read as a table.
     """
     import pandas
 

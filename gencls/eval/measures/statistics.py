@@ -25,7 +25,7 @@ _BLOCK = 2_000_000
 
 
 class McNemar(NamedTuple):
-    """Outcome of McNemar's test on paired decisions.
+    """The outcome of McNemar's test on paired decisions.
 
     Attributes:
         b: Number of samples that only the first defense classifies correctly.
@@ -39,7 +39,7 @@ class McNemar(NamedTuple):
 
 
 def wilson(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927).
+    """Compute the Wilson score interval of a proportion (Wilson 1927).
 
     The successes may be fractional: the expected accuracy of a randomised defense is a mean over draws. The count stays
     the number of *samples*, since draws on one image are not independent evidence; the interval is then conservative.
@@ -60,7 +60,7 @@ def wilson(successes: float, count: int, confidence: float = 0.95) -> tuple[floa
 
 
 def wilson_band(successes: npt.ArrayLike, count: int, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Wilson score intervals of several proportions of the same samples, each for itself (pointwise).
+    """Compute Wilson score intervals of several proportions of the same samples, each for itself (pointwise).
 
     Args:
         successes: (P,) numbers of successes, between 0 and `count`.
@@ -94,15 +94,15 @@ def bootstrap_band(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[Floats, Floats]:
-    """Percentile bootstrap over samples (Efron 1979), pointwise for a statistic with several values.
+    """Compute the percentile bootstrap over samples (Efron 1979), pointwise for a statistic with several values.
 
     Args:
         values: (N,) one value per sample; may be infinite.
-        statistic: From resamples (B, N) to (B, P), row by row. NaN marks resamples for which it is not defined; they are left
-            out.
+        statistic: A function from resamples (B, N) to (B, P), row by row. NaN marks resamples for which it is not defined; they
+            are left out.
         confidence: Coverage, strictly between 0 and 1.
         resamples: Number of resamples, at least 1.
-        seed: Of numpy's generator; equal seeds resample equally, for arrays of equal length.
+        seed: Seed of numpy's generator; equal seeds resample equally, for arrays of equal length.
 
     Returns:
         (P,) lower and (P,) upper limits: values that a resample has taken, rounded outwards, so that infinite ones are never
@@ -194,7 +194,7 @@ def pairwise_mcnemar(correct: Mapping[str, npt.ArrayLike]) -> pd.DataFrame:
         of them classifies correctly), `p_value` (exact), `p_holm`, `p_mid` (the mid-p variant), `p_mid_holm`.
 
     Raises:
-        GenclsError: As in `mcnemar`.
+        GenclsError: `mcnemar` raises it.
     """
     import pandas as pd
 

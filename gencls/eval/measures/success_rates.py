@@ -1,9 +1,8 @@
 """Success rates at every size of the perturbation, from minimal-norm records, without attacking again.
 
-For sample i let d_i be the distance of the closest adversarial that was found: 0 where the clean image is misclassified,
-infinite where nothing was found. The success rate at size e is the share of samples with d_i <= e (MLVGM paper, Serez et al.
-2025, eq. 5); the robust accuracy is what is left. A randomised defense is broken where the majority of the judge's draws is
-wrong.
+For sample i let d_i be the distance of the closest adversarial that was found: 0 if the clean image is misclassified, infinite
+if nothing was found. The success rate at size e is the share of samples with d_i <= e (MLVGM paper, Serez et al. 2025, eq. 5);
+the robust accuracy is the rest. A randomised defense is broken on a sample if the majority of the judge's draws is wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SuccessCurve:
-    """Success rate of an attacker against the size of the perturbation: a step function, constant between its points.
+    """The success rate of an attacker against the size of the perturbation: a step function, constant between its points.
 
     Attributes:
         epsilon: (P,) growing sizes, in pixel units of [0, 1].
@@ -50,7 +49,7 @@ class SuccessCurve:
         bootstrap_low: (P,) lower limits of the pointwise percentile bootstrap over samples. It has no width where the rate
             is 0 or 1: nothing varies between resamples. Wilson's interval has.
         bootstrap_high: (P,) upper limits.
-        n: number of samples.
+        n: number N of samples.
     """
 
     epsilon: Floats
@@ -62,7 +61,7 @@ class SuccessCurve:
     n: int
 
     def frame(self) -> "pandas.DataFrame":
-        """One row per point."""
+        """The curve as a table, one row per point."""
         import pandas
 
         return pandas.DataFrame(
@@ -79,15 +78,15 @@ class SuccessCurve:
 
 
 class Certified(Protocol):
-    """Decisions that hold within a radius, for instance :class:`gencls.defenses.Certificate`."""
+    """Decisions that hold within a radius, for instance a :class:`gencls.defenses.Certificate`."""
 
     @property
     def labels(self) -> Tensor:
-        """(N,) int64, -1 for none."""
+        """The decisions, (N,) int64, -1 for an abstention."""
 
     @property
     def radii(self) -> Tensor:
-        """(N,) of the balls within which each holds."""
+        """The radii (N,) >= 0 of the balls within which the decisions hold."""
 
 
 class MinimalRun(NamedTuple):
@@ -97,7 +96,7 @@ class MinimalRun(NamedTuple):
         defense: name of the defense.
         norm: norm of the distances.
         attack: name of the attack, or ``"worst case"`` for all of them.
-        distances: (N,) one per sample; 0 for clean errors, infinite where nothing was found.
+        distances: (N,) one per sample; 0 for clean errors, infinite if nothing was found.
         eight_bit: whether the adversarials were rounded to k/255 before they were judged.
     """
 
@@ -109,18 +108,18 @@ class MinimalRun(NamedTuple):
 
 
 def closest_distances(records: "pandas.DataFrame") -> "pandas.Series":
-    """Per sample the distance of the closest adversarial among all the records given.
+    """Find for each sample the distance of the closest adversarial among all the given records.
 
     Args:
-        records: of one defense and one norm; of any attacks, gradient modes, budgets and seeds.
+        records: records of one defense and one norm, with any attacks, gradient modes, budgets and seeds.
 
     Returns:
-        Distances indexed by sample hash, sorted by it: 0 where the majority of the draws on the clean image is wrong, infinite
-        where no adversarial turned the majority. Samples of which every adversarial broke the rules are left out.
+        Distances indexed and sorted by sample hash: 0 if the majority of the draws on the clean image is wrong, infinite if no
+        adversarial turned the majority. A sample is left out if all its adversarials broke the rules.
 
     Raises:
-        GenclsError: for records of several defenses or norms, whose distances cannot be compared, partly of 8 bits, or of an
-            unknown form.
+        GenclsError: the records mix defenses or norms, whose distances cannot be compared, or 8-bit images with others, or have
+            an unknown form.
     """
     records = judged(complete(records))
     for name in ("defense", "norm", "eight_bit"):
@@ -130,15 +129,15 @@ def closest_distances(records: "pandas.DataFrame") -> "pandas.Series":
 
 
 def record_distances(records: "pandas.DataFrame") -> "pandas.Series":
-    """What each of the judged records says about the closest adversarial of its sample; infinite where it is not broken."""
+    """The distance to the closest adversarial by each judged record; 0 for a clean error, infinite if it is not broken."""
     return records["distance"].where(broken(records), np.inf).where(records["clean_majority_correct"], 0.0)
 
 
 def minimal_runs(records: "pandas.DataFrame") -> Iterator[MinimalRun]:
-    """Every minimal-norm attack of the records, over all its gradient modes and seeds, then the worst case of each defense.
+    """Yield every minimal-norm attack of the records, over all its gradient modes and seeds, then each defense's worst case.
 
-    In the worst case also adversarials of attacks with a budget in the same norm count, at the distance measured, for the
-    samples that a minimal-norm attack has met.
+    The worst case also counts adversarials of attacks with a budget in the same norm, at the distance measured, for samples
+    that a minimal-norm attack has met.
     """
     records = judged(complete(records))
     kinds = ["defense", "norm", "eight_bit"]
@@ -159,20 +158,20 @@ def success_rate_curve(
     resamples: int = 2000,
     seed: int = 0,
 ) -> SuccessCurve:
-    """Success rate at each size with its bands, MLVGM eq. 5.
+    """Compute the success rate at each size with its bands, MLVGM eq. 5.
 
     Args:
-        distances: (N,) closest distances, as of :func:`closest_distances`.
-        epsilons: sizes at which the rate is wanted; None takes 0 and every distance, the steps of the curve.
-        confidence: of both bands, pointwise.
-        resamples: of the samples, for the bootstrap.
-        seed: of the bootstrap.
+        distances: (N,) closest distances >= 0, from :func:`closest_distances`.
+        epsilons: (P,) sizes at which to compute the rate; None takes 0 and every distance, the steps of the curve.
+        confidence: pointwise coverage of both bands, strictly between 0 and 1.
+        resamples: number of resamples for the bootstrap, at least 1.
+        seed: integer that fixes the bootstrap.
 
     Returns:
         The curve; a distance counts at a size that it exceeds by no more than the judge's tolerance, 1e-6.
 
     Raises:
-        GenclsError: for no distances, negative or NaN ones, or bad sizes, confidence or resamples.
+        GenclsError: there are no distances, one is negative or NaN, or sizes, confidence or resamples are bad.
     """
     closest = _checked(distances)
     sizes = np.unique(np.append(0.0, closest[np.isfinite(closest)])) if epsilons is None else as_sizes(epsilons)
@@ -180,7 +179,7 @@ def success_rate_curve(
     step = np.searchsorted(sizes + TOLERANCE, closest)
 
     def rates(steps: npt.NDArray[np.int64]) -> Floats:
-        """Steps of resampled samples (B, N) -> success rates (B, P)."""
+        """Turn steps of resampled samples (B, N) into success rates (B, P)."""
         rows = np.arange(len(steps))[:, None] * (len(sizes) + 1)
         counts = np.bincount((rows + steps).ravel(), minlength=len(steps) * (len(sizes) + 1))
         cumulated: Floats = counts.reshape(len(steps), -1)[:, :-1].cumsum(axis=1) / len(closest)
@@ -193,12 +192,12 @@ def success_rate_curve(
 
 
 def robust_accuracy(records: "pandas.DataFrame", epsilons: Sequence[float], *, confidence: float = 0.95) -> "pandas.DataFrame":
-    """Accuracy that minimal-norm attacks leave at any sizes, without attacking again.
+    """Compute the accuracy that minimal-norm attacks leave at any sizes, without attacking again.
 
     Args:
-        records: of a study.
-        epsilons: sizes, in pixel units of [0, 1].
-        confidence: of the Wilson intervals.
+        records: the records of a study, with at least one minimal-norm attack.
+        epsilons: sizes >= 0, in the unit of each norm ([0, 1] pixel units for Lp norms).
+        confidence: coverage of the Wilson intervals, strictly between 0 and 1.
 
     Returns:
         One row per defense, norm, minimal-norm attack (and the worst case over all attacks) and size: ``defense``, ``norm``,
@@ -206,7 +205,7 @@ def robust_accuracy(records: "pandas.DataFrame", epsilons: Sequence[float], *, c
         every size.
 
     Raises:
-        GenclsError: for bad sizes, or records without minimal-norm attacks.
+        GenclsError: sizes are bad, or the records have no minimal-norm attack.
     """
     import pandas
 
@@ -226,22 +225,22 @@ def robust_accuracy(records: "pandas.DataFrame", epsilons: Sequence[float], *, c
 def certified_accuracy(
     certificates: Certified, labels: Tensor, radii: Sequence[float], *, confidence: float = 0.95
 ) -> "pandas.DataFrame":
-    """Accuracy that no attack within a radius can undercut: the share of samples decided rightly with at least that radius.
+    """Compute the accuracy that no attack can undercut: the share of samples decided rightly with at least each radius.
 
     Certificates may fail, each with their own probability alpha, as in the curves of Cohen et al. 2019 (arXiv:1902.02918): of N
-    samples about alpha N may be counted wrongly, which the intervals do not contain.
+    samples about alpha N may count wrongly, and the intervals leave this out.
 
     Args:
-        certificates: of N samples.
-        labels: int64 (N,), the true classes.
-        radii: sizes >= 0 of perturbations, in the norm and unit of the certificates; 0 counts right decisions.
-        confidence: of the Wilson intervals.
+        certificates: decisions and radii of N samples.
+        labels: the true classes, int64 (N,).
+        radii: sizes >= 0 of perturbations, in the norm and unit of the certificates; 0 counts all right decisions.
+        confidence: coverage of the Wilson intervals, strictly between 0 and 1.
 
     Returns:
         One row per radius, growing: ``radius``, ``n``, ``accuracy``, ``ci_low``, ``ci_high``. Abstentions count as wrong.
 
     Raises:
-        GenclsError: for labels or sizes that do not fit.
+        GenclsError: labels or sizes do not fit.
     """
     import pandas
 
@@ -254,7 +253,7 @@ def certified_accuracy(
 
 
 def round_sizes(distances: Floats) -> list[float]:
-    """Up to three sizes, 1, 2 or 5 times a power of ten, near the quartiles of the positive finite distances."""
+    """Choose up to three sizes, 1, 2 or 5 times a power of ten, near the quartiles of the positive finite distances."""
     positive = distances[(distances > 0) & np.isfinite(distances)]
     if not positive.size:
         return []
@@ -264,7 +263,7 @@ def round_sizes(distances: Floats) -> list[float]:
 
 
 def _check_certificates(certificates: Any) -> int:
-    """How many there are."""
+    """Check certificates and return their number N."""
     labels, radii = (getattr(certificates, name, None) for name in ("labels", "radii"))
     if not (isinstance(labels, Tensor) and isinstance(radii, Tensor) and labels.ndim == 1 and labels.shape == radii.shape):
         got = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in (labels, radii)]

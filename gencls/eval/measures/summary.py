@@ -1,4 +1,4 @@
-"""From records per sample to the table: accuracies, distances, intervals, worst cases, warnings."""
+"""Turns records per sample into the table of a study: accuracies, distances, intervals, worst cases, warnings."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -38,49 +38,48 @@ COLUMNS = [
     *("forwards", "backwards", "attack_draws", "seconds", "peak_memory", "warnings"),
 ]
 
-# An attack's own claim this far from the judge's finding deserves a warning: 13 to 28 points were seen in other tools.
+# An attack whose claim is this far from the judge's finding gets a warning: other tools were off by 13 to 28 points.
 _CLAIM_GAP = 0.05
 
 # One-sided normal quantile: the mean over samples of what an attack adds to the accuracy, over its standard error.
 _GAIN = 1.645
 
-# Majorities that stay open at the judge's cap of draws deserve a warning from this share of the samples on.
+# From this share of the samples on, majorities that stay open at the judge's cap of draws bring a warning.
 _UNDECIDED_SHARE = 0.01
 
 
 def summarize(records: "pandas.DataFrame") -> "pandas.DataFrame":
-    """The table of a study.
+    """Compute the table of a study.
 
     ``robust_accuracy`` is the expected accuracy: the mean over samples of the fraction of the first ``draws`` draws that are
-    right (for a deterministic defense just the accuracy). ``majority_accuracy`` counts samples right in more than half of all
-    their draws, on the adversarial and on the clean image. ``undecided`` are those where the judge could not tell at its cap of
-    draws, so the majority is a range: ``majority_low`` counts them all as wrong, ``majority_high`` as right; of clean images
-    alike.
-    ``any_draw_accuracy`` counts samples right in each of the first ``draws`` draws (a single wrong one counts as broken; the
-    judge's further draws of undecided samples are left out, because the figure depends on the number of draws). Intervals are
-    Wilson's, 95 %, over the N samples. In the worst case each sample counts with its worst attack and gradient mode. It warns
-    where others have met more attacks.
+    right (for a deterministic defense it is just the accuracy). ``majority_accuracy`` counts samples right in more than half of
+    all their draws, on the adversarial and on the clean image. ``undecided`` counts samples whose majority the judge could not
+    tell at its cap of draws. They make the majority a range: ``majority_low`` counts them all as wrong, ``majority_high`` as
+    right; the clean columns work alike.
+    ``any_draw_accuracy`` counts samples right in each of the first ``draws`` draws: one wrong draw breaks a sample. It leaves
+    out the judge's further draws of undecided samples, because the figure depends on the number of draws. Intervals are
+    Wilson's, 95 %, over the N samples. In the worst case each sample counts with its worst attack and gradient mode. A warning
+    says if others have met more attacks.
 
-    N leaves out the ``excluded`` samples: their adversarials broke the rules, and nothing is known of them. With 8 bits
-    ``lost_to_eight_bit`` counts samples that were broken before their adversarials were rounded and are not afterwards.
+    N leaves out the ``excluded`` samples: their adversarials broke the rules, and nothing is known about them. With 8 bits
+    ``lost_to_eight_bit`` counts samples that were broken before their adversarials were rounded and are not broken afterwards.
 
-    Distances are those of the closest adversarials found, in the sense of the majority; clean errors count as 0 (thesis Table
-    2.6). ``failures`` counts the samples for which none was found. For minimal-norm attacks (epsilon NaN) a failure is
-    infinitely far: the median counts it, and is infinite where half fail, the mean is over what was found, and both have
-    percentile-bootstrap intervals. A fixed budget asks for no small perturbation: there a failure means "not within epsilon",
-    and median and mean describe only what was found, most of it at epsilon. For minimal-norm attacks ``robust_accuracy``
-    belongs to images on the boundary and says little;
-    :func:`gencls.eval.measures.success_rates.robust_accuracy` gives it at any epsilon.
+    Distances belong to the closest adversarials that turned the majority; clean errors count as 0 (thesis Table 2.6).
+    ``failures`` counts the samples without any. For minimal-norm attacks (epsilon NaN) a failure is infinitely far: the median
+    counts it, and is infinite if half fail; the mean covers only what was found. Both have percentile-bootstrap intervals. A
+    fixed budget asks for no small perturbation: there a failure means "not within epsilon", and median and mean describe only
+    what was found, most of it at epsilon. For minimal-norm attacks ``robust_accuracy`` belongs to images on the boundary and
+    says little; :func:`gencls.eval.measures.success_rates.robust_accuracy` gives it at any epsilon.
 
     Args:
-        records: as made by :func:`gencls.eval.evaluate`.
+        records: a table from :func:`gencls.eval.evaluate`, one row per sample and attack.
 
     Returns:
         One row per defense, attack, gradient mode and seed, and one per defense, norm, epsilon and seed for the worst case;
         columns :data:`COLUMNS`.
 
     Raises:
-        GenclsError: for records that lack columns.
+        GenclsError: the records lack columns.
     """
     import pandas
 
@@ -108,20 +107,20 @@ def summarize(records: "pandas.DataFrame") -> "pandas.DataFrame":
 
 
 def worst_case(records: "pandas.DataFrame", key: Mapping[str, Any]) -> "pandas.DataFrame":
-    """Per sample the most damaging record over all attacks and gradient modes, carrying the cost of all.
+    """Take for each sample the most damaging record over all attacks and gradient modes, with the cost of all.
 
-    With a budget it is the record with the fewest right draws. What was found for another epsilon of the same norm, or by a
-    minimal-norm attack, counts where its distance lies within this one, so that accuracy never rises with epsilon. Without
-    one (epsilon None or NaN) it is the closest successful adversarial over all attacks of the norm, also those with a budget.
-    Only samples that were attacked under this very threat are there: an unfinished study must not count others' as robust. And
-    of these only such with a valid adversarial of this threat, or which another attack has broken within it.
+    With a budget it is the record with the fewest right draws. An adversarial found for another epsilon of the same norm, or by
+    a minimal-norm attack, counts if its distance lies within this epsilon, so that accuracy never rises with epsilon. Without a
+    budget (epsilon None or NaN) it is the closest successful adversarial over all attacks of the norm, with or without a
+    budget. The result has only samples that were attacked under this very threat: an unfinished study must not count others as
+    robust. Each of them needs a valid adversarial of this threat, or another attack that has broken it within the threat.
 
-    ``distance`` is that of the closest adversarial where there is one, ``majority_correct`` says that there is none, and a
-    sample is undecided where no attack has broken it for sure and some may have.
+    ``distance`` is the distance of the closest adversarial, if any. ``majority_correct`` says that there is none. A sample is
+    undecided if no attack has broken it for sure and some may have.
 
     Args:
-        records: of a study.
-        key: the defense, norm, epsilon and seed in question, and ``eight_bit`` if not False.
+        records: the records of a study.
+        key: the defense, norm, epsilon and seed to select, and ``eight_bit`` if it is not False.
     """
     records, minimal = complete(records), key["epsilon"] is None or bool(np.isnan(key["epsilon"]))
     rows = records[(records["defense"] == key["defense"]) & (records["norm"] == key["norm"]) & (records["seed"] == key["seed"])]
@@ -144,7 +143,7 @@ def worst_case(records: "pandas.DataFrame", key: Mapping[str, Any]) -> "pandas.D
     worst = worst.assign(**costs, **most, claimed=samples["claimed"].any())
     worst["distance"] = closest_found.where(np.isfinite(closest_found), worst["distance"])
     worst["majority_correct"] = ~np.isfinite(closest_found)
-    worst["broken_unrounded"] = samples["broken_unrounded"].max()  # NaN where nothing was rounded
+    worst["broken_unrounded"] = samples["broken_unrounded"].max()  # NaN if nothing was rounded
     if rows["undecided"].notna().all():
         worst["undecided"] = ~samples["right"].all() & ~samples["broken"].any()
     return worst.drop(columns=["closest", "right", "broken", "here"]).reset_index()
@@ -198,19 +197,19 @@ def _row(key: dict[str, Any], run: "pandas.DataFrame") -> dict[str, Any]:
 
 
 def _clean_range(run: "pandas.DataFrame") -> dict[str, float]:
-    """The clean majority with all samples that the judge could not tell counted as wrong, and as right; NaN if not known."""
+    """The clean majority, with all samples that the judge could not tell counted as wrong, and as right; NaN if unknown."""
     open_, right = run["clean_undecided"].astype("float64"), run["clean_majority_correct"]
     low, high = (float("nan"),) * 2 if open_.isna().any() else ((right & open_.eq(0)).mean(), (right | open_.eq(1)).mean())
     return {"clean_majority_low": float(low), "clean_majority_high": float(high)}
 
 
 def _warn(row: dict[str, Any], message: str) -> None:
-    """One more warning for a row; an empty one is none."""
+    """Add a warning to a row; an empty message adds none."""
     row["warnings"] = "; ".join(part for part in (row["warnings"], message) if part)
 
 
 def _violations(run: "pandas.DataFrame", consequence: str) -> str:
-    """How many adversarials of some records broke which rules; empty for none."""
+    """Word how many adversarials of some records broke which rules; empty if none did."""
     bad = run[~run["valid"].astype(bool)]
     if not len(bad):
         return ""
@@ -224,19 +223,19 @@ def _violations(run: "pandas.DataFrame", consequence: str) -> str:
 
 
 def _lost(run: "pandas.DataFrame") -> float:
-    """Samples that were broken before rounding to 8 bits, and are not now; NaN where nothing was rounded."""
+    """Count samples that were broken before rounding to 8 bits and are not now; NaN if nothing was rounded."""
     before = run["broken_unrounded"].astype("float64")
     return float("nan") if not len(run) or before.isna().any() else int((before.eq(1) & ~broken(run)).sum())
 
 
 def _helps(gains: "pandas.Series") -> bool:
-    """Whether what an attack adds to the fraction of right draws is above zero by more than chance."""
+    """Whether an attack adds more to the fraction of right draws than chance would."""
     spread = float(gains.std()) if len(gains) > 1 else 0.0
     return spread > 0 and float(gains.mean()) > _GAIN * spread / len(gains) ** 0.5
 
 
 def _distances(closest: npt.NDArray[np.float64], *, minimal: bool) -> dict[str, Any]:
-    """The columns about distances of (N,) closest adversarials, infinite where none was found."""
+    """The columns about distances of (N,) closest adversarials, infinite for samples without one."""
     found = closest[np.isfinite(closest)]
     columns: dict[str, Any] = {"failures": len(closest) - len(found)}
     described = closest if minimal else found
@@ -251,7 +250,7 @@ def _distances(closest: npt.NDArray[np.float64], *, minimal: bool) -> dict[str, 
 
 
 def _median_and_mean(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Distances (B, N) -> (B, 2): the median, infinite if (one of) the middle is, and the mean of the finite, or NaN."""
+    """Turn distances (B, N) into (B, 2): the median, infinite if a middle value is, and the mean of the finite ones, or NaN."""
     finite = np.isfinite(rows)
     counts, totals = finite.sum(axis=1), np.where(finite, rows, 0.0).sum(axis=1)
     means = np.divide(totals, counts, out=np.full(len(rows), np.nan), where=counts > 0)

@@ -1,13 +1,13 @@
-"""Words and tables for LaTeX: ASCII that pdfLaTeX, XeLaTeX and LuaLaTeX all read, with every character printed as itself."""
+"""Writes words and tables for LaTeX: ASCII that pdfLaTeX, XeLaTeX and LuaLaTeX all read; every character prints as itself."""
 
 import unicodedata
 from collections.abc import Sequence
 
 OTHER_SCRIPTS = r"\providecommand{\otherscript}[2]{\ifdefined\Umathcode#2\else\texttt{U+#1}\fi}"
-"""Defines what :func:`escape` writes for other scripts: the character for XeLaTeX and LuaLaTeX, its number for pdfLaTeX."""
+"""Defines the macro of :func:`escape` for other scripts: XeLaTeX and LuaLaTeX print the character, pdfLaTeX its number."""
 
 HEAD = "% Needs \\usepackage{booktabs}\n" + OTHER_SCRIPTS
-"""What a file of tables begins with."""
+"""The beginning of a file of tables."""
 
 _GREEK = (
     *("ALPHA", "BETA", "GAMMA", "DELTA", "ZETA", "ETA", "THETA", "IOTA", "KAPPA", "LAMDA", "MU"),
@@ -48,7 +48,7 @@ _LIGATURES = "-`',<>?!"
 
 
 def escape(words: str) -> str:
-    """Text for LaTeX: every special character printed as itself."""
+    """Write text for LaTeX, so that every special character prints as itself."""
     parts: list[str] = []
     before = ""
     for character in unicodedata.normalize("NFC", words):
@@ -71,7 +71,7 @@ def _escaped(character: str) -> str:
 
 
 def table(columns: str, heads: Sequence[str], lines: Sequence[Sequence[str]], caption: str, notes: Sequence[str]) -> str:
-    """A table in booktabs' form, all in LaTeX; one cell alone spans all columns. Notes stand below."""
+    """Write a table in booktabs' form, all in LaTeX; one cell alone spans all columns. Notes stand below."""
     # The braces keep a cell that begins with a bracket from being read as an argument of the line break before it.
     body = ["{}" + " & ".join(line) if len(line) > 1 else rf"\multicolumn{{{len(heads)}}}{{l}}{{{line[0]}}}" for line in lines]
     return "\n".join(

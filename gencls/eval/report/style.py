@@ -1,4 +1,4 @@
-"""How figures look: colours, letters, names that fit, and files of equal bytes."""
+"""The look of figures: colours, letters, names that fit, and files of equal bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH = 5.75  # inches; two figures stand side by side on a laptop
 GRID, INK, FAINT = "#e3e6ea", "#1d2430", "#8a93a0"
 _FONT = "DejaVu Sans"
 _MOST = 32
-"""Characters of a name in a figure."""
+"""The most characters of a name in a figure."""
 
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -58,7 +58,7 @@ class NamedFigure:
     figure: Figure
 
     def write(self, folder: Path) -> dict[str, str]:
-        """Write NAME.png and NAME.pdf; returns what a page shows: names, the PNG in base64, and its width in CSS pixels."""
+        """Write NAME.png and NAME.pdf; return what a page shows: names, the PNG in base64, and its width in CSS pixels."""
         png = self.encode("png")
         width = str(round(96 * self.figure.get_figwidth()))  # the drawn size, whatever the resolution
         atomically(folder / f"{self.name}.png", png)
@@ -67,7 +67,7 @@ class NamedFigure:
         return {**words, "data": base64.b64encode(png).decode("ascii"), "width": width}
 
     def encode(self, kind: str) -> bytes:
-        """The figure as "png" or "pdf", without time stamps, so that equal figures give equal bytes."""
+        """Encode the figure as "png" or "pdf", without time stamps, so that equal figures give equal bytes."""
         import matplotlib
 
         stamp: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
@@ -79,13 +79,13 @@ class NamedFigure:
 
 
 def drawn(name: str, most: int = _MOST) -> str:
-    """A name as it stands in a figure: characters that its font lacks by number, and not too long."""
+    """Write a name for a figure: characters that its font lacks become numbers, and a long name is shortened."""
     known = _letters()
     return shortened("".join(c if ord(c) in known else f"U+{ord(c):04X}" for c in name), most)
 
 
 def legend_columns(labels: Iterable[str], most: int, width: float = WIDTH) -> int:
-    """How many columns of a legend with these labels fit beside each other."""
+    """Choose how many columns of a legend with these labels fit beside each other."""
     longest = max(map(len, labels), default=0)
     return max(1, min(most, int(width / (0.45 + 0.067 * longest))))  # inches for a handle and for a letter
 

@@ -1,1 +1,1 @@
-"""How a defense is asked for scores, and what scores say."""
+"""Asks a defense for scores, and finds out what they say."""

@@ -1,4 +1,4 @@
-"""How a defense behaves, and how it must be asked therefore."""
+"""The behaviour of a defense, and how it must therefore be asked."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,18 @@ from gencls.eval.scores.forward import ImageByImage
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What was seen.
+    """The observed behaviour of a defense.
 
     Attributes:
-        random: scores of the same images differ between calls.
-        repeatable: with the same random streams they do not.
-        shared_draws: one draw serves the whole batch, so that the rows of a batch are not independent draws.
-        batch_dependent: the scores of an image depend on the other images in the batch.
-        place_dependent: they depend on its place in the batch or on the size of the batch, but not on the other images, as
-            where a module seeds torch's generator and adds noise to the batch.
-        changed_with_size: how many images of a batch, and of how many, had other scores in a smaller one, where these are too
-            few to tell dependence from rounding.
+        random: whether scores of the same images differ between calls.
+        repeatable: whether they are the same under the same random streams.
+        shared_draws: whether one draw serves the whole batch, so that the rows of a batch are not independent draws.
+        batch_dependent: whether the scores of an image depend on the other images in the batch.
+        place_dependent: whether they depend on the image's place in the batch or on the batch's size, but not on the other
+            images. A module that seeds torch's generator and adds noise to the batch is an example.
+        changed_with_size: two counts: images of a batch that had other scores in a smaller one, and images of that batch. They
+            are set if the former are too few to tell dependence from rounding.
+        classes: the number of classes K of the scores; 0 if none were seen.
     """
 
     random: bool = False
@@ -28,15 +29,16 @@ class Behaviour:
     batch_dependent: bool = False
     place_dependent: bool = False
     changed_with_size: tuple[int, int] = (0, 0)
+    classes: int = 0
 
     def judged(self, defense: nn.Module) -> nn.Module:
-        """What is asked for decisions, each row of a batch a draw of its own: the defense, image by image if need be."""
+        """The module that gives decisions, each row of a batch a draw of its own: the defense, image by image if need be."""
         return ImageByImage(defense) if self.shared_draws else self.attacked(defense)
 
     def attacked(self, surrogate: nn.Module) -> nn.Module:
-        """What an attack asks. Of shared draws a batch is one draw, which serves a gradient; see :meth:`draws_per_pass`."""
+        """The module that an attack asks. A batch of one shared draw is enough for a gradient; see :meth:`draws_per_pass`."""
         return ImageByImage(surrogate) if self.batch_dependent or self.place_dependent else surrogate
 
     def draws_per_pass(self, samples: int) -> int:
-        """How many EoT draws one forward pass of a batch can make, of ``samples``."""
+        """How many of ``samples`` EoT draws one forward pass of a batch can make."""
         return 1 if self.shared_draws else samples

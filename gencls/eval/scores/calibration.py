@@ -1,4 +1,4 @@
-"""Scores of any offset and scale on one scale, so that a cross-entropy has useful gradients."""
+"""Puts scores of any offset and scale on one scale, so that a cross-entropy has useful gradients."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from gencls.eval.scores.margins import MASKED, score_gap
 
 NATS = 10.0
-"""By how much the mean class lies below the best of calibrated scores."""
+"""The gap between the best class and the mean class of calibrated scores."""
 
 
 def calibrate(scores: Tensor) -> Tensor:
@@ -17,10 +17,10 @@ def calibrate(scores: Tensor) -> Tensor:
 
 
 def resolution(draws: Tensor) -> Tensor:
-    """The smallest difference that scores of a sample can have: (N, S, K), float64 -> (N,).
+    """The smallest difference that the scores of each sample can have: (N, S, K), float64 -> (N,).
 
     Scores with a large offset are coarse: around 1e6, scores in float32 differ by 1/16 or not at all. Here they are float64
-    already. Their bits still tell the type in which they were computed, also half precision that was cast at the end.
+    already. Their bits still tell the type in which they were computed, even half precision that was cast at the end.
     """
     finest = torch.finfo(torch.float64).eps
     share = draws.new_full(draws.shape[:1], finest)
@@ -34,12 +34,12 @@ def resolution(draws: Tensor) -> Tensor:
 class Calibrated(nn.Module):
     """Scores on a scale on which a cross-entropy has useful gradients, whatever their offset and scale were.
 
-    Log likelihoods have arbitrary offset and scale. With the scores of ABS per pixel a softmax is flat, with those per image
-    it is saturated and its gradient exactly zero in float32; either way an attack would report robustness that is not there.
-    Here each sample's scores are shifted so that the best is 0 and divided by its gap to the mean score (a constant for the
-    gradient), so that the mean class lies 10 nats below the best. Masked classes do not count, see
-    :func:`~gencls.eval.scores.margins.score_gap`. The decision does not change, and the result is invariant to
-    adding a constant and to multiplying by a positive one.
+    Log likelihoods have arbitrary offset and scale. With the scores of ABS per pixel a softmax is flat. With its scores per
+    image it is saturated, and its gradient exactly zero in float32. Either way an attack would report robustness that the
+    defense does not have. Here each sample's scores are shifted so that the best is 0 and divided by its gap to the mean score
+    (a constant for the gradient), so that the mean class lies 10 nats below the best.
+    :func:`~gencls.eval.scores.margins.score_gap` leaves out masked classes. The decision does not change, and the result is
+    invariant to adding a constant and to multiplying by a positive one.
     """
 
     def __init__(self, model: nn.Module) -> None:

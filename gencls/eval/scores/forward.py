@@ -1,4 +1,4 @@
-"""How somebody's network is asked: one pass or image by image, what it calls, and what can be said when it fails."""
+"""Asks somebody's network for scores, in one pass or image by image, watches its calls, and puts its errors into words."""
 
 import sys
 import warnings
@@ -24,33 +24,39 @@ _ALONE = (
 
 
 def scores_of(defense: nn.Module, images: Tensor, *, name: str | None = None) -> Tensor:
-    """The defense's scores (N, K) of images, which it may change: it is given a copy.
+    """The defense's scores (N, K) of images (N, C, H, W); it gets a copy, so it may change them.
 
     Raises:
-        GenclsError: if its forward pass fails, or returns no scores; see :func:`answered`.
+        GenclsError: its forward pass fails, or returns no scores; see :func:`answered`.
     """
     return answered(defense, images, lambda: defense(images.clone()), name=name)
 
 
 def answered(
-    model: nn.Module, images: Tensor, ask: Callable[[], Tensor], *, rows: int | None = None, name: str | None = None
+    model: nn.Module,
+    images: Tensor,
+    ask: Callable[[], Tensor],
+    *,
+    rows: int | None = None,
+    classes: int = 0,
+    name: str | None = None,
 ) -> Tensor:
-    """Ask a model for scores; what comes is checked without a look at its values.
+    """Ask a model for scores, and check the answer without reading its values.
 
     Args:
-        model: that is asked.
-        images: (N, C, H, W), for messages.
-        ask: asks it.
-        rows: of scores that are expected; None: N.
-        name: of the model, for messages; None takes that of its class.
+        model: the module that ``ask`` asks.
+        images: the images (N, C, H, W), for messages.
+        ask: a function without arguments that calls the model and returns its scores.
+        rows: the expected number of rows of scores; None means N.
+        classes: the expected number of classes, that of the defense whose surrogate the model is; 0 allows any.
+        name: the model's name in messages; None takes the name of its class.
 
     Returns:
         Scores (rows, K), K >= 2, floating point.
 
     Raises:
-        GenclsError: for images of a dtype or shape that the model does not take, one image where it needs several or several
-            where it takes one, an error of its own, or an answer that is not such scores. torch's own error where memory runs
-            out.
+        GenclsError: the model does not take images of this dtype, shape or number, it raises an error of its own, or its answer
+            is no such scores. If memory runs out, torch's own error passes.
     """
     name = name or name_of(model)
     try:
@@ -62,15 +68,18 @@ def answered(
         if _memory(error):
             raise
         raise GenclsError(f"{name}: {_said(model, images, error)}") from error
-    return _checked(name, scores, len(images) if rows is None else rows)
+    checked = _checked(name, scores, len(images) if rows is None else rows)
+    if classes and checked.shape[1] != classes:
+        raise GenclsError(f"{name}: expected scores of {classes} classes, as its defense has, got {checked.shape[1]}")
+    return checked
 
 
 @contextmanager
 def backwards(model: nn.Module) -> Iterator[None]:
-    """Inside the block a graph of the model is differentiated.
+    """Put into words an error of the block, which differentiates a graph of the model.
 
     Raises:
-        GenclsError: if that fails. torch's own error where memory runs out.
+        GenclsError: the backward pass fails. If memory runs out, torch's own error passes.
     """
     try:
         yield
@@ -85,10 +94,10 @@ def backwards(model: nn.Module) -> Iterator[None]:
 
 
 class ImageByImage(nn.Module):
-    """Gives a model one row of the batch per forward pass, each with the random streams of that row alone.
+    """Gives a model one row of the batch per forward pass, with the random streams of that row alone.
 
-    Two kinds of model need it: those that make one random draw for a whole batch, of which a batch of 32 is one draw and not
-    32; and those whose scores of an image depend on the other images in the batch.
+    Two kinds of model need it. Some make one random draw for a whole batch, so that a batch of 32 is one draw and not 32. For
+    others the scores of an image depend on the other images in the batch.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -97,7 +106,7 @@ class ImageByImage(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K)."""
+        """Ask row by row: (N, C, H, W) -> (N, K)."""
         scores = []
         with alone(len(images)) as turn:
             for index in range(len(images)):
@@ -107,28 +116,28 @@ class ImageByImage(nn.Module):
 
 
 def name_of(model: nn.Module) -> str:
-    """The class of a model, for messages: that of the user's own where it is asked image by image."""
+    """The name of a model's class, for messages; under :class:`ImageByImage` it is the class of the model inside."""
     return type(model.model if isinstance(model, ImageByImage) else model).__name__
 
 
 def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
-    """Ask a module something and look which defenses are called by foreign modules on the way.
+    """Ask a module something, and watch which defenses foreign modules call on the way.
 
-    :func:`gencls.core.surrogates_of` looks for defenses where they can be held. They can come from anywhere: a global list, a
-    file, a function that makes them anew.
+    :func:`gencls.core.surrogates_of` looks for defenses in the places that can hold one. But a forward pass can get one from
+    anywhere: a global list, a file, a function that makes it anew.
 
     Returns:
-        What ``ask`` returned.
+        The result of ``ask``.
 
     Raises:
-        GenclsError: for a defense with a gradient mode that ``whole`` does not have.
+        GenclsError: a defense on the way has a gradient mode that ``whole`` does not have.
     """
     stack: list[nn.Module] = []
     lost: list[tuple[nn.Module, nn.Module, list[str]]] = []
 
     def before(module: nn.Module, given: Any) -> None:
         callers = stack[:]
-        stack.append(module)  # before anything raises an error: what follows is called all the same
+        stack.append(module)  # before any error: later hooks run all the same
         if callers and isinstance(module, Declares) and not isinstance(callers[-1], Declares):
             above = next((one for one in reversed(callers) if isinstance(one, Declares)), whole)
             known = {name for mode in surrogates_of(above) for name in mode.split(BETWEEN)}
@@ -160,7 +169,7 @@ def check_called(whole: nn.Module, ask: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
-    """Inside the block compiled modules run as they were written: torch's compiler cannot follow the hooks."""
+    """Run compiled modules as they were written inside the block: torch's compiler cannot follow the hooks."""
     stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     with stance, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*global hooks on modules", category=UserWarning)
@@ -178,7 +187,7 @@ def _reason(error: Exception) -> str:
 
 
 def _said(model: nn.Module, images: Tensor, error: Exception) -> str:
-    """What was expected of the images, or of the model, if asking it about them ended in an error."""
+    """Word an error: the expected form of the images or of the model, and the reason of the failure."""
     reason = _reason(error)
     if "more than 1 value per channel" in reason:  # batch statistics, as torch says it
         return (
@@ -208,7 +217,7 @@ _CASTS = {torch.float32: ".float()", torch.float64: ".double()", torch.float16: 
 
 
 def _other_dtypes(model: nn.Module, images: Tensor, reason: str) -> list[str]:
-    """The dtypes of the numbers of a model, if these are not those of the images and the error is about that."""
+    """The dtypes of a model's numbers, if they differ from the images' and the error is about that."""
     if not any(word in reason for word in ("type", "not implemented for")):
         return []
     numbers = (*model.parameters(), *model.buffers())
@@ -257,7 +266,7 @@ def _part_of(answer: object) -> str:
 
 
 def _mend(scores: Tensor, rows: int) -> str:
-    """What to do about scores of another shape, where that can be guessed."""
+    """Advise what to do about scores of another shape, if the cause can be guessed."""
     shape = tuple(scores.shape)
     if shape == (rows,) and scores.dtype == torch.int64:
         return "; scores of all classes are expected, not decisions"

@@ -1,4 +1,4 @@
-"""By how much scores miss an attack's goal: margins, of one draw and of the draws of a random defense."""
+"""Measures how far scores miss an attack's goal: margins of one draw, and of the draws of a random defense."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ _SMALLEST_GAP = 1e-30
 """Scores closer than this are equal and have no scale; gradients divided by less would overflow in float32."""
 
 MASKED = 300.0
-"""Times the gap of the class before it: a class so far below is masked (-1e9, say), which no image can change."""
+"""A class that is this many times farther below the best than the class before it is masked: no image can change it."""
 
 _WIDEST = 2.0
-"""Times the median scale on which a draw may count. At 1 the margins of two classes, which are the scale, would all be cut."""
+"""The largest scale at which a draw counts, in median scales. 1 would cut all margins of two classes: they are the scale."""
 
 _REST = 0.01
-"""Share of its slope that a draw keeps which is wrong by far. At 0 the gradient would vanish where an attack has succeeded."""
+"""The share of its slope that a draw keeps if it is wrong by far. At 0 the gradient would vanish after a success."""
 
 
 def margin(scores: Tensor, labels: Tensor) -> Tensor:
-    """Score of the label minus the best other score: (N, K), (N,) -> (N,). Positive where the decision is the label."""
+    """Score of the label minus the best other score: (N, K), (N,) -> (N,). It is positive if the decision is the label."""
     label = scores.gather(1, labels.unsqueeze(1)).squeeze(1)
     return label - scores.scatter(1, labels.unsqueeze(1), -torch.inf).amax(dim=1)
 
@@ -28,15 +28,15 @@ def others_of(scores: Tensor, labels: Tensor, count: int) -> Tensor:
 
 
 def score_gap(scores: Tensor, *, best: Tensor | None = None, equal: float = 1.0) -> Tensor:
-    """How far the mean class lies below the best, (..., K) -> (..., 1), without gradient.
+    """Measure how far the mean class lies below the best, (..., K) -> (..., 1), without gradient.
 
-    Masked classes do not count: one at -1e9 would make every difference between the others vanish. At least three others must
-    be left, or a class far below two that are nearly equal would pass for masked.
+    Masked classes do not count: one at -1e9 would make every difference between the others vanish. At least three classes must
+    stay unmasked, or a class far below two nearly equal ones would pass for masked.
 
     Args:
-        scores: (..., K).
-        best: (..., 1), their maximum where it is known already.
-        equal: what stands where all scores are equal.
+        scores: the scores (..., K).
+        best: their maximum (..., 1); None computes it.
+        equal: the gap that stands for samples whose scores are all equal.
     """
     fixed = scores.detach()
     best = fixed.amax(dim=-1, keepdim=True) if best is None else best
@@ -52,13 +52,13 @@ def score_gap(scores: Tensor, *, best: Tensor | None = None, equal: float = 1.0)
 
 
 def shortfall(scores: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
-    """By how much scores (N, K) miss an attack's goal, (N,); negative where they reach it.
+    """Measure how far scores (N, K) miss an attack's goal, (N,); the result is negative for samples that reach it.
 
     Args:
-        scores: (N, K).
-        labels: (N,), the classes to leave, or to reach where targeted.
-        targets: (N,), the one other class to raise; None takes the best.
-        targeted: what the goal is.
+        scores: the scores (N, K).
+        labels: the classes (N,) to leave, or to reach in a targeted attack.
+        targets: the one other class (N,) to raise; None takes the best.
+        targeted: whether the goal is to reach the label rather than to leave it.
     """
     if targets is not None:
         return (scores.gather(1, labels.unsqueeze(1)) - scores.gather(1, targets.unsqueeze(1))).squeeze(1)
@@ -67,14 +67,14 @@ def shortfall(scores: Tensor, labels: Tensor, *, targets: Tensor | None = None, 
 
 
 def mean_shortfall(draws: Tensor, labels: Tensor, *, targets: Tensor | None = None, targeted: bool = False) -> Tensor:
-    """By how much the draws of a random defense miss an attack's goal, on average: (N, S, K), (N,) -> (N,).
+    """Measure how far the draws of a random defense miss an attack's goal, on average: (N, S, K), (N,) -> (N,).
 
-    A random defense decides draw by draw. The margin of its mean scores says little about how many draws are wrong: it knows
-    one best other class for all of them, and few draws with large scores decide on it. So each draw has a margin of its own. No
-    draw counts on more than twice the median scale, where the scale is the gap between the best and the mean class. A draw
-    that is wrong by more than the median gap hardly pulls any more. The result is in the unit of the scores.
+    A random defense decides draw by draw. The margin of its mean scores says little about how many draws are wrong: it has one
+    best other class for all draws, and few draws with large scores decide which. So each draw has a margin of its own. No draw
+    counts on more than twice the median scale, where the scale is the gap between the best and the mean class. A draw that is
+    wrong by more than the median gap hardly pulls any more. The result is in the unit of the scores.
     """
-    gap = score_gap(draws, equal=torch.nan).squeeze(2)  # draws of equal scores say nothing about the scale of the others
+    gap = score_gap(draws, equal=torch.nan).squeeze(2)  # a draw of equal scores says nothing about the scale of the others
     usual = gap.nanmedian(dim=1, keepdim=True).values.nan_to_num(1.0)
     widest = _WIDEST * usual
     even = draws * (widest / gap.fmax(widest)).unsqueeze(2)
@@ -89,5 +89,5 @@ def mean_shortfall(draws: Tensor, labels: Tensor, *, targets: Tensor | None = No
 
 
 def mean_over_draws(missing: Tensor, lowest: Tensor) -> Tensor:
-    """The mean (N,) of what draws (N, S) miss the goal by, in which they hardly count below ``lowest`` (N, 1)."""
+    """The mean (N,) over draws of the misses (N, S). A draw hardly counts for the part of its miss below ``lowest`` (N, 1)."""
     return (missing.maximum(lowest) + _REST * (missing - lowest).clamp_max(0)).mean(dim=1)

@@ -1,8 +1,8 @@
-"""The first look at a defense: a probe asks it about a few images before a measurement, and compares it with its declarations.
+"""A probe asks a defense about a few images before a measurement, and compares the answers with its declarations.
 
-The same images with the same random numbers, with others, one at a time, and in other company: what the scores have in common
-tells how the defense must be asked. The declarations of a defense decide how it is attacked and judged. A wrong declaration
-would end in a wrong number.
+It gives the same images with the same random numbers, with others, one at a time, and beside other images. The differences of
+the scores tell how the defense must be asked. The declarations of a defense decide how it is attacked and judged. A wrong
+declaration would end in a wrong number.
 """
 
 from dataclasses import replace
@@ -18,33 +18,33 @@ from gencls.eval.scores.forward import ImageByImage, check_called, scores_of
 from gencls.eval.scores.margins import score_gap
 
 _HANDFUL = 3
-"""Images. An odd number: a draw for the whole batch, which has a size of its own, is less often taken for one per image."""
+"""The number of images in a probe. It is odd: a draw for the whole batch then passes less often for one draw per image."""
 
 ROUNDING = 1e-4
-"""Differences of scores, in units of the gap between the best and the mean class, that parallel sums may cause."""
+"""The difference of scores that parallel sums may cause, in units of the gap between the best and the mean class."""
 
 _COMPANY = 1e-3
-"""The same for batches of another size, whose sums have another order; an inner optimisation makes more of it."""
+"""The same for batches of another size, whose sums have another order; an inner optimisation enlarges it."""
 
 _TRIES = 64
-"""Further streams, where draws were seen that changed nothing: what happens in one call of twenty is seen in 96 of 100."""
+"""Further streams after draws that changed nothing: 96 of 100 probes then see what happens in one call of twenty."""
 
 _REPEATS = 8
-"""Further calls with the same streams, where nothing was seen to draw: a generator of the module's own cannot be watched."""
+"""Further calls with the same streams if nothing was seen to draw: nobody can watch a module's own generator."""
 
 _MIXES = 24
 """Calls in which one row keeps its stream and the others change theirs."""
 
 _FEW_ROWS = 0.05
-"""Share of a batch whose scores may change with its size: rounding may turn a threshold within a network for single images."""
+"""The share of a batch whose scores may change with its size: rounding may turn a threshold in a network for single images."""
 
 
 class Probe:
     """A defense that behaves as it declares, now and later.
 
     Attributes:
-        behaviour: the observed behaviour, which decides how the defense is asked.
-        watched: whether draws for a whole batch were seen. Each forward pass is then watched to see who makes them.
+        behaviour: the observed behaviour, which decides how to ask the defense.
+        watched: whether the probe saw draws for a whole batch. It then watches each forward pass to see who makes them.
     """
 
     def __init__(self, defense: nn.Module, images: Tensor, *, seed: int = 0, behaviour: Behaviour | None = None) -> None:
@@ -54,11 +54,11 @@ class Probe:
             defense: module of images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode. It may declare
                 ``stochastic = True`` and ``batch_dependent = True``.
             images: (N, C, H, W) in [0, 1], on the defense's device.
-            seed: seed of the random streams.
+            seed: the seed of the random streams, an integer.
             behaviour: an earlier result of :func:`observe`; None observes.
 
         Raises:
-            GenclsError: for randomness or dependence on the batch that is not declared.
+            GenclsError: the defense is random or depends on the batch without declaring it.
         """
         self.name = type(defense).__name__
         self.stochastic = declared(defense, "stochastic")
@@ -84,7 +84,7 @@ class Probe:
         """Observe the whole batch of a forward pass if it is larger than those before, see :func:`observe_batch`.
 
         Raises:
-            GenclsError: for behaviour that is not declared.
+            GenclsError: the defense behaves in a way that it does not declare.
         """
         if len(images) > self._largest:
             self.behaviour = observe_batch(self._defense, images, self.behaviour, seed=self._seed)
@@ -95,12 +95,12 @@ class Probe:
         """Ask the first image again, with the same random numbers.
 
         Returns:
-            True if the scores are the same, or nobody expected that. Otherwise the defense counts as having random numbers of
-            its own from now on, and is asked image by image.
+            True if the scores are the same, or were not repeatable before. Otherwise the defense counts from now on as one with
+            random numbers of its own, and is asked image by image.
 
         Raises:
-            GenclsError: if the scores of a defense that declares no randomness have changed: it counts calls, learns, or looks
-                at the clock.
+            GenclsError: the scores have changed, but the defense declares no randomness: it counts calls, learns, or looks at
+                the clock.
         """
         if not self.behaviour.repeatable or not differ(self._first, self._again.ask("later"), ROUNDING):
             return True
@@ -115,7 +115,7 @@ class Probe:
 
 
 def undeclared(name: str, *, repeatable: bool = True) -> GenclsError:
-    """The error for a defense that draws and does not say so."""
+    """The error for a defense that draws without saying so."""
     source = "" if repeatable else ", also with the same random numbers (a generator of its own, a counter, time)"
     return GenclsError(
         f"{name}: expected the same scores at each forward, because stochastic is not set, got others{source}; set "
@@ -126,11 +126,11 @@ def undeclared(name: str, *, repeatable: bool = True) -> GenclsError:
 def check_defense(defense: nn.Module, image: Tensor, labels: Tensor, *, gradients: bool = True) -> None:
     """Check that a defense takes images like this one, (1, C, H, W) in [0, 1], and knows these labels.
 
-    With ``gradients``, no gradient mode may be hidden.
+    With ``gradients`` it also checks that no gradient mode is hidden.
 
     Raises:
-        GenclsError: for training mode, images of another shape, scores that are not (1, K), labels beyond K, or an inner
-            defense with a gradient mode that the outer one hides.
+        GenclsError: the defense is in training mode or takes images of another shape, scores are not (1, K), labels go beyond
+            K, or the defense hides a gradient mode of an inner one.
     """
     name = type(defense).__name__
     check_eval_mode(defense, name=name)
@@ -152,7 +152,7 @@ def probe_defense(
     """Check a defense, see :func:`check_defense`, on images (N, C, H, W), and observe how it behaves, see :class:`Probe`.
 
     Raises:
-        GenclsError: as both do, or for something that is no module.
+        GenclsError: one of the two raises it, or the defense is no module.
     """
     if not isinstance(defense, nn.Module):
         name = type(defense).__name__
@@ -164,16 +164,16 @@ def probe_defense(
 
 @torch.no_grad()
 def observe(defense: nn.Module, images: Tensor, *, seed: int = 0) -> Behaviour:
-    """Ask a defense about a handful of images and compare what it says.
+    """Ask a defense about a handful of images and compare its answers.
 
     Args:
-        defense: images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode. One that declares ``batch_dependent = True`` is
-            believed, and asked image by image.
-        images: (N, C, H, W) in [0, 1], on the defense's device; the first three count.
-        seed: of the random streams.
+        defense: a module images (N, C, H, W) in [0, 1] -> scores (N, K), in eval mode. If it declares ``batch_dependent =
+            True``, it is believed and asked image by image.
+        images: the images (N, C, H, W) in [0, 1], on the defense's device; the first three count.
+        seed: the seed of the random streams, an integer.
 
     Raises:
-        GenclsError: if a forward pass fails, or returns no scores.
+        GenclsError: a forward pass fails, or returns no scores.
     """
     if declared(defense, "batch_dependent"):
         seen = Examination(ImageByImage(defense), handful(images), seed)
@@ -184,12 +184,12 @@ def observe(defense: nn.Module, images: Tensor, *, seed: int = 0) -> Behaviour:
 
 @torch.no_grad()
 def observe_batch(defense: nn.Module, images: Tensor, behaviour: Behaviour, *, seed: int = 0) -> Behaviour:
-    """Ask a defense about a whole batch at once and in two parts: a handful does not fill what has a capacity.
+    """Ask a defense about a whole batch at once and in two parts: a handful would not fill a module with a capacity.
 
     Returns:
-        The behaviour with what this adds.
+        The behaviour, with the facts that this adds.
     """
-    if behaviour.judged(defense) is not defense or len(images) <= _HANDFUL:  # each image is asked alone, or was
+    if behaviour.judged(defense) is not defense or len(images) <= _HANDFUL:  # each image is asked alone, now or before
         return behaviour
     batch, rows = Examination(defense, images, seed), list(range(len(images)))[::-1]
     halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
@@ -208,7 +208,7 @@ def observe_batch(defense: nn.Module, images: Tensor, behaviour: Behaviour, *, s
 
 
 def handful(images: Tensor) -> Tensor:
-    """Three different images: the first ones, or mirrored and inverted ones where there are fewer."""
+    """Three different images: the first ones, completed by mirrored and inverted ones if there are fewer."""
     few = images[:_HANDFUL].detach()
     return torch.cat([few, few.flip(-1), 1 - few])[:_HANDFUL]
 
@@ -219,14 +219,14 @@ def differ(one: Tensor, two: Tensor, tolerance: float) -> bool:
 
 
 def _changed(one: Tensor, two: Tensor, tolerance: float) -> Tensor:
-    """Which rows (N,) of scores (N, K) differ by more than rounding; those that are not finite are compared as they are."""
+    """Mark the rows (N,) of scores (N, K) that differ by more than rounding; infinite or NaN scores must be identical."""
     finite = (torch.isfinite(one) & torch.isfinite(two)).all(dim=1)
     exactly = (one.nan_to_num() != two.nan_to_num()).any(dim=1)
     return ((one - two).abs() / score_gap(one)).nan_to_num().amax(dim=1).gt(tolerance).where(finite, exactly)
 
 
 class Examination:
-    """One defense and a handful of images with the streams of their own."""
+    """One defense and a handful of images, with streams of their own."""
 
     def __init__(self, defense: nn.Module, images: Tensor, seed: int) -> None:
         self.defense, self.images, self.seed = defense, images, seed
@@ -237,9 +237,9 @@ class Examination:
     def ask(
         self, stream: str, rows: list[int] | None = None, images: Tensor | None = None, keep: tuple[int, str] | None = None
     ) -> Tensor:
-        """Scores of the images, or of some of their rows, or of others in the same streams; float64.
+        """Ask for scores, float64: of the images, of some of their rows, or of other images in the same streams.
 
-        The row ``keep`` has a stream of another name, which stands beside it.
+        ``keep`` is a row and the name of another stream for it.
         """
         rows = list(range(len(self.images))) if rows is None else rows
         asked = self.images[rows] if images is None else images
@@ -251,7 +251,7 @@ class Examination:
         return scores
 
     def randomness(self) -> Behaviour:
-        """The same images with the same streams, and with others."""
+        """Compare the same images under the same streams, and under others."""
         self.first = self.ask("one")
         repeatable = not differ(self.first, self.ask("one"), ROUNDING)
         random = not repeatable or differ(self.first, self.ask("two"), ROUNDING)
@@ -259,29 +259,29 @@ class Examination:
             random = any(differ(self.first, self.ask(f"try {number}"), ROUNDING) for number in range(_TRIES))
         elif not random and self.restless("one", self.first):
             random, repeatable = True, False
-        return Behaviour(random, repeatable)
+        return Behaviour(random, repeatable, classes=self.first.shape[1])
 
     def company(self, behaviour: Behaviour) -> Behaviour:
-        """Images alone, and the first one in other company, each with the streams that it had before."""
-        if not behaviour.repeatable:  # nothing can be told from what draws at will: each image is asked alone
+        """Compare images alone, and two of them beside other images, each with the streams that it had before."""
+        if not behaviour.repeatable:  # such draws show nothing: each image is asked alone
             return replace(behaviour, shared_draws=True)
         alone = torch.cat([self.ask("one", [row]) for row in range(len(self.images))])
-        dependent = any(differ(self.first[[row]], self._beside_others(row), _COMPANY) for row in (0, 1))  # before and behind
+        dependent = any(differ(self.first[[row]], self._beside_others(row), _COMPANY) for row in (0, 1))  # ahead, between
         apart = differ(self.first, alone, _COMPANY)
         if (dependent or apart) and self.restless("one", self.first, tries=_TRIES):
-            return Behaviour(random=True, repeatable=False, shared_draws=True)
+            return replace(behaviour, random=True, repeatable=False, shared_draws=True)
         if behaviour.random:
             return replace(behaviour, batch_dependent=dependent, shared_draws=apart or self.shared or self._mixes_streams())
         return replace(behaviour, batch_dependent=dependent, place_dependent=apart)
 
     def _beside_others(self, row: int) -> Tensor:
-        """Scores (1, K) of an image where all the others are exchanged."""
+        """Scores (1, K) of an image when all other images are exchanged."""
         others = 1 - self.images.flip(0)
         others[row] = self.images[row]
         return self.ask("one", images=others)[[row]]
 
     def _mixes_streams(self) -> bool:
-        """Whether the scores of a row change with the streams of the others: one entry of a draw per row may serve all."""
+        """Whether the scores of a row change with the streams of the others: one entry of a draw per row may serve all rows."""
         for number in range(_MIXES):
             row = number % len(self.images)
             if differ(self.first[[row]], self.ask(f"mix {number}", keep=(row, "one"))[[row]], ROUNDING):
@@ -289,5 +289,5 @@ class Examination:
         return False
 
     def restless(self, stream: str, answer: Tensor, *, tries: int = _REPEATS) -> bool:
-        """Whether the very same question has several answers after all."""
+        """Whether the very same question gets several answers after all."""
         return any(differ(answer, self.ask(stream), ROUNDING) for _ in range(tries))

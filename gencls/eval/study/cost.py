@@ -70,7 +70,7 @@ def shadow(folder: Path) -> Iterator[Path]:
 
 
 def progress_bar(study: Grid) -> Callable[[Sequence[StudyCell]], "object"]:
-    """For :meth:`gencls.eval.Study.run`: prints the predicted cost, then a bar with the time left at the speed so far."""
+    """Report progress of :meth:`gencls.eval.Study.run`: the predicted cost, then a bar with the time left at this speed."""
 
     @contextmanager
     def bar(cells: Sequence[StudyCell]) -> Iterator[Callable[[StudyCell], None]]:

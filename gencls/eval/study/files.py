@@ -60,7 +60,7 @@ def write_samples(folder: Path, settings: Mapping[str, Any], images: Tensor, lab
     """Write the samples that the study's settings list, in their order, with the bounds of the shards.
 
     Args:
-        folder: of the study.
+        folder: folder of the study.
         settings: list the keys of some of the samples, or of all.
         images: (N, C, H, W).
         labels: (N,).

@@ -61,7 +61,7 @@ _PLANNED = {
     "probes",
     "defense_keys",
 }
-"""What the keys of the cells are made of, and the list of cells."""
+"""The settings that the keys of the cells are made of, and the list of cells."""
 
 
 class Grid:
@@ -207,7 +207,7 @@ class Grid:
         return self._write_results()
 
     def runner(self, cell: StudyCell) -> Runner:
-        """What runs attacks on the cell's defense in its gradient mode; one for all cells of both."""
+        """The runner of attacks on the cell's defense in its gradient mode; cells of the same two share it."""
         known = cell.defense, cell.mode
         if known not in self._runners:
             self._runners[known] = Runner(self.defenses[cell.defense], cell.mode, self.protocol, self.probes[cell.defense])
@@ -286,7 +286,7 @@ class Grid:
             self._write_samples(settings)
 
     def _write_samples(self, settings: Mapping[str, Any] | None) -> None:
-        """Those that the settings list, if there are any."""
+        """Write the samples that the settings list, if any."""
         if settings is not None:
             write_samples(self.folder, settings, self.images, self.labels, self.hashes)
 

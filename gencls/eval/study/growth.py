@@ -20,12 +20,13 @@ from gencls import __version__
 from gencls.core import GenclsError
 from gencls.core.files import held, write_sealed
 from gencls.core.images import sample_hashes
+from gencls.eval.judgement.gradient_modes import own_meanings
 from gencls.eval.measures.names import check_names
 from gencls.eval.measures.records import same_size
 from gencls.eval.study.files import CELLS, SAMPLES, StudyCell, read_tensors
 from gencls.eval.study.folder import RESULTS, read_samples
 from gencls.eval.study.plan import Plan, described, differences, other_protocol
-from gencls.eval.study.settings import FORMAT, SETTINGS, planned, read_study
+from gencls.eval.study.settings import FORMAT, MEANINGS, SETTINGS, planned, read_study
 
 _LOCK = "study.lock"
 """File lock of every process that changes study.json."""
@@ -216,6 +217,9 @@ def _merged(found: Mapping[str, Any] | None, plan: Plan, cells: Sequence[StudyCe
         for name, (value, key) in parts.items():
             known = settings[kind].get(name) or described(value, key)
             settings[kind][name] = {**known, "code": key.whole}
+    for name, (defense, _) in plan.defenses.items():
+        if meanings := own_meanings(defense, {cell.mode for cell in cells if cell.defense == name}):
+            settings["defenses"][name][MEANINGS] = {**settings["defenses"][name].get(MEANINGS, {}), **meanings}
     mine = {norm: described(threat, key) for norm, (threat, key) in plan.threats.items()}
     settings["threats"] = mine | found.get("threats", {})
     settings["cells"] = [asdict(cell) for cell in _all_cells(planned(found), cells, settings)]

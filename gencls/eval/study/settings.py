@@ -14,6 +14,9 @@ from gencls.eval.study.files import StudyCell
 
 SETTINGS = "study.json"
 
+MEANINGS = "gradients"
+"""In the description of a defense: what it says of gradient modes of its own, by name; only where it has some."""
+
 FORMAT = 4
 """2: the judge draws sequentially, so records hold different numbers of draws, and their own majorities. 3: checksums.
 4: a folder grows, so it lists the bounds of its shards, and each row has its epsilon."""
@@ -125,8 +128,17 @@ def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _named(value: Any) -> bool:
     """Whether a value is an object with a text, or a description made of texts, under each name."""
-    parts = value.values() if isinstance(value, dict) else [None]
-    return all(_word(part) or (isinstance(part, dict) and all(_word(part.get(key, "")) for key in _TEXTS)) for part in parts)
+    return isinstance(value, dict) and all(
+        _word(part) or (isinstance(part, dict) and _described(part)) for part in value.values()
+    )
+
+
+def _described(part: dict[str, Any]) -> bool:
+    return all(_word(part.get(key, "")) for key in _TEXTS) and _texts(part.get(MEANINGS, {}))
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_word, value.values()))
 
 
 def _cell(value: Any) -> bool:
@@ -159,5 +171,5 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "protocol": (lambda value: isinstance(value, dict), "settings by name"),
     "code": (_word, "a text"),
     "modes": (lambda value: value is None or _list_of(_word)(value), "a list of names, or null"),
-    "about": (lambda value: isinstance(value, dict) and all(map(_word, value.values())), "texts by name"),
+    "about": (_texts, "texts by name"),
 }

@@ -17,9 +17,9 @@ class ThreatModel(Threat):
     """An Lp ball around the clean image, within [0, 1].
 
     Attributes:
-        norm: "linf", "l2" or "l1", in [0, 1] pixel units over the whole image; or "l0", the number of values that change, each
-            channel of a pixel counted by itself.
-        epsilon: radius of the ball; None asks for the smallest perturbation that succeeds.
+        norm: "linf", "l2" or "l1", in [0, 1] pixel units over the whole image; or "l0", the number of changed values, where
+            each channel of a pixel counts by itself.
+        epsilon: the radius of the ball, > 0; None asks for the smallest perturbation that succeeds.
         targeted: whether success means a given class rather than any wrong one.
     """
 
@@ -45,7 +45,7 @@ class ThreatModel(Threat):
 
     @property
     def first_step(self) -> float:
-        """The radius. In L0 it is the largest change of an entry, long enough for a projection to go by the slopes."""
+        """The radius. In L0 it is the largest change of an entry, long enough for a projection to follow the slopes."""
         return _LONG if self.norm == "l0" else super().first_step
 
     def largest(self, shape: Size) -> float:
@@ -57,19 +57,19 @@ class ThreatModel(Threat):
         return self.ball.distance(adversarial.double() - clean.double())
 
     def step(self, gradient: Tensor, size: float | Tensor, images: Tensor) -> Tensor:
-        """The steepest step in the norm."""
+        """The steepest step in the norm; see :class:`Threat`."""
         return self.ball.step(gradient, size, images)
 
     def project(self, images: Tensor, clean: Tensor) -> Tensor:
-        """Onto the ball and [0, 1]."""
+        """Project onto the ball and [0, 1]; see :class:`Threat`."""
         return self.ball.confine(images, clean, self.epsilon or 0.0)
 
     def start(self, clean: Tensor) -> Tensor:
-        """Drawn uniformly from the balls around the clean images, clipped to [0, 1]."""
+        """Draw uniformly from the balls around the clean images, and clip to [0, 1]."""
         return self.ball.start(clean, self.epsilon or 0.0)
 
     def turned(self, clean: Tensor, far: Tensor, near: Tensor, regret: Tensor) -> Tensor:
-        """As few entries as need be."""
+        """Turn as few entries as the bound needs; see :class:`Threat`."""
         centre = clean.double()
         return self.ball.turned(far.double() - centre, near.double() - centre, regret, (self.epsilon or 0.0) + TOLERANCE / 2)
 

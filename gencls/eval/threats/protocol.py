@@ -1,4 +1,4 @@
-"""What a threat says: what an adversary may change, and how far two images are apart; and the kinds that there are, by key."""
+"""The contract of a threat: what an adversary may change, and how far two images are apart; and all kinds of threat, by key."""
 
 import functools
 import importlib
@@ -16,7 +16,7 @@ from gencls.core import GenclsError, check_settings, did_you_mean, key_of
 from gencls.core.balls import BALLS, per_image
 
 TOLERANCE = 1e-6
-"""By how much a distance may exceed epsilon through rounding (clipping in float32 exceeds it by about 2e-8)."""
+"""How far a distance may exceed epsilon through rounding (clipping in float32 exceeds it by about 2e-8)."""
 
 _KINDS: dict[str, "ThreatKind"] = {}
 
@@ -25,16 +25,16 @@ _KINDS: dict[str, "ThreatKind"] = {}
 class Threat(ABC):
     """A bound on how far an adversarial image may be from the clean one, within [0, 1].
 
-    Studies, the judge, reports and the doctor ask for no more than this; the last three methods are what gradient attacks move
-    by. A new threat is one file in this folder: a subclass, and a call of :func:`register`.
+    Studies, the judge, reports and the doctor need no more than this class. Gradient attacks move by :meth:`step`,
+    :meth:`project` and :meth:`start`. A new threat is one file in this folder: a subclass, and a call of :func:`register`.
     tests/eval/threats/test_protocol.py has a short example, a weighted norm.
 
-    A distance need be no norm. It is 0 between equal images, and an image that is moved straight towards the clean one comes no
-    farther from it. It may be 0 between different images, and may grow where a pixel comes nearer to the clean one; then see
-    :meth:`turned`.
+    A distance need be no norm. It is 0 between equal images, and it does not grow when an image moves straight towards the
+    clean one. It may be 0 between different images. It may also grow when a single pixel comes nearer to the clean one;
+    :meth:`turned` says what follows then.
 
     Attributes:
-        norm: key of the kind, under which records know it.
+        norm: the key of the kind, under which records know it.
         epsilon: the bound, in the unit of the distance; None asks for the smallest perturbation that succeeds.
         targeted: whether success means a given class rather than any wrong one.
     """
@@ -50,19 +50,20 @@ class Threat(ABC):
 
     @property
     def label(self) -> str:
-        """What pages and figures call the kind of threat."""
+        """The name of the kind of threat on pages and in figures."""
         return kind_of(self.norm).label
 
     @property
     def unit(self) -> str:
-        """In which distances and epsilon are measured."""
+        """The unit of distances and epsilon."""
         return kind_of(self.norm).unit
 
     @abstractmethod
     def distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
-        """How far two batches of images (N, C, H, W) in [0, 1] are apart: (N,), in float64, each pair by itself.
+        """Distances between two batches of images (N, C, H, W) in [0, 1], pair by pair: (N,), >= 0, in float64.
 
-        Nobody moves a threat: one that holds a network moves it to the images' device here. The judge asks without gradients.
+        Nobody moves a threat: if it holds a network, this method moves it to the images' device. The judge asks without
+        gradients.
         """
 
     @abstractmethod
@@ -71,24 +72,24 @@ class Threat(ABC):
 
     @abstractmethod
     def step(self, gradient: Tensor, size: float | Tensor, images: Tensor) -> Tensor:
-        """The change (N, C, H, W) of a size, or of one per image (N,), along which a linear loss grows most.
+        """The change (N, C, H, W) of one size, or of one per image (N,), that raises a linear loss most.
 
-        Where some changes are free, so that a linear loss grows without bound, the steepest step among the others, and along
-        the free ones a step of a size that [0, 1] makes sensible. It may leave the bound: :meth:`project` follows. Where the
-        gradient is zero it is finite.
+        If some changes are free, a linear loss grows without bound. The step is then the steepest among the others, and along
+        the free ones it has a size that is sensible in [0, 1]. It may leave the bound: :meth:`project` follows. It is finite,
+        also for a zero gradient.
         """
 
     @abstractmethod
     def project(self, images: Tensor, clean: Tensor) -> Tensor:
         """Bring images into [0, 1] and within epsilon of the clean ones.
 
-        What comes out lies in both, and :meth:`allows` its distance: rounding in float32 may exceed epsilon by
-        :data:`TOLERANCE`, not more. It need not be the nearest such image. The clean image stays what it is.
+        The result lies in both, and :meth:`allows` accepts its distance: rounding in float32 may exceed epsilon by
+        :data:`TOLERANCE`, not more. It need not be the nearest such image. A clean image stays unchanged.
         """
 
     @abstractmethod
     def start(self, clean: Tensor) -> Tensor:
-        """Random images within epsilon of the clean ones."""
+        """Draw random images within epsilon of the clean ones."""
 
     @property
     def first_step(self) -> float:
@@ -103,7 +104,7 @@ class Threat(ABC):
         """Check that the bound is not larger than the space of images of a shape (N, C, H, W), in [0, 1].
 
         Raises:
-            GenclsError: for an epsilon that no image can exceed. It was surely meant for pixels in 0..255, or larger images.
+            GenclsError: no image can exceed epsilon. It was surely meant for pixels in 0..255, or larger images.
         """
         if self.epsilon is not None and self.epsilon > (largest := self.largest(shape)) * (1 + TOLERANCE):
             raise GenclsError(
@@ -112,38 +113,39 @@ class Threat(ABC):
             )
 
     def allows(self, distances: Tensor) -> Tensor:
-        """Which distances (N,) lie within the bound, up to :data:`TOLERANCE`."""
+        """Mark the distances (N,) within the bound, up to :data:`TOLERANCE`."""
         if self.epsilon is None:
             return torch.isfinite(distances)
         return distances <= self.epsilon + TOLERANCE
 
     def turned(self, clean: Tensor, far: Tensor, near: Tensor, regret: Tensor) -> Tensor:
-        """Which entries of images must take the nearer of two values for the bound to hold: (N, C, H, W), bool.
+        """Choose the entries of images that must take the nearer of two values for the bound to hold: (N, C, H, W), bool.
 
-        Here all entries of an image that would leave the bound. That suffices where a change that is smaller in every entry is
-        no farther, as in an Lp norm. Elsewhere rounding to 8 bits gives images up that still leave the bound, and takes the
-        clean ones; a threat that knows better overrides this.
+        This method chooses all entries of an image that would leave the bound. That suffices if a change that is smaller in
+        every entry is no farther, as in an Lp norm. In other threats an image may still leave the bound, and rounding to 8 bits
+        then falls back to the clean one. A threat that knows better overrides this method.
 
         Args:
-            clean: (N, C, H, W), as everywhere in the precision of the images.
-            far: the values that are wanted.
+            clean: the clean images (N, C, H, W), in their own precision.
+            far: the wanted values.
             near: values that are nearer to the clean ones.
-            regret: of taking the nearer value, in float64.
+            regret: the loss from taking the nearer value, in float64.
         """
         return per_image(~self.allows(self.distance(clean, far))).expand_as(clean)
 
 
 @dataclass(frozen=True)
 class ThreatKind:
-    """What is known of a threat by its key alone.
+    """The facts about a threat that follow from its key alone.
 
     Attributes:
-        key: stands in the column ``norm`` of records, in names of files, and in names of attacks like pgd-linf: small letters,
-            digits, and hyphens between them.
-        label: on pages and in figures.
-        latex: in LaTeX tables.
-        unit: of distances and epsilon.
-        make: epsilon (None for the smallest perturbation) to a threat; None where more must be known than epsilon.
+        key: the entry in the column ``norm`` of records, in names of files, and in names of attacks like pgd-linf: small
+            letters, digits, and hyphens between them.
+        label: the name on pages and in figures.
+        latex: the name in LaTeX tables.
+        unit: the unit of distances and epsilon.
+        make: a function from epsilon (None for the smallest perturbation) to a threat; None if the threat needs more than
+            epsilon.
     """
 
     key: str
@@ -157,12 +159,12 @@ class ThreatKind:
 
 
 def register(kind: ThreatKind) -> None:
-    """Make a kind known; the file that defines a threat does it when it is imported.
+    """Make a kind known; the file that defines a threat calls this when it is imported.
 
     A kind takes the place of one of the same key, as when a cell of a notebook runs again. None takes that of an Lp norm.
 
     Raises:
-        GenclsError: for something else than a kind, a key that cannot stand in the name of an attack, or that of an Lp norm.
+        GenclsError: what is given is no kind, or its key cannot stand in the name of an attack, or is that of an Lp norm.
     """
     if not isinstance(kind, ThreatKind):
         raise GenclsError(f"register: expected a ThreatKind, got {kind!r}")
@@ -176,7 +178,7 @@ def register(kind: ThreatKind) -> None:
 
 
 def kinds() -> Mapping[str, ThreatKind]:
-    """All kinds by key: those of the files beside this one, and what other modules have registered."""
+    """All kinds by key: those of the files beside this one, and those that other modules have registered."""
     _import_all()
     return _KINDS
 
@@ -191,13 +193,13 @@ def _import_all() -> None:
 
 
 def check_threats(threats: Mapping[str, Threat], what: str) -> None:
-    """Check that attacks, by name, whose threats have one key have one threat, but for epsilon and the target.
+    """Check that threats of attacks, by name, are equal if their keys are equal, except for epsilon and the target.
 
-    Records know a threat by its key: others of the same key would be compared with it, and enter the same worst case. The key
-    of an Lp norm is that of a :class:`~gencls.eval.ThreatModel` alone.
+    Records know a threat by its key: a different threat of the same key would be compared with it, and enter the same worst
+    case. The key of an Lp norm is that of a :class:`~gencls.eval.ThreatModel` alone.
 
     Raises:
-        GenclsError: if two threats of one key differ, or one that is no ThreatModel has the key of an Lp norm.
+        GenclsError: two threats of one key differ, or one that is no ThreatModel has the key of an Lp norm.
     """
     seen: dict[str, tuple[str, Threat]] = {}
     for name, threat in threats.items():
@@ -215,26 +217,26 @@ def check_threats(threats: Mapping[str, Threat], what: str) -> None:
 
 
 def bare(threat: Threat) -> Threat:
-    """A threat without bound and target: what all threats of its key share."""
+    """A threat without bound and target: the part that all threats of its key share."""
     return replace(threat.sized(None), targeted=False)
 
 
 def kind_of(key: Any) -> ThreatKind:
-    """The kind of a key. Records may hold keys whose file is not there: they are labelled by the key."""
+    """Find the kind of a key. Records may hold keys whose file does not exist here: the key is then their label."""
     name = str(key)
     return kinds().get(name) or ThreatKind(name, name, name, "")
 
 
 def searchable() -> tuple[str, ...]:
-    """Keys of the kinds that epsilon alone makes: attacks of any threat search them, by name."""
+    """Keys of the kinds that epsilon alone makes; names of attacks may use any of them."""
     return tuple(key for key, kind in kinds().items() if kind.make is not None)
 
 
 def made(key: str, epsilon: float | None) -> Any:
-    """The threat of a key.
+    """Make the threat of a key.
 
     Raises:
-        GenclsError: for an unknown key, or one whose threat needs more than epsilon.
+        GenclsError: the key is unknown, or its threat needs more than epsilon.
     """
     make = kind_of(key).make
     if make is None:

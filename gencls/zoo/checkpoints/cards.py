@@ -11,7 +11,7 @@ from gencls.core.errors import GenclsError
 from gencls.core.settings import checked
 
 _LARGEST = 2**20
-"""Bytes of a card; ours have some 1,500."""
+"""Most bytes of a card; ours have some 1,500."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def read_card(path: str | Path) -> Card:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names differ; Python's reader would keep the last of two."""
+    """Build an object whose names differ; Python's reader would keep the last of two equal names."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]

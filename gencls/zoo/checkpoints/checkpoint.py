@@ -28,7 +28,7 @@ Architectures = Mapping[str, Callable[..., nn.Module]]
 """Constructors by the names that cards use; they can build on torch's meta device."""
 
 _LARGEST = 2**24
-"""Of a size on a card."""
+"""Largest size on a card."""
 
 _SPARE = 2**26
 """Bytes that a network may have beside its weights, for instance of fixed kernels."""
@@ -40,10 +40,10 @@ def save_checkpoint(module: nn.Module, path: str | Path, card: Card, *, half: bo
     Each file appears complete or not at all. The same weights give the same bytes.
 
     Args:
-        module: Its `state_dict` is stored.
+        module: The module whose `state_dict` is stored.
         path: Weights file, ending with .safetensors; its folder is made if needed.
         card: What the file holds; `size` and `sha256` are filled in.
-        half: Store floating point numbers in half precision.
+        half: Whether to store floating point numbers in half precision.
 
     Returns:
         The card as stored.
@@ -104,7 +104,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], Card]:
 def verify_checkpoint(path: str | Path, architectures: Architectures = MappingProxyType({})) -> Card:
     """Check size, SHA-256 and readability of a weights file, and give its card.
 
-    With architectures the weights are compared with the card's network too.
+    With architectures it also compares the weights with the card's network.
 
     Raises:
         GenclsError: As `load_checkpoint`; with architectures as `restore`.
@@ -122,8 +122,8 @@ def restore(path: str | Path, architectures: Architectures) -> tuple[nn.Module, 
         The network in eval mode, its parameters frozen, and the card. torch's random state is left as it was.
 
     Raises:
-        GenclsError: As `load_checkpoint`; an unknown architecture or argument; weights that do not fit the network. That is
-            known before memory is taken for a network.
+        GenclsError: As `load_checkpoint`; an unknown architecture or argument; weights that do not fit the network. This is
+            found before a network takes memory.
     """
     state, card = load_checkpoint(path)
     fitting = _fitted(path, state, card, architectures)
@@ -134,7 +134,7 @@ def restore(path: str | Path, architectures: Architectures) -> tuple[nn.Module, 
 
 
 def _fitted(path: str | Path, state: Mapping[str, Tensor], card: Card, architectures: Architectures) -> dict[str, Tensor]:
-    """The weights as the network of the card has them."""
+    """The weights in the form of the card's network."""
     if card.architecture not in architectures:
         raise GenclsError(
             f"{path}: {did_you_mean(card.architecture[:100], architectures)}expected a network that gencls knows; its card "
@@ -150,7 +150,7 @@ def _fitted(path: str | Path, state: Mapping[str, Tensor], card: Card, architect
         signature.bind(**card.arguments)
         with seeded(0):
             layout, total = layout_of(constructor, len(state), **card.arguments)
-    except Exception as error:  # a constructor can fail in its own way for each wrong value
+    except Exception as error:  # each constructor can fail in its own way for a wrong value
         raise GenclsError(
             f"{path}: expected the arguments of {card.architecture}{signature}; its card does not fit: {error}. "
             "A training writes them, by card_arguments of its preset"
@@ -169,7 +169,7 @@ def _fitted(path: str | Path, state: Mapping[str, Tensor], card: Card, architect
 
 
 def _wrongly_typed(signature: inspect.Signature, arguments: Mapping[str, Any]) -> str | None:
-    """An argument that is no number, word or truth value where the constructor wants one."""
+    """Find an argument that is no number, word or truth value although the constructor wants one."""
     for name, value in arguments.items():
         wanted = signature.parameters[name].annotation if name in signature.parameters else None
         if wanted in (bool, int, float, str):

@@ -1,4 +1,4 @@
-"""What loaders of published checkpoints share: weights to a network, its sizes read off them, or what is wrong with them.
+"""Code that loaders of published checkpoints share: read a network's sizes off its weights, build it, or say what is wrong.
 
 Errors name the network: ``StyleGAN2 checkpoint: expected ...; got ...``.
 """
@@ -20,11 +20,11 @@ State = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
 _UNNUMBERED = 8
-"""Parts of a list without weights, which have numbers but no keys."""
+"""Parts of a list without weights; they have numbers but no keys."""
 
 
 def file_content(path: str | Path) -> Mapping[str, Any]:
-    """What a weights file holds by name; nothing where it holds something else.
+    """Read what a weights file holds by name; an empty mapping if it holds something else.
 
     Raises:
         GenclsError: as :func:`~gencls.zoo.checkpoints.reading.load_content`.
@@ -34,11 +34,11 @@ def file_content(path: str | Path) -> Mapping[str, Any]:
 
 
 def weights_under(path: str | Path, content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """One state dict of such a file, copied, half precision turned into float32.
+    """Take one state dict from such a file, copied, half precision turned into float32.
 
     Raises:
-        GenclsError: there is nothing of that name, or something else than tensors by name; a tensor that no network has, see
-            :func:`~gencls.zoo.checkpoints.tensors.check_state`.
+        GenclsError: if nothing has that name, or something else than tensors by name has it; for a tensor that no network has,
+            see :func:`~gencls.zoo.checkpoints.tensors.check_state`.
     """
     if name not in content:
         raise GenclsError(f"{path}: expected weights under {name!r}; got {', '.join(map(repr, content)) or 'none'}")
@@ -46,7 +46,7 @@ def weights_under(path: str | Path, content: Mapping[str, Any], name: str) -> di
 
 
 def weights_in(path: str | Path, *names: str) -> dict[str, Tensor]:
-    """The state dict that a file holds: under these names, each of which may be there or not, one within the other.
+    """Read the state dict of a file. It may lie under each of these names or not, one within the other.
 
     It is copied, half precision turned into float32.
 
@@ -61,14 +61,14 @@ def weights_in(path: str | Path, *names: str) -> dict[str, Tensor]:
 
 
 def without_prefixes(state: State, *prefixes: str) -> dict[str, Tensor]:
-    """The same tensors; each prefix, in this order, is taken from the keys that begin with it."""
+    """Take each prefix, in this order, from the keys that begin with it; the tensors stay the same."""
     for prefix in prefixes:
         state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     return dict(state)
 
 
 def with_counters(state: State) -> dict[str, Tensor]:
-    """The same tensors and the counters of batch norm, which torch did not save before 0.4.1 and nothing here reads."""
+    """Add the counters of batch norm, which torch did not save before 0.4.1 and which nothing here reads."""
     counters = (key.removesuffix("running_var") + "num_batches_tracked" for key in state if key.endswith("running_var"))
     return {**state, **{key: torch.zeros((), dtype=torch.int64) for key in counters if key not in state}}
 
@@ -77,9 +77,9 @@ class Weights(Generic[Network]):
     """Published weights of a network.
 
     Args:
-        kind: the network's class, or what builds it.
+        kind: the network's class, or a function that builds it.
         state: keys and tensors in the published layout.
-        name: of the network, for errors; None takes that of the class.
+        name: name of the network for errors; None takes that of the class.
 
     Raises:
         GenclsError: for a tensor that no network has, see :func:`~gencls.zoo.checkpoints.tensors.check_state`.
@@ -92,10 +92,10 @@ class Weights(Generic[Network]):
         check_state(f"{self.name} checkpoint", state, finite=False)
 
     def shape(self, key: str, rank: int) -> torch.Size:
-        """Shape of a tensor that must be there.
+        """The shape of a tensor that must be there.
 
         Raises:
-            GenclsError: it is not, has another number of dimensions or none of some size.
+            GenclsError: if it is missing, has another number of dimensions, or has a dimension of size 0.
         """
         tensor = self.state.get(key)
         if tensor is None or tensor.ndim != rank or 0 in tensor.shape:
@@ -107,7 +107,7 @@ class Weights(Generic[Network]):
         """One more than the highest number at this place of the keys; 0 without such keys.
 
         Raises:
-            GenclsError: it is higher than what so many keys can count up to.
+            GenclsError: if the number is higher than so many keys can count up to.
         """
         numbers = [match[1] for match in map(re.compile(pattern).match, self.state) if match]
         highest = max(numbers, key=lambda number: (len(number), number), default="-1")
@@ -116,29 +116,29 @@ class Weights(Generic[Network]):
         return int(highest) + 1
 
     def build(self, **arguments: Any) -> Network:
-        """The network with these weights, in the precision that it has itself; it shares the tensors that have it already.
+        """Build the network with these weights, in its own precision; it shares the tensors that have this precision.
 
         Args:
-            arguments: of its constructor.
+            arguments: arguments of the network's constructor.
 
         Returns:
             The network in eval mode, its parameters frozen.
 
         Raises:
-            GenclsError: for keys that are missing or surplus, tensors of an unexpected shape, integers as parameters, NaN or
+            GenclsError: for keys that are missing or surplus; tensors of an unexpected shape; integers as parameters; NaN or
                 Inf; sizes that no such network has.
         """
         try:
             layout = _layout(self.kind, len(self.state), **arguments)
         except GenclsError:
             raise
-        except Exception as error:  # constructors fail in their own ways where sizes do not go together
+        except Exception as error:  # constructors fail in their own ways if sizes do not fit together
             sizes = ", ".join(f"{name}={value!r:.80}" for name, value in arguments.items())
             raise self._error(f"sizes of such a network; got {sizes}: {type(error).__name__}: {error}") from None
-        if layout.keys() == self.state.keys():  # else other keys are the error, and no value has to be looked at
+        if layout.keys() == self.state.keys():  # else the error is about other keys, and nobody has to look at values
             check_state(f"{self.name} checkpoint", self.state)
         state = fitted(self.state, layout, self._error)
-        with torch.device("meta"):  # no time for numbers that the weights replace
+        with torch.device("meta"):  # do not spend time on numbers that the weights replace
             network = self.kind(**arguments).requires_grad_(False)
         network.load_state_dict(state, assign=True)
         return network.eval()

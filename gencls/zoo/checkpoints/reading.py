@@ -1,4 +1,4 @@
-"""Weights files, of other people too, read without running code that is in them. What a file holds decides, not its name."""
+"""Read weights files, also other people's, without running their code. The content of a file decides, not its name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +19,8 @@ def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Te
 
     Args:
         path: A safetensors file, or one that `torch.save` wrote, whatever its name. The weights may lie within a dictionary, as
-            the one entry that is tensors by name; of several, under ``state_dict``.
-        key: The entry that has them, needed only where there are several and none is ``state_dict``.
+            the only entry that is tensors by name; if there are several, under ``state_dict``.
+        key: The entry with the weights, needed only if there are several and none is ``state_dict``.
 
     Returns:
         The state dict on the CPU, half precision turned into float32; keys without ``module.`` and ``_orig_mod.`` if all
@@ -36,7 +36,7 @@ def load_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Te
 
 
 def _chosen(path: str | Path, content: Any, key: str | None) -> Any:
-    """The entry that has the weights, or all where they stand alone."""
+    """The entry with the weights, or the whole content if the weights stand alone."""
     if not isinstance(content, Mapping):
         return content
     if key is not None:
@@ -73,10 +73,10 @@ def load_content(path: str | Path) -> Any:
 
 
 def check_file(path: Path) -> bytes:
-    """The first 512 bytes of a file that is there and is not a well-known impostor.
+    """Read the first 512 bytes of a file, which must exist and be no well-known impostor.
 
     Raises:
-        GenclsError: It is not there, or empty, an HTML page or a Git LFS pointer.
+        GenclsError: It is missing, empty, an HTML page or a Git LFS pointer.
     """
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
@@ -98,7 +98,7 @@ def check_file(path: Path) -> bytes:
 
 
 def parse_safetensors(path: Path, content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file as they are stored.
+    """Read the tensors of a safetensors file as they are stored.
 
     Raises:
         GenclsError: It is damaged, or has numbers that torch does not know.

@@ -1,4 +1,4 @@
-"""Are these the weights of a network, and of this one? Asked before memory is taken, by all that reads or assigns weights."""
+"""Check that tensors are weights of a network, and of this network, before memory is taken; all readers of weights do."""
 
 import threading
 import warnings
@@ -18,7 +18,7 @@ _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_state(source: str | Path, state: Mapping[str, Tensor], *, finite: bool = True) -> None:
-    """Check that each tensor is a plain one: dense, with values of its own, of numbers that weights can have.
+    """Check that each tensor is a plain one: dense, with its own values, of numbers that weights can have.
 
     Errors name the source, a file or a network.
 
@@ -36,7 +36,7 @@ def check_state(source: str | Path, state: Mapping[str, Tensor], *, finite: bool
 
 
 def _oddity(tensor: Tensor) -> str | None:
-    """What keeps a tensor from being weights."""
+    """Say what keeps a tensor from being weights; None if nothing does."""
     if tensor.is_nested or tensor.layout != torch.strided:
         return "nested tensors" if tensor.is_nested else f"layout {tensor.layout}"
     if tensor.is_meta:
@@ -54,22 +54,22 @@ def _oddity(tensor: Tensor) -> str | None:
 def _check_finite(source: str | Path, key: str, tensor: Tensor) -> None:
     if not tensor.is_floating_point() or not tensor.numel():
         return
-    ends = torch.stack(tensor.aminmax())  # a pass without a tensor of answers; NaN comes through
+    ends = torch.stack(tensor.aminmax())  # one pass, without a tensor of answers; NaN comes through
     if not bool(ends.isfinite().all()):
         what = "NaN" if bool(ends.isnan().any()) else "Inf"
         raise GenclsError(f"{source}: expected {key} of finite numbers; got {what}")
 
 
 def tensors_by_name(path: str | Path, values: object, *, size: int) -> dict[str, Tensor]:
-    """A state dict out of a file, copied, half precision turned into float32.
+    """Make a state dict from what a file holds, copied, half precision turned into float32.
 
-    The prefixes ``module.`` of DataParallel and ``_orig_mod.`` of torch.compile are taken off where all keys begin with them.
-    What is one tensor under several keys stays one.
+    The prefixes ``module.`` of DataParallel and ``_orig_mod.`` of torch.compile are taken off if all keys begin with them. One
+    tensor under several keys stays one tensor.
 
-    What is copied is not more than the size of the file, in bytes.
+    The copy is not larger than the file, whose ``size`` is in bytes.
 
     Raises:
-        GenclsError: It is anything else; there is none; a tensor is not as :func:`check_state` wants it.
+        GenclsError: It is something else; there is no tensor; a tensor is not as :func:`check_state` wants it.
     """
     if not isinstance(values, Mapping):
         raise GenclsError(f"{path}: expected tensors by name; got {_named(values)}{_NO_CODE}")
@@ -100,7 +100,7 @@ def _named(value: object) -> str:
 
 
 def _identity(tensor: Tensor) -> tuple[object, ...]:
-    """The same for tensors that are the same part of one storage."""
+    """A value that is equal for tensors that are the same part of one storage."""
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
@@ -111,7 +111,7 @@ def _single(tensor: Tensor) -> Tensor:
 
 
 def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys as the network itself has them."""
+    """Rename the keys as the network itself has them."""
     for prefix in ("module.", "_orig_mod."):
         if all(key.startswith(prefix) for key in state):
             return _unwrapped({key.removeprefix(prefix): tensor for key, tensor in state.items()})
@@ -119,7 +119,7 @@ def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fitted(state: Mapping[str, Tensor], layout: Mapping[str, Tensor], error: Callable[[str], GenclsError]) -> dict[str, Tensor]:
-    """The same tensors in the precision of the network, float32 as a rule, in the order of its layout on the meta device.
+    """Give the tensors the network's precision, as a rule float32, and the order of its layout on the meta device.
 
     Raises:
         GenclsError: for keys that are missing or surplus, another shape, other kinds of numbers, for instance integers as
@@ -148,7 +148,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _counts(tensor: Tensor, own: Tensor) -> bool:
-    """Whether floating point numbers stand for whole ones, as where all of a file was turned into half precision."""
+    """Whether floating point numbers stand for whole ones, as in a file that was turned into half precision as a whole."""
     return _kind(own) == "integers" and tensor.is_floating_point() and bool((tensor == tensor.round()).all())
 
 
@@ -157,17 +157,17 @@ def _some(keys: list[str]) -> str:
 
 
 class TooLargeError(Exception):
-    """A network has more parts than its weights can be for."""
+    """A network has more parts than its weights can fill."""
 
 
 def layout_of(build: Callable[..., nn.Module], tensors: int, /, **arguments: Any) -> tuple[dict[str, Tensor], int]:
     """Build a network on torch's meta device, on which tensors have no values and take no memory.
 
     Returns:
-        Its state dict there, and the bytes that all its parameters and buffers would take, also those outside the state dict.
+        The state dict of the network there, and the bytes of all its parameters and buffers, also those outside the state dict.
 
     Raises:
-        TooLargeError: it is far larger than weights of so many tensors are for, and so is not built to the end.
+        TooLargeError: The network is far larger than so many tensors can fill; it is not built to the end.
     """
     with warnings.catch_warnings(), torch.device("meta"), _at_most(20 * tensors + 1000):
         warnings.simplefilter("ignore")  # about tensors without elements, before an error that says the same

@@ -1,8 +1,8 @@
 """Files that `torch.save` wrote, read without running code that is in them.
 
-torch's own reader (``weights_only=True``) makes the tensors. All other classes that a file names are neither imported nor
-called: an inert object stands in their place. Checkpoints have such objects beside the weights, for instance best accuracies
-as numpy scalars. Those of `_HARMLESS` may be there; others are refused by name.
+torch's own reader (``weights_only=True``) makes the tensors. The other classes that a file names are neither imported nor
+called; an inert object takes their place. Checkpoints have such objects beside the weights, for instance best accuracies as
+numpy scalars. The file may hold objects of `_HARMLESS`; others are refused by name.
 """
 
 import pickletools
@@ -30,7 +30,7 @@ _TORCH = re.compile(
     r"torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout|collections\.(OrderedDict|Counter)|"
     r"_codecs\.encode|builtins\.(set|complex)"
 )
-"""Of these names, torch's reader knows those that make tensors and plain values, and refuses the others."""
+"""Names that torch's reader sees. It knows those that make tensors and plain values, and refuses the others."""
 
 _HARMLESS = re.compile(
     r"numpy(\.\w+)*\.(scalar|_reconstruct|ndarray|dtype|\w+DType|bool_?|u?int\d+|float\d+)|"
@@ -38,22 +38,22 @@ _HARMLESS = re.compile(
     r"builtins\.(list|dict|tuple|frozenset|int|float|bool|str|bytes|slice|range)|collections\.deque|"
     r"(omegaconf|typing)(\.\w+)+"
 )
-"""Numbers, arrays, paths, dates and settings: what checkpoints have beside the weights. Objects of these names are left out."""
+"""Numbers, arrays, paths, dates and settings, which checkpoints have beside the weights. Such objects are left out."""
 
 _DICTIONARIES = re.compile(r"collections\.defaultdict|(\w+\.)+AttributeDict")
-"""Dictionaries: their entries are read, as those of a plain one. Lightning's hyperparameters are an AttributeDict."""
+"""Dictionaries. Their entries are read like those of a plain one. Lightning's hyperparameters are an AttributeDict."""
 
 _ADVICE = "Where it was made, save the weights alone: torch.save(network.state_dict(), FILE)"
 
 
 class _Inert:
-    """Stands where a file has an object of another class; keeps nothing and does nothing."""
+    """Stands in for an object of another class; it keeps nothing and does nothing."""
 
     def __init__(self, *_: object) -> None:
-        """Take what the class would have been made of."""
+        """Take the arguments of the class."""
 
     def __setstate__(self, _: object) -> None:
-        """Take what would have been put into it."""
+        """Take the state of the object."""
 
 
 def _dictionary(*_: object) -> dict[Any, Any]:
@@ -62,7 +62,7 @@ def _dictionary(*_: object) -> dict[Any, Any]:
 
 
 def load_torch_file(path: Path, size: int, *, zipped: bool) -> Any:
-    """All that such a file of `size` bytes holds, which since torch 1.6 is a zip file; tensors stay tied to it.
+    """Read all that such a file of `size` bytes holds (since torch 1.6 a zip file); tensors stay tied to the file.
 
     Raises:
         GenclsError: The file is damaged, of another kind, or holds code or objects that are not known to be harmless.
@@ -75,7 +75,7 @@ def load_torch_file(path: Path, size: int, *, zipped: bool) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")  # about pickle protocols, before an error that says the same
-            # A file may hold several networks of gigabytes: what is not used is not read.
+            # A file may hold several networks of gigabytes. What is not used is not read.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # a damaged file can fail anywhere in the readers of zip and pickle
         called = odd or re.findall(r"GLOBAL ([\w.]+)", str(error))
@@ -94,7 +94,7 @@ def _is_known(name: str) -> bool:
 
 
 def _stand_in(name: str) -> tuple[Callable[..., Any], str]:
-    """What torch's reader is to take for a class, and the class's name."""
+    """Choose what torch's reader takes for a class, and give the class's name."""
     if name == "argparse.Namespace":
         return Namespace, name  # attributes only
     if name == "collections.defaultdict":
@@ -105,7 +105,7 @@ def _stand_in(name: str) -> tuple[Callable[..., Any], str]:
 
 
 def _names_in_zip(path: Path, size: int) -> list[str]:
-    """The classes and functions that a file names, and a look at its records."""
+    """The classes and functions that a file names; this also checks its records."""
     try:
         with ZipFile(path) as archive:
             records = archive.infolist()
@@ -179,7 +179,7 @@ def _names(path: Path, file: IO[bytes]) -> list[str]:
 
 
 def _objects(content: Any) -> Iterator[tuple[str, Any]]:
-    """All that lies in a file, each with the keys that lead to it; what does not lie deep comes first."""
+    """Yield all that lies in a file, with the keys that lead to it; what lies less deep comes first."""
     seen: set[int] = set()
     left = deque([("", content)])
     while left:
@@ -193,7 +193,7 @@ def _objects(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_records(path: Path, content: Any) -> None:
-    """Check that each tensor is in a record of its own length; torch's reader would go on into the next one."""
+    """Check that each tensor is in a record of its own length; torch's reader would read on into the next record."""
     with ZipFile(path) as archive:
         sizes = {record.file_size for record in archive.infolist()}
     for place, value in _objects(content):
@@ -214,7 +214,7 @@ def _code(path: Path, name: str, place: str = "") -> GenclsError:
 
 
 def _unreadable(path: Path, size: int, error: Exception) -> GenclsError:
-    """Why a file was not read, without torch's advice to switch the safety off."""
+    """Say why a file was not read, without torch's advice to switch the safety off."""
     reason = str(error).splitlines()[0] if str(error) and "weights_only" not in str(error) else ""
     return GenclsError(
         f"{path}: expected a complete file of torch.save; got {size} bytes that cannot be read as one "

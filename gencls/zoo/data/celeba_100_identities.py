@@ -1,8 +1,8 @@
 """A hundred persons of CelebA, 64x64, small enough for tests: 28 to 30 photos each, cut from photos "in the wild".
 
-In the place of `celeba-identities` where the whole of CelebA is not at hand: faces found by MTCNN, aligned to CelebA's mean
-face and cut to 148 pixels, stored at 128x128 and halved here, which gives the 64x64 of the MLVGM paper. The archive's
-table has the split, stratified by identity.
+It takes the place of `celeba-identities` if the whole of CelebA is not at hand. MTCNN found the faces. They are aligned to
+CelebA's mean face, cut to 148 pixels, stored at 128x128 and halved here, which gives the 64x64 of the MLVGM paper. The
+archive's table has the split, stratified by identity.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The first 10,000 faces of CelebA by gender, 64x64, small enough for tests: an archive of the aligned photos at half size.
 
-Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015, arXiv:1411.7766. All of them lie in CelebA's
-own training part, therefore the split is ours, by person: a fifth of the identities is for testing.
+Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015, arXiv:1411.7766. All these faces lie in CelebA's
+own training part. Therefore the split is ours, by person: a fifth of the identities is for testing.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ _SEED = 0
 _TEST_SHARE = 0.2
 _SIDE = 64
 _HALVED = (89, 109)
-_CROP = (7, 17, 81, 91)  # 148 pixels of the aligned photo, as celeba-identities has it
+_CROP = (7, 17, 81, 91)  # 148 pixels of the aligned photo, as in celeba-identities
 
 
 def open_celeba_10k_gender(split: str, root: Path | None) -> ImageSource:

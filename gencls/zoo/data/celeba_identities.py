@@ -2,8 +2,8 @@
 
 Serez et al., WACV 2025, supplement, appendix C: "First, we center crop and resize each image to achieve the correct
 resolution of 64x64. Then, we select a random subset of 100 identities, between these that have at least 15 samples per
-class." Settled here, because the paper does not: the crop is the usual one of 148 pixels, the identities and the
-photos for testing are drawn once for all, and of each identity 3/16 of the photos are for testing (paper: 600 of 3,200).
+class." The paper leaves the rest open, and it is settled here. The crop is the usual one of 148 pixels. The identities and the
+test photos are drawn once for all. 3/16 of the photos of each identity are for testing (paper: 600 of 3,200).
 """
 
 from hashlib import md5

@@ -1,4 +1,4 @@
-"""All of CIFAR10 as JPEG, 32x32, small enough for tests: two archives in the place of `cifar10`, 18 MB instead of 170.
+"""All of CIFAR10 as JPEG, 32x32, small enough for tests: two archives instead of `cifar10`, 18 MB instead of 170.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The files are lossy: pixels differ from the originals
 by 7.9/255 (root mean square), and a network that was trained on the originals is right on about 10 % fewer of these.
@@ -11,7 +11,7 @@ from gencls.zoo.data.known_files import KnownFile, read_archive
 from gencls.zoo.data.pictures import picture_source, whole
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-"""In the order of their labels."""
+"""The classes in the order of their labels."""
 
 CIFAR10_JPEG_FILES = {
     "train": KnownFile(

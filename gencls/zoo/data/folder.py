@@ -1,7 +1,8 @@
 """A folder of images by class, as torchvision's ImageFolder takes it: FOLDER/CLASS/.../image.png.
 
-Classes are the folders sorted by name, images the files with a usual suffix below them, in ImageFolder's order. Names that
-begin with a dot, ``__MACOSX``, and files that are no pictures are passed over. What would be lost without a sound is an error.
+Classes are the folders, sorted by name. Images are the files below them with a usual suffix, in ImageFolder's order. Names that
+begin with a dot, ``__MACOSX``, and files that are no pictures are passed over. An error tells of anything else that would be
+lost.
 """
 
 import os
@@ -36,8 +37,8 @@ _SPLITS = ("eval", "test", "train", "training", "val", "valid", "validation")
 def open_folder(path: Path, split: str | None) -> ImageSource:
     """Find the images of each class and look at the header of each; pixels are decoded when asked for.
 
-    Images are grey where all of them are, else colour: grey ones among coloured ones become RGB. They are taken as stored, as
-    ImageFolder does: a note in EXIF that a photo is to be turned is not obeyed, and CMYK becomes RGB without a profile.
+    Images are grey if all of them are, else colour: grey ones among coloured ones become RGB. They are taken as stored, as
+    ImageFolder does: a note in EXIF that a photo is to be turned is ignored, and CMYK becomes RGB without a profile.
 
     Args:
         path: the folder.

@@ -91,12 +91,12 @@ GTSRB10_FILES = {
 def open_gtsrb10(split: str, root: Path | None) -> ImageSource:
     """Read one split of GTSRB-10 from the folder GTSRB under the data root.
 
-    "train" and "test" are the two sheets. "validation" is a tenth of the physical signs of each class of "train", all
-    photos of them, and "train-tracks" the others: photos of one sign are frames of one video, so that a validation
-    part of random photos would show the signs that were trained on.
+    "train" and "test" are the two sheets. "validation" has all photos of a tenth of the physical signs of each class of
+    "train", and "train-tracks" has the others. Photos of one sign are frames of one video, so a validation part of random
+    photos would show signs that were trained on.
     """
     sheet_file, labels_file = GTSRB10_FILES["test" if split == "test" else "train"]
-    # Both are known byte by byte, so nothing about their content is left to check.
+    # Both are known byte by byte, so their content needs no check.
     sheet, table = (read_known("gtsrb10", root, file) for file in (sheet_file, labels_file))
     with np.load(io.BytesIO(table)) as columns:
         labels, tracks = columns["y"].astype(np.int64), columns["track"].astype(np.int64)
@@ -110,7 +110,7 @@ def open_gtsrb10(split: str, root: Path | None) -> ImageSource:
 
 
 def held_out_tracks(labels: npt.NDArray[np.int64], tracks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which images, (N,) bool, belong to the random tenth of each class's tracks, at least one, that is kept for validation.
+    """Choose the images, (N,) bool, in a random tenth of each class's tracks (at least one), which is kept for validation.
 
     A track is the number of the physical sign within its class.
     """

@@ -65,7 +65,7 @@ class IdxSet:
             fetches the set.
         class_names: The K classes.
         files: Images and labels of each split. Without them the four files have MNIST's names, and their headers say how many
-            images there are and how large: enough for a set that comes in MNIST's format, as KMNIST does.
+            images there are and how large they are. This is enough for a set in MNIST's format, such as KMNIST.
         folders: Other usual names of the folder.
     """
 

@@ -1,4 +1,4 @@
-"""Idx files where people have them: under several names, packed or not. What counts is their content."""
+"""Idx files under their several names, packed or not. Their content counts."""
 
 import math
 import struct
@@ -22,8 +22,8 @@ class IdxFile:
 
     Attributes:
         name: Without .gz; has idx3 for images (N, H, W) and idx1 for labels (N,).
-        size: Of its uncompressed content, in bytes; None where it is not known: then its header says it.
-        sha256: Of its uncompressed content; None where its makers publish none: then its header is checked.
+        size: Bytes of its uncompressed content; None if not known: then its header says it.
+        sha256: SHA-256 of its uncompressed content; None if its makers publish none: then its header is checked.
     """
 
     name: str
@@ -32,12 +32,12 @@ class IdxFile:
 
     @property
     def axes(self) -> int:
-        """3 for images, 1 for labels."""
+        """Number of axes: 3 for images, 1 for labels."""
         return 3 if "idx3" in self.name else 1
 
     @property
     def header_size(self) -> int:
-        """In bytes: two zeros, 8 for bytes, the number of axes, and the length of each axis in four bytes, big-endian."""
+        """Bytes of the header: two zeros, 8 for bytes, the number of axes, the length of each axis (4 bytes, big-endian)."""
         return 4 + 4 * self.axes
 
 
@@ -57,10 +57,10 @@ def idx_array(content: bytes, file: IdxFile) -> npt.NDArray[np.uint8]:
 
 
 def read_first(paths: Sequence[Path], file: IdxFile) -> bytes:
-    """Content of the first of these files, at least one, that is what it has to be.
+    """Read the first of these files, at least one, that has the right content.
 
     Raises:
-        GenclsError: None is; empty files are named only where there are no others.
+        GenclsError: None has it. The message names empty files only if there are no others.
     """
     problems: list[str] = []
     for path in paths:
@@ -75,7 +75,7 @@ def read_first(paths: Sequence[Path], file: IdxFile) -> bytes:
 def read_idx(path: Path, file: IdxFile) -> bytes:
     """Read the uncompressed content of an idx file, packed or not, whatever its name says.
 
-    Checked by size and SHA-256, or by its header where these are not known.
+    It checks size and SHA-256, or the header if these are not known.
 
     Raises:
         GenclsError: It cannot be read, is truncated, is too long, or holds something else.
@@ -106,7 +106,7 @@ def read_idx(path: Path, file: IdxFile) -> bytes:
 
 
 def _expected(content: bytes, path: Path, file: IdxFile) -> tuple[int, str]:
-    """How many bytes a file has that begins like this, and the words for it."""
+    """Say how many bytes a file with this beginning has, and give the words for it."""
     what, kind = ("images", "(N, H, W)") if file.axes == 3 else ("labels", "(N,)")
     begins = bytes((0, 0, 8, file.axes))
     if not begins.startswith(content[:4]):
@@ -125,9 +125,9 @@ def _expected(content: bytes, path: Path, file: IdxFile) -> tuple[int, str]:
 
 
 def _unpacked(packed: bytes, path: Path, file: IdxFile, most: int) -> tuple[bytes, bool]:
-    """The first bytes of all members of a gzip file, at most so many, and whether the last one that was read is complete.
+    """Unpack the first bytes of all members of a gzip file, at most ``most``. Also say whether the last one read is complete.
 
-    What follows the last member is no content.
+    Bytes after the last member are no content.
     """
     content, ended = b"", True
     while packed.startswith(_GZIP) and len(content) < most:

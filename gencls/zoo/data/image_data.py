@@ -1,4 +1,4 @@
-"""What a data set is: images with labels, read on demand, and balanced subsets of it."""
+"""The parts of a data set: images with labels, read on demand, and balanced subsets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes K of the data set, also where a small subset has images of fewer."""
+        """Number of classes K of the data set, even if a small subset has images of fewer."""
         return len(self.class_names)
 
     def __len__(self) -> int:
@@ -60,18 +60,18 @@ class ImageSource:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """How a data set is read: what a row of the registry says.
+    """How a data set is read; one row of the registry.
 
     Attributes:
-        open: `open(split, root)` finds the images of a split; `root` is the data root, None where nobody named one. It raises
-            GenclsError where a file is missing or not the original.
+        open: `open(split, root)` finds the images of a split. `root` is the data root, None if nobody named one. It raises
+            GenclsError if a file is missing or not the original.
         splits: Names of the splits.
         fetch: `open` that lets torchvision download what is missing; None: gencls has no address of the files.
         embedded: Whether it needs no data root.
         training: The splits to train on and to test on.
-        trainable: Whether one can train on it; not where images differ in size.
+        trainable: Whether one can train on it; not if images differ in size.
         also_tested: Other sets whose test split trained networks are measured on.
-        research_only: Whether its makers ask that what is derived from it is used for non-commercial research only.
+        research_only: Whether its makers allow only non-commercial research with what is derived from it.
     """
 
     open: Callable[[str, Path | None], ImageSource]
@@ -92,8 +92,8 @@ def in_memory(images: Tensor, labels: Tensor, class_names: tuple[str, ...], indi
 def balanced_subset(labels: Tensor, limit: int, seed: int) -> Tensor:
     """Positions of a random subset in which the classes are as equally frequent as the labels allow.
 
-    The classes take turns, so that K consecutive positions hold every class once until one runs out, and the subset of
-    a smaller limit is the beginning of that of a larger one: a study can be extended and keeps its first samples.
+    The classes take turns, so that K consecutive positions hold every class once until one runs out. A smaller subset is the
+    beginning of a larger one, so a study can be extended and keeps its first samples.
 
     Args:
         labels: (N,) int64.
@@ -125,19 +125,19 @@ def permutation(count: int, seed: int) -> npt.NDArray[np.int64]:
     """
     if not 0 <= seed < 2**32:
         raise GenclsError(f"seed must be between 0 and {2**32 - 1}; got {seed}")
-    # RandomState, because numpy promises the same stream from it in every version, which neither its newer generators
-    # nor torch do: published splits and subsets must stay what they are.
+    # RandomState, because numpy promises the same stream from it in every version. Its newer generators and torch do not, and
+    # published splits and subsets must stay what they are.
     return np.random.RandomState(seed).permutation(count).astype(np.int64)
 
 
 def shuffled_classes(labels: npt.NDArray[np.int64], seed: int) -> list[npt.NDArray[np.int64]]:
-    """Positions of each class of labels (N,) in random order, the classes ascending: for splits that take a part of each."""
+    """Positions of each class of labels (N,) in random order, classes ascending; a split may take a part of each class."""
     order = permutation(len(labels), seed)
     return [order[labels[order] == label] for label in np.unique(labels)]
 
 
 def part_of_each_class(labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Which images, (N,) bool, are in a random part of each class of labels (N,), of this share of its images."""
+    """Choose a random part of each class of labels (N,), this share of its images, as (N,) bool."""
     chosen = np.zeros(len(labels), dtype=np.bool_)
     for members in shuffled_classes(labels, seed):
         chosen[members[: round(share * len(members))]] = True

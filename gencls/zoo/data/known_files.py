@@ -20,10 +20,10 @@ class KnownFile:
 
 
 def needed_root(name: str, root: Path | None) -> Path:
-    """The data root of a set that cannot do without one.
+    """The data root of a set that needs one.
 
     Raises:
-        GenclsError: There is none.
+        GenclsError: There is no data root.
     """
     if root is None:
         raise GenclsError(f"{name} is read from a data root: pass root= or set GENCLS_DATA; got neither")

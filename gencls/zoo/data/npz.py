@@ -1,6 +1,7 @@
 """Images and labels as arrays of numpy, in .npz files."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -54,24 +55,26 @@ def open_npz(name: str, class_names: tuple[str, ...], split: str, root: Path | N
 
 
 def read_npz(path: Path, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W), uint8, float32 or float64, and int64 labels (N,) of the first of these pairs that is there.
+    """Images (N, C, H, W), uint8, float32 or float64, and int64 labels (N,), from the only one of these pairs in the file.
 
     Names are compared in any case, and nothing is unpickled.
 
     Raises:
-        GenclsError: The file cannot be read, has none of the pairs, or other images or labels.
+        GenclsError: The file cannot be read, has none of the pairs or several, or other images or labels.
     """
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it is one array alone")
-            there = {name.lower(): name for name in archive.files}
-            pair = next((pair for pair in pairs if there.keys() >= set(pair)), None)
-            arrays = None if pair is None else tuple(archive[there[name]] for name in pair)
+            found = [pair for pair in product(archive.files, repeat=2) if tuple(map(str.lower, pair)) in pairs]
+            arrays = tuple(archive[name] for name in found[0]) if len(found) == 1 else None
             names = ", ".join(archive.files) or "nothing"
     except Exception as error:  # zipfile, zlib and numpy's reader share no error class
         raise GenclsError(f"{path}: expected an .npz of arrays without objects; it cannot be read: {error}") from error
+    if len(found) > 1:
+        got = "; ".join(map(" and ".join, found))
+        raise GenclsError(f"{path}: expected one pair of images and labels, got {len(found)}: {got}; keep one of them")
     if arrays is None:
         raise GenclsError(f"{path}: expected arrays named {' or '.join(map(' and '.join, pairs))}; got {names}")
     try:

@@ -1,4 +1,4 @@
-"""Data of one's own: a folder of images by class, an .npz, or something that can be imported."""
+"""The user's own data: a folder of images by class, an .npz, or something to import."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from gencls.zoo.data.npz import read_npz
 from gencls.zoo.imported import imported
 
 KINDS = "a folder of images by class, an .npz file, or package.module:attribute"
-"""What else than a name of a data set says where data is."""
+"""Forms that say where data is, beside the names of data sets."""
 
 ARRAYS = (
     ("images", "labels"),
@@ -27,22 +27,22 @@ ARRAYS = (
     ("data", "targets"),
     ("arr_0", "arr_1"),
 )
-"""Names of the two arrays of an .npz, in any case, the first that are there."""
+"""Names of the two arrays of an .npz, in any case; a file with two of these pairs is refused."""
 
 _MOST_CLASSES = 10**5
-"""A larger label is hardly the number of a class."""
+"""Largest label; a larger one is hardly the number of a class."""
 
 
 def is_own(name: str | Path) -> bool:
-    """Whether this says where data of one's own is; whether it can be read is seen later."""
+    """Whether this says where own data is. Whether it can be read shows later."""
     return isinstance(name, Path) or ":" in name or name.lower().endswith(".npz") or os.path.exists(os.path.expanduser(name))
 
 
 def open_own(name: str | Path, split: str | None) -> tuple[str, str, ImageSource]:
-    """A short name, the split, "all" where there is none, and the data, see :func:`gencls.zoo.load_data`.
+    """Give a short name, the split ("all" without one) and the data, see :func:`gencls.zoo.load_data`.
 
     Raises:
-        GenclsError: There is nothing there, or something else.
+        GenclsError: Nothing is there, or something else.
     """
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):
@@ -59,7 +59,7 @@ def open_own(name: str | Path, split: str | None) -> tuple[str, str, ImageSource
 
 
 def _open_npz(path: Path) -> ImageSource:
-    """The pair of arrays that is named in `ARRAYS`."""
+    """Read the pair of arrays that `ARRAYS` names."""
     images, labels = read_npz(path, ARRAYS)
     try:
         return _source(images, labels)
@@ -74,7 +74,7 @@ def _open_imported(spec: str) -> ImageSource:
         return _source(images, labels, found.class_names if isinstance(found, ImageData) else None)
     except GenclsError as error:
         raise GenclsError(f"{spec}: {error}") from None
-    except Exception as error:  # of the user's code
+    except Exception as error:  # an error of the user's code
         raise GenclsError(f"{spec}: expected data that can be read; got {type(error).__name__}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Photos of files, prepared one by one and put into one tensor; tiles of sprite sheets."""
+"""Photos from files, prepared one by one and put into one tensor; tiles of sprite sheets."""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Prepare = Callable[["Image"], "Image"]
-"""An RGB photo to one of the size of the set; raises OSError for a photo that it is not made for."""
+"""Turns an RGB photo into one of the set's size; raises OSError for a photo that it does not take."""
 
 
 def read_pictures(name: str, files: Sequence[Path | bytes], prepare: Prepare, side: int, *, size: int | None = None) -> Tensor:
@@ -49,7 +49,7 @@ def picture_source(
     class_names: tuple[str, ...],
     indices: npt.NDArray[np.int64] | Sequence[int] | None = None,
 ) -> ImageSource:
-    """Photos that :func:`read_pictures` decodes when asked for; without `indices` theirs are the positions in `files`."""
+    """Photos that :func:`read_pictures` decodes when asked for; `indices` are the positions in `files` unless given."""
     return ImageSource(
         labels=torch.as_tensor(labels, dtype=torch.int64),
         class_names=class_names,
@@ -71,8 +71,8 @@ def sheet_tiles(sheet: bytes, count: int, side: int, *, columns: int = 100) -> n
 def scaled(box: tuple[int, int, int, int], side: int, *, of: tuple[int, int]) -> Prepare:
     """Cut out a box (left, upper, right, lower) of photos of width and height `of`, and scale it to side x side pixels.
 
-    Pillow's bilinear filter widens with the reduction, so that nothing is aliased. Its own argument box would let the filter
-    see beyond the edges, therefore crop.
+    Pillow's bilinear filter widens with the reduction, so that nothing is aliased. We crop, because with Pillow's own argument
+    box the filter would see beyond the edges.
     """
 
     def prepare(picture: "Image") -> "Image":

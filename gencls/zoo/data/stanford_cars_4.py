@@ -1,8 +1,8 @@
 """Four types of car, 128x128, small enough for tests: the training part of Stanford Cars, cut to the annotated boxes.
 
-In the place of `stanford-cars-types` where Stanford Cars is not at hand (Krause, Stark, Deng, Fei-Fei, "3D Object
-Representations for Fine-Grained Categorization", 3dRR 2013). Differences: only photos of the training part, at most 600 a
-type, cut to the car before black bars make them square. An eighth of each type is for testing, as in the MLVGM paper.
+It takes the place of `stanford-cars-types` if Stanford Cars is not at hand (Krause, Stark, Deng, Fei-Fei, "3D Object
+Representations for Fine-Grained Categorization", 3dRR 2013). It has only photos of the training part, at most 600 a type, cut
+to the car before black bars make them square. An eighth of each type is for testing, as in the MLVGM paper.
 """
 
 from pathlib import Path

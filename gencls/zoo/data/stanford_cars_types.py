@@ -5,9 +5,9 @@ supplement, appendix C: "We use the provided class names to filter those contain
 'van' in the original label. Then, we regroup them into 4 classes and manually remove outliers, keeping the same number of
 images per class. Lastly, each image is squared, adding black padding at the top and bottom sides, and resized at 128x128".
 
-Settled here: no outlier is removed, because nobody knows which ones the authors took out; "minivan" counts as "van", as the
-paper names the class in section 4, but "Vantage" does not; both parts of Stanford Cars are used, because neither alone has
-so many vans; photos are drawn once for all; one that is higher than wide is padded left and right.
+The rest is settled here. No outlier is removed, because nobody knows which ones the authors took out. "minivan" counts as
+"van", as the paper names the class in section 4, but "Vantage" does not. Both parts of Stanford Cars are used, because neither
+alone has so many vans. Photos are drawn once for all. A photo that is higher than wide is padded left and right.
 """
 
 import re
@@ -35,7 +35,7 @@ _SIDE = 128
 def open_stanford_cars_types(split: str, root: Path | None) -> ImageSource:
     """Read one split from the original files of Stanford Cars in ``stanford_cars``, as torchvision lays them out.
 
-    Of each class 700 photos are for training, 100 for testing. `indices` count in the annotations, "cars_train" first.
+    700 photos of each class are for training, 100 for testing. `indices` count in the annotations, "cars_train" first.
 
     Raises:
         GenclsError: Files are missing or damaged, or a class has fewer than 800 photos.
@@ -47,7 +47,7 @@ def open_stanford_cars_types(split: str, root: Path | None) -> ImageSource:
         if (count := int((types == label).sum())) < PER_TYPE:
             raise GenclsError(f"{_NAME}: expected at least {PER_TYPE} photos of the type {name}; got {count}")
     part = slice(TEST_PER_TYPE) if split == "test" else slice(TEST_PER_TYPE, PER_TYPE)
-    members = shuffled_classes(types, _SEED)[-len(TYPES) :]  # in front of them those without a type, if any
+    members = shuffled_classes(types, _SEED)[-len(TYPES) :]  # photos without a type, if any, stand in front of these
     kept = np.sort(np.concatenate([positions[part] for positions in members]))
     files = [photos[position] for position in kept]
     return picture_source(_NAME, files, squared(_SIDE), _SIDE, labels=types[kept], class_names=TYPES, indices=kept)

@@ -1,10 +1,10 @@
 """SuperTraffic-10: traffic signs of three countries merged, the ten largest classes, 32x32 RGB.
 
-Ju, "Generative Models as a Robust Alternative for Image Classification", 2021, section 2.3: GTSRB (Germany), DFG
-(Slovenia) and BelgiumTS are merged, images smaller than 32x32 dropped, the ten classes with most images kept. What the
-thesis leaves open is settled here: which classes of the three sets are the same (the tables below), the split (every
-set keeps its own), the count that makes the ten largest (training images, ties to the smaller number), and the border
-around a sign that is cut out of a DFG street scene (the one that the other two sets left around theirs).
+Ju, "Generative Models as a Robust Alternative for Image Classification", 2021, section 2.3: GTSRB (Germany), DFG (Slovenia)
+and BelgiumTS are merged, images smaller than 32x32 dropped, the ten classes with most images kept. The thesis leaves the rest
+open, and it is settled here. The tables below say which classes of the three sets are the same. Every set keeps its own split.
+Training images decide which ten classes are the largest; ties go to the smaller number. A sign that is cut out of a DFG street
+scene keeps the border that the other two sets left around theirs.
 """
 
 import csv
@@ -113,10 +113,10 @@ class Sign:
     """One annotated sign.
 
     Attributes:
-        path: The picture it is in.
+        path: The picture that it is in.
         picture: Width and height of that picture in pixels, as annotated.
         box: Left, upper, right and lower edge of the sign with its border in that picture, in pixels.
-        number: Its class in GTSRB.
+        number: Number of its class in GTSRB.
     """
 
     path: Path

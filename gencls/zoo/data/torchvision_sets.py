@@ -31,8 +31,8 @@ class _Opened:
 def open_torchvision(name: str, split: str, root: Path | None, *, download: bool = False) -> ImageSource:
     """Read the labels of one split; its images are decoded when asked for.
 
-    CelebA's labels are the attribute "Male", the two-class task of the purification papers; Imagenette is the full-size
-    one.
+    CelebA's labels are the attribute "Male", the two-class task of the purification papers. Imagenette is the full-size
+    version.
 
     Raises:
         GenclsError: Files are missing, damaged, or could not be downloaded.
@@ -116,7 +116,7 @@ def _needed(datasets: Any, name: str, split: str) -> list[tuple[str, str | None]
 
 
 def _diagnosis(name: str, root: Path, needed: list[tuple[str, str | None]], error: Exception) -> str:
-    """What is wrong with files that are there but cannot be used."""
+    """Say what is wrong with files that are there but cannot be used."""
     from torchvision.datasets.utils import calculate_md5
 
     for path, md5 in needed:
@@ -140,7 +140,7 @@ def _read_labels(datasets: Any, name: str, root: Path, split: str, download: boo
         return _Opened(dataset, dataset.attr[:, dataset.attr_names.index("Male")], ("female", "male"))
     dataset = (datasets.GTSRB if name == "gtsrb" else datasets.Imagenette)(root, split, download=download)
     names = map(str, range(43)) if name == "gtsrb" else (names[0] for names in dataset.classes)
-    # torchvision offers no other way to these labels but decoding every image.
+    # Torchvision offers no other way to these labels than to decode every image.
     return _Opened(dataset, [int(label) for _, label in dataset._samples], tuple(names))
 
 

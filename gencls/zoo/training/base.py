@@ -1,4 +1,4 @@
-"""What every training has: its settings, the network, how it learns, and what is measured."""
+"""The base of every training: its settings, its network, how the network learns, and how it is measured."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from gencls.zoo.training.measure import measure_classifier
 from gencls.zoo.training.views.perturbations import Perturbation
 
 Steps = Iterator[tuple[Tensor, dict[str, Tensor]]]
-"""A loss for each optimiser, and figures to be logged."""
+"""One loss for each optimiser, with figures to log."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Moment:
     """Where a training stands when a step begins.
 
     Attributes:
-        step: steps that the optimisers have taken, all together.
+        step: steps that all optimisers together have taken.
         epoch: epochs that have passed, with the fraction of the current one.
-        epochs: of the whole training, >= 1.
+        epochs: epochs of the whole training, >= 1.
     """
 
     step: int = 0
@@ -39,15 +39,15 @@ class NetworkTraining(nn.Module, ABC):
     """A network and how it learns. :mod:`gencls.zoo.training.lightning` runs it, with a random stream for each step.
 
     Args:
-        perturbation: of the training images.
-        learning_rate: of the optimisers, at the start. Subclasses pass both on as ``shared``.
+        perturbation: changes the training images of each batch.
+        learning_rate: rate of the optimisers at the start. Subclasses pass both arguments on as ``shared``.
 
     Attributes:
-        network: what learns.
-        extendable: whether the first epochs of a long training are those of a short one, so that it can go on.
-        replannable: whether it can go on after its last epoch at the rates of a longer training. The result is that of neither
-            training alone, so its card names both commands.
-        constant_rate: whether the learning rate stays; else it falls to zero along a cosine.
+        network: the network that learns.
+        extendable: whether a long training begins with the epochs of a short one, so that a short one can go on.
+        replannable: whether the training can go on after its last epoch at the rates of a longer one. The result is that of
+            neither training alone, so its card names both commands.
+        constant_rate: whether the learning rate stays; otherwise it falls to zero along a cosine.
     """
 
     extendable = False
@@ -62,48 +62,48 @@ class NetworkTraining(nn.Module, ABC):
 
     @property
     def product(self) -> nn.Module:
-        """The network that is saved."""
+        """The network that the training saves."""
         return self.network
 
     @abstractmethod
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
-        """Learn from one batch: yield a loss for each optimiser in turn, which takes its step before this goes on.
+        """Learn from one batch: yield a loss for each optimiser in turn. The optimiser takes its step before the next loss.
 
         Args:
             images: (N, C, H, W) in [0, 1].
             labels: int64 (N,).
-            at: when.
+            at: where the training stands.
         """
 
     @property
     def restart_epochs(self) -> float:
-        """After so many epochs the learning rate has fallen to zero and starts once more."""
+        """Epochs after which the learning rate has fallen to zero and starts once more."""
         return 0.0
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """One Adam."""
+        """One Adam over all parameter groups."""
         return [torch.optim.Adam(self.parameter_groups(), lr=self.learning_rate)]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimiser learns, and at which rates."""
+        """The parameters that the optimiser learns, and their rates."""
         return [{"params": list(self.parameters())}]
 
     def finish(self, seed: int) -> None:  # noqa: B027 (most trainings have nothing to do)
-        """What remains to be done with the network after the last step; the seed is that of the training."""
+        """Do what remains after the last step; ``seed`` is the seed of the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset(ABC):
-    """A training: everything but the seed.
+    """A training with all its settings but the seed.
 
     Attributes:
-        name: of the weights.
+        name: name of the weights.
         what: one sentence for the card.
-        data: the data set, unless another is asked for.
-        perturbation: of the training images.
+        data: name of the data set, unless the caller chooses another.
+        perturbation: changes the training images of each batch.
         epochs: passes over the training set.
         batch_size: images per step.
-        learning_rate: of the optimiser, at the start.
+        learning_rate: rate of the optimiser at the start.
     """
 
     name: str
@@ -132,40 +132,40 @@ class Preset(ABC):
 
     @property
     def duration(self) -> str:
-        """How a recipe begins."""
+        """How the recipe begins: epochs and batch size."""
         return f"{self.epochs} epoch{'s' * (self.epochs != 1)} of batches of {self.batch_size}"
 
     @abstractmethod
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the saved network of K classes again, for its card: what JSON can hold."""
+        """Arguments that build the saved network of K classes again, for its card; JSON can hold them."""
 
     @abstractmethod
     def training(self, num_classes: int) -> NetworkTraining:
-        """The network of K classes, untrained, and how it learns."""
+        """Make the network of K classes, untrained, with its way to learn."""
 
     def measure(self, network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
         """Measure the trained network, for the card: as a classifier, unless a training says otherwise.
 
         Args:
-            network: what the training gave, in eval mode.
-            tests: one or more test sets; what is slow is measured on the last one.
-            few: images of what is slow, see :func:`gencls.zoo.training.measure.measured_part`.
+            network: the trained network, in eval mode.
+            tests: one or more test sets; slow measurements take the last one.
+            few: most images of a slow measurement, see :func:`gencls.zoo.training.measure.measured_part`.
 
         Returns:
-            Figures by a description of the measurement.
+            Measured values by a description of the measurement.
         """
         return measure_classifier(network, tests, few=few)
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Options of the command line that this preset was changed by."""
+        """Options of the command line that changed this preset."""
         return ()
 
     def starting_from(self, pretrained: Path) -> Self:
-        """The same training, from these weights.
+        """The same training, but from these weights.
 
         Raises:
-            GenclsError: for a training that starts from none.
+            GenclsError: for a training that cannot start from weights.
         """
         raise GenclsError(
             f"train: expected pretrained weights for a torchvision network only, got {pretrained} for {self.name}"
@@ -177,7 +177,7 @@ class Preset(ABC):
 
     @property
     def shared(self) -> dict[str, Any]:
-        """Arguments of every :class:`NetworkTraining`."""
+        """Arguments that every :class:`NetworkTraining` takes."""
         return self.chosen("perturbation", "learning_rate")
 
 
@@ -198,10 +198,10 @@ class NetworkPreset(Preset):
     @property
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """Of the network's constructor, without the number of classes, which is the data set's."""
+        """Arguments of the network's constructor. The number of classes comes from the data set."""
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
-        """Those and ``num_classes``; presets of networks without classes return :attr:`arguments` alone."""
+        """:attr:`arguments` and ``num_classes``; presets of networks without classes return :attr:`arguments` alone."""
         return self.arguments | {"num_classes": num_classes}
 
 
@@ -213,8 +213,8 @@ class TablePreset(Preset):
     minutes on one CPU core: fewer epochs, smaller batches and a learning rate that falls to zero along a cosine.
 
     Attributes:
-        dropout: rate; not given in the thesis.
-        architecture: column of Table 2.1.
+        dropout: rate in [0, 1); the thesis does not give it.
+        architecture: name of a column of Table 2.1.
     """
 
     dropout: float

@@ -1,4 +1,4 @@
-"""How long a training will take, from a few of its steps."""
+"""A forecast of how long a training will take, from a few of its steps."""
 
 import time
 from typing import Any
@@ -14,18 +14,18 @@ from gencls.zoo.training.lightning import batch_loader, trainer_of, without_advi
 from gencls.zoo.training.run import Plan
 
 _PLACES = 8
-"""So many steps are timed, spread over the epochs: some trainings begin with cheaper ones."""
+"""Number of steps that are timed. They spread over the epochs, because some trainings begin with cheaper ones."""
 
 
 def seconds_per_epoch(plan: Plan, data: ImageData) -> float:
-    """Seconds that an epoch of a training takes on the mean, without the measurement at the end. Nothing is written."""
+    """Mean seconds per epoch of a training, without the measurement at the end. Nothing is written."""
     clock = _Clock(plan.settings.epochs)
     with seeded(plan.seed), without_advice():
         module = plan.module(data)
         store_channels_last(module)
         batches = batch_loader(data.images, data.labels, batch_size=plan.settings.batch_size, seed=plan.seed)
         trainer = trainer_of(
-            max(plan.settings.epochs, _PLACES + 1),  # an epoch may have one step only
+            max(plan.settings.epochs, _PLACES + 1),  # an epoch may have a single step
             logger=False,
             callbacks=[clock],
             enable_checkpointing=False,
@@ -36,7 +36,7 @@ def seconds_per_epoch(plan: Plan, data: ImageData) -> float:
 
 
 class _Clock(Callback):
-    """Times steps, each as if its share of the epochs had passed; the first one warms up."""
+    """Times steps, each as if its share of the epochs had passed. The first step warms up."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs

@@ -24,7 +24,7 @@ def move_average(average: nn.Module, current: nn.Module, *, decay: float) -> Non
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """E[(||grad D(x^)||_2 - 1)^2], x^ = t x + (1 - t) x~ with t uniform on [0, 1] for each image.
 
-    The critic judges images (N, C, H, W) by (N,); x are real ones, x~ as many fake ones.
+    The critic D maps images (N, C, H, W) to (N,); x are real images, x~ as many fake ones.
 
     Source: Gulrajani et al. 2017, arXiv:1704.00028, eq. 3.
     """
@@ -36,7 +36,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def r1_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """The mean of ||grad D(x)||^2 over real images (N, C, H, W), differentiable in the weights, where D gives logits (N,).
+    """The mean of ||grad D(x)||^2 over real images (N, C, H, W), differentiable in the weights; D gives logits (N,).
 
     Source: R1 (Mescheder et al. 2018, arXiv:1801.04406).
     """
@@ -46,10 +46,10 @@ def r1_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
 
 
 def path_lengths(images: Tensor, codes: Tensor) -> Tensor:
-    """How far images (N, C, H, W) move with the codes (N, L, D) that they are made from, (N,).
+    """How far images (N, C, H, W) move when their codes (N, L, D) change, (N,).
 
-    ||J^T y|| with y normal, of unit variance over all pixels. Source: Karras et al. 2020, arXiv:1912.04958, section 3.2; the
-    mean over levels is from their public code.
+    This is ||J^T y||, y normal with unit variance over all pixels. Source: Karras et al. 2020, arXiv:1912.04958, section 3.2;
+    the mean over levels is from their public code.
     """
     direction = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
     (gradient,) = torch.autograd.grad((images * direction).sum(), codes, create_graph=True)

@@ -19,16 +19,16 @@ from gencls.zoo.training.base import Moment, NetworkTraining
 class LightningTraining(lightning.LightningModule):
     """A training as Lightning runs it.
 
-    Each step begins with a seed of its own, so that a training that was stopped and resumed ends with the same weights
-    as one that was not.
+    Each step begins with its own seed. A training that was stopped and resumed therefore ends with the same weights as one that
+    was not.
 
     Args:
         learner: the network and how it learns.
-        seed: of the training.
-        description: of all settings; a checkpoint with another one is refused.
+        seed: the seed of the training.
+        description: all settings in words; a checkpoint with another description is refused.
 
     Attributes:
-        planned: numbers of epochs that it was planned with, one after the other; the last one is that of this run.
+        planned: planned numbers of epochs, one for each time the training was begun or resumed; the last is this run's.
     """
 
     planned: tuple[int, ...] = ()
@@ -41,7 +41,7 @@ class LightningTraining(lightning.LightningModule):
         self.description = description
 
     def configure_optimizers(self) -> Any:
-        """The learner's, with a cosine schedule over all steps unless its rate is constant."""
+        """The learner's optimisers, with a cosine schedule over all steps unless the rate is constant."""
         optimizers = self.learner.optimizers()
         if self.learner.constant_rate:
             return optimizers
@@ -50,12 +50,12 @@ class LightningTraining(lightning.LightningModule):
         return optimizers, [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the settings, see :func:`gencls.zoo.training.resume.check_resumable`."""
+        """Note the settings for :func:`gencls.zoo.training.resume.check_resumable`."""
         checkpoint["description"] = self.description
         checkpoint["planned_epochs"] = list(self.planned)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Begin the random stream of this step; where the rate starts once more, Adam forgets the gradients of another loss."""
+        """Begin the random stream of this step. If the rate starts once more, Adam forgets the gradients of the other loss."""
         torch.manual_seed(stream_seed(self.seed, "step", self.global_step))
         restart = self.learner.restart_epochs
         if restart > 0 and self.global_step == restart_step(restart, self.trainer.num_training_batches):
@@ -63,7 +63,7 @@ class LightningTraining(lightning.LightningModule):
                 optimizer.state.clear()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """One step of each optimiser on images (N, C, H, W) in [0, 1] and labels (N,)."""
+        """Take one step of each optimiser on images (N, C, H, W) in [0, 1] and labels (N,)."""
         images, labels = batch
         at = Moment(self.global_step, self.epochs_passed(batch_index), self.trainer.max_epochs or 1)
         figures: dict[str, Tensor] = {}
@@ -83,14 +83,14 @@ class LightningTraining(lightning.LightningModule):
 
     @staticmethod
     def _listed(one_or_several: Any) -> list[Any]:
-        """Lightning gives one thing alone, several as a list, and none as None."""
+        """Make a list of Lightning's answer: one thing alone, a list of several, or None."""
         if one_or_several is None:
             return []
         return one_or_several if isinstance(one_or_several, list) else [one_or_several]
 
 
 def cosine(total: int, restart: int = 0) -> Callable[[int], float]:
-    """From the number of a step to the factor of its learning rate: a cosine from 1 to 0, and once more from a restart on."""
+    """Map the number of a step to a factor of the learning rate: a cosine from 1 to 0, and once more from a restart on."""
 
     def factor(step: int) -> float:
         share = step / restart if step < restart else (step - restart) / (total - restart)
@@ -100,15 +100,15 @@ def cosine(total: int, restart: int = 0) -> Callable[[int], float]:
 
 
 def restart_step(epochs: float, steps_per_epoch: float) -> int:
-    """The first step after so many epochs; rounded before, because a share of the epochs is no exact number."""
+    """The first step after this many epochs. It is rounded first, because a share of the epochs is no exact number."""
     return math.ceil(round(epochs * steps_per_epoch, 6))
 
 
 class ShuffledBatches(Sampler[list[int]]):
     """Index lists of one shuffled pass.
 
-    The order depends on the seed and the epoch only, so that a resumed training repeats it. The last incomplete batch
-    is dropped: batch norm is unreliable on a few images. Fewer images than a batch has make one.
+    The order depends only on the seed and the epoch, so a resumed training repeats it. The last incomplete batch is dropped,
+    because batch norm is unreliable on a few images. Fewer images than a batch has make one batch.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
@@ -138,13 +138,13 @@ def batch_loader(images: Tensor, labels: Tensor, *, batch_size: int, seed: int) 
 
 
 def trainer_of(epochs: int, **settings: Any) -> lightning.Trainer:
-    """What runs a training on one device; settings are those of Lightning's Trainer."""
+    """Make the trainer that runs a training on one device; ``settings`` are those of Lightning's Trainer."""
     return lightning.Trainer(max_epochs=epochs, accelerator="auto", devices=1, enable_model_summary=False, **settings)
 
 
 @contextmanager
 def without_advice() -> Iterator[None]:
-    """Silence Lightning's advice: batches are cut from tensors in memory, so worker processes would only cost."""
+    """Silence Lightning's advice: batches are cut from tensors in memory, so worker processes would only cost time."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The figures on a card: what a trained network does on images that it was not trained on."""
+"""The figures on a card: measurements of a trained network on images that it was not trained on."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from gencls.zoo.training.thesis import radii
 from gencls.zoo.training.views.adversarial import Adversarial
 
 _CHUNK = 500
-_NUMBERS = 2**24  # in the images of a chunk, at most
+_NUMBERS = 2**24  # numbers in the images of a chunk, at most
 
 
 def _attacks(data: str) -> tuple[Adversarial, ...]:
@@ -28,9 +28,9 @@ def _attacks(data: str) -> tuple[Adversarial, ...]:
 
 
 def measure_classifier(network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
-    """Measure a classifier: clean accuracy on all test sets, and under PGD on a part of the last one.
+    """Measure a classifier: clean accuracy on all test sets, and accuracy under PGD on a part of the last one.
 
-    The latter if the thesis has radii for the data set. Arguments and result are those of
+    PGD runs only if the thesis has radii for the data set. Arguments and result are those of
     :meth:`gencls.zoo.training.base.Preset.measure`.
     """
     figures = {
@@ -45,7 +45,7 @@ def measure_classifier(network: nn.Module, tests: Sequence[ImageData], *, few: i
 
 
 def measured_part(test: ImageData, few: int) -> tuple[Tensor, Tensor, str]:
-    """A few images of a test set, at most all, equally many of each class, for what is slow: with labels and a description."""
+    """Choose at most ``few`` images of a test set, equally many of each class, with labels and a description."""
     part = balanced_subset(test.labels, few, seed=0)
     return test.images[part], test.labels[part], f"{test.name} {test.split}, {len(part)} images"
 
@@ -55,7 +55,7 @@ def _chunk(images: Tensor) -> int:
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images (N, C, H, W) in [0, 1] that a model in eval mode, to scores (N, K), classifies as labelled, (N,)."""
+    """Share of images (N, C, H, W) in [0, 1] that a model in eval mode classifies as labelled, (N,); it gives scores (N, K)."""
     with torch.no_grad():
         correct = [
             (model(batch).argmax(1) == expected).sum()
@@ -65,7 +65,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def adversarial_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Adversarial, *, seed: int = 0) -> float:
-    """The same after PGD with one random start, at the full radius of the attack; the seed is that of the start."""
+    """Accuracy after PGD with one random start, at the full radius of the attack; ``seed`` is the seed of the start."""
     with seeded(seed):
         adversarial = [
             attack(model, batch, expected, epoch=math.inf)

@@ -16,7 +16,7 @@ _METHODS = [import_module(f"{methods.__name__}.{name}") for name in _FILES]
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {preset.name: preset for method in _METHODS for preset in getattr(method, "PRESETS", ())}
 )
-"""All presets by name: those of every file in ``methods``, plain classifiers first."""
+"""All presets by name, from every file in ``methods``; plain classifiers come first."""
 
 
 def preset(name: str) -> Preset:

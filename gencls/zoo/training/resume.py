@@ -1,4 +1,4 @@
-"""Which run is gone on with, and how far it is."""
+"""Choice of the run that a training goes on with, and how far it is."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -12,10 +12,10 @@ from gencls.zoo.training.lightning import LightningTraining
 
 
 def checkpoint_to_start_from(folder: Path, *, resume: bool) -> Path | None:
-    """The checkpoint of the run in a folder; None to begin one.
+    """The checkpoint of the run in a folder; None to begin a run.
 
     Raises:
-        GenclsError: if there is none to resume, or one that is not to be resumed.
+        GenclsError: if there is no checkpoint to resume, or if there is one and ``resume`` is False.
     """
     checkpoint = folder / "last.ckpt"
     if resume and not checkpoint.is_file():
@@ -28,7 +28,7 @@ def checkpoint_to_start_from(folder: Path, *, resume: bool) -> Path | None:
 
 
 def epochs_in(checkpoint: Path) -> int:
-    """How many epochs of a run are finished.
+    """The number of epochs that a run has finished.
 
     Raises:
         GenclsError: for a damaged checkpoint.
@@ -41,14 +41,14 @@ def check_resumable(
 ) -> tuple[int, ...]:
     """Check that a training may go on with a run, up to so many epochs all together.
 
-    It may where the run calls itself as this training does (``described``, by the number of epochs).
+    It may if the run's description is one of this training's, which ``described`` gives for a number of epochs.
 
     Returns:
-        The numbers of epochs that the run was planned with, one after the other, this one included.
+        The planned numbers of epochs, one for each time the run was begun or resumed, this time included.
 
     Raises:
-        GenclsError: for a damaged checkpoint, one of other settings, of more epochs, or of fewer ones where a training can
-            neither be extended nor, once it is finished, go on at the rates of a longer one.
+        GenclsError: for a damaged checkpoint; one with other settings or more epochs; one with fewer epochs, if the training
+            can neither be extended nor, once it is finished, go on at the rates of a longer one.
     """
     content = _read(checkpoint)
     found, plans = content.get("description"), tuple(content.get("planned_epochs") or (epochs,))

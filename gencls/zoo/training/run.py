@@ -44,18 +44,18 @@ def train(
     digits. The global random state is left as it was.
 
     Args:
-        name: of a preset, or a preset with other settings; its own name then says where results lie.
-        data: a data set that can be trained on, whose images have the network's shape; None takes the preset's.
-        data_root: where the files of ``data`` lie; None asks GENCLS_DATA.
+        name: name of a preset, or a preset with other settings; its own name then says where results lie.
+        data: a data set to train on, whose images have the network's shape; None takes the preset's.
+        data_root: folder of the files of ``data``; None asks GENCLS_DATA.
         epochs: passes over the training set; None takes the preset's.
-        limit: train on so many images, and measure what is slow on no more than that; None takes all.
+        limit: number of training images, and most images of a slow measurement; None takes all.
         measured: test images of the slow measurements: attacks, and inference by optimisation.
-        seed: of initial weights, order, noise and attacks.
-        pretrained: torchvision's weights to start a torchvision network from, as it names the file, see
-            :func:`gencls.zoo.training.methods.headed.start_from`; None starts from random ones. The card says which.
+        seed: the seed of initial weights, order, noise and attacks.
+        pretrained: torchvision's weights to start a torchvision network from. The file has torchvision's name, see
+            :func:`gencls.zoo.training.methods.headed.start_from`. None starts from random ones. The card says which.
         out: parent of the run's folder.
-        resume: go on from ``last.ckpt`` of the same run; the result is that of a run that was not stopped. A finished one may
-            get more epochs, see :func:`gencls.zoo.training.resume.check_resumable`.
+        resume: go on from ``last.ckpt`` of the same run; the result equals that of a run without a stop. A finished run may get
+            more epochs, see :func:`gencls.zoo.training.resume.check_resumable`.
         progress: whether to show a progress bar.
 
     Returns:
@@ -80,7 +80,7 @@ def train(
             module.planned = check_resumable(start, module, settings.epochs, plan.descriptions)
         timer = Timer()
         _fit(module, training_set, settings, folder, timer, start=start, progress=progress)
-    # What is measured is what is stored: rounded to half precision.
+    # The measurement takes the stored weights, rounded to half precision.
     network = module.learner.product.half().float().eval().requires_grad_(False)
     card = Card(
         name=settings.name,
@@ -103,7 +103,7 @@ def train(
 
 @dataclass(frozen=True)
 class Plan:
-    """A training that may be run: a preset, before the number of epochs was chosen, and what :func:`train` was asked for."""
+    """A training that may run: a preset, before the number of epochs was chosen, and the arguments of :func:`train`."""
 
     preset: Preset
     data: str
@@ -119,7 +119,7 @@ class Plan:
 
     @property
     def command(self) -> str:
-        """That repeats the training."""
+        """The command that repeats the training."""
         options = [f"--data {self.data}"] if self.data != self.preset.data else []
         options += ["--data-root DATA"] if self.data != "mnist-embedded" else []
         options += [f"--epochs {self.epochs}"] if self.epochs is not None else []
@@ -128,25 +128,25 @@ class Plan:
         return " ".join(["gencls", "train", self.preset.name, *options, *self.preset.options])
 
     def command_after(self, *epochs: int) -> str:
-        """The same, after trainings of so many epochs that this one goes on from."""
+        """The command that repeats this training, after trainings of these numbers of epochs that it goes on from."""
         first, *further = [*(replace(self, epochs=number).command for number in epochs), self.command]
         return " && ".join([first, *(f"{command} --resume" for command in further)])
 
     @property
     def description(self) -> str:
-        """All settings."""
+        """All settings in words."""
         return f"{self.command}: {self.settings.recipe}"
 
     def descriptions(self, epochs: int) -> set[str]:
-        """What this training calls itself with so many epochs, whether they are asked for or are the preset's."""
+        """The descriptions of this training with this many epochs, which the user or the preset may have chosen."""
         asked = [epochs, None] if epochs == self.preset.epochs else [epochs]
         return {replace(self, epochs=number).description for number in asked}
 
     def load(self) -> ImageData:
-        """The training images.
+        """Load the training images.
 
         Raises:
-            GenclsError: for data that are not there, or of another shape than the network's.
+            GenclsError: for missing data, or images of another shape than the network's.
         """
         data = load_data(self.data, DATA_SETS[self.data].training[0], root=self.root, limit=self.limit)
         wanted, got = self.preset.image_shape, tuple(data.images.shape[1:])
@@ -155,18 +155,18 @@ class Plan:
         return data
 
     def load_tests(self) -> list[ImageData]:
-        """The test images, and those of the sets that belong to it."""
+        """Load the test images, and those of the other test sets on the row of the data set."""
         row = DATA_SETS[self.data]
         own = load_data(self.data, row.training[1], root=self.root)
         return [own, *(load_data(name, "test") for name in row.also_tested)]
 
     @property
     def licence(self) -> str:
-        """Of the weights: the makers of some data sets ask that what is derived from them is used for research only."""
+        """Licence of the weights: some makers of data sets allow only research with what is derived from them."""
         return "Apache-2.0" + ", data for non-commercial research only" * DATA_SETS[self.data].research_only
 
     def module(self, data: ImageData) -> LightningTraining:
-        """What Lightning trains, with new weights from the global random state."""
+        """Make the module that Lightning trains, with new weights from the global random state."""
         return LightningTraining(self.settings.training(data.num_classes), seed=self.seed, description=self.description)
 
 
@@ -180,7 +180,7 @@ def plan_training(
     seed: int,
     pretrained: str | Path | None,
 ) -> Plan:
-    """What :func:`train` would do with these arguments.
+    """Plan what :func:`train` would do with these arguments.
 
     Raises:
         GenclsError: for an unknown preset or data set, fewer than one epoch, or weights for a training that takes none.

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ThesisData:
-    """What the thesis fixes per data set (section 2.3, Tables 2.1 to 2.5), and how long we train on it.
+    """The thesis's settings for a data set (section 2.3, Tables 2.1 to 2.5), and how long we train on it.
 
     Attributes:
-        name: in the names of weights.
-        data: the data set.
-        architecture: column of Table 2.1.
+        name: the data set's name in the names of weights.
+        data: name of the data set.
+        architecture: name of a column of Table 2.1.
         noise: standard deviation of the additive noise, in [0, 1] pixel units.
-        linf: radius of the tables, in [0, 1] pixel units.
-        l2: likewise.
-        long: epochs as a multiple: small sets need more passes.
-        adversarial: those of adversarial training, likewise.
+        linf: Linf radius of the tables, in [0, 1] pixel units.
+        l2: L2 radius of the tables, in [0, 1] pixel units.
+        long: factor on the epochs of plain trainings: small sets need more passes.
+        adversarial: factor on the epochs of adversarial trainings.
     """
 
     name: str
@@ -38,8 +38,8 @@ DATA_SETS = (
 
 
 def radii(data: str) -> tuple[float, float] | None:
-    """The Linf and L2 radii of the thesis's table of a data set (Tables 2.2 to 2.5), if there is one.
+    """The Linf and L2 radii of the thesis's table of a data set (Tables 2.2 to 2.5); None without such a table.
 
-    The embedded digits are MNIST's.
+    The embedded digits have MNIST's radii.
     """
     return next(((of.linf, of.l2) for of in DATA_SETS if of.data == data.removesuffix("-embedded")), None)

@@ -125,6 +125,7 @@ WHOLE = {
     "rnn_relu": [built(lambda: Recurrent(nn.RNN(6, 5, 2, dropout=0.5, nonlinearity="relu")), 18, 6)],
     # of 108 rows, a multiple of the batch's by chance; three numbers for each draw of a batch of three
     "low rank": [lambda x: torch.svd_lowrank(x.flatten(1), 2)[1], lambda x: torch.pca_lowrank(x.flatten(1), 2)[1]],
+    "orthogonal_": [lambda x: init.orthogonal_(torch.empty(N, 2))],
     "VonMises": [lambda x: distributions.VonMises(x[:3, 0, 0, 0], 1.0).sample()],
     "initial weights": [
         lambda x: nn.Linear(4, 7).weight,

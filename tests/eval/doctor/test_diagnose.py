@@ -107,6 +107,15 @@ def test_a_masked_defense_is_flagged_by_the_right_check(how, settings, right, co
     assert right in diagnosis.conclusion
 
 
+@pytest.mark.parametrize(("norm", "epsilon", "attack", "status"), [("l1", 2, "Square", "fail"), ("l0", 4, "SparseRS", "note")])
+def test_random_search_may_beat_gradients_in_l0_alone(norm, epsilon, attack, status, samples):
+    """A rounded input has no gradients, so that random search breaks more."""
+    masked = Masked(lambda network, images: network(quantised(images)))
+    found = check(examine(masked, samples, norm=norm, epsilon=epsilon), "black box")
+    assert found.status == status
+    assert found.finding.startswith(f"{attack} with 60 queries breaks more than PGD")
+
+
 @pytest.mark.parametrize(
     "defense",
     [

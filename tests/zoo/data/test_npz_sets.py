@@ -75,6 +75,10 @@ REFUSED = {
     "an image without label": ({"images": PIXELS, "labels": LABELS[:4]}, "expected 5 labels, one per image, got 4"),
     "double precision": ({"images": PIXELS / 255, "labels": LABELS}, "expected uint8 or float32, .* got float64"),
     "out of range": ({"images": PIXELS.astype(np.float32), "labels": LABELS}, r"expected values in \[0, 1\], got values in"),
+    "two pairs": (
+        {"x": PIXELS, "y": LABELS, "images": PIXELS, "labels": LABELS},
+        "expected one pair of images and labels, got 2: x and y; images and labels",
+    ),
     "objects": ({"images": PIXELS, "labels": LABELS.astype(object)}, "expected an .npz of arrays without objects"),
 }
 

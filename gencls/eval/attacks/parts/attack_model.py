@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,8 @@ class Metered(nn.Module):
     """Counts the rows (images x draws) that pass a model forwards and backwards, and how many gradients were zero.
 
     Attributes:
-        classes: number of classes that the scores must have.
+        classes: number of classes that the scores must have at least, for the labels.
+        of_defense: number of classes that they must have, because the defense has them; 0: any.
         watch: whether to look, at a price, if the model draws for the whole batch.
         shared: whether the model was seen to draw for the whole batch.
     """
@@ -45,6 +47,7 @@ class Metered(nn.Module):
         self.gradients = 0
         self.zero_gradients = 0
         self.classes = 0
+        self.of_defense = 0
         self.watch = False
         self.shared = False
 
@@ -57,7 +60,8 @@ class Metered(nn.Module):
         rows = images.shape[0] * count
         self.forwards += rows
         with watched() if self.watch else nullcontext() as seen:
-            scores = answered(self.model, images, lambda: forward_draws(self.model, images, count), rows=rows)
+            draw = partial(forward_draws, self.model, images, count)
+            scores = answered(self.model, images, draw, rows=rows, classes=self.of_defense)
         if scores.shape[-1] < self.classes:
             raise GenclsError(f"labels: expected values below {scores.shape[-1]}, the model's classes, got {self.classes - 1}")
         self.shared |= seen is not None and seen.shared
@@ -92,6 +96,7 @@ class AttackModel(nn.Module):
         common_draws: bool = False,
         stochastic: bool | None = None,
         shared_draws: bool = False,
+        classes: int = 0,
     ) -> None:
         """Build the model.
 
@@ -105,9 +110,11 @@ class AttackModel(nn.Module):
                 gives each look fresh ones.
             stochastic: whether two looks at the same images may differ; None asks the surrogate and ``samples``.
             shared_draws: True if one draw serves a whole forward pass, so that each draw needs a pass of its own.
+            classes: K of the defense, which the surrogate must have, too; 0 takes any, or what the meter knows.
         """
         super().__init__()
         self.meter = surrogate if isinstance(surrogate, Metered) else Metered(surrogate)
+        self.meter.of_defense = classes or self.meter.of_defense
         self.eot = EoT(self.meter, samples, reduce=reduce, chunk=1 if shared_draws else chunk)
         self.max_rows = max_rows
         self.common_draws = common_draws
@@ -152,7 +159,7 @@ class AttackModel(nn.Module):
         return self.eot.average(scores if self.eot.reduce == "logits" else calibrate(scores))
 
     def mean_scores(self, draws: Tensor) -> Tensor:
-        """As :meth:`average`, for losses that are compared between looks: a single draw keeps its unit.
+        """Average as :meth:`average` does, for losses that are compared between looks: a single draw keeps its unit.
 
         If each look sets the scale, the scores of two classes are always 20 apart, and all losses compare as equal.
         """

@@ -36,7 +36,7 @@ def random_search(
         first: (N, C, H, W), where the search begins.
         change: the best images of some rows, their clean images and the fraction of the steps made -> other images to try.
         queries: looks at the model per image at most; for a stochastic defense each asks all EoT draws.
-        targeted: what the labels are.
+        targeted: whether the goal is to reach the labels rather than to leave them.
     """
     best = first
     response = model.look(best, labels, targeted=targeted)

@@ -27,7 +27,7 @@ class Tile:
     Args:
         image: (C, H, W) in [0, 1], C = 1 or 3; None leaves the place empty.
         caption: printed below it.
-        wrong: whether the decision on it is wrong; None where that is no question.
+        wrong: whether the decision on it is wrong; None if the tile shows no decision.
     """
 
     image: Tensor | None
@@ -36,15 +36,15 @@ class Tile:
 
 
 def tile_grid(rows: Sequence[Sequence[Tile]], heads: Sequence[str], groups: Sequence[tuple[str, int]] = ()) -> Figure:
-    """Images in rows and columns.
+    """Draw images in rows and columns.
 
     Args:
-        rows: tiles, equally many in each.
-        heads: one per column, or none.
+        rows: tiles, equally many in each row.
+        heads: one heading per column, or none at all.
         groups: headings above the columns with the number of columns each spans, from the left; a gap sets them apart.
 
     Raises:
-        GenclsError: no tiles, or numbers that do not fit together.
+        GenclsError: there are no tiles, or numbers do not fit together.
     """
     import matplotlib
 
@@ -99,15 +99,15 @@ def plateau(
     chosen: float | None = None,
     source: str = "paper",
 ) -> Figure:
-    """Accuracy under attack along one of the attack's settings, with intervals.
+    """Draw accuracy under attack along one of the attack's settings, with intervals.
 
     Args:
-        setting: what grows along the axis.
+        setting: the name of the setting, which grows along the axis.
         values: (P,) its values, evenly spaced in the figure.
-        accuracies: (P,) ours with the limits of its interval, each in [0, 1].
-        theirs: (value, accuracy in [0, 1]) of the paper.
+        accuracies: (P,) triples: our accuracy and the two limits of its interval, each in [0, 1].
+        theirs: pairs (value, accuracy in [0, 1]) that the paper prints.
         chosen: the value that the experiments use, marked by a line.
-        source: whose accuracies ``theirs`` are.
+        source: the owner of the accuracies ``theirs``.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -134,16 +134,16 @@ def plateau(
 def success_panels(
     panels: Mapping[str, Mapping[str, SuccessCurve]], *, limit: float, size: str = "L2 size", dotted: Sequence[str] = ()
 ) -> Figure:
-    """Success rates of attackers against the size of the perturbation, one panel per attack, one line per defense.
+    """Draw success rates of attackers against the perturbation's size, one panel per attack, one line per defense.
 
     Args:
         panels: attack -> defense -> curve; a defense has the same colour in all panels.
-        limit: the largest size shown.
-        size: what the axis measures.
-        dotted: defenses that are drawn dotted.
+        limit: the largest size shown, in the unit of the curves.
+        size: the label of the axis.
+        dotted: names of the defenses with dotted lines.
 
     Raises:
-        GenclsError: no curve.
+        GenclsError: there is no curve.
     """
     import matplotlib
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Tables in the form of a paper, ours beside theirs: each as Markdown and LaTeX, all with their figures on one HTML page."""
+"""Tables in the form of a paper, our numbers beside theirs: each in Markdown and LaTeX, all on one HTML page with figures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gencls.eval.report.style import NamedFigure
 
 @dataclass(frozen=True)
 class Cell:
-    """One value.
+    """A value of ours beside the paper's.
 
     Args:
-        ours: what was measured here, as text.
-        theirs: what the paper prints, as text; empty where it has nothing.
+        ours: our measured value, as text.
+        theirs: the value that the paper prints, as text; empty if it prints none.
     """
 
     ours: str = MISSING
@@ -30,7 +30,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """Ours, and theirs in brackets."""
+        """Our value, with the paper's in brackets."""
         return f"{self.ours} ({self.theirs})" if self.theirs else self.ours
 
 
@@ -39,9 +39,9 @@ class Row:
     """One line of a table.
 
     Args:
-        head: what the line is about.
+        head: the line's heading.
         cells: one per column; none makes a subheading.
-        strong: a line that sums up those above it.
+        strong: whether the line sums up the lines above it.
     """
 
     head: str
@@ -54,14 +54,14 @@ class PaperTable:
     """A table of a paper.
 
     Args:
-        name: for file names, as "table-2.2".
-        title: number and caption.
-        columns: headings, the first of the row heads.
-        rows: from top to bottom.
+        name: stem of the file names, such as "table-2.2".
+        title: the table's number and caption.
+        columns: the headings; the first stands above the row heads.
+        rows: the lines from top to bottom.
         notes: sentences below the table.
 
     Raises:
-        GenclsError: a row has another number of cells than there are columns.
+        GenclsError: a row's number of cells differs from the number of columns.
     """
 
     name: str
@@ -76,7 +76,7 @@ class PaperTable:
                 raise GenclsError(f"{self.name}: expected {len(self.columns) - 1} cells in {row.head!r}, got {len(row.cells)}")
 
     def markdown(self, banner: str = "") -> str:
-        """The table as GitHub's Markdown, title above and notes below; a banner stands before all."""
+        """Write the table as GitHub's Markdown, title above and notes below; a banner stands before all."""
         lines = [f"> **{_plain(banner)}**", ""] if banner else []
         lines += [f"**{_plain(self.title)}**", ""]
         lines += [_line(self.columns), "|---" * len(self.columns) + "|"]
@@ -88,7 +88,7 @@ class PaperTable:
         return "\n".join(lines).rstrip() + "\n"
 
     def latex(self, banner: str = "") -> str:
-        """The table for LaTeX with booktabs, title above and notes below; a banner stands before the notes."""
+        """Write the table for LaTeX with booktabs, title above and notes below; a banner stands before the notes."""
         lines = []
         for row in self.rows:
             words = [escape(word) for word in (row.head, *(cell.text for cell in row.cells))]
@@ -104,10 +104,10 @@ class Section:
     """A part of the page.
 
     Args:
-        title: heading.
+        title: the part's heading.
         text: a paragraph below it; may be empty.
-        tables: shown one below the other.
-        figures: below the tables.
+        tables: tables, shown one below the other.
+        figures: figures, shown below the tables.
     """
 
     title: str
@@ -122,11 +122,11 @@ def write_paper(folder: Path, title: str, facts: Mapping[str, str], sections: Se
     The page needs nothing from outside, and equal arguments give equal bytes.
 
     Args:
-        folder: made if it does not exist.
-        title: of the page.
-        facts: head -> words, shown below the title.
-        sections: in order.
-        banner: said above everything, on the page and in each table; empty for nothing.
+        folder: the folder to write to, made if it does not exist.
+        title: the page's title.
+        facts: head -> words; the page shows them below the title.
+        sections: the page's parts, in order.
+        banner: words above everything, on the page and in each table; empty for none.
 
     Returns:
         The path of the page.
@@ -154,5 +154,5 @@ def _line(words: Sequence[str]) -> str:
 
 
 def _plain(words: str) -> str:
-    """Text that Markdown does not read as the border of a cell."""
+    """Write the text of a cell so that Markdown does not take it for the border of a cell."""
     return words.replace("|", r"\|").replace("\n", " ")

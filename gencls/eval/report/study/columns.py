@@ -22,11 +22,11 @@ class Column:
     Args:
         name: name in the data frame and in results.csv.
         heading: short heading for people.
-        kind: how its values are printed.
+        kind: the format of its values.
         meaning: one or two sentences for the glossary.
-        limits: names of the two columns with the limits of its 95 % interval, printed beside the value.
-        ends: names of the two columns with the ends of its range, printed in place of the value where they differ.
-        quiet: left out where it is zero in all rows.
+        limits: names of the two columns with the limits of its 95 % interval, which stand beside the value.
+        ends: names of the two columns with the ends of its range, which replace the value if they differ.
+        quiet: whether tables leave it out if it is zero in all rows.
     """
 
     name: str
@@ -39,16 +39,16 @@ class Column:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every column of the data frame that is printed here."""
+        """Names of all columns of the data frame that this column prints."""
         return (self.name, *(self.limits or ()), *(self.ends or ()))
 
     def shown(self, frame: pd.DataFrame) -> bool:
-        """Whether a table of this frame has the column."""
+        """Whether a table of this frame shows the column."""
         values = frame[self.name]
         return bool(values.fillna(0).astype(bool).any()) if self.quiet else not values.isna().all()
 
     def words(self, row: Mapping[Any, Any]) -> str:
-        """The value as text, or its range, and its interval in brackets where there is one."""
+        """Write the value as text, or its range, with its interval in brackets if it has one."""
         form = FORMATS[self.kind]
         ends = [form(row[name]) for name in self.ends or ()]
         value = RANGE.join(ends) if len(set(ends)) > 1 else form(row[self.name])
@@ -194,7 +194,7 @@ MCNEMAR_COLUMNS = ("defense_a", "defense_b", "only_a", "only_b", "p_value", "p_h
 
 
 def require(frame: pd.DataFrame, names: Iterable[str], what: str) -> None:
-    """Raise unless the frame has the named columns.
+    """Check that the frame has the named columns.
 
     Raises:
         GenclsError: columns are missing.

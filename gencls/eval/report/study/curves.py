@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 class AtBudgets:
     """Success rates (P,) of the worst case at the budgets that were attacked, from 0 on, with 95 % Wilson intervals.
 
-    They are one minus the expected accuracy, and drawn where no minimal-norm attack ran. At size 0 stand the clean errors.
+    They are one minus the expected accuracy. Figures draw them if no minimal-norm attack ran. At size 0 stand the clean errors.
     """
 
     epsilon: Floats
@@ -31,10 +31,10 @@ class AtBudgets:
 
 @dataclass(frozen=True)
 class DefenseCurves:
-    """All that is known of one defense in one norm.
+    """All curves of one defense in one norm.
 
     Args:
-        minimal: attack -> its curve, the worst case last; empty without minimal-norm attacks.
+        minimal: attack -> its curve, with the worst case last; empty without minimal-norm attacks.
         budgets: the worst case at the attacked budgets, if there are two or more.
     """
 
@@ -43,16 +43,16 @@ class DefenseCurves:
 
     @property
     def worst(self) -> SuccessCurve | AtBudgets | None:
-        """The worst case over all attacks: at every size where a minimal-norm attack ran, else at the budgets."""
+        """The worst case over all attacks: at every size if a minimal-norm attack ran, else at the budgets."""
         return self.minimal.get(WORST_CASE, self.budgets)
 
 
 Curves = dict[str, dict[str, DefenseCurves]]
-"""By norm and defense."""
+"""Curves by norm and defense."""
 
 
 def study_curves(records: pd.DataFrame, summary: pd.DataFrame) -> Curves:
-    """The curves of a study, by norm and defense, in the order of the summary; a defense under 8-bit images has its own."""
+    """Collect the curves of a study by norm and defense, in the order of the summary; 8-bit images have their own."""
     runs: dict[tuple[str, str, bool], list[MinimalRun]] = {}
     for run in minimal_runs(records):
         runs.setdefault((run.norm, run.defense, run.eight_bit), []).append(run)
@@ -68,7 +68,7 @@ def study_curves(records: pd.DataFrame, summary: pd.DataFrame) -> Curves:
 
 
 def curve_frame(curves: Curves) -> pd.DataFrame:
-    """All curves of minimal-norm attacks with both bands, one row per point, for curves.csv."""
+    """Put all curves of minimal-norm attacks with both bands into a table for curves.csv, one row per point."""
     parts = [
         curve.frame().assign(norm=norm, defense=defense, attack=attack)
         for norm, by_defense in curves.items()
@@ -83,7 +83,7 @@ def curve_frame(curves: Curves) -> pd.DataFrame:
 
 
 def reading_sizes(records: pd.DataFrame) -> dict[str, list[float]]:
-    """By norm, where the curves are read off in a table: at the study's budgets, or at round sizes where it has none."""
+    """Choose for each norm the sizes at which a table reads off the curves: the study's budgets, or round sizes without any."""
     records = complete(records)
     distances: dict[str, list[Floats]] = {}
     for run in minimal_runs(records):

@@ -19,7 +19,7 @@ from gencls.eval.threats.protocol import kind_of, kinds
 
 
 class ThreatKey(NamedTuple):
-    """Norm and budget that several rows of a study share; epsilon is None for minimal perturbations."""
+    """The norm and budget that several rows of a study share; epsilon is None for minimal perturbations."""
 
     norm: str
     epsilon: float | None
@@ -27,19 +27,19 @@ class ThreatKey(NamedTuple):
 
     @property
     def label(self) -> str:
-        """For pages and figures, as "L∞, ε = 0.3"."""
+        """The threat for pages and figures, such as "L∞, ε = 0.3"."""
         size = "minimal" if self.epsilon is None else f"ε = {format_epsilon(self.epsilon)}"
         return f"{norm_label(self.norm)}, {size}" + (", 8-bit" if self.eight_bit else "")
 
     @property
     def latex(self) -> str:
-        """For LaTeX tables."""
+        """The threat for LaTeX tables."""
         size = "minimal" if self.epsilon is None else rf"$\varepsilon = {format_epsilon(self.epsilon)}$"
         return f"{norm_latex(self.norm)}, {size}" + (", 8-bit" if self.eight_bit else "")
 
     @property
     def slug(self) -> str:
-        """For file names."""
+        """The threat for file names."""
         size = "minimal" if self.epsilon is None else format_epsilon(self.epsilon).replace("/", "of")
         return file_name(self.norm, size, "8bit" if self.eight_bit else "")
 
@@ -53,15 +53,15 @@ class Estimate:
         low: lower limit of its 95 % interval.
         high: upper limit of its 95 % interval.
         n: number of samples.
-        draws: judge's draws per sample, as text (an en dash where unknown).
-        strongest: the single attack that came closest to the worst case, with its own accuracy.
-        majority: share of samples that the majority of the draws gets right, in percent, or its range as text; None where it is
-            no more than the accuracy.
-        any_draw: share of samples right in every draw; None likewise.
-        claimed: accuracy by the attacks' own account.
+        draws: number of the judge's draws per sample, as text (an en dash if unknown).
+        strongest: name of the single attack that came closest to the worst case, with its own accuracy in [0, 1].
+        majority: share of samples that the majority of the draws gets right, in percent, or its range, as text; None if there
+            is one draw per sample.
+        any_draw: share in [0, 1] of samples right in every draw; None if there is one draw per sample.
+        claimed: accuracy in [0, 1] by the attacks' own account.
         undecided: number of samples whose majority is open.
         excluded: number of samples that are not counted, because their adversarials broke the rules.
-        lost_to_eight_bit: number of samples that rounding to 8 bits has saved; None where nothing was rounded.
+        lost_to_eight_bit: number of samples that rounding to 8 bits has saved; None if nothing was rounded.
         warnings: reasons to distrust the value.
     """
 
@@ -82,7 +82,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class EstimateRow:
-    """One defense: its clean accuracy and one estimate per threat; None where there is no number."""
+    """One defense: its clean accuracy and one estimate per threat; None stands for a missing number."""
 
     defense: str
     clean: Estimate | None
@@ -90,45 +90,45 @@ class EstimateRow:
 
 
 def norm_label(norm: Any) -> str:
-    """The usual typography of a norm's name."""
+    """Write a norm's name in the usual typography."""
     return kind_of(norm).label if norm in kinds() else text(norm)
 
 
 def norm_latex(norm: str) -> str:
-    """The same for LaTeX."""
+    """Write a norm's name in the usual typography for LaTeX."""
     return kind_of(norm).latex if norm in kinds() else escape(norm)
 
 
 def defenses(summary: pd.DataFrame) -> list[str]:
-    """Names of the defenses in their order of appearance."""
+    """List the names of the defenses in their order of appearance."""
     return [str(name) for name in summary["defense"].unique()]
 
 
 def threats(summary: pd.DataFrame) -> list[ThreatKey]:
-    """The threats of a study: L∞ first, then the other norms, each by growing budget, minimal attacks last."""
+    """List the threats of a study: L∞ first, then the other norms, each by growing budget, minimal attacks last."""
     found = set(_threats_of(summary))
     return sorted(found, key=lambda t: (t.norm != "linf", t.norm, math.inf if t.epsilon is None else t.epsilon, t.eight_bit))
 
 
 def select(frame: pd.DataFrame, threat: ThreatKey, defense: str | None = None) -> pd.DataFrame:
-    """The rows of one threat, and of one defense if given."""
+    """Select the rows of one threat, and of one defense if given."""
     rows = frame[[found == threat for found in _threats_of(frame)]]
     return rows if defense is None else rows[rows["defense"] == defense]
 
 
 def attack_label(row: Any) -> str:
-    """Name of an attack with its gradient mode where that says something, as "PGD, unrolled"."""
+    """Name an attack, with its gradient mode if that tells something, such as "PGD, unrolled"."""
     attack, gradient = text(row["attack"]), text(row["gradient"])
     return attack if gradient in (*PLAIN_MODES, text(None)) else f"{attack}, {gradient}"
 
 
 def estimates(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[EstimateRow]]:
-    """Clean and worst-case robust accuracy of each defense, with one estimate for each of the threats returned beside.
+    """Collect clean and worst-case robust accuracies: one row per defense, with one estimate for each of the returned threats.
 
-    Minimal perturbations are left out, since a success at any distance says little: their curves say more.
+    It leaves out minimal perturbations, since a success at any distance says little: their curves say more.
 
-    Where a study has several worst-case rows for a threat (one per seed), the lowest counts. Warnings of every row of the
-    same defense and threat stand at the estimate, since each of these attacks entered it.
+    If a study has several worst-case rows for a threat (one per seed), the lowest counts. The estimate carries the warnings of
+    all rows of its defense and threat, since each of these attacks entered it.
     """
     attacked = summary[(summary["attack"] == WORST_CASE) & summary["robust_accuracy"].notna() & summary["epsilon"].notna()]
     keys = threats(attacked)
@@ -140,7 +140,7 @@ def estimates(summary: pd.DataFrame) -> tuple[list[ThreatKey], list[EstimateRow]
 
 
 def _threats_of(frame: pd.DataFrame) -> list[ThreatKey]:
-    """Of each row."""
+    """Read the threat of each row."""
     rows = frame[[name for name in ("norm", "epsilon", "eight_bit") if name in frame]].to_dict("records")
     return [
         ThreatKey(
@@ -193,7 +193,7 @@ def _worst(summary: pd.DataFrame, threat: ThreatKey, defense: str) -> Estimate |
 
 
 def _warnings(rows: pd.DataFrame) -> tuple[str, ...]:
-    """Each warning once, after the names of the attacks that it concerns."""
+    """List each warning once, after the names of the attacks that it concerns."""
     concerned: dict[str, list[str]] = {}
     for _, row in rows.iterrows():
         for warning in warning_list(row["warnings"]):

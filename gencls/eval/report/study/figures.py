@@ -28,7 +28,7 @@ _MARKERS = "osD^vPX*"
 def all_figures(
     summary: pd.DataFrame, curves: Curves, mcnemar: pd.DataFrame, images: Sequence[ImagePanel]
 ) -> Iterator[NamedFigure]:
-    """Every figure that the study has data for, in the order of the page."""
+    """Draw every figure that the study has data for, in the order of the page."""
     import matplotlib
 
     taken: set[str] = set()
@@ -51,7 +51,7 @@ def _figures(
         title = f"Worst case over all {norm_label(norm)} attacks"
         yield NamedFigure("curves", file_name("curves", norm), title, worst_case_curves(by_defense, norm, defenses(summary)))
         for name, known in by_defense.items():
-            if len(known.minimal) > 2:  # with a single attack the worst case says it all
+            if len(known.minimal) > 2:  # a single attack is the worst case
                 title = f"{isolated(name)}, {norm_label(norm)}: each attack"
                 yield NamedFigure("curves", file_name("curves", norm, name), title, attack_curves(known, norm))
     for threat in threats(summary):
@@ -68,7 +68,7 @@ def _figures(
 
 
 def accuracy_figure(summary: pd.DataFrame, threat: ThreatKey) -> Figure:
-    """Worst case with its interval, the single attacks below it, and the clean accuracy as a tick; one band a defense."""
+    """Draw the worst case with its interval, single attacks below, and a tick for the clean accuracy; one band a defense."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -105,8 +105,8 @@ def accuracy_figure(summary: pd.DataFrame, threat: ThreatKey) -> Figure:
 
 
 def worst_case_curves(by_defense: Mapping[str, DefenseCurves], norm: str, order: Sequence[str]) -> Figure:
-    """Share of broken samples against the size of the perturbation, one curve a defense; at 0 stand the clean errors."""
-    order = [*order, *(name for name in by_defense if name not in order)]  # those under 8-bit images
+    """Draw the share of broken samples against the size of the perturbation, one curve a defense; clean errors stand at 0."""
+    order = [*order, *(name for name in by_defense if name not in order)]  # defenses under 8-bit images
     shown = {name: by_defense[name].worst for name in order if name in by_defense}
     labels = {name: _said(name, curve) for name, curve in shown.items()}
     figure, axis, columns = _curve_axes(norm, labels.values(), 2, [curve for curve in shown.values() if curve])
@@ -119,7 +119,7 @@ def worst_case_curves(by_defense: Mapping[str, DefenseCurves], norm: str, order:
 
 
 def attack_curves(known: DefenseCurves, norm: str) -> Figure:
-    """One curve for each minimal-norm attack on one defense, and the worst case with its band."""
+    """Draw one curve for each minimal-norm attack on one defense, and the worst case with its band."""
     figure, axis, columns = _curve_axes(norm, map(drawn, known.minimal), 3, list(known.minimal.values()))
     for i, (attack, curve) in enumerate(known.minimal.items()):
         worst = attack == WORST_CASE
@@ -135,14 +135,14 @@ def _said(name: str, curve: SuccessCurve | AtBudgets | None) -> str:
 def _curve_axes(
     norm: str, labels: Iterable[str], most: int, curves: Sequence[SuccessCurve | AtBudgets]
 ) -> tuple[Figure, Axes, int]:
-    """Empty axes for these curves, and the columns of their legend."""
+    """Make empty axes for these curves, and choose the number of columns of their legend."""
     from matplotlib.figure import Figure
 
     labels = list(labels)
     columns = legend_columns(labels, most)
     figure = Figure(figsize=(WIDTH, 3.3 + 0.2 * -(-len(labels) // min(2, columns))), layout="constrained")
     axis = figure.subplots()
-    # As far as 98 % of each curve's successes: a single far one must not squeeze the rest.
+    # The axis ends at 98 % of each curve's successes: a single far one must not squeeze the rest.
     ends = [curve.epsilon[np.searchsorted(curve.rate, 0.98 * curve.rate[-1])] for curve in curves]
     budgets = [curve.epsilon[-1] for curve in curves if isinstance(curve, AtBudgets)]
     right = 1.05 * max([*ends, *budgets, 0.0])
@@ -155,7 +155,7 @@ def _curve_axes(
 def _curve(
     axis: Axes, curve: SuccessCurve | AtBudgets, colour: str, label: str, *, marker: str = "", band: bool = False
 ) -> None:
-    """Steps that go on to the right border, or marks at the attacked budgets; with the Wilson band if wanted."""
+    """Draw steps that go on to the right border, or marks at the attacked budgets; ``band`` adds the Wilson band."""
     exact = isinstance(curve, SuccessCurve)
     points = [curve.epsilon, 100 * curve.rate, 100 * curve.low, 100 * curve.high]
     if exact:
@@ -177,10 +177,10 @@ def _curve(
 
 
 def claimed_against_judged(rows: pd.DataFrame, *, minimal: bool = False) -> Figure:
-    """One line an attack: the accuracy that it claims (open) and the one that the judge measures (filled).
+    """Draw one line an attack: the accuracy that it claims (open) and the accuracy that the judge measures (filled).
 
     For minimal-norm attacks the judge's majority counts, since a minimal perturbation of a randomised defense ends where half
-    of the draws are wrong. With a budget the majority is a third mark where the judge drew more than once.
+    of the draws are wrong. With a budget the majority is a third mark if the judge drew more than once.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -216,13 +216,13 @@ def claimed_against_judged(rows: pd.DataFrame, *, minimal: bool = False) -> Figu
 
 
 def _claimant(row: Any, *, seed: bool) -> str:
-    """Who claims, in two lines where one would be long."""
+    """Name the attack that claims, in two lines if one would be long."""
     words = [drawn(str(row["defense"])), drawn(attack_label(row)) + (f", seed {row['seed']}" if seed else "")]
     return (" · " if len("".join(words)) < 44 else "\n").join(words)
 
 
 def _looks(summary: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Colour by attack and marker by gradient mode, the same in all figures of a study."""
+    """Choose a colour by attack and a marker by gradient mode, the same in all figures of a study."""
     rows = [row for _, row in summary.iterrows() if row["attack"] != WORST_CASE]
     attacks = list(dict.fromkeys(str(row["attack"]) for row in rows))
     modes = list(dict.fromkeys(str(row["gradient"]) for row in rows))
@@ -234,7 +234,7 @@ def _looks(summary: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def _band(rows: pd.DataFrame) -> list[Any]:
-    """The rows of one defense, the worst case first."""
+    """Sort the rows of one defense, the worst case first."""
     ordered = [row for _, row in rows.iterrows()]
     return sorted(ordered, key=lambda row: row["attack"] != WORST_CASE)
 

@@ -1,4 +1,4 @@
-"""The report of a study from what its folder holds."""
+"""Writes the report of a study from the files in its folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,27 +32,27 @@ _PANEL_IMAGES = 8
 
 
 class UnfinishedWarning(UserWarning):
-    """What was written is partial: cells of the study are missing."""
+    """The written report is partial: cells of the study are missing."""
 
 
 @checked
 def report_study(folder: str | Path) -> Path:
     """Write ``report.html``, ``results.csv``, ``results.tex``, ``curves.csv`` and the figures of a study from its records.
 
-    While cells are missing all of them say that they are partial, and there is an :class:`UnfinishedWarning`.
+    While cells are missing, all of these say that they are partial, and the function gives an :class:`UnfinishedWarning`.
 
     Returns:
         The path of the page.
 
     Raises:
-        GenclsError: if the folder holds no study, none of its cells is finished, or what it shows is malformed or damaged.
+        GenclsError: the folder holds no study, none of its cells is finished, or a file is malformed or damaged.
     """
     from gencls.eval.report.study.curves import reading_sizes
     from gencls.eval.report.study.page import write_report
 
     folder, settings = Path(folder), read_study(folder)
     cells = planned(settings)
-    done = finished(folder, settings, cells)  # once: another process may finish more of them meanwhile
+    done = finished(folder, settings, cells)  # read once: another process may finish more cells meanwhile
     records, partial = records_of(folder, settings, done, cells), partly(done, cells)
     diagnosis, images = folder / DIAGNOSIS, _panels(folder, settings, done)
     diagnoses = read_diagnoses(diagnosis, strict=has_checksums(settings)) if diagnosis.exists() else ()
@@ -80,7 +80,7 @@ def report_study(folder: str | Path) -> Path:
 
 
 def _reasons(settings: Mapping[str, Any], summary: "pandas.DataFrame", partial: str) -> Iterator[str]:
-    """To distrust the study: what is to be said of all of it, then what its rows say, but that they are partial."""
+    """Yield reasons to distrust the study: warnings about all of it, then those of its rows except that they are partial."""
     if not has_checksums(settings):
         yield f"the study has format {settings['format']}, without checksums: damage to its files would not be seen"
     if said := settings.get("about", {}).get("warning"):
@@ -94,7 +94,7 @@ def _reasons(settings: Mapping[str, Any], summary: "pandas.DataFrame", partial: 
 
 
 def _panels(folder: Path, settings: Mapping[str, Any], done: Sequence[StudyCell]) -> list[Any]:
-    """For each defense, attack, epsilon and gradient mode the first images of the first shard, under its first seed."""
+    """Take for each defense, attack, epsilon and gradient mode the first images of the first shard, under its first seed."""
     from gencls.eval.report.study.panels import ImagePanel
 
     images, labels = read_samples(folder)
@@ -122,6 +122,6 @@ def _panels(folder: Path, settings: Mapping[str, Any], done: Sequence[StudyCell]
 
 
 def _padded(predictions: "pandas.Series") -> Tensor:
-    """Lists of predictions, some longer than others -> (n, S), filled up with -1."""
+    """Turn lists of predictions of different lengths into a tensor (n, S), filled up with -1."""
     rows = [torch.tensor(list(row), dtype=torch.int64) for row in predictions]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)

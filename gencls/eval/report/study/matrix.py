@@ -20,13 +20,13 @@ ALPHA = 0.01
 """Family-wise error rate within a matrix (thesis section 2.3 tests at .01, without a correction)."""
 
 _MOST = 20
-"""Characters of a name at an axis."""
+"""The most characters of a name at an axis."""
 
 _BETTER, _OPEN, _WORSE = "#b5d7ee", "#f1f3f5", "#f6c7ae"
 
 
 def mcnemar_tables(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Label, file name and pairs of each threat (and seed, where there are several), or of the whole table without threats."""
+    """Yield label, file name and pairs of each threat (and seed, if there are several), or of a whole table without threats."""
     if table.empty:
         return
     if not {"norm", "epsilon"} <= set(table.columns):
@@ -42,14 +42,14 @@ def mcnemar_tables(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame
 
 
 def better(p_holm: float, ours: int, theirs: int) -> int:
-    """1 or -1 if the first or the second of a pair is better at :data:`ALPHA` after Holm's correction, else 0."""
+    """Return 1 or -1 if the first or the second of a pair is better at :data:`ALPHA` after Holm's correction, else 0."""
     return 0 if p_holm >= ALPHA else int(np.sign(ours - theirs))
 
 
 def mcnemar_matrix(table: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Row against column: samples that only one of them classifies correctly, and the p-values after Holm's correction.
+    """Draw row against column: samples that only one of them classifies correctly, and p-values after Holm's correction.
 
-    An arrow points to the name of the better one: left to the row's, up to the column's.
+    An arrow points to the name of the better defense: left to the row's, up to the column's.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure

@@ -27,8 +27,9 @@ from gencls.eval.report.study.figures import all_figures
 from gencls.eval.report.study.matrix import ALPHA, better, mcnemar_tables
 from gencls.eval.report.study.panels import ImagePanel
 from gencls.eval.report.study.tables import latex_tables
+from gencls.eval.study.settings import MEANINGS
 
-# What the head of the page shows, with the setting it comes from.
+# The lines in the head of the page, each with the setting that it comes from.
 _FACTS = (
     ("Data", "data"),
     ("Split", "split"),
@@ -54,22 +55,23 @@ def write_report(
 ) -> Path:
     """Write `report.html`, `results.tex`, `curves.csv` and `figures/*.png|pdf` into a study's folder.
 
-    Equal arguments give equal bytes: the page holds no time but what the settings say.
+    Equal arguments give equal bytes: the page holds no time except those in the settings.
 
     Args:
         folder: the study's folder; made if it does not exist.
-        records: one row per sample, defense, attack, gradient mode and seed, as
-            :func:`gencls.eval.measures.records.complete` knows them, and `sample`. Rows without epsilon are
-            minimal perturbations and give success-rate curves; without any of them there is no `curves.csv`.
+        records: one row per sample, defense, attack, gradient mode and seed, with the columns of
+            :func:`gencls.eval.measures.records.complete` and `sample`. Rows without epsilon are minimal perturbations and give
+            success-rate curves; without such rows no `curves.csv` is written.
         summary: one row per defense, attack, gradient mode and seed, and rows with attack "worst case"; the columns of
             `gencls.eval.report.study.columns.SUMMARY`. Accuracies in [0, 1], norms in pixel units of [0, 1].
-        mcnemar: paired tests as `pairwise_mcnemar` gives them, with `norm` and `epsilon` where there are several threats.
+        mcnemar: paired tests from `pairwise_mcnemar`, with columns `norm` and `epsilon` if the study has several threats.
         images: panels of example images.
         settings: everything needed to repeat the study, as JSON types. `title`, `data`, `split`, `n`, `seed`, `machine`,
             `command` and `created`, here or under `about`, are shown at the head of the page.
         warnings: reasons to distrust the study as a whole.
-        diagnoses: what `gencls doctor` found; a failed check stands in a banner on top and at its defense.
-        partial: what is missing of an unfinished study; it stands in a banner on top and in `curves.csv`. Its rows say so too.
+        diagnoses: the diagnoses of `gencls doctor`; a failed check stands in a banner on top and at its defense.
+        partial: words on the missing part of an unfinished study; they stand in a banner on top and in `curves.csv`. The rows
+            of such a study say so too.
 
     Returns:
         The path of the page.
@@ -136,7 +138,7 @@ def _render(
         diagnoses=diagnoses,
         failed={diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed},
         figures=figures,
-        gradients=meanings(map(formats.text, summary["gradient"].unique())),
+        gradients=meanings(map(formats.text, summary["gradient"].unique()), _own_gradients(settings)),
         settings=json.dumps(dict(settings), indent=2, sort_keys=True, ensure_ascii=False, default=str),
         warnings=list(warnings),
         partial=partial,
@@ -145,7 +147,7 @@ def _render(
 
 
 def _cells(row: Mapping[Any, Any], shown: Sequence[columns.Column]) -> list[tuple[str, str, Any]]:
-    """For each column shown: its kind, the key it sorts by, and the words (a list for warnings)."""
+    """Make the cells of a row, one per shown column: its kind, its sort key, and its words (a list for warnings)."""
     cells: list[tuple[str, str, Any]] = []
     for column in shown:
         value = row[column.name]
@@ -159,14 +161,14 @@ def _cells(row: Mapping[Any, Any], shown: Sequence[columns.Column]) -> list[tupl
 
 
 def _sort_key(value: Any) -> str:
-    """What a cell sorts by, in the words of the page's script."""
+    """Make the sort key of a cell, in the words of the page's script."""
     if isinstance(value, float) and math.isinf(value):
         return "Infinity"
     return "" if formats.is_missing(value) else str(value)
 
 
 def _distances(summary: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
-    """For each norm with minimal-norm attacks: how far the closest adversarials are (thesis Table 2.6)."""
+    """Tabulate for each norm with minimal-norm attacks how far the closest adversarials are (thesis Table 2.6)."""
     minimal, tables = summary[summary["epsilon"].isna()], []
     several = minimal["seed"].nunique() > 1
     for (norm, eight_bit), rows in minimal.groupby(["norm", "eight_bit"], sort=False):
@@ -187,7 +189,7 @@ def _distances(summary: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _readings(records: pd.DataFrame) -> list[tuple[str, list[str], list[dict[str, Any]]]]:
-    """For each norm with minimal-norm attacks: sizes, and what accuracy each attack leaves at them."""
+    """Tabulate for each norm with minimal-norm attacks the accuracy that each attack leaves at some sizes."""
     tables = []
     for norm, sizes in reading_sizes(records).items():
         found = robust_accuracy(records[records["norm"] == norm], sizes)
@@ -207,7 +209,7 @@ def _readings(records: pd.DataFrame) -> list[tuple[str, list[str], list[dict[str
 
 
 def _pairs(mcnemar: pd.DataFrame) -> list[dict[str, str]]:
-    """Every paired test with all its p-values."""
+    """Tabulate every paired test with all its p-values."""
     lines = []
     for label, _, table in mcnemar_tables(mcnemar):
         for row in table.to_dict("records"):
@@ -226,7 +228,7 @@ def _pairs(mcnemar: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _budget(records: pd.DataFrame) -> list[dict[str, str]]:
-    """What each attack spent on each defense: draws, passes per image, seconds in total, memory."""
+    """Tabulate the cost of each attack on each defense: draws, passes per image, seconds in total, memory."""
     keys = ["defense", "attack", "gradient", "norm", "epsilon", "eight_bit"]
     table = []
     for values, rows in records.groupby(keys, sort=False, dropna=False):
@@ -251,8 +253,15 @@ def _budget(records: pd.DataFrame) -> list[dict[str, str]]:
     return table
 
 
+def _own_gradients(settings: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """What the defenses of a study say of gradient modes of their own: defense -> mode -> meaning."""
+    defenses = settings.get("defenses", {})  # a list of names in old formats
+    named = defenses.items() if isinstance(defenses, Mapping) else ()
+    return {name: about.get(MEANINGS, {}) for name, about in named if isinstance(about, Mapping)}
+
+
 def _fact(key: str, about: Mapping[str, Any], summary: pd.DataFrame) -> str:
-    """A line of the page's head: as the study says, or for N and seed from the summary."""
+    """Write a line of the page's head: from the study's facts, or from the summary for N and seed if these lack it."""
     value = about.get(key)
     if value is None and key == "n":
         smallest, largest = summary["n"].min(), summary["n"].max()

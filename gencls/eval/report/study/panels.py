@@ -31,20 +31,20 @@ class ImagePanel:
     Args:
         defense: name of the defense.
         attack: name of the attack.
-        gradient: gradient mode of the attack.
-        clean: (n, C, H, W) images in [0, 1], C = 1 or 3.
+        gradient: name of the attack's gradient mode.
+        clean: (n, C, H, W) clean images in [0, 1], C = 1 or 3.
         adversarial: (n, C, H, W) adversarial images in [0, 1].
-        labels: (n,) true classes.
+        labels: (n,) int64 true classes.
         predictions: (n,) or (n, S) classes that the defense predicts on the adversarial images, S draws; -1 fills up the rows
             of images with fewer draws. In a row of only -1 the image broke the rules and was not judged.
         clean_predictions: (n,) or (n, S) the same on the clean images, if known.
-        norm: norm of the threat, if any.
-        epsilon: budget of the threat; None for minimal perturbations.
+        norm: norm of the threat; None if it has none.
+        epsilon: budget of the threat in the norm's unit; None for minimal perturbations.
         eight_bit: whether the adversarial images were rounded to k/255.
         class_names: names to print in place of class numbers.
 
     Raises:
-        GenclsError: shapes do not fit together.
+        GenclsError: the shapes do not fit together.
     """
 
     defense: str
@@ -75,20 +75,20 @@ class ImagePanel:
 
     @property
     def title(self) -> str:
-        """Defense, attack, gradient mode and threat in one line."""
+        """Name defense, attack, gradient mode and threat in one line."""
         mode = "" if self.gradient in PLAIN_MODES else f", {self.gradient} gradient"
         threat = "" if self.norm is None else f" ({ThreatKey(self.norm, self.epsilon, self.eight_bit).label})"
         return f"{isolated(self.defense)} under {isolated(self.attack)}{mode}{threat}"
 
     @property
     def slug(self) -> str:
-        """For file names; defense, attack, gradient mode and threat."""
+        """Name defense, attack, gradient mode and threat for files."""
         threat = "" if self.norm is None else ThreatKey(self.norm, self.epsilon, self.eight_bit).slug
         return file_name(self.defense, self.attack, self.gradient, threat)
 
 
 def image_grid(panel: ImagePanel) -> Figure:
-    """Three rows (clean, adversarial, amplified difference), one column per image; predictions above the images."""
+    """Draw three rows (clean, adversarial, amplified difference), one column per image; predictions above the images."""
     from matplotlib.figure import Figure
 
     clean, adversarial = _pixels(panel.clean), _pixels(panel.adversarial)
@@ -136,7 +136,7 @@ def _draw(axes: Axes, image: npt.NDArray[np.float32], extent: tuple[float, float
 
 
 def _caption(panel: ImagePanel, draws: Tensor, label: int) -> tuple[str, str]:
-    """Most frequent prediction, its share where the draws disagree, and green or red for right or wrong."""
+    """Word the most frequent prediction and its share if the draws disagree, and choose green or red for right or wrong."""
     seen = np.atleast_1d(draws.cpu().numpy())
     if not (seen >= 0).any():
         return "not valid", _NEUTRAL

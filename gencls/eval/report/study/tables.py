@@ -14,11 +14,11 @@ from gencls.eval.report.study.columns import BY_NAME
 from gencls.eval.report.study.estimates import Estimate, attack_label, estimates, norm_latex, select, threats
 
 _MOST = 40
-"""Characters of a name in a table."""
+"""The most characters of a name in a table."""
 
 
 def latex_tables(summary: pd.DataFrame, failed: Mapping[str, Sequence[str]] = MappingProxyType({})) -> str:
-    """All tables as one file to be input after loading booktabs; daggers lead to the warnings below a table.
+    """Write all tables as one file, which a document inputs after loading booktabs; daggers lead to warnings below a table.
 
     Returns:
         LaTeX source: the worst case, a line per attack with a budget, and the distances of minimal-norm attacks if any.
@@ -88,13 +88,13 @@ def _name(name: str) -> str:
 
 
 class _Notes:
-    """Numbered warnings of one table."""
+    """The numbered warnings of one table."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
 
     def mark(self, warnings: list[str]) -> str:
-        """The daggers with the numbers of these warnings."""
+        """Number these warnings and return the daggers with their numbers."""
         self.words += [warning for warning in warnings if warning not in self.words]
         marks = ",".join(str(self.words.index(warning) + 1) for warning in warnings)
         return rf"$^{{\dagger {marks}}}$" if marks else ""

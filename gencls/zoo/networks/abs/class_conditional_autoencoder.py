@@ -1,4 +1,4 @@
-"""Autoencoders with one decoder per class: what ABS and E-ABS train."""
+"""Autoencoders with one decoder per class, for ABS and E-ABS."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Self, cast
@@ -29,7 +29,7 @@ class GaussianEncoder(nn.Module):
 
 
 class ClassDecoders(nn.Module):
-    """The K decoders, one per class, with latents of one length: all of the VAEs that inference by optimisation needs."""
+    """The K decoders, one per class, with latents of one length. Inference by optimisation needs no other part of the VAEs."""
 
     def __init__(self, decoders: Iterable[ConvDecoder]) -> None:
         super().__init__()
@@ -59,15 +59,15 @@ class ClassDecoders(nn.Module):
 
 
 class ClassConditionalAutoencoder(nn.Module):
-    """K decoders with what trains them: one encoder for each, or one for all, and none, one or K latent discriminators.
+    """K decoders, and what trains them: one encoder for all classes or K, and no, one or K latent discriminators.
 
     ABS has an encoder per class and no discriminator (thesis, section 2.1). Extension A of E-ABS adds discriminators, one per
     encoder; extension D shares the encoder (section 2.2).
 
     Args:
-        encoders: one encoder that all classes share, or K.
+        encoders: one encoder that all classes share, or K encoders.
         decoders: K decoders.
-        discriminators: none (the prior is met by a KL divergence), or one per encoder (adversarial autoencoders).
+        discriminators: none (a KL divergence meets the prior), or one per encoder (adversarial autoencoders).
 
     Raises:
         GenclsError: for another number of encoders or discriminators.
@@ -103,9 +103,9 @@ class ClassConditionalAutoencoder(nn.Module):
         Args:
             architecture: name of the column.
             num_classes: K.
-            dropout: rate in encoders and decoders; not given in the thesis.
-            shared_encoder: one encoder for all classes (extension D) instead of K.
-            adversarial: a latent discriminator per encoder (extension A).
+            dropout: rate in encoders and decoders, in [0, 1); the thesis does not give it.
+            shared_encoder: whether all classes share one encoder (extension D); otherwise each has its own.
+            adversarial: whether each encoder has a latent discriminator (extension A).
 
         Raises:
             GenclsError: for an unknown column.
@@ -134,7 +134,7 @@ class ClassConditionalAutoencoder(nn.Module):
 
     @property
     def features(self) -> ConvEncoder:
-        """What the shared encoder computes mean and variance from: images to features (N, out_features)."""
+        """The features from which the shared encoder computes mean and variance: images to (N, out_features)."""
         return cast(GaussianEncoder, self.encoders[0]).encoder
 
     @property
@@ -162,16 +162,16 @@ class ClassConditionalAutoencoder(nn.Module):
 
     @property
     def class_encoders(self) -> "ClassEncoders":
-        """The encoders as variational inference asks them, sharing their weights."""
+        """The encoders in the form of variational inference, sharing their weights."""
         return ClassEncoders(self.encoders, self.num_classes)
 
     @property
     def class_discriminators(self) -> "ClassDiscriminators | None":
-        """The discriminators as inference asks them, sharing their weights; None where there are none."""
+        """The discriminators in the form of inference, sharing their weights; None without any."""
         return ClassDiscriminators(self.discriminators) if self.adversarial else None
 
     def discriminate(self, latents: Tensor, labels: Tensor, *, frozen: bool) -> Tensor:
-        """Logits of D(z), (N,), of latents (N, d), each by its label's discriminator; frozen: its weights get no gradients."""
+        """Logits of D(z), (N,), for latents (N, d), by their labels' discriminators; frozen: their weights get no gradients."""
         parts: list[Callable[[Tensor], Tensor]] = [
             part.frozen if frozen else part for part in cast(Iterable[LatentDiscriminator], self.discriminators)
         ]
@@ -182,7 +182,7 @@ class ClassConditionalAutoencoder(nn.Module):
 
 
 class ClassEncoders(nn.Module):
-    """Q(z | x) of each of K classes for each image, by K encoders, or one that all classes share."""
+    """Q(z | x) of each of K classes for each image, by K encoders or one that all classes share."""
 
     def __init__(self, encoders: nn.ModuleList, num_classes: int) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class ClassEncoders(nn.Module):
 
 
 class ClassDiscriminators(nn.Module):
-    """Logits of D(z) for one latent per class, by K discriminators, or one that all classes share."""
+    """Logits of D(z) for one latent per class, by K discriminators or one that all classes share."""
 
     def __init__(self, discriminators: nn.ModuleList) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class ClassDiscriminators(nn.Module):
 
 
 def _by_class(networks: Iterable[Callable[[Tensor], Any]], inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Give each input to its class's network; the outputs, in the order of the inputs."""
+    """Give each input to its class's network; return the outputs in the order of the inputs."""
     parts = list(networks)
     order = labels.argsort(stable=True)
     groups = inputs[order].split(labels.bincount(minlength=len(parts)).tolist())

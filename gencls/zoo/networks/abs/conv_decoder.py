@@ -11,8 +11,8 @@ from gencls.zoo.networks.parts.architectures import ConvLayer
 class ConvDecoder(nn.Module):
     """Latent vectors to images: a linear layer, then transposed convolutions.
 
-    The linear layer's output is as deep as the first transposed convolution's (a 1 x 1 map) and is followed by
-    dropout; every transposed convolution but the last is followed by batch norm and ReLU, the last by a sigmoid.
+    The linear layer's output is as deep as the first transposed convolution's (a 1 x 1 map), and dropout follows it. Batch norm
+    and ReLU follow every transposed convolution but the last; a sigmoid follows the last.
 
     Source: E-ABS (thesis, section 2.3 "Models" and Table 2.1). The thesis does not give the dropout rate.
 

@@ -1,4 +1,4 @@
-"""Transposed convolutions of several decoders at once, in the form in which a CPU computes them fastest."""
+"""Transposed convolutions of several decoders at once, in the form that a CPU computes fastest."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ Size = tuple[int, ...]
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu, "sigmoid": torch.sigmoid}
 _IN_PLACE: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu_, "elu": F.elu_, "sigmoid": torch.sigmoid_}
 
-# Elements that do not fill a last pair of vector registers (AVX-512) are computed one by one, which rounds differently.
+# A CPU computes elements that do not fill a last pair of vector registers (AVX-512) one by one, which rounds differently.
 _VECTORS = 32
 
 
@@ -21,7 +21,7 @@ class Layer(ABC):
     """A transposed convolution for G classes: maps (N, G * in, h, w) to (N, G * out, h', w'), all channels last.
 
     Attributes:
-        columns: so many neighbouring columns of the result lie in its channels: (N, G * columns * out, h', w' / columns).
+        columns: neighbouring columns of the result that lie in its channels: (N, G * columns * out, h', w' / columns).
     """
 
     columns = 1
@@ -32,7 +32,7 @@ class Layer(ABC):
 
 
 class Transposed(Layer):
-    """As torch does it."""
+    """Torch's own transposed convolution."""
 
     def __init__(self, weight: Tensor, bias: Tensor, stride: Size, padding: Size) -> None:
         """Take weight (G, in, out, k, k) and bias (G, out)."""
@@ -44,7 +44,7 @@ class Transposed(Layer):
 
 
 class ColumnPairs(Layer):
-    """With stride 1, a convolution that makes two neighbouring columns at once, with a kernel that is one column wider.
+    """A convolution that makes two neighbouring columns at once, for stride 1. Its kernel is one column wider.
 
     Few output channels leave most of a CPU's vector registers empty, and convolutions are faster than transposed ones.
     """
@@ -65,12 +65,13 @@ class ColumnPairs(Layer):
     def __call__(self, maps: Tensor) -> Tensor:
         if self.groups > 1:
             return cast(Tensor, _PairedColumns.apply(maps, self))
-        # Twice the work, but with a single group a CPU takes another kernel, which is no faster here and rounds differently.
+        # This is twice the work. But for a single group a CPU takes another kernel, which is no faster here and rounds
+        # differently.
         return cast(Tensor, _PairedColumns.apply(maps.repeat(1, 2, 1, 1), self.doubled))[:, : len(self.bias)]
 
 
 class _PairedColumns(torch.autograd.Function):
-    """The layer above; its gradient is the plain convolution that the transposed one has."""
+    """The function of ColumnPairs. Its gradient is the plain convolution that the transposed one has."""
 
     generate_vmap_rule = True
 
@@ -92,7 +93,7 @@ class _PairedColumns(torch.autograd.Function):
 
 
 class Pointwise(Layer):
-    """Matrix products: torch's convolution of 1 x 1 rounds differently in batches of less than 16."""
+    """Matrix products instead of torch's 1 x 1 convolution, which rounds differently in batches of less than 16."""
 
     def __init__(self, weight: Tensor, bias: Tensor, columns: int) -> None:
         """Take weight (G, in, out, 1, 1) and bias (G, out), and how many columns lie in the channels of the maps."""
@@ -108,7 +109,7 @@ class Pointwise(Layer):
 
 
 def activate(name: Activation, maps: Tensor, *, in_place: bool = False) -> Tensor:
-    """Apply an activation, to each element in the same way wherever it lies in the batch."""
+    """Apply an activation to each element in the same way, wherever it lies in the batch."""
     if name == "relu" or maps.numel() % _VECTORS == 0:
         return (_IN_PLACE if in_place else _ACTIVATIONS)[name](maps)
     last = maps.is_contiguous(memory_format=torch.channels_last)

@@ -15,9 +15,9 @@ from gencls.zoo.networks.abs.class_conditional_autoencoder import ClassDecoders
 from gencls.zoo.networks.abs.conv_decoder import ConvDecoder
 from gencls.zoo.networks.abs.decoder_layers import Activation, Layer, Pointwise, activate, channels_last, layers_of
 
-# From so many images on a CPU is busy enough with a few classes at a time, which then takes less time.
+# With this many images a few classes at a time keep a CPU busy, and take less time.
 _FULL = 12
-# So many selections of classes keep their weights in memory.
+# This many selections of classes keep their weights in memory.
 _KEPT = 200
 # Matrix products of fewer rows may take another kernel, which rounds differently.
 _ROWS = 16
@@ -34,21 +34,21 @@ class DecoderStage(NamedTuple):
 class GroupedDecoders(ClassConditionalGenerator):
     """K trained decoders of equal layout, evaluated together.
 
-    Inference by optimisation decodes one latent per class in every step. One transposed convolution with K groups
-    does for all classes what a loop does one by one; batch norm in eval mode is an affine map and disappears into the
-    weights, and so does the linear layer in front, since a transposed convolution of a 1 x 1 map is linear. All maps lie
-    in memory channels last, which the convolutions of CPUs prefer. docs/performance.md has the times.
+    Inference by optimisation decodes one latent per class in every step. One transposed convolution with K groups does this for
+    all classes at once. Batch norm in eval mode is an affine map and disappears into the weights. So does the linear layer in
+    front, since a transposed convolution of a 1 x 1 map is linear. All maps lie in memory channels last, which the convolutions
+    of CPUs prefer. docs/performance.md has the times.
 
     An image is decoded to the same bits in a batch of any size (x86 CPU). This matters because inference amplifies: after
     50 Adam steps, differences of the last bit in the images had become 7e-4 of a score.
 
-    The weights are buffers: nothing here can be trained, and no backward pass computes gradients of weights. Latents
-    are one level of length d with a standard normal prior; ``log_prior`` is -||z||^2 / 2, without the constant.
+    The weights are buffers: nothing here can be trained, and no backward pass computes gradients of weights. Latents are one
+    level of length d with a standard normal prior; ``log_prior`` is -||z||^2 / 2, without the constant.
 
     Args:
-        stages: for each of the K classes its decoder's stages; the first one acts on a 1 x 1 map.
-        linears: for each class a linear layer from the latent to the depth of the first stage; None gives the latent
-            itself to the first stage.
+        stages: the stages of the decoder of each of the K classes; the first stage acts on a 1 x 1 map.
+        linears: for each class a linear layer from the latent to the depth of the first stage. With None the first stage takes
+            the latent itself.
 
     Raises:
         GenclsError: if there are no decoders or they differ in layout.
@@ -82,7 +82,7 @@ class GroupedDecoders(ClassConditionalGenerator):
 
     @classmethod
     def from_decoders(cls, decoders: ClassDecoders) -> Self:
-        """Fold K trained decoders, as they are in eval mode; they are not changed and no longer needed."""
+        """Fold K trained decoders, as they are in eval mode. They do not change, and are not needed any more."""
         parts = [decoders[k] for k in range(decoders.num_classes)]
         return cls([_stages(part) for part in parts], linears=[part.linear for part in parts])
 
@@ -99,13 +99,13 @@ class GroupedDecoders(ClassConditionalGenerator):
         """M latents, one level (M, d), each for the class of its label (M,), to images (M, C, H, W) in [0, 1]."""
         (codes,) = latents
         if self._order is None or not self._order.is_of(labels):  # a descent asks for the same classes at every step
-            with torch.inference_mode(False):  # its indices may be asked for in a backward pass later
+            with torch.inference_mode(False):  # a backward pass may ask for its indices later
                 self._order = _Order(labels.clone() if labels.is_inference() else labels, self.num_classes)
         images = [self._decode(codes[rows], classes).flatten(0, 1) for classes, rows in self._order.parts]
         return torch.cat(images)[self._order.back]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and files hold the weights alone, not what was made of them."""
+        """Keep the weights alone in copies and files, not what was made of them."""
         return {**self.__dict__, "_order": None, "_ready": {}, "_made_of": []}
 
     def extra_repr(self) -> str:
@@ -126,14 +126,14 @@ class GroupedDecoders(ClassConditionalGenerator):
         return maps.view(count, groups, -1, *maps.shape[2:]).contiguous()
 
     def _weights(self, chosen: tuple[int, ...]) -> "_Weights":
-        """Those of the chosen classes, ready for use."""
+        """The weights of the chosen classes, ready for use."""
         made_of = [
             (tensor, 0 if tensor.is_inference() else tensor._version) for tensor in self._buffers.values() if tensor is not None
         ]
         pairs = zip(made_of, self._made_of, strict=False)
         same = all(tensor is old and version == old_version for (tensor, version), (old, old_version) in pairs)
         if not same or len(made_of) != len(self._made_of):
-            self._ready, self._made_of = {}, made_of  # the module has been moved or copied, or other weights loaded
+            self._ready, self._made_of = {}, made_of  # the module has been moved or copied, or has other weights
         if chosen not in self._ready:
             if len(self._ready) >= _KEPT:
                 self._ready.clear()
@@ -150,7 +150,7 @@ class GroupedDecoders(ClassConditionalGenerator):
 
 
 class _Weights(NamedTuple):
-    """Of G classes: (G, d, h w C) and (G, 1, h w C) for the first maps, then the layers."""
+    """Weights of G classes: (G, d, h w C) and (G, 1, h w C) for the first maps, then the layers."""
 
     head: Tensor
     bias: Tensor
@@ -158,7 +158,7 @@ class _Weights(NamedTuple):
 
 
 class _Order:
-    """Which rows are decoded together, a few classes at a time; asking for counts waits for a GPU, so it is done once."""
+    """The rows to decode together, a few classes at a time. It is made once, because asking for counts waits for a GPU."""
 
     def __init__(self, labels: Tensor, num_classes: int) -> None:
         self._labels, self._version = labels, -1 if labels.is_inference() else labels._version
@@ -183,7 +183,7 @@ class _Order:
 
 
 def _few(count: int) -> list[slice]:
-    """Two by two, the last ones three where their number is odd: with a single group a CPU takes other, slower kernels."""
+    """Pair the classes; an odd number ends with three. For a single group a CPU takes other, slower kernels."""
     edges = [*range(0, max(1, count - 1), 2), count]
     return [slice(first, last) for first, last in zip(edges, edges[1:], strict=False)]
 

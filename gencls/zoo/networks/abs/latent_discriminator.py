@@ -11,12 +11,12 @@ class LatentDiscriminator(nn.Module):
     """D(z): how likely a latent vector is a sample of the prior and not an encoded image.
 
     Source: E-ABS (thesis, section 2.3 "Models": a feed-forward network with two hidden layers, sizes in Table 2.1). The thesis
-    does not name the activation; Leaky ReLU, as in the encoder.
+    does not name the activation; here it is Leaky ReLU, as in the encoder.
 
     Args:
         latent_dim: length of the latent vectors.
         hidden: neurons of the hidden layers.
-        negative_slope: of the Leaky ReLU.
+        negative_slope: slope of the Leaky ReLU below 0.
     """
 
     def __init__(self, latent_dim: int, hidden: Sequence[int], *, negative_slope: float = 0.01) -> None:
@@ -34,7 +34,7 @@ class LatentDiscriminator(nn.Module):
         return logits.squeeze(-1)
 
     def frozen(self, latents: Tensor) -> Tensor:
-        """The same without gradients of the weights: what the encoder learns from."""
+        """Logits without gradients of the weights; the encoder learns from them."""
         weights = {name: weight.detach() for name, weight in self.named_parameters()}
         logits: Tensor = torch.func.functional_call(self, weights, (latents,))
         return logits

@@ -25,12 +25,12 @@ def official_abs_decoders(state: Mapping[str, Tensor]) -> GroupedDecoders:
 
     Args:
         state: the K networks of the repository in one mapping, with keys ``VAE_k.Decoder.conv_i.*`` and
-            ``VAE_k.Decoder.bn_i.*``, k in 0 .. K - 1. ``num_batches_tracked`` may be missing, as in the published files.
-            Encoders may be there; inference does not use them, see :func:`unused_official_abs_keys`.
+            ``VAE_k.Decoder.bn_i.*``, k in 0 .. K - 1. ``num_batches_tracked`` may be missing, as in the published files. The
+            mapping may hold encoders; inference does not use them, see :func:`unused_official_abs_keys`.
 
     Raises:
-        GenclsError: if there is no such key, one is missing, unknown or of an unexpected shape; for integers as weights or a
-            tensor that no network has, see :func:`~gencls.zoo.checkpoints.tensors.check_state`.
+        GenclsError: if no key is of this kind, or one is missing, unknown or of an unexpected shape; for integers as weights or
+            a tensor that no network has, see :func:`~gencls.zoo.checkpoints.tensors.check_state`.
     """
     unused_official_abs_keys(state)
     check_state(_CHECKPOINT, state)
@@ -39,10 +39,10 @@ def official_abs_decoders(state: Mapping[str, Tensor]) -> GroupedDecoders:
 
 
 def unused_official_abs_keys(keys: Iterable[str]) -> tuple[str, ...]:
-    """The keys of such a checkpoint that inference does not use: those of the encoders, which served training.
+    """The keys of such a checkpoint that inference does not use: the keys of the encoders, which served training.
 
     Raises:
-        GenclsError: if there is none of the decoders' keys, or one that the layout does not have.
+        GenclsError: if there is no key of a decoder, or one that the layout does not have.
     """
     matches = {key: _KEY.fullmatch(key) for key in keys}
     unknown = [key for key, match in matches.items() if match is None]

@@ -36,11 +36,11 @@ def official_abs(
 ) -> Defense:
     """Build the published classifier on our engine; the defaults are those of the public code.
 
-    "plain" is its ``get_VAE``. "binary" is its ``get_ABS``: images are binarised at 0.5, and the bound of each class is
-    multiplied by a factor. Like those of :func:`~gencls.defenses.ABS`, scores are not divided by the number of pixels, which
-    would make the softmax of the logits all but uniform: scores / 784 are the logits of the public code. Its bound, which
-    Adam minimises, is divided here too, since Adam's constant 1e-8 adds to the size of the gradient: without the division
-    latents differ by up to 3e-3 from those of the public code (scores / 784 by 1e-7), with it by 1e-5.
+    "plain" is its ``get_VAE``. "binary" is its ``get_ABS``: it binarises images at 0.5 and multiplies the bound of each class
+    by a factor. As in :func:`~gencls.defenses.ABS`, scores are not divided by the number of pixels, which would make the
+    softmax of the logits all but uniform: scores / 784 are the logits of the public code. The bound that Adam minimises is
+    divided here too, as there, since Adam's constant 1e-8 adds to the size of the gradient. Without the division, latents
+    differ by up to 3e-3 from those of the public code (scores / 784 by 1e-7), with it by 1e-5.
 
     Args:
         source: folder with ABS_0.net to ABS_9.net, or the mapping that :func:`read_official_abs` gives.
@@ -123,10 +123,10 @@ def published_codes(count: int = 8000, *, size: int = 8, dismissed: float = 0.1,
         count: how many to keep, >= 1.
         size: d, numbers in a latent, >= 1.
         dismissed: the share that is not kept, in [0, 1).
-        seed: of the draws; no global random state is touched.
+        seed: the seed of the draws; no global random state is touched.
 
     Returns:
-        float32, (count, size).
+        (count, size), float32.
 
     Raises:
         GenclsError: for values out of range.
@@ -147,13 +147,13 @@ def published_confidence(scores: Tensor, *, pixels: int = 784, scale: float = 44
 
         p_k = (exp(-scale E_k) + floor) / sum_c (exp(-scale E_c) + floor),
 
-    so that an image that no class explains has p_k near 1 / K, where a softmax may still be certain.
+    An image that no class explains has p_k near 1 / K, where a softmax may still be certain.
 
     Args:
-        scores: (N, K), of a classifier that :func:`official_abs` built.
+        scores: scores (N, K) of a classifier that :func:`official_abs` built.
         pixels: numbers in an image.
-        scale: of the logits; found by the authors on MNIST.
-        floor: added to each likelihood; found by the authors on MNIST.
+        scale: factor of the logits; the authors found it on MNIST.
+        floor: number added to each likelihood; the authors found it on MNIST.
 
     Returns:
         (N, K) in (0, 1); rows sum to 1.

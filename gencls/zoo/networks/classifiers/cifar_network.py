@@ -1,4 +1,4 @@
-"""What the classifiers of CIFAR10 share: the shape of their images, and normalisation inside."""
+"""The base of CIFAR10's classifiers: the shape of their images, and normalisation inside."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ class CifarNetwork(nn.Module, ABC):
 
     Args:
         num_classes: K.
-        mean: of the normalisation, in [0, 1] pixel units.
-        std: likewise.
+        mean: mean of each channel in the normalisation, 3 numbers in [0, 1] pixel units.
+        std: standard deviation of each channel in the normalisation, 3 numbers > 0 in [0, 1] pixel units.
     """
 
     def __init__(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -40,11 +40,11 @@ class CifarNetwork(nn.Module, ABC):
 class Normalization(nn.Module):
     """(x - mean) / std, per channel.
 
-    It adds nothing to a state dict: published weights lack these numbers, and rounding the others does not round them.
+    It adds nothing to a state dict. Published weights lack these numbers, and a change of the weights' precision leaves them.
 
     Args:
         mean: C numbers, in [0, 1] pixel units.
-        std: likewise, > 0.
+        std: C numbers > 0, in [0, 1] pixel units.
 
     Raises:
         GenclsError: for other numbers.

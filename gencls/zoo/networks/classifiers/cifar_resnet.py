@@ -9,19 +9,19 @@ from gencls.zoo.networks.classifiers.cifar_network import CifarNetwork
 
 
 class CifarResNet(CifarNetwork):
-    """A 3x3 convolution, stages of basic blocks, of which all but the first halve the size, average pooling, a linear layer.
+    """A 3x3 convolution, stages of basic blocks (all but the first halve the size), average pooling, a linear layer.
 
     Keys of the state dict are those of GitHub kuangliu/pytorch-cifar (``projections``; four stages of width 64) and
     akamaster/pytorch_resnet_cifar10 (no projections; three stages of width 16).
 
     Args:
-        blocks: of each stage; (2, 2, 2, 2) is ResNet-18.
+        blocks: number of blocks in each stage; (2, 2, 2, 2) is ResNet-18.
         width: channels of the first stage; each further one has twice as many.
         projections: whether a shortcut between stages is a convolution ("option B" of arXiv:1512.03385); otherwise it leaves
             out every other pixel and adds channels of zeros ("option A").
         num_classes: K.
-        mean: see :class:`CifarNetwork`; the default leaves images as they are.
-        std: likewise.
+        mean: mean of each channel, 3 numbers in [0, 1] pixel units, see :class:`CifarNetwork`; the default changes no image.
+        std: standard deviation of each channel, 3 numbers > 0 in [0, 1] pixel units.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class CifarResNet(CifarNetwork):
 
 
 class CifarPreActResNet(CifarNetwork):
-    """The same with batch norm and ReLU before each convolution of a block; none follow the last block.
+    """A CifarResNet with batch norm and ReLU before each convolution of a block; none follow the last block.
 
-    Keys of the state dict are those of GitHub kuangliu/pytorch-cifar. RobustBench's networks of these keys compute something
-    else: see :func:`gencls.zoo.networks.classifiers.published.load_robustbench`.
+    Keys of the state dict are those of GitHub kuangliu/pytorch-cifar. RobustBench's networks with these keys compute something
+    else, see :func:`gencls.zoo.networks.classifiers.published.load_robustbench`.
 
     Its arguments are those of :class:`CifarResNet`.
     """

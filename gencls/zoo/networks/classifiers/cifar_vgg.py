@@ -24,8 +24,8 @@ class CifarVGG(CifarNetwork):
     Args:
         groups: channels of the convolutions of each group, as in ``VGG_GROUPS``; one to five groups.
         num_classes: K.
-        mean: of the normalisation inside, in [0, 1] pixel units; the default leaves images as they are.
-        std: likewise.
+        mean: mean of each channel in the normalisation inside, 3 numbers in [0, 1] pixel units; the default changes no image.
+        std: standard deviation of each channel, 3 numbers > 0 in [0, 1] pixel units.
 
     Raises:
         GenclsError: for another number of groups, or a group without a convolution.

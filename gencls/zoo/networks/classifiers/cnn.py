@@ -1,4 +1,4 @@
-"""The CNNs of the E-ABS paper: the encoder of Table 2.1, and the classifier that a linear layer makes of it."""
+"""The CNNs of the E-ABS paper: the encoder of Table 2.1, and the classifier of encoder and linear layer."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -20,7 +20,7 @@ class ConvEncoder(nn.Module):
         image_size: H = W of the images, in pixels.
         layers: (channels, kernel, stride, padding) of each convolution.
         dropout: share of features that is zeroed in training, in [0, 1).
-        negative_slope: of the Leaky ReLU.
+        negative_slope: slope of the Leaky ReLU below 0.
 
     Raises:
         GenclsError: if a layer's kernel is larger than its padded input.

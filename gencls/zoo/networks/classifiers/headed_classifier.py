@@ -27,8 +27,8 @@ class HeadedClassifier(nn.Module):
         Args:
             backbone: a key of ``BACKBONES``.
             num_classes: K >= 1.
-            hidden: h; None takes d, as the paper does. For vgg11_bn d is 25088 and the first matrix has 629 million entries,
-                2.5 GB in float32: take a smaller one for training of your own.
+            hidden: h; None takes d, as the paper does. For vgg11_bn d is 25088, and the first matrix has 629 million entries,
+                2.5 GB in float32. Take a smaller h to train your own.
 
         Raises:
             GenclsError: for an unknown backbone or numbers below 1.

@@ -1,7 +1,8 @@
-"""Published classifiers: a file to a network, its sizes read off the weights.
+"""Published classifiers: a file becomes a network, whose sizes are read off the weights.
 
-Of CIFAR10: GitHub kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10, which normalise images before the network (here
-it is done inside), and RobustBench, whose networks are those of its package. Of the MLVGM paper: GitHub SerezD/gen_adversarial.
+For CIFAR10 there are GitHub kuangliu/pytorch-cifar and akamaster/pytorch_resnet_cifar10, which normalise images before the
+network (here the network does it), and RobustBench, whose package makes the networks. For the MLVGM paper there is GitHub
+SerezD/gen_adversarial.
 
 All networks come in eval mode, their parameters frozen.
 """
@@ -27,7 +28,7 @@ from gencls.zoo.networks.classifiers.robustbench import import_robustbench
 
 KUANGLIU = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 """The normalisation of kuangliu's script."""
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # akamaster's
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # akamaster's normalisation
 _ROBUSTBENCH_CONSTANTS = ("mu", "sigma", "mean", "std")
 _AUTOATTACK = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
 
@@ -40,7 +41,7 @@ def load_kuangliu(path: str | Path, *, normalized: bool = True) -> CifarResNet |
 
     Args:
         path: the file.
-        normalized: whether the network was trained on images normalised as by that script, and so is to normalise inside;
+        normalized: whether the network was trained on images normalised as by that script, and so must normalise inside;
             False for weights that were trained on images in [0, 1].
 
     Raises:
@@ -64,11 +65,11 @@ def load_akamaster(path: str | Path) -> CifarResNet:
 def load_autoattack_resnet18() -> CifarResNet:
     """The example of the dependency pyautoattack: kuangliu's ResNet-18, trained plainly on images in [0, 1].
 
-    The package says nothing of its training. It is 100 % right on 300 of CIFAR10's training images and 95 % on 200 of its test
-    images (cifar10-lossless), and not robust.
+    The package says nothing of its training. The network is right on all of 300 of CIFAR10's training images and on 95 % of 200
+    test images (cifar10-lossless), and it is not robust.
 
     Raises:
-        GenclsError: the file is missing or not that of pyautoattack 0.2.0.
+        GenclsError: if the file is missing or not that of pyautoattack 0.2.0.
     """
     package = find_spec("pyautoattack")
     if package is None or package.origin is None:
@@ -121,7 +122,7 @@ def _sizes(weights: Weights[Any]) -> dict[str, Any]:
 
 
 def _groups(weights: Weights[CifarVGG]) -> tuple[tuple[int, ...], ...]:
-    """Channels of the convolutions between two poolings, which have no weights but take a number of the list each."""
+    """Channels of the convolutions between two poolings. Poolings have no weights, but each takes a number of the list."""
     groups: list[list[int]] = []
     convolutions = {
         int(match[1]): key
@@ -168,13 +169,13 @@ def _headed_sizes(weights: Weights[HeadedClassifier]) -> dict[str, Any]:
 def load_robustbench(path: str | Path, name: str, *, threat: str = "Linf", data: str = "cifar10") -> nn.Module:
     """Read a checkpoint of RobustBench's model zoo, as robustbench 1.1.1 does, but without running code that is in the file.
 
-    Of a file with ``last`` and ``best`` the weights of ``last`` are taken; they may lie under ``state_dict`` in it, and keys
-    may begin with ``module.`` and ``model.``. Normalisation is inside the package's networks; where its numbers are not in
-    the file they are those of the package.
+    If a file has ``last`` and ``best``, the weights of ``last`` are taken. They may lie under ``state_dict`` in it, and keys
+    may begin with ``module.`` and ``model.``. The package's networks normalise inside. If the numbers for it are not in the
+    file, they are the package's.
 
     Args:
         path: the file.
-        name: of the model in RobustBench, for instance "Wong2020Fast".
+        name: name of the model in RobustBench, for instance "Wong2020Fast".
         threat: the list that has it: "Linf", "L2" or "corruptions".
         data: "cifar10" or "cifar100".
 
@@ -182,8 +183,8 @@ def load_robustbench(path: str | Path, name: str, *, threat: str = "Linf", data:
         The package's network, images (N, 3, 32, 32) in [0, 1] to logits (N, K), in eval mode, its parameters frozen.
 
     Raises:
-        GenclsError: for an unknown model, or one that is more than one file; a file that is missing, damaged or something else;
-            weights that are not those of this model.
+        GenclsError: for an unknown model, or one of more than one file; for a file that is missing, damaged or something else;
+            for weights that are not those of this model.
     """
     _robustbench_model(name, threat, data)  # before a large file is read
     state = without_prefixes(weights_in(path, "last", "state_dict"), "module.", "model.")
@@ -225,7 +226,7 @@ def wide_resnet_from_state(state: State) -> nn.Module:
 
 
 def _robustbench_model(name: str, threat: str, data: str) -> Callable[[], Any]:
-    """What builds a model of one file."""
+    """The function that builds a model of one file."""
     import_robustbench()
     from robustbench.model_zoo import model_dicts
 

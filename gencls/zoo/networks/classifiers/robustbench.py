@@ -1,8 +1,8 @@
 """The package robustbench, importable as it comes from PyPI.
 
-robustbench 1.1.1 imports a module ``autoattack``, which is no package there: its dependency ``pyautoattack`` has the same code
-under another name, with other arguments. And it needs ``pkg_resources``, which setuptools 81 no longer has. Everything that
-wants robustbench imports it from here.
+robustbench 1.1.1 imports a module ``autoattack``, and no package of that name has it: its dependency ``pyautoattack`` has the
+same code under another name, with other arguments. It also needs ``pkg_resources``, which setuptools 81 no longer has.
+Everything that wants robustbench imports it from here.
 """
 
 import importlib
@@ -19,7 +19,7 @@ _ALIAS = "autoattack"
 
 
 def import_robustbench() -> ModuleType:
-    """Import robustbench; where no ``autoattack`` can be imported, a module of this name is made from ``pyautoattack`` first.
+    """Import robustbench. If nobody can import ``autoattack``, first make a module of this name from ``pyautoattack``.
 
     Its ``AutoAttack`` takes the arguments of the original that ``robustbench.benchmark`` uses.
 
@@ -27,8 +27,8 @@ def import_robustbench() -> ModuleType:
         The package, with ``robustbench.benchmark``, ``robustbench.load_model`` and ``robustbench.utils.clean_accuracy``.
 
     Raises:
-        GenclsError: where ``pkg_resources`` is missing, or the package has been overwritten by the old copy of itself that
-            the wheel of torchattacks 3.5.1 carries.
+        GenclsError: if ``pkg_resources`` is missing, or if the old copy of robustbench in the wheel of torchattacks 3.5.1 has
+            overwritten the package.
     """
     if _ALIAS not in sys.modules and find_spec(_ALIAS) is None:
         _install_alias()
@@ -55,7 +55,7 @@ def _install_alias() -> None:
     from pyautoattack import state
 
     class AutoAttack(pyautoattack.AutoAttack):  # type: ignore[misc]
-        """pyautoattack's, called as robustbench calls the original."""
+        """pyautoattack's class with the original's arguments, as robustbench calls it."""
 
         def __init__(self, model: Any, norm: str = "Linf", eps: float = 0.3, *, log_path: None = None, **settings: Any) -> None:
             if log_path is not None:

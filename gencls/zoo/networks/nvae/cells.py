@@ -1,17 +1,17 @@
-"""The cells of NVAE in the layout of NVAE-from-scratch, and where both NVAEs join the encoder, the codes and the decoder."""
+"""The cells of NVAE in the layout of NVAE-from-scratch, and the parts that join the encoder, the codes and the decoder."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 RESIDUAL_WEIGHT = 0.1
-"""Of what a cell adds to its input."""
+"""Factor of the residual that a cell adds to its input."""
 
 NORM_EPS, NORM_MOMENTUM = 1e-5, 0.05
-"""Of batch norm, as in the public codes (NVAE, section 3.1)."""
+"""Constants of batch norm in the public codes (NVAE, section 3.1)."""
 
 USUAL_NORM = 3**-0.5
-"""Of the filters that ``nn.Conv2d`` starts with, in the mean: n uniform numbers within 1 / sqrt(n)."""
+"""Mean norm of the filters that ``nn.Conv2d`` starts with: n uniform numbers within 1 / sqrt(n)."""
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -20,16 +20,16 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def filter_norms(weight: Tensor) -> Tensor:
-    """(C_out, 1, 1, 1): the L2 norm of the weights of each output channel."""
+    """The L2 norm of the weights of each output channel, (C_out, 1, 1, 1)."""
     out: Tensor = torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True)
     return out
 
 
 class WeightNormConv2d(nn.Module):
-    """A convolution with the weight g v / ||v||, the norm over all but the output channels; size is kept at stride 1.
+    """A convolution with the weight g v / ||v||, the norm over all but the output channels. At stride 1 it keeps the size.
 
-    Its keys are those of ``torch.nn.utils.parametrizations.weight_norm``. Unlike a module that this function made, it can be
-    pickled.
+    Its keys are those of ``torch.nn.utils.parametrizations.weight_norm``. Modules of that function cannot be pickled, this one
+    can.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> None:
@@ -115,7 +115,7 @@ class _DownSkip(nn.Module):
 class DecoderCell(nn.Module):
     """skip(x) + 0.1 residual(x), residual: an inverted bottleneck with a depthwise convolution (NVAE, Figure 3a).
 
-    That has ``expansion`` times the channels of the input. "Up" doubles height and width and halves the channels.
+    The bottleneck has ``expansion`` times the channels of the input. "Up" doubles height and width and halves the channels.
     """
 
     def __init__(self, channels: int, *, expansion: int, up: bool = False) -> None:
@@ -158,12 +158,12 @@ class _UpSkip(nn.Module):
 class ConstantFlow(nn.Module):
     """The normalizing flow of NVAE-from-scratch: z - b, one constant b per channel.
 
-    The published layers are an autoregressive network whose last, 1x1, convolution has a mask of zeros only, so that its bias
-    is all that reaches the code. The other weights are here for their keys; no time is spent on them.
+    The published layers are an autoregressive network. The mask of its last convolution, 1x1, has only zeros, so that its bias
+    alone reaches the code. The other weights are here for their keys; no time is spent on them.
 
     Args:
-        channels: of the code.
-        flipped: for the second flow of a pair, whose masks are turned over.
+        channels: channels of the code.
+        flipped: whether this is the second flow of a pair, whose masks are turned over.
     """
 
     def __init__(self, channels: int, *, flipped: bool) -> None:
@@ -184,7 +184,7 @@ class ConstantFlow(nn.Module):
 
 
 class _MaskedConv2d(nn.Conv2d):
-    """Never run. The mask keeps the positions before the centre, in reading order, and the centre if asked."""
+    """A layer that never runs. The mask keeps the positions before the centre, in reading order, and the centre if asked."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, groups: int, centre: bool, flipped: bool) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups)

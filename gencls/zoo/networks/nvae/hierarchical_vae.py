@@ -1,4 +1,4 @@
-"""What hierarchical VAEs share: levels of codes, each with a prior and a posterior that depend on the codes above."""
+"""The base of hierarchical VAEs: levels of codes, each with a prior and a posterior that depend on the codes above."""
 
 import math
 from abc import abstractmethod
@@ -22,9 +22,9 @@ class DiagonalGaussian:
     Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898); the clamp is from its public code.
 
     Args:
-        mu: (N, ...), before the clamp.
-        log_sigma: (N, ...), before the clamp.
-        floor: least scale.
+        mu: the mean before the clamp, (N, ...).
+        log_sigma: the logarithm of the scale before the clamp, (N, ...).
+        floor: number added to the scale, >= 0.
     """
 
     def __init__(self, mu: Tensor, log_sigma: Tensor, *, floor: float = 0.0) -> None:
@@ -33,7 +33,7 @@ class DiagonalGaussian:
         self.scale = _soft_clamp(log_sigma).exp() + floor
 
     def residual(self, mu: Tensor, log_sigma: Tensor) -> "DiagonalGaussian":
-        """N(mu_p + mu, ...): relative to this one, added before the clamp (NVAE, section 3.2)."""
+        """N(mu_p + mu, ...): a Gaussian relative to this one; parameters are added before the clamp (NVAE, section 3.2)."""
         return DiagonalGaussian(self.mu + mu, self.log_sigma + log_sigma, floor=self.floor)
 
     def at(self, noise: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -53,11 +53,11 @@ class DiagonalGaussian:
 
 
 Choose = Callable[[int, Tensor, DiagonalGaussian], Tensor]
-"""(level, the decoder's state above it, prior) -> the code that is used at this level."""
+"""(level, the decoder's state above it, prior) -> the code to use at this level."""
 
 
 class HierarchicalVAEOutput(NamedTuple):
-    """What training needs: minimise kl.sum(1) - reconstruction.log_prob(images).sum((1, 2))."""
+    """The terms of training: minimise kl.sum(1) - reconstruction.log_prob(images).sum((1, 2))."""
 
     reconstruction: LogisticMixture
     """p(x | z) for a draw z of the posterior."""
@@ -68,16 +68,17 @@ class HierarchicalVAEOutput(NamedTuple):
 class HierarchicalVAE(MultiLatentModel):
     """p(x, z) = p(x | z) prod_i p(z_i | z_<i) with the posterior q(z | x) = prod_i q(z_i | x, z_<i).
 
-    The encoder is run once per image; then one pass from the coarsest level to the finest computes at each level the prior and
-    the posterior from the decoder's state, takes a code, and adds it to the state. Subclasses give the steps of that pass.
+    The encoder runs once per image. Then one pass goes from the coarsest level to the finest. At each level it computes the
+    prior and the posterior from the decoder's state, takes a code, and adds it to the state. Subclasses give the steps of that
+    pass.
 
     Args:
         image_shape: (C, H, W) of the images.
         latent_shapes: (L_i, H_i, W_i) of the code at each level, coarse to fine.
-        temperature: scales the standard deviation of all draws from the prior.
+        temperature: factor of the standard deviation in all draws from the prior, >= 0.
 
     Raises:
-        GenclsError: for a temperature that is negative.
+        GenclsError: for a negative temperature.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class HierarchicalVAE(MultiLatentModel):
 
     @abstractmethod
     def descend(self, level: int, state: Tensor) -> Tensor:
-        """The decoder's cells between the code of the level before and this one; at level 0 there are none."""
+        """The decoder's cells between the code of the previous level and this one; level 0 has none."""
 
     @abstractmethod
     def prior(self, level: int, state: Tensor) -> DiagonalGaussian:
@@ -113,7 +114,7 @@ class HierarchicalVAE(MultiLatentModel):
 
     @abstractmethod
     def flow(self, level: int, codes: Tensor) -> Tensor:
-        """The normalizing flow of a level, of unit Jacobian, for codes that an image had a part in; or the codes themselves."""
+        """The normalizing flow of a level, with unit Jacobian, for codes that depend on an image; without a flow the codes."""
 
     @abstractmethod
     def combine(self, level: int, state: Tensor, codes: Tensor) -> Tensor:
@@ -124,18 +125,18 @@ class HierarchicalVAE(MultiLatentModel):
         """p(x | z) from the decoder's last state."""
 
     def noise(self, like: Tensor) -> Tensor:
-        """Standard normal draws (N, ...): the one place where codes get their randomness, in the order of the levels."""
+        """Standard normal draws (N, ...). All codes get their randomness here, in the order of the levels."""
         return torch.randn_like(like)
 
     def top_down(self, count: int, choose: Choose) -> LogisticMixture:
-        """The pass from the coarsest level to the finest.
+        """Run the pass from the coarsest level to the finest.
 
         Args:
-            count: the number N of images.
-            choose: called once per level, in order, for the code (N, L_i, H_i, W_i).
+            count: N, number of images.
+            choose: chooses the code (N, L_i, H_i, W_i); it is called once per level, in order.
 
         Returns:
-            p(x | z) of the chosen codes.
+            p(x | z) for the chosen codes.
         """
         state = self.start(count)
         for level in range(self.num_levels):
@@ -147,7 +148,7 @@ class HierarchicalVAE(MultiLatentModel):
         """Draw the codes from the posterior, as in training.
 
         Args:
-            images: (N, C, H, W) in [0, 1].
+            images: images (N, C, H, W) in [0, 1].
 
         Raises:
             GenclsError: for images of another shape.
@@ -159,7 +160,7 @@ class HierarchicalVAE(MultiLatentModel):
             posterior = self.posterior(level, features[level], state, prior)
             drawn = posterior.at(self.noise(posterior.mean))
             codes = self.flow(level, drawn)
-            # Without a flow there is a closed form; with one the prior is that of the code behind it.
+            # Without a flow there is a closed form. With a flow, the prior is that of the code behind it.
             kl.append(posterior.kl(prior) if codes is drawn else posterior.log_prob(drawn) - prior.log_prob(codes))
             return codes
 
@@ -167,7 +168,7 @@ class HierarchicalVAE(MultiLatentModel):
         return HierarchicalVAEOutput(reconstruction, torch.stack(kl, dim=1))
 
     def encode_once(self, images: Tensor) -> Latents:
-        """The encoder's feature maps, one (N, C_i, H_i, W_i) per level; the codes depend on mixed ones as well.
+        """The encoder's feature maps, one (N, C_i, H_i, W_i) per level. No codes: these also depend on mixed ones.
 
         Raises:
             GenclsError: for images of another shape.
@@ -178,13 +179,13 @@ class HierarchicalVAE(MultiLatentModel):
     def decode_mixed(self, encoded: Latents, mix: Mix) -> Tensor:
         """Mix and decode level by level: both codes of a level depend on the mixed codes of the levels above.
 
-        The encoded code is the mean of the posterior, the sampled one a draw from the prior at :attr:`temperature`; the flow
-        acts on the mixed code. Source: the purification code SerezD/gen_adversarial; the paper's Algorithm 1 samples all codes
-        first.
+        The encoded code is the mean of the posterior. The sampled code is a draw from the prior at :attr:`temperature`. The
+        flow acts on the mixed code. Source: the purification code SerezD/gen_adversarial; the paper's Algorithm 1 samples all
+        codes first.
 
         Args:
-            encoded: the feature maps.
-            mix: called once per level, in order, with the encoded and the sampled code (N, L_i, H_i, W_i).
+            encoded: the feature maps of :meth:`encode_once`.
+            mix: mixes the encoded and the sampled code, each (N, L_i, H_i, W_i); it is called once per level, in order.
 
         Returns:
             The mean of p(x | z), (N, C, H, W) in [0, 1].

@@ -1,4 +1,4 @@
-"""The discretised mixture of logistics: what the decoder of an NVAE says about each pixel."""
+"""The discretised mixture of logistics: the distribution of a pixel that the decoder of an NVAE gives."""
 
 import math
 from typing import Literal, Self
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gencls.core.errors import GenclsError
 
-_HALF_BIN = 1 / 255  # of an 8-bit value on [-1, 1]
+_HALF_BIN = 1 / 255  # half the width of the bin of an 8-bit value on [-1, 1]
 _LOWEST_LOG_SCALE = -7.0
 _SMALLEST_UNIFORM = 1e-5  # the logistic noise log u - log(1 - u) stays finite
 
@@ -28,12 +28,12 @@ class LogisticMixture:
     Source: PixelCNN++ (Salimans et al. 2017, arXiv:1701.05517), section 2.1, as in NVAE (arXiv:2007.03898).
 
     Args:
-        logits: (N, M, H, W), log pi up to a constant.
-        means: (N, M, C, H, W).
-        log_scales: (N, M, C, H, W), log s; raised to -7 where they are lower.
-        coefficients: (N, M, 3, H, W), k on [-1, 1], for C = 3; None without.
+        logits: log pi up to a constant, (N, M, H, W).
+        means: mu, (N, M, C, H, W).
+        log_scales: log s, (N, M, C, H, W); values below -7 are raised to -7.
+        coefficients: k on [-1, 1], (N, M, 3, H, W), for C = 3; None without coefficients.
         upper_edge: pixels above it belong to the highest bin. 0.999 makes this a distribution of the 256 values. The public
-            codes of NVAE have 0.99, so that 254 counts as 255 does (their values sum to 1 + p(255)).
+            codes of NVAE have 0.99. There 254 counts as 255 does (their values sum to 1 + p(255)).
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class LogisticMixture:
 
         Args:
             channels: (N, M * (1 + 2 C + 3), H, W) for C = 3, else without the 3: first the M logits, then all else.
-            colours: C.
+            colours: C, channels of the images.
             order: "mixture" has the means, scales and coefficients of the first mixture, then those of the next
                 (NVAE-from-scratch); "colour" has the means of all mixtures, their scales and coefficients for red, then for
                 green and blue (NVlabs).
-            upper_edge: see the class.
+            upper_edge: the class describes it.
 
         Raises:
-            GenclsError: if the channels cannot be divided so.
+            GenclsError: if the number of channels does not fit.
         """
         per_mixture = mixture_channels(1, colours)
         mixtures, rest = divmod(channels.shape[1], per_mixture)

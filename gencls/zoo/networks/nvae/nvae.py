@@ -13,7 +13,7 @@ from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture, mixture_c
 
 
 def adaptive_groups(scales: int, groups: int, *, least: int = 1) -> tuple[int, ...]:
-    """Groups per scale, coarse to fine, where each scale has half of those of the next finer one: max(least, groups // 2^i)."""
+    """Groups per scale, coarse to fine: scale i from the finest has max(least, groups // 2^i)."""
     return tuple(max(least, groups // 2**i) for i in reversed(range(scales)))
 
 
@@ -24,22 +24,22 @@ class NVAE(HierarchicalVAE):
     with one level of codes. Levels are ordered by (scale, group). The posterior is relative to the prior (section 3.2). Keys of
     the state dict are those of GitHub SerezD/NVAE-from-scratch.
 
-    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898) as in that repository. Deviations of the repository that are kept:
-    the first group of a scale of the encoder, in its order of execution, belongs to the first of the decoder (the paper pairs
-    the last with the first); the scale of a Gaussian has no lower bound of 0.01; flows are constant shifts.
+    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898) as in that repository. Its deviations from the paper are kept: the
+    first group of a scale of the encoder, in its order of execution, belongs to the first of the decoder (the paper pairs the
+    last with the first); the scale of a Gaussian has no lower bound of 0.01; flows are constant shifts.
 
     Args:
         image_shape: (C, H, W); H and W are multiples of 2^(blocks + number of scales - 1).
         groups: groups per scale, coarse to fine, see :func:`adaptive_groups`. The defaults are those of the MLVGM paper.
         cells: residual cells per group.
-        latent_channels: of each code.
-        channels: at the size of the images.
+        latent_channels: channels of each code.
+        channels: channels of the maps at the size of the images.
         blocks: halvings of height and width before the first and after the last scale.
-        block_cells: cells of such a block, the one that halves included.
+        block_cells: cells of such a block, including the one that halves.
         mixtures: M, logistics per pixel.
         flows: normalizing flows per level.
-        temperature: of draws from the prior; the MLVGM paper's code has 0.6.
-        upper_edge: see :class:`LogisticMixture`; the published code has 0.99.
+        temperature: factor of the standard deviation in draws from the prior; the MLVGM paper's code has 0.6.
+        upper_edge: least pixel of the highest bin, see :class:`LogisticMixture`; the published code has 0.99.
 
     Raises:
         GenclsError: for a number below its least value, or images that cannot be halved so often.

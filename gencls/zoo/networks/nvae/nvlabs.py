@@ -18,19 +18,19 @@ _LEAST_SCALE = 0.01
 class NVlabsNVAE(HierarchicalVAE):
     """A deep hierarchical VAE with residual cells; scales, groups and levels are those of :class:`NVAE`.
 
-    It differs from :class:`NVAE` in the pairing of the encoder's groups with the decoder's (the last with the first), in its
-    flows (autoregressive), in the scales of Gaussians (0.01 is added, so that p(z_0) has 1.01) and in the halving of maps. Keys
-    of the state dict are those of GitHub NVlabs/NVAE with the cells "res_mbconv".
+    It differs from :class:`NVAE` in four points. It pairs the encoder's last group with the decoder's first. Its flows are
+    autoregressive. Its Gaussians have 0.01 added to the scale; p(z_0) has scale 1.01. It halves maps in another way.
+    Keys of the state dict are those of GitHub NVlabs/NVAE with the cells "res_mbconv".
 
     Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898) and that repository. Not built: other cells, a single level without
     towers, decoders of Bernoulli or Gaussian pixels.
 
     Args:
-        image_shape: see :class:`NVAE`; those that are not named here likewise.
-        groups: groups per scale, coarse to fine; two in all at least. The defaults are those of CelebA 64.
-        cells: residual cells per group of the encoder and of the decoder.
-        channels: at the size of the images, of the encoder and of the decoder.
-        block_cells: cells of a block of the encoder and of the decoder, the one that halves or doubles included.
+        image_shape: (C, H, W), see :class:`NVAE`, which also describes the arguments that are not named here.
+        groups: groups per scale, coarse to fine; at least two in all. The defaults are those of CelebA 64.
+        cells: residual cells per group, in the encoder and in the decoder.
+        channels: channels of the maps at the size of the images, in the encoder and in the decoder.
+        block_cells: cells of a block in the encoder and in the decoder, including the one that halves or doubles.
         flows: pairs of normalizing flows per level.
         squeeze: whether cells end with squeeze and excitation.
         residual: whether the posterior is relative to the prior (section 3.2).

@@ -15,7 +15,7 @@ _LEAST_NORM = 1e-5
 class NormedConv2d(nn.Module):
     """A convolution with the weight exp(s) v / (||v|| + 1e-5), the norm over all but the output channels.
 
-    Arguments are those of ``nn.Conv2d``; size is kept at stride 1.
+    Arguments are those of ``nn.Conv2d``. At stride 1 it keeps the size.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class ResidualCell(nn.Module):
     """skip(x) + 0.1 residual(x) (NVAE, arXiv:2007.03898, Figure 3).
 
     Args:
-        channels: of the input.
-        expansion: None for the cells of the encoder, twice batch norm, SiLU, convolution; for those of the decoder, an inverted
-            bottleneck, how many times wider its depthwise convolution is than the input.
-        scale: "down" halves height and width and doubles the channels, of an encoder's cell; "up" does the opposite, of a
+        channels: channels of the input.
+        expansion: None for a cell of the encoder: twice batch norm, SiLU, convolution. For a cell of the decoder, an inverted
+            bottleneck: how many times wider its depthwise convolution is than the input.
+        scale: "down" halves height and width and doubles the channels, in an encoder's cell; "up" does the opposite, in a
             decoder's; "same" does neither.
-        squeeze: end the residual with squeeze and excitation.
+        squeeze: whether the residual ends with squeeze and excitation.
     """
 
     def __init__(self, channels: int, *, expansion: int | None, scale: str = "same", squeeze: bool = True) -> None:
@@ -80,13 +80,13 @@ class ResidualCell(nn.Module):
 
 
 class AutoregressiveFlow(nn.Module):
-    """z - m(z), where m sees only the code's elements before each one, so that the Jacobian is 1 (NVAE, section 3.2).
+    """z - m(z). m sees only the code's elements before each one, so the Jacobian is 1 (NVAE, section 3.2).
 
-    An element comes after those of the rows above, those to the left, and the channels before it at its position.
+    Before an element come those of the rows above, those to its left, and the earlier channels at its position.
 
     Args:
-        channels: of the code.
-        mirrored: turn the order of the positions around.
+        channels: channels of the code.
+        mirrored: whether the order of the positions is turned around.
     """
 
     def __init__(self, channels: int, *, mirrored: bool) -> None:
@@ -119,7 +119,7 @@ class _MaskedConv2d(NormedConv2d):
         groups: int = 1,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel, bias=bias, groups=groups)
-        # The mask is no part of a checkpoint, so that it has numbers also while the weights wait on the meta device for theirs.
+        # The mask is no part of a checkpoint, so it has numbers even while the weights wait on the meta device for theirs.
         device = "cpu" if self.weight.is_meta else self.weight.device
         mask = _causal_mask(in_channels, out_channels, kernel, strict=strict, depthwise=groups > 1)
         self.register_buffer("mask", (mask.flip(2, 3) if mirrored else mask).to(device), persistent=False)
@@ -129,7 +129,7 @@ class _MaskedConv2d(NormedConv2d):
 
 
 def _causal_mask(in_channels: int, out_channels: int, kernel: int, *, strict: bool, depthwise: bool) -> Tensor:
-    """(C_out, C_in or 1, kernel, kernel) on the CPU: 1 for what comes before an element, or is the element unless strict."""
+    """(C_out, C_in or 1, kernel, kernel) on the CPU: 1 for what comes before an element, and for the element unless strict."""
     with torch.device("cpu"):
         position = torch.arange(kernel**2).view(kernel, kernel)
         before = (position < kernel**2 // 2).float()
@@ -194,7 +194,7 @@ class _InvertedBottleneck(nn.Module):
 
 
 def _wrapped(*layers: nn.Module) -> nn.Sequential:
-    """Keys of the layers: conv.0, conv.1."""
+    """A sequence whose keys are conv.0, conv.1."""
     return nn.Sequential(OrderedDict(conv=nn.Sequential(*layers)))
 
 
@@ -203,7 +203,7 @@ def _wrapped_batch_norm(channels: int) -> nn.Sequential:
 
 
 class _DownSkip(nn.Module):
-    """Four convolutions of stride 2, each on maps moved by another one of the four pixels that become one."""
+    """Four convolutions of stride 2. Each sees the maps moved by another one of the four pixels that become one."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Published NVAE checkpoints: a file to a network, its sizes read off the weights.
+"""Published NVAE checkpoints: a file becomes a network, whose sizes are read off the weights.
 
 All networks come in eval mode, their parameters frozen.
 """
@@ -16,7 +16,7 @@ from gencls.zoo.networks.nvae.nvlabs import NVlabsNVAE
 
 Network = TypeVar("Network", NVAE, NVlabsNVAE)
 
-_UPPER_EDGE = 0.99  # of the published likelihood, see LogisticMixture
+_UPPER_EDGE = 0.99  # upper edge of the published likelihood, see LogisticMixture
 _REESTIMATED = "state_dict_temp="
 _ALIAS = ".weight_normalized"
 
@@ -24,18 +24,18 @@ _ALIAS = ".weight_normalized"
 def load_nvae(path: str | Path, *, temperature: float = 0.6, reestimated: bool = True, image_size: int | None = None) -> NVAE:
     """Read a checkpoint of GitHub SerezD/NVAE-from-scratch.
 
-    Such a file holds the trained weights as ``state_dict`` and, as ``state_dict_temp=0.6``, ..., the same weights with batch
-    norm statistics estimated again on samples of that temperature.
+    Such a file holds the trained weights as ``state_dict``. As ``state_dict_temp=0.6``, ... it holds the same weights with
+    batch norm statistics that were estimated again on samples of that temperature.
 
     Args:
         path: the file.
-        temperature: of the network's draws from the prior; the MLVGM paper's code has 0.6.
-        reestimated: take the statistics that belong to the temperature; False takes those of the training.
-        image_size: H = W that the network is to have; None takes any.
+        temperature: temperature of the network's draws from the prior, >= 0; the MLVGM paper's code has 0.6.
+        reestimated: take the statistics that belong to the temperature; False takes the statistics of the training.
+        image_size: H = W that the network must have; None takes any.
 
     Raises:
-        GenclsError: for a file that is missing, damaged or something else; one without weights for this temperature; weights
-            that are not those of an NVAE in this layout, or of another image size.
+        GenclsError: for a file that is missing, damaged or something else; for one without weights for this temperature; for
+            weights that are not those of an NVAE in this layout, or of another image size.
     """
     content = file_content(path)
     name = f"{_REESTIMATED}{temperature}" if reestimated else "state_dict"
@@ -53,10 +53,10 @@ def load_nvlabs_nvae(
 
     Args:
         path: the file.
-        temperature: of the network's draws from the prior.
+        temperature: temperature of the network's draws from the prior, >= 0.
         residual: whether posteriors are relative to priors, which the weights do not tell; None takes ``res_dist`` of the
             file's ``args``.
-        image_size: H = W that the network is to have; None takes any.
+        image_size: H = W that the network must have; None takes any.
 
     Raises:
         GenclsError: for a file that is missing, damaged or something else; one without ``args`` if residual is None; weights
@@ -78,7 +78,7 @@ def nvae_from_state(state: State, *, temperature: float = 1.0) -> NVAE:
 
     Args:
         state: a state dict of GitHub SerezD/NVAE-from-scratch.
-        temperature: of draws from the prior.
+        temperature: temperature of draws from the prior, >= 0.
 
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
@@ -91,9 +91,9 @@ def nvlabs_nvae_from_state(state: State, *, residual: bool = True, temperature: 
     """Build the NVAE whose weights these are; the network shares the tensors.
 
     Args:
-        state: a state dict of GitHub NVlabs/NVAE; the keys of :func:`unused_nvlabs_keys` may be there or not.
-        residual: whether posteriors are relative to priors, ``res_dist`` there.
-        temperature: of draws from the prior.
+        state: a state dict of GitHub NVlabs/NVAE; it may have the keys of :func:`unused_nvlabs_keys` or not.
+        residual: whether posteriors are relative to priors, ``res_dist`` in that code.
+        temperature: temperature of draws from the prior, >= 0.
 
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
@@ -104,7 +104,7 @@ def nvlabs_nvae_from_state(state: State, *, residual: bool = True, temperature: 
 
 
 def unused_nvlabs_keys(keys: Iterable[str]) -> tuple[str, ...]:
-    """The keys that repeat another one: ``weight_normalized`` beside the same ``weight``."""
+    """The keys that repeat another one: ``weight_normalized`` beside an equal ``weight``."""
     present = set(keys)
     return tuple(key for key in present if key.endswith(_ALIAS) and f"{key.removesuffix(_ALIAS)}.weight" in present)
 
@@ -147,7 +147,7 @@ def _nvlabs_sizes(weights: Weights[NVlabsNVAE]) -> dict[str, Any]:
     _, height, width = weights.shape("prior_ftr0", 3)
     encoder, decoder = _tower(weights, "enc_tower"), _tower(weights, "dec_tower")
     before, after = _tower(weights, "pre_process"), _tower(weights, "post_process")
-    # Between the cells "s" that change the size, each group of the encoder ends with a combiner "c", but for the very last one.
+    # Cells "s" change the size. Between them each group of the encoder ends with a combiner "c", except the very last one.
     groups = [part.count("c") for part in reversed(encoder.split("s"))]
     groups[0] += 1
     levels, blocks = sum(groups), before.count("s")

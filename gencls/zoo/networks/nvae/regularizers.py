@@ -1,4 +1,4 @@
-"""What keeps the training of a deep hierarchical VAE stable: penalties on its weights."""
+"""Penalties on the weights that keep the training of a deep hierarchical VAE stable."""
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ _CONVOLUTIONS = (nn.Conv2d, NormedConv2d, WeightNormConv2d)
 def batch_norm_penalty(network: nn.Module) -> Tensor:
     """Sum over the batch norms of the largest absolute scale.
 
-    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898), section 3.1, which regularises the norm of the
-    scales; that it is the largest one is from its public code.
+    Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898), section 3.1, which regularises the norm of the scales. Its public
+    code takes the largest one.
 
     Returns:
         A number without dimensions; NVAE adds it times 0.01 to the loss.
@@ -26,13 +26,13 @@ def batch_norm_penalty(network: nn.Module) -> Tensor:
 class SpectralPenalty(nn.Module):
     """Sum over the convolutions of the largest singular value of the weight, a matrix with one row per output channel.
 
-    The values are estimated by power iteration, which goes on from call to call while the weights change little.
+    Power iteration estimates the values. It goes on from call to call, because the weights change little between calls.
 
     Source: NVAE, section 3.2 "Spectral Regularization".
 
     Args:
-        network: made of torch's convolutions and those of NVAE's cells, whose weight norm and masks are applied. It is no part
-            of this module, whose state is that of the iteration.
+        network: a network of torch's convolutions and those of NVAE's cells, whose weight norm and masks are applied. It is no
+            part of this module, whose state is that of the iteration.
         first_steps: power iterations before the first call.
     """
 
@@ -61,7 +61,7 @@ class SpectralPenalty(nn.Module):
         return torch.stack(values).sum()
 
     def _matrices(self) -> list[Tensor]:
-        """The weights, stacked by their sizes: few large products take a GPU far less time than hundreds of small ones."""
+        """The weights, stacked by their sizes: a GPU does few large products far faster than hundreds of small ones."""
         found: dict[torch.Size, list[Tensor]] = {}
         for layer in self._layers:
             weight = layer.weight if isinstance(layer, nn.Conv2d) else layer.effective_weight()

@@ -94,7 +94,7 @@ _PHOTO_128 = Architecture(
 )
 
 PHOTOS: Mapping[str, Architecture] = MappingProxyType({"photo-64": _PHOTO_64, "photo-128": _PHOTO_128})
-"""For photos of 64 and 128 pixels, which the thesis does not have: its table goes on by one layer per halving."""
+"""For photos of 64 and 128 pixels, which the thesis does not have: one more layer per halving than in its table."""
 
 
 def find_architecture(name: str) -> Architecture:

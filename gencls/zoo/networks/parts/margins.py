@@ -1,4 +1,4 @@
-"""Images in the middle of larger ones, for networks that work at another size than that of the images."""
+"""Images in the middle of larger ones, for networks that work at a larger size than the images'."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ Margins = tuple[int, int, int, int]
 
 
 def central_margins(size: Sequence[int], larger: Sequence[int]) -> Margins:
-    """Around images of size (H, W) in the middle of larger ones; the odd pixel is on the right and below."""
+    """Margins around images of size (H, W) in the middle of larger ones; the odd pixel is on the right and below."""
     down, across = (outer - inner for inner, outer in zip(size, larger, strict=True))
     return across // 2, across - across // 2, down // 2, down - down // 2
 

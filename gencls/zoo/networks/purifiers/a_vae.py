@@ -12,7 +12,7 @@ from gencls.core.generator import Latents
 from gencls.core.images import check_image_shape
 from gencls.zoo.networks.parts.margins import central_margins, crop
 
-_SLOPE = 0.2  # of the leaky ReLU
+_SLOPE = 0.2  # slope of the leaky ReLU
 _TINY = 1e-8
 
 
@@ -20,25 +20,26 @@ class AVAE(nn.Module):
     """A small copy of an image is encoded; a style-based generator makes a realisation of the image at full size.
 
     The encoder gives mean and log-variance of a latent of 4 x 4 pixels, and the maps after its first halving. The generator
-    starts from a learned constant of 4 x 4 pixels. At each size a convolution (which doubles the size, except at first) and
-    another one are each followed by scaled noise, leaky ReLU and an instance norm whose scale and shift depend on the style, a
-    function of the latent. The encoder's maps are appended to the generator's where these have their size.
+    starts from a learned constant of 4 x 4 pixels. Each size has two convolutions; the first one doubles the size, except at
+    the start. After each come scaled noise, leaky ReLU and an instance norm. The style, a function of the latent, gives the
+    norm's scale and shift. The encoder's maps join the generator's maps of the same size.
 
-    Source: Zhou et al., "Manifold Projection for Adversarial Defense on Face Recognition", ECCV 2020, in the form that the
-    MLVGM paper's code gives it (encoder's maps and noise). There the image is pooled to 32 x 32 pixels, from 64, 128 or 256;
-    here by a factor of 2 from 32, as in the smallest of these. Deviations: sizes double by nearest neighbours at every step;
-    images whose side is no power of 2 are padded with zeros.
+    Source: Zhou et al., "Manifold Projection for Adversarial Defense on Face Recognition", ECCV 2020, in the form of the MLVGM
+    paper's code (encoder's maps and noise). That code pools the image to 32 x 32 pixels, from 64, 128 or 256. Here the default
+    pools by a factor of 2, as there from 64. Deviations: sizes double by nearest neighbours at every step; images whose side is
+    no power of 2 are padded with zeros.
 
     Args:
-        image_shape: (C, H, W).
-        channels: of the generator at 4, 8, 16, ... pixels; H and W are at most the last of these sizes, and above half of it.
-        latent_channels: of the latent; even.
+        image_shape: (C, H, W) of the images.
+        channels: channels of the generator at 4, 8, 16, ... pixels. H and W are at most the last of these sizes, and above half
+            of it.
+        latent_channels: channels of the latent; even.
         style_dim: numbers in a style.
         style_layers: linear layers between latent and style.
-        pool: factor by which the image is shrunk for the encoder, a power of 2; at least 16 pixels must be left.
+        pool: factor that shrinks the image for the encoder, a power of 2; at least 16 pixels must be left.
 
     Raises:
-        GenclsError: for sizes that do not fit each other.
+        GenclsError: for sizes that do not fit together.
     """
 
     def __init__(
@@ -96,14 +97,14 @@ class AVAE(nn.Module):
         return skip, mean, log_variance
 
     def noise(self, encoded: Latents) -> Latents:
-        """Standard normal numbers: of the latent, (N, L, 4, 4), and of the maps at each size, (N, 1, h, w)."""
+        """Standard normal numbers: (N, L, 4, 4) for the latent, and (N, 1, h, w) for the maps at each size."""
         mean = encoded[1]
         sizes = [4 * 2**level for level in range(len(self.blocks))]
         maps = (torch.randn(len(mean), 1, size, size, device=mean.device, dtype=mean.dtype) for size in sizes)
         return torch.randn_like(mean), *maps
 
     def realise(self, encoded: Latents, noise: Latents, *, temperature: float = 1.0) -> Tensor:
-        """What the generator makes, (N, C, side, side), most values in [-1, 1]."""
+        """The images that the generator makes, (N, C, side, side), most values in [-1, 1]."""
         skip, mean, log_variance = encoded
         latents = mean + temperature * (0.5 * log_variance).exp() * noise[0]
         style = latents.flatten(1)
@@ -137,11 +138,11 @@ class AVAE(nn.Module):
 
 
 class AVAECritic(nn.Module):
-    """Images to a number each, higher for real ones: convolutions with instance norm, each block halves the size.
+    """Images to one number each, higher for real ones: convolutions with instance norm; each block halves the size.
 
     Args:
-        colours: C.
-        channels: at 4, 8, 16, ... pixels, as of the generator.
+        colours: C, channels of the images.
+        channels: channels at 4, 8, 16, ... pixels, as in the generator.
     """
 
     def __init__(self, colours: int, channels: Sequence[int]) -> None:
@@ -206,7 +207,7 @@ class _Blur(nn.Module):
 
 
 class _Down(nn.Module):
-    """Two convolutions, the second one halves the size."""
+    """Two convolutions; the second one halves the size."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -13,20 +13,20 @@ from gencls.zoo.networks.parts.margins import central_margins, crop
 
 
 class NDVAE(nn.Module):
-    """A small NVAE without flows, whose latents are all drawn from the posterior of the image given.
+    """A small NVAE without flows. It draws all latents from the posterior of the image.
 
     Source: Jalalinour and Rekabdar, "Noisy-Defense Variational Auto-Encoder (ND-VAE)", TransAI 2023. As in its public code
-    there are two scales of groups, two halvings before them, scales of Gaussians with 0.01 added, and images of 28 pixels are
+    there are two scales of groups, two halvings before them, and scales of Gaussians with 0.01 added. Images of 28 pixels are
     padded with zeros to 32. Pixels follow a mixture of logistics, as in the MLVGM paper's code (ND-VAE's has Gaussian draws in
-    a binary cross-entropy). Deviations: the cells are NVAE's; latents have a number of channels of their own, where theirs have
-    as many as the maps.
+    a binary cross-entropy). Deviations: the cells are NVAE's; latents have their own number of channels, and not as many as the
+    maps.
 
     Args:
-        image_shape: (C, H, W).
-        groups: per scale, coarse to fine; (2, 2) in the MLVGM paper's gender and cars, (4, 4) in ND-VAE's code.
+        image_shape: (C, H, W) of the images.
+        groups: groups per scale, coarse to fine; (2, 2) for the MLVGM paper's gender and cars, (4, 4) in ND-VAE's code.
         cells: residual cells per group.
-        latent_channels: of each latent.
-        channels: at the size of the images; 8 in ND-VAE's code.
+        latent_channels: channels of each latent.
+        channels: channels of the maps at the size of the images; 8 in ND-VAE's code.
         blocks: halvings before the first scale.
         block_cells: cells per halving.
         mixtures: logistics per pixel.
@@ -68,11 +68,11 @@ class NDVAE(nn.Module):
         )
 
     def padded(self, images: Tensor) -> Tensor:
-        """Images padded with zeros to the size that the network works at."""
+        """Images (N, C, H, W) padded with zeros to the size that the network works at."""
         return functional.pad(images, self.margins)
 
     def reconstruct(self, images: Tensor) -> HierarchicalVAEOutput:
-        """Images (N, C, H, W) in [0, 1] to p(x | z) of the :meth:`padded` ones for a draw of the latents, and KL terms (N, L).
+        """Images (N, C, H, W) in [0, 1] to p(x | z) of the :meth:`padded` images, for one draw of z, and KL terms (N, L).
 
         Raises:
             GenclsError: for images of another shape or type.
@@ -82,5 +82,5 @@ class NDVAE(nn.Module):
         return output
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] to the means of their pixels given a draw of the latents."""
+        """Images (N, C, H, W) in [0, 1] to the means of their pixels for one draw of the latents."""
         return crop(self.reconstruct(images).reconstruction.mean(), self.margins)

@@ -16,24 +16,25 @@ from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 
 
 class StyleAutoencoder(MultiLatentModel):
-    """One code of D numbers per level of a StyleGAN2; subclasses say how images become codes and how they are framed.
+    """One code of D numbers per level of a StyleGAN2. Subclasses say how images become codes and how they are framed.
 
-    The encoded codes are those of the encoder plus the average code. The sampled ones are the generator's mapping of normal
-    numbers, drawn independently for each level and image; without truncation.
+    The encoded codes are the encoder's output plus the average code. The sampled codes are the generator's mapping of normal
+    numbers, drawn independently for each level and image, without truncation.
 
     Source: "Pre-trained Multiple Latent Variable Generative Models are good defenders against adversarial attacks"; public code
-    SerezD/gen_adversarial. Deviation: the public code hands values below 0 and above 1 on to the classifier; images here are in
-    [0, 1], as of all multi-latent models.
+    SerezD/gen_adversarial. Deviation: the public code gives values below 0 and above 1 to the classifier; images here are in
+    [0, 1], as for all multi-latent models.
 
     Args:
-        encoder: with as many levels as the generator.
-        generator: with L levels; its fixed noise is used.
+        encoder: an encoder with as many levels as the generator.
+        generator: a generator with L levels; its fixed noise is used.
         latent_avg: the average code, (L, D), (1, D) or (D,).
         image_size: H = W of the images, >= 1.
-        noise_std: of the normal numbers; the mapping network makes little of it, since it normalises them first.
+        noise_std: standard deviation of the normal numbers. It hardly matters, because the mapping network normalises them
+            first.
 
     Raises:
-        GenclsError: for parts that do not fit each other, or a size out of range.
+        GenclsError: for parts that do not fit together, or a size out of range.
     """
 
     def __init__(
@@ -67,10 +68,10 @@ class StyleAutoencoder(MultiLatentModel):
 
     @abstractmethod
     def frame(self, images: Tensor) -> Tensor:
-        """What the generator makes, (N, C, size, size), to the form of the images; most values in [-1, 1], before and after."""
+        """Bring the generator's images (N, C, size, size) into the form of the data's; most values stay in [-1, 1]."""
 
     def noise(self, like: Tensor) -> Tensor:
-        """Standard normal draws (N, L, D): the one place where codes get their randomness."""
+        """Standard normal draws (N, L, D). All codes get their randomness here."""
         return torch.randn_like(like)
 
     def encode_once(self, images: Tensor) -> Latents:
@@ -94,8 +95,8 @@ class StyleAutoencoder(MultiLatentModel):
 class E4EAutoencoder(StyleAutoencoder):
     """Encoder4editing and StyleGAN2: faces of 256 pixels and 18 levels in the paper.
 
-    The generator's images, of 1024 pixels there, are averaged to the size of the images, at most 256. Arguments and errors are
-    those of :class:`StyleAutoencoder`.
+    The generator's images, which have 1024 pixels in the paper, are averaged to the size of the images, at most 256. Arguments
+    and errors are those of :class:`StyleAutoencoder`.
     """
 
     def __init__(
@@ -116,10 +117,10 @@ class E4EAutoencoder(StyleAutoencoder):
 class StyleTransformerAutoencoder(StyleAutoencoder):
     """Style Transformer and StyleGAN2: cars of 128 pixels and 16 levels in the paper.
 
-    Images are squares with black bars above and below. They are enlarged to the canvas, whose upper and lower eighth the
-    encoder does not see. The generator's images, of 512 pixels in the paper, are averaged to the canvas, get black bars in the
-    same places, and are reduced to the size of the images. Both changes of size are bilinear and do not smooth. Arguments and
-    errors are those of :class:`StyleAutoencoder`; besides, ``canvas`` is H = W of what the encoder sees, a multiple of 8.
+    Images are squares with black bars above and below. They are enlarged to the canvas. The encoder does not see the canvas's
+    upper and lower eighth. The generator's images, which have 512 pixels in the paper, are averaged to the canvas, get black
+    bars in the same places, and are reduced to the size of the images. Both changes of size are bilinear and do not smooth.
+    Arguments and errors are those of :class:`StyleAutoencoder`; ``canvas`` is H = W of what the encoder sees, a multiple of 8.
     """
 
     encoder: StyleTransformerEncoder

@@ -16,15 +16,15 @@ _TINY = 1e-8
 class StyleGAN2Discriminator(nn.Module):
     """Images to one number each: high for real ones.
 
-    A 1 x 1 convolution, then at each size a residual block that halves it, down to 4 x 4 pixels; there the standard deviation
-    over the batch is a further map, before a convolution and two linear layers.
+    A 1 x 1 convolution comes first. At each size a residual block halves the size, down to 4 x 4 pixels. There the standard
+    deviation over the batch is a further map. A convolution and two linear layers follow.
 
     Source: Karras et al. 2020, arXiv:1912.04958; the standard deviation over the batch: Karras et al. 2018, arXiv:1710.10196.
 
     Args:
-        channels: at 4, 8, 16, ... pixels, as of the generator.
+        channels: channels at 4, 8, 16, ... pixels, as in the generator.
         colours: channels of the images.
-        group: images per standard deviation, at most; smaller if the batch is no multiple of it.
+        group: most images per standard deviation; fewer if the batch is no multiple of it.
 
     Raises:
         GenclsError: for a number below 1, or no channels at all.
@@ -58,7 +58,7 @@ class StyleGAN2Discriminator(nn.Module):
         return logits.squeeze(1)
 
     def _deviation(self, maps: Tensor) -> Tensor:
-        """(N, 1, 4, 4): the standard deviation over the images of a group, in the mean over channels and pixels."""
+        """The standard deviation over the images of a group, as a mean over channels and pixels, (N, 1, 4, 4)."""
         group = math.gcd(len(maps), self.group)
         groups = maps.unflatten(0, (group, -1))
         deviation: Tensor = (groups.var(0, unbiased=False) + _TINY).sqrt().mean((1, 2, 3))
@@ -66,7 +66,7 @@ class StyleGAN2Discriminator(nn.Module):
 
 
 class _Conv(nn.Module):
-    """Convolution whose weights start with unit variance; before it a blur if it halves the maps; then the activation."""
+    """Convolution whose weights start with unit variance. A blur precedes it if it halves the maps; the activation follows."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, down: bool = False, activate: bool = True) -> None:
         super().__init__()
@@ -80,14 +80,14 @@ class _Conv(nn.Module):
         kernel = self.weight.shape[-1]
         weight = self.weight / math.sqrt(self.weight[0].numel())
         if self.down:
-            margin = (kernel + 1) // 2  # of 4 taps and a kernel of 1 or 3
+            margin = (kernel + 1) // 2  # for 4 taps and a kernel of 1 or 3
             maps = upfirdn2d(maps, self.get_buffer("kernel"), pad=(margin, margin))
         maps = F.conv2d(maps, weight, self.bias, 2 if self.down else 1, 0 if self.down else kernel // 2)
         return maps if self.bias is None else F.leaky_relu(maps, 0.2) * math.sqrt(2)
 
 
 class _Block(nn.Module):
-    """(residual(x) + skip(x)) / sqrt(2), both of half the size."""
+    """(residual(x) + skip(x)) / sqrt(2); both halve the size."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

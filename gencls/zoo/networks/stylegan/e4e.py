@@ -11,11 +11,11 @@ from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear
 
 _COARSE, _MIDDLE = 3, 7  # the first levels that see finer maps
 LARGEST = 256
-"""Pixels of height and width that the heads halve to one."""
+"""Height and width, in pixels, that the heads halve to one."""
 
 
 class E4EEncoder(FeaturePyramid):
-    """Images to codes of a StyleGAN2: one code for all levels, and what each further level adds to it.
+    """Images to codes of a StyleGAN2: one code for all levels, and one addition to it for each further level.
 
         w_0 = h_0(c3),  w_i = w_0 + h_i(f_i),
 
@@ -37,8 +37,9 @@ class E4EEncoder(FeaturePyramid):
         """Encode.
 
         Args:
-            images: (N, 3, H, W) in [-1, 1]; 256 x 256 pixels, of cars 192 x 256, in the published training; no more than that.
-            stage: of the progressive training: only levels 1 to ``stage`` add to the first code; None is the last stage.
+            images: images (N, 3, H, W) in [-1, 1]. The published training has 256 x 256 pixels, for cars 192 x 256; no more are
+                allowed.
+            stage: stage of the progressive training: only levels 1 to ``stage`` add to the first code; None is the last stage.
 
         Returns:
             Codes (N, L, D), relative to the average code of the checkpoint.

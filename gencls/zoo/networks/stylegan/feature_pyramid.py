@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 
-_REDUCTION = 16  # of squeeze and excitation
+_REDUCTION = 16  # reduction of squeeze and excitation
 
 
 class StyleEncoder(nn.Module):
@@ -20,17 +20,17 @@ class StyleEncoder(nn.Module):
 
 
 class FeaturePyramid(StyleEncoder):
-    """Images to maps of three sizes; the base of two encoders, whose further layers have their keys beside those of this one.
+    """Images to maps of three sizes. It is the base of two encoders; the keys of their further layers stand beside its own.
 
-    Residual units with squeeze and excitation (IR-SE), in four stages that each halve height and width. The maps c1, c2, c3 of
-    the last three stages become
+    The residual units have squeeze and excitation (IR-SE), in four stages that each halve height and width. The maps c1, c2, c3
+    of the last three stages become
 
         p2 = up(c3) + conv1x1(c2),  p1 = up(p2) + conv1x1(c1)
 
     with up bilinear.
 
-    Source: ArcFace (Deng et al. 2019, arXiv:1801.07698) for the units, in the form of pixel2style2pixel (Richardson et al.
-    2021, arXiv:2008.00951) for the pyramid.
+    Source: ArcFace (Deng et al. 2019, arXiv:1801.07698) for the units; pixel2style2pixel (Richardson et al. 2021,
+    arXiv:2008.00951) for the pyramid.
 
     Args:
         num_levels: L, codes per image that the whole encoder gives.
@@ -116,5 +116,5 @@ class _SqueezeExcitation(nn.Module):
 
 
 def _enlarged(small: Tensor, large: Tensor) -> Tensor:
-    """Bilinear, corners on corners, and added."""
+    """The small maps, enlarged bilinearly with corners on corners, plus the large ones."""
     return F.interpolate(small, size=large.shape[-2:], mode="bilinear", align_corners=True) + large

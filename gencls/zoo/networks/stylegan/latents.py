@@ -1,4 +1,4 @@
-"""Codes of a StyleGAN2: as latents to be searched for the image that is nearest to a given one, and mixed, to train on."""
+"""Codes of a StyleGAN2: latents for the search of an image nearest to a given one, and mixed codes for training."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -20,11 +20,11 @@ class StyleLatents(nn.Module):
     For instance ``DefenseGAN(latents, latents.latent_shape, sample=latents.sample)``.
 
     Args:
-        generator: whose fixed noise is used.
-        space: "z" has normal numbers, (D,), whose length does not matter; "w" the code that is made of them, (D,), the same at
-            all levels; "w+" a code per level, (L, D), all equal at the start.
-        frame: the generator's images (M, 3, size, size), most values in [-1, 1], to the form of the images that are to be met,
-            for instance the method ``frame`` of a style autoencoder; None leaves them as they are.
+        generator: a generator; its fixed noise is used.
+        space: "z" has normal numbers, (D,), whose length does not matter. "w" has the code that is made of them, (D,), the same
+            at all levels. "w+" has a code per level, (L, D), all equal at the start.
+        frame: maps the generator's images (M, 3, size, size), most values in [-1, 1], to the form of the images to match, for
+            instance the method ``frame`` of a style autoencoder; None leaves them as they are.
 
     Raises:
         GenclsError: for an unknown space.
@@ -41,7 +41,7 @@ class StyleLatents(nn.Module):
         self.latent_shape = (generator.num_levels, *code) if space == "w+" else code
 
     def sample(self, count: int) -> Tensor:
-        """Random latents (count, *latent_shape), as the generator was trained with."""
+        """Random latents (count, *latent_shape), drawn as in the generator's training."""
         weight = self.generator.input.input
         normal = torch.randn(count, self.generator.style_dim, device=weight.device, dtype=weight.dtype)
         if self.space == "z":
@@ -59,9 +59,9 @@ class StyleLatents(nn.Module):
 
 
 def mixed_codes(generator: StyleGAN2, count: int, *, like: Tensor) -> Tensor:
-    """Codes (N, L, D) of normal numbers, for most images of two: one for the levels above a random one, one from there on.
+    """Codes (N, L, D) of normal numbers. Most images mix two codes: one before a random level, the other from there on.
 
-    Their device and type are those of ``like``. Source: style mixing (Karras et al. 2019, arXiv:1812.04948, section 3.1).
+    Device and type are those of ``like``. Source: style mixing (Karras et al. 2019, arXiv:1812.04948, section 3.1).
     """
     levels = generator.num_levels
     codes = generator.mapping(torch.randn(2, count, generator.style_dim, device=like.device, dtype=like.dtype))

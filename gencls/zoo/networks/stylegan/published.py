@@ -1,4 +1,4 @@
-"""Published checkpoints of StyleGAN2, encoder4editing and the Style Transformer: a file to a network, its sizes read off.
+"""Published checkpoints of StyleGAN2, encoder4editing and the Style Transformer: a file becomes a network of its sizes.
 
 All networks come in eval mode, their parameters frozen.
 """
@@ -29,7 +29,7 @@ def load_stylegan2(path: str | Path, *, size: int | None = None) -> StyleGAN2:
 
     Args:
         path: the file.
-        size: H = W that the images are to have; None takes any.
+        size: H = W that the images must have; None takes any.
 
     Raises:
         GenclsError: for a file that is missing, damaged or something else; weights that are not those of a StyleGAN2 in this
@@ -46,12 +46,12 @@ def load_e4e(path: str | Path, *, num_levels: int | None = None, image_size: int
 
     Args:
         path: the file, with ``state_dict``, ``opts`` and, if they say ``start_from_latent_avg``, ``latent_avg``.
-        num_levels: L that the model is to have, 18 for generators of 1024 pixels; None takes any.
+        num_levels: L that the model must have, 18 for generators of 1024 pixels; None takes any.
         image_size: H = W of the images.
 
     Raises:
-        GenclsError: for a file that is missing, damaged or something else; weights that are not those of such networks; no
-            average code; another number of levels than asked for or of another size than ``opts`` say.
+        GenclsError: for a file that is missing, damaged or something else; for weights of other networks; without an average
+            code; for another number of levels than ``num_levels`` or another size than ``opts`` say.
     """
     content = file_content(path)
     networks = e4e_from_state(weights_under(path, content, "state_dict"))
@@ -66,7 +66,7 @@ def load_style_transformer(
 
     Args:
         path: the file, with ``state_dict``, ``opts`` and, if they say ``start_from_latent_avg``, ``latent_avg``.
-        num_levels: L that the model is to have, 16 for generators of 512 pixels; None takes any.
+        num_levels: L that the model must have, 16 for generators of 512 pixels; None takes any.
         image_size: H = W of the images.
 
     Raises:
@@ -118,7 +118,7 @@ def style_transformer_from_state(state: State) -> tuple[StyleTransformerEncoder,
 
 
 def _average(path: str | Path, content: Mapping[str, Any], generator: StyleGAN2, size_option: str) -> Tensor:
-    """The average code of a checkpoint, and a look at what its options say."""
+    """The average code of a checkpoint; this also checks the checkpoint's options."""
     options = content.get("opts", {})
     options = vars(options) if isinstance(options, Namespace) else options
     if not isinstance(options, Mapping):
@@ -161,7 +161,7 @@ def _parts(kind: type[Encoder], state: State) -> tuple[Weights[Encoder], dict[st
 
 
 def _stages(weights: Weights[Any]) -> dict[str, tuple[int, ...]]:
-    """Widths and numbers of units of a backbone, whose units are one list; each stage has a width of its own."""
+    """Widths and numbers of units of a backbone. Its units are one list, and each stage has its own width."""
     units = range(weights.count(r"body\.(\d+)\."))
     widths = (weights.shape(f"body.{i}.res_layer.1.weight", 4)[0] for i in units)
     stages = [(width, len(list(same))) for width, same in groupby(widths)]

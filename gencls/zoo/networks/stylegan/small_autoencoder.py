@@ -1,4 +1,4 @@
-"""A StyleGAN2 for small images with an encoder of the kind of e4e."""
+"""A StyleGAN2 for small images, with an encoder like e4e's."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -13,19 +13,19 @@ from gencls.zoo.networks.stylegan.autoencoders import StyleAutoencoder
 from gencls.zoo.networks.stylegan.feature_pyramid import StyleEncoder
 from gencls.zoo.networks.stylegan.stylegan2 import EqualizedLinear, StyleGAN2
 
-_SIDE = 4  # of the maps that a head sees
-_THIN = 16  # channels of them
-_COARSE, _MIDDLE = 2, 4  # the first levels that see finer maps: codes of 8 and of 16 pixels and more
+_SIDE = 4  # height and width of the maps that a head sees
+_THIN = 16  # channels of these maps
+_COARSE, _MIDDLE = 2, 4  # the first levels that see finer maps: codes of 8 pixels, and of 16 pixels and more
 
 
 class SmallStyleEncoder(StyleEncoder):
-    """Images to codes of a StyleGAN2: one code for all levels, and what each further level adds to it.
+    """Images to codes of a StyleGAN2: one code for all levels, and one addition to it for each further level.
 
         w_0 = h_0(p3),  w_i = w_0 + h_i(f_i)
 
-    as in e4e (Tov et al. 2021, arXiv:2102.02766), from a pyramid p3, p2, p1 of 1/8, 1/4 and 1/2 of the height and width, where
-    f_i is p3 for i < 2, p2 for i < 4 and p1 above. In place of IR-SE-50 there are three residual units, and a head averages its
-    maps to 4 x 4 pixels and is linear from there: e4e's heads of five convolutions each would be most of a small network.
+    as in e4e (Tov et al. 2021, arXiv:2102.02766). The pyramid p3, p2, p1 has 1/8, 1/4 and 1/2 of the height and width. f_i is
+    p3 for i < 2, p2 for i < 4 and p1 above. Three residual units replace IR-SE-50. A head averages its maps to 4 x 4 pixels and
+    is linear from there, because e4e's heads of five convolutions each would be most of a small network.
 
     Args:
         num_levels: L, codes per image.
@@ -70,7 +70,7 @@ class SmallStyleEncoder(StyleEncoder):
 
 
 class _Unit(nn.Module):
-    """x -> skip(x) + residual(x), of half the size."""
+    """x -> skip(x) + residual(x), with half the size."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -103,11 +103,11 @@ class _Head(nn.Module):
 class SmallStyleAutoencoder(StyleAutoencoder):
     """StyleGAN2 and :class:`SmallStyleEncoder`.
 
-    Images smaller than the generator's, by an even number of pixels, get a black margin before the encoder; it is cut off
-    behind the generator.
+    Images smaller than the generator's, by an even number of pixels, get a black margin before the encoder. After the generator
+    the margin is cut off.
 
     Raises:
-        GenclsError: for parts that do not fit each other.
+        GenclsError: for parts that do not fit together.
     """
 
     def __init__(self, encoder: SmallStyleEncoder, generator: StyleGAN2, latent_avg: Tensor, *, image_size: int) -> None:
@@ -130,7 +130,7 @@ class SmallStyleAutoencoder(StyleAutoencoder):
         mapping_layers: int,
         encoder_widths: Sequence[int],
     ) -> Self:
-        """Untrained, for images (C, H, W) with H = W; other sizes, and errors, are those of the two parts."""
+        """Make an untrained autoencoder for images (C, H, W), H = W; other sizes, and errors, are those of the two parts."""
         colours, size, _ = image_shape
         generator = StyleGAN2(channels, style_dim=style_dim, mapping_layers=mapping_layers, colours=colours)
         encoder = SmallStyleEncoder(generator.num_levels, style_dim, colours=colours, widths=encoder_widths)

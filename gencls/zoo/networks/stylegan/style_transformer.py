@@ -11,18 +11,18 @@ from gencls.zoo.networks.stylegan.feature_pyramid import FeaturePyramid
 class StyleTransformerEncoder(FeaturePyramid):
     """Images to codes of a StyleGAN2: learned queries look at the maps of a feature pyramid, coarse to fine.
 
-    Three decoder layers of a transformer (self-attention, attention to the maps, two linear layers, each with a residual
-    connection and a layer norm after it), one for each of c3, p2 and p1; no positional encoding. The queries are ``z``, after
-    the generator's mapping network. Keys of the state dict are those behind ``encoder.module.`` in checkpoints of GitHub
-    sapphire497/style-transformer.
+    A transformer has three decoder layers, one for each of c3, p2 and p1. Each has self-attention, attention to the maps and
+    two linear layers, each of these with a residual connection and then a layer norm. There is no positional encoding. The
+    queries are ``z``, after the generator's mapping network. Keys of the state dict are those behind ``encoder.module.`` in
+    checkpoints of GitHub sapphire497/style-transformer.
 
     Source: Hu et al. 2022, arXiv:2203.07932.
 
     Args:
-        num_levels: L, codes per image; the published code has 18 always, the purification of the MLVGM paper 16 for cars.
-        widths: see :class:`FeaturePyramid`; the default is IR-SE-50.
-        units: likewise.
-        heads: of each attention; they divide D.
+        num_levels: L, codes per image. The published code always has 18; the purification of the MLVGM paper has 16 for cars.
+        widths: channels of the four stages, see :class:`FeaturePyramid`; the default is IR-SE-50.
+        units: residual units per stage, see :class:`FeaturePyramid`; the default is IR-SE-50.
+        heads: heads of each attention; they divide D.
         hidden: width between the two linear layers.
 
     Raises:
@@ -47,7 +47,7 @@ class StyleTransformerEncoder(FeaturePyramid):
     def forward(self, images: Tensor, queries: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] and queries (1, L, D), the generator's mapping of ``z``, to codes (N, L, D).
 
-        Images have 256 x 256 pixels, of cars 192 x 256, in the published training.
+        The published training has images of 256 x 256 pixels, for cars 192 x 256.
         """
         codes = queries.expand(len(images), -1, -1)
         layers = (self.transformerlayer_coarse, self.transformerlayer_medium, self.transformerlayer_fine)

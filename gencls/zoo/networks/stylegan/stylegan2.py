@@ -13,10 +13,10 @@ _TINY = 1e-8
 
 
 def published_channels(size: int, *, multiplier: int = 2) -> tuple[int, ...]:
-    """Channels at 4, 8, ..., ``size`` pixels in the published networks: 512 up to 32, then 2^14 multiplier / pixels.
+    """Channels at 4, 8, ..., ``size`` pixels in the published networks: 512 up to 32 pixels, then 2^14 multiplier / pixels.
 
     Raises:
-        GenclsError: for a size that is no power of two, or below 4.
+        GenclsError: for a size that is no power of two, or is below 4.
     """
     if size < 4 or size.bit_count() != 1:
         raise GenclsError(f"StyleGAN2: expected a size of 4, 8, 16, ... pixels, got {size}")
@@ -28,18 +28,18 @@ class StyleGAN2(nn.Module):
     """Codes to images: each code scales the input channels of one or two convolutions.
 
     A learned constant of 4 x 4 pixels is convolved with code 0 and coloured with code 1. Each following size has an upsampling
-    convolution with code i, a convolution with code i + 1 and a colouring with code i + 2, i = 1, 3, 5, ...; colours are added
-    to those of the size before. Keys of the state dict are those of GitHub rosinality/stylegan2-pytorch.
+    convolution with code i, a convolution with code i + 1 and a colouring with code i + 2, i = 1, 3, 5, ... Its colours are
+    added to the colours of the size before. Keys of the state dict are those of GitHub rosinality/stylegan2-pytorch.
 
-    Truncation and mixing of styles are operations on codes, to be done before: ``torch.lerp(mean_code, codes, psi)`` and
+    Truncation and mixing of styles are operations on codes, before the generator: ``torch.lerp(mean_code, codes, psi)`` and
     ``torch.cat([first[:, :i], second[:, i:]], dim=1)``.
 
     Source: Karras et al. 2020, arXiv:1912.04958.
 
     Args:
-        channels: at 4, 8, 16, ... pixels, see :func:`published_channels`.
+        channels: channels at 4, 8, 16, ... pixels, see :func:`published_channels`.
         style_dim: D, numbers in a code.
-        mapping_layers: of the network that makes codes of normal numbers.
+        mapping_layers: layers of the network that turns normal numbers into codes.
         colours: C, channels of the images; 3 in the published networks.
 
     Raises:
@@ -85,9 +85,9 @@ class StyleGAN2(nn.Module):
         """Decode.
 
         Args:
-            codes: (N, L, D), or (N, D) for the same code at all levels.
-            noise: what is added to the maps after each convolution, 2 log2(size) - 3 tensors (1 or N, 1, h, w) of 4, 8, 8,
-                16, 16, ... pixels; None takes the network's fixed ones.
+            codes: codes (N, L, D), or (N, D) for the same code at all levels.
+            noise: numbers that are added to the maps after each convolution, 2 log2(size) - 3 tensors (1 or N, 1, h, w) of 4,
+                8, 8, 16, 16, ... pixels; None takes the network's fixed ones.
 
         Returns:
             Images (N, C, size, size), most values in [-1, 1], but not clamped.
@@ -114,9 +114,9 @@ class StyleGAN2(nn.Module):
 
 
 class EqualizedLinear(nn.Module):
-    """y = W (rate / sqrt(in)) x + rate b, whose weights have unit variance at the start; then perhaps the leaky ReLU.
+    """y = W (rate / sqrt(in)) x + rate b, whose weights start with unit variance; the leaky ReLU follows if ``activate``.
 
-    The rate multiplies weights and biases, and so their learning rate; ``bias`` is the initial value.
+    The rate multiplies weights and biases, and so their learning rate. ``bias`` is the initial value.
     """
 
     def __init__(self, inputs: int, outputs: int, *, rate: float = 1.0, bias: float = 0.0, activate: bool = False) -> None:
@@ -135,17 +135,17 @@ class EqualizedLinear(nn.Module):
 class ModulatedConv2d(nn.Module):
     """Convolution with W'_noikl = d_no s_ni W_oikl / sqrt(in k^2), where s is an affine function of the code.
 
-    d makes the sum of the squares of W' over i, k, l equal to 1 (eq. 3 of the paper), or is 1. Since s depends on the input
-    channel only and d on the output channel only, they multiply the maps before and after an ordinary convolution; so no image
-    needs weights of its own.
+    d makes the sum of the squares of W' over i, k, l equal to 1 (eq. 3 of the paper), or is 1. s depends on the input channel
+    only, and d on the output channel only. So they multiply the maps before and after an ordinary convolution, and no image
+    needs its own weights.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
+        inputs: channels of the input.
+        outputs: channels of the output.
         kernel: k, odd.
         style_dim: D, numbers in a code.
-        demodulate: scale by d.
-        upsample: double height and width, by a transposed convolution and a blur; for k = 3.
+        demodulate: whether to scale by d.
+        upsample: whether to double height and width, by a transposed convolution and a blur; for k = 3.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class ModulatedConv2d(nn.Module):
         self.blur = _Resample(pad=(1, 1)) if upsample else None
 
     def forward(self, maps: Tensor, code: Tensor) -> Tensor:
-        """Maps (N, in, H, W) and codes (N, D) to maps (N, out, H, W), or of 2H x 2W."""
+        """Maps (N, in, H, W) and codes (N, D) to maps (N, out, H, W), or (N, out, 2 H, 2 W) if ``upsample``."""
         weight = self.weight[0] / math.sqrt(self.weight[0, 0].numel())
         scale: Tensor = self.modulation(code)
         maps = maps * scale[:, :, None, None]
@@ -173,12 +173,12 @@ class ModulatedConv2d(nn.Module):
 
 
 def upfirdn2d(maps: Tensor, kernel: Tensor, *, up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
-    """Upsample with zeros, pad with zeros, filter: each channel by itself.
+    """Upsample with zeros, pad with zeros, and filter each channel by itself.
 
     Args:
-        maps: (N, C, H, W).
-        kernel: (h, w); filtering is a convolution in the mathematical sense.
-        up: each value is followed by up - 1 zeros, on both axes.
+        maps: maps (N, C, H, W).
+        kernel: the filter, (h, w); filtering is a convolution in the mathematical sense.
+        up: factor of the size; up - 1 zeros follow each value, on both axes.
         pad: zeros before and after, on both axes; >= 0.
 
     Returns:
@@ -188,13 +188,13 @@ def upfirdn2d(maps: Tensor, kernel: Tensor, *, up: int = 1, pad: tuple[int, int]
     if up > 1:
         maps = F.pad(maps.reshape(count, channels, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1))
         maps = maps.reshape(count, channels, height * up, width * up)
-    # One group per channel: gradients take a tenth of the time of images of one channel each.
+    # One group per channel: its gradients take a tenth of the time that images of one channel each take.
     weight = kernel.flip(0, 1).expand(channels, 1, *kernel.shape)
     return F.conv2d(F.pad(maps, pad * 2), weight, groups=channels)
 
 
 class _Resample(nn.Module):
-    """The filter outer([1, 3, 3, 1]) with the gain of 4 that zeros between the pixels call for."""
+    """The filter outer([1, 3, 3, 1]), with the gain of 4 that makes up for zeros between the pixels."""
 
     def __init__(self, *, up: int = 1, pad: tuple[int, int]) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class _Activation(nn.Module):
 
 
 class _ToRGB(nn.Module):
-    """Maps to colours, added to those of the size before."""
+    """Maps to colours, added to the colours of the size before."""
 
     def __init__(self, inputs: int, style_dim: int, colours: int, *, first: bool = False) -> None:
         super().__init__()

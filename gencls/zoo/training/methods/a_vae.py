@@ -17,7 +17,7 @@ from gencls.zoo.training.methods.purifiers import PurifierPreset
 from gencls.zoo.training.views.perturbations import Plain
 
 _BETAS = (0.0, 0.99)
-_STYLE_RATE = 1 / 400  # of the layers between latent and style: 1e-5 where the others have 0.004
+_STYLE_RATE = 1 / 400  # learning rate of the layers between latent and style: 1e-5 if the others have 0.004
 _EMA = 0.999
 
 
@@ -27,15 +27,16 @@ class AVAETraining(NetworkTraining):
         critic:  E[D(G(x))] - E[D(x)] + drift E[D(x)^2] + penalty E[(||grad D(x^)|| - 1)^2]
         network: -E[D(G(x))] + KL[q(z | x) || N(0, 1)] / dim z + reconstruction E[(G(x) - x)^2]
 
-    x^ lies at random between x and G(x). The squared error is the mean over pixels on [-1, 1]. One step of each a batch, by
-    Adam without momentum at a constant rate. The average of the network's weights over the steps is what is saved.
+    x^ lies at random between x and G(x). The squared error is the mean over pixels on [-1, 1]. Each batch makes one step of the
+    critic and one of the network, by Adam without momentum at a constant rate. The training saves the average of the network's
+    weights over the steps.
 
-    Source: public code nercms-mmap/A-VAE (Zhou et al., ECCV 2020). It measures the squared error and leaves it out of the loss,
-    so that only the encoder's maps tie a realisation to its image: ``reconstruction=0``.
+    Source: public code nercms-mmap/A-VAE (Zhou et al., ECCV 2020). That code measures the squared error and leaves it out of
+    the loss, so that only the encoder's maps tie a realisation to its image: ``reconstruction=0``.
 
     Args:
         network: the autoencoder.
-        critic: of its images.
+        critic: judges the autoencoder's images.
         reconstruction: weight of the squared error, >= 0.
         penalty: weight of the gradient penalty, >= 0.
         drift: weight of the critic's squared values, >= 0.
@@ -68,7 +69,7 @@ class AVAETraining(NetworkTraining):
 
     @property
     def product(self) -> nn.Module:
-        """The average of the network."""
+        """The average of the network's weights."""
         return self.average
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -108,7 +109,7 @@ class AVAETraining(NetworkTraining):
         }
 
     def network_losses(self, images: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """The terms of the network's loss, without weights; images (N, C, H, W) are encoded, real ones are to be met."""
+        """The terms of the network's loss, without weights: images (N, C, H, W) are encoded, ``real`` is reconstructed."""
         encoded = self.network.encode(images)
         fake = self.network.realise(encoded, self.network.noise(encoded))
         _, mean, log_variance = encoded
@@ -121,7 +122,8 @@ class AVAEPreset(PurifierPreset):
     """Training of :class:`gencls.zoo.networks.AVAE`.
 
     Attributes:
-        channels: of the network and the critic, see there; up to ``style_dim`` the others likewise.
+        channels: channels of the network and the critic. Attributes up to ``style_dim`` are those of
+            :class:`~gencls.zoo.networks.AVAE`.
         reconstruction: see :class:`AVAETraining`.
     """
 

@@ -11,7 +11,7 @@ _FROM_SCRATCH = "CNN of thesis Table 2.1, adversarially trained from scratch (th
 
 
 def _trained_on(data: ThesisData) -> tuple[ClassifierPreset, ClassifierPreset]:
-    """Adv-Linf and Adv-L2, which the thesis tunes to E-ABS's clean accuracy."""
+    """Make Adv-Linf and Adv-L2, which the thesis tunes to E-ABS's clean accuracy."""
     epochs = data.long * data.adversarial
     linf = Adversarial(norm="linf", epsilon=data.linf, steps=7, step_size=round(data.linf / 3, 6), warmup_epochs=3.0 * epochs)
     l2 = Adversarial(norm="l2", epsilon=data.l2, steps=5, step_size=0.6, warmup_epochs=2.0 * epochs)

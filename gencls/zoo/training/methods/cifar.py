@@ -1,4 +1,4 @@
-"""Training of residual networks on CIFAR10, that variational smoothing is put on."""
+"""Training of the residual networks on CIFAR10 that variational smoothing surrounds."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,13 @@ from gencls.zoo.training.views.perturbations import SMOOTHING_NOISE, Composed
 class CifarPreset(NetworkPreset):
     """Training of :class:`gencls.zoo.networks.CifarResNet` by SGD, whose rate falls to zero along a cosine.
 
-    Source: GitHub kuangliu/pytorch-cifar, with its normalisation. There the rate falls after each epoch, here after each step.
+    Source: GitHub kuangliu/pytorch-cifar, with its normalisation. There the rate falls after each epoch; here after each step.
 
     Attributes:
-        blocks: of each stage.
+        blocks: number of residual blocks in each stage.
         width: channels of the first stage.
-        momentum: of SGD.
-        weight_decay: of SGD, on all parameters.
+        momentum: momentum of SGD, in [0, 1).
+        weight_decay: weight decay of SGD on all parameters, >= 0.
     """
 
     shape: tuple[int, int, int] = (3, 32, 32)

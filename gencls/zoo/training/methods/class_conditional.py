@@ -22,32 +22,32 @@ from gencls.zoo.training.views.random_views import RandomViews
 
 
 class AutoencoderTraining(NetworkTraining):
-    """Algorithm 1 of the thesis, with each of its extensions to ABS as a switch.
+    """Algorithm 1 of the thesis; each of its extensions to ABS is a switch.
 
-    An encoded image is decoded by its class; encoders and decoders descend on (eq. 2.5)
+    The decoder of its class decodes an encoded image. Encoders and decoders descend on (eq. 2.5)
 
         c(x, G_y(z)) + beta prior(z) - gamma log [exp -c(x, G_y(z)) / sum_k exp -c(x, G_k(z))],        z ~ Q(z | x),
 
-    with c the squared error. The prior term is -log D(z) where the network has discriminators (extension A), and
-    KL[Q(z | x) || N(0, 1)] where it has none (ABS). Extension D is gamma > 0 with a shared encoder. Discriminators descend on
-    -beta [log D(z~) + log(1 - D(z))] with z~ from the prior. Algorithm 1 does so after the other update but on the same z, and
-    neither loss has gradients of the other's weights: one optimiser step on their sum is the same.
+    with c the squared error. The prior term is -log D(z) if the network has discriminators (extension A), else
+    KL[Q(z | x) || N(0, 1)] (ABS). Extension D is gamma > 0 with a shared encoder. Discriminators descend on
+    -beta [log D(z~) + log(1 - D(z))] with z~ from the prior. Algorithm 1 updates them after the others but on the same z, and
+    neither loss has gradients of the other's weights. So one optimiser step on the sum of both losses is the same.
 
-    Before all this the shared encoder may learn as the CNN of Table 2.1, with a linear layer that is dropped afterwards:
-    Algorithm 1 leaves open how parameters are initialised. docs/reproduction/eabs-settings.md has what is known of its effect.
+    Before that, the shared encoder may learn as the CNN of Table 2.1, with a linear layer that is dropped afterwards. Algorithm
+    1 leaves open how parameters are initialised. docs/reproduction/eabs-settings.md says what is known of the effect.
 
     Args:
-        network: the perturbed image is both what it encodes and what it reconstructs.
+        network: the autoencoder. It encodes the perturbed image, and reconstructs the same perturbed image.
         beta: weight of the prior term.
         gamma: weight of the discriminative loss; 0 leaves it out, and an image is then decoded by its own class only.
         classifier_epochs: epochs at the start in which only the encoder learns, as a classifier.
-        generative_epochs: epochs after them without the discriminative loss. They are not in the thesis: with one decoder
-            per image such an epoch costs a fifth to an eighth, and generative quality is what takes the most epochs.
-        discriminator_rate: learning rate of the discriminators as a multiple of the others'; not given in the thesis.
+        generative_epochs: epochs after these without the discriminative loss. The thesis has none. With one decoder per image
+            such an epoch costs a fifth to an eighth, and generative quality takes the most epochs.
+        discriminator_rate: learning rate of the discriminators as a multiple of the others'; the thesis does not give it.
 
     Raises:
-        GenclsError: for gamma > 0 without a shared encoder: the prior term would not cancel in eq. 2.4; for classifier_epochs
-            > 0 without one: an encoder of one class has nothing to tell apart.
+        GenclsError: for gamma > 0 without a shared encoder, because the prior term would not cancel in eq. 2.4; for
+            classifier_epochs > 0 without one, because an encoder of one class has nothing to tell apart.
     """
 
     network: ClassConditionalAutoencoder
@@ -78,17 +78,17 @@ class AutoencoderTraining(NetworkTraining):
 
     @property
     def product(self) -> nn.Module:
-        """The autoencoder, whose encoder variational inference also starts from; of plain ABS its decoders."""
+        """The autoencoder, whose encoder also gives variational inference its starts; for plain ABS the decoders alone."""
         extended = self.network.shared_encoder or self.network.adversarial
         return self.network if extended else self.network.decoders
 
     @property
     def restart_epochs(self) -> float:
-        """The classifier's epochs have a cosine of their own."""
+        """The epochs of the classifier have their own cosine."""
         return self.classifier_epochs
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The discriminators learn at a rate of their own."""
+        """The discriminators learn at their own rate."""
         learned_apart = list(self.network.discriminators.parameters())
         apart = {id(parameter) for parameter in learned_apart}
         groups: list[dict[str, Any]] = [{"params": [each for each in self.parameters() if id(each) not in apart]}]
@@ -127,12 +127,12 @@ class AutoencoderTraining(NetworkTraining):
         """Q(z | x) by the encoder of each image's class; and latents of the images by an encoder of another class.
 
         "Training discriminators with both in-distribution samples and out-of-distribution samples improves the model's
-        performance" (thesis, section 2.3, of A-ABS). The labels of the batch in another order say which encoder.
+        performance" (thesis, section 2.3, on A-ABS). The labels of the batch in another order choose these encoders.
         """
         if self.network.shared_encoder or not self.network.adversarial:
             return *self.network.encode(images, labels), None
         other = labels[torch.randperm(len(labels), device=labels.device)]
-        # In one pass: batch norm then sees what each encoder is asked for at test time, images of all classes.
+        # One pass for both: batch norm then sees images of all classes, as each encoder does at test time.
         mean, log_variance = self.network.encode(images.repeat(2, 1, 1, 1), torch.cat([labels, other]))
         count = len(labels)
         others = _sample(mean[count:], log_variance[count:]).detach(), other
@@ -166,11 +166,11 @@ class AutoencoderPreset(TablePreset):
     Attributes:
         adversarial: extension A, latent discriminators instead of the KL divergence.
         discriminative: extension D, a shared encoder and the discriminative loss.
-        beta: see :class:`AutoencoderTraining`; 1 in the thesis.
-        gamma: weight of the discriminative loss, where it is part of the training; 10 in the thesis.
-        classifier_share: of the epochs, at the start, in which only the shared encoder learns, as a classifier.
-        generative_share: of the epochs, after those, that go without the discriminative loss; 0 in the thesis.
-        discriminator_rate: see :class:`AutoencoderTraining`.
+        beta: weight of the prior term, see :class:`AutoencoderTraining`; 1 in the thesis.
+        gamma: weight of the discriminative loss, if the training has it; 10 in the thesis.
+        classifier_share: share of the epochs, at the start, in which only the shared encoder learns, as a classifier.
+        generative_share: share of the epochs, after those, without the discriminative loss; 0 in the thesis.
+        discriminator_rate: learning rate of the discriminators as a multiple of the others', see :class:`AutoencoderTraining`.
     """
 
     adversarial: bool
@@ -204,7 +204,7 @@ class AutoencoderPreset(TablePreset):
 
     @property
     def extended(self) -> bool:
-        """Whether there is more than one VAE per class, and what is saved is the autoencoder instead of its decoders."""
+        """Whether there is more than one VAE per class. Then the autoencoder is saved, else its decoders alone."""
         return self.adversarial or self.discriminative
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
@@ -223,14 +223,14 @@ class AutoencoderPreset(TablePreset):
         )
 
     def measure(self, network: Any, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
-        """Clean accuracy of ABS or E-ABS with the network, with default settings, on a part of the last test set."""
+        """Measure the clean accuracy of ABS or E-ABS with the network and default settings, on a part of the last test set."""
         images, labels, where = measured_part(tests[-1], few)
         kind, defense = ("variational", eabs_of(network)) if self.extended else ("point", abs_of(network))
         with seeded(0):
             return {f"clean accuracy by {kind} inference, {where}": accuracy(defense, images, labels)}
 
 
-# Table 2.6: (A, D). Extension V is a matter of inference.
+# Table 2.6: (A, D). Extension V changes the inference, not the training.
 _EXTENSIONS = {"abs": (False, False), "a-abs": (True, False), "d-abs": (False, True), "eabs": (True, True)}
 
 _WITHOUT_NOISE = (

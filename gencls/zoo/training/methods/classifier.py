@@ -15,7 +15,7 @@ from gencls.zoo.training.views.photo_views import PhotoViews
 
 
 class ClassifierTraining(NetworkTraining):
-    """Cross-entropy on perturbed images, of a network to logits (N, K)."""
+    """Cross-entropy on perturbed images, for a network from images to logits (N, K)."""
 
     replannable = True
 
@@ -31,7 +31,7 @@ class ClassifierTraining(NetworkTraining):
 
 
 class SGDTraining(ClassifierTraining):
-    """The same by SGD with momentum and weight decay on all parameters."""
+    """Cross-entropy on perturbed images, by SGD with momentum and weight decay on all parameters."""
 
     def __init__(self, network: nn.Module, *, momentum: float, weight_decay: float = 0.0, **shared: Any) -> None:
         super().__init__(network, **shared)

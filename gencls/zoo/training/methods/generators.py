@@ -1,4 +1,4 @@
-"""What all trainings of generators with several latent levels share: the figures on their cards."""
+"""The figures on the cards of generators with several latent levels; all their trainings share them."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from gencls.zoo.training.base import NetworkPreset
 from gencls.zoo.training.measure import accuracy, measured_part
 
 _CHUNK = 100
-_MORE = 10  # times as many images for the Frechet distance: covariances of hundreds of features need thousands
+_MORE = 10  # The Frechet distance takes this many times more images: covariances of hundreds of features need thousands.
 
 CLASSIFIERS = {
     "fashion-mnist": "cnn-fashion",
@@ -25,7 +25,7 @@ CLASSIFIERS = {
     "mnist-embedded": "cnn-mnist",
     "celeba-10k-gender": "cnn-gender",
 }
-"""The committed classifier of a data set: it judges reconstructions, and its features those of the Frechet distance."""
+"""The committed classifier of a data set. It judges reconstructions, and gives the features of the Frechet distance."""
 
 
 class GeneratorPreset(NetworkPreset):
@@ -35,11 +35,11 @@ class GeneratorPreset(NetworkPreset):
         return self.arguments
 
     def measure(self, network: Any, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
-        """Measure the generator on the last test set; the Frechet distance on up to ten times as many images as the others.
+        """Measure the generator on the last test set. The Frechet distance takes up to ten times as many images as the others.
 
         Returns:
-            The reconstruction error; the bound on the likelihood, where there is one; and where a committed classifier knows
-            the data set, its accuracy on the images and on their reconstructions, and the Frechet distances.
+            The reconstruction error; the bound on the likelihood, if the generator has one. If a committed classifier knows the
+                data set, also its accuracy on the images and on their reconstructions, and the Frechet distances.
         """
         test = tests[-1]
         images, labels, where = measured_part(test, few)
@@ -74,7 +74,7 @@ def autoencoded(network: MultiLatentModel, images: Tensor) -> Tensor:
 
 
 def samples(network: MultiLatentModel, like: Tensor) -> Tensor:
-    """As many images as there are in ``like`` (N, C, H, W), from sampled codes alone: all alphas 1."""
+    """Images from sampled codes alone, as many as in ``like`` (N, C, H, W): all alphas 1."""
     return _made(network, like, lambda level, encoded, sampled: sampled)
 
 
@@ -86,12 +86,12 @@ def _made(network: MultiLatentModel, images: Tensor, mix: Mix) -> Tensor:
 def frechet_distance(features: nn.Module, real: Tensor, made: Tensor) -> float:
     """Frechet distance of two sets of images: |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of means and covariances of features.
 
-    Source: Heusel et al. 2017, arXiv:1706.08500; there with the features of Inception, which nobody should compare with these.
+    Source: Heusel et al. 2017, arXiv:1706.08500. They take the features of Inception; do not compare their values with these.
 
     Args:
-        features: images (N, C, H, W) in [0, 1] to (N, d), in eval mode.
-        real: (N, C, H, W) in [0, 1].
-        made: (M, C, H, W) in [0, 1].
+        features: a network in eval mode, images (N, C, H, W) in [0, 1] to features (N, d).
+        real: real images, (N, C, H, W) in [0, 1].
+        made: generated images, (M, C, H, W) in [0, 1].
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pkg_resources.*")

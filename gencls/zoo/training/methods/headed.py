@@ -20,8 +20,8 @@ from gencls.zoo.training.views.photo_views import PhotoViews
 class HeadedTraining(SGDTraining):
     """Cross-entropy on perturbed images by SGD with momentum at a constant rate.
 
-    Source: Serez et al., WACV 2025, supplement, appendix C ("we train the full model (backbone + head) on each task"); the
-    optimiser is its public code's, which has momentum 0.9.
+    Source: Serez et al., WACV 2025, supplement, appendix C ("we train the full model (backbone + head) on each task"). The
+    optimiser is the one of their public code, which has momentum 0.9.
     """
 
     constant_rate = True
@@ -35,7 +35,7 @@ class HeadedPreset(NetworkPreset):
     Attributes:
         backbone: torchvision's name of the network.
         hidden: width of the head; None takes that of the features, as the paper does.
-        momentum: of SGD.
+        momentum: momentum of SGD, in [0, 1).
         pretrained: file of torchvision's weights for the backbone; None starts from random ones. Nothing is downloaded.
     """
 
@@ -76,12 +76,12 @@ class HeadedPreset(NetworkPreset):
 
 
 def start_from(network: HeadedClassifier, backbone: str, path: Path) -> None:
-    """Give a network the weights that torchvision publishes for its backbone, one of ``BACKBONES``; the head keeps its own.
+    """Give a network the weights that torchvision publishes for its backbone, one of ``BACKBONES``. The head keeps its own.
 
     The file is named as torchvision does, ``resnet50-0676ba61.pth``: with the first eight digits of its SHA-256.
 
     Raises:
-        GenclsError: for a file that is missing, named otherwise, changed, or of another network.
+        GenclsError: for a file that is missing, has another name, was changed, or belongs to another network.
     """
     named = re.fullmatch(rf"{backbone}-([0-9a-f]{{8}})\.pth", path.name)
     if named is None:

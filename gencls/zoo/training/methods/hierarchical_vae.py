@@ -17,7 +17,7 @@ from gencls.zoo.training.methods.generators import GeneratorPreset
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
 
-_FIRST_WEIGHT = 1e-4  # of the KL divergence; never zero, so that the prior has gradients from the first step on
+_FIRST_WEIGHT = 1e-4  # the first weight of the KL divergence; not zero, so that the prior has gradients from the first step on
 _LEAST_KL = 0.01  # nats, added before levels are balanced
 
 
@@ -27,8 +27,8 @@ def warm_up(share: float, *, end: float) -> float:
     Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898), as its public code has it.
 
     Args:
-        share: of the steps that have been taken, in [0, 1].
-        end: in [0, 1]; 0.3 in NVAE. With 0 there is no warm-up.
+        share: share of the steps that have passed, in [0, 1].
+        end: share of the steps at which the weight reaches 1, in [0, 1]; 0.3 in NVAE. With 0 there is no warm-up.
     """
     return 1.0 if share >= end else max(_FIRST_WEIGHT, share / end)
 
@@ -36,20 +36,20 @@ def warm_up(share: float, *, end: float) -> float:
 def kl_weights(kl: Tensor, sizes: Tensor, *, weight: float) -> Tensor:
     """Weights of the levels' KL terms.
 
-    During the warm-up the levels are balanced: with KL_i the mean over the batch and s_i the size of the maps of level i over
-    the number of levels of that size,
+    During the warm-up the levels are balanced. KL_i is the mean over the batch. s_i is the size of the maps of level i over the
+    number of levels of that size.
 
-        weight * gamma_i,  gamma_i = (KL_i / s_i) / mean_j (KL_j / s_j),
+        weight * gamma_i,  gamma_i = (KL_i / s_i) / mean_j (KL_j / s_j)
 
-    so that levels that say much pay more, and none is switched off early. From weight 1 on they are all 1.
+    So levels that say much pay more, and none is switched off early. From weight 1 on they are all 1.
 
-    Source: NVAE, appendix A, as its public code has it. Deviation: where scales have different numbers of levels, s_i is here
-    that of the level's own scale; NVAE-from-scratch counts the levels of the scale that is i-th from the finest.
+    Source: NVAE, appendix A, as its public code has it. Deviation: if scales have different numbers of levels, s_i here takes
+    the number of the level's own scale; NVAE-from-scratch takes the number of the scale that is i-th from the finest.
 
     Args:
-        kl: (N, L) in nats.
-        sizes: (L,), s_i, up to a factor.
-        weight: of the KL divergence, see :func:`warm_up`.
+        kl: KL terms of each image and level, (N, L), in nats.
+        sizes: s_i, (L,), up to a common factor.
+        weight: weight of the KL divergence, see :func:`warm_up`.
 
     Returns:
         (L,), without gradients.
@@ -61,7 +61,7 @@ def kl_weights(kl: Tensor, sizes: Tensor, *, weight: float) -> Tensor:
 
 
 def level_sizes(network: HierarchicalVAE) -> Tensor:
-    """(L,): height times width of each level's code over the number of levels of that size."""
+    """The size of each level, (L,): height times width of its code over the number of levels of that size."""
     areas = [height * width for _, height, width in network.latent_shapes]
     return torch.tensor([area / areas.count(area) for area in areas])
 
@@ -74,10 +74,10 @@ class HierarchicalVAETraining(NetworkTraining):
     Adamax, whose learning rate falls to zero along a cosine. Source: NVAE (Vahdat and Kautz 2020, arXiv:2007.03898).
 
     Args:
-        network: with convolutions and batch norms.
-        warm_up_share: of the steps, see :func:`warm_up`.
+        network: a network with convolutions and batch norms.
+        warm_up_share: share of the steps that the warm-up takes, in [0, 1], see :func:`warm_up`.
         regularization: r; 0.01 in NVAE.
-        statistics_passes: see :func:`reestimate_batch_norm`.
+        statistics_passes: passes of :func:`reestimate_batch_norm`.
     """
 
     network: HierarchicalVAE
@@ -123,7 +123,7 @@ class HierarchicalVAETraining(NetworkTraining):
 
 
 def reestimate_batch_norm(network: HierarchicalVAE, *, passes: int, batch_size: int, seed: int) -> None:
-    """Set the statistics of the decoder's batch norms to means over images that are sampled at the network's temperature.
+    """Set the statistics of the decoder's batch norms to means over images sampled at the network's temperature.
 
     The encoder's statistics, the network's mode and the global random state stay as they are; 0 passes change nothing.
 
@@ -157,7 +157,7 @@ def _forget_once(norm: nn.Module, seen: set[nn.BatchNorm2d]) -> None:
 def bits_per_dimension(network: HierarchicalVAE, images: Tensor) -> float:
     """The negative evidence lower bound, from one draw of the posterior, in bits per channel of a pixel.
 
-    Images are (N, C, H, W) in [0, 1], of 8 bits; the network is in eval mode.
+    Images are (N, C, H, W) in [0, 1], with 8 bits; the network is in eval mode.
     """
     bounds: list[Tensor] = []
     with torch.no_grad():
@@ -172,9 +172,9 @@ class NVAEPreset(GeneratorPreset):
     """Training of :class:`gencls.zoo.networks.NVAE`.
 
     Attributes:
-        groups: see :class:`~gencls.zoo.networks.NVAE`; up to ``temperature`` the others likewise.
-        cells: of a group, and of a block.
-        warm_up_share: see :class:`HierarchicalVAETraining`; the others likewise.
+        groups: groups per scale. Attributes up to ``temperature`` are those of :class:`~gencls.zoo.networks.NVAE`.
+        cells: residual cells per group, and per block.
+        warm_up_share: this and the attributes below are those of :class:`HierarchicalVAETraining`.
     """
 
     groups: tuple[int, ...]
@@ -236,7 +236,7 @@ _NVAE = _preset(
     "nvae-fashion", f"{_CLOTHES}, sized for one CPU core", groups=(5, 4), channels=12, epochs=3, **_SMALL, **_FASHION
 )
 
-# The large ones have as many levels as the MLVGM paper's generators: 24 for identities, 16 for cars.
+# The large ones have as many levels as the MLVGM paper's generators: 24 (identities) and 16 (cars).
 PRESETS: tuple[NVAEPreset, ...] = (
     _NVAE,
     replace(_NVAE, name="nvae-mnist", data="mnist", epochs=2),

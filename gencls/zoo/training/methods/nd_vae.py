@@ -1,4 +1,4 @@
-"""Training of ND-VAE: attacked and noisy images to clean ones."""
+"""Training of ND-VAE: a network learns to turn attacked and noisy images into clean ones."""
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -20,18 +20,18 @@ from gencls.zoo.training.views.adversarial import FastGradient
 class NDVAETraining(NetworkTraining):
     """min E[ -log p(x | z) + w KL[q(z | x') || p(z)] ], z from q(z | x'), x' = clamp(attacked x + N(0, sigma^2)).
 
-    Attacked images are made for each batch by the perturbation, which sees the classifier that is to be defended; the published
-    code makes them once. By Adamax with the published eps and weight decay; the rate falls along a cosine, where theirs is
-    constant. The KL terms of the levels are summed without the balancing of NVAE, whose coefficients the published code
-    computes for the number of scales in place of that of the groups.
+    The perturbation makes attacked images for each batch. It sees the classifier to defend; the published code makes them once.
+    Adamax has the published eps and weight decay. Its rate falls along a cosine; the published rate is constant. The KL terms
+    of the levels are summed without the balancing of NVAE, whose coefficients the published code computes for the number of
+    scales instead of the number of groups.
 
     Source: public code shayan223/ND-VAE (Jalalinour and Rekabdar, TransAI 2023).
 
     Args:
         network: the VAE.
-        classifier: images to logits (N, K); in eval mode and frozen; a copy of it goes where the training goes.
-        sigma: of the noise, in [0, 1] pixel units, >= 0.
-        warm_up_share: of the steps in which w rises to 1, in (0, 1]; 0.3 in the published code.
+        classifier: images (N, C, H, W) to logits (N, K), in eval mode and frozen. A copy of it goes where the training goes.
+        sigma: standard deviation of the noise, in [0, 1] pixel units, >= 0.
+        warm_up_share: share of the steps in which w rises to 1, in (0, 1]; 0.3 in the published code.
 
     Raises:
         GenclsError: for numbers out of range.
@@ -70,9 +70,9 @@ class NDVAEPreset(PurifierPreset):
     """Training of :class:`gencls.zoo.networks.NDVAE`.
 
     Attributes:
-        groups: see :class:`~gencls.zoo.networks.NDVAE`; up to ``mixtures`` the others likewise.
-        cells: per group, and per halving.
-        sigma: see :class:`NDVAETraining`; the other likewise.
+        groups: groups per scale. Attributes up to ``mixtures`` are those of :class:`~gencls.zoo.networks.NDVAE`.
+        cells: residual cells per group, and per halving.
+        sigma: this and ``warm_up_share`` are those of :class:`NDVAETraining`.
     """
 
     groups: tuple[int, ...]

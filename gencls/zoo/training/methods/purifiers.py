@@ -1,4 +1,4 @@
-"""What all trainings of autoencoders that purify share: the methods that the MLVGM paper compares with."""
+"""The base of trainings of purifying autoencoders: the methods that the MLVGM paper compares with."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class PurifierPreset(NetworkPreset):
     """Training of an autoencoder that purifies.
 
     Attributes:
-        classifier: name of the classifier that is to be defended.
-        length: L2 length of the gradient step of the measurements, in [0, 1] pixel units.
+        classifier: name of the classifier to defend.
+        length: L2 length of the gradient step in the measurements, in [0, 1] pixel units.
     """
 
     classifier: str
@@ -35,13 +35,13 @@ class PurifierPreset(NetworkPreset):
 
     @abstractmethod
     def transform(self, network: Any) -> Transform:
-        """The purification by a trained network."""
+        """Make the purification from a trained network."""
 
     def measure(self, network: Any, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
-        """Measure the purifier in front of the classifier that it is for, on a part of the last test set.
+        """Measure the purifier in front of its classifier, on a part of the last test set.
 
         Returns:
-            By a description of the measurement: mean squared errors of purified images, and accuracies of the classifier.
+            Mean squared errors of purified images, and accuracies of the classifier, by a description of the measurement.
         """
         test = tests[-1]
         transform = self.transform(network)

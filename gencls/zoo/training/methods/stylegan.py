@@ -1,4 +1,4 @@
-"""Training of a StyleGAN2, and then of an encoder for it."""
+"""Training of a StyleGAN2, then of an encoder for it."""
 
 import copy
 from dataclasses import dataclass
@@ -17,42 +17,43 @@ from gencls.zoo.training.methods.generators import GeneratorPreset
 from gencls.zoo.training.views.perturbations import Plain
 from gencls.zoo.training.views.photo_views import FLIPS
 
-_AVERAGED = 10_000  # codes in the average code
-_LENGTH_DECAY = 0.01  # of the average path length
+_AVERAGED = 10_000  # codes that the average code is the mean of
+_LENGTH_DECAY = 0.01  # decay of the average path length
 
 
 class StyleTraining(NetworkTraining):
     """First the adversarial training of the generator, then the training of the encoder for its moving average.
 
     The generator descends on softplus(-D(G(w))), the discriminator on softplus(D(G(w))) + softplus(-D(x)) and, every
-    ``penalty_every`` steps, gamma / 2 ||grad D(x)||^2 (R1). Each loss has gradients of its own weights only, so one step of the
-    optimiser on their sum does both, on the same images. Path-length regularisation is optional. What is saved is the
+    ``penalty_every`` steps, gamma / 2 ||grad D(x)||^2 (R1). Each loss has gradients of its own weights only. So one step of the
+    optimiser on their sum does both, on the same images. Path-length regularisation is optional. The training saves the
     generator's moving average.
 
     The encoder descends on
 
         ||x - G(w)||^2 / pixels + a mean_i ||w_i - w_avg||^2 / D + b sum_{i>0} ||w_i - w_0||^2 / D,
 
-    the squared error, the distance from the average code and that between the levels' codes (e4e, section 4.1). e4e's LPIPS and
-    face-identity losses are left out: they need networks that cannot be had without a download; its discriminator of codes too.
-    The generator does not change meanwhile, as in e4e; or, with ``joint_weight`` c > 0, it goes on with its adversarial
-    training and descends on c times the squared error besides.
+    These are the squared error, the distance from the average code and the distance between the levels' codes (e4e, section
+    4.1). e4e's LPIPS and face-identity losses are left out, because they need networks that must be downloaded. Its
+    discriminator of codes is left out too. The generator stays as it is meanwhile, as in e4e. With ``joint_weight`` c > 0 it
+    goes on with its adversarial training and also descends on c times the squared error.
 
     Sources: StyleGAN2 (Karras et al. 2020, arXiv:1912.04958); e4e (Tov et al. 2021, arXiv:2102.02766).
 
     Args:
-        network: is copied; the generator of the copy becomes the moving average.
-        discriminator: of images as large as the generator's.
-        epochs: of the whole training.
-        encoder_share: of the epochs, in (0, 1]; with 1 the generator stays as it is.
+        network: the autoencoder. It is copied; the generator of the copy becomes the moving average.
+        discriminator: a discriminator of images as large as the generator's.
+        epochs: epochs of the whole training.
+        encoder_share: share of the epochs that train the encoder, in (0, 1]; with 1 the generator stays as it is.
         gamma: weight of R1.
-        penalty_every: steps.
-        path_weight: of the path-length regularisation, every 4 steps on half of the batch; 2 in StyleGAN2, 0 leaves it out.
-        half_life: of the moving average, in images.
+        penalty_every: steps from one R1 penalty to the next.
+        path_weight: weight of the path-length regularisation, every 4 steps on half of the batch; 2 in StyleGAN2, 0 leaves it
+            out.
+        half_life: half-life of the moving average, in images.
         encoder_rate: learning rate of the encoder as a multiple of the others'.
-        closeness: a.
-        evenness: b.
-        joint_weight: c.
+        closeness: a, weight of the distance from the average code.
+        evenness: b, weight of the distance between the levels' codes.
+        joint_weight: c, weight of the squared error for the generator.
     """
 
     network: SmallStyleAutoencoder
@@ -101,11 +102,11 @@ class StyleTraining(NetworkTraining):
 
     @property
     def restart_epochs(self) -> float:
-        """The encoder's rate has a cosine of its own."""
+        """The encoder's rate has its own cosine."""
         return self.adversarial_epochs
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Rates and moments of what is regularised now and then are adapted to that (StyleGAN2, appendix B)."""
+        """Lazy regularisers get adapted rates and moments (StyleGAN2, appendix B)."""
         rare = self.penalty_every / (self.penalty_every + 1)
         path = 4 / 5 if self.path_weight else 1.0
         return [
@@ -125,7 +126,7 @@ class StyleTraining(NetworkTraining):
             move_average(self.network.generator, self.learner, decay=0.5 ** (len(images) / self.half_life))
 
     def _adversarial(self, images: Tensor, step: int) -> dict[str, Tensor]:
-        """Both losses and the regularisers of this step, weighted."""
+        """The losses of generator and discriminator and the regularisers of this step, weighted."""
         real = self.network.padded(images)
         codes = mixed_codes(self.learner, len(real), like=real)
         fake = self.learner(codes, self._noise(len(real), like=real))
@@ -147,7 +148,7 @@ class StyleTraining(NetworkTraining):
         return (lengths - self.mean_length).square().mean()
 
     def _noise(self, count: int, *, like: Tensor) -> list[Tensor]:
-        """New noise of each image."""
+        """Draw new noise for each image."""
         fixed = [self.learner.noises.get_buffer(f"noise_{i}") for i in range(self.learner.num_levels - 1)]
         return [torch.randn(count, *noise.shape[1:], device=like.device, dtype=like.dtype) for noise in fixed]
 
@@ -174,8 +175,9 @@ class StylePreset(GeneratorPreset):
     """Training of a StyleGAN2 and of an encoder for it.
 
     Attributes:
-        channels: see :class:`~gencls.zoo.networks.SmallStyleAutoencoder`; up to ``encoder_widths`` the others likewise.
-        encoder_share: see :class:`StyleTraining`; the others likewise.
+        channels: channels at 4, 8, 16, ... pixels. Attributes up to ``encoder_widths`` are those of
+            :class:`~gencls.zoo.networks.SmallStyleAutoencoder`.
+        encoder_share: this and the attributes below are those of :class:`StyleTraining`.
     """
 
     channels: tuple[int, ...]

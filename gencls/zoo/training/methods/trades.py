@@ -1,4 +1,4 @@
-"""TRADES: a classifier is to be right on images, and to predict the same near them."""
+"""TRADES: a classifier learns to be right on images and to predict the same near them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,12 @@ class TradesTraining(ClassifierTraining):
     Gradients flow into both predictions of the divergence. The inner maximisation is the perturbation,
     :class:`~gencls.zoo.training.views.adversarial.KLAdversarial`.
 
-    Source: Zhang et al. 2019, arXiv:1901.08573, eq. 5 and Algorithm 1, with beta = 1 / lambda. Its public code takes means over
-    the batch, and makes the two predictions in passes of their own, each with its own statistics of batch norm; so does this.
+    Source: Zhang et al. 2019, arXiv:1901.08573, eq. 5 and Algorithm 1, with beta = 1 / lambda. As in its public code, losses
+    are means over the batch, and each of the two predictions has its own pass with its own statistics of batch norm.
 
     Args:
         network: images to logits (N, K).
-        beta: weight of the divergence, >= 0; 6 in the paper's CIFAR10, and 1.5, 1 and 8 in the tasks of the MLVGM paper.
+        beta: weight of the divergence, >= 0; 6 for the paper's CIFAR10; 1.5, 1 and 8 for the tasks of the MLVGM paper.
 
     Raises:
         GenclsError: for a negative beta.

@@ -1,1 +1,1 @@
-"""What is done to the images of a training batch."""
+"""Changes to the images of a training batch."""

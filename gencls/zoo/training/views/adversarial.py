@@ -1,4 +1,4 @@
-"""Adversarial examples to train on, and the attacks that make them."""
+"""Adversarial examples for training, and the attacks that make them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from gencls.core.modules.modes import in_mode
 from gencls.core.settings import check_settings
 
 _BALLS = BALLS | {"l2": L2Ball(scaled=False)}
-"""Gradients of a training are not so small that their squares vanish."""
+"""A training's gradients are large enough that their squares do not vanish."""
 
 
 def pgd(
@@ -22,14 +22,14 @@ def pgd(
 ) -> Tensor:
     """Untargeted PGD on the cross-entropy, from a uniformly random start in the ball (Madry et al., arXiv:1706.06083, eq. 2.1).
 
-    Evaluations use the attacks of :mod:`gencls.eval`. This loop exists because training spends nearly all its time
-    here, and it computes no gradients of the weights.
+    Evaluations use the attacks of :mod:`gencls.eval`. This loop exists because training spends nearly all its time here. It
+    computes no gradients of the weights.
 
     Args:
-        network: (N, C, H, W) in [0, 1] to logits (N, K); in eval mode, or batch norm mixes the images.
+        network: images (N, C, H, W) in [0, 1] to logits (N, K), in eval mode, or batch norm mixes the images.
         images: (N, C, H, W) in [0, 1].
         labels: int64 (N,).
-        norm: of the ball.
+        norm: norm of the ball, "linf" or "l2".
         epsilon: radius of the ball, in [0, 1] pixel units.
         steps: number of steps.
         step_size: length of a step in the norm of the ball, in [0, 1] pixel units.
@@ -59,9 +59,9 @@ def ascend(
     steps: int,
     step_size: float,
 ) -> Tensor:
-    """Steepest ascent from a start (N, C, H, W) within a ball around images and within [0, 1], as :func:`pgd` does it.
+    """Steepest ascent from a start (N, C, H, W), which lies in [0, 1] and within the ball around images, as in :func:`pgd`.
 
-    The objective is the sum of what each image gains. Gives the last iterate, detached; without steps the start.
+    The objective is the sum of each image's gain. The result is the last iterate, detached; without steps it is the start.
     """
     adversarial, ball = start, _BALLS[norm]
     with torch.enable_grad():
@@ -69,7 +69,7 @@ def ascend(
             adversarial = adversarial.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(objective(adversarial), adversarial)
             moved = adversarial.detach() + ball.step(gradient, step_size, adversarial.detach())
-            # The box contains the images, so clamping last brings a point nearer to them and never out of the ball.
+            # The box contains the images. So clamping last brings a point nearer to them, and never out of the ball.
             adversarial = ball.within(images, moved - images, epsilon)
     return adversarial.detach()
 
@@ -78,16 +78,16 @@ def ascend(
 class Adversarial:
     """Adversarial examples of the network itself (Madry et al., arXiv:1706.06083).
 
-    The thesis does not give the settings of the attack. Attacks are made in eval mode, so that the statistics of batch norm
-    come only from the images that the network is then trained on.
+    The thesis does not give the settings of the attack. Attacks run in eval mode. So the statistics of batch norm come only
+    from the images that the network then trains on.
 
     Attributes:
-        norm: of the threat model.
+        norm: norm of the threat model, "linf" or "l2".
         epsilon: radius, in [0, 1] pixel units.
         steps: PGD steps.
-        step_size: in [0, 1] pixel units at the full radius.
-        warmup_epochs: over these the radius and the step grow linearly from 0. From the start a small network does
-            not learn at radius 0.3: it falls into the constant solution.
+        step_size: length of a step at the full radius, in [0, 1] pixel units.
+        warmup_epochs: epochs in which the radius and the step grow linearly from 0. Without them a small network does not learn
+            at radius 0.3: it falls into the constant solution.
     """
 
     norm: str
@@ -120,17 +120,18 @@ class KLAdversarial:
 
         max KL[p(. | x) || p(. | x')]  over  ||x' - x|| <= epsilon,
 
-    by projected steepest ascent from x + N(0, start_std^2). Labels have no part in it. Attacks are made in eval mode.
+    It runs projected steepest ascent from x + N(0, start_std^2). Labels have no part in it. Attacks run in eval mode.
 
-    Source: TRADES (Zhang et al. 2019, arXiv:1901.08573), Algorithm 1; the start is its public code's, and so is a step of
-    2 epsilon / steps for L2 balls.
+    Source: TRADES (Zhang et al. 2019, arXiv:1901.08573), Algorithm 1. The start and the step of 2 epsilon / steps for L2 balls
+    are from its public code.
 
     Attributes:
-        norm: of the threat model.
+        norm: norm of the threat model, "linf" or "l2".
         epsilon: radius, in [0, 1] pixel units.
-        steps: of the ascent.
+        steps: number of steps of the ascent.
         step_size: length of a step in the norm of the ball, in [0, 1] pixel units.
-        start_std: in [0, 1] pixel units, > 0: at the image itself the gradient of the divergence is zero.
+        start_std: standard deviation of the start, in [0, 1] pixel units, > 0: at the image itself the divergence has no
+            gradient.
     """
 
     norm: str
@@ -167,10 +168,12 @@ class KLAdversarial:
 class FastGradient:
     """One step along the sign of the gradient of the cross-entropy (Goodfellow et al. 2015, arXiv:1412.6572).
 
+    It takes no other norms than these two: steps in L1 and L0 choose some of the values, and signs do not rank them.
+
     Attributes:
         norm: "linf" moves each pixel by epsilon; "l2" scales the signs to the L2 length epsilon (the MLVGM paper's code).
-        epsilons: sizes in [0, 1] pixel units, of which one is drawn for each image. ND-VAE's code has 0.25, 0.3, 0.35 and 0.4
-            (Linf) for MNIST and FashionMNIST, the MLVGM paper's code 4, 2 and 4 (L2) for its tasks.
+        epsilons: sizes in [0, 1] pixel units; each image draws one of them. ND-VAE's code has 0.25, 0.3, 0.35 and 0.4 (Linf)
+            for MNIST and FashionMNIST. The MLVGM paper's code has 4, 2 and 4 (L2) for its tasks.
     """
 
     norm: Literal["linf", "l2"]
@@ -182,16 +185,13 @@ class FastGradient:
             raise GenclsError(f"FastGradient: expected at least one epsilon, all > 0, got {self.epsilons}")
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`~gencls.zoo.training.views.perturbations.Perturbation`; the network stays in its mode."""
+        """Perturb, see :class:`~gencls.zoo.training.views.perturbations.Perturbation`; the network stays in its mode."""
         with torch.enable_grad():
             point = images.detach().clone().requires_grad_()
             (gradient,) = torch.autograd.grad(F.cross_entropy(network(point), labels, reduction="sum"), point)
-        sign = gradient.sign()
-        if self.norm == "l2":
-            sign = L2Ball().direction(sign)
         sizes = torch.tensor(self.epsilons, device=images.device, dtype=images.dtype)
         drawn = sizes[torch.randint(len(sizes), (len(images),), device=images.device)]
-        return (images + drawn.view(-1, 1, 1, 1) * sign).clamp(0.0, 1.0)
+        return (images + BALLS[self.norm].step(gradient.sign(), drawn, images)).clamp(0.0, 1.0)
 
 
 def prediction_divergence(predicted: Tensor, others: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The augmentation that CIFAR10 is usually trained with."""
+"""The usual augmentation of CIFAR10."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from gencls.core.settings import check_settings
 
 @dataclass(frozen=True)
 class PaddedCrops:
-    """Each image with a black border, cut to its size again at a random place, and mirrored or not.
+    """Each image gets a black border, is cut to its size again at a random place, and is mirrored or not.
 
     Source: He et al. 2016, arXiv:1512.03385, section 4.2.
 

@@ -1,4 +1,4 @@
-"""What is done to the images of a training batch."""
+"""Changes to the images of a training batch."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,16 +10,16 @@ from gencls.core.settings import check_settings
 
 
 class Perturbation(Protocol):
-    """Images of a training batch to the images that the network is trained on."""
+    """Maps the images of a training batch to the images that the network trains on."""
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
         """Perturb.
 
         Args:
-            network: the network that is being trained.
+            network: the network that trains.
             images: (N, C, H, W) in [0, 1].
             labels: int64 (N,).
-            epoch: how many epochs have passed, with a fraction.
+            epoch: epochs that have passed, with a fraction.
 
         Returns:
             Images (N, C, H, W).
@@ -41,7 +41,7 @@ class AddedNoise:
     Attributes:
         sigma: standard deviation, in [0, 1] pixel units.
         clip: whether to clip to [0, 1] as the noise defense does. Clipped noise lightens a black background by 0.4 sigma on
-            average, and an autoencoder would learn to reconstruct that.
+            average, and an autoencoder would learn to reconstruct the lighter background.
     """
 
     sigma: float
@@ -55,11 +55,11 @@ class AddedNoise:
         return noisy.clamp(0.0, 1.0) if self.clip else noisy
 
     def __repr__(self) -> str:
-        return f"GaussianNoise(sigma={self.sigma!r}, clip={self.clip!r})"  # as the cards of weights call it
+        return f"GaussianNoise(sigma={self.sigma!r}, clip={self.clip!r})"  # the cards of weights have this name
 
 
 SMOOTHING_NOISE = AddedNoise(sigma=0.05, clip=False)
-"""What classifiers behind smoothing are trained with (thesis, section 4.3), not clipped since smoothing does not clip."""
+"""The training noise of classifiers behind smoothing (thesis, section 4.3). It is not clipped: smoothing does not clip."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Composed:
     """One perturbation after another.
 
     Attributes:
-        parts: the first is applied to the images, each other one to what the one before it gives.
+        parts: the perturbations; the first one changes the images, each further one the result of the one before.
     """
 
     parts: tuple[Perturbation, ...]

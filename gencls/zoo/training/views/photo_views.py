@@ -17,19 +17,19 @@ _LARGEST_RATIO = math.log(4 / 3)
 
 @dataclass(frozen=True)
 class PhotoViews:
-    """Each photo mirrored or not, cut and enlarged again, lit, equalised and made grey in its own way, in this order.
+    """Each photo is mirrored or not, cut and enlarged again, lit, equalised and made grey in its own way, in this order.
 
-    Source: public code of the MLVGM paper (Serez et al., WACV 2025), whose values are the defaults; it has kornia's
-    transforms, here they are torchvision's. Read as torchvision's ``ColorJitter`` reads them, brightness and contrast are
-    ranges of a factor; the code leaves open whether its 0.3 are these or probabilities.
+    Source: public code of the MLVGM paper (Serez et al., WACV 2025), which gives the defaults. It has kornia's transforms, here
+    are torchvision's. We read brightness and contrast as torchvision's ``ColorJitter`` does, as ranges of a factor. The code
+    leaves open whether its 0.3 is such a range or a probability.
 
     Attributes:
         flip: probability of mirroring left and right.
-        area: least share of the area that is kept, in (0, 1]; the largest is 1. The ratio of the sides changes by at most 4/3.
-        brightness: the factor of the values is uniform in 1 - brightness to 1 + brightness.
-        contrast: the factor of their distance from the photo's mean grey, likewise.
+        area: least share of the area that remains, in (0, 1]; the largest is 1. The ratio of the sides changes by at most 4/3.
+        brightness: half width of the range of the brightness factor: uniform in 1 - brightness to 1 + brightness.
+        contrast: half width of the range of the contrast factor, which multiplies the distance from the photo's mean grey.
         equalize: probability of equalising the histograms of the channels, in 8 bits.
-        gray: probability of taking the colours away.
+        gray: probability of turning the photo grey.
     """
 
     flip: float = 0.5
@@ -46,7 +46,7 @@ class PhotoViews:
             raise GenclsError(f"PhotoViews: expected area in (0, 1] and the others in [0, 1], got {self}")
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, *, epoch: float) -> Tensor:
-        """See :class:`gencls.zoo.training.views.perturbations.Perturbation`; of images (N, 3, H, W), in [0, 1] afterwards."""
+        """See :class:`gencls.zoo.training.views.perturbations.Perturbation`; images are (N, 3, H, W), and end in [0, 1]."""
         if images.shape[1] != 3:
             raise GenclsError(f"PhotoViews: expected images (N, 3, H, W), got {tuple(images.shape)}")
         draws = torch.rand(9, len(images), device=images.device).unbind()
@@ -58,7 +58,7 @@ class PhotoViews:
         return _where(draws[8] < self.gray, lambda chosen: _grey(chosen).expand_as(chosen), views)
 
     def _cut(self, images: Tensor, mirror: Tensor, area: Tensor, ratio: Tensor, right: Tensor, down: Tensor) -> Tensor:
-        """Mirror photos and cut out a part of each, enlarged to their size; draws are uniform in [0, 1)."""
+        """Mirror photos, cut out a part of each, and enlarge it to the photo's size; draws are uniform in [0, 1)."""
         kept = self.area + (1 - self.area) * area
         # A part of this area lies within the photo if the logarithm of its ratio is at most that of 1 / area.
         bend = (0.5 * (2 * ratio - 1) * kept.log().neg().clamp(max=_LARGEST_RATIO)).exp()
@@ -75,12 +75,12 @@ FLIPS = PhotoViews(area=1.0, brightness=0.0, contrast=0.0, equalize=0.0, gray=0.
 
 
 def _factor(width: float, draws: Tensor) -> Tensor:
-    """Uniform in 1 - width to 1 + width, (N,) -> (N, 1, 1, 1)."""
+    """Map draws (N,), uniform in [0, 1), to factors uniform in 1 - width to 1 + width, (N, 1, 1, 1)."""
     return (1 + width * (2 * draws - 1)).view(-1, 1, 1, 1)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H, W)."""
+    """Turn photos (N, 3, H, W) grey, (N, 1, H, W)."""
     return (images * images.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
@@ -92,7 +92,7 @@ def _equalized(images: Tensor) -> Tensor:
 
 
 def _where(chosen: Tensor, change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Images of which the chosen ones are changed, (N,) bool."""
+    """Change the chosen images, (N,) bool, and leave the others."""
     if not chosen.any():
         return images
     changed = images.clone()

@@ -12,15 +12,15 @@ from gencls.core.settings import check_settings
 
 @dataclass(frozen=True)
 class RandomViews:
-    """Each image a little displaced, turned, scaled and lit in another way, then Gaussian noise; not in the thesis.
+    """Each image is moved, turned, scaled and lit a little, then gets Gaussian noise; not in the thesis.
 
-    For small sets of photos of few objects: the 5,605 training photos of GTSRB-10 show 653 signs.
+    This is for small sets of photos of few objects: the 5,605 training photos of GTSRB-10 show 653 signs.
 
     Attributes:
         sigma: standard deviation of the noise, in [0, 1] pixel units; not clipped.
-        shift: at most so many pixels along each axis.
-        degrees: largest rotation.
-        scale: largest relative change of size, and half of it of the ratio of the sides.
+        shift: most pixels that an image moves along each axis.
+        degrees: largest rotation, in degrees.
+        scale: largest relative change of the size; the ratio of the sides changes by at most half of it.
         light: largest change of the logarithms of contrast and mean.
     """
 
