@@ -199,7 +199,7 @@ def test_what_is_no_defense_is_refused(kind, samples):
 
 
 def test_what_is_no_attack_is_refused(samples):
-    with pytest.raises(GenclsError, match="attack: expected an object with threat"):
+    with pytest.raises(GenclsError, match="attack: expected an attack, an object with threat"):
         run_cell(small_cnn(), lambda model, images, labels: images, "exact", *samples, Protocol())
 
 

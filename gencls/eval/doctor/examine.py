@@ -15,7 +15,8 @@ from gencls.eval.doctor.randomness import check_claims, check_company, check_eot
 from gencls.eval.doctor.scores import check_clean, check_finite, check_invariance, check_scale
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.scores.probe import check_defense
-from gencls.eval.threats.protocol import Threat, made
+from gencls.eval.threats.answers import check_threat
+from gencls.eval.threats.protocol import Threat, check_threats, made
 
 _FEW = 4
 """Number of images for the first checks. If one of them fails, the others are not worth their time."""
@@ -122,7 +123,8 @@ def _admit(
         check_defense(transfer_from, found[:1], classes)
     if budget <= 0:
         raise GenclsError(f"doctor: expected a budget in seconds > 0, got {budget}")
-    asked.check_reach(found.shape)
+    check_threats({"doctor": asked}, "doctor")
+    check_threat(asked, found)
     protocol = Protocol(eot_samples=eot_samples, judge_draws=JUDGE_DRAWS, most_draws=JUDGE_DRAWS, memory=memory, seed=seed)
     return Patient.of(defense, found, classes, asked, protocol)
 

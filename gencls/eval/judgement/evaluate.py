@@ -9,18 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, checked
+from gencls.core.devices import device_of
 from gencls.core.eot import Reduce
 from gencls.core.images import sample_hashes
 from gencls.core.samples import batches_of
 from gencls.core.streams.keyed import Source
 from gencls.eval.attacks import Attack
+from gencls.eval.attacks.parts.base import check_attacks
 from gencls.eval.judgement.gradient_modes import gradient_modes
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.runner import Runner
 from gencls.eval.judgement.trial import Protocol
 from gencls.eval.measures.names import check_names
 from gencls.eval.scores.probe import Probe, probe_defense
-from gencls.eval.threats.protocol import check_threats
+from gencls.eval.threats.answers import check_threat
 
 if TYPE_CHECKING:
     import pandas
@@ -89,7 +91,8 @@ def evaluate(
 
     Raises:
         GenclsError: for bad images or labels, no samples, no attacks, modes that the defense does not declare, or hides, a
-            defense in training mode, a ball that no image can leave, or a name that tables reserve.
+            defense in training mode, a threat that answers with something else than it should, a ball that no image can leave,
+            or a name that tables reserve.
     """
     import pandas
 
@@ -110,7 +113,7 @@ def evaluate(
         raise GenclsError("evaluate: expected at least one attack, got none")
     name = type(defense).__name__ if name is None else name
     check_names([name, *attacks], "evaluate")
-    check_threats({name: getattr(attack, "threat", None) for name, attack in attacks.items()}, "evaluate")
+    check_attacks(attacks, "evaluate")
     frames: list[pandas.DataFrame] = []
     images_of: dict[tuple[str, str], list[Tensor]] = {}
     seen: Counter[str] = Counter()
@@ -122,6 +125,8 @@ def evaluate(
         if probe is None:
             gradients = any(attack.uses_gradients for attack in attacks.values())
             probe = probe_defense(defense, images, labels, seed=seed, gradients=gradients)
+            for attack in attacks.values():
+                check_threat(attack.threat, images.to(device_of(defense) or images.device))
         for attack_name, attack in attacks.items():
             for mode in gradient_modes(defense, attack, modes):
                 if mode not in runners:

@@ -7,6 +7,7 @@ from torch import nn
 from gencls.core import GenclsError, checked, did_you_mean, surrogates_of
 from gencls.core.gradient_modes import BETWEEN, KNOWN, GradientMode, mode_named
 from gencls.eval.attacks import Attack
+from gencls.eval.attacks.parts.base import check_attacks
 from gencls.eval.measures.names import check_meaning, check_names, isolated
 from gencls.eval.measures.records import ALL_MODES, NO_GRADIENT
 
@@ -60,8 +61,7 @@ def gradient_modes(defense: nn.Module, attack: Attack, modes: Sequence[str] | No
     Raises:
         GenclsError: if the attack uses gradients and the defense declares none of ``modes``, or hides some.
     """
-    if not isinstance(attack, Attack):
-        raise GenclsError(f"expected an attack, see gencls.eval.Attack, got {type(attack).__name__}")
+    check_attacks({"attack": attack}, "gradient_modes")
     if not attack.uses_gradients:
         return (NO_GRADIENT,)
     declared = tuple(map(str, declared_modes(defense)))

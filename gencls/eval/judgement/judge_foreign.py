@@ -9,7 +9,8 @@ from gencls.core.images import sample_hashes
 from gencls.eval.judgement.judge import ROWS, Verdict, confirm, verdict_of
 from gencls.eval.judgement.roles import Roles, understood
 from gencls.eval.scores.probe import probe_defense
-from gencls.eval.threats.protocol import Threat
+from gencls.eval.threats.answers import check_distance
+from gencls.eval.threats.protocol import Threat, check_threats
 
 
 @checked
@@ -59,6 +60,8 @@ def judge(
         check_labels(labels, num_classes=None, count=len(clean))
         labels = labels.to(device_of(defense) or clean.device)
     clean = clean.to(device_of(defense) or clean.device)
+    check_threats({"judge": threat}, "judge")
+    check_distance(threat, clean)
     known = torch.zeros(len(clean), dtype=torch.long) if labels is None else labels
     probe = probe_defense(defense, clean, known, seed=seed, gradients=False)
     hashes = sample_hashes(clean, known)

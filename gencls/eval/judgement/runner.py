@@ -14,6 +14,7 @@ from gencls.core.images import sample_hashes
 from gencls.core.memory import Result, peak_memory, rows_that_fit, with_fewer_rows, work_off
 from gencls.eval.attacks import Attack
 from gencls.eval.attacks.parts.attack_model import AttackModel
+from gencls.eval.attacks.parts.base import check_attacks
 from gencls.eval.judgement.eight_bit import is_eight_bit
 from gencls.eval.judgement.gradient_modes import asked_by
 from gencls.eval.judgement.judge import Decisions, Verdict, confirm, decide, predict, received, verdict_of
@@ -22,6 +23,7 @@ from gencls.eval.judgement.trial import Batch, Found, Protocol, Trial, named
 from gencls.eval.measures.records import NO_GRADIENT
 from gencls.eval.scores.forward import scores_of
 from gencls.eval.scores.probe import Probe, probe_defense
+from gencls.eval.threats.answers import check_threat
 from gencls.eval.threats.protocol import TOLERANCE
 
 _ZERO_GRADIENTS = 0.01
@@ -268,18 +270,15 @@ def run_cell(
     """
     check_images(images)
     check_labels(labels, num_classes=None, count=len(images))
-    _check_attack(attack, images.shape)
+    check_attacks({type(attack).__name__: attack}, "attack")
     probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
+    check_threat(attack.threat, images.to(device_of(defense) or images.device))
     return Runner(defense, mode, protocol, probe).run(attack, images, labels, clean=clean, hashes=hashes)
 
 
 def _check_attack(attack: Attack, shape: torch.Size) -> None:
     """Check that an attack is one, and can be judged on images of a shape (N, C, H, W)."""
-    if not isinstance(attack, Attack):
-        raise GenclsError(
-            "attack: expected an object with threat, uses_gradients and passes that is called as attack(model, images, "
-            f"labels), see gencls.eval.Attack; got {type(attack).__name__}"
-        )
+    check_attacks({type(attack).__name__: attack}, "attack")
     attack.threat.check_reach(shape)
     if attack.threat.targeted:
         raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")

@@ -27,6 +27,7 @@ from gencls.core.foreign import as_samples
 from gencls.core.images import sample_hashes
 from gencls.core.samples import samples_of
 from gencls.eval.attacks import Attack
+from gencls.eval.attacks.parts.base import check_attacks
 from gencls.eval.judgement.gradient_modes import gradient_modes
 from gencls.eval.judgement.judge import Decisions
 from gencls.eval.judgement.runner import Runner
@@ -39,7 +40,7 @@ from gencls.eval.study.folder import finished, records_of, write_results
 from gencls.eval.study.growth import Order, claim, without_samples
 from gencls.eval.study.plan import Plan, check_grid, relevant
 from gencls.eval.study.settings import FORMAT, planned, read_study
-from gencls.eval.threats.protocol import check_threats
+from gencls.eval.threats.answers import check_threat
 
 if TYPE_CHECKING:
     import pandas
@@ -102,17 +103,14 @@ class Grid:
             about: facts for the report, such as data set and command; it lists a ``warning`` among its warnings.
 
         Raises:
-            GenclsError: for bad images or labels, an empty grid, or repeated seeds; for a defense that does not take these
-                images, has too few classes, declares none of the modes or hides some; for a ball that no image can leave, a
-                name that tables reserve, or an object that hides its content from a key; for a folder with other files, or
-                with rows whose meaning these settings would change.
+            GenclsError: for bad samples, an empty grid, repeated seeds; for a defense that does not take the images, has too
+                few classes, declares none of the modes or hides some; for a threat that does not answer as one, a name that
+                tables reserve, an object without a key; for a folder of others, or whose rows would change their meaning.
         """
         self.images, self.labels = samples_of(images) if labels is None else as_samples(images, labels)
         check_grid(defenses, attacks, seeds, shard_size)
         check_names([*defenses, *attacks], "study", about=about)
-        check_threats({name: attack.threat for name, attack in attacks.items()}, "study")
-        for settings in attacks.values():
-            settings.threat.check_reach(self.images.shape)
+        check_attacks(attacks, "study")
         self.folder = Path(folder)
         self.defenses, self.attacks = MappingProxyType(dict(defenses)), MappingProxyType(dict(attacks))
         self.protocol = protocol or Protocol()
@@ -129,6 +127,8 @@ class Grid:
         self._attack_keys = {name: key_of(attack, f"attack {name}") for name, attack in self.attacks.items()}
         self._runners: dict[tuple[str, str], Runner] = {}
         # Before the folder is claimed.
+        for attack in self.attacks.values():
+            check_threat(attack.threat, self.images)
         self.probes = {name: self._probe(name) for name in self.defenses}
         self._now = self._keys()
         self._claim_folder()

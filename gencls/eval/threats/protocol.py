@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError, check_settings, did_you_mean, key_of
-from gencls.core.balls import per_image
+from gencls.core.balls import BALLS, per_image
 
 TOLERANCE = 1e-6
 """How far a distance may exceed epsilon through rounding (clipping in float32 exceeds it by about 2e-8)."""
@@ -154,17 +154,26 @@ class ThreatKind:
     unit: str
     make: Callable[[float | None], Any] | None = None
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
 
 def register(kind: ThreatKind) -> None:
     """Make a kind known; the file that defines a threat calls this when it is imported.
 
+    A kind takes the place of one of the same key, as when a cell of a notebook runs again. None takes that of an Lp norm.
+
     Raises:
-        GenclsError: the key cannot stand in the name of an attack.
+        GenclsError: what is given is no kind, or its key cannot stand in the name of an attack, or is that of an Lp norm.
     """
+    if not isinstance(kind, ThreatKind):
+        raise GenclsError(f"register: expected a ThreatKind, got {kind!r}")
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", kind.key):
         raise GenclsError(
             f"register: expected a key of small letters, digits and hyphens between them, as in 'linf', got {kind.key!r}"
         )
+    if kind.key in BALLS and kind.key in _KINDS:
+        raise GenclsError(f"register: expected a key of its own, got {kind.key!r}; {kind.key} is an Lp norm's already")
     _KINDS[kind.key] = kind
 
 
@@ -183,19 +192,22 @@ def _import_all() -> None:
         importlib.import_module(module.name)
 
 
-def check_threats(threats: Mapping[str, Any], what: str) -> None:
+def check_threats(threats: Mapping[str, Threat], what: str) -> None:
     """Check that threats of attacks, by name, are equal if their keys are equal, except for epsilon and the target.
 
     Records know a threat by its key: a different threat of the same key would be compared with it, and enter the same worst
-    case.
+    case. The key of an Lp norm is that of a :class:`~gencls.eval.ThreatModel` alone.
 
     Raises:
-        GenclsError: two threats of one key differ.
+        GenclsError: two threats of one key differ, or one that is no ThreatModel has the key of an Lp norm.
     """
     seen: dict[str, tuple[str, Threat]] = {}
     for name, threat in threats.items():
-        if not isinstance(threat, Threat):
-            continue
+        if threat.norm in BALLS and type(threat) is not (known := type(made(threat.norm, None))):
+            raise GenclsError(
+                f"{what}: expected a {known.__name__} where the norm is {threat.norm!r}, got {type(threat).__name__} "
+                f"(of {name}); give it a norm of its own"
+            )
         first, other = seen.setdefault(threat.norm, (name, threat))
         if other is not threat and key_of(bare(other), "threat") != key_of(bare(threat), "threat"):
             raise GenclsError(

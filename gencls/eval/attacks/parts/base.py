@@ -1,5 +1,6 @@
 """Parts of all attacks: the protocol, the response to a look, checks of settings, and rows that leave the batch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -11,7 +12,7 @@ from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS
 from gencls.eval.scores.margins import mean_shortfall, shortfall
 from gencls.eval.threats.lp_balls import ThreatModel
-from gencls.eval.threats.protocol import Threat, searchable
+from gencls.eval.threats.protocol import Threat, check_threats, searchable
 
 ALL = tuple(BALLS)
 """Keys of all Lp norms."""
@@ -97,6 +98,30 @@ class Attack(Protocol):
         The labels are the true classes, or for a targeted threat the classes to reach. The judge decides about success and
         distance. An attack that minimises a distance returns the clean image if it found nothing.
         """
+
+
+def check_attacks(attacks: Mapping[str, Attack], what: str) -> None:
+    """Check that attacks, by name, are attacks, and their threats threats that can stand side by side.
+
+    Raises:
+        GenclsError: for the first that is not, and as :func:`~gencls.eval.threats.protocol.check_threats`.
+    """
+    for name, attack in attacks.items():
+        if not isinstance(attack, Attack):
+            raise GenclsError(
+                f"{what}: expected an attack, an object with threat, uses_gradients and passes that is called as "
+                f"attack(model, images, labels), see gencls.eval.Attack; got {_kind(attack)} ({name})"
+            )
+        if not isinstance(attack.threat, Threat):
+            raise GenclsError(
+                f"{what}: expected an attack whose threat is a Threat, see gencls.eval.threats.protocol.Threat; "
+                f"got {_kind(attack.threat)} ({name})"
+            )
+    check_threats({name: attack.threat for name, attack in attacks.items()}, what)
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
 
 
 def norms_of(attack: Any) -> tuple[str, ...]:
