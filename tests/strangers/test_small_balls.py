@@ -6,7 +6,8 @@ from torch import nn
 
 from gencls.core import GenclsError, keyed
 from gencls.eval import FGSM, PGD, GaussianNoiseAttack, GrowingNoise, ThreatModel
-from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, AnySize
+from gencls.eval.attacks.parts.base import DENSE
+from tests.contracts.attacks import FIXED, FOR_BAYES, MINIMAL, NORMS, AnySize
 
 IMAGES = {
     "black": torch.zeros(4, 1, 8, 8),
@@ -18,8 +19,11 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("epsilon", [1e-9, 1e-6, 1e-3])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", [name for name in FIXED if name != "AutoAttack"])  # its parts are here
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    # The parts of AutoAttack are here. No small ball in L0 allows a change.
+    [(name, norm) for name in FIXED if name != "AutoAttack" for norm in NORMS.get(name, DENSE) if norm != "l0"],
+)
 def test_attacks_stay_in_a_small_ball(name, norm, epsilon):
     threat, model = ThreatModel(norm, epsilon), AnySize().eval()
     images = torch.cat([kind[:2] for kind in IMAGES.values()])
@@ -89,7 +93,7 @@ def test_the_geometry_of_a_large_image(norm, epsilon):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", [*FIXED, *MINIMAL], ids=str)
 def test_images_in_half_precision_are_refused(name, dtype):
-    attack = FIXED[name](ThreatModel("l2", 0.1)) if name in FIXED else MINIMAL[name]
+    attack = FIXED[name](ThreatModel(NORMS.get(name, DENSE)[-1], 1.0)) if name in FIXED else MINIMAL[name]
     images = IMAGES["random"].to(dtype)
     with pytest.raises(GenclsError, match=rf"expected images in float32 or float64, got {dtype}, .*; attack images.float"):
         attack(AnySize().eval(), images, torch.zeros(4, dtype=torch.int64))
