@@ -91,8 +91,8 @@ def meanings(names: Iterable[str], own: Mapping[str, Mapping[str, str]]) -> dict
     """The meaning of each gradient mode: the package's modes, then others among these names, then further words of tables.
 
     Args:
-        names: of modes.
-        own: defense -> :func:`own_meanings` of it. Where two say different things of one name, each is named.
+        names: names of modes.
+        own: the :func:`own_meanings` of each defense. If two defenses give one name different meanings, each is named.
     """
     modes = dict.fromkeys([*(mode.name for mode in KNOWN), *names])
     found = {name: _told_by(name, own) or mode_named(name).meaning for name in modes if name not in _MEANINGS}
