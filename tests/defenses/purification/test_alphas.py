@@ -38,7 +38,7 @@ def test_it_starts_as_the_paper_does():
         {},
         pytest.param({"acquisition": "ei"}, marks=pytest.mark.slow),
         pytest.param({"variance": lambda value: 1e-6}, marks=pytest.mark.slow),
-        {"warm": True},
+        pytest.param({"warm": True}, marks=pytest.mark.slow),
     ],
 )
 def test_it_comes_closer_than_random_search(settings):

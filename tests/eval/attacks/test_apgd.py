@@ -46,8 +46,15 @@ def test_apgd_in_l1_is_nearly_optimal(classes, shape):
     assert (margins(model, found, labels).amin(1)[best < -0.1] < 0).all()
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy", "dlr"])
-@pytest.mark.parametrize(("name", "epsilon"), [("cnn-mnist", 8.0), ("adv-linf-mnist", 15.0)])
+@pytest.mark.parametrize(
+    ("name", "epsilon", "loss"),
+    [
+        ("cnn-mnist", 8.0, "dlr"),
+        pytest.param("cnn-mnist", 8.0, "cross-entropy", marks=pytest.mark.slow),
+        pytest.param("adv-linf-mnist", 15.0, "dlr", marks=pytest.mark.slow),
+        pytest.param("adv-linf-mnist", 15.0, "cross-entropy", marks=pytest.mark.slow),
+    ],
+)
 def test_it_breaks_as_many_digits_in_l1_as_the_library(name, epsilon, loss):
     """With its schedule of three balls; random starts decide a few. And plain PGD does not fall behind foolbox's SLIDE."""
     import foolbox

@@ -45,6 +45,7 @@ def small_style() -> StylePreset:
     )
 
 
+@pytest.mark.slow
 def test_style_learns_digits_and_comes_back_as_it_was_measured(tmp_path: Path) -> None:
     path = train(small_style(), **TINY, epochs=8, out=tmp_path)
     errors = logged(tmp_path / "stylegan2-fashion", "error")
