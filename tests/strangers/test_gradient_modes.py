@@ -234,7 +234,7 @@ FINDINGS = {
 
 
 @pytest.mark.parametrize("case", FINDINGS)
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("wrapped", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_doctor_obeys_what_a_mode_says(case, wrapped, digits_of_two):
     name, expected = FINDINGS[case]
     defense = declares(name)

@@ -28,11 +28,11 @@ def gap(model, images, labels):
 
 def test_linf_reaches_the_optimal_margin_or_breaks_the_image():
     """The optimum of a linear margin is epsilon times the L1 norm away; squares of one pixel find each pixel's sign."""
-    for shape in [(1, 5, 7), (3, 4, 3), (1, 1, 1)]:
+    for shape in [(1, 5, 4), (3, 2, 3), (1, 1, 1)]:
         model, images, labels = linear_problem(shape)
         clean = gap(model, images, labels)
         best = clean - 0.05 * (model.weight[0] - model.weight[1]).abs().sum()
-        found = gap(model, run(Square(ThreatModel("linf", 0.05), queries=2000), model, images, labels), labels)
+        found = gap(model, run(Square(ThreatModel("linf", 0.05), queries=1000), model, images, labels), labels)
         broken = best < 0
         assert (found[broken] < 0).all()
         torch.testing.assert_close(found[~broken], best[~broken], rtol=1e-4, atol=1e-4)

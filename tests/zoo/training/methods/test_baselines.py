@@ -309,7 +309,9 @@ def test_a_run_is_saved_loaded_and_resumed(name: str, tmp_path: Path) -> None:
     assert found.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize(("name", "tag"), [("a-vae-fashion", "error"), ("nd-vae-fashion", "loss")])
+@pytest.mark.parametrize(
+    ("name", "tag"), [pytest.param("a-vae-fashion", "error", marks=pytest.mark.slow), ("nd-vae-fashion", "loss")]
+)
 def test_what_is_learned_goes_down(name: str, tag: str, tmp_path: Path) -> None:
     train(small(name), **TINY, epochs=8, out=tmp_path)
     values = logged(tmp_path / name, tag)
