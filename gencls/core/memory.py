@@ -68,10 +68,26 @@ class _Saved:
     def __init__(self, tensor: Tensor, meter: _Meter) -> None:
         # Detached: a result that knows its graph, held by this same graph, would keep both alive for ever.
         self.tensor, self.meter = tensor.detach(), meter
-        meter.count(self.tensor, 1)
+        self.parts = _stored(self.tensor)
+        for part in self.parts:
+            meter.count(part, 1)
 
     def __del__(self) -> None:
-        self.meter.count(self.tensor, -1)
+        for part in self.parts:
+            self.meter.count(part, -1)
+
+
+def _stored(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The dense tensors that hold the content of a tensor: itself, or the indices and values of a sparse one."""
+    if tensor.layout == torch.strided:
+        return (tensor,)
+    if tensor.layout == torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return (tensor.to_dense(),)
 
 
 def saved_bytes(build: Callable[[], object]) -> int:

@@ -144,3 +144,13 @@ def test_second_derivatives_are_right_while_memory_is_measured():
     t, e = leaf.detach().exp().tanh(), leaf.detach().exp()
     expected = (1 - t**2) * e - 2 * t * (1 - t**2) * e**2
     torch.testing.assert_close(seconds[0], expected)  # float32, a handful of operations
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")  # torch calls some layouts beta
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc], ids=str)
+def test_a_sparse_tensor_counts_as_its_indices_and_values(layout):
+    """A network of a graph saves its sparse weights. A dense copy of these would be a hundred times as large."""
+    leaf, weights = torch.rand(100, 3, requires_grad=True), torch.eye(100).to_sparse(layout=layout)
+    number, index, value = 100, 8, 4
+    pointers = number * index if layout == torch.sparse_coo else (number + 1) * index
+    assert saved_bytes(lambda: weights @ leaf) == number * (index + value) + pointers

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
+from torch import nn
 
 from gencls.core import seeded
 from gencls.defenses import PlainClassifier
+from gencls.eval import PGD, ThreatModel, evaluate
 from gencls.eval.adapters import as_robustbench
 from gencls.zoo.networks.classifiers.robustbench import import_robustbench
 from tests.eval.test_adapters import RescaledDefense, broken, torchattacks_pgd
@@ -55,3 +58,26 @@ def test_a_foreign_network_is_a_defense_in_one_line(make):
     labels = defense(images).argmax(1)
     torch.testing.assert_close(defense(images), network(images), rtol=0, atol=0)
     assert broken(torchattacks_pgd, defense, images, labels, epsilon=0.1) >= 2
+
+
+class SparseLayer(nn.Module):
+    """A linear network whose weights are sparse, or written out."""
+
+    def __init__(self, sparse):
+        super().__init__()
+        weights = torch.randn(5, 64) * (torch.rand(5, 64) < 0.3)
+        self.register_buffer("weights", weights.to_sparse() if sparse else weights)
+
+    def forward(self, images):
+        return (self.weights @ images.flatten(1).T).T
+
+
+def test_a_network_with_sparse_weights_is_evaluated_as_if_they_were_written_out():
+    images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 5
+    found = []
+    for sparse in (True, False):
+        with seeded(0):
+            network = SparseLayer(sparse).eval()
+        attacks = {"pgd": PGD(ThreatModel("linf", 0.02), steps=5)}
+        found.append(evaluate(network, attacks, [(images, labels)]).summary()[["clean_accuracy", "robust_accuracy"]])
+    assert_frame_equal(*found)
