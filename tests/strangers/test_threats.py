@@ -3,6 +3,7 @@
 import math
 import random
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -44,6 +45,9 @@ WRONG = {
     "similarity": ("distance", lambda self, *g: -HONEST.distance(*g) - 1, "got shape (2,) in float64: [-1.0, -1.0]"),
     "a word": ("largest", lambda self, shape: "wide", "a finite number > 0, got 'wide'"),
     "NaN": ("largest", lambda self, shape: math.nan, "a finite number > 0, got nan"),
+    "a start in place": ("start", lambda self, clean: clean.mul_(0.5), "got one changed"),
+    "a projection in place": ("project", lambda self, images, clean: images.copy_(clean), "got one changed"),
+    "a distance in place": ("distance", lambda self, clean, other: HONEST.distance(clean, other.sub_(0.1)), "got one changed"),
     "one start": ("start", lambda self, clean: clean[:1], "got shape (1, 1, 8, 8) in float32"),
     "a start in numpy": ("start", lambda self, clean: clean.numpy(), "got ndarray"),
     "a NaN projection": ("project", _nan, "got shape (2, 1, 8, 8) in float32, 128 of the values NaN or infinite"),
@@ -100,9 +104,11 @@ def test_methods_that_an_attack_of_its_own_does_without_may_be_missing(samples):
     assert (evaluate(small_cnn(), {"own": attack}, [samples]).summary()["excluded"] == 0).all()
 
 
-def test_asking_draws_nothing_and_changes_nothing(samples):
+@pytest.mark.parametrize("in_place", [False, True])
+def test_asking_draws_nothing_and_changes_nothing(in_place, samples):
     def start(self, clean):
-        return clean.add_(random.random() * np.random.rand() * torch.rand_like(clean)).clamp_(0, 1)  # noqa: NPY002
+        found = clean if in_place else clean.clone()
+        return found.add_(random.random() * np.random.rand() * torch.rand_like(clean)).clamp_(0, 1)  # noqa: NPY002
 
     def drawn():
         return torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
@@ -110,7 +116,8 @@ def test_asking_draws_nothing_and_changes_nothing(samples):
     reseed(3)
     expected, kept = drawn(), samples[0].clone()
     reseed(3)
-    check_threat(own("start", start), samples[0])
+    with pytest.raises(GenclsError, match="leaves its arguments") if in_place else nullcontext():
+        check_threat(own("start", start), samples[0])
     assert drawn() == expected
     assert torch.equal(samples[0], kept)
 

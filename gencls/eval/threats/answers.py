@@ -21,7 +21,8 @@ def check_threat(threat: Threat, images: Tensor) -> None:
     of the defense. Nobody sees that in a result. :class:`ThreatModel` is asked for its size alone. Nothing is drawn from the
     random streams.
 
-    A method that raises NotImplementedError is no fault: attacks of the threat's own need not move by it.
+    A method that raises NotImplementedError is no fault: attacks of the threat's own need not move by it. One that writes into
+    its arguments is a fault: these may be the images of the caller.
 
     Args:
         threat: the threat.
@@ -40,11 +41,11 @@ def check_threat(threat: Threat, images: Tensor) -> None:
         bound = threat if threat.epsilon is not None else threat.sized(threat.largest(images.shape) / 2)
         size = _number(threat, "first_step", lambda: bound.first_step)
         for gradient in (other - clean, torch.zeros_like(clean)):
-            _images(threat, "step", partial(bound.step, gradient.clone(), size, clean.clone()), clean)
-            _images(threat, "step", partial(bound.step, gradient, clean.new_full((2,), size), clean.clone()), clean)
+            for length in (size, clean.new_full((2,), size)):
+                _images(threat, "step", bound.step, gradient, length, clean)
         for changed in (clean, other):
-            _images(threat, "project", partial(bound.project, changed.clone(), clean.clone()), clean)
-        _images(threat, "start", partial(bound.start, clean.clone()), clean)
+            _images(threat, "project", bound.project, changed, clean)
+        _images(threat, "start", bound.start, clean)
 
 
 def check_distance(threat: Threat, images: Tensor) -> None:
@@ -57,9 +58,9 @@ def check_distance(threat: Threat, images: Tensor) -> None:
         return
     clean, other = _pair(images)
     with seeded(0), torch.no_grad():
-        _number(threat, "largest", partial(threat.largest, images.shape))
+        _number(threat, "largest", lambda: threat.largest(images.shape))
         for changed in (clean, other):
-            _distances(threat, partial(threat.distance, clean.clone(), changed.clone()))
+            _distances(threat, clean, changed)
 
 
 def _pair(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,23 +77,36 @@ def _number(threat: Threat, method: str, ask: Callable[[], Any]) -> float:
     return float(found)
 
 
-def _distances(threat: Threat, ask: Callable[[], Any]) -> None:
+def _distances(threat: Threat, clean: Tensor, changed: Tensor) -> None:
     expected = "finite distances >= 0 of shape (2,) in float64 for two pairs of images"
-    found = _answer(threat, "distance", ask, expected)
+    found = _answer(threat, "distance", partial(_untouched, threat, "distance", threat.distance, clean, changed), expected)
     single = isinstance(found, Tensor) and found.shape == (2,) and found.dtype in (torch.float32, torch.float64)
     if not single or not bool((torch.isfinite(found) & (found >= 0)).all()):
         raise GenclsError(f"{_name(threat, 'distance')}: expected {expected}, got {_shown(found)}")
 
 
-def _images(threat: Threat, method: str, ask: Callable[[], Any], like: Tensor) -> None:
+def _images(threat: Threat, method: str, call: Callable[..., Any], *given: Any) -> None:
+    like = given[-1]
     expected = f"finite values of shape {tuple(like.shape)} in {_dtype(like)} for two images"
     try:
-        found = _answer(threat, method, ask, expected)
+        found = _answer(threat, method, partial(_untouched, threat, method, call, *given), expected)
     except NotImplementedError:
         return
     same = isinstance(found, Tensor) and found.shape == like.shape and found.dtype == like.dtype
     if not same or not bool(torch.isfinite(found).all()):
         raise GenclsError(f"{_name(threat, method)}: expected {expected}, got {_shown(found)}")
+
+
+def _untouched(threat: Threat, method: str, call: Callable[..., Any], *given: Any) -> Any:
+    """What the method returns for copies of the arguments, which it must leave as they are."""
+    copies = [value.clone() if isinstance(value, Tensor) else value for value in given]
+    found = call(*copies)
+    for value, copy in zip(given, copies, strict=True):
+        if isinstance(value, Tensor) and not torch.equal(value, copy):
+            raise GenclsError(
+                f"{_name(threat, method)}: expected a method that leaves its arguments as they are, got one changed"
+            )
+    return found
 
 
 def _answer(threat: Threat, method: str, ask: Callable[[], Any], expected: str) -> Any:
