@@ -282,7 +282,7 @@ PRESETS = (
         _GREY,
         name="cgan-mnist",
         data="mnist-embedded",
-        epochs=50,
+        epochs=120,
         latent_dim=32,
         width=8,
         discriminator_width=16,
