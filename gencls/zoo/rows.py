@@ -98,6 +98,9 @@ GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
 
 
 PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")}
+    {
+        **{f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")},
+        **{f"{kind}-{data}": networks.ResNetEncoder for data in ("fashion", "mnist", "cifar10") for kind in ("enc", "enc-d")},
+    }
 )
 """The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""

@@ -10,6 +10,7 @@ from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, Cifa
 from gencls.zoo.networks.classifiers.cifar_vgg import VGG_GROUPS, CifarVGG
 from gencls.zoo.networks.classifiers.cnn import CNN, ConvEncoder
 from gencls.zoo.networks.classifiers.headed_classifier import HeadedClassifier
+from gencls.zoo.networks.gans.encoder import ResNetEncoder
 from gencls.zoo.networks.gans.projection_discriminator import ProjectionDiscriminator
 from gencls.zoo.networks.gans.self_modulated import SelfModulatedGenerator
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture
@@ -52,6 +53,7 @@ __all__ = [
     "HeadedClassifier",
     "LatentDiscriminator",
     "ProjectionDiscriminator",
+    "ResNetEncoder",
     "SelfModulatedGenerator",
     "SmallStyleAutoencoder",
     "SmallStyleEncoder",
