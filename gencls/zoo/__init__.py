@@ -1,8 +1,8 @@
 """Data sets, networks, training and trained weights: real defenses on real images, for studies.
 
 ``load(name)`` gives a trained model or ready-made defense, and ``names()`` lists them. ``load_generator(name)`` gives a trained
-generator with several latent levels, ``load_distance(name)`` a distance of deep features. ``load_data(name, split)`` gives images.
-``load_state_dict(path)`` gives the weights in anybody's file, without running code that is in it.
+generator with several latent levels, ``load_distance(name)`` a distance of deep features. ``load_data(name, split)`` gives
+images. ``load_state_dict(path)`` gives the weights in anybody's file, without running code that is in it.
 """
 
 from importlib import import_module
