@@ -48,6 +48,7 @@ def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> D
 
 _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
+_FEATURE_DATA = ("mnist", "fashion", "cifar10")
 # Purifiers stand in front of a plainly trained classifier, as in their papers.
 _PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
 
@@ -56,6 +57,7 @@ _ABS = ReadyMade(abs_of, networks.ClassDecoders, settings=ABS)
 _EABS = ReadyMade(eabs_of, networks.ClassConditionalAutoencoder, settings=EABS)
 _HEADED = ReadyMade(plain, networks.HeadedClassifier)
 _RESNET = ReadyMade(plain, networks.CifarResNet)
+_FEATURES = ReadyMade(plain, networks.CifarPreActResNet)
 
 ROWS: Mapping[str, ReadyMade] = MappingProxyType(
     {
@@ -76,6 +78,7 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
         **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
         AUTOATTACK: ReadyMade(lambda: plain(load_autoattack_resnet18())),
         **dict.fromkeys(("resnet18-cifar10", "resnet18-gaussian-cifar10"), _RESNET),
+        **{f"{kind}-{data}": _FEATURES for data in _FEATURE_DATA for kind in ("features", "features-corruptions")},
     }
 )
 """Every defense by name."""
