@@ -80,9 +80,10 @@ class EncoderPreset(NetworkPreset):
         if not self.codes:
             kind = f"the GAN's image discriminator (eq. 3.3), frozen in the first {self.frozen_share:.0%} of the epochs"
         return (
-            f"{self.duration}, Adam from learning rate {self.learning_rate} along a cosine to 0, on the squared L2 distance plus "
-            f"{self.percept:g} times the feature distance {self.features} (eq. 3.7) plus {self.weight:g} times the loss by {kind}, "
-            f"which learns at {self.discriminator_rate:g} times the rate; generator: {self.gan.name}; images: {self.perturbation}"
+            f"{self.duration}, Adam from learning rate {self.learning_rate} along a cosine to 0, on the squared L2 distance "
+            f"plus {self.percept:g} times the feature distance {self.features} (eq. 3.7) plus {self.weight:g} times the "
+            f"loss by {kind}, which learns at {self.discriminator_rate:g} times the rate; generator: {self.gan.name}; images: "
+            f"{self.perturbation}"
         )
 
     def fixed(self) -> Fixed:
