@@ -175,7 +175,7 @@ def _pair(data: str, **settings: Any) -> tuple[EncoderPreset, EncoderPreset]:
 
 
 PRESETS = (
-    *_pair("fashion", width=16, blocks=(1, 1, 1, 1), epochs=4),
+    *_pair("fashion", width=16, blocks=(1, 1, 1, 1), epochs=3),
     *_pair("mnist", width=8, blocks=(1, 1, 1, 1), epochs=40),
-    *_pair("cifar10", width=64, blocks=(2, 2, 2, 2), epochs=60, features="resnet18-autoattack-cifar10"),
+    *_pair("cifar10", width=64, blocks=(2, 2, 2, 2), epochs=20, batch_size=128, features="resnet18-autoattack-cifar10"),
 )
