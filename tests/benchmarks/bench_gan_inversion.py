@@ -1,10 +1,10 @@
-"""GAN inversion: all classes at once against a loop over them and against the bare passes, and what early elimination decides.
+"""GAN inversion: all classes at once against a loop over them and the bare passes, and what early elimination decides.
 
-    python tests/benchmarks/bench_gan_inversion.py speed|modes|decisions [--defense enc-d-fashion] [--images N] [--threads T] ...
+    python tests/benchmarks/bench_gan_inversion.py speed|modes|decisions [--defense NAME] [--images N] [--threads T] ...
 
-`speed` and `modes` take networks of the sizes of the trainings, with random weights unless ``--weights`` is given: the time does
-not depend on the weights. `decisions` needs real ones. All variants run interleaved in one process; ratios are formed inside a
-round, and medians over the rounds are printed. One thread: process CPU time; more, or a GPU: wall time.
+`speed` and `modes` take networks of the sizes of the trainings, with random weights unless weights are asked for: time does not
+depend on them. `decisions` needs trained ones. All variants run interleaved in one process; ratios are formed inside a round,
+and medians over the rounds are printed. One thread: process CPU time; more, or a GPU: wall time.
 """
 
 import argparse
@@ -155,7 +155,9 @@ class Bench:
         alone = self.defense(fast=Elimination(((1 + self.settings.steps // 10, 0.0),)))
         variants: dict[str, Callable[[Tensor], object]] = {"exact": exact, "bare passes": BarePasses(exact)}
         if len(exact.generator.latent_shapes) == 1:
-            variants |= {name: PerClassLoop(exact, learning=on) for name, on in (("loop", True), ("loop, fixed weights", False))}
+            variants |= {
+                name: PerClassLoop(exact, learning=on) for name, on in (("loop", True), ("loop, fixed weights", False))
+            }
         variants |= {"fast, best alone": alone}
         for count in self.settings.batch:
             images = self.images.images[:count].to(self.device)
@@ -208,7 +210,7 @@ def main() -> None:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="*", default=["speed"], help="speed, modes, decisions")
-    parser.add_argument("--defense", default="enc-d-fashion", help="name of the defense; its end names the data of its networks")
+    parser.add_argument("--defense", default="enc-d-fashion", help="name of the defense; it ends with its data")
     parser.add_argument("--weights", type=Path, default=None, help="the --out of gencls train")
     parser.add_argument("--committed", action="store_true", help="take the committed weights")
     parser.add_argument("--data", default="fashion-mnist")
