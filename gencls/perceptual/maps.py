@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, checked, did_you_mean
 
-__all__ = ["FeatureMaps", "as_channels", "frozen_copy"]
+__all__ = ["FeatureMaps", "as_channels", "check_dtype", "frozen_copy"]
 
 _OWNER = "FeatureDistance"
 
@@ -52,7 +52,7 @@ class FeatureMaps:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Maps (N, c, h, w) by the names of their layers."""
         images = as_channels(images, self.channels, grey_as_rgb=self.grey_as_rgb, owner=_OWNER)
-        _check_dtype(self.network, images)
+        check_dtype(self.network, images, owner=_OWNER)
         found = _returned(self.network(images)) if self.layers is None else _Run(self.network, self.layers).maps(images)
         return {name: _as_map(name, part, len(images)) for name, part in found.items()}
 
@@ -165,11 +165,16 @@ def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
         raise GenclsError(f"{_OWNER}: expected each layer once, got {', '.join(twice)} more than once")
 
 
-def _check_dtype(network: nn.Module, images: Tensor) -> None:
+def check_dtype(network: nn.Module, images: Tensor, *, owner: str) -> None:
+    """Refuse images of another dtype than the network, unless autocast takes care of it.
+
+    Raises:
+        GenclsError: the dtypes differ.
+    """
     held = next((one.dtype for one in network.parameters() if one.is_floating_point()), images.dtype)
     if held != images.dtype and not torch.is_autocast_enabled(images.device.type):
         raise GenclsError(
-            f"{_OWNER}: expected images of the network's dtype, {held}, got {images.dtype}; convert the images, or the "
+            f"{owner}: expected images of the network's dtype, {held}, got {images.dtype}; convert the images, or the "
             f"distance with .to({images.dtype})"
         )
 

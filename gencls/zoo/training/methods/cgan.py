@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator
 from gencls.core.streams.seeds import seeded, stream_seed
+from gencls.eval.measures.fid import frechet_distance
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import CNN, ProjectionDiscriminator, SelfModulatedGenerator
@@ -20,7 +21,7 @@ from gencls.zoo.trained import trained_network
 from gencls.zoo.training.base import Moment, NetworkPreset, NetworkTraining, Steps
 from gencls.zoo.training.functional import move_average
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.methods.generators import CLASSIFIERS, frechet_distance
+from gencls.zoo.training.methods.generators import CLASSIFIERS
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
 
