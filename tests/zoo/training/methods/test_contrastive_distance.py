@@ -164,7 +164,7 @@ def test_a_run_is_saved_loaded_and_resumed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(ContrastiveDistancePreset, "sources", lambda self: sources())
     arguments = {"blocks": [1, 1], "width": 4, "mean": [0.5], "std": [0.5], "image_size": 12}
     monkeypatch.setattr(ContrastiveDistancePreset, "arguments", arguments)
-    options: dict[str, Any] = {"epochs": 6, "progress": False, "measured": 12}
+    options: dict[str, Any] = {"epochs": 6, "progress": False, "measured": 6}
     whole = train(small(), **options, out=tmp_path / "whole")
     losses = logged(tmp_path / "whole" / "contrastive-mnist", "contrast")
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
@@ -176,7 +176,7 @@ def test_a_run_is_saved_loaded_and_resumed(tmp_path: Path, monkeypatch: pytest.M
     before, after = (
         card.metrics[
             f"distance to the nearest other class over that to the own, features of {name}, 2 steps, "
-            "mnist-embedded test, 12 images"
+            "mnist-embedded test, 6 images"
         ]
         for name in ("features-corruptions-mnist", "contrastive-mnist")
     )
