@@ -177,7 +177,11 @@ def test_minimal_attacks_find_all(key, cnn, digits):
     assert (cnn(run(MINIMAL[key], cnn, images, labels)).argmax(1) != labels).double().mean() > 0.95
 
 
-@every_minimal
+@pytest.mark.parametrize(
+    "key",
+    [pytest.param(key, marks=[pytest.mark.slow] * (key[0] == "RestartedCarliniWagner")) for key in MINIMAL],
+    ids="-".join,
+)
 @pytest.mark.parametrize("noisy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_minimal_attacks_do_not_depend_on_the_batch(key, noisy, cnn, noisy_cnn, digits):
     images, labels = digits[0][:7], digits[1][:7]
