@@ -103,7 +103,9 @@ def _module(module: nn.Module) -> Parts:
         forward = put_in_forward(module)
         own = [] if forward is None else [("", "forward"), (".forward", forward)]
         return "wrapped", [("", type(module)), (f".{inner}", getattr(module, inner)), *own, *_hooks(vars(module))]
-    state: dict[str, Any] = module.__getstate__() if _has_state(module) else vars(module)
+    # A class may define the state of a copy of its modules, and leave out caches.
+    defined = type(module).__getstate__ is not object.__getstate__ and not is_parametrized(module)
+    state: dict[str, Any] = module.__getstate__() if defined else vars(module)
     return "module", [("", type(module)), *_content(module, state)]
 
 
@@ -119,11 +121,6 @@ def put_in_forward(module: nn.Module) -> Any:
     within = [getattr(called, "__self__", None), *(cell.cell_contents for cell in getattr(called, "__closure__", None) or ())]
     runs_inside = any(part is module or part is vars(module)["_modules"]["_orig_mod"] for part in within)
     return None if code is not None and runs_inside and origin_of_file(code.co_filename) == "library" else forward
-
-
-def _has_state(module: nn.Module) -> bool:
-    """Whether a class defines the state of a copy of its modules, which may leave out caches."""
-    return type(module).__getstate__ is not object.__getstate__ and not is_parametrized(module)
 
 
 def _content(module: nn.Module, state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
