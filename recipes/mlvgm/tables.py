@@ -80,12 +80,13 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
     path = run.out / "learned.json"
     if path.is_file():
         search = read_measured(path)
+        index, spearman = (analyses.monotonicity(search["alphas"], printed=printed) for printed in (True, False))
         rows += [
             Row("measurements", (Cell(str(search["measurements"])), Cell("100"))),
             Row("FGSM images", (Cell(str(search["images"])), Cell("1024 (code)"))),
             Row("accuracy of the learned alphas there", (Cell(percent(search["value"])), Cell())),
             Row("the optimiser's share of the time", (Cell(percent(search["optimiser_share"])), Cell())),
-            Row("their Spearman index: eq. 6 as printed, with its factor", (Cell(_spearman(search["alphas"])), Cell())),
+            Row("their Spearman index: eq. 6 as printed, with its factor", (Cell(f"{index:.3f}, {spearman:.3f}"), Cell())),
         ]
         levels = analyses.class_levels(search["alphas"])
         kept, other = analyses.whose_class(run, levels)
@@ -113,10 +114,6 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
             "the factor 6 of Spearman's coefficient; that changes its scale and not Pearson's coefficient."
         )
     return PaperTable("alphas", "Figures 3 to 5 (a, b) in numbers", ("", "here", "paper"), tuple(rows), tuple(notes))
-
-
-def _spearman(alphas: Sequence[float]) -> str:
-    return ", ".join(f"{analyses.monotonicity(alphas, printed=printed):.3f}" for printed in (True, False))
 
 
 def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> PaperTable:

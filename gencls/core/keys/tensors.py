@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from gencls.core.keys.origins import origin_of_file
 from gencls.core.keys.parts import Held, Parts, attributes, parts
+from gencls.core.memory import stored
 
 _NO_ATTRIBUTES = ("_is_buffer", "persistent")
 """Attributes by which a module knows a tensor that it will register; a move to another device loses them."""
@@ -75,12 +76,7 @@ def _contents(tensor: Tensor) -> Held:
         return [("", _bytes(tensor.int_repr())), *_scales(tensor)]
     if tensor.layout == torch.sparse_coo:
         tensor = tensor.coalesce()
-        return [("", _bytes(tensor.indices())), ("", _bytes(tensor.values()))]
-    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return [("", _bytes(part)) for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values())]
-    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return [("", _bytes(part)) for part in (tensor.ccol_indices(), tensor.row_indices(), tensor.values())]
-    return [("", _bytes(tensor if tensor.layout == torch.strided else tensor.to_dense()))]
+    return [("", _bytes(part)) for part in stored(tensor)]
 
 
 def _scales(tensor: Tensor) -> Held:
