@@ -14,7 +14,7 @@ from gencls.zoo.distances import DISTANCES, load_distance
 from gencls.zoo.networks import ResNetEncoder, SelfModulatedGenerator
 from gencls.zoo.ready_made import Part, ReadyMade, network_part
 
-_FEATURES = ("features", "features-corruptions", "robust-linf")
+_FEATURES = ("features", "features-corruptions", "robust-linf", "contrastive")
 """Words for D: the distance in the zoo is WORD-DATA. The first is the thesis's plain one (its VGG)."""
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from gencls.core import Defense, MultiLatentModel, TransformedClassifier
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo import networks
+from gencls.zoo.distances import TRAINED_FOR_DISTANCES
 from gencls.zoo.inversions import INVERSIONS
 from gencls.zoo.networks.abs.published import official_abs
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
@@ -103,6 +104,6 @@ GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
 
 
 PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")}
+    {**{f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")}, **TRAINED_FOR_DISTANCES}
 )
 """The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""

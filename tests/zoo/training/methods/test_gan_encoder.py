@@ -199,6 +199,8 @@ def test_settings_and_weights_that_do_not_fit(gan: tuple[ConditionalGANPreset, P
     settings = tiny("enc-mnist", gan)
     with pytest.raises(GenclsError, match=r"expected a generator of 3 latents and images \(1, 28, 28\), got 4 and"):
         replace(settings, gan=replace(gan[0], latent_dim=3)).fixed()
+    with pytest.raises(GenclsError, match="expected a generator of the 11 classes of the images, got one of 10"):
+        settings.training(11).steps(torch.rand(2, 1, 28, 28), torch.tensor([0, 10]), Moment()).__next__()
     with pytest.raises(GenclsError, match="Make them with: gencls train cgan-cifar10 "):
         PRESETS["enc-cifar10"].fixed()  # type: ignore[attr-defined]
 
