@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from gencls.cli import main
+from gencls._commands.asked import build_defense, weights_of
 from gencls.core import GenclsError, seeded
 from gencls.defenses import AnalysisBySynthesis, Direct, EncDPlus
 from gencls.defenses.synthesis.regularizers import SquaredNorm, SquaredShift
 from gencls.perceptual import Combined, FeatureDistance, SquaredL2
-from gencls.zoo import load
+from gencls.zoo import load, load_data
 from gencls.zoo.checkpoints.cards import Card
 from gencls.zoo.checkpoints.checkpoint import save_checkpoint
 from gencls.zoo.distances import feature_layers
@@ -63,11 +63,16 @@ def test_every_row_takes_its_networks_from_the_folder(kind: str, folder: Path) -
     generator = own(SelfModulatedGenerator, "cgan-mnist", folder)
     assert len(defense.generator.latent_shapes) == (1 + generator.num_blocks if plus else 1)
     made = defense.generator.generator if plus else defense.generator
-    assert all(torch.equal(value, generator.state_dict()[key]) for key, value in made.state_dict().items())
+    assert same(made, generator)
     if not kind.startswith("direct"):
         encoder = own(ResNetEncoder, f"{kind.removesuffix('-plus')}-mnist", folder)
         start = defense.start.start if plus else defense.start
-        assert torch.equal(start.encoder.conv1.weight, encoder.conv1.weight)
+        assert same(start.encoder, encoder)
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(value, other[key]) for key, value in first.state_dict().items())
 
 
 def test_the_distance_is_eq_3_7(folder: Path, images: torch.Tensor) -> None:
@@ -110,6 +115,9 @@ def test_names_list_those_whose_parts_are_all_here(folder: Path, monkeypatch: py
     assert not INVERSIONS["enc-fashion"].is_here("enc-fashion")
 
 
-def test_the_command_line_attacks_a_defense_of_several_networks(folder: Path, tmp_path: Path) -> None:
-    words = f"attack --defense enc-d-mnist --weights {folder} --data mnist-embedded --limit 1 --attack fgsm-linf --epsilon 0.1"
-    assert main([*words.split(), "--out", str(tmp_path / "study"), "--dry-run"]) == 0
+def test_the_command_line_takes_a_folder_for_a_defense_of_several_networks(folder: Path) -> None:
+    digits = load_data("mnist-embedded", "test", limit=1)
+    weights = weights_of(["enc-d-mnist"], folder)
+    defense = build_defense("enc-d-mnist", digits, weights["enc-d-mnist"])
+    assert isinstance(defense, AnalysisBySynthesis)
+    assert same(defense.generator, own(SelfModulatedGenerator, "cgan-mnist", folder))
