@@ -57,6 +57,10 @@ class DISTS(ImageDistance):
         """Do nothing: the network of a distance stays in eval mode."""
         return super().train(False)
 
+    def extra_repr(self) -> str:
+        """The setting."""
+        return f"grey_as_rgb={self.grey_as_rgb}"
+
     def embed(self, images: Tensor) -> Embedding:
         """The image and its five maps, (N, c, h, w)."""
         images = as_channels(images, 3, grey_as_rgb=self.grey_as_rgb, owner="DISTS")

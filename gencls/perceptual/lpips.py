@@ -77,6 +77,10 @@ class LPIPS(ImageDistance):
         """Do nothing: the network of a distance stays in eval mode."""
         return super().train(False)
 
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"net={self.net!r}, lpips={self.lpips}, size={self.size}, grey_as_rgb={self.grey_as_rgb}"
+
     def embed(self, images: Tensor) -> Embedding:
         """One map per layer, (N, c, h, w), of length 1 over the channels."""
         images = as_channels(images, 3, grey_as_rgb=self.grey_as_rgb, owner="LPIPS")

@@ -165,7 +165,7 @@ def _torchvision(file: str) -> str:
 
 
 def _stlpips(file: str) -> str:
-    return f"the file {file} of the package stlpips-pytorch (pip install --no-deps stlpips-pytorch)"
+    return f"the file {file} of the package stlpips-pytorch (pip install stlpips-pytorch)"
 
 
 TRUNKS: dict[str, Published] = {
