@@ -1,5 +1,5 @@
 """Image distances, one per file."""
 
-from gencls.perceptual.pixel import L2, Linf, SquaredL2
+from gencls.perceptual.pixel import L1, L2, Linf, SquaredL2
 
-__all__ = ["L2", "Linf", "SquaredL2"]
+__all__ = ["L1", "L2", "Linf", "SquaredL2"]

@@ -3,10 +3,10 @@ import torch
 
 import gencls.perceptual
 from gencls.core import ImageDistance
-from gencls.perceptual import L2, Linf, SquaredL2
+from gencls.perceptual import L1, L2, Linf, SquaredL2
 from tests.contracts.tables import check_rows, public_classes
 
-DISTANCES = {"L2": L2, "Linf": Linf, "SquaredL2": SquaredL2}
+DISTANCES = {"L1": L1, "L2": L2, "Linf": Linf, "SquaredL2": SquaredL2}
 
 
 @pytest.fixture(params=DISTANCES)
@@ -55,6 +55,12 @@ def test_leading_dimensions_broadcast(distance, pair):
     each = [distance.compare(first, tuple(part[:, k] for part in others)) for k in range(3)]
     torch.testing.assert_close(found, torch.stack(each, dim=1), rtol=1e-12, atol=0)
     assert distance.compare(tuple(part[0] for part in first), others).shape == (4, 3)
+
+
+def test_each_image_and_others_of_its_own(distance, pair):
+    others = torch.rand(4, 3, 3, 6, 5, dtype=torch.float64)
+    expected = torch.stack([distance(pair[0], others[:, k]) for k in range(3)], dim=1)
+    torch.testing.assert_close(distance.to_each(pair[0], others), expected, rtol=1e-12, atol=0)
 
 
 def test_pairs_do_not_depend_on_their_batch(distance, pair):
