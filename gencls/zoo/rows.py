@@ -46,6 +46,7 @@ def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> D
 
 _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
+_FEATURE_DATA = ("mnist", "fashion", "cifar10")
 # Purifiers stand in front of a plainly trained classifier, as in their papers.
 _PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
 
@@ -54,6 +55,7 @@ _ABS = ReadyMade(abs_of, networks.ClassDecoders, settings=ABS)
 _EABS = ReadyMade(eabs_of, networks.ClassConditionalAutoencoder, settings=EABS)
 _HEADED = ReadyMade(plain, networks.HeadedClassifier)
 _RESNET = ReadyMade(plain, networks.CifarResNet)
+_FEATURES = ReadyMade(plain, networks.CifarPreActResNet)
 
 ROWS: Mapping[str, ReadyMade] = MappingProxyType(
     {
@@ -74,6 +76,7 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
         **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
         AUTOATTACK: ReadyMade(lambda: plain(load_autoattack_resnet18())),
         **dict.fromkeys(("resnet18-cifar10", "resnet18-gaussian-cifar10"), _RESNET),
+        **{f"{kind}-{data}": _FEATURES for data in _FEATURE_DATA for kind in ("features", "features-corruptions")},
     }
 )
 """Every defense by name."""
