@@ -84,9 +84,9 @@ def _accuracies(run: Run) -> PaperTable | None:
         ("", *models),
         tuple(rows),
         (
-            f"Accuracy in % on the first {total} of the images of the tables, with 95 % Wilson intervals; in the rows “All” the "
-            "worst attack and gradient count for each image that they met. The best setting of Table 3.6 was chosen on these and "
-            "more images, without attacks.",
+            f"Accuracy in % on the first {total} of the images of the tables, with 95 % Wilson intervals; in the rows “All” "
+            "the worst attack and gradient count for each image. The best setting of Table 3.6 was chosen without attacks, on "
+            "these images and more.",
             _setting(run),
             f"Budget: {run.budget.attack}.",
             *unfinished_notes(run.out, names),

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 from gencls.eval.measures.statistics import holm, mcnemar
 from gencls.eval.report.formats import MISSING
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from recipes.gan_inversion import experiments, printed
 from recipes.gan_inversion.inversions import Found
+from recipes.gan_inversion.printed import Setting
 from recipes.gan_inversion.runs import Run
 from recipes.gan_inversion.settings import DISTANCES, METHODS, REGULAR
 from recipes.gan_inversion.tables import correlated, finished
@@ -16,6 +18,8 @@ from recipes.gan_inversion.tables import correlated, finished
 __all__ = ["Claim", "claims", "claims_table", "closer", "fewer_errors"]
 
 _LEVEL = 0.05
+
+S = TypeVar("S", bound=Hashable)
 
 Test = Callable[[Found, Found], tuple[float, float]]
 """Two results on the same images -> how much the first is ahead, and the p-value of no difference."""
@@ -79,9 +83,9 @@ def _claims(run: Run) -> Iterator[Claim]:
 
         def claim(
             text: str,
-            settings: Iterable[tuple[Hashable, Hashable]],
-            found: Mapping[tuple[str, float], Found] = found,
-            theirs: Mapping[tuple[str, float], float] = theirs,
+            settings: Iterable[tuple[Setting, Setting]],
+            found: Mapping[Setting, Found] = found,
+            theirs: Mapping[Setting, float] = theirs,
             name: str = name,
         ) -> Claim:
             return _claim(f"{text}: {name}", settings, found, theirs, fewer_errors)
@@ -99,18 +103,18 @@ def _claims(run: Run) -> Iterator[Claim]:
     by_steps = {steps: values[0] for steps, values in printed.STEPS.items()}
     yield _claim("more steps err more", pairwise(sorted(steps)), steps, by_steps, fewer_errors)
     if len(grids) == 2:
-        joined = {(i, *setting): found for i, grid in enumerate(grids) for setting, found in grid.items()}
-        theirs = {(i, *setting): values[1 - i] for setting, values in printed.ROBUST.items() for i in (0, 1)}
-        both = [((1, m, w), (0, m, w)) for m in METHODS for w in weights]
+        joined = {(i, setting): found for i, grid in enumerate(grids) for setting, found in grid.items()}
+        rates = {(i, setting): values[1 - i] for setting, values in printed.ROBUST.items() for i in (0, 1)}
+        same = [((1, (m, w)), (0, (m, w))) for m in METHODS for w in weights]
         text = f"{DISTANCES[run.profile.main[1]]} errs less than {DISTANCES[run.profile.main[0]]}"
-        yield _claim(text, both, joined, theirs, fewer_errors)
+        yield _claim(text, same, joined, rates, fewer_errors)
 
 
 def _claim(
     text: str,
-    settings: Iterable[tuple[Hashable, Hashable]],
-    found: Mapping[Hashable, Found],
-    theirs: Mapping[Hashable, float],
+    settings: Iterable[tuple[S, S]],
+    found: Mapping[S, Found],
+    theirs: Mapping[S, float],
     test: Test,
 ) -> Claim:
     both = list(settings)
@@ -140,5 +144,7 @@ def _trade_offs(run: Run) -> Iterator[str]:
                 f"Correlation of error rate and in-domain perceptual distance over {len(errors)} settings, "
                 f"{DISTANCES[distance]}: {correlated(errors, places)}."
             )
-    theirs = correlated([values[0] for values in printed.INVERSION.values()], [values[2] for values in printed.INVERSION.values()])
+    theirs = correlated(
+        [values[0] for values in printed.INVERSION.values()], [values[2] for values in printed.INVERSION.values()]
+    )
     yield f"In Table 3.1 of the thesis: {theirs}."

@@ -6,7 +6,6 @@ from gencls.core import GenclsError
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.jobs import InversionJob
 from recipes.gan_inversion.runs import Run
-from recipes.gan_inversion.settings import METHODS
 from recipes.harness.jobs import Job
 
 __all__ = [
@@ -92,8 +91,3 @@ def best(run: Run) -> Inversion:
             "the part '3.1' first"
         )
     return max(settings, key=right.__getitem__)
-
-
-def names() -> tuple[str, ...]:
-    """All methods, by key."""
-    return tuple(METHODS)

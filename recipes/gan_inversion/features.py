@@ -1,31 +1,11 @@
-"""Features of networks: the layers of a perceptual distance, and the features of the Frechet distances."""
+"""The features of the Frechet distances."""
 
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError
-
-__all__ = ["BeforeTheLast", "layers_of"]
+__all__ = ["BeforeTheLast"]
 
 _CHUNK = 200
-
-
-def layers_of(network: nn.Module) -> list[str]:
-    """The layers whose maps are compared: the stages of a ResNet, or else the activations behind its convolutions."""
-    names = dict(network.named_modules())
-    stages = [name for name in names if name.rpartition(".")[-1] in {f"layer{number}" for number in range(1, 9)}]
-    if stages:
-        return stages
-    found: list[str] = []
-    convolved = False
-    for name, part in names.items():
-        convolved = convolved or isinstance(part, nn.Conv2d)
-        if convolved and isinstance(part, (nn.ReLU, nn.LeakyReLU)):
-            found.append(name)
-            convolved = False
-    if not found:
-        raise GenclsError(f"{type(network).__name__}: expected stages layer1, layer2, ... or activations, got neither")
-    return found
 
 
 class BeforeTheLast(nn.Module):

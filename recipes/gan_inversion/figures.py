@@ -81,7 +81,7 @@ def steps_figure(run: Run) -> Iterator[NamedFigure]:
 def codes_figure(run: Run) -> Iterator[NamedFigure]:
     """Draw Figure 3.8: the mean cosine similarity and L2 distance of optimal codes, method by method, with lambda 1.
 
-    The second run of Direct differs from the first in its random starts alone. Codes are those of the true class, block by block.
+    The second run of Direct differs from the first in its random starts alone. Codes are those of the true class, by block.
     """
     chosen = [one for one in experiments.main_settings(run, run.profile.main[0]) if one.weight == _middle(run)]
     again = Inversion(method="direct", weight=1.0, distance=run.profile.main[0], steps=run.budget.steps, again=1)

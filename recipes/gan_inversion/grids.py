@@ -97,16 +97,14 @@ def _by_steps(run: Run) -> Iterator[NamedFigure]:
 
 def _lines(run: Run) -> Iterator[NamedFigure]:
     """Draw Figure 3.9: the images on the line between two runs of Direct."""
-    pair = endpoints(run, run.profile.main[0]) if "3.4" in run.profile.tables else ()
+    pair = endpoints(run, run.profile.main[0])
     found = finished(run, pair)
-    if len(found) < 2:
+    if "3.4" not in run.profile.tables or len(found) < 2:
         return
     first, second = found.values()
     count = min(run.budget.shown, len(first.labels))
     made = interpolated(run.classifier(pair[0]), first, second, slice(0, count)).cpu()
-    rows: list[Sequence[Tile]] = [
-        [Tile(run.data.images[i]), *(Tile(image) for image in made[i])] for i in range(count)
-    ]
+    rows: list[Sequence[Tile]] = [[Tile(run.data.images[i]), *(Tile(image) for image in made[i])] for i in range(count)]
     heads = ["input", *(str(order) for order in range(ORDERS))]
     yield NamedFigure(
         "interpolation", "figure-3.9", f"Figure 3.9: between two runs of {METHODS['direct']}, λ = 1", tile_grid(rows, heads)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gencls.core import ImageDistance, Latents, key_of
 from gencls.defenses import AnalysisBySynthesis
-from recipes.gan_inversion.inversions import Found, Inversion, distances
+from recipes.gan_inversion.inversions import Found, Inversion
 from recipes.gan_inversion.runs import Run
 from recipes.harness.folders import Kept
 from recipes.harness.jobs import Measurement
@@ -54,7 +54,7 @@ def interpolated(classifier: AnalysisBySynthesis, first: Found, second: Found, r
     codes, labels = line(*ends), first.labels[rows].repeat_interleave(ORDERS)
     device = next(classifier.generator.parameters()).device
     made: Tensor = classifier.generator(tuple(level.flatten(0, 1).to(device) for level in codes), labels.to(device))
-    return made.unflatten(0, (-1, ORDERS))
+    return made.view(-1, ORDERS, *made.shape[1:])
 
 
 def along(classifier: AnalysisBySynthesis, percept: ImageDistance, images: Tensor, first: Found, second: Found) -> Tensor:
@@ -62,7 +62,8 @@ def along(classifier: AnalysisBySynthesis, percept: ImageDistance, images: Tenso
     found = []
     for begin in range(0, len(images), _ROWS):
         rows = slice(begin, begin + _ROWS)
-        found.append(distances(percept, images[rows], interpolated(classifier, first, second, rows)).cpu())
+        with torch.no_grad():
+            found.append(percept.to_each(images[rows], interpolated(classifier, first, second, rows)).cpu())
     return torch.cat(found)
 
 

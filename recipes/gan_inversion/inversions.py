@@ -24,7 +24,7 @@ from gencls.perceptual import SquaredL2
 from recipes.gan_inversion.settings import METHODS
 from recipes.harness.folders import read_measured
 
-__all__ = ["Found", "Inversion", "invert", "read", "write"]
+__all__ = ["Found", "Inversion", "decode", "invert", "is_made", "key_of_part", "key_of_settings", "read", "write"]
 
 _SHOWN = 8
 """Images, each with all classes, in one pass of the measurements."""
@@ -151,7 +151,7 @@ def read(folder: Path, count: int) -> Found | None:
 
 
 def key_of_settings(defense: AnalysisBySynthesis, percept: ImageDistance | None, inversion: Inversion) -> str:
-    """The key of an inversion without its images: of the defense with its weights and settings, and of the code that inverts."""
+    """The key of an inversion without its images: of the defense, its weights and settings, and the code that inverts."""
     return key_of((defense, percept, sorted(asdict(inversion).items()), invert), inversion.slug).whole
 
 
@@ -209,8 +209,9 @@ def invert(
     for first in range(0, len(images), _SHOWN):
         rows = slice(first, first + _SHOWN)
         made = decode(defense, tuple(level[rows] for level in codes))
-        pixel.append(distances(SquaredL2(), images[rows], made))
-        perceived.append(torch.zeros_like(pixel[-1]) if percept is None else distances(percept, images[rows], made))
+        with torch.no_grad():
+            pixel.append(SquaredL2().to_each(images[rows], made))
+            perceived.append(torch.zeros_like(pixel[-1]) if percept is None else percept.to_each(images[rows], made))
     found = {"labels": labels, "losses": losses, "pixel": torch.cat(pixel), "percept": torch.cat(perceived)}
     return {**found, **{f"code{level}": code for level, code in enumerate(codes)}}, seconds
 
@@ -219,15 +220,6 @@ def invert(
 def decode(defense: AnalysisBySynthesis, codes: Latents) -> Tensor:
     """Reconstructions (N, K, C, H, W) in [0, 1] of latents (N, K, d) per level."""
     return defense.generator.decode_all(codes)
-
-
-@torch.no_grad()
-def distances(distance: ImageDistance, images: Tensor, made: Tensor) -> Tensor:
-    """Distances (N, M) of images (N, C, H, W) and M reconstructions each, (N, M, C, H, W)."""
-    target = tuple(part.unsqueeze(1) for part in distance.embed(images))
-    embedded = distance.embed(made.flatten(0, 1))
-    parts = tuple(part.view(*made.shape[:2], *part.shape[1:]) for part in embedded)
-    return distance.compare_all(target, parts, tuple(made.shape[:2]))
 
 
 def _path(folder: Path, first: int) -> Path:

@@ -59,7 +59,9 @@ class InversionJob(Job):
             inversions.write(self.folder, first, inversions.key_of_part(self._key, images, labels), found, seconds)
             remaining -= left.get(str(first), 0.0)
             done, right = min(rows.stop, self.count), int((found["losses"].argmin(1).cpu() == labels).sum())
-            print(f"  {self.name}: {done} of {self.count}, {right} of {len(labels)} right, {duration(remaining)} left", flush=True)
+            print(
+                f"  {self.name}: {done} of {self.count}, {right} of {len(labels)} right, {duration(remaining)} left", flush=True
+            )
         self.__dict__.pop("_classifier", None)  # with its bank of starts: those of all jobs at once would fill the memory
 
     @cached_property

@@ -14,20 +14,20 @@ from gencls import zoo
 from gencls.core import ClassConditionalGenerator, Defense, GenclsError, ImageDistance, key_of
 from gencls.defenses import AnalysisBySynthesis, Direct, Enc
 from gencls.eval import Study
-from gencls.perceptual import Combined, FeatureDistance, SquaredL2
+from gencls.perceptual import Combined, SquaredL2
 from gencls.zoo.checkpoints.checkpoint import restore
-from gencls.zoo.networks.classifiers.published import load_robustbench
 from gencls.zoo.registry import ARCHITECTURES
 from gencls.zoo.rows import AUTOATTACK
-from recipes.gan_inversion.features import BeforeTheLast, layers_of
+from recipes.gan_inversion import distances
+from recipes.gan_inversion.features import BeforeTheLast
 from recipes.gan_inversion.inversions import Found, Inversion, read
 from recipes.gan_inversion.settings import DISTANCES, METHODS, Budget, Profile
 from recipes.harness import run
 from recipes.harness.folders import require_weights
 from recipes.harness.settings import flag
 
-ROBUSTBENCH = ("Wong2020Fast",)
-"""Networks whose weights are RobustBench's files."""
+BIGGAN = "biggan"
+"""The published generator, in the user's folder of weights."""
 
 _PROBED = 4
 
@@ -74,17 +74,24 @@ class Run(run.Run[Profile, Budget]):
             raise GenclsError(f"--distances: expected some of {', '.join(self.distances)}, got {', '.join(absent)}")
 
     def require(self, parts: Sequence[str] = ()) -> None:
-        """Check that the weights are there, but for those of methods and distances that were not chosen."""
-        names = [self.profile.generator, *(self.profile.encoders[kind] for kind in self.encoded)]
-        names += [name for key, name in self.profile.features.items() if key in self.compared]
-        own = [name for name in names if name not in (*ROBUSTBENCH, "biggan", "vgg16")]
-        require_weights({name: self.path(name) for name in own}, self.weights, hint=", or choose --methods and --distances")
-        for name in {*names} - {*own}:
-            if not self.path(name).is_file():
-                raise GenclsError(
-                    f"expected the published weights of {name} at {self.path(name)}, got no such file; docs/weights.md says "
-                    "where they come from; pass their folder with --weights"
-                )
+        """Check that the weights are there, but for those of methods and distances that were not chosen.
+
+        A distance that only Table 3.5 has may be missing unless the user asks for it.
+        """
+        names = [] if self.profile.generator == BIGGAN else [self.profile.generator]
+        names += [self.profile.encoders[kind] for kind in self.encoded]
+        needed = {name: self.path(name) for name in names}
+        for distance in {*self.main, *self.chosen}:
+            if name := distances.trained(self.profile, distance):
+                needed[name] = self.path(name)
+        require_weights(needed, self.weights, hint=", or choose --methods and --distances")
+        if self.profile.generator == BIGGAN and not self.path(BIGGAN).is_file():
+            raise GenclsError(
+                f"expected the published generator at {self.path(BIGGAN)}, got no such file; docs/weights.md says where it "
+                "comes from; pass its folder with --weights"
+            )
+        for distance in {*self.main, *self.chosen}:
+            self.percept(distance)
         if "attacks" in parts:
             beside = {name: self.path(name) for name in self.profile.beside.values() if name != AUTOATTACK}
             require_weights(beside, self.weights, hint=", or choose other --parts")
@@ -100,8 +107,10 @@ class Run(run.Run[Profile, Budget]):
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The distances that the user chose, or all."""
-        return tuple(name for name in self.distances if name in (self.chosen or self.distances))
+        """The distances of Table 3.5: those that the user chose, or all that are at hand."""
+        if self.chosen:
+            return tuple(name for name in self.distances if name in self.chosen)
+        return tuple(name for name in self.distances if distances.is_here(self.profile, name, self.weights))
 
     @property
     def main(self) -> tuple[str, ...]:
@@ -121,18 +130,12 @@ class Run(run.Run[Profile, Budget]):
 
     def path(self, name: str) -> Path:
         """Where weights lie or should lie."""
-        published = (*ROBUSTBENCH, "biggan", "vgg16")
-        return (self.weights or Path()) / f"{name}.pt" if name in published else super().path(name)
+        return (self.weights or Path()) / f"{name}.pth" if name == BIGGAN else super().path(name)
 
     def network(self, name: str) -> nn.Module:
         """A trained network, in eval mode on the run's device, its parameters frozen."""
         if name not in self._networks:
-            if name in ROBUSTBENCH:
-                made = load_robustbench(self.path(name), name).eval().requires_grad_(False)
-            elif name == AUTOATTACK:
-                made = zoo.load(name)
-            else:
-                made, _ = restore(self.path(name), ARCHITECTURES)
+            made: nn.Module = zoo.load(name) if name == AUTOATTACK else restore(self.path(name), ARCHITECTURES)[0]
             self._networks[name] = made.to(self.device)
         return self._networks[name]
 
@@ -152,7 +155,8 @@ class Run(run.Run[Profile, Budget]):
     def percept(self, distance: str) -> ImageDistance | None:
         """The perceptual distance, without pixels; None for pixels alone."""
         if distance not in self._percepts:
-            self._percepts[distance] = self._percept(distance)
+            made = distances.make(self.profile, distance, self.weights)
+            self._percepts[distance] = made if made is None else made.to(self.device).eval()
         return self._percepts[distance]
 
     def perceptual(self, distance: str) -> ImageDistance:
@@ -170,12 +174,6 @@ class Run(run.Run[Profile, Budget]):
     def _percepts(self) -> dict[str, ImageDistance | None]:
         return {}
 
-    def _percept(self, distance: str) -> ImageDistance | None:
-        if distance == "pixels":
-            return None
-        network = self.network(self.profile.features[distance])
-        return FeatureDistance(network, layers_of(network), normalize=self.profile.normalize).to(self.device)
-
     def distance(self, inversion: Inversion) -> ImageDistance:
         """The D of an inversion (eq. 3.7)."""
         percept = self.percept(inversion.distance)
@@ -189,7 +187,7 @@ class Run(run.Run[Profile, Budget]):
             settings: further keyword arguments of :func:`gencls.defenses.Direct` and :func:`gencls.defenses.Enc`.
         """
         base = inversion.method.removesuffix("+")
-        given = {"distance": self.distance(inversion), "weight": inversion.weight, "steps": inversion.steps}
+        given: dict[str, Any] = {"distance": self.distance(inversion), "weight": inversion.weight, "steps": inversion.steps}
         given |= {"blocks": None if inversion.method.endswith("+") else 0, "fast": inversion.fast}
         if base == "direct":
             made = Direct(self.generator, **given, seed=inversion.again, **settings)
@@ -280,4 +278,3 @@ def _timed(classifier: AnalysisBySynthesis, run: Run) -> float:
     once()  # warm-up
     with torch.no_grad():
         return once() / (len(images) * classifier.steps)
-

@@ -41,8 +41,7 @@ class Profile(settings.Profile):
     splits: tuple[str, str] = ("train", "test")  # real images of the Frechet distances, and the images that are inverted
     generator: str  # name of the training of the conditional GAN, or "biggan" for the published file
     encoders: Mapping[str, str]  # "enc" and "enc-d" -> name of the training
-    # distance -> name of the training of its network; those without one of ours are not listed
-    features: Mapping[str, str]
+    features: Mapping[str, str]  # distance of deep features -> its name in the zoo
     options: tuple[str, ...] = ()  # further distances of Table 3.5: "lpips", "e-lpips", "contrastive", "pixels"
     tables: tuple[str, ...] = CIFAR_TABLES  # parts that this profile has
     # for each distance of the main tables the key in ``features``, or "lpips": the thesis's VGG, and Robust-Corruptions
@@ -72,7 +71,7 @@ def _small(data: str, name: str, cnn: str, **changed: Any) -> Profile:
         "encoders": {"enc": f"enc-{name}", "enc-d": f"enc-d-{name}"},
         "features": {
             "plain": f"features-{name}",
-            "linf": f"adv-linf-{name}",
+            "linf": f"robust-linf-{name}",
             "corruptions": f"features-corruptions-{name}",
         },
         "options": ("pixels",),
@@ -90,11 +89,6 @@ PROFILES: Mapping[str, Profile] = {
         "cifar10",
         "cifar10",
         "resnet18-autoattack-cifar10",
-        features={
-            "plain": "features-cifar10",
-            "linf": "Wong2020Fast",
-            "corruptions": "features-corruptions-cifar10",
-        },
         options=("lpips", "pixels"),
         beside={"CNN": "resnet18-autoattack-cifar10"},
         linf=8 / 255,
@@ -106,8 +100,8 @@ PROFILES: Mapping[str, Profile] = {
         splits=("train", "val"),
         generator="biggan",
         encoders={"enc": "enc-imagenette", "enc-d": "enc-d-imagenette"},
-        features={"plain": "vgg16"},
-        options=("lpips",),
+        features={},
+        options=("lpips", "plain"),
         tables=IMAGENETTE_TABLES,
         main=("lpips", "plain"),
         normalize=False,

@@ -49,9 +49,9 @@ def inversion_table(run: Run) -> PaperTable | None:
         (
             _about(run, found),
             "L2: the squared distance in [0, 1] pixel units, summed over the image (eq. 3.7); perceptual: eq. 3.6; means over "
-            "images, with 95 % intervals. The thesis does not name its pixel scale. Its L2 column exceeds the largest L2 distance "
-            "of two 3 x 32 x 32 images in [-1, 1], which is 110.9, so it is of squares too. Its images have "
-            "3,072 numbers and its features are others: compare orders and directions.",
+            "images, with 95 % intervals. The thesis does not name its pixel scale. No two 3 x 32 x 32 images in [-1, 1] have "
+            "an L2 distance above 110.9, so its L2 column is of squares too. Its images have 3,072 numbers and its features "
+            "are others: compare orders and directions.",
             *_slips(run),
             *_missing(chosen, found),
         ),
@@ -177,16 +177,17 @@ def interpolation_table(run: Run) -> PaperTable | None:
             rows.append(Row(head, cells(*values, theirs=theirs[name])))
         notes.append(
             f"{DISTANCES[distance]}: mean distance out of domain, the reference, {known['reference']:.4g} (thesis "
-            f"{theirs['reference'][0]:g}); the peak lies at {_excess(known['mean'], known['reference']):.2f} of the way from the "
-            f"ends to it (thesis {_excess(theirs['mean'], theirs['reference'][0]):.2f}); on {100 * known['above']:.0f} % of the "
-            f"{known['count']} images the line rises above the image's own distance out of domain."
+            f"{theirs['reference'][0]:g}); from the ends (0) to it (1) the peak lies at "
+            f"{excess(known['mean'], known['reference']):.2f} (thesis {excess(theirs['mean'], theirs['reference'][0]):.2f}); "
+            f"on {100 * known['above']:.0f} % of the {known['count']} images the line rises above the image's own distance "
+            "out of domain."
         )
     columns = ("order", *(str(order) for order in range(11)))
     title = f"Table 3.4: perceptual distance between two runs of Direct, λ = 1, {run.budget.steps} steps"
     return PaperTable("table-3.4", title, columns, tuple(rows), (*notes, "In brackets the thesis on CIFAR10."))
 
 
-def _excess(means: Sequence[float], reference: float) -> float:
+def excess(means: Sequence[float], reference: float) -> float:
     """How far the peak of a line lies on the way from its ends (0) to the reference (1)."""
     ends = (means[0] + means[-1]) / 2
     return (max(means) - ends) / (reference - ends)
@@ -207,7 +208,9 @@ def distances_table(run: Run) -> PaperTable | None:
     columns = ("", "error rate", "in-domain perceptual", "out-of-domain perceptual", "in-domain L2", "seconds per image")
     title = f"Table 3.5: perceptual distances, Enc-D with {run.budget.compared} steps, λ = 10, λ_percept = 10"
     lines = tuple(row(*item) for item in found.items())
-    note = "Perceptual distances of two rows have different scales. E-LPIPS, contrastive and pixels alone are not in the thesis."
+    note = (
+        "Perceptual distances of two rows have different scales. E-LPIPS, contrastive and pixels alone are not in the thesis."
+    )
     return PaperTable("table-3.5", title, columns, lines, (_about(run, found), note))
 
 
@@ -258,8 +261,8 @@ def elimination_table(run: Run) -> PaperTable | None:
         *("seconds per image: all classes", "early elimination", "times as fast"),
     )
     note = (
-        f"Under {DISTANCES[run.main[-1]]}, {run.budget.steps} steps, {len(run.rows)} images. Seconds: the least of three timings "
-        f"in turn on {min(run.budget.timed, len(run.data))} images, {run.budget.together} in one batch."
+        f"Under {DISTANCES[run.main[-1]]}, {run.budget.steps} steps, {len(run.rows)} images. Seconds: the least of three "
+        f"timings in turn on {min(run.budget.timed, len(run.data))} images, {run.budget.together} in one batch."
     )
     return PaperTable("elimination", "Hopeless classes leave early", columns, tuple(rows), (note,)) if rows else None
 
@@ -275,8 +278,8 @@ def _about(run: Run, found: Results) -> str:
     total = max(len(one.labels) for one in found.values())
     where = "" if run.profile.printed else ", on other images: CIFAR10 or Imagenette"
     return (
-        f"In percent on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals; in brackets the thesis "
-        f"with its own networks{where}."
+        f"In percent on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals; in brackets the "
+        f"thesis with its own networks{where}."
     )
 
 
