@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from gencls.core import Defense, key_of
 from gencls.eval import PGD, Attack, Boundary, Square, ThreatModel, Transfer, diagnose
@@ -54,7 +53,7 @@ class Trial:
         warm = {"warm_steps": run.budget.warm_steps} if self.mode == "warm" else {}
         if self.model == OURS:
             return run.classifier(best(run), **warm)
-        settings: dict[str, Any] = {**warm, "fast": run.budget.fast} if _synthesises(self.model) else {}
+        settings = {**warm, **run.budget.synthesis} if _synthesises(self.model) else {}
         return run.beside(self.model, **settings)
 
     def attacks(self, run: Run) -> Mapping[str, Attack]:
@@ -92,7 +91,7 @@ def trials(run: Run) -> list[Trial]:
         Trial(model, mode)
         for mode in MODES
         for model in models
-        if mode == BLACK_BOX or (mode == "exact") != (model == OURS or _synthesises(model))
+        if mode in _modes(model)
     ]
 
 
@@ -124,6 +123,13 @@ def patients(run: Run) -> dict[str, Kept]:
 def doctor_jobs(run: Run) -> Iterator[Job]:
     """Yield the examination of the best setting."""
     return examinations(patients(run), run.budget.doctor) if run.budget.doctor else iter(())
+
+
+def _modes(model: str) -> tuple[str, ...]:
+    """The folders of a model: ours meets attacks in every gradient mode."""
+    if model == OURS:
+        return "warm", "frozen", "unrolled", BLACK_BOX
+    return ("warm", "unrolled", BLACK_BOX) if _synthesises(model) else ("exact", BLACK_BOX)
 
 
 def _synthesises(model: str) -> bool:

@@ -29,6 +29,9 @@ from recipes.harness.settings import flag
 BIGGAN = "biggan"
 """The published generator, in the user's folder of weights."""
 
+_OF_PARTS = {"3.2": "enc-d", "3.5": "enc-d", "examples": "enc-d", "3.8": "enc"}
+"""Part -> the encoder that it needs whatever methods are chosen."""
+
 _PROBED = 4
 
 
@@ -79,7 +82,7 @@ class Run(run.Run[Profile, Budget]):
         A distance that only Table 3.5 has may be missing unless the user asks for it.
         """
         names = [] if self.profile.generator == BIGGAN else [self.profile.generator]
-        names += [self.profile.encoders[kind] for kind in self.encoded]
+        names += [self.profile.encoders[kind] for kind in self.encoded(parts)]
         needed = {name: self.path(name) for name in names}
         for distance in {*self.main, *self.chosen}:
             if name := distances.trained(self.profile, distance):
@@ -122,10 +125,9 @@ class Run(run.Run[Profile, Budget]):
         """The methods that the user chose, or all."""
         return tuple(name for name in METHODS if name in (self.methods or METHODS))
 
-    @property
-    def encoded(self) -> tuple[str, ...]:
-        """The encoders that the methods and the other tables need."""
-        kinds = {name.removesuffix("+") for name in self.inverted}
+    def encoded(self, parts: Sequence[str]) -> tuple[str, ...]:
+        """The encoders that some parts need; Tables 3.2, 3.5 and 3.8 and the examples have methods of their own."""
+        kinds = {name.removesuffix("+") for name in self.inverted} | {_OF_PARTS.get(part, "") for part in parts}
         return tuple(kind for kind in self.profile.encoders if kind in kinds)
 
     def path(self, name: str) -> Path:

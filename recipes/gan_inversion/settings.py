@@ -118,7 +118,7 @@ class Budget(settings.Budget):
     One step of the inversion of one image costs K passes, forward and backward, through generator and feature network.
     """
 
-    count: int = at(10_000, reduced=200, smoke=10)
+    count: int = at(10_000, reduced=200, smoke=20)
     together: int = at(100, reduced=25, smoke=10)  # images inverted or attacked in one batch; a crash loses at most this many
     weights: tuple[float, ...] = (0.1, 1.0, 10.0)  # lambda in Tables 3.1, 3.3 and 3.6
     steps: int = at(100, smoke=8)  # optimisation steps of Tables 3.1, 3.3, 3.4, 3.6 and 3.7
@@ -139,7 +139,12 @@ class Budget(settings.Budget):
     boundary: int = at(100_000, reduced=300, smoke=20)  # looks of the Boundary attack
     # steps of the inversion at each look of PGD in the gradient mode "warm"
     warm_steps: int = at(10, reduced=5, smoke=2)
-    fast: bool = at(False, reduced=True, smoke=True)  # under attack, ABS and E-ABS drop hopeless classes early
+    # keyword arguments of ABS and E-ABS under attack
+    synthesis: Mapping[str, Any] = at(
+        {},
+        reduced={"steps": 20, "lr": 0.1, "starts": 2000, "fast": True},
+        smoke={"steps": 4, "starts": 200, "fast": True},
+    )
     eot: int = at(5, reduced=2, smoke=2)  # E-ABS alone is stochastic
     judge: int = at(32, reduced=4, smoke=4)
     judge_most: int = at(128, reduced=8, smoke=8)

@@ -216,7 +216,7 @@ def distances_table(run: Run) -> PaperTable | None:
 
 def imagenette_table(run: Run) -> PaperTable | None:
     """Make Table 3.7."""
-    found = finished(run, experiments.imagenette(run))
+    found = finished(run, experiments.imagenette(run)) if "3.7" in run.profile.tables else {}
     rows = tuple(
         Row(
             f"{METHODS[inversion.method]}, {DISTANCES[inversion.distance]}",
