@@ -10,7 +10,7 @@ from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianN
 from gencls.zoo import networks
 from gencls.zoo.networks.abs.published import official_abs
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
-from gencls.zoo.ready_made import ReadyMade
+from gencls.zoo.ready_made import ReadyMade, purifier
 
 AUTOATTACK = "resnet18-autoattack-cifar10"
 """The defense whose weights come with a dependency."""
@@ -70,8 +70,8 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
         "official-abs-mnist": ReadyMade(partial(official_abs, variant="plain"), files="ABS_0.net"),
         "official-abs-binary-mnist": ReadyMade(partial(official_abs, variant="binary"), files="ABS_0.net"),
         **{f"{kind}-{data}": _EABS for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
-        **{f"a-vae-{data}": ReadyMade(AVAEPurification, networks.AVAE, classifier=plain) for plain, data in _PLAIN},
-        **{f"nd-vae-{data}": ReadyMade(NDVAEPurification, networks.NDVAE, classifier=plain) for plain, data in _PLAIN},
+        **{f"a-vae-{data}": purifier(AVAEPurification, networks.AVAE, classifier=plain) for plain, data in _PLAIN},
+        **{f"nd-vae-{data}": purifier(NDVAEPurification, networks.NDVAE, classifier=plain) for plain, data in _PLAIN},
         **dict.fromkeys(("cnn-gender", "cnn-identities", "cnn-cars"), _CNN),
         **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
         AUTOATTACK: ReadyMade(lambda: plain(load_autoattack_resnet18())),
