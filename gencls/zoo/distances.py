@@ -1,7 +1,7 @@
 """Feature distances by name: of which network, with which weights, and of which layers.
 
-The thesis (section 3.3) compares features of a plain VGG, of a network that is robust against Linf attacks and of one that is robust
-against corruptions. Published networks of this kind are for CIFAR10. For grey digits and clothes they are our own.
+The thesis (section 3.3) compares features of a plain VGG, of a network that is robust against Linf attacks and of one that is
+robust against corruptions. Published networks of this kind are for CIFAR10. For grey digits and clothes they are our own.
 """
 
 import re
@@ -27,7 +27,8 @@ class NamedDistance:
     """Where the network of a distance comes from.
 
     Attributes:
-        read: makes the network: of a training from ``weights`` or None, of others from their file, of a dependency from nothing.
+        read: makes the network: of a training from ``weights`` or None, of others from their file, of a dependency from
+            nothing.
         trained: name of the training, if it is one of ours.
         file: which file of others it needs, in words.
     """
@@ -101,9 +102,9 @@ def distance_names() -> tuple[str, ...]:
 def load_distance(name: str, *, weights: str | Path | None = None, normalize: bool = True) -> FeatureDistance:
     """Build a feature distance by name.
 
-    Names are ``features-DATA``, of a network that was trained plainly, ``features-corruptions-DATA``, of the same network trained
-    on corrupted images, and ``robust-linf-DATA``, of a network that was trained adversarially. The names of published networks
-    are for CIFAR10: ``vgg-cifar10``, ``robust-linf-cifar10`` and ``robust-corruptions-cifar10`` are the thesis's.
+    Names are ``features-DATA``, of a network that was trained plainly, ``features-corruptions-DATA``, of the same network
+    trained on corrupted images, and ``robust-linf-DATA``, of a network that was trained adversarially. The names of published
+    networks are for CIFAR10: ``vgg-cifar10``, ``robust-linf-cifar10`` and ``robust-corruptions-cifar10`` are the thesis's.
 
     Args:
         name: a key of ``DISTANCES``.
@@ -115,8 +116,8 @@ def load_distance(name: str, *, weights: str | Path | None = None, normalize: bo
         The squared distance of eq. 3.6 over the layers of :func:`feature_layers`.
 
     Raises:
-        GenclsError: for an unknown name; for weights that are missing (naming the command that makes them, or the file), damaged,
-            or of another network.
+        GenclsError: for an unknown name; for weights that are missing (naming the command that makes them, or the file),
+            damaged, or of another network.
     """
     if name not in DISTANCES:
         known = ", ".join(DISTANCES)

@@ -9,7 +9,7 @@ from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, Architectures, restore
 from gencls.zoo.checkpoints.reading import check_file
 from gencls.zoo.ready_made import ReadyMade
-from gencls.zoo.rows import GENERATORS, ROWS, plain
+from gencls.zoo.rows import GENERATORS, PARTS, ROWS, plain
 from gencls.zoo.trained import PUBLIC, WEIGHTS, constructor, trained_network
 
 _KINDS = {row.network for row in ROWS.values() if row.network is not None} | set(GENERATORS.values())
@@ -149,7 +149,7 @@ def find_weights(name: str, folder: Path) -> Path | None:
 
 def _row(name: str) -> ReadyMade:
     if name not in ROWS:
-        if name not in GENERATORS and name in {path.stem for path in WEIGHTS.glob(f"*{SAFETENSORS}")}:
+        if name not in {*GENERATORS, *PARTS} and name in {path.stem for path in WEIGHTS.glob(f"*{SAFETENSORS}")}:
             raise GenclsError(f"{name} has weights but no row: add it to ROWS in gencls/zoo/rows.py")
         others = ", ".join(other for other in ROWS if other not in names())
         raise GenclsError(

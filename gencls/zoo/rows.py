@@ -5,6 +5,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from torch import nn
+
 from gencls.core import Defense, MultiLatentModel, TransformedClassifier
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo import networks
@@ -96,3 +98,12 @@ GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
     }
 )
 """The network of each training of a generator."""
+
+
+PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
+    {
+        **{f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")},
+        **{f"{kind}-{data}": networks.ResNetEncoder for data in ("fashion", "mnist", "cifar10") for kind in ("enc", "enc-d")},
+    }
+)
+"""The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""
