@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gencls.core import key_of
+from gencls.core import key_of, seeded
 from gencls.defenses import AnalysisBySynthesis
 from gencls.eval.measures.fid import frechet_distance, kernel_distance
 from recipes.gan_inversion.inversions import Found, Inversion
@@ -18,6 +18,12 @@ __all__ = ["domain_distances", "domain_jobs", "domain_sets", "measured"]
 
 _MOST_GROUPS = 3
 """Groups of reconstructions out of domain, per class, each as large as the group in domain."""
+
+_SUBSETS = 20
+"""Sets of real images that a kernel distance averages over."""
+
+_AS_THEY_ARE = nn.Flatten().eval()
+"""In place of a network: the features are computed once, before."""
 
 _SECONDS = 15.0
 """Of one measurement, roughly: a Frechet distance of 576 features takes half a second of a core, and each has about 40."""
@@ -88,8 +94,8 @@ def measured(
             continue
         sets = {"in": [features_of(k, own)], "out": [features_of(k, rows) for rows in groups]}
         for name, parts in sets.items():
-            found[name].append(_mean([_compared(frechet_distance, target, part) for part in parts]))
-            found[f"kernel_{name}"].append(_mean([_compared(kernel_distance, target, part) for part in parts]))
+            found[name].append(_mean([frechet_distance(_AS_THEY_ARE, target, part) for part in parts]))
+            found[f"kernel_{name}"].append(_mean([_kernel(target, part) for part in parts]))
         found["images"].append(float(len(own)))
     return {**{name: _mean(values) for name, values in found.items()}, "features": real.shape[1], "real": len(real)}
 
@@ -101,8 +107,10 @@ def _made_features(run: Run, classifier: AnalysisBySynthesis, found: Found, k: i
     return run.judge.of(made, run.device)
 
 
-def _compared(distance: Callable[[nn.Module, Tensor, Tensor], float], real: Tensor, made: Tensor) -> float:
-    return distance(nn.Flatten(), real[..., None, None], made[..., None, None])
+def _kernel(real: Tensor, made: Tensor) -> float:
+    """The kernel distance of all that was made and random sets of as many real ones; the same ones at each call."""
+    with seeded(0):
+        return kernel_distance(_AS_THEY_ARE, real, made, subsets=_SUBSETS, subset_size=min(len(real), len(made)))[0]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -87,12 +87,7 @@ class Trial:
 def trials(run: Run) -> list[Trial]:
     """All studies; those of one mode follow each other, so that a short run compares all defenses first."""
     models = (OURS, *run.profile.beside)
-    return [
-        Trial(model, mode)
-        for mode in MODES
-        for model in models
-        if mode in _modes(model)
-    ]
+    return [Trial(model, mode) for mode in MODES for model in models if mode in _modes(model)]
 
 
 def attack_jobs(run: Run) -> Iterator[Job]:

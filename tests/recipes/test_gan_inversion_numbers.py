@@ -25,7 +25,7 @@ def record(folder, losses, labels, *, percept=None, pixel=None, levels=1, parts=
     given |= {f"code{level}": code + 100 * level for level in range(levels)}
     first = 0
     for size in parts or [len(labels)]:
-        part = {name: values[first : first + size] for name, values in given.items()}
+        part = {name: values[first : first + size].clone() for name, values in given.items()}
         inversions.write(folder, first, f"key {first}", part, 2.0)
         first += size
     return inversions.read(folder, len(labels))
@@ -132,7 +132,11 @@ def test_sets_in_and_out_of_domain_are_equally_large():
     labels = torch.tensor([0, 1, 1, 0, 2, 2, 2, 1, 2])
     own, groups = domains.domain_sets(labels, 0)
     assert own.tolist() == [0, 3]
-    assert [group.tolist() for group in groups] == [[1, 2], [4, 5], [6, 7]]  # the incomplete one, and more than three, are left out
+    assert [group.tolist() for group in groups] == [
+        [1, 2],
+        [4, 5],
+        [6, 7],
+    ]  # the incomplete one, and more than three, are left out
     own, groups = domains.domain_sets(labels, 1)
     assert [group.tolist() for group in groups] == [[0, 3, 4], [5, 6, 8]]
 
@@ -146,7 +150,7 @@ def test_frechet_distances_are_means_over_classes():
 
     def distance(k, inside):
         rows = labels == k if inside else labels != k
-        return frechet_distance(torch.nn.Flatten(), real[real_labels == k, :, None, None], made[k, rows][..., None, None])
+        return frechet_distance(torch.nn.Flatten().eval(), real[real_labels == k], made[k, rows])
 
     for name, inside in (("in", True), ("out", False)):
         assert found[name] == pytest.approx((distance(0, inside) + distance(1, inside)) / 2, rel=1e-4)
@@ -179,7 +183,7 @@ def test_an_attack_without_records_leaves_nothing():
 
 def test_printed_differences_of_frechet_distances_fit():
     for setting, (inside, outside, difference) in printed.FRECHET.items():
-        assert outside - inside == pytest.approx(difference, abs=0.011), setting
+        assert outside - inside == pytest.approx(difference, abs=0.021), setting
 
 
 def test_printed_tables_have_all_settings_and_their_slips():
