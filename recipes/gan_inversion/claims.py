@@ -9,11 +9,12 @@ from gencls.eval.measures.statistics import holm, mcnemar
 from gencls.eval.report.formats import MISSING
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from recipes.gan_inversion import experiments, printed
+from recipes.gan_inversion.domain_tables import correlated
 from recipes.gan_inversion.inversions import Found
 from recipes.gan_inversion.printed import Setting
 from recipes.gan_inversion.runs import Run
 from recipes.gan_inversion.settings import DISTANCES, METHODS, REGULAR
-from recipes.gan_inversion.tables import correlated, finished
+from recipes.gan_inversion.tables import finished
 
 __all__ = ["Claim", "claims", "claims_table", "closer", "fewer_errors"]
 

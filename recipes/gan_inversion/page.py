@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from gencls.eval.report.paper.page import PaperTable, Section
 from gencls.eval.report.style import NamedFigure
-from recipes.gan_inversion import attack_tables, claims, figures, grids, tables
+from recipes.gan_inversion import attack_tables, claims, domain_tables, figures, grids, tables
 from recipes.gan_inversion.runs import Run
 
 
@@ -15,11 +15,11 @@ def sections(run: Run) -> Iterator[Section]:
         ("Claims", "", [claims.claims_table(run)], ()),
         ("Tables 3.1 and 3.6", "", [tables.inversion_table(run), tables.robust_table(run)], figures.trade_off(run)),
         ("Table 3.2", "", [tables.steps_table(run)], figures.steps_figure(run)),
-        ("Table 3.3", "", [tables.domain_table(run)], ()),
+        ("Table 3.3", "", [domain_tables.domain_table(run)], ()),
         (
             "Table 3.4",
             "Two optimal codes of one image, and the line between them.",
-            [tables.interpolation_table(run)],
+            [domain_tables.interpolation_table(run)],
             [*figures.interpolation_figure(run), *_of(drawn, "interpolation")],
         ),
         ("Table 3.5", "", [tables.distances_table(run)], ()),

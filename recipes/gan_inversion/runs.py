@@ -18,6 +18,7 @@ from gencls.perceptual import Combined, SquaredL2
 from gencls.zoo.checkpoints.checkpoint import restore
 from gencls.zoo.registry import ARCHITECTURES
 from gencls.zoo.rows import AUTOATTACK
+from gencls.zoo.training import PRESETS
 from recipes.gan_inversion import distances
 from recipes.gan_inversion.features import BeforeTheLast
 from recipes.gan_inversion.inversions import Found, Inversion, read
@@ -27,7 +28,7 @@ from recipes.harness.folders import require_weights
 from recipes.harness.settings import flag
 
 BIGGAN = "biggan"
-"""The published generator, in the user's folder of weights."""
+"""The published generator of ImageNet, in the user's folder of weights."""
 
 _OF_PARTS = {"3.2": "enc-d", "3.5": "enc-d", "examples": "enc-d", "3.8": "enc"}
 """Part -> the encoder that it needs whatever methods are chosen."""
@@ -87,6 +88,12 @@ class Run(run.Run[Profile, Budget]):
         for distance in {*self.main, *self.chosen}:
             if name := distances.trained(self.profile, distance):
                 needed[name] = self.path(name)
+        foreign = [name for name, path in needed.items() if name not in PRESETS and not path.is_file()]
+        if foreign:
+            raise GenclsError(
+                f"expected the weights of {', '.join(foreign)} in the folder of --weights, got no such files; gencls has no "
+                "training of that name, so train one with gencls.zoo.training.methods.gan_encoder, or choose --methods direct"
+            )
         require_weights(needed, self.weights, hint=", or choose --methods and --distances")
         if self.profile.generator == BIGGAN and not self.path(BIGGAN).is_file():
             raise GenclsError(
@@ -132,7 +139,7 @@ class Run(run.Run[Profile, Budget]):
 
     def path(self, name: str) -> Path:
         """Where weights lie or should lie."""
-        return (self.weights or Path()) / f"{name}.pth" if name == BIGGAN else super().path(name)
+        return (self.weights or Path()) / "G_ema.pth" if name == BIGGAN else super().path(name)
 
     def network(self, name: str) -> nn.Module:
         """A trained network, in eval mode on the run's device, its parameters frozen."""
@@ -157,7 +164,7 @@ class Run(run.Run[Profile, Budget]):
     def percept(self, distance: str) -> ImageDistance | None:
         """The perceptual distance, without pixels; None for pixels alone."""
         if distance not in self._percepts:
-            made = distances.make(self.profile, distance, self.weights)
+            made = distances.make(self.profile, distance, self.weights, self.budget.ensembled)
             self._percepts[distance] = made if made is None else made.to(self.device).eval()
         return self._percepts[distance]
 

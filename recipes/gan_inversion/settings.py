@@ -23,11 +23,13 @@ DISTANCES = {
     "plain": "plain features (VGG)",
     "linf": "Robust-L∞",
     "corruptions": "Robust-Corruptions",
+    "st-lpips": "LPIPS, shift-tolerant",
     "e-lpips": "E-LPIPS",
-    "contrastive": "contrastive",
+    "e-plain": "plain features, transformed as in E-LPIPS",
+    "contrastive": "contrastive features",
     "pixels": "pixels alone",
 }
-"""Perceptual distances by key, in the order of Table 3.5; the last three are not in the thesis."""
+"""Perceptual distances by key, in the order of Table 3.5; those after the fourth are not in the thesis."""
 
 CIFAR_TABLES = ("3.1", "3.2", "3.3", "3.4", "3.5", "examples", "elimination", "attacks", "doctor")
 """The parts on small images."""
@@ -42,7 +44,7 @@ class Profile(settings.Profile):
     generator: str  # name of the training of the conditional GAN, or "biggan" for the published file
     encoders: Mapping[str, str]  # "enc" and "enc-d" -> name of the training
     features: Mapping[str, str]  # distance of deep features -> its name in the zoo
-    options: tuple[str, ...] = ()  # further distances of Table 3.5: "lpips", "e-lpips", "contrastive", "pixels"
+    options: tuple[str, ...] = ()  # further distances of Table 3.5
     tables: tuple[str, ...] = CIFAR_TABLES  # parts that this profile has
     # for each distance of the main tables the key in ``features``, or "lpips": the thesis's VGG, and Robust-Corruptions
     main: tuple[str, ...] = ("plain", "corruptions")
@@ -73,8 +75,9 @@ def _small(data: str, name: str, cnn: str, **changed: Any) -> Profile:
             "plain": f"features-{name}",
             "linf": f"robust-linf-{name}",
             "corruptions": f"features-corruptions-{name}",
+            "contrastive": f"contrastive-{name}",
         },
-        "options": ("pixels",),
+        "options": ("lpips", "st-lpips", "e-lpips", "e-plain", "pixels"),
         "judge": cnn,
         "beside": _beside(name, cnn),
         **changed,
@@ -89,7 +92,6 @@ PROFILES: Mapping[str, Profile] = {
         "cifar10",
         "cifar10",
         "resnet18-autoattack-cifar10",
-        options=("lpips", "pixels"),
         beside={"CNN": "resnet18-autoattack-cifar10"},
         linf=8 / 255,
         l2=0.5,
@@ -125,6 +127,7 @@ class Budget(settings.Budget):
     sweep: tuple[int, ...] = at((10, 50, 100, 500), smoke=(2, 8, 24))  # steps of Table 3.2
     large_sweep: tuple[int, ...] = at((1, 10, 50, 100, 300, 800), smoke=(1, 4))  # steps of Table 3.8
     compared: int = at(200, smoke=8)  # steps of Table 3.5
+    ensembled: int = at(8, reduced=4, smoke=2)  # transformations that E-LPIPS averages over
     shown: int = at(8, reduced=4, smoke=4)  # images of the grids of reconstructions
     shown_steps: tuple[int, ...] = at((10, 200), smoke=(2, 16))  # steps of the grids of Figure 3.6
     real: int = at(60_000, reduced=60_000, smoke=2000)  # training images of the Frechet distances, all classes together

@@ -67,14 +67,14 @@ class Toys(Run):
     def network(self, name):
         if name not in self._networks:
             if name.startswith("cgan"):
-                self._networks[name] = LinearBlocks(10, (1, 28, 28), 4).requires_grad_(False)
+                self._networks[name] = LinearBlocks(10, (1, 28, 28), 4).eval().requires_grad_(False)
             elif name.startswith("enc"):
                 torch.manual_seed(len(name))
-                self._networks[name] = nn.Sequential(nn.Flatten(), nn.Linear(784, 4)).requires_grad_(False)
+                self._networks[name] = nn.Sequential(nn.Flatten(), nn.Linear(784, 4)).eval().requires_grad_(False)
         return super().network(name)
 
     def percept(self, distance):
-        return {"plain": Coarse(2), "corruptions": Coarse(4), "linf": Coarse(7), "pixels": None}[distance]
+        return None if distance == "pixels" else Coarse({"corruptions": 4, "linf": 7}.get(distance, 2))
 
     @property
     def compared(self):

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 from gencls.eval.measures.fid import frechet_distance
-from recipes.gan_inversion import claims, codes, domains, inversions, printed, tables, words
+from recipes.gan_inversion import claims, codes, domain_tables, domains, inversions, printed, words
 from recipes.gan_inversion.attack_tables import left_right
 from recipes.gan_inversion.interpolation import line
 from recipes.gan_inversion.inversions import Inversion
@@ -104,9 +104,9 @@ def test_the_line_between_two_codes():
 
 
 def test_the_peak_between_ends_and_reference():
-    assert tables.excess([1.0, 4.0, 3.0], 6.0) == pytest.approx(0.5)
+    assert domain_tables.excess([1.0, 4.0, 3.0], 6.0) == pytest.approx(0.5)
     plain, robust = (printed.INTERPOLATION[name] for name in ("plain", "corruptions"))
-    peaks = [tables.excess(one["mean"], one["reference"][0]) for one in (plain, robust)]
+    peaks = [domain_tables.excess(one["mean"], one["reference"][0]) for one in (plain, robust)]
     assert peaks == pytest.approx([(442.8 - 328.75) / (378.9 - 328.75), (493.1 - 354.8) / (464.6 - 354.8)])
 
 
@@ -159,10 +159,10 @@ def test_frechet_distances_are_means_over_classes():
 
 def test_correlations_are_scipys():
     first, second = [1.0, 3.0, 2.0, 5.0], [2.0, 4.0, 4.5, 9.0]
-    said = tables.correlated(first, second)
+    said = domain_tables.correlated(first, second)
     assert f"Pearson {pearsonr(first, second).statistic:.2f}" in said
     assert f"Spearman {spearmanr(first, second).statistic:.2f}" in said
-    assert tables.correlated(first, [1.0] * 4) == "–"
+    assert domain_tables.correlated(first, [1.0] * 4) == "–"
 
 
 def test_means_with_their_intervals():
