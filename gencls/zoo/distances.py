@@ -64,7 +64,9 @@ def _ours(kind: type[nn.Module], name: str) -> NamedDistance:
 
 _GREY = ("mnist", "fashion")
 
-TRAINED_FOR_DISTANCES: Mapping[str, type[nn.Module]] = MappingProxyType({})
+TRAINED_FOR_DISTANCES: Mapping[str, type[nn.Module]] = MappingProxyType(
+    {f"contrastive-{data}": CifarPreActResNet for data in (*_GREY, "cifar10")}
+)
 """The network of each training that only serves a distance."""
 
 DISTANCES: Mapping[str, NamedDistance] = MappingProxyType(
@@ -103,8 +105,9 @@ def load_distance(name: str, *, weights: str | Path | None = None, normalize: bo
     """Build a feature distance by name.
 
     Names are ``features-DATA``, of a network that was trained plainly, ``features-corruptions-DATA``, of the same network
-    trained on corrupted images, and ``robust-linf-DATA``, of a network that was trained adversarially. The names of published
-    networks are for CIFAR10: ``vgg-cifar10``, ``robust-linf-cifar10`` and ``robust-corruptions-cifar10`` are the thesis's.
+    trained on corrupted images, ``contrastive-DATA``, of that network after it learned from reconstructions, and
+    ``robust-linf-DATA``, of a network that was trained adversarially. The names of published networks are for CIFAR10:
+    ``vgg-cifar10``, ``robust-linf-cifar10`` and ``robust-corruptions-cifar10`` are the thesis's.
 
     Args:
         name: a key of ``DISTANCES``.

@@ -80,9 +80,9 @@ class ReadyMade:
     def _built(self, name: str, weights: str | Path | None, settings: dict[str, Any]) -> object:
         if self.network is not None:
             folder = Path(weights) if weights is not None and Path(weights).is_dir() else None
+            parts = {key: self._part(name, key, settings) for key in self.parts}
             network = trained_network(self.network, self.trained or name, weights)
-            chosen = {key: self._part(name, key, settings).made(folder) for key in self.parts}
-            return self.build(network, **chosen, **settings)
+            return self.build(network, **{key: part.made(folder) for key, part in parts.items()}, **settings)
         if self.files is None:
             return self.build()
         if weights is None:

@@ -10,6 +10,8 @@ from torch import nn
 from gencls.core import Defense, MultiLatentModel, TransformedClassifier
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo import networks
+from gencls.zoo.distances import TRAINED_FOR_DISTANCES
+from gencls.zoo.inversions import INVERSIONS
 from gencls.zoo.networks.abs.published import official_abs
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
 from gencls.zoo.ready_made import ReadyMade, purifier
@@ -78,6 +80,7 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
         **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
         AUTOATTACK: ReadyMade(lambda: plain(load_autoattack_resnet18())),
         **dict.fromkeys(("resnet18-cifar10", "resnet18-gaussian-cifar10"), _RESNET),
+        **INVERSIONS,
         **{f"{kind}-{data}": _FEATURES for data in _FEATURE_DATA for kind in ("features", "features-corruptions")},
     }
 )
@@ -101,9 +104,6 @@ GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
 
 
 PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {
-        **{f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")},
-        **{f"{kind}-{data}": networks.ResNetEncoder for data in ("fashion", "mnist", "cifar10") for kind in ("enc", "enc-d")},
-    }
+    {**{f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")}, **TRAINED_FOR_DISTANCES}
 )
 """The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""

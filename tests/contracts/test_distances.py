@@ -4,7 +4,7 @@ from torch import nn
 
 import gencls.perceptual
 from gencls.core import ImageDistance, fingerprint
-from gencls.perceptual import L1, L2, LPIPS, Combined, FeatureDistance, Linf, SquaredL2
+from gencls.perceptual import ELPIPS, L1, L2, LPIPS, MSSSIM, SSIM, Combined, FeatureDistance, Linf, SquaredL2
 from tests.contracts.tables import check_rows, public_classes
 from tests.perceptual.lpips_models import official
 
@@ -28,6 +28,9 @@ DISTANCES = {
     "FeatureDistance, not normalised": lambda: features(normalize=False),
     "LPIPS": lpips,
     "LPIPS, without learned weights": lambda: lpips(lpips=False),
+    "ELPIPS": lambda: ELPIPS(features(), samples=2),
+    "SSIM": lambda: SSIM(sigma=0.5),
+    "MSSSIM": lambda: MSSSIM(betas=(1.0,), sigma=0.2),
     "Combined": lambda: Combined(SquaredL2(), features(), 0.5),
 }
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator
 from gencls.core.streams.seeds import seeded, stream_seed
+from gencls.eval.measures.fid import frechet_distance
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import CNN, ProjectionDiscriminator, SelfModulatedGenerator
@@ -20,7 +21,7 @@ from gencls.zoo.trained import trained_network
 from gencls.zoo.training.base import Moment, NetworkPreset, NetworkTraining, Steps
 from gencls.zoo.training.functional import move_average
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.methods.generators import CLASSIFIERS, frechet_distance
+from gencls.zoo.training.methods.generators import CLASSIFIERS
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
 
@@ -28,8 +29,7 @@ _CHUNK = 200
 _WATCHED = 16
 """Batches at the beginning of an epoch whose images the Frechet distance takes."""
 _STATISTICS = 100
-"""Batches that the statistics of the average's batch norms are the mean of."""
-_MORE = 10
+"""Batches for the statistics of the average's batch norms."""
 
 
 class ConditionalGANTraining(NetworkTraining):
@@ -138,18 +138,15 @@ class ConditionalGANTraining(NetworkTraining):
 
     def finish(self, seed: int) -> None:
         """Measure the statistics of the average's batch norms on its own images."""
-        norms = [module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean of all batches
+        for norm in self.network.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean of all batches
         self.network.train()
         with torch.no_grad(), seeded(stream_seed(seed, "statistics")):
             for _ in range(_STATISTICS):
                 self._sample(self.network, self.batch_size)
         self.network.eval()
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
     def _sample(self, generator: SelfModulatedGenerator, count: int) -> tuple[Tensor, Tensor]:
         """Images of the prior and of random classes, and these classes."""
@@ -210,7 +207,7 @@ class ConditionalGANPreset(NetworkPreset):
 
     @property
     def recipe(self) -> str:
-        head = "projection and auxiliary head" if self.auxiliary else "projection"
+        head = "projection" + " and auxiliary head" * self.auxiliary
         return (
             f"{self.duration}, one step of a discriminator of width {self.discriminator_width} ({head}, spectral "
             f"normalisation) for each of the generator, hinge loss, Adam with moments (0, 0.9) from learning rate "
@@ -239,7 +236,7 @@ class ConditionalGANPreset(NetworkPreset):
             return {}
         name = CLASSIFIERS[test.name]
         classifier = trained_network(CNN, name)
-        part = balanced_subset(test.labels, min(_MORE * few, len(test)), seed=0)
+        part = balanced_subset(test.labels, min(10 * few, len(test)), seed=0)
         real, labels = test.images[part], test.labels[part]
         where = f"{test.name} {test.split}, {len(part)} images each"
         with seeded(0):
@@ -291,11 +288,11 @@ PRESETS = (
     replace(
         _GREY,
         name="cgan-cifar10",
-        what="Conditional GAN with self-modulation and projection discriminator, sized for a GPU",
+        what="Conditional GAN with self-modulation and projection discriminator, sized for ten minutes of a GPU",
         data="cifar10",
         shape=(3, 32, 32),
-        epochs=200,
-        learning_rate=2e-4,
+        epochs=60,
+        batch_size=128,
         latent_dim=128,
         width=64,
         discriminator_width=64,

@@ -32,8 +32,8 @@ class Fixed:
 class EncoderTraining(NetworkTraining):
     """An encoder E descends on the distance D(x, G(E(x), y)) of the correct label y, plus a discriminator's opinion.
 
-    The generator G stays as it is, in eval mode. Encoder and discriminator take their steps together: neither loss has gradients
-    of the other's weights.
+    The generator G stays as it is, in eval mode. Encoder and discriminator take their steps together: neither loss has
+    gradients of the other's weights.
 
     Args:
         network: E.
@@ -60,7 +60,8 @@ class EncoderTraining(NetworkTraining):
         super().__init__(**shared)
         if weight < 0 or discriminator_rate <= 0:
             raise GenclsError(
-                f"training of an encoder: expected weight >= 0 and discriminator_rate > 0, got {weight} and {discriminator_rate}"
+                "training of an encoder: expected weight >= 0 and discriminator_rate > 0, got "
+                f"{weight} and {discriminator_rate}"
             )
         self.network = network
         self.discriminator = discriminator
@@ -92,7 +93,7 @@ class EncoderTraining(NetworkTraining):
 
     @abstractmethod
     def opinions(self, images: Tensor, labels: Tensor, codes: Tensor, made: Tensor, at: Moment) -> dict[str, Tensor]:
-        """What the discriminator says: its ``opinion``, which the encoder minimises, and its own loss if it learns in this step.
+        """What the discriminator says: its ``opinion``, which the encoder minimises, and its own loss if it learns now.
 
         Args:
             images: x, (N, C, H, W).

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,13 +81,14 @@ class EncoderPreset(NetworkPreset):
         if not self.codes:
             kind = f"the GAN's image discriminator (eq. 3.3), frozen in the first {self.frozen_share:.0%} of the epochs"
         return (
-            f"{self.duration}, Adam from learning rate {self.learning_rate} along a cosine to 0, on the squared L2 distance plus "
-            f"{self.percept:g} times the feature distance {self.features} (eq. 3.7) plus {self.weight:g} times the loss by {kind}, "
-            f"which learns at {self.discriminator_rate:g} times the rate; generator: {self.gan.name}; images: {self.perturbation}"
+            f"{self.duration}, Adam from learning rate {self.learning_rate} along a cosine to 0, on the squared L2 distance "
+            f"plus {self.percept:g} times the feature distance {self.features} (eq. 3.7) plus {self.weight:g} times the "
+            f"loss by {kind}, which learns at {self.discriminator_rate:g} times the rate; generator: {self.gan.name}; images: "
+            f"{self.perturbation}"
         )
 
-    def fixed(self) -> Fixed:
-        """Read the generator and the distance.
+    def fixed(self, num_classes: int = 1) -> Fixed:
+        """Read the generator, which must have so many classes, and the distance.
 
         Raises:
             GenclsError: for weights that are missing (naming the command that makes them), damaged, or of something else.
@@ -97,6 +99,11 @@ class EncoderPreset(NetworkPreset):
                 f"{self.name}: expected a generator of {self.gan.latent_dim} latents and images {self.shape}, got "
                 f"{generator.latent_dim} and {generator.image_shape}"
             )
+        if generator.num_classes < num_classes:
+            raise GenclsError(
+                f"{self.name}: expected a generator of the {num_classes} classes of the images, got one of "
+                f"{generator.num_classes}"
+            )
         return Fixed(generator, Combined(SquaredL2(), load_distance(self.features), self.percept))
 
     def learned(self) -> ProjectionDiscriminator:
@@ -105,13 +112,14 @@ class EncoderPreset(NetworkPreset):
 
     def training(self, num_classes: int) -> EncoderTraining:
         network = ResNetEncoder(**self.arguments)
+        fixed = partial(self.fixed, num_classes)
         shared = self.chosen("weight", "discriminator_rate") | self.shared
         if self.codes:
-            return EncDTraining(network, LatentDiscriminator(self.gan.latent_dim, _HIDDEN), self.fixed, **shared)
+            return EncDTraining(network, LatentDiscriminator(self.gan.latent_dim, _HIDDEN), fixed, **shared)
         return EncTraining(
             network,
             ProjectionDiscriminator(**self.gan.companion_arguments("discriminator", num_classes)),
-            self.fixed,
+            fixed,
             self.learned,
             frozen_epochs=self.frozen_share * self.epochs,
             augmentation=self.gan.augmentation,
@@ -174,7 +182,7 @@ def _pair(data: str, **settings: Any) -> tuple[EncoderPreset, EncoderPreset]:
 
 
 PRESETS = (
-    *_pair("fashion", width=16, blocks=(1, 1, 1, 1), epochs=4),
+    *_pair("fashion", width=16, blocks=(1, 1, 1, 1), epochs=3),
     *_pair("mnist", width=8, blocks=(1, 1, 1, 1), epochs=40),
-    *_pair("cifar10", width=64, blocks=(2, 2, 2, 2), epochs=60, features="resnet18-autoattack-cifar10"),
+    *_pair("cifar10", width=64, blocks=(2, 2, 2, 2), epochs=20, batch_size=128, features="resnet18-autoattack-cifar10"),
 )

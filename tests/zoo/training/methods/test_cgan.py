@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core import GenclsError, seeded
+from gencls.eval.measures.fid import frechet_distance
 from gencls.zoo import load_data
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import verify_checkpoint
@@ -21,7 +22,6 @@ from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.base import Moment
 from gencls.zoo.training.functional import move_average
 from gencls.zoo.training.methods.cgan import ConditionalGANPreset, ConditionalGANTraining, class_samples
-from gencls.zoo.training.methods.generators import frechet_distance
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
