@@ -4,8 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gencls.core import GenclsError, ImageDistance
-from gencls.perceptual import LPIPS
-from gencls.perceptual.elpips import ELPIPS
+from gencls.perceptual import ELPIPS, LPIPS
 from gencls.zoo.distances import DISTANCES as NAMED
 from gencls.zoo.distances import load_distance
 from recipes.gan_inversion.settings import Profile

@@ -109,29 +109,29 @@ def test_every_table_and_figure_is_written(run, page):
 
 
 def test_a_second_call_computes_nothing(run, page, monkeypatch):
-    monkeypatch.setattr(inversions, "invert", lambda *args: pytest.fail("inverts again"))
+    monkeypatch.setattr(inversions, "write", lambda *args: pytest.fail("inverts again"))
     monkeypatch.setattr("recipes.harness.folders.write_sealed", lambda *args: pytest.fail("measures again"))
     recipe.run_parts(run, PARTS)
 
 
 def test_a_killed_run_goes_on(run, page, tmp_path, monkeypatch):
     killed = replace(run, out=tmp_path / "killed", methods=("direct+",), chosen=("plain",))
-    invert, made = inversions.invert, []
+    write, made = inversions.write, []
 
     def once(*args):
         if len(made) == 1:
             raise KeyboardInterrupt
         made.append(args)
-        return invert(*args)
+        write(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inversions, "invert", once)
+        patch.setattr(inversions, "write", once)
         with pytest.raises(KeyboardInterrupt):
             recipe.main(killed, ["3.1"])
     made.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(inversions, "invert", lambda *args: made.append(args) or invert(*args))
-        recipe.main(killed, ["3.1"])
+        patch.setattr(inversions, "write", lambda *args: made.append(args) or write(*args))
+        recipe.run_parts(killed, ["3.1"])
     assert len(made) == 5  # two parts of each of three settings, one of which was made
     for inversion in experiments.main_settings(killed, "plain"):
         torch.testing.assert_close(killed.finished(inversion).losses, run.finished(inversion).losses)
@@ -213,8 +213,9 @@ def test_command_lines_make_runs(tmp_path):
     assert planned.encoded(["3.1", "3.2"]) == ("enc", "enc-d")
     with pytest.raises(GenclsError, match="--parts: expected some of 3.1, .*, got 3.7"):
         recipe.plan(recipe.parser().parse_args([*words, "--parts", "3.7"]), "")
-    with pytest.raises(GenclsError, match="--distances: expected some of .*, got lpips"):
-        recipe.plan(recipe.parser().parse_args([*words, "lpips"]), "")
+    fewer = replace(planned, profile=replace(planned.profile, options=()), chosen=("lpips",))
+    with pytest.raises(GenclsError, match="--distances: expected some of plain, linf, corruptions, contrastive, got lpips"):
+        fewer.check(None)
 
 
 def test_missing_weights_name_the_commands(run, tmp_path):
