@@ -11,7 +11,7 @@ from gencls.core.devices import find_device
 from gencls.core.distance import Embedding, ImageDistance
 from gencls.core.eot import EoT, forward_draws, repeat_rows
 from gencls.core.errors import GenclsError
-from gencls.core.generator import ClassConditionalGenerator, Latents, Mix, MultiLatentModel
+from gencls.core.generator import BlockwiseGenerator, ClassConditionalGenerator, Latents, Mix, MultiLatentModel
 from gencls.core.gradient_modes import EXACT, GradientMode
 from gencls.core.images import check_images, check_labels
 from gencls.core.inference import minimize
@@ -29,6 +29,7 @@ __all__ = [
     "BPDA",
     "EXACT",
     "BayesClassifier",
+    "BlockwiseGenerator",
     "ClassConditionalGenerator",
     "Defense",
     "Embedding",

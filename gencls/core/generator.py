@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ClassConditionalGenerator", "Latents", "Mix", "MultiLatentModel"]
+__all__ = ["BlockwiseGenerator", "ClassConditionalGenerator", "Latents", "Mix", "MultiLatentModel"]
 
 Latents = tuple[Tensor, ...]
 """One tensor per latent level, coarse to fine; a plain GAN or VAE has one level."""
@@ -110,3 +110,29 @@ class ClassConditionalGenerator(nn.Module, ABC):
         """Draw latents from the prior: one standard normal tensor (count, *shape) per level; override for another prior."""
         reference = next((t for t in [*self.parameters(), *self.buffers()] if t.is_floating_point()), torch.empty(0))
         return tuple(torch.randn(count, *shape, device=reference.device, dtype=reference.dtype) for shape in self.latent_shapes)
+
+
+class BlockwiseGenerator(ClassConditionalGenerator):
+    """A self-modulated generator: its first layer and each of its blocks take a code of their own.
+
+    In training all of them take the same latent, the one level of :attr:`latent_shapes`. GAN inversion with
+    overparameterisation gives each block another code (thesis, section 3.2, Figure 3.2).
+    """
+
+    num_blocks: int
+
+    @abstractmethod
+    def decode_codes(self, codes: Latents, labels: Tensor) -> Tensor:
+        """Decode M images from the codes of the first layer and of each block.
+
+        Args:
+            codes: ``1 + num_blocks`` tensors (M, *shape).
+            labels: the class of each image, int64 (M,), values in 0 .. K - 1.
+
+        Returns:
+            Images (M, C, H, W) in [0, 1].
+        """
+
+    def forward(self, latents: Latents, labels: Tensor) -> Tensor:
+        """Decode M latents of one level, (M, *shape), each for its own class: every block takes the same code."""
+        return self.decode_codes(latents * (1 + self.num_blocks), labels)
