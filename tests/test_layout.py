@@ -59,7 +59,7 @@ ABSENT = {
     "gencls": {"torch"},
     "gencls.cli": {"torch"},
     "gencls.defenses": {"lightning", "foolbox", "robustbench", "botorch", "pandas", "matplotlib"},
-    "gencls.perceptual": {"lightning", "foolbox", "robustbench", "botorch", "lpips"},
+    "gencls.perceptual": {"lightning", "foolbox", "robustbench", "botorch", "lpips", "torchmetrics", "torchvision"},
     "gencls.zoo.registry": {"gencls.zoo.training", "lightning"},
     "gencls.zoo": {"lightning", "foolbox", "robustbench", "botorch"},
     "gencls.zoo.training": {"lightning", "foolbox", "robustbench", "botorch"},

@@ -1,5 +1,10 @@
 """Image distances, one per file."""
 
-from gencls.perceptual.pixel import L2, Linf, SquaredL2
+from gencls.perceptual.combined import Combined
+from gencls.perceptual.elpips import ELPIPS
+from gencls.perceptual.features import FeatureDistance
+from gencls.perceptual.lpips import LPIPS
+from gencls.perceptual.pixel import L1, L2, Linf, SquaredL2
+from gencls.perceptual.similarity import MSSSIM, SSIM
 
-__all__ = ["L2", "Linf", "SquaredL2"]
+__all__ = ["ELPIPS", "L1", "L2", "LPIPS", "MSSSIM", "SSIM", "Combined", "FeatureDistance", "Linf", "SquaredL2"]

@@ -1,12 +1,38 @@
 import pytest
 import torch
+from torch import nn
 
 import gencls.perceptual
-from gencls.core import ImageDistance
-from gencls.perceptual import L2, Linf, SquaredL2
+from gencls.core import ImageDistance, fingerprint
+from gencls.perceptual import ELPIPS, L1, L2, LPIPS, MSSSIM, SSIM, Combined, FeatureDistance, Linf, SquaredL2
 from tests.contracts.tables import check_rows, public_classes
+from tests.perceptual.lpips_models import official
 
-DISTANCES = {"L2": L2, "Linf": Linf, "SquaredL2": SquaredL2}
+
+def features(**settings):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 2, 2), nn.BatchNorm2d(2)).double()
+    return FeatureDistance(network, ("1", "3"), **settings)
+
+
+def lpips(**settings):
+    return LPIPS(official("squeeze")[1], "squeeze", size=17, **settings).double()
+
+
+DISTANCES = {
+    "L1": L1,
+    "L2": L2,
+    "Linf": Linf,
+    "SquaredL2": SquaredL2,
+    "FeatureDistance": features,
+    "FeatureDistance, not normalised": lambda: features(normalize=False),
+    "LPIPS": lpips,
+    "LPIPS, without learned weights": lambda: lpips(lpips=False),
+    "ELPIPS": lambda: ELPIPS(features(), samples=2),
+    "SSIM": lambda: SSIM(sigma=0.5),
+    "MSSSIM": lambda: MSSSIM(betas=(1.0,), sigma=0.2),
+    "Combined": lambda: Combined(SquaredL2(), features(), 0.5),
+}
 
 
 @pytest.fixture(params=DISTANCES)
@@ -40,7 +66,7 @@ def test_symmetric(distance, pair):
 
 
 def test_gradients_in_both_images(distance, pair):
-    first, second = (images[:2, :, :3, :3].clone().requires_grad_() for images in pair)
+    first, second = (images[:1, :, :3, :3].clone().requires_grad_() for images in pair)
     assert torch.autograd.gradcheck(distance, (first, second))
 
 
@@ -57,6 +83,12 @@ def test_leading_dimensions_broadcast(distance, pair):
     assert distance.compare(tuple(part[0] for part in first), others).shape == (4, 3)
 
 
+def test_each_image_and_others_of_its_own(distance, pair):
+    others = torch.rand(4, 3, 3, 6, 5, dtype=torch.float64)
+    expected = torch.stack([distance(pair[0], others[:, k]) for k in range(3)], dim=1)
+    torch.testing.assert_close(distance.to_each(pair[0], others), expected, rtol=1e-12, atol=0)
+
+
 def test_pairs_do_not_depend_on_their_batch(distance, pair):
     together = distance(*pair)
     for i in range(4):
@@ -66,3 +98,10 @@ def test_pairs_do_not_depend_on_their_batch(distance, pair):
 def test_nothing_to_learn_and_nothing_to_switch(distance):
     assert not any(parameter.requires_grad for parameter in distance.parameters())
     assert not any(part.training for part in distance.modules())
+
+
+def test_images_and_distance_stay_as_they_are(distance, pair):
+    before, key = pair.clone(), fingerprint(distance)
+    distance(*pair)
+    assert torch.equal(pair, before)
+    assert fingerprint(distance) == key

@@ -3,7 +3,7 @@ import torch
 
 import gencls.zoo.networks
 from gencls.core import ClassConditionalGenerator
-from gencls.zoo.networks import ClassDecoders, GroupedDecoders
+from gencls.zoo.networks import ClassDecoders, GroupedDecoders, SelfModulatedGenerator
 from tests.contracts.tables import check_rows, public_classes
 from tests.toys import SigmoidDecoders
 
@@ -14,7 +14,13 @@ def grouped():
         return GroupedDecoders.from_decoders(ClassDecoders.from_architecture("mnist", num_classes=3).eval())
 
 
-GENERATORS = {"SigmoidDecoders": SigmoidDecoders, "GroupedDecoders": grouped}
+def modulated():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SelfModulatedGenerator(num_classes=3, latent_dim=5, width=4, image_shape=(1, 28, 28))
+
+
+GENERATORS = {"SigmoidDecoders": SigmoidDecoders, "GroupedDecoders": grouped, "SelfModulatedGenerator": modulated}
 
 
 @pytest.fixture(scope="module", params=GENERATORS)

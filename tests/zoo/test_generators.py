@@ -1,6 +1,5 @@
 """Generators with several latent levels: figures on their cards against closed forms, presets, weights."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from gencls.zoo.rows import GENERATORS
 from gencls.zoo.trained import WEIGHTS
 from gencls.zoo.training import PRESETS
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.methods.generators import CLASSIFIERS, GeneratorPreset, autoencoded, frechet_distance, samples
+from gencls.zoo.training.methods.generators import CLASSIFIERS, GeneratorPreset, autoencoded, samples
 from gencls.zoo.training.methods.hierarchical_vae import bits_per_dimension
 from tests.contracts.tables import check_rows
 
@@ -70,18 +69,6 @@ def test_bits_per_dimension_of_a_network_that_knows_nothing() -> None:
     logistic = torch.where(images == 0, torch.sigmoid(pixels + 1 / 255), logistic)
     logistic = torch.where(images == 1, 1 - torch.sigmoid(pixels - 1 / 255), logistic)
     assert bits_per_dimension(network, images) == pytest.approx(float(-logistic.log2().mean()), rel=1e-4)
-
-
-def test_frechet_distance_of_gaussians() -> None:
-    features = nn.Flatten()
-    real = torch.randn(400, 1, 1, 2)
-    # Moved by (3, 4), with the same covariance: the squared length of the move.
-    assert frechet_distance(features, real, real + torch.tensor([3.0, 4.0])) == pytest.approx(25.0, rel=1e-3)
-    # Twice as wide: the trace of the covariance.
-    centred = real - real.mean(0)
-    expected = float(centred.var(0).sum())
-    assert frechet_distance(features, centred, 2 * centred) == pytest.approx(expected, rel=1e-3)
-    assert math.isclose(frechet_distance(features, real, real), 0.0, abs_tol=1e-3)
 
 
 def test_generators_that_cannot_be_loaded() -> None:

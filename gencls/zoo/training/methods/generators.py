@@ -1,14 +1,14 @@
 """The figures on the cards of generators with several latent levels; all their trainings share them."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gencls.core import Mix, MultiLatentModel
 from gencls.core.streams.seeds import seeded
+from gencls.eval.measures.fid import frechet_distance
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import CNN
@@ -81,25 +81,3 @@ def samples(network: MultiLatentModel, like: Tensor) -> Tensor:
 def _made(network: MultiLatentModel, images: Tensor, mix: Mix) -> Tensor:
     with torch.no_grad():
         return torch.cat([network.autoencode(batch, mix) for batch in images.split(_CHUNK)])
-
-
-def frechet_distance(features: nn.Module, real: Tensor, made: Tensor) -> float:
-    """Frechet distance of two sets of images: |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of means and covariances of features.
-
-    Source: Heusel et al. 2017, arXiv:1706.08500. They take the features of Inception; do not compare their values with these.
-
-    Args:
-        features: a network in eval mode, images (N, C, H, W) in [0, 1] to features (N, d).
-        real: real images, (N, C, H, W) in [0, 1].
-        made: generated images, (M, C, H, W) in [0, 1].
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
-        from torchmetrics.image.fid import FrechetInceptionDistance
-
-    distance = FrechetInceptionDistance(feature=features, normalize=True, input_img_size=(*real.shape[1:],))
-    with torch.no_grad():
-        for images, is_real in ((real, True), (made, False)):
-            for batch in images.split(_CHUNK):
-                distance.update(batch, real=is_real)
-    return float(distance.compute())

@@ -1,0 +1,140 @@
+"""Distances between two sets of images, on features that the caller chooses: Frechet distance (FID), kernel distance (KID).
+
+Their values mean nothing without the features, and differ between features: :func:`measure_name` puts both into tables.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from gencls.core import GenclsError, check_eval_mode, checked
+
+__all__ = ["frechet_distance", "kernel_distance", "measure_name"]
+
+_CHUNK = 100
+"""Images that the features see at once."""
+
+
+@checked
+def frechet_distance(features: nn.Module, real: Tensor, made: Tensor) -> float:
+    """Frechet distance of two sets of images: |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of means and covariances of features.
+
+    The covariances of d features need many more than d images each; fewer make the distance too large.
+
+    Source: Heusel et al. 2017, arXiv:1706.08500, computed by torchmetrics. They take the features of Inception; do not compare
+    their values with those on other features.
+
+    Args:
+        features: a network in eval mode, images (N, C, H, W) in [0, 1] to features (N, d).
+        real: real images, (N, C, H, W) in [0, 1], N >= 2.
+        made: generated images, (M, C, H, W) in [0, 1], M >= 2.
+
+    Raises:
+        GenclsError: there are fewer than two images in a set, or the network returns no features (N, d) of finite numbers.
+    """
+    described = _both(features, real, made, least=2, owner="frechet_distance")
+    with _quiet():
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        distance = FrechetInceptionDistance(feature=_Given(described[0].shape[1]), normalize=True)
+    for one, is_real in zip(described, (True, False), strict=True):
+        distance.update(one, real=is_real)
+    return max(float(distance.compute()), 0.0)
+
+
+@checked
+def kernel_distance(
+    features: nn.Module, real: Tensor, made: Tensor, *, subsets: int = 100, subset_size: int = 1000
+) -> tuple[float, float]:
+    """Kernel distance of two sets of images: the squared maximum mean discrepancy for (f.f'/d + 1)^3, unbiased.
+
+    It is an average over random subsets, drawn from torch's generator. Unlike the Frechet distance it is unbiased for few
+    images, and may so be negative.
+
+    Source: Binkowski et al. 2018, arXiv:1801.01401, computed by torchmetrics. They take the features of Inception.
+
+    Args:
+        features: a network in eval mode, images (N, C, H, W) in [0, 1] to features (N, d).
+        real: real images, (N, C, H, W) in [0, 1], N >= subset_size.
+        made: generated images, (M, C, H, W) in [0, 1], M >= subset_size.
+        subsets: the number of subsets of each set.
+        subset_size: images in a subset, >= 2.
+
+    Returns:
+        The mean and the standard deviation over the subsets.
+
+    Raises:
+        GenclsError: a set has fewer images than a subset, or the network returns no features (N, d) of finite numbers.
+    """
+    if subsets < 1 or subset_size < 2:
+        raise GenclsError(f"kernel_distance: expected subsets >= 1 and subset_size >= 2, got {subsets} and {subset_size}")
+    described = _both(features, real, made, least=subset_size, owner="kernel_distance")
+    with _quiet():
+        from torchmetrics.image.kid import KernelInceptionDistance
+
+        distance = KernelInceptionDistance(
+            feature=_Given(described[0].shape[1]), subsets=subsets, subset_size=subset_size, normalize=True
+        )
+    for one, is_real in zip(described, (True, False), strict=True):
+        distance.update(one, real=is_real)
+    mean, deviation = distance.compute()
+    return float(mean), float(deviation)
+
+
+def measure_name(measure: str, features: str, real: Tensor, made: Tensor) -> str:
+    """The name of a measure for tables and cards: "FID on features of cnn-fashion, 10000 against 5000 images".
+
+    Args:
+        measure: the name of the measure, such as FID.
+        features: the name of the network, and of its layer, where there are several.
+        real: real images, (N, C, H, W).
+        made: generated images, (M, C, H, W).
+    """
+    return f"{measure} on features of {features}, {len(real)} against {len(made)} images"
+
+
+class _Given(nn.Module):
+    """Stands where torchmetrics wants a network; the features are computed before."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, described: Tensor) -> Tensor:
+        return described
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torchmetrics's warnings: one of its imports, one of the memory of few numbers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+        warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer.*")
+        yield
+
+
+def _both(features: nn.Module, real: Tensor, made: Tensor, *, least: int, owner: str) -> tuple[Tensor, Tensor]:
+    """Features (N, d) and (M, d), float64, on the CPU."""
+    check_eval_mode(features, name=owner, what="a network of features")
+    for name, images in (("real", real), ("made", made)):
+        if images.ndim < 2 or len(images) < least:
+            raise GenclsError(f"{owner}: expected at least {least} images (N, C, H, W) as {name}, got {tuple(images.shape)}")
+    first, second = (_described(features, images, owner) for images in (real, made))
+    if first.shape[1] != second.shape[1]:
+        raise GenclsError(f"{owner}: expected as many features of real as of made, got {first.shape[1]} and {second.shape[1]}")
+    return first, second
+
+
+def _described(features: nn.Module, images: Tensor, owner: str) -> Tensor:
+    with torch.no_grad():
+        found = [features(batch) for batch in images.split(_CHUNK)]
+    if not all(isinstance(one, Tensor) and one.ndim == 2 for one in found):
+        got = f"shape {tuple(found[0].shape)}" if isinstance(found[0], Tensor) else type(found[0]).__name__
+        raise GenclsError(f"{owner}: expected features (N, d), got {got}; average or flatten maps first")
+    described = torch.cat(found).double().cpu()
+    if not bool(described.isfinite().all()):
+        raise GenclsError(f"{owner}: expected finite features, got NaN or infinite numbers")
+    return described

@@ -1,0 +1,38 @@
+"""Peak signal-to-noise ratio: how well images are reconstructed."""
+
+import warnings
+
+from torch import Tensor
+
+from gencls.core import GenclsError, check_images, checked
+
+__all__ = ["peak_signal_noise_ratio"]
+
+
+@checked
+def peak_signal_noise_ratio(images: Tensor, made: Tensor) -> Tensor:
+    """PSNR of each image in dB: -10 log10 of the mean squared difference, infinite for equal images.
+
+    It is no distance (larger is more alike), but orders images as :class:`gencls.perceptual.SquaredL2` does. torchmetrics
+    computes it.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        made: their reconstructions, (N, C, H, W) in [0, 1].
+
+    Returns:
+        One ratio per image, (N,).
+
+    Raises:
+        GenclsError: one of the two is no batch of images, or the shapes differ.
+    """
+    check_images(images)
+    check_images(made, channels=images.shape[1], name="made")
+    if images.shape != made.shape:
+        raise GenclsError(f"made: expected the shape of the images, {tuple(images.shape)}, got {tuple(made.shape)}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+        from torchmetrics.functional.image import peak_signal_noise_ratio as ratio
+
+    found: Tensor = ratio(made, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    return found
