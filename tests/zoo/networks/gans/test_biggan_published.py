@@ -139,8 +139,8 @@ def test_fqgans_discriminator(write):
 BAD_SETTINGS = {
     "another size": (
         {"size": 128},
-        "expected a BigGAN of 128 pixels; got one of 32 pixels, width 2, 10 classes, latents of 6 numbers, no shared embedding, "
-        "no attention",
+        "expected a BigGAN of 128 pixels; got one of 32 pixels, width 2, 10 classes, latents of 6 numbers, no shared "
+        "embedding, no attention",
     ),
     "too few classes": (
         {"classes": IMAGENETTE},
