@@ -6,6 +6,7 @@ from pathlib import Path
 from gencls.core import GenclsError, ImageDistance
 from gencls.perceptual import LPIPS
 from gencls.perceptual.elpips import ELPIPS
+from gencls.perceptual.trunks import TrunkName
 from gencls.zoo.distances import DISTANCES as NAMED
 from gencls.zoo.distances import load_distance
 from recipes.gan_inversion.settings import Profile
@@ -75,7 +76,7 @@ def make(profile: Profile, distance: str, weights: Path | None, samples: int) ->
         return load_distance(profile.features[distance], weights=path, normalize=profile.normalize)
     found = path if path is not None and path.is_file() else None
     size = None if profile.size else _LPIPS_SIZE
-    net = "shift-tolerant-alex" if distance == "st-lpips" else "vgg"
+    net: TrunkName = "shift-tolerant-alex" if distance == "st-lpips" else "vgg"
     return LPIPS(found, net, lpips=distance != "plain", size=size, grey_as_rgb=True)
 
 
