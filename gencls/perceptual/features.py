@@ -65,6 +65,10 @@ class FeatureDistance(ImageDistance):
         """Do nothing: the network of a distance stays in eval mode."""
         return super().train(False)
 
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"layers={self.layers}, normalize={self.normalize}, grey_as_rgb={self._maps.grey_as_rgb}"
+
     def embed(self, images: Tensor) -> Embedding:
         """One map per layer, (N, c, h, w), normalised if the distance normalises."""
         maps = self._maps(images)
