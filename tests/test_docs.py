@@ -109,7 +109,8 @@ def test_readme_code_runs_in_a_folder_with_colliding_names(tmp_path):
     (tmp_path / "zoo.py").write_text("raise SystemExit('the wrong zoo')\n")
     (tmp_path / "defenses").mkdir()
     (tmp_path / "defenses" / "__init__.py").write_text("raise SystemExit('the wrong defenses')\n")
-    parts = [code.replace("limit=20", "limit=2").replace("starts=2000", "starts=500") for code in CODE]
+    parts = [code.replace("limit=20", "limit=2").replace("starts=2000", "starts=100") for code in CODE]
+    parts = [code.replace("DefaultBudget.quick()", "DefaultBudget.quick(2)") for code in parts]
     names = [f"part_{number}.py" for number in range(len(parts))]
     for name, code in zip(names, parts, strict=True):
         (tmp_path / name).write_text(code)

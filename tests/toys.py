@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from gencls.core import ClassConditionalGenerator, Defense, MultiLatentModel, seeded
+from gencls.core import BlockwiseGenerator, ClassConditionalGenerator, Defense, MultiLatentModel, seeded
 
 
 class LinearGaussian(ClassConditionalGenerator):
@@ -44,6 +44,28 @@ class SigmoidDecoders(ClassConditionalGenerator):
 
     def forward(self, latents, labels):
         return torch.bmm(latents[0].unsqueeze(1), self.weight[labels]).sigmoid().view(-1, *self.image_shape)
+
+
+class LinearBlocks(BlockwiseGenerator):
+    """G_k(c_0, ..., c_B) = sum_i A_ki c_i + b_k, with B blocks, not clamped to [0, 1] unless ``clamp``.
+
+    With ``clamp`` it is the sigmoid of this. The weights are parameters.
+    """
+
+    def __init__(self, num_classes=4, image_shape=(1, 8, 8), latent_size=3, blocks=2, *, clamp=True, scale=1.0, seed=0):
+        super().__init__()
+        self.num_classes, self.num_blocks, self.clamp = num_classes, blocks, clamp
+        self.image_shape = tuple(image_shape)
+        self.latent_shapes = (torch.Size([latent_size]),)
+        source, pixels = torch.Generator().manual_seed(seed), torch.Size(image_shape).numel()
+        self.weight = nn.Parameter(scale * torch.randn(1 + blocks, num_classes, pixels, latent_size, generator=source))
+        self.bias = nn.Parameter(scale * torch.randn(num_classes, pixels, generator=source))
+
+    def decode_codes(self, codes, labels):
+        # One sum per pixel, whose rounding does not depend on the number of codes.
+        parts = ((matrix[labels] * code.unsqueeze(1)).sum(2) for matrix, code in zip(self.weight, codes, strict=True))
+        flat = sum(parts) + self.bias[labels]
+        return (flat.sigmoid() if self.clamp else flat).view(-1, *self.image_shape)
 
 
 class MeanRowsPixels(MultiLatentModel):

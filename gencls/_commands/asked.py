@@ -83,9 +83,9 @@ def weights_of(specs: list[str], folder: Path | None) -> dict[str, Path]:
 def _check_row(name: str) -> None:
     """Refuse a training that no row makes a defense of. The registry cannot check this: it does not import trainings."""
     from gencls.core import GenclsError
-    from gencls.zoo.rows import GENERATORS, ROWS
+    from gencls.zoo.rows import GENERATORS, PARTS, ROWS
 
-    if name in ROWS or name in GENERATORS:
+    if name in ROWS or name in GENERATORS or name in PARTS:
         return
     from gencls.zoo.training import PRESETS
 

@@ -14,6 +14,7 @@ def run_names(options: argparse.Namespace) -> None:
     for title, names in (
         ("defenses", zoo.names()),
         ("generators", zoo.generator_names()),
+        ("distances", zoo.distance_names()),
         ("trainings", PRESETS),
         ("attacks", presets.names()),
         ("sets of attacks", presets.PRESETS),

@@ -44,6 +44,13 @@ class ImageDistance(nn.Module, ABC):
             )
         return found
 
+    def to_each(self, images: Tensor, others: Tensor) -> Tensor:
+        """Distances (N, K) between images (N, C, H, W) and K others for each, (N, K, C, H, W); each image is embedded once."""
+        count, classes = others.shape[:2]
+        first = tuple(part.unsqueeze(1) for part in self.embed(images))
+        second = tuple(part.view(count, classes, *part.shape[1:]) for part in self.embed(others.flatten(0, 1)))
+        return self.compare_all(first, second, (count, classes))
+
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances (N,) between two batches of images (N, C, H, W) in [0, 1], image by image."""
         return self.compare(self.embed(first), self.embed(second))

@@ -1,5 +1,6 @@
 """The inner optimisation: every classifier that infers by descent calls it."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,9 +11,12 @@ from gencls.core.errors import GenclsError
 from gencls.core.generator import Latents
 from gencls.core.settings import checked
 
-__all__ = ["Optimizer", "minimize", "where"]
+__all__ = ["Optimizer", "Rate", "minimize", "where"]
 
 Optimizer = Literal["adam", "gradient"]
+
+Rate = Callable[[int, int], float]
+"""A schedule of the step size: (step, from 1; number of steps) -> the factor, >= 0, of the step size in this step."""
 
 # Below this a squared gradient counts as zero: the derivative of sqrt at 0 is infinite, and an unrolled Adam would be NaN.
 _TINY = 1e-30
@@ -26,6 +30,7 @@ def minimize(
     steps: int,
     lr: float,
     optimizer: Optimizer = "adam",
+    rate: Rate | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     direction: Callable[[Latents], Latents] | None = None,
@@ -45,6 +50,7 @@ def minimize(
         steps: number of descent steps, >= 0. 0 returns the start.
         lr: step size, > 0.
         optimizer: "adam", or "gradient" for plain gradient descent (whose iterates have closed forms to test against).
+        rate: schedule of the step size; None keeps ``lr`` in all steps.
         betas: Adam's decay rates.
         eps: Adam's denominator constant.
         direction: a function gradients -> directions that the optimiser takes in their place, for instance the signs; both have
@@ -60,14 +66,16 @@ def minimize(
         The last iterate, one tensor per level.
 
     Raises:
-        GenclsError: for a negative number of steps, a step size that is not positive or an unknown optimiser.
+        GenclsError: for a negative number of steps, a step size that is not positive, an unknown optimiser, or a schedule with
+            a factor that is negative or not finite.
     """
     if steps < 0 or lr <= 0:
         raise GenclsError(f"minimize: expected steps >= 0 and lr > 0, got steps={steps}, lr={lr}")
+    sizes = [lr if rate is None else lr * _factor(rate, step, steps) for step in range(1, steps + 1)]
     latents = tuple(level if unroll else level.detach().clone() for level in start)
     mean = tuple(torch.zeros_like(level) for level in latents)
     square = tuple(torch.zeros_like(level) for level in latents)
-    for step in range(1, steps + 1):
+    for step, size in enumerate(sizes, start=1):
         latents = tuple(level if unroll and level.requires_grad else level.detach().requires_grad_() for level in latents)
         before, values = latents, objective(latents)
         going = None if keep is None else keep(step, values.detach())
@@ -76,11 +84,11 @@ def minimize(
             if direction is not None:
                 gradients = direction(gradients)
             if optimizer == "gradient":
-                latents = tuple(z - lr * g for z, g in zip(latents, gradients, strict=True))
+                latents = tuple(z - size * g for z, g in zip(latents, gradients, strict=True))
             else:
                 mean = tuple(betas[0] * m + (1 - betas[0]) * g for m, g in zip(mean, gradients, strict=True))
                 square = tuple(betas[1] * v + (1 - betas[1]) * g * g for v, g in zip(square, gradients, strict=True))
-                scale, correction = lr / (1 - betas[0] ** step), 1 - betas[1] ** step
+                scale, correction = size / (1 - betas[0] ** step), 1 - betas[1] ** step
                 latents = tuple(
                     z - scale * m / ((v / correction).clamp_min(_TINY).sqrt() + eps)
                     for z, m, v in zip(latents, mean, square, strict=True)
@@ -95,3 +103,10 @@ def minimize(
 def where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """Choose problem by problem: ``chosen`` (...) bool takes ``new``, the others ``old``; latents are (..., *shape)."""
     return torch.where(chosen.view(*chosen.shape, *(1,) * (new.ndim - chosen.ndim)), new, old)
+
+
+def _factor(rate: Rate, step: int, steps: int) -> float:
+    factor = rate(step, steps)
+    if not 0 <= factor < math.inf:
+        raise GenclsError(f"minimize: expected a rate with finite factors >= 0, got {factor} in step {step} of {steps}")
+    return factor

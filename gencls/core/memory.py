@@ -18,6 +18,7 @@ __all__ = [
     "peak_memory",
     "rows_that_fit",
     "saved_bytes",
+    "stored",
     "store_channels_last",
     "with_fewer_rows",
     "work_off",
@@ -68,7 +69,7 @@ class _Saved:
     def __init__(self, tensor: Tensor, meter: _Meter) -> None:
         # Detached: a result that knows its graph, held by this same graph, would keep both alive for ever.
         self.tensor, self.meter = tensor.detach(), meter
-        self.parts = _stored(self.tensor)
+        self.parts = stored(self.tensor)
         for part in self.parts:
             meter.count(part, 1)
 
@@ -77,7 +78,7 @@ class _Saved:
             self.meter.count(part, -1)
 
 
-def _stored(tensor: Tensor) -> tuple[Tensor, ...]:
+def stored(tensor: Tensor) -> tuple[Tensor, ...]:
     """The dense tensors that hold the content of a tensor: itself, or the indices and values of a sparse one."""
     if tensor.layout == torch.strided:
         return (tensor,)

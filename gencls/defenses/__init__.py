@@ -16,12 +16,16 @@ from gencls.defenses.smoothing.randomized import Certificate, RandomizedSmoothin
 from gencls.defenses.smoothing.variational import VariationalSmoothing
 from gencls.defenses.synthesis.abs import ABS, ClassFactors
 from gencls.defenses.synthesis.ball import Ball, SignLosingBall
+from gencls.defenses.synthesis.block_codes import BlockCodes
 from gencls.defenses.synthesis.bounds import RobustnessBound, compare_to_bound, lower_bound, robustness_bound
 from gencls.defenses.synthesis.eabs import EABS
+from gencls.defenses.synthesis.elimination import Elimination
 from gencls.defenses.synthesis.engine import AnalysisBySynthesis
-from gencls.defenses.synthesis.posterior import Posterior
-from gencls.defenses.synthesis.regularizers import DiscriminatorPenalty, GaussianKL, Regularizer
-from gencls.defenses.synthesis.starts import EncoderStart, RandomStarts
+from gencls.defenses.synthesis.gan_inversion import Direct, DirectPlus, Enc, EncD, EncDPlus, EncPlus
+from gencls.defenses.synthesis.posterior import Posterior, interpolated
+from gencls.defenses.synthesis.rates import CyclicalRate
+from gencls.defenses.synthesis.regularizers import DiscriminatorPenalty, GaussianKL, Regularizer, SquaredNorm, SquaredShift
+from gencls.defenses.synthesis.starts import EncodedStart, EncoderStart, RandomStarts
 
 __all__ = [
     "ABS",
@@ -64,4 +68,17 @@ __all__ = [
     "lower_bound",
     "paper_blur",
     "robustness_bound",
+    "BlockCodes",
+    "CyclicalRate",
+    "Direct",
+    "DirectPlus",
+    "Elimination",
+    "Enc",
+    "EncD",
+    "EncDPlus",
+    "EncPlus",
+    "EncodedStart",
+    "SquaredNorm",
+    "SquaredShift",
+    "interpolated",
 ]

@@ -56,20 +56,15 @@ class _Exported(nn.Module):
         return self._kind(asked, samples=self.samples, reduce=self.reduce, chunk=chunk)
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self.observed:
-            self._observe(images.detach())
+        if not self.observed:  # the first images show how the defense must be asked, as before an evaluation
+            probe = probe_defense(self._asked[1], images.detach(), torch.zeros(len(images), dtype=torch.long))
+            probe.check_batch(images.detach())
+            self.scores, self.observed = self._averaged(probe.behaviour), True
         with frozen(self.scores):
             scores: Tensor = self.scale * self.scores(images)
         if self.positive:
             scores = scores - scores.detach().amin(dim=1, keepdim=True) + 1.0
         return scores.to(images.dtype)  # libraries mix dtypes badly
-
-    def _observe(self, images: Tensor) -> None:
-        """Find out from the first images how the defense must be asked, as before an evaluation."""
-        probe = probe_defense(self._asked[1], images, torch.zeros(len(images), dtype=torch.long))
-        probe.check_batch(images)
-        self.scores = self._averaged(probe.behaviour)
-        self.observed = True
 
     def train(self, mode: bool = True) -> "_Exported":
         """Ignore the mode: some libraries switch it around an attack."""

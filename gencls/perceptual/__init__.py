@@ -5,7 +5,7 @@ from gencls.perceptual.dists import DISTS
 from gencls.perceptual.elpips import ELPIPS
 from gencls.perceptual.features import FeatureDistance
 from gencls.perceptual.lpips import LPIPS
-from gencls.perceptual.pixel import L2, Linf, SquaredL2
+from gencls.perceptual.pixel import L1, L2, Linf, SquaredL2
 from gencls.perceptual.similarity import MSSSIM, SSIM
 
-__all__ = ["DISTS", "ELPIPS", "L2", "LPIPS", "MSSSIM", "SSIM", "Combined", "FeatureDistance", "Linf", "SquaredL2"]
+__all__ = ["DISTS", "ELPIPS", "L1", "L2", "LPIPS", "MSSSIM", "SSIM", "Combined", "FeatureDistance", "Linf", "SquaredL2"]

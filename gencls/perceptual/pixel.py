@@ -5,7 +5,7 @@ from torch import Tensor
 
 from gencls.core import Embedding, ImageDistance
 
-__all__ = ["L2", "Linf", "SquaredL2"]
+__all__ = ["L1", "L2", "Linf", "SquaredL2"]
 
 
 class _Pixel(ImageDistance):
@@ -29,6 +29,14 @@ class L2(_Pixel):
         """Distances >= 0, over the leading dimensions of both."""
         distances: Tensor = torch.linalg.vector_norm((first[0] - second[0]).flatten(-3), dim=-1)
         return distances
+
+
+class L1(_Pixel):
+    """The L1 distance ||a - b||_1."""
+
+    def compare(self, first: Embedding, second: Embedding) -> Tensor:
+        """Distances >= 0, over the leading dimensions of both."""
+        return (first[0] - second[0]).abs().flatten(-3).sum(-1)
 
 
 class Linf(_Pixel):

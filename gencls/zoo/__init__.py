@@ -1,8 +1,8 @@
 """Data sets, networks, training and trained weights: real defenses on real images, for studies.
 
 ``load(name)`` gives a trained model or ready-made defense, and ``names()`` lists them. ``load_generator(name)`` gives a trained
-generator with several latent levels. ``load_data(name, split)`` gives images. ``load_state_dict(path)`` gives the weights in
-anybody's file, without running code that is in it.
+generator with several latent levels, ``load_distance(name)`` a distance of deep features. ``load_data(name, split)`` gives
+images. ``load_state_dict(path)`` gives the weights in anybody's file, without running code that is in it.
 """
 
 from importlib import import_module
@@ -12,14 +12,17 @@ from gencls.zoo.data import ImageData, data_names, load_data, split_names
 
 if TYPE_CHECKING:
     from gencls.zoo.checkpoints.reading import load_state_dict
+    from gencls.zoo.distances import distance_names, load_distance
     from gencls.zoo.registry import generator_names, load, load_generator, names
 
 __all__ = [
     "ImageData",
     "data_names",
+    "distance_names",
     "generator_names",
     "load",
     "load_data",
+    "load_distance",
     "load_generator",
     "load_state_dict",
     "names",
@@ -29,6 +32,7 @@ __all__ = [
 # Networks and defenses are imported only when a caller asks for a model, since some callers want images alone.
 _LATER = {
     **dict.fromkeys(("load", "names", "generator_names", "load_generator"), "registry"),
+    **dict.fromkeys(("distance_names", "load_distance"), "distances"),
     "load_state_dict": "checkpoints.reading",
 }
 

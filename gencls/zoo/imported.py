@@ -4,6 +4,7 @@ import importlib
 import reprlib
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,7 +27,9 @@ def imported(spec: str, fits: Callable[[object], bool], what: str) -> object:
     name, _, attribute = spec.partition(":")
     if not all(part.isidentifier() for part in (*name.split("."), attribute)):
         raise GenclsError(f"{spec}: expected package.module:attribute, such as mymodels.small:build")
-    _search_here()
+    with suppress(OSError):  # the current folder may have been removed
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -45,15 +48,6 @@ def imported(spec: str, fits: Callable[[object], bool], what: str) -> object:
     if not fits(found):
         raise GenclsError(f"{spec}: expected {what} or a function that returns one; got {reprlib.repr(found)}")
     return found
-
-
-def _search_here() -> None:
-    try:
-        here = str(Path.cwd())
-    except OSError:  # it was removed
-        return
-    if here not in sys.path:
-        sys.path.append(here)
 
 
 def _fail(spec: str, expected: str, error: BaseException) -> NoReturn:

@@ -1,79 +1,137 @@
 """Rows of the registry: each says how to put a ready-made defense together."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from gencls.core import Defense, GenclsError, Transform, TransformedClassifier
+from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, did_you_mean
 from gencls.zoo.networks import CNN
 from gencls.zoo.trained import WEIGHTS, trained_network, weights_places
+
+__all__ = ["Part", "ReadyMade", "network_part", "purifier"]
 
 _SUPPLIED = ("encoder", "discriminator", "variant")
 """Keyword arguments that the row itself gives."""
 
 
 @dataclass(frozen=True)
-class ReadyMade:
-    """A defense that is built on the network of a training, on files that others published, or on a dependency's weights.
+class Part:
+    """What a defense takes besides its own network: the network of another training, or what is made of it.
 
     Attributes:
-        build: makes the defense, or with ``classifier`` the transform, from the network in eval mode and keyword arguments.
-            Without a network it takes the folder of the published files, or nothing if there are none.
+        trained: name of the training; empty if the part needs none.
+        make: makes the part from ``weights=``, the path of a weights file or None for the committed one.
+    """
+
+    trained: str
+    make: Callable[..., Any]
+
+    def made(self, folder: Path | None) -> Any:
+        """The part with the weights that a folder has, or the committed ones."""
+        places = weights_places(self.trained, folder) if folder and self.trained else ()
+        return self.make(weights=next((place for place in places if place.is_file()), None))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights are committed, or not needed."""
+        return not self.trained or (WEIGHTS / f"{self.trained}.safetensors").is_file()
+
+
+def network_part(kind: type[nn.Module], trained: str) -> Part:
+    """The network of another training, of this class."""
+    return Part(trained, partial(trained_network, kind, trained))
+
+
+@dataclass(frozen=True)
+class ReadyMade:
+    """A defense that is built on networks of trainings, on files that others published, or on a dependency's weights.
+
+    Attributes:
+        build: makes the defense from the network in eval mode, the parts, and keyword arguments. Without a network it takes the
+            folder of the published files, or nothing if there are none.
         network: class of the network; None: ``build`` reads the weights itself.
         trained: name of the training; None: the name of the defense.
-        classifier: name of the training of the CNN behind the transform; its committed weights are used.
-        settings: function with the keyword arguments, if ``build`` only passes them on.
+        parts: keyword argument of ``build`` -> what it takes from another training. With several parts by a word, the keyword
+            is a setting with these words, and the first is its default.
+        settings: function with the keyword arguments that ``build`` passes on.
         files: name of the first published file, if there are any.
     """
 
-    build: Callable[..., Defense | Transform]
+    build: Callable[..., Defense]
     network: type[nn.Module] | None = None
     trained: str | None = None
-    classifier: str | None = None
-    settings: Callable[..., Defense] | None = None
+    parts: Mapping[str, Part | Mapping[str, Part]] = field(default_factory=dict)
+    settings: Callable[..., Any] | None = None
     files: str | None = None
 
     def make(self, name: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
         """Put the defense together, see :func:`gencls.zoo.registry.load`; other settings are those of ``build``."""
         built = self._built(name, weights, settings)
-        if isinstance(built, Defense):
-            return built
-        if self.classifier is None:
-            raise GenclsError(f"{name}: expected the row of a transform to say the classifier behind it; got none")
-        classifier = trained_network(CNN, self.classifier)
-        return TransformedClassifier(built, classifier, classifier.num_classes)
+        if not isinstance(built, Defense):
+            wanted = "a row purifier(Method, Network, classifier=...)" if isinstance(built, Transform) else "a Defense"
+            raise GenclsError(f"{name}: expected {wanted}, got a ReadyMade that builds a {type(built).__name__}")
+        return built
 
-    def _built(self, name: str, weights: str | Path | None, settings: dict[str, Any]) -> Defense | Transform:
+    def _built(self, name: str, weights: str | Path | None, settings: dict[str, Any]) -> object:
         if self.network is not None:
-            return self.build(trained_network(self.network, self.trained or name, weights), **settings)
+            folder = Path(weights) if weights is not None and Path(weights).is_dir() else None
+            parts = {key: self._part(name, key, settings) for key in self.parts}
+            network = trained_network(self.network, self.trained or name, weights)
+            return self.build(network, **{key: part.made(folder) for key, part in parts.items()}, **settings)
         if self.files is None:
             return self.build()
         if weights is None:
             raise GenclsError(f"{name}: expected weights=FOLDER with the published files, {self.files} first; got none")
         return self.build(weights, **settings)
 
+    def _part(self, name: str, key: str, settings: dict[str, Any]) -> Part:
+        """The part of a keyword; a setting among several leaves ``settings``."""
+        parts = self.parts[key]
+        if isinstance(parts, Part):
+            return parts
+        word = settings.pop(key, next(iter(parts)))
+        if not isinstance(word, str) or word not in parts:
+            hint = did_you_mean(word, parts) if isinstance(word, str) else ""
+            raise GenclsError(f"{name}: {hint}expected {key} to be one of {', '.join(parts)}; got {word!r}")
+        return parts[word]
+
     def overrides(self) -> list[str]:
         """Keyword arguments of :meth:`make`."""
         if self.network is None and self.files is None:
             return []
-        build = self.settings or self.build
-        parameters = inspect.signature(build.func if isinstance(build, partial) else build).parameters.values()
-        own = [item.name for item in parameters if item.kind is item.KEYWORD_ONLY and item.name not in _SUPPLIED]
-        return ["weights", *own]
+        build = self.build.func if isinstance(self.build, partial) else self.build
+        found = [inspect.signature(each).parameters.values() for each in (build, self.settings) if each is not None]
+        own = [item.name for parameters in found for item in parameters if item.kind is item.KEYWORD_ONLY]
+        given = {*_SUPPLIED, *(key for key, part in self.parts.items() if isinstance(part, Part))}
+        return ["weights", *(key for key in dict.fromkeys(own) if key not in given)]
 
     def is_here(self, name: str) -> bool:
-        """Whether the weights are committed, or come with a dependency."""
+        """Whether the weights of all networks are committed, or come with a dependency; of settings those of the defaults."""
         if self.network is None:
             return self.files is None
-        return (WEIGHTS / f"{self.trained or name}.safetensors").is_file()
+        own = Part(self.trained or name, partial(trained_network, self.network))
+        return all(part.is_here for part in (own, *self.defaults().values()))
+
+    def defaults(self) -> dict[str, Part]:
+        """Keyword -> part, of settings the default."""
+        return {key: part if isinstance(part, Part) else next(iter(part.values())) for key, part in self.parts.items()}
 
     def places(self, name: str, folder: Path) -> tuple[Path, ...]:
         """The places where a folder may have the weights; none for those of a dependency."""
         if self.network is not None:
             return weights_places(self.trained or name, folder)
         return () if self.files is None else (folder / name / self.files, folder / self.files)
+
+
+def purifier(method: Callable[..., Transform], network: type[nn.Module], *, classifier: str) -> ReadyMade:
+    """A row of a transform, ``method(network)``, in front of the CNN of a training."""
+
+    def build(purifies: nn.Module, *, classifier: CNN, **settings: Any) -> Defense:
+        return TransformedClassifier(method(purifies, **settings), classifier, classifier.num_classes)
+
+    return ReadyMade(build, network, parts={"classifier": network_part(CNN, classifier)}, settings=method)

@@ -9,7 +9,7 @@ from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, Architectures, restore
 from gencls.zoo.checkpoints.reading import check_file
 from gencls.zoo.ready_made import ReadyMade
-from gencls.zoo.rows import GENERATORS, ROWS, plain
+from gencls.zoo.rows import GENERATORS, PARTS, ROWS, plain
 from gencls.zoo.trained import PUBLIC, WEIGHTS, constructor, trained_network
 
 _KINDS = {row.network for row in ROWS.values() if row.network is not None} | set(GENERATORS.values())
@@ -39,6 +39,9 @@ def load(name: str | Path, **overrides: Any) -> Defense:
     front of it, ``cnn-blur-mnist`` Gaussian blur in front of ``cnn-mnist``. ``a-vae`` and ``nd-vae`` purify in front of
     ``cnn-mnist`` and ``cnn-plain-fashion``. ``cnn-gaussian-fashion`` and ``adv-linf-gaussian-fashion`` are trained with the
     noise of smoothing (thesis, section 4.3). ``resnet18-autoattack-cifar10`` has weights that come with pyautoattack.
+
+    A defense of several networks takes from a folder ``weights`` the networks that are there, and the committed weights of the
+    others. From a file it takes its own network alone, that of the training with its name.
 
     Args:
         name: one of :func:`names`, or of the trainings of ``gencls names`` together with ``weights``; or the path of a weights
@@ -124,7 +127,8 @@ def find_weights(name: str, folder: Path) -> Path | None:
     """The weights of a defense, as :func:`load` takes them, in the ``--out`` of ``gencls train`` or beside other weights files.
 
     Returns:
-        The path; None for ``resnet18-autoattack-cifar10``, which has no weights file of its own.
+        The path; the folder itself for a defense of several networks; None for ``resnet18-autoattack-cifar10``, which has no
+        weights file of its own.
 
     Raises:
         GenclsError: for an unknown name, a missing folder, or a folder without the weights.
@@ -138,12 +142,14 @@ def find_weights(name: str, folder: Path) -> Path | None:
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise GenclsError(f"{name}: expected its weights at {places[0]} or {places[1]}; got no such file")
+    if row.parts:
+        return folder
     return found.parent if row.network is None else found
 
 
 def _row(name: str) -> ReadyMade:
     if name not in ROWS:
-        if name not in GENERATORS and name in {path.stem for path in WEIGHTS.glob(f"*{SAFETENSORS}")}:
+        if name not in {*GENERATORS, *PARTS} and name in {path.stem for path in WEIGHTS.glob(f"*{SAFETENSORS}")}:
             raise GenclsError(f"{name} has weights but no row: add it to ROWS in gencls/zoo/rows.py")
         others = ", ".join(other for other in ROWS if other not in names())
         raise GenclsError(

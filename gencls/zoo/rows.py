@@ -5,12 +5,16 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from torch import nn
+
 from gencls.core import Defense, MultiLatentModel, TransformedClassifier
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo import networks
+from gencls.zoo.distances import TRAINED_FOR_DISTANCES
+from gencls.zoo.inversions import INVERSIONS
 from gencls.zoo.networks.abs.published import official_abs
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
-from gencls.zoo.ready_made import ReadyMade
+from gencls.zoo.ready_made import ReadyMade, purifier
 
 AUTOATTACK = "resnet18-autoattack-cifar10"
 """The defense whose weights come with a dependency."""
@@ -46,6 +50,7 @@ def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> D
 
 _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
+_FEATURE_DATA = ("mnist", "fashion", "cifar10")
 # Purifiers stand in front of a plainly trained classifier, as in their papers.
 _PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
 
@@ -54,6 +59,7 @@ _ABS = ReadyMade(abs_of, networks.ClassDecoders, settings=ABS)
 _EABS = ReadyMade(eabs_of, networks.ClassConditionalAutoencoder, settings=EABS)
 _HEADED = ReadyMade(plain, networks.HeadedClassifier)
 _RESNET = ReadyMade(plain, networks.CifarResNet)
+_FEATURES = ReadyMade(plain, networks.CifarPreActResNet)
 
 ROWS: Mapping[str, ReadyMade] = MappingProxyType(
     {
@@ -68,12 +74,14 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
         "official-abs-mnist": ReadyMade(partial(official_abs, variant="plain"), files="ABS_0.net"),
         "official-abs-binary-mnist": ReadyMade(partial(official_abs, variant="binary"), files="ABS_0.net"),
         **{f"{kind}-{data}": _EABS for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
-        **{f"a-vae-{data}": ReadyMade(AVAEPurification, networks.AVAE, classifier=plain) for plain, data in _PLAIN},
-        **{f"nd-vae-{data}": ReadyMade(NDVAEPurification, networks.NDVAE, classifier=plain) for plain, data in _PLAIN},
+        **{f"a-vae-{data}": purifier(AVAEPurification, networks.AVAE, classifier=plain) for plain, data in _PLAIN},
+        **{f"nd-vae-{data}": purifier(NDVAEPurification, networks.NDVAE, classifier=plain) for plain, data in _PLAIN},
         **dict.fromkeys(("cnn-gender", "cnn-identities", "cnn-cars"), _CNN),
         **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
         AUTOATTACK: ReadyMade(lambda: plain(load_autoattack_resnet18())),
         **dict.fromkeys(("resnet18-cifar10", "resnet18-gaussian-cifar10"), _RESNET),
+        **INVERSIONS,
+        **{f"{kind}-{data}": _FEATURES for data in _FEATURE_DATA for kind in ("features", "features-corruptions")},
     }
 )
 """Every defense by name."""
@@ -93,3 +101,9 @@ GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
     }
 )
 """The network of each training of a generator."""
+
+
+PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
+    {**{f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")}, **TRAINED_FOR_DISTANCES}
+)
+"""The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""

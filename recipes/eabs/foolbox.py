@@ -93,16 +93,12 @@ def compare(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int
         model = as_foolbox(defense, samples=draws, mode="frozen", calibrated=pair.calibrated)
         with seeded(seed):
             _, adversarials, broken = pair.foolbox(model, data.images, data.labels, epsilons=EPSILON)
-            votes = sum(_right(defense, adversarials, data.labels).float() for _ in range(judge)) / judge
+            with torch.no_grad():
+                votes = sum((defense(adversarials).argmax(1) == data.labels).float() for _ in range(judge)) / judge
         verified = closest_distances(records[records["attack"] == name]) > EPSILON + TOLERANCE
         robust = {"Foolbox claims": ~broken, "Foolbox, verified": votes > 0.5, "gencls, verified": verified}
         rows[name] = {what: Share(int(which.sum()), len(which)).rounded for what, which in robust.items()}
     return pandas.DataFrame(rows).T
-
-
-def _right(defense: Defense, images: Tensor, labels: Tensor) -> Tensor:
-    with torch.no_grad():
-        return defense(images).argmax(1) == labels
 
 
 def predict(defense: Defense, data: zoo.ImageData, *, draws: int = 2, judge: int = 4, seed: int = 0) -> float:

@@ -1,6 +1,6 @@
 """One call of the recipe: its defenses, and studies that several calls may compute together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -105,8 +105,10 @@ class Run(run.Run[Profile, Budget]):
         settings: dict[str, Any] = {} if kind in ("cnn", "adv-linf", "adv-l2") else self.budget.synthesis
         if settings and not warm:
             settings["warm_steps"] = None
-        if kind == "abs" and variational:
-            return _variational_abs(self.path(kind), settings).to(self.device)
+        if kind == "abs" and variational:  # the weights of ABS keep no encoders to start from
+            decoders, _ = restore(self.path(kind), {"ClassDecoders": ClassDecoders.from_architecture})
+            network = GroupedDecoders.from_decoders(cast(ClassDecoders, decoders))
+            return EABS(network, **settings).eval().requires_grad_(False).to(self.device)
         if kind != "abs" and variational is not None:
             settings["variational"] = variational
         return zoo.load(self.profile.network(kind), weights=self.path(kind), **settings).to(self.device)
@@ -125,9 +127,3 @@ class Run(run.Run[Profile, Budget]):
             for norm, _ in self.profile.threats
             for size in sizes[norm][every - 1 :: every]
         }
-
-
-def _variational_abs(path: Path, settings: Mapping[str, Any]) -> Defense:
-    """Build V-ABS: variational inference with the decoders of ABS, whose weights keep no encoders to start from."""
-    decoders, _ = restore(path, {"ClassDecoders": ClassDecoders.from_architecture})
-    return EABS(GroupedDecoders.from_decoders(cast(ClassDecoders, decoders)), **settings).eval().requires_grad_(False)

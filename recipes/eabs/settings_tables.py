@@ -16,8 +16,7 @@ from gencls.eval.threats.protocol import TOLERANCE
 from recipes.eabs import printed
 from recipes.eabs.runs import Run
 from recipes.eabs.settings import NORMS
-from recipes.eabs.tables import clean_accuracy
-from recipes.harness.records import Share, records_of, warnings_of
+from recipes.harness.records import Share, naturally_right, records_of, share, warnings_of
 
 
 def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> PaperTable | None:
@@ -30,15 +29,14 @@ def ablation_table(run: Run, names: Sequence[str], missing: Sequence[str]) -> Pa
         found[name] = records
         counts.add(records["sample_hash"].nunique())
         theirs = printed.ABLATION.get(name)
-        cells = [clean_accuracy(records, theirs[0] if theirs else float("nan"))]
-        if not theirs:
-            cells = [Cell(cells[0].ours)]
+        cells = [Cell(share(naturally_right(records)), f"{theirs[0]:g}" if theirs else "")]
         for i, norm in enumerate(NORMS):
             closest = closest_distances(records[records["norm"] == norm]).to_numpy()
             reached = closest[np.isfinite(closest)]
             mean = _mean(closest) if len(reached) else MISSING
             never = f", {len(closest) - len(reached)} none" if len(reached) < len(closest) else ""
-            cells.append(Cell(f"{mean} / {distance(np.median(closest))}{never}", _pair(theirs, i)))
+            printed_pair = "{:g} / {:g}".format(*theirs[1:][i]) if theirs else ""
+            cells.append(Cell(f"{mean} / {distance(np.median(closest))}{never}", printed_pair))
         rows.append(Row(name, tuple(cells)))
     if not rows:
         return None
@@ -101,10 +99,6 @@ def _mean(closest: npt.NDArray[np.float64]) -> str:
 
     low, high = bootstrap_band(closest, means)
     return f"{distance(means(closest[None])[0, 0])} [{distance(low[0])}, {distance(high[0])}]"
-
-
-def _pair(theirs: tuple[float, tuple[float, float], tuple[float, float]] | None, norm: int) -> str:
-    return "" if theirs is None else "{:g} / {:g}".format(*theirs[1:][norm])
 
 
 def sweep(

@@ -41,7 +41,8 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
     if not found:
         raise GenclsError(f"{run.out}: expected at least one finished cell of Table {number}, got none")
     theirs = printed.ACCURACY[number]
-    rows = [Row("Clean", tuple(clean_accuracy(found.get(model), theirs["clean"][i]) for i, model in enumerate(models)))]
+    clean = {model: share(naturally_right(records)) for model, records in found.items()}
+    rows = [Row("Clean", tuple(Cell(clean.get(model, MISSING), f"{theirs['clean'][i]:g}") for i, model in enumerate(models)))]
     right: dict[str, dict[str, pd.Series]] = {}
 
     def line(head: str, norm: str, size: float, attacks: Collection[str], key: str = "") -> Row | None:
@@ -84,11 +85,6 @@ def accuracy_table(run: Run) -> tuple[PaperTable, dict[str, dict[str, pd.Series]
     columns = ("", *(printed.MODELS[model] for model in models))
     title = f"Table {number}: accuracy under bounded perturbations, {run.data.name}"
     return PaperTable(f"table-{number}", title, columns, tuple(rows), tuple(notes)), right
-
-
-def clean_accuracy(records: pd.DataFrame | None, theirs: float) -> Cell:
-    """Give the share of the clean images that the judge's majority gets right, beside the thesis's."""
-    return Cell(MISSING if records is None else share(naturally_right(records)), f"{theirs:g}")
 
 
 def _costs(found: Mapping[str, pd.DataFrame], models: Sequence[str]) -> Iterator[Row]:

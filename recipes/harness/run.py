@@ -88,11 +88,7 @@ class Run(ABC, Generic[P, B]):
         return {"profile": asdict(self.profile), "budget": asdict(self.budget), "seed": self.seed}
 
     def claim(self) -> None:
-        """Make the folder of the run, or check that it belongs to this run, since tables join the results of several calls.
-
-        Raises:
-            GenclsError: if the folder holds a run with other settings.
-        """
+        """Claim the folder of the run with these settings, see :func:`recipes.harness.folders.claim`."""
         claim(self.out, self.settings())
 
     def path(self, name: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gencls.core import Defense, GenclsError, MultiLatentModel, draws, forward_draws, key_of, keyed, stream_seed
 from gencls.core.files import write_sealed
@@ -129,20 +129,20 @@ def clean_accuracy(run: Run, name: str) -> Kept:
 
 
 def _clean(defense: Defense, images: Tensor, labels: Tensor, number: int, seed: int) -> dict[str, float | int]:
-    scores = _scores(defense, images, number, seed).cpu()
+    scores = every_draw(defense, images, number, seed, "clean").cpu()
     mean = float((scores.mean(dim=1).argmax(dim=1) == labels).double().mean())
     single = float((scores.argmax(dim=2) == labels[:, None]).double().mean())
     return {"mean": mean, "single": single, "count": len(labels), "draws": number}
 
 
 @torch.no_grad()
-def _scores(defense: Defense, images: Tensor, number: int, seed: int) -> Tensor:
-    """The scores of every draw, (N, S, K)."""
-    found, size = [], max(1, _ROWS // number)
+def every_draw(module: nn.Module, images: Tensor, number: int, seed: int, role: str, *, rows: int = _ROWS) -> Tensor:
+    """Ask a defense or a transform about images (N, C, H, W): what every draw gives, (N, S, ...), in passes of so many rows."""
+    found, size = [], max(1, rows // number)
     for first in range(0, len(images), size):
         batch = images[first : first + size]
-        with keyed([stream_seed(seed, "clean", first + i) for i in range(len(batch))]), draws(range(number)):
-            found.append(forward_draws(defense, batch, number).unflatten(0, (len(batch), number)))
+        with keyed([stream_seed(seed, role, first + i) for i in range(len(batch))]), draws(range(number)):
+            found.append(forward_draws(module, batch, number).unflatten(0, (len(batch), number)))
     return torch.cat(found)
 
 

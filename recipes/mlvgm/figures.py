@@ -9,7 +9,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gencls.core import Transform, draws, forward_draws, keyed, stream_seed
 from gencls.defenses import alpha_schedule, fgsm_examples
 from gencls.eval import closest_distances, success_rate_curve
 from gencls.eval.measures.success_rates import SuccessCurve
@@ -123,17 +122,6 @@ def _decided(run: Run, images: Tensor) -> list[str]:
     return [run.data.class_names[k] for k in decisions.tolist()]
 
 
-@torch.no_grad()
-def _transformed(run: Run, transform: Transform, images: Tensor) -> Tensor:
-    """Transform each image with one draw."""
-    found = []
-    for first in range(0, len(images), _ROWS):
-        batch = images[first : first + _ROWS]
-        with keyed([stream_seed(run.seed, "shown", first + i) for i in range(len(batch))]), draws(range(1)):
-            found.append(forward_draws(transform, batch, 1))
-    return torch.cat(found)
-
-
 def _mixed(run: Run, levels: Sequence[int]) -> NamedFigure:
     """Draw pairs of different classes, with the classifier's decision on each image."""
     labels, pairs = run.data.labels.tolist(), list[tuple[int, int]]()
@@ -164,7 +152,7 @@ def _purified(run: Run) -> NamedFigure:
     for name in (ours, "ND-VAE", "A-VAE"):
         transform = run.transform(name) if name == ours or name in run.profile.baselines else None
         if transform is not None:
-            columns[name] = _transformed(run, transform, adversarial)
+            columns[name] = analyses.every_draw(transform, adversarial, 1, run.seed, "shown", rows=_ROWS).squeeze(1)
     words = {name: _decided(run, column) for name, column in columns.items()}
     truth = [run.data.class_names[k] for k in labels.tolist()]
     chosen = [i for i in range(count) if words["clean"][i] == truth[i] != words["adversarial"][i]]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
-from torch import nn
 
 from gencls.eval import closest_distances
 from gencls.eval.report.formats import MISSING, percent
@@ -41,9 +40,13 @@ def parameters_table(run: Run) -> PaperTable:
     counts: dict[str, int] = {}
     for name in ("TRADES", "A-VAE", "ND-VAE"):
         if name in run.profile.baselines:
-            counts[name] = _count(run.transform(name) or run.defense(name))
+            learned = (run.transform(name) or run.defense(name)).parameters()
+            counts[name] = sum(parameter.numel() for parameter in learned)
     counts |= {"ours with BO": run.generator.num_levels, "ours without BO": 0}
-    rows = [Row(name, (Cell(f"{n:,}"), Cell(_magnitude(n)), Cell(_PRINTED_PARAMETERS[name]))) for name, n in counts.items()]
+    rows = []
+    for name, number in counts.items():
+        magnitude = f"10^{round(math.log10(number))}" if number else "0"
+        rows.append(Row(name, (Cell(f"{number:,}"), Cell(magnitude), Cell(_PRINTED_PARAMETERS[name]))))
     return PaperTable(
         "table-1",
         "Table 1: parameters that need to be optimised",
@@ -51,14 +54,6 @@ def parameters_table(run: Run) -> PaperTable:
         tuple(rows),
         ("Without what the method takes as it is: the classifier of A-VAE and ND-VAE, classifier and generator of ours.",),
     )
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _magnitude(number: int) -> str:
-    return f"10^{round(math.log10(number))}" if number else "0"
 
 
 def attacks_table(run: Run) -> PaperTable:
@@ -85,12 +80,13 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
     path = run.out / "learned.json"
     if path.is_file():
         search = read_measured(path)
+        index, spearman = (analyses.monotonicity(search["alphas"], printed=printed) for printed in (True, False))
         rows += [
             Row("measurements", (Cell(str(search["measurements"])), Cell("100"))),
             Row("FGSM images", (Cell(str(search["images"])), Cell("1024 (code)"))),
             Row("accuracy of the learned alphas there", (Cell(percent(search["value"])), Cell())),
             Row("the optimiser's share of the time", (Cell(percent(search["optimiser_share"])), Cell())),
-            Row("their Spearman index: eq. 6 as printed, with its factor", (Cell(_spearman(search["alphas"])), Cell())),
+            Row("their Spearman index: eq. 6 as printed, with its factor", (Cell(f"{index:.3f}, {spearman:.3f}"), Cell())),
         ]
         levels = analyses.class_levels(search["alphas"])
         kept, other = analyses.whose_class(run, levels)
@@ -118,10 +114,6 @@ def alphas_table(run: Run, random: pd.DataFrame | None) -> PaperTable:
             "the factor 6 of Spearman's coefficient; that changes its scale and not Pearson's coefficient."
         )
     return PaperTable("alphas", "Figures 3 to 5 (a, b) in numbers", ("", "here", "paper"), tuple(rows), tuple(notes))
-
-
-def _spearman(alphas: Sequence[float]) -> str:
-    return ", ".join(f"{analyses.monotonicity(alphas, printed=printed):.3f}" for printed in (True, False))
 
 
 def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> PaperTable:

@@ -101,16 +101,6 @@ def sweep_variants(run: Run, part: str) -> list[Variant]:
     return [Variant("sweep", kind, True, usual, reading) for reading in READINGS]
 
 
-def attacked(run: Run) -> list[StudyJob]:
-    """The studies of Tables 4.1 and 4.3."""
-    return [variant.job(run) for variant in main_variants(run)]
-
-
-def swept(run: Run, part: str) -> list[StudyJob]:
-    """The studies of Table 4.2, of the inner steps or of the readings."""
-    return [variant.job(run) for variant in sweep_variants(run, part)]
-
-
 def certification(run: Run) -> list[Job]:
     """Randomized smoothing: its certificates, and the attacks beside them."""
     attacks: Mapping[str, Mapping[str, Attack]] = {
@@ -129,11 +119,11 @@ def diagnoses(run: Run) -> dict[str, Kept]:
 
 
 PARTS: Mapping[str, Callable[[Run], Iterable[Job]]] = {
-    "main": attacked,
+    "main": lambda run: [variant.job(run) for variant in main_variants(run)],
     "survivors": survivor_jobs,
-    "strength": partial(swept, part="strength"),
-    "steps": partial(swept, part="steps"),
-    "readings": partial(swept, part="readings"),
+    "strength": lambda run: [variant.job(run) for variant in sweep_variants(run, "strength")],
+    "steps": lambda run: [variant.job(run) for variant in sweep_variants(run, "steps")],
+    "readings": lambda run: [variant.job(run) for variant in sweep_variants(run, "readings")],
     "certified": certification,
     "doctor": lambda run: examinations(diagnoses(run), run.budget.doctor),
 }

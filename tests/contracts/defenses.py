@@ -17,6 +17,12 @@ from gencls.defenses import (
     Binarize,
     ClassFactors,
     DefenseGAN,
+    Direct,
+    DirectPlus,
+    Enc,
+    EncD,
+    EncDPlus,
+    EncPlus,
     FixedLengthNoise,
     GaussianBlur,
     GaussianKL,
@@ -29,8 +35,8 @@ from gencls.defenses import (
     VariationalPosteriorSmoothing,
     VariationalSmoothing,
 )
-from gencls.perceptual import L2
-from tests.toys import MeanRowsPixels, NoisyRows, SigmoidDecoders, SigmoidGenerator, small_cnn
+from gencls.perceptual import L2, SquaredL2
+from tests.toys import LinearBlocks, MeanRowsPixels, NoisyRows, SigmoidDecoders, SigmoidGenerator, small_cnn
 
 SHAPE = (1, 8, 8)
 CLASSES = 4
@@ -80,6 +86,13 @@ class SmallEncoder(nn.Module):
         return mean, log_variance
 
 
+def inversion(method, seed: int, *, encoded: bool, **settings: object) -> AnalysisBySynthesis:
+    """A small blockwise generator, with an encoder if the method takes one."""
+    networks = [LinearBlocks(CLASSES, SHAPE, seed=seed), *([small_cnn(3, seed=seed)] if encoded else [])]
+    chosen = {"starts": 16, "seed": seed} if not encoded else {}
+    return method(*networks, **{"distance": SquaredL2(), "steps": 5, "weight": 0.5, **chosen, **settings})
+
+
 class SmallDiscriminator(nn.Module):
     """Logits of a linear discriminator."""
 
@@ -126,6 +139,13 @@ DEFENSES = {
         steps=5,
         seed=seed,
     ),
+    "Direct": lambda seed: inversion(Direct, seed, encoded=False),
+    "Direct, fast": lambda seed: inversion(Direct, seed, encoded=False, fast=True, ranked_by="l1"),
+    "DirectPlus": lambda seed: inversion(DirectPlus, seed, encoded=False),
+    "Enc": lambda seed: inversion(Enc, seed, encoded=True, blocks=1),
+    "EncPlus": lambda seed: inversion(EncPlus, seed, encoded=True, distance=L2()),
+    "EncD": lambda seed: inversion(EncD, seed, encoded=True, weight=2.0),
+    "EncDPlus": lambda seed: inversion(EncDPlus, seed, encoded=True, fast=True),
     "ClassFactors": lambda seed: ClassFactors(
         ABS(SigmoidDecoders(CLASSES, SHAPE, seed=seed), starts=64, steps=5, seed=seed), [1.0, 0.96, 1.06, 1.03]
     ),

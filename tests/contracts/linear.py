@@ -1,5 +1,6 @@
 """Linear classifiers, whose worst and closest perturbations have closed forms in every norm; and digits."""
 
+import pytest
 import torch
 
 from gencls import zoo
@@ -8,6 +9,16 @@ from gencls.eval import ThreatModel
 from tests.toys import Linear
 
 SHAPES = [(1, 5, 7), (3, 9, 3)]
+
+shapes_and_counts = pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        (SHAPES[0], 64),
+        (SHAPES[1], 1),
+        pytest.param(SHAPES[0], 1, marks=pytest.mark.slow),
+        pytest.param(SHAPES[1], 64, marks=pytest.mark.slow),
+    ],
+)
 
 
 def run(attack, model, images, labels, first=0):

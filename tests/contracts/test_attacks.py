@@ -27,6 +27,8 @@ for key in set(searchable()) - set(THREATS):  # a threat that is one file: share
     reach = made(key, None).largest(torch.Size((1, 1, 8, 8)))
     THREATS[key], LARGE[key] = made(key, 0.1 * reach), 0.5 * reach
 
+FAST_PROBLEMS = ((SHAPES[1], 1, 2), (SHAPES[0], 64, 10))
+
 every_minimal = pytest.mark.parametrize("key", MINIMAL, ids="-".join)
 every_optimal = pytest.mark.parametrize("key", OPTIMAL, ids="-".join)
 every_attack = pytest.mark.parametrize("attack", ATTACKS)
@@ -73,7 +75,15 @@ def test_the_contract(attack, norm, cnn, digits):
     assert all(parameter.grad is None and parameter.requires_grad for parameter in cnn.parameters())
 
 
-@every_pair
+@pytest.mark.parametrize(
+    ("attack", "norm"),
+    [
+        pytest.param(attack, norm, marks=[pytest.mark.slow] * (attack == "AutoAttack" and norm != "linf"))
+        for attack in ATTACKS
+        for norm in NORMS[attack]
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("noisy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_samples_do_not_depend_on_their_batch(attack, norm, noisy, cnn, noisy_cnn, digits):
     images, labels = digits[0][:7], digits[1][:7]
@@ -140,7 +150,7 @@ def test_equal_scores_are_no_error():
 
 @every_minimal
 def test_the_contract_of_minimal_attacks(key, cnn, digits):
-    images, labels = digits[0].clone(), digits[1]
+    images, labels = digits[0][:16].clone(), digits[1][:16]
     images[0], images[1], images[2] = 0.0, 1.0, (images[2] > 0.5).float()
     before, random_state = images.clone(), torch.get_rng_state()
     attack = MINIMAL[key]
@@ -162,11 +172,16 @@ def test_the_contract_of_minimal_attacks(key, cnn, digits):
 
 @every_optimal
 def test_minimal_attacks_find_all(key, cnn, digits):
-    labels = cnn(digits[0]).argmax(1)
-    assert (cnn(run(MINIMAL[key], cnn, digits[0], labels)).argmax(1) != labels).double().mean() > 0.95
+    images = digits[0][:32]
+    labels = cnn(images).argmax(1)
+    assert (cnn(run(MINIMAL[key], cnn, images, labels)).argmax(1) != labels).double().mean() > 0.95
 
 
-@every_minimal
+@pytest.mark.parametrize(
+    "key",
+    [pytest.param(key, marks=[pytest.mark.slow] * (key[0] == "RestartedCarliniWagner")) for key in MINIMAL],
+    ids="-".join,
+)
 @pytest.mark.parametrize("noisy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_minimal_attacks_do_not_depend_on_the_batch(key, noisy, cnn, noisy_cnn, digits):
     images, labels = digits[0][:7], digits[1][:7]
@@ -182,15 +197,14 @@ def test_minimal_attacks_do_not_depend_on_the_batch(key, noisy, cnn, noisy_cnn, 
 
 @every_optimal
 @pytest.mark.parametrize(
-    ("shape", "count"),
+    ("shape", "count", "classes"),
     [
-        (SHAPES[0], 64),
-        (SHAPES[1], 1),
-        pytest.param(SHAPES[0], 1, marks=pytest.mark.slow),
-        pytest.param(SHAPES[1], 64, marks=pytest.mark.slow),
+        pytest.param(shape, count, classes, marks=[] if (shape, count, classes) in FAST_PROBLEMS else pytest.mark.slow)
+        for shape in SHAPES[:2]
+        for count in (1, 64)
+        for classes in (2, 3, 10)
     ],
 )
-@pytest.mark.parametrize("classes", [2, pytest.param(3, marks=pytest.mark.slow), 10])
 def test_minimal_attacks_are_optimal_on_linear_classifiers(key, classes, shape, count):
     """Images in [0.3, 0.7], so that the box does not bind."""
     model, images, labels = linear_problem(classes, shape, count)
@@ -203,6 +217,12 @@ def test_minimal_attacks_are_optimal_on_linear_classifiers(key, classes, shape, 
     assert (distance <= 1.05 * best).all()
 
 
+SLOW_WITH_SCORES = {
+    *(("RestartedCarliniWagner", "l2"), ("FAB", "l1"), ("FMN", "l1"), ("FMN", "l0"), ("FMN", "l2")),
+    *(("DDN, smoothed", "l2"), ("FMN, smoothed", "linf"), ("DeepFool", "linf")),
+}
+
+
 @cache
 def distances_on_many(key):
     cnn, images = small_cnn(), torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -212,7 +232,7 @@ def distances_on_many(key):
 
 @pytest.mark.parametrize(
     "key",
-    [pytest.param(key, marks=pytest.mark.slow) if key[0] == "RestartedCarliniWagner" else key for key in OPTIMAL],
+    [pytest.param(key, marks=[pytest.mark.slow] * (key in SLOW_WITH_SCORES)) for key in OPTIMAL],
     ids="-".join,
 )
 @pytest.mark.parametrize(

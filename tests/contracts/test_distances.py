@@ -4,7 +4,7 @@ from torch import nn
 
 import gencls.perceptual
 from gencls.core import ImageDistance, fingerprint
-from gencls.perceptual import DISTS, ELPIPS, L2, LPIPS, MSSSIM, SSIM, Combined, FeatureDistance, Linf, SquaredL2
+from gencls.perceptual import DISTS, ELPIPS, L1, L2, LPIPS, MSSSIM, SSIM, Combined, FeatureDistance, Linf, SquaredL2
 from tests.contracts.tables import check_rows, public_classes
 from tests.perceptual.lpips_models import official
 
@@ -20,6 +20,7 @@ def lpips(**settings):
 
 
 DISTANCES = {
+    "L1": L1,
     "L2": L2,
     "Linf": Linf,
     "SquaredL2": SquaredL2,
@@ -82,6 +83,12 @@ def test_leading_dimensions_broadcast(distance, pair):
     each = [distance.compare(first, tuple(part[:, k] for part in others)) for k in range(3)]
     torch.testing.assert_close(found, torch.stack(each, dim=1), rtol=1e-12, atol=0)
     assert distance.compare(tuple(part[0] for part in first), others).shape == (4, 3)
+
+
+def test_each_image_and_others_of_its_own(distance, pair):
+    others = torch.rand(4, 3, 3, 6, 5, dtype=torch.float64)
+    expected = torch.stack([distance(pair[0], others[:, k]) for k in range(3)], dim=1)
+    torch.testing.assert_close(distance.to_each(pair[0], others), expected, rtol=1e-12, atol=0)
 
 
 def test_pairs_do_not_depend_on_their_batch(distance, pair):

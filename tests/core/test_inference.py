@@ -36,6 +36,41 @@ def test_adam_is_torchs_adam(steps, settings):
         torch.testing.assert_close(level, expected.detach(), rtol=1e-10, atol=1e-10)
 
 
+def waves(step, steps):
+    """A schedule with a zero in it."""
+    return (step % 4) * step / steps
+
+
+def test_a_schedule_is_that_of_torch():
+    start = tuple(torch.randn(3, 2, 4, dtype=torch.float64) for _ in range(2))
+    variables = [level.clone().requires_grad_() for level in start]
+    adam = torch.optim.Adam(variables, lr=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda done: waves(done + 1, 12))
+    for _ in range(12):
+        adam.zero_grad()
+        rosenbrock(variables).sum().backward()
+        adam.step()
+        schedule.step()
+    found = minimize(rosenbrock, start, steps=12, lr=0.05, rate=waves)
+    for level, expected in zip(found, variables, strict=True):
+        torch.testing.assert_close(level, expected.detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_gradient_descent_with_a_schedule_has_a_closed_form():
+    # z_T - m = prod_t (1 - lr r_t c) (z_0 - m)
+    center, curvature, start = problems()
+    found = minimize(quadratic(center, curvature), (start,), steps=7, lr=0.3, optimizer="gradient", rate=waves)[0]
+    factors = [1 - 0.3 * waves(step, 7) * curvature for step in range(1, 8)]
+    torch.testing.assert_close(found, center + torch.stack(factors).prod(0) * (start - center))
+
+
+@pytest.mark.parametrize("factor", [-0.1, float("nan"), float("inf")])
+def test_a_schedule_that_gives_no_step_size_is_refused(factor):
+    center, curvature, start = problems()
+    with pytest.raises(GenclsError, match=rf"expected a rate with finite factors >= 0, got {factor} in step 2 of 3"):
+        minimize(quadratic(center, curvature), (start,), steps=3, lr=0.1, rate=lambda step, steps: (1.0, factor, 1.0)[step - 1])
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "gradient"])
 def test_problems_of_a_batch_do_not_mix(optimizer):
     center, curvature, start = problems()
@@ -64,15 +99,15 @@ def test_unrolled_gradient_has_its_closed_form():
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "gradient"])
-@pytest.mark.parametrize("steps", [1, 2, 6])
-def test_unrolled_gradient_agrees_with_finite_differences(optimizer, steps):
+@pytest.mark.parametrize(("steps", "rate"), [(1, None), (2, None), (6, None), (6, waves)])
+def test_unrolled_gradient_agrees_with_finite_differences(optimizer, steps, rate):
     center, curvature, start = problems(2, 1, 3)
 
     def last(m):
         def objective(latents):
             return (latents[0] - m).pow(4).flatten(2).sum(2) + quadratic(m, curvature)(latents)
 
-        return minimize(objective, (start,), steps=steps, lr=0.05, optimizer=optimizer, unroll=True)[0]
+        return minimize(objective, (start,), steps=steps, lr=0.05, optimizer=optimizer, rate=rate, unroll=True)[0]
 
     assert torch.autograd.gradcheck(last, (center.requires_grad_(),), eps=1e-7, atol=1e-5)
 

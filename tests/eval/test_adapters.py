@@ -15,7 +15,14 @@ from tests.toys import Linear, NoisyLogits, Rescaled, SigmoidDecoders, small_cnn
 
 COUNT, STEPS = 50, 20
 SHAPE = (1, 8, 8)
+SLOW = pytest.mark.slow
 SCALES = {"shifted": {"shift": -100.0}, "small": {"scale": 1 / 200}, "large": {"scale": 200.0}}
+
+every_scale = pytest.mark.parametrize(
+    "how",
+    [{}, *(pytest.param(how, marks=[SLOW] * (name != "small")) for name, how in SCALES.items())],
+    ids=["as it is", *SCALES],
+)
 
 
 class RescaledDefense(Defense):
@@ -145,7 +152,7 @@ def broken(run, defense, images, labels, epsilon=0.05):
 
 
 @pytest.mark.parametrize("run", PGDS)
-@pytest.mark.parametrize("how", [{}, *SCALES.values()], ids=["as it is", *SCALES])
+@every_scale
 def test_pgd_breaks_what_can_be_broken_of_a_linear_classifier(run, how):
     source = torch.Generator().manual_seed(0)
     weight, offset = torch.randn(4, 64, generator=source), torch.randn(4, generator=source)
@@ -160,9 +167,17 @@ def test_pgd_breaks_what_can_be_broken_of_a_linear_classifier(run, how):
     assert 30 <= broken(run, defense, images, labels, epsilon) <= 31
 
 
-@pytest.mark.parametrize("run", [*PGDS, *MINIMAL_NORM])
-@pytest.mark.parametrize("scale", ["shifted", pytest.param("small", marks=pytest.mark.slow)])
-def test_the_judge_confirms_what_libraries_find_whatever_the_scale_of_the_scores(run, scale, defense, images):
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        pytest.param(name, run, marks=[] if name == "cnn" or run in (torchattacks_pgd, foolbox_ddn) else SLOW)
+        for name in ("cnn", "bayes", "noisy")
+        for run in (*PGDS, *MINIMAL_NORM)
+    ],
+)
+@pytest.mark.parametrize("scale", ["shifted", pytest.param("small", marks=SLOW)])
+def test_the_judge_confirms_what_libraries_find_whatever_the_scale_of_the_scores(name, run, scale, defenses, images):
+    defense = defenses[name]
     labels = majority(defense, images)
     found = broken(run, defense, images, labels)
     # A minimal perturbation of a noisy classifier ends where half of the draws are wrong, and the judge's are others.
@@ -171,7 +186,7 @@ def test_the_judge_confirms_what_libraries_find_whatever_the_scale_of_the_scores
 
 
 @pytest.mark.parametrize("run", MINIMAL_NORM)
-@pytest.mark.parametrize("how", [{}, *SCALES.values()], ids=["as it is", *SCALES])
+@every_scale
 def test_minimal_norm_attacks_break_every_sample(run, how, defenses, images):
     for name in ("cnn", "bayes"):
         defense = RescaledDefense(defenses[name], **how)
@@ -207,7 +222,7 @@ def test_foolbox_and_art_see_the_same_scores(defenses, images):
     numpy.testing.assert_allclose(classifier.predict(images.numpy()), expected.detach().numpy(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("how", [{}, *SCALES.values()], ids=["as it is", *SCALES])
+@every_scale
 @pytest.mark.parametrize("mode", ["first", "last"])
 def test_gradients_are_finite_and_none_is_zero(how, mode, defense, images):
     name = list(defense.surrogates())[0 if mode == "first" else -1]

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from gencls.perceptual import L2, Linf, SquaredL2
+from gencls.perceptual import L1, L2, Linf, SquaredL2
 
-DISTANCES = [L2(), Linf(), SquaredL2()]
+DISTANCES = [L1(), L2(), Linf(), SquaredL2()]
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def pair():
     return tuple(torch.rand(5, 3, 4, 6, generator=generator, dtype=torch.float64) for _ in range(2))
 
 
-@pytest.mark.parametrize(("distance", "order", "power"), [(L2(), 2, 1), (SquaredL2(), 2, 2), (Linf(), np.inf, 1)])
+@pytest.mark.parametrize(("distance", "order", "power"), [(L1(), 1, 1), (L2(), 2, 1), (SquaredL2(), 2, 2), (Linf(), np.inf, 1)])
 def test_equals_numpy_norm(pair, distance, order, power):
     differences = (pair[0] - pair[1]).flatten(1).numpy()
     expected = [np.linalg.norm(difference, ord=order) ** power for difference in differences]
@@ -27,7 +27,7 @@ def test_one_embedded_image_is_compared_with_many(pair, distance):
     assert torch.equal(together, distance(first[:1].expand_as(second), second))
 
 
-@pytest.mark.parametrize("distance", [L2(), SquaredL2()])
+@pytest.mark.parametrize("distance", [L1(), L2(), SquaredL2()])
 def test_gradient_where_images_are_equal_is_zero(pair, distance):
     first = pair[0].clone().requires_grad_()
     distance(first, pair[0]).sum().backward()

@@ -7,7 +7,7 @@ from gencls.core import GenclsError
 from gencls.defenses import PlainClassifier
 from gencls.eval.adapters import as_art, as_autoattack, as_foolbox, as_module, as_robustbench, as_torchattacks
 from tests.strangers import defenses as strangers
-from tests.strangers.test_randomness import COMPANY, FIXED, SHARED, UNKEYED
+from tests.strangers.test_randomness import COMPANY, FIXED, SHARED, UNKEYED, each
 
 SHAPE = (1, 8, 8)
 
@@ -59,8 +59,14 @@ def test_its_gradients_are_those_of_images_alone(kind, images):
         torch.testing.assert_close(found, gradients[0], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("library", ADAPTERS)
-@pytest.mark.parametrize("number", [1, 6])
+@pytest.mark.parametrize(
+    ("library", "number"),
+    [
+        *((library, 6) for library in ADAPTERS),
+        ("module", 1),
+        *(pytest.param(library, 1, marks=pytest.mark.slow) for library in ADAPTERS if library != "module"),
+    ],
+)
 def test_what_is_not_declared_is_refused(library, number, images):
     """Again and again, whatever a library makes of the first error."""
     cases = [(strangers.MeanOfTheBatch, "depend on one image only"), (strangers.OneOfFive, "stochastic is not set")]
@@ -77,7 +83,7 @@ def test_every_dependence_on_the_batch_is_seen(kind, images):
         as_module(plain(COMPANY[kind]))(images)
 
 
-@pytest.mark.parametrize("kind", [*SHARED, *UNKEYED])
+@each(*SHARED, *UNKEYED)
 def test_all_randomness_is_seen(kind, images):
     make = {**SHARED, **UNKEYED}[kind]
     with pytest.raises(GenclsError, match="stochastic is not set"):

@@ -274,7 +274,7 @@ def test_a_run_leaves_what_another_process_holds(folder):
 
 
 @pytest.mark.parametrize("attack", [PGD(LINF, steps=4), DDN(ThreatModel("l2", None), steps=4), Square(LINF, queries=10)])
-@pytest.mark.parametrize("sigma", [0.0, 0.2])
+@pytest.mark.parametrize("sigma", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_what_was_spent_does_not_depend_on_the_size_of_shards(attack, sigma, digits):
     """In sum: a record holds the mean of its shard."""
     images, labels = digits[0][:10], digits[1][:10]

@@ -33,6 +33,18 @@ FIXED = {
     "seeds numpy": strangers.SeedsNumpy,
     "draws for nothing": strangers.DrawsForNothing,
 }
+LATER = {
+    *(f"resize, {source}" for source in ("torch one", "torch three", "torch randint", "python choice")),
+    *("rotation", "one entry, mean", "one entry, integer", "own numpy"),
+}
+"""Kinds of which another is among the fast tests."""
+
+
+def each(*kinds):
+    """Rows for these kinds."""
+    return pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LATER)) for kind in kinds])
+
+
 COMPANY = {
     "batch norm": strangers.BatchNormOfTheBatch,
     "no running statistics": strangers.NoRunningStatistics,
@@ -71,7 +83,7 @@ def in_shards(defense, samples, size, **settings):
     ).records
 
 
-@pytest.mark.parametrize("kind", SHARED)
+@each(*SHARED)
 def test_a_draw_that_serves_the_whole_batch_is_one_draw(kind, samples):
     """The judge's draws are independent: rates agree with separate forwards, and do not depend on the shards."""
     defense = declared(SHARED[kind])
@@ -87,7 +99,7 @@ def test_a_draw_that_serves_the_whole_batch_is_one_draw(kind, samples):
 
 
 @pytest.mark.parametrize("smoothing", [(0.0,), pytest.param((0.1,), marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", SHARED)
+@each(*SHARED)
 def test_a_gradient_of_shared_draws_has_as_many_draws_as_it_says(kind, smoothing, samples):
     calls = []
     defense = declared(SHARED[kind])
@@ -168,7 +180,7 @@ def test_the_judge_of_foreign_images_refuses_what_is_not_declared(kind, samples)
         judge({**UNKEYED, **COMPANY}[kind](), samples[0], samples[0], ThreatModel("linf", 0.1), count=1)
 
 
-@pytest.mark.parametrize("kind", [*SHARED, *UNKEYED])
+@each(*SHARED, *UNKEYED)
 def test_undeclared_randomness_is_refused(kind, samples, tmp_path):
     make = {**SHARED, **UNKEYED}[kind]
     for seed in range(2):

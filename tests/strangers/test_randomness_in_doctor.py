@@ -11,7 +11,7 @@ from gencls.eval.doctor.patient import Effort, Patient
 from gencls.eval.doctor.randomness import check_company, check_randomness
 from gencls.eval.measures.statistics import wilson
 from tests.strangers import defenses as strangers
-from tests.strangers.test_randomness import COMPANY, SHARED, UNKEYED, declared, in_shards, samples, truth
+from tests.strangers.test_randomness import COMPANY, SHARED, UNKEYED, declared, each, in_shards, samples, truth
 
 __all__ = ["samples"]
 
@@ -22,14 +22,14 @@ def patient(defense, samples, seed=0):
     return Patient.of(defense, *samples, ThreatModel("linf", 0.2), protocol).observed()
 
 
-@pytest.mark.parametrize("kind", SHARED)
+@each(*SHARED)
 def test_the_doctor_names_shared_draws(kind, samples):
     found = check_randomness(patient(declared(SHARED[kind]), samples))
     assert found.status == "note"
     assert found.finding.startswith("one draw serves the whole batch")
 
 
-@pytest.mark.parametrize("kind", [*SHARED, *UNKEYED])
+@each(*SHARED, *UNKEYED)
 def test_the_doctor_sees_undeclared_randomness(kind, samples):
     make = {**SHARED, **UNKEYED}[kind]
     for seed in range(4):  # one network of five is the same in two calls every fifth time

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import iter_modules
@@ -11,13 +12,16 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError, TransformedClassifier
-from gencls.defenses import NDVAEPurification
+from gencls.defenses import GaussianNoise, NDVAEPurification
 from gencls.zoo import load, registry
+from gencls.zoo.checkpoints.cards import read_card
+from gencls.zoo.checkpoints.checkpoint import save_checkpoint
 from gencls.zoo.data.registry import DATA_SETS
-from gencls.zoo.networks import NDVAE
-from gencls.zoo.ready_made import ReadyMade
-from gencls.zoo.rows import GENERATORS, ROWS
-from gencls.zoo.trained import constructor
+from gencls.zoo.networks import CNN, NDVAE
+from gencls.zoo.ready_made import ReadyMade, network_part, purifier
+from gencls.zoo.registry import find_weights
+from gencls.zoo.rows import GENERATORS, PARTS, ROWS
+from gencls.zoo.trained import WEIGHTS, constructor, trained_network
 from gencls.zoo.training import PRESETS, methods
 from gencls.zoo.training.base import Preset
 from gencls.zoo.training.methods import hierarchical_vae
@@ -28,12 +32,16 @@ ROOT = Path(__file__).parents[2]
 CLASSES = 7
 """No network has so many by default."""
 
-TRAINED = {row.trained or name: row.network for name, row in ROWS.items() if row.network is not None} | GENERATORS
+TRAINED: dict[str, type[nn.Module]] = {
+    **{row.trained or name: row.network for name, row in ROWS.items() if row.network is not None},
+    **GENERATORS,
+    **PARTS,
+}
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_training_can_be_loaded(name: str) -> None:
-    row = '"{name}": ReadyMade(...); a generator "{name}": its network to GENERATORS there'
+    row = '"{name}": ReadyMade(...); a generator or a part "{name}": its network to GENERATORS or PARTS there'
     check_rows([name], TRAINED, where="ROWS in gencls/zoo/rows.py", row=row)
 
 
@@ -86,14 +94,56 @@ def test_a_row_says_what_it_takes(name: str) -> None:
     assert "weights" in ROWS[name].overrides() or ROWS[name].is_here(name)
 
 
-def test_a_transform_needs_a_classifier_behind_it() -> None:
-    row = ReadyMade(NDVAEPurification, NDVAE)
-    with pytest.raises(GenclsError, match="nd-vae-mnist: expected the row of a transform to say the classifier behind it"):
-        row.make("nd-vae-mnist")
-    defense = replace(row, classifier="cnn-plain-fashion").make("nd-vae-mnist", sigma=0.2)
+def test_a_transform_stands_in_front_of_a_classifier(tmp_path: Path) -> None:
+    with pytest.raises(GenclsError, match=r"nd-vae-mnist: expected a row purifier\(.*\), got a ReadyMade that builds a NDVAE"):
+        ReadyMade(NDVAEPurification, NDVAE).make("nd-vae-mnist")  # type: ignore[arg-type]
+    row = purifier(NDVAEPurification, NDVAE, classifier="cnn-plain-fashion")
+    assert row.overrides() == ["weights", "sigma"]
+    defense = row.make("nd-vae-mnist", sigma=0.2)
     assert isinstance(defense, TransformedClassifier)
     assert isinstance(defense.transform, NDVAEPurification)
     assert defense.transform.sigma == 0.2
+
+
+def test_a_defense_of_several_networks_takes_from_a_folder_what_is_there(tmp_path: Path) -> None:
+    row = ROWS["nd-vae-mnist"]
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(WEIGHTS / f"nd-vae-mnist{suffix}", tmp_path)
+    committed, alone = row.make("nd-vae-mnist"), row.make("nd-vae-mnist", weights=tmp_path)
+    assert same(committed, alone)  # the classifier is the committed one
+    classifier = trained_network(CNN, "cnn-mnist")
+    with torch.no_grad():
+        next(classifier.parameters()).mul_(2.0)
+    card = read_card(WEIGHTS / "cnn-mnist.safetensors")
+    save_checkpoint(classifier, tmp_path / "cnn-mnist" / "cnn-mnist.safetensors", card)
+    assert not same(committed, row.make("nd-vae-mnist", weights=tmp_path))
+    assert same(committed, row.make("nd-vae-mnist", weights=tmp_path / "nd-vae-mnist.safetensors"))
+    assert find_weights("nd-vae-mnist", tmp_path) == tmp_path
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(value, other[key]) for key, value in first.state_dict().items())
+
+
+def test_a_setting_that_chooses_among_parts() -> None:
+    digits, clothes = network_part(CNN, "cnn-mnist"), network_part(CNN, "cnn-plain-fashion")
+    missing = network_part(CNN, "cnn-mars")
+
+    def build(network: CNN, *, judge: CNN, sigma: float = 0.1) -> TransformedClassifier:
+        return TransformedClassifier(GaussianNoise(sigma), judge, judge.num_classes)
+
+    row = ReadyMade(build, CNN, trained="cnn-mnist", parts={"judge": {"digits": digits, "clothes": clothes, "mars": missing}})
+    assert row.overrides() == ["weights", "judge", "sigma"]
+    assert same(row.make("toy"), row.make("toy", judge="digits"))
+    assert not same(row.make("toy"), row.make("toy", judge="clothes", sigma=0.3))
+    assert row.is_here("toy")
+    assert not replace(row, parts={"judge": {"mars": missing}}).is_here("toy")
+    with pytest.raises(GenclsError, match=r"expected the weights of cnn-mars .* Make them with: gencls train cnn-mars"):
+        row.make("toy", judge="mars")
+    for word in ("cloths", 3):
+        with pytest.raises(GenclsError, match=rf"toy: .*expected judge to be one of digits, clothes, mars; got {word!r}"):
+            row.make("toy", judge=word)
 
 
 def test_weights_without_a_row_are_told_what_they_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

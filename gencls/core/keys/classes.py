@@ -100,14 +100,8 @@ def _is_generated(entry: Any) -> bool:
     return made or function.__code__.co_qualname.startswith("__create_fn__.")  # a dataclass made it
 
 
-@parts.register
-def _property(value: property) -> Parts:
-    return "property", [(".fget", value.fget), (".fset", value.fset), (".fdel", value.fdel)]
-
-
-@parts.register(staticmethod | classmethod)
-def _unbound(method: Any) -> Parts:
-    return type(method).__name__, [("", method.__func__)]
+parts.register(property, lambda value: ("property", [(f".{name}", getattr(value, name)) for name in ("fget", "fset", "fdel")]))
+parts.register(staticmethod | classmethod, lambda method: (type(method).__name__, [("", method.__func__)]))
 
 
 @parts.register

@@ -149,9 +149,8 @@ def _cell(cell: types.CellType) -> Parts:
         return "empty cell", ()
 
 
-@parts.register
-def _method(method: types.MethodType) -> Parts:
-    return "method", [("", method.__func__), (".__self__", method.__self__)]
+parts.register(types.MethodType, lambda method: ("method", [("", method.__func__), (".__self__", method.__self__)]))
+parts.register(functools._lru_cache_wrapper, lambda function: ("cached", [("", function.__wrapped__)]))
 
 
 @parts.register(types.BuiltinFunctionType | types.MethodWrapperType)
@@ -176,11 +175,6 @@ def _operator(operator: Any) -> Parts:
 @parts.register(types.GetSetDescriptorType | types.MemberDescriptorType)
 def _descriptor(descriptor: Any) -> Parts:
     return "descriptor", [("", Library(f"{descriptor.__objclass__.__module__}.{descriptor.__qualname__}"))]
-
-
-@parts.register
-def _lru_cache(function: functools._lru_cache_wrapper) -> Parts:  # type: ignore[type-arg]
-    return "cached", [("", function.__wrapped__)]
 
 
 @parts.register

@@ -126,24 +126,12 @@ def _set(value: set[Any] | frozenset[Any]) -> Parts:
     return "set", [("", type(value)), *attributes(value, getattr(value, "__dict__", None)), ("", Unordered(value))]
 
 
-@parts.register
-def _enum(value: Enum) -> Parts:
-    return "enum", [("", type(value)), ("", value.name), (".value", value.value)]
-
-
-@parts.register
-def _path(value: PurePath) -> Parts:
-    return "path", [("", str(value))]
-
-
-@parts.register
-def _mapping_proxy(value: MappingProxyType) -> Parts:  # type: ignore[type-arg]
-    return "mapping", _entries(value.items())
-
-
-@parts.register
-def _weak_reference(value: weakref.ReferenceType) -> Parts:  # type: ignore[type-arg]
-    return "reference", [("()", value())]
+parts.register(Enum, lambda value: ("enum", [("", type(value)), ("", value.name), (".value", value.value)]))
+parts.register(PurePath, lambda value: ("path", [("", str(value))]))
+parts.register(MappingProxyType, lambda value: ("mapping", _entries(value.items())))
+parts.register(weakref.ReferenceType, lambda value: ("reference", [("()", value())]))
+parts.register(torch.dtype | torch.layout | torch.memory_format, lambda value: ("torch", [("", str(value))]))
+parts.register(torch.Generator, lambda value: ("generator", [(".get_state()", value.get_state())]))
 
 
 @parts.register(type(threading.Lock()) | type(threading.RLock()))
@@ -151,16 +139,6 @@ def _weak_reference(value: weakref.ReferenceType) -> Parts:  # type: ignore[type
 def _no_part_of_the_result(value: object) -> Parts:
     """Nothing: the value changes no output. A device must not count, and a hook counts where it is registered."""
     return type(value).__name__, ()
-
-
-@parts.register(torch.dtype | torch.layout | torch.memory_format)
-def _constant(value: object) -> Parts:
-    return "torch", [("", str(value))]
-
-
-@parts.register
-def _torch_generator(value: torch.Generator) -> Parts:
-    return "generator", [(".get_state()", value.get_state())]
 
 
 @parts.register

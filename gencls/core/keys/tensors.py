@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from gencls.core.keys.origins import origin_of_file
 from gencls.core.keys.parts import Held, Parts, attributes, parts
+from gencls.core.memory import stored
 
 _NO_ATTRIBUTES = ("_is_buffer", "persistent")
 """Attributes by which a module knows a tensor that it will register; a move to another device loses them."""
@@ -75,12 +76,7 @@ def _contents(tensor: Tensor) -> Held:
         return [("", _bytes(tensor.int_repr())), *_scales(tensor)]
     if tensor.layout == torch.sparse_coo:
         tensor = tensor.coalesce()
-        return [("", _bytes(tensor.indices())), ("", _bytes(tensor.values()))]
-    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return [("", _bytes(part)) for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values())]
-    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return [("", _bytes(part)) for part in (tensor.ccol_indices(), tensor.row_indices(), tensor.values())]
-    return [("", _bytes(tensor if tensor.layout == torch.strided else tensor.to_dense()))]
+    return [("", _bytes(part)) for part in stored(tensor)]
 
 
 def _scales(tensor: Tensor) -> Held:
@@ -103,7 +99,9 @@ def _module(module: nn.Module) -> Parts:
         forward = put_in_forward(module)
         own = [] if forward is None else [("", "forward"), (".forward", forward)]
         return "wrapped", [("", type(module)), (f".{inner}", getattr(module, inner)), *own, *_hooks(vars(module))]
-    state: dict[str, Any] = module.__getstate__() if _has_state(module) else vars(module)
+    # A class may define the state of a copy of its modules, and leave out caches.
+    defined = type(module).__getstate__ is not object.__getstate__ and not is_parametrized(module)
+    state: dict[str, Any] = module.__getstate__() if defined else vars(module)
     return "module", [("", type(module)), *_content(module, state)]
 
 
@@ -119,11 +117,6 @@ def put_in_forward(module: nn.Module) -> Any:
     within = [getattr(called, "__self__", None), *(cell.cell_contents for cell in getattr(called, "__closure__", None) or ())]
     runs_inside = any(part is module or part is vars(module)["_modules"]["_orig_mod"] for part in within)
     return None if code is not None and runs_inside and origin_of_file(code.co_filename) == "library" else forward
-
-
-def _has_state(module: nn.Module) -> bool:
-    """Whether a class defines the state of a copy of its modules, which may leave out caches."""
-    return type(module).__getstate__ is not object.__getstate__ and not is_parametrized(module)
 
 
 def _content(module: nn.Module, state: dict[str, Any]) -> Iterator[tuple[str, Any]]:

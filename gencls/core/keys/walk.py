@@ -161,20 +161,15 @@ class _Walk:
 
 
 def _own_key(value: Any, path: str) -> str | None:
-    """The key that a value gives itself."""
-    own = value.fingerprint_key if _has_own_key(value) else None
-    if own is None:
+    """The key that a value gives itself. No ``__getattr__`` of the user's runs, and the walk asks thousands of values."""
+    try:
+        held = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        held = ()
+    named = "fingerprint_key" in held or any("fingerprint_key" in vars(kind) for kind in type(value).__mro__)
+    if not named or (own := value.fingerprint_key) is None:
         return None
     own = own() if callable(own) else own
     if not isinstance(own, str):
         raise GenclsError(f"{path}.fingerprint_key: expected a string, or a method that returns one, got {type(own).__name__}")
     return own
-
-
-def _has_own_key(value: Any) -> bool:
-    """Whether a value gives itself a key. No ``__getattr__`` of the user's runs, and the walk asks thousands of values."""
-    try:
-        held = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        held = ()
-    return "fingerprint_key" in held or any("fingerprint_key" in vars(kind) for kind in type(value).__mro__)

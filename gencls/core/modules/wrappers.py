@@ -71,7 +71,9 @@ def _surrogates_of(module: nn.Module) -> Mapping[str, nn.Module]:
         return chained(list(module), module)
     if isinstance(module, Declares):
         modes = _told(module)
-        if _inherited(module) or not _untouched(module):
+        # A subclass that overrides how scores are made, but not ``surrogates()``, which then cannot know of it.
+        inherited = min(_age(module, name) for name in _COMPUTE) < _age(module, "surrogates")
+        if inherited or not _untouched(module):
             # A surrogate that contains the module itself contains all that the class computes.
             own = set(modes) if all(any(part is module for part in found.modules()) for found in modes.values()) else set()
             _check_nothing_lost(module, own)
@@ -160,11 +162,6 @@ def _age(module: nn.Module, name: str) -> int:
 def _untouched(module: nn.Module) -> bool:
     """Whether a module does what its class does: it has no hooks, and nobody put another ``forward`` into the instance."""
     return put_in_forward(module) is None and not any(vars(module).get(hooks) for hooks in _HOOKS)
-
-
-def _inherited(module: nn.Module) -> bool:
-    """Whether a subclass overrides how scores are made, but not ``surrogates()``, which then cannot know of it."""
-    return min(_age(module, name) for name in _COMPUTE) < _age(module, "surrogates")
 
 
 def _check_nothing_lost(module: nn.Module, own: set[str]) -> None:

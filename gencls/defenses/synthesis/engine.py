@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, ClassConditionalGenerator, Embedding, GenclsError, ImageDistance, Latents
-from gencls.core.inference import Optimizer, minimize, where
+from gencls.core.inference import Optimizer, Rate, minimize, where
 from gencls.core.memory import saved_bytes
 from gencls.core.modules.modes import frozen
 from gencls.core.rows import select
@@ -52,6 +52,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         steps: int,
         lr: float,
         optimizer: Optimizer = "adam",
+        rate: Rate | None = None,
         project: Callable[[Latents], Latents] | None = None,
         variational: bool = False,
         start_std: float = 1.0,
@@ -72,6 +73,8 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
             steps: descent steps, >= 0.
             lr: step size of the optimiser, > 0.
             optimizer: O, "adam" or "gradient".
+            rate: schedule of the step size, for instance :class:`~gencls.defenses.synthesis.rates.CyclicalRate`; None keeps
+                ``lr`` in all steps.
             project: projection of the latents, or of the means, (N, K, *shape), after each step; None does not project.
             variational: True optimises Gaussians over latents, False points.
             start_std: standard deviation around the latents of ``start``, > 0; for variational inference.
@@ -104,6 +107,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         self.steps = steps
         self.lr = lr
         self.optimizer: Optimizer = optimizer
+        self.rate = rate
         self.project = project
         self.start_std = start_std
         self.samples = samples
@@ -162,6 +166,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
     def extra_repr(self) -> str:
         """The settings."""
         settings = f"steps={self.steps}, lr={self.lr}, weight={self.weight}, optimizer={self.optimizer!r}"
+        settings += f", rate={self.rate}" if self.rate else ""
         settings += f", variational, start_std={self.start_std}, samples={self.samples}" if self.variational else ""
         settings += f", elimination={self.elimination.rounds}" if self.elimination else ""
         settings += f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks" if self.warm_steps else ""
@@ -215,6 +220,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
             steps=steps,
             lr=self.lr,
             optimizer=self.optimizer,
+            rate=self.rate,
             project=None if project is None else lambda found: (*project(found[:levels]), *found[levels:]),
             unroll=images.requires_grad,
             keep=None if contest is None else contest.keep,

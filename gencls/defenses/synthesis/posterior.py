@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gencls.core import Latents
 
-__all__ = ["Posterior", "Q", "means", "moved", "together", "variables"]
+__all__ = ["Posterior", "Q", "interpolated", "means", "moved", "together", "variables"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,8 @@ def together(function: Callable[..., Tensor], *qs: Q) -> Q:
         Posterior(function(*(q.mean for q in level)), each(*(q.log_std for q in level)), each(*(q.start for q in level)))
         for level in zip(*qs, strict=True)
     )
+
+
+def interpolated(first: Q, second: Q, share: float) -> Q:
+    """The q between two of the same classifier: ``share`` a of the first, a q_1 + (1 - a) q_2, at every level (section 3.4)."""
+    return together(lambda one, two: share * one + (1 - share) * two, first, second)

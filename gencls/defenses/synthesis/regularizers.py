@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from gencls.core import Latents, checked
 from gencls.defenses.synthesis.posterior import Q
 
-__all__ = ["DiscriminatorPenalty", "GaussianKL", "Regularizer"]
+__all__ = ["DiscriminatorPenalty", "GaussianKL", "Regularizer", "SquaredNorm", "SquaredShift"]
 
 
 class Regularizer(nn.Module, ABC):
@@ -45,6 +45,29 @@ class GaussianKL(Regularizer):
         if not spreads:
             return super().expected(q, latents)
         return _total([0.5 * (m.square() + (2 * s).exp() - 2 * s - 1) for m, s in spreads])
+
+
+class SquaredNorm(Regularizer):
+    """R(z, z_init) = ||z||_2^2, of GAN inversion from random starts (thesis, section 3.2, below Algorithm 2)."""
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Latents (N, K, *shape) per level -> (N, K), the sum over the levels."""
+        return _total([level.square() for level in latents])
+
+
+class SquaredShift(Regularizer):
+    """R(z, z_init) = ||z - z_init||_2^2, of GAN inversion from an encoder's code (thesis, eq. 3.4)."""
+
+    from_start = True
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Zeros (N, K): R of latents where the descent begins, which is what :class:`RandomStarts` asks for."""
+        return latents[0].new_zeros(latents[0].shape[:2])
+
+    def expected(self, q: Q, latents: Latents) -> Tensor:
+        """The sum over the levels, (N, K)."""
+        starts = [level.mean if level.start is None else level.start for level in q]
+        return _total([(z - start).square() for z, start in zip(latents, starts, strict=True)])
 
 
 class DiscriminatorPenalty(Regularizer):

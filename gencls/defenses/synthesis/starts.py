@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gencls.core import ClassConditionalGenerator, Embedding, GenclsError, ImageDistance, Latents, checked, seeded
 from gencls.defenses.synthesis.posterior import Posterior, Q
 
-__all__ = ["EncoderStart", "RandomStarts"]
+__all__ = ["EncodedStart", "EncoderStart", "RandomStarts"]
 
 
 class RandomStarts(nn.Module):
@@ -130,6 +130,32 @@ class EncoderStart(nn.Module):
         """Images (N, C, H, W) -> means and log standard deviations (N, K, d) of one level; differentiable."""
         mean, log_variance = self.encoder(images.clone())  # it may work in place
         return (Posterior(mean, 0.5 * log_variance),)
+
+
+class EncodedStart(nn.Module):
+    """Algorithm 4: the encoder's code of the image, the same for all classes; differentiable in the image."""
+
+    @checked
+    def __init__(self, encoder: Callable[[Tensor], Tensor], generator: ClassConditionalGenerator) -> None:
+        """Take E, images (N, C, H, W) -> codes (N, *shape), and the generator, whose first level takes such codes."""
+        super().__init__()
+        self.encoder = encoder
+        self.num_classes = generator.num_classes
+        self.shape = generator.latent_shapes[0]
+
+    def forward(self, images: Tensor) -> Latents:
+        """Images (N, C, H, W) -> codes (N, K, *shape) of one level.
+
+        Raises:
+            GenclsError: the encoder's codes have another shape than the generator's.
+        """
+        codes = self.encoder(images.clone())  # it may work in place
+        if not isinstance(codes, Tensor) or codes.shape != (len(images), *self.shape):
+            got = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
+            raise GenclsError(
+                f"EncodedStart: expected codes {(len(images), *self.shape)} of the encoder, as the generator takes, got {got}"
+            )
+        return (codes.unsqueeze(1).expand(-1, self.num_classes, *self.shape),)
 
 
 def _embedded(made: Tensor, distance: ImageDistance | None) -> Embedding:

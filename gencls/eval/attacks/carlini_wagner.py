@@ -237,16 +237,11 @@ class _Search:
         # Also at a tie of coarse scores.
         pull = (rows.constant * rows.scale * ((hinge >= 0) | ~response.reached)).to(change.dtype)
         gradient = (2 * change - per_image(pull) * response.gradient).mul_(1 - tanh.square()).mul_(0.5)
-        if clip:
-            gradient = _clip(gradient)
+        if clip:  # to norm 1 at most
+            gradient = gradient * per_image((1 / gradient.flatten(1).norm(dim=1).clamp_min(1e-30)).clamp_max(1.0))
         rows.first_moment = torch.lerp(rows.first_moment, gradient, 0.1)
         rows.second_moment = rows.second_moment.mul(0.999).addcmul_(gradient, gradient, value=0.001)
         rate = self.attack.learning_rate * (1 - 0.999 ** (step + 1)) ** 0.5 / (1 - 0.9 ** (step + 1))
         # A tiny epsilon: at saturated pixels the derivative of the tanh, and so the gradient, is about 1e-6.
         rows.w = rows.w - rate * rows.first_moment / rows.second_moment.sqrt().add_(1e-12)
         return squared.double() + rows.constant * hinge.clamp_min(0)
-
-
-def _clip(gradient: Tensor) -> Tensor:
-    """Gradients (M, C, H, W) of norm 1 at most."""
-    return gradient * per_image((1 / gradient.flatten(1).norm(dim=1).clamp_min(1e-30)).clamp_max(1.0))

@@ -58,7 +58,10 @@ class Runner:
         seed: int | None = None,
     ) -> Trial:
         """Attack a batch of checked samples and judge it, see :func:`run_cell`; without a seed the protocol's counts."""
-        _check_attack(attack, images.shape)
+        check_attacks({type(attack).__name__: attack}, "attack")
+        attack.threat.check_reach(images.shape)
+        if attack.threat.targeted:
+            raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
         device = device_of(self.defense) or images.device
         images, labels = images.to(device), labels.to(device)
         seed = self.protocol.seed if seed is None else seed
@@ -274,14 +277,6 @@ def run_cell(
     probe = probe or probe_defense(defense, images, labels, seed=protocol.seed, gradients=attack.uses_gradients)
     check_threat(attack.threat, images.to(device_of(defense) or images.device))
     return Runner(defense, mode, protocol, probe).run(attack, images, labels, clean=clean, hashes=hashes)
-
-
-def _check_attack(attack: Attack, shape: torch.Size) -> None:
-    """Check that an attack is one, and can be judged on images of a shape (N, C, H, W)."""
-    check_attacks({type(attack).__name__: attack}, "attack")
-    attack.threat.check_reach(shape)
-    if attack.threat.targeted:
-        raise GenclsError("evaluate: expected untargeted attacks, got a targeted one; call it directly with target classes")
 
 
 def _kind(images: Tensor) -> tuple[object, ...]:

@@ -178,9 +178,11 @@ def holm(p_values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.
         raise GenclsError(f"expected p-values in [0, 1], got {bad[0]}")
     if not values.size:
         return values
-    from statsmodels.stats.multitest import multipletests
-
-    return np.asarray(multipletests(values, method="holm")[1], dtype=np.float64)
+    # As statsmodels' multipletests, which collects garbage at each call: a fifth of a second in a process with many modules.
+    order = np.argsort(values)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    return adjusted
 
 
 def pairwise_mcnemar(correct: Mapping[str, npt.ArrayLike]) -> pd.DataFrame:

@@ -188,7 +188,7 @@ class Grid:
         self._write_samples(without_samples(self.folder, self._plan))
         todo = self.missing()
         try:
-            with nullcontext(_silent) if progress is None else progress(todo) as tell:
+            with nullcontext(lambda cell: None) if progress is None else progress(todo) as tell:
                 for patient in (False, True):  # first the free cells, then those that others have not finished
                     others = []
                     for cell in todo:
@@ -294,7 +294,3 @@ class Grid:
         """The cells once the samples have an order."""
         self._order = order
         return self.cells()
-
-
-def _silent(cell: StudyCell) -> None:
-    """Tell nobody that a cell is finished."""

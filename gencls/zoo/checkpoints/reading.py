@@ -45,14 +45,11 @@ def _chosen(path: str | Path, content: Any, key: str | None) -> Any:
         return content[key]
     if isinstance(content.get("state_dict"), Mapping):
         return content["state_dict"]
-    found = [name for name, value in content.items() if _is_state(value)]
+    named = {name: value for name, value in content.items() if isinstance(value, Mapping) and value}
+    found = [name for name, value in named.items() if all(isinstance(inner, Tensor) for inner in value.values())]
     if len(found) > 1:
         raise GenclsError(f"{path}: expected one state dict, or key=NAME that says which; got {', '.join(map(repr, found))}")
     return content[found[0]] if found else content
-
-
-def _is_state(value: object) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(inner, Tensor) for inner in value.values())
 
 
 def load_content(path: str | Path) -> Any:

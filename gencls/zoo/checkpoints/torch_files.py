@@ -40,8 +40,11 @@ _HARMLESS = re.compile(
 )
 """Numbers, arrays, paths, dates and settings, which checkpoints have beside the weights. Such objects are left out."""
 
-_DICTIONARIES = re.compile(r"collections\.defaultdict|(\w+\.)+AttributeDict")
-"""Dictionaries. Their entries are read like those of a plain one. Lightning's hyperparameters are an AttributeDict."""
+_DICTIONARIES = re.compile(r"argparse\.Namespace|collections\.defaultdict|(\w+\.)+AttributeDict")
+"""Dictionaries, and attributes by name. Their entries are read. Lightning's hyperparameters are an AttributeDict."""
+
+_READ_AS: Mapping[str, Callable[..., Any]] = {"argparse.Namespace": Namespace, "collections.defaultdict": lambda *_: {}}
+"""What torch's reader takes for them; a plain dictionary for the others. No factory of defaults is kept."""
 
 _ADVICE = "Where it was made, save the weights alone: torch.save(network.state_dict(), FILE)"
 
@@ -56,11 +59,6 @@ class _Inert:
         """Take the state of the object."""
 
 
-def _dictionary(*_: object) -> dict[Any, Any]:
-    """A dictionary without the factory of its defaults."""
-    return {}
-
-
 def load_torch_file(path: Path, size: int, *, zipped: bool) -> Any:
     """Read all that such a file of `size` bytes holds (since torch 1.6 a zip file); tensors stay tied to the file.
 
@@ -68,7 +66,7 @@ def load_torch_file(path: Path, size: int, *, zipped: bool) -> Any:
         GenclsError: The file is damaged, of another kind, or holds code or objects that are not known to be harmless.
     """
     names = (_names_in_zip if zipped else _names_in_pickles)(path, size)
-    odd = [name for name in names if not _is_known(name)]
+    odd = [name for name in names if not any(known.fullmatch(name) for known in (_TORCH, _HARMLESS, _DICTIONARIES))]
     if "builtins.bytearray" in odd:  # torch's reader would make one of any length
         raise _code(path, odd[0])
     stand_ins: list[Any] = [_stand_in(name) for name in names if not _TORCH.fullmatch(name)]
@@ -88,20 +86,9 @@ def load_torch_file(path: Path, size: int, *, zipped: bool) -> Any:
     return content
 
 
-def _is_known(name: str) -> bool:
-    known = (_TORCH, _HARMLESS, _DICTIONARIES)
-    return name == "argparse.Namespace" or any(pattern.fullmatch(name) for pattern in known)
-
-
 def _stand_in(name: str) -> tuple[Callable[..., Any], str]:
     """Choose what torch's reader takes for a class, and give the class's name."""
-    if name == "argparse.Namespace":
-        return Namespace, name  # attributes only
-    if name == "collections.defaultdict":
-        return _dictionary, name
-    if _DICTIONARIES.fullmatch(name):
-        return OrderedDict, name
-    return type(name, (_Inert,), {}), name
+    return _READ_AS.get(name, OrderedDict) if _DICTIONARIES.fullmatch(name) else type(name, (_Inert,), {}), name
 
 
 def _names_in_zip(path: Path, size: int) -> list[str]:

@@ -113,22 +113,14 @@ def _open(name: str | Path, split: str | None, root: str | Path | None, *, downl
         known = f"expected the name of a data set, one of {', '.join(DATA_SETS)}; got {name!r}"
         raise GenclsError(f"{known}, which is not {KINDS} either")
     name, split = str(name), "test" if split is None else split
-    return name, split, _open_named(name, split, root, download=download)
-
-
-def _open_named(name: str, split: str, root: str | Path | None, *, download: bool) -> ImageSource:
     if split not in split_names(name):
         hint = did_you_mean(split, split_names(name))
         raise GenclsError(f"{hint}expected a split of {name}, one of {', '.join(split_names(name))}; got {split!r}")
     row = DATA_SETS[name]
     if download and row.fetch is None:
         raise GenclsError(f"{name}: expected no download, because gencls has no address of this set's files; see docs/data.md")
-    place = _data_root(root)
+    chosen = root if root is not None else os.environ.get("GENCLS_DATA")
+    place = Path(chosen).expanduser() if chosen else None
     if place is not None and not (place.is_dir() or row.embedded or download):
         raise GenclsError(f"{name}: expected the folder of the data sets, got {place}, which is no folder")
-    return row.fetch(split, place) if download and row.fetch is not None else row.open(split, place)
-
-
-def _data_root(root: str | Path | None) -> Path | None:
-    chosen = root if root is not None else os.environ.get("GENCLS_DATA")
-    return Path(chosen).expanduser() if chosen else None
+    return name, split, (row.fetch if download and row.fetch is not None else row.open)(split, place)

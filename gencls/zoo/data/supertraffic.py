@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.zoo.data.gtsrb10 import GTSRB_CLASSES
-from gencls.zoo.data.image_data import DataSet, ImageSource, resize_and_crop
+from gencls.zoo.data.image_data import DataSet, ImageSource
 from gencls.zoo.data.known_files import needed_root
 from gencls.zoo.data.pictures import read_pictures, scaled
 
@@ -156,7 +155,9 @@ def open_supertraffic10(split: str, root: Path | None) -> ImageSource:
     return ImageSource(
         labels=torch.tensor([numbers.index(sign.number) for sign in kept], dtype=torch.int64),
         class_names=tuple(GTSRB_CLASSES[number] for number in numbers),
-        read=lambda positions, size: _read([kept[position] for position in positions.tolist()], size),
+        read=lambda positions, size: torch.cat(
+            [read_pictures("supertraffic10", [kept[p].path], kept[p].cut_out, _SIDE, size=size) for p in positions.tolist()]
+        ),
         indices=torch.arange(len(kept)),
     )
 
@@ -261,12 +262,6 @@ def _find(name: str, root: Path, places: tuple[str, ...]) -> Path:
         f"supertraffic10: expected {' or '.join(places)} of {name} under {root}; got no such file or folder. "
         f"Get the originals from {_PAGES[name]} and unpack them under the data root"
     )
-
-
-def _read(signs: list[Sign], size: int | None) -> Tensor:
-    """Decode signs, (n, 3, 32, 32) uint8, scaled to `size` if it is given."""
-    tiles = [read_pictures("supertraffic10", [sign.path], sign.cut_out, _SIDE) for sign in signs]
-    return resize_and_crop(torch.cat(tiles), size)
 
 
 DATA_SET = DataSet(open=open_supertraffic10)

@@ -65,6 +65,11 @@ class NetworkTraining(nn.Module, ABC):
         """The network that the training saves."""
         return self.network
 
+    @property
+    def companions(self) -> dict[str, nn.Module]:
+        """Networks that are saved beside the product, by their parts: a file NAME-PART with a card for each."""
+        return {}
+
     @abstractmethod
     def steps(self, images: Tensor, labels: Tensor, at: Moment) -> Steps:
         """Learn from one batch: yield a loss for each optimiser in turn. The optimiser takes its step before the next loss.
@@ -138,6 +143,10 @@ class Preset(ABC):
     @abstractmethod
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
         """Arguments that build the saved network of K classes again, for its card; JSON can hold them."""
+
+    def companion_arguments(self, part: str, num_classes: int) -> dict[str, Any]:
+        """Arguments that build the network ``part`` of :attr:`NetworkTraining.companions` again, for its card."""
+        raise NotImplementedError
 
     @abstractmethod
     def training(self, num_classes: int) -> NetworkTraining:

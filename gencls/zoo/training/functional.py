@@ -14,9 +14,16 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).sum(1)
 
 
-def move_average(average: nn.Module, current: nn.Module, *, decay: float) -> None:
-    """A <- decay * a + (1 - decay) * w for all parameters of two networks of the same kind, the average a and the current w."""
+def move_average(average: nn.Module, current: nn.Module, *, decay: float, buffers: bool = False) -> None:
+    """A <- decay * a + (1 - decay) * w for all parameters of two networks of the same kind, the average a and the current w.
+
+    With ``buffers`` also for those of their buffers that are no whole numbers, such as the statistics of batch norms.
+    """
     with torch.no_grad():
+        if buffers:
+            for mean, buffer in zip(average.buffers(), current.buffers(), strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(buffer, 1 - decay)
         for mean, parameter in zip(average.parameters(), current.parameters(), strict=True):
             mean.lerp_(parameter, 1 - decay)
 

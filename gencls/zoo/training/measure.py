@@ -1,7 +1,7 @@
 """The figures on a card: measurements of a trained network on images that it was not trained on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,25 +50,20 @@ def measured_part(test: ImageData, few: int) -> tuple[Tensor, Tensor, str]:
     return test.images[part], test.labels[part], f"{test.name} {test.split}, {len(part)} images"
 
 
-def _chunk(images: Tensor) -> int:
-    return min(_CHUNK, max(1, _NUMBERS // images[0].numel()))
+def _batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    size = min(_CHUNK, max(1, _NUMBERS // images[0].numel()))
+    return zip(images.split(size), labels.split(size), strict=True)
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of images (N, C, H, W) in [0, 1] that a model in eval mode classifies as labelled, (N,); it gives scores (N, K)."""
     with torch.no_grad():
-        correct = [
-            (model(batch).argmax(1) == expected).sum()
-            for batch, expected in zip(images.split(_chunk(images)), labels.split(_chunk(images)), strict=True)
-        ]
+        correct = [(model(batch).argmax(1) == expected).sum() for batch, expected in _batches(images, labels)]
     return int(torch.stack(correct).sum()) / len(labels)
 
 
 def adversarial_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Adversarial, *, seed: int = 0) -> float:
     """Accuracy after PGD with one random start, at the full radius of the attack; ``seed`` is the seed of the start."""
     with seeded(seed):
-        adversarial = [
-            attack(model, batch, expected, epoch=math.inf)
-            for batch, expected in zip(images.split(_chunk(images)), labels.split(_chunk(images)), strict=True)
-        ]
+        adversarial = [attack(model, *batch, epoch=math.inf) for batch in _batches(images, labels)]
     return accuracy(model, torch.cat(adversarial), labels)

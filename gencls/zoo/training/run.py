@@ -40,8 +40,8 @@ def train(
     """Train a preset, measure it, and save its weights in half precision with a card.
 
     The folder ``out/name`` receives TensorBoard logs, ``last.ckpt`` after every epoch (to resume from),
-    ``name.safetensors`` and ``name.json``. The weights of the last epoch are saved; nothing is selected on test
-    digits. The global random state is left as it was.
+    ``name.safetensors`` and ``name.json``, and such a pair for each network that is saved beside the product. The weights of
+    the last epoch are saved; nothing is selected on test digits. The global random state is left as it was.
 
     Args:
         name: name of a preset, or a preset with other settings; its own name then says where results lie.
@@ -96,6 +96,18 @@ def train(
         licence=plan.licence,
         seed=seed,
     )
+    for part, companion in module.learner.companions.items():
+        name = f"{settings.name}-{part}"
+        arguments = settings.companion_arguments(part, training_set.num_classes)
+        beside = replace(
+            card,
+            name=name,
+            architecture=type(companion).__name__,
+            arguments=arguments,
+            what=f"The {part} of {settings.name}. {card.what}",
+            metrics={"training seconds": card.metrics["training seconds"]},
+        )
+        save_checkpoint(companion, folder / f"{name}.safetensors", beside, half=True)
     path = folder / f"{settings.name}.safetensors"
     save_checkpoint(network, path, card, half=True)
     return path

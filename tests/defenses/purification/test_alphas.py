@@ -64,7 +64,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, pytest.param({"variance": lambda value: 1e-6}, marks=pytest.mark.slow), {"warm": True}]
+    "settings", [pytest.param(how, marks=pytest.mark.slow) for how in ({}, {"variance": lambda value: 1e-6})] + [{"warm": True}]
 )
 @pytest.mark.parametrize("survived", [pytest.param(3, marks=pytest.mark.slow), 7])
 def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(settings, survived, tmp_path):

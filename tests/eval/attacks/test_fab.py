@@ -5,19 +5,16 @@ import torch
 
 from gencls.eval import ThreatModel
 from gencls.eval.attacks.fab import FAB
-from tests.contracts.linear import SHAPES, linear_problem, margins, minimal_distance, run
+from tests.contracts.linear import linear_problem, margins, minimal_distance, run, shapes_and_counts
 from tests.toys import Linear
 
 THREATS = {"linf": ThreatModel("linf", 0.1), "l2": ThreatModel("l2", 0.25)}
 
 both_norms = pytest.mark.parametrize("norm", THREATS)
-every_shape = pytest.mark.parametrize("shape", SHAPES)
-every_count = pytest.mark.parametrize("count", [1, 64])
 every_number_of_classes = pytest.mark.parametrize("classes", [2, 3, 4, pytest.param(10, marks=pytest.mark.slow)])
 
 
-@every_count
-@every_shape
+@shapes_and_counts
 @both_norms
 @every_number_of_classes
 @pytest.mark.parametrize("targets", [9, 0])

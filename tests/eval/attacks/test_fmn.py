@@ -36,7 +36,9 @@ def test_it_comes_closer_than_the_library_with_as_many_steps(threat, name):
     assert ours.median() <= other.median()
 
 
-@pytest.mark.parametrize(("threat", "name"), [(L1, "L1FMNAttack"), (L0, "L0FMNAttack")], ids=["l1", "l0"])
+@pytest.mark.parametrize(
+    ("threat", "name"), [(L1, "L1FMNAttack"), pytest.param(L0, "L0FMNAttack", marks=pytest.mark.slow)], ids=["l1", "l0"]
+)
 def test_it_finds_as_many_sparse_changes_of_digits_as_the_library(threat, name):
     """In L1 many more: the library projects onto the ball and [0, 1] one after the other."""
     foolbox = pytest.importorskip("foolbox")

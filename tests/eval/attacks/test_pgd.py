@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from gencls.eval import PGD, AttackModel, ThreatModel
-from tests.contracts.linear import SHAPES, linear_problem, margins, optimal_margin, run, shortfall
+from tests.contracts.linear import SHAPES, linear_problem, margins, optimal_margin, run, shapes_and_counts, shortfall
 from tests.toys import NoisyLogits
 
 both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
 
 
-@pytest.mark.parametrize("count", [1, 64])
-@pytest.mark.parametrize("shape", SHAPES)
+@shapes_and_counts
 @pytest.mark.parametrize(
     ("norm", "epsilon", "slack"), [("linf", 0.1, 1e-4), ("l2", 0.25, 0.01), ("l1", 1.3, 0.01), ("l0", 3, 0.05)]
 )

@@ -122,7 +122,7 @@ def test_random_search_may_beat_gradients_in_l0_alone(norm, epsilon, attack, sta
         small_cnn(),
         Masked(lambda network, images: network(images) - 100),
         Masked(lambda network, images: network(noisy(images)), stochastic=True),
-        NoisyLogits(small_cnn(), sigma=0.2),
+        pytest.param(NoisyLogits(small_cnn(), sigma=0.2), marks=pytest.mark.slow),
         max_pooling(),
     ],
     ids=["network", "shifted", "noise with EoT", "noisy scores", "max-pooling"],

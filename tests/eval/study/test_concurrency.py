@@ -28,6 +28,7 @@ def start(folder, pause=0.0):
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow  # two processes at once are among the fast tests, a hundred kills among the slow ones
 def test_a_killed_process(undisturbed, tmp_path):
     """kill -9 after a few cells; the same command goes on from there."""
     folder = tmp_path / "study"

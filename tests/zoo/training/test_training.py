@@ -78,7 +78,7 @@ _TABLE_OF_MNIST = [name for name, preset in PRESETS.items() if preset.data == "m
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize(
     "name",
-    [name if name in ("cnn-mnist", "eabs-mnist") else pytest.param(name, marks=pytest.mark.slow) for name in _TABLE_OF_MNIST],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "cnn-mnist")) for name in _TABLE_OF_MNIST],
 )
 def test_the_loss_goes_down(name: str, tmp_path: Path) -> None:
     before = torch.get_rng_state()

@@ -61,7 +61,8 @@ def _figures(
             figure = claimed_against_judged(rows, minimal=threat.epsilon is None)
             yield NamedFigure("claims", f"claimed-{threat.slug}", threat.label, figure)
     for label, slug, table in mcnemar_tables(mcnemar):
-        matrix = mcnemar_matrix(table, [name for name in defenses(summary) if _occurs(name, table)])
+        compared = {*table["defense_a"], *table["defense_b"]}
+        matrix = mcnemar_matrix(table, [name for name in defenses(summary) if name in compared])
         yield NamedFigure("mcnemar", f"mcnemar-{slug}", label, matrix)
     for panel in images:
         yield NamedFigure("images", f"images-{panel.slug}", panel.title, image_grid(panel))
@@ -76,7 +77,8 @@ def accuracy_figure(summary: pd.DataFrame, threat: ThreatKey) -> Figure:
     names = [name for name in defenses(summary) if (rows["defense"] == name).any()]
     looks = _looks(summary)
     shown = list(dict.fromkeys(attack_label(row) for _, row in rows.iterrows() if row["attack"] != WORST_CASE))
-    bands = [_band(rows[rows["defense"] == name]) for name in names]
+    worst_first = sorted((row for _, row in rows.iterrows()), key=lambda row: row["attack"] != WORST_CASE)
+    bands = [[row for row in worst_first if row["defense"] == name] for name in names]
     columns = legend_columns(map(drawn, shown), 3)
     height = 0.95 + 0.2 * ((len(shown) + 1 + columns) // columns) + 0.19 * sum(len(band) + 1.2 for band in bands)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -88,7 +90,9 @@ def accuracy_figure(summary: pd.DataFrame, threat: ThreatKey) -> Figure:
         for row in band:
             worst = row["attack"] == WORST_CASE
             colour, marker = (INK, "o") if worst else looks[attack_label(row)]
-            _interval(axis, row, y, colour, marker, large=worst)
+            axis.hlines(y, 100 * row["ci_low"], 100 * row["ci_high"], color=colour, linewidth=2.4 if worst else 1.2)
+            size = 7 if worst else 5
+            axis.plot(100 * row["robust_accuracy"], y, marker=marker, color=colour, markersize=size, clip_on=False)
             y += 1
         axis.axhline(y + 0.1, color=GRID, linewidth=0.8)
         y += 1.2
@@ -231,18 +235,3 @@ def _looks(summary: pd.DataFrame) -> dict[str, tuple[str, str]]:
         i, j = attacks.index(str(row["attack"])), modes.index(str(row["gradient"]))
         looks.setdefault(attack_label(row), (PALETTE[i % len(PALETTE)], _MARKERS[j % len(_MARKERS)]))
     return looks
-
-
-def _band(rows: pd.DataFrame) -> list[Any]:
-    """Sort the rows of one defense, the worst case first."""
-    ordered = [row for _, row in rows.iterrows()]
-    return sorted(ordered, key=lambda row: row["attack"] != WORST_CASE)
-
-
-def _interval(axis: Axes, row: Any, y: float, colour: str, marker: str, *, large: bool) -> None:
-    axis.hlines(y, 100 * row["ci_low"], 100 * row["ci_high"], color=colour, linewidth=2.4 if large else 1.2)
-    axis.plot(100 * row["robust_accuracy"], y, marker=marker, color=colour, markersize=7 if large else 5, clip_on=False)
-
-
-def _occurs(name: str, table: pd.DataFrame) -> bool:
-    return bool(((table["defense_a"] == name) | (table["defense_b"] == name)).any())

@@ -79,6 +79,8 @@ def write_report(
     Raises:
         GenclsError: a frame lacks columns, or the summary is empty.
     """
+    from jinja2 import Environment, StrictUndefined
+
     columns.require(summary, (name for column in columns.SUMMARY for name in column.names), "a summary")
     records = complete(records)
     if not mcnemar.empty:
@@ -88,40 +90,20 @@ def write_report(
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     curves = study_curves(records, summary)
-    shown = [figure.write(folder / "figures") for figure in all_figures(summary, curves, mcnemar, images)]
+    figures = [figure.write(folder / "figures") for figure in all_figures(summary, curves, mcnemar, images)]
     failed = {diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed}
     atomically(folder / "results.tex", latex_tables(summary, failed).encode())
     points = curve_frame(curves)
     if not points.empty:
         points = points.assign(warnings=partial) if partial else points
         atomically(folder / "curves.csv", csv_of(points))
-    page = folder / "report.html"
-    atomically(
-        page,
-        _render(records, summary, mcnemar, shown, settings, warnings, diagnoses, partial).encode("utf-8", "backslashreplace"),
-    )
-    return page
-
-
-def _render(
-    records: pd.DataFrame,
-    summary: pd.DataFrame,
-    mcnemar: pd.DataFrame,
-    figures: Sequence[Mapping[str, str]],
-    settings: Mapping[str, Any],
-    warnings: Sequence[str],
-    diagnoses: Sequence[Diagnosis],
-    partial: str,
-) -> str:
-    from jinja2 import Environment, StrictUndefined
-
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(percent=formats.percent, count=formats.count, measured=formats.measured)
     template = environment.from_string(resources.files(__package__).joinpath("template.html").read_text("utf-8"))
     about = {**settings, **settings.get("about", {})}
     keys, rows = estimates(summary)
     shown = [column for column in columns.SUMMARY if column.shown(summary)]
-    return template.render(
+    text = template.render(
         title=str(about.get("title", "Robustness study")),
         facts=[(head, _fact(key, about, summary)) for head, key in _FACTS if key in about or key != "weights"],
         command=about.get("command"),
@@ -136,7 +118,7 @@ def _render(
         alpha=f"{100 * ALPHA:g}",
         budget=_budget(records),
         diagnoses=diagnoses,
-        failed={diagnosis.defense: diagnosis.failed for diagnosis in diagnoses if diagnosis.failed},
+        failed=failed,
         figures=figures,
         gradients=meanings(map(formats.text, summary["gradient"].unique()), _own_gradients(settings)),
         settings=json.dumps(dict(settings), indent=2, sort_keys=True, ensure_ascii=False, default=str),
@@ -144,6 +126,9 @@ def _render(
         partial=partial,
         missing=formats.MISSING,
     )
+    page = folder / "report.html"
+    atomically(page, text.encode("utf-8", "backslashreplace"))
+    return page
 
 
 def _cells(row: Mapping[Any, Any], shown: Sequence[columns.Column]) -> list[tuple[str, str, Any]]:

@@ -1,4 +1,4 @@
-"""The base of CIFAR10's classifiers: the shape of their images, and normalisation inside."""
+"""The base of the classifiers of CIFAR10 and other small images: the shape of their images, and normalisation inside."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,30 +10,41 @@ from gencls.core.images import check_image_shape
 
 
 class CifarNetwork(nn.Module, ABC):
-    """A classifier of images of 32 x 32 pixels.
+    """A classifier of small square images, by default of 32 x 32 pixels.
 
     Args:
         num_classes: K.
-        mean: mean of each channel in the normalisation, 3 numbers in [0, 1] pixel units.
-        std: standard deviation of each channel in the normalisation, 3 numbers > 0 in [0, 1] pixel units.
+        mean: mean of each channel in the normalisation, in [0, 1] pixel units: C numbers, as many as images have channels.
+        std: standard deviation of each channel in the normalisation, C numbers > 0 in [0, 1] pixel units.
+        image_size: H = W of the images, in pixels.
+
+    Attributes:
+        image_shape: (C, H, W) of the images.
+
+    Raises:
+        GenclsError: for no mean, another number of standard deviations, or images without pixels.
     """
 
-    def __init__(self, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, num_classes: int, mean: Sequence[float], std: Sequence[float], image_size: int = 32) -> None:
         super().__init__()
+        if image_size < 1 or not mean:
+            got = f"{image_size} and {tuple(mean)}"
+            raise GenclsError(f"{type(self).__name__}: expected image_size >= 1 and a mean per channel, got {got}")
         self.num_classes = num_classes
         self.normalization = Normalization(mean, std)
+        self.image_shape = (len(mean), image_size, image_size)
 
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, 32, 32) to logits (N, K)."""
+        """Normalised images (N, C, H, W) to logits (N, K)."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, 32, 32) in [0, 1] to logits (N, K).
+        """Images (N, C, H, W) in [0, 1] to logits (N, K).
 
         Raises:
             GenclsError: for images of another shape.
         """
-        check_image_shape(images, (3, 32, 32), name=type(self).__name__)
+        check_image_shape(images, self.image_shape, name=type(self).__name__)
         return self.logits(self.normalization(images))
 
 

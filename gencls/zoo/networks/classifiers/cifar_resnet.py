@@ -1,4 +1,7 @@
-"""Residual networks for CIFAR10: He et al. 2016, arXiv:1512.03385, and with pre-activation, arXiv:1603.05027."""
+"""Residual networks for CIFAR10 and other small images.
+
+Source: He et al. 2016, arXiv:1512.03385, and with pre-activation, arXiv:1603.05027.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -20,8 +23,10 @@ class CifarResNet(CifarNetwork):
         projections: whether a shortcut between stages is a convolution ("option B" of arXiv:1512.03385); otherwise it leaves
             out every other pixel and adds channels of zeros ("option A").
         num_classes: K.
-        mean: mean of each channel, 3 numbers in [0, 1] pixel units, see :class:`CifarNetwork`; the default changes no image.
-        std: standard deviation of each channel, 3 numbers > 0 in [0, 1] pixel units.
+        mean: mean of each channel in [0, 1] pixel units, see :class:`CifarNetwork`; the default changes no image. One number
+            makes a network for grey images.
+        std: standard deviation of each channel, as many numbers > 0 in [0, 1] pixel units.
+        image_size: H = W of the images, in pixels.
     """
 
     def __init__(
@@ -33,9 +38,10 @@ class CifarResNet(CifarNetwork):
         num_classes: int = 10,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
+        image_size: int = 32,
     ) -> None:
-        super().__init__(num_classes, mean, std)
-        self.conv1 = _convolution(3, width)
+        super().__init__(num_classes, mean, std, image_size)
+        self.conv1 = _convolution(len(mean), width)
         self.bn1 = nn.BatchNorm2d(width)
         self.num_stages = len(blocks)
         out = _add_stages(self, blocks, width, lambda before, after, stride: _Block(before, after, stride, projections))
@@ -62,9 +68,10 @@ class CifarPreActResNet(CifarNetwork):
         num_classes: int = 10,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
+        image_size: int = 32,
     ) -> None:
-        super().__init__(num_classes, mean, std)
-        self.conv1 = _convolution(3, width)
+        super().__init__(num_classes, mean, std, image_size)
+        self.conv1 = _convolution(len(mean), width)
         self.num_stages = len(blocks)
         self.linear = nn.Linear(_add_stages(self, blocks, width, _PreActBlock), num_classes)
 

@@ -24,8 +24,8 @@ class CifarVGG(CifarNetwork):
     Args:
         groups: channels of the convolutions of each group, as in ``VGG_GROUPS``; one to five groups.
         num_classes: K.
-        mean: mean of each channel in the normalisation inside, 3 numbers in [0, 1] pixel units; the default changes no image.
-        std: standard deviation of each channel, 3 numbers > 0 in [0, 1] pixel units.
+        mean: mean of each channel in the normalisation inside, C numbers in [0, 1] pixel units; the default changes no image.
+        std: standard deviation of each channel, C numbers > 0 in [0, 1] pixel units.
 
     Raises:
         GenclsError: for another number of groups, or a group without a convolution.
@@ -43,7 +43,7 @@ class CifarVGG(CifarNetwork):
         if not 1 <= len(groups) <= 5 or not all(groups):
             raise GenclsError(f"CifarVGG: expected one to five groups of convolutions, got {tuple(map(tuple, groups))}")
         layers: list[nn.Module] = []
-        before = 3
+        before = len(mean)
         for group in groups:
             for after in group:
                 layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]

@@ -152,18 +152,13 @@ def headed_classifier_from_state(state: State) -> HeadedClassifier:
         GenclsError: for keys that are missing or surplus, tensors of an unexpected shape, or integers as parameters.
     """
     weights = Weights(HeadedClassifier, state)
-    return weights.build(**_headed_sizes(weights))
-
-
-def _headed_sizes(weights: Weights[HeadedClassifier]) -> dict[str, Any]:
-    """Arguments of HeadedClassifier, from the names and shapes of its weights."""
     if any(key.startswith("model.classifier.") for key in weights.state):
         backbone = "vgg11_bn"
     else:  # the middle convolutions of resnext50_32x4d have groups
         whole = weights.shape("model.layer1.0.conv2.weight", 4)[1] == 64
         backbone = "resnet50" if whole else "resnext50_32x4d"
     num_classes, hidden = weights.shape(f"model.{BACKBONES[backbone]}.3.weight", 2)
-    return {"backbone": backbone, "num_classes": num_classes, "hidden": hidden}
+    return weights.build(backbone=backbone, num_classes=num_classes, hidden=hidden)
 
 
 def load_robustbench(path: str | Path, name: str, *, threat: str = "Linf", data: str = "cifar10") -> nn.Module:

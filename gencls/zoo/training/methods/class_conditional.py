@@ -114,7 +114,10 @@ class AutoencoderTraining(NetworkTraining):
         else:
             error = squared_error(images, self.network.decode(latents, labels))
             discriminative = error.new_zeros(())
-        prior = self._prior(mean, log_variance, latents, labels)
+        if self.network.adversarial:
+            prior = -F.logsigmoid(self.network.discriminate(latents, labels, frozen=True))
+        else:
+            prior = divergence(mean, log_variance)
         figures = {"error": error.mean(), "prior": prior.mean(), "discriminative": discriminative}
         loss = figures["error"] + self.beta * figures["prior"] + self.gamma * discriminative
         figures["loss"] = loss
@@ -137,12 +140,6 @@ class AutoencoderTraining(NetworkTraining):
         count = len(labels)
         others = _sample(mean[count:], log_variance[count:]).detach(), other
         return mean[:count], log_variance[:count], others
-
-    def _prior(self, mean: Tensor, log_variance: Tensor, latents: Tensor, labels: Tensor) -> Tensor:
-        """The prior term, (N,)."""
-        if not self.network.adversarial:
-            return divergence(mean, log_variance)
-        return -F.logsigmoid(self.network.discriminate(latents, labels, frozen=True))
 
     def _discriminator_loss(self, latents: Tensor, labels: Tensor, others: tuple[Tensor, Tensor] | None) -> Tensor:
         """-log D(z~) - log(1 - D(z)), where log(1 - D) = log sigmoid(-logit)."""

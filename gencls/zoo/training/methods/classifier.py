@@ -55,17 +55,6 @@ def table_classifier(data: ThesisData) -> dict[str, Any]:
     return {"data": data.data, "architecture": data.architecture, "batch_size": 128, "learning_rate": 2e-3}
 
 
-def _noisy(data: ThesisData) -> ClassifierPreset:
-    return ClassifierPreset(
-        name="cnn-gaussian-mnist" if data.name == "mnist" else f"cnn-{data.name}",
-        what="CNN of thesis Table 2.1, trained with additive Gaussian noise",
-        perturbation=AddedNoise(sigma=data.noise),
-        epochs=round(10 * data.long),
-        dropout=0.1,
-        **table_classifier(data),
-    )
-
-
 def _small_photo(task: str, data: str, architecture: str, *, epochs: int, dropout: float) -> ClassifierPreset:
     return ClassifierPreset(
         name=f"cnn-{task}",
@@ -80,7 +69,17 @@ def _small_photo(task: str, data: str, architecture: str, *, epochs: int, dropou
     )
 
 
-_NOISY = {data.name: _noisy(data) for data in DATA_SETS}
+_NOISY = {
+    data.name: ClassifierPreset(
+        name="cnn-gaussian-mnist" if data.name == "mnist" else f"cnn-{data.name}",
+        what="CNN of thesis Table 2.1, trained with additive Gaussian noise",
+        perturbation=AddedNoise(sigma=data.noise),
+        epochs=round(10 * data.long),
+        dropout=0.1,
+        **table_classifier(data),
+    )
+    for data in DATA_SETS
+}
 _PLAIN: dict[str, Any] = {"what": "CNN of thesis Table 2.1, trained plainly", "perturbation": Plain()}
 
 PRESETS: tuple[ClassifierPreset, ...] = (

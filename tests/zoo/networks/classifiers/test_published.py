@@ -131,6 +131,24 @@ def test_normalisation_is_inside_and_no_weight(small):
         Normalization((0.5,), (0.0,))
 
 
+@pytest.mark.parametrize("network", [CifarResNet, CifarPreActResNet])
+def test_grey_images_of_another_size(network):
+    grey = trained(network((1, 1), width=4, mean=(0.3,), std=(0.4,), image_size=28))
+    colour = trained(network((1, 1), width=4, image_size=28))
+    images = torch.rand(2, 1, 28, 28)
+    state = colour.state_dict()
+    colour.load_state_dict({**grey.state_dict(), "conv1.weight": state["conv1.weight"]})
+    grey.conv1.weight.data.copy_(state["conv1.weight"].sum(1, keepdim=True))
+    torch.testing.assert_close(grey(images), colour(((images - 0.3) / 0.4).expand(-1, 3, -1, -1)))
+    with pytest.raises(
+        GenclsError, match=rf"{network.__name__}: expected floating-point images of shape \(N, 1, 28, 28\), got"
+    ):
+        grey(torch.rand(2, 1, 32, 32))
+    for wrong in ({"image_size": 0}, {"mean": (), "std": ()}):
+        with pytest.raises(GenclsError, match=rf"{network.__name__}: expected image_size >= 1 and a mean per channel, got "):
+            network((1,), width=4, **wrong)
+
+
 def test_images_of_another_shape(small):
     name = type(small).__name__
     for shape in ((2, 3, 64, 64), (2, 1, 32, 32), (3, 32, 32)):

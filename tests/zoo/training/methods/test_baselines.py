@@ -294,7 +294,9 @@ def small(name: str) -> Any:
     return settings
 
 
-@pytest.mark.parametrize("name", ["trades-fashion", "a-vae-fashion", "nd-vae-fashion"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("trades-fashion", "nd-vae-fashion")), "a-vae-fashion"]
+)
 def test_a_run_is_saved_loaded_and_resumed(name: str, tmp_path: Path) -> None:
     settings = small(name)
     whole = train(settings, **TINY, epochs=2, out=tmp_path / "whole")

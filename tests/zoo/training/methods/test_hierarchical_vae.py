@@ -98,6 +98,7 @@ def test_statistics_are_those_of_samples_and_the_encoder_keeps_its_own() -> None
     assert all(torch.equal(value, after[key]) for key, value in network.state_dict().items())
 
 
+@pytest.mark.slow  # a resumed run is among the fast tests
 def test_nvae_learns_digits_and_comes_back_as_it_was_measured(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     path = train(small_nvae(), **TINY, epochs=6, out=tmp_path)

@@ -1,0 +1,150 @@
+"""Feature distances by name: of which network, with which weights, and of which layers.
+
+The thesis (section 3.3) compares features of a plain VGG, of a network that is robust against Linf attacks and of one that is
+robust against corruptions. Published networks of this kind are for CIFAR10. For grey digits and clothes they are our own.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from torch import nn
+
+from gencls.core import GenclsError, checked, did_you_mean
+from gencls.perceptual import FeatureDistance
+from gencls.zoo.networks import CNN, CifarPreActResNet, CifarVGG
+from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18, load_kuangliu, load_robustbench
+from gencls.zoo.trained import WEIGHTS, trained_network
+
+__all__ = ["DISTANCES", "TRAINED_FOR_DISTANCES", "NamedDistance", "distance_names", "feature_layers", "load_distance"]
+
+
+@dataclass(frozen=True)
+class NamedDistance:
+    """Where the network of a distance comes from.
+
+    Attributes:
+        read: makes the network: of a training from ``weights`` or None, of others from their file, of a dependency from
+            nothing.
+        trained: name of the training, if it is one of ours.
+        file: which file of others it needs, in words.
+    """
+
+    read: Callable[..., nn.Module]
+    trained: str = ""
+    file: str = ""
+
+    def network(self, name: str, weights: str | Path | None) -> nn.Module:
+        """The network in eval mode, its parameters frozen; see :func:`load_distance`."""
+        if self.file and weights is None:
+            raise GenclsError(f"{name}: expected weights=PATH, {self.file}; got none")
+        if not self.file and not self.trained and weights is not None:
+            raise GenclsError(f"{name}: expected no weights, they come with a dependency; got {weights}")
+        return self.read(weights) if self.file or self.trained else self.read()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights are committed, or come with a dependency."""
+        return (WEIGHTS / f"{self.trained}.safetensors").is_file() if self.trained else not self.file
+
+
+def _vgg(path: str | Path) -> nn.Module:
+    network = load_kuangliu(path)
+    if not isinstance(network, CifarVGG):
+        raise GenclsError(f"{path}: expected a VGG of kuangliu/pytorch-cifar, got its {type(network).__name__}")
+    return network
+
+
+def _ours(kind: type[nn.Module], name: str) -> NamedDistance:
+    return NamedDistance(partial(trained_network, kind, name), trained=name)
+
+
+_GREY = ("mnist", "fashion")
+
+TRAINED_FOR_DISTANCES: Mapping[str, type[nn.Module]] = MappingProxyType(
+    {f"contrastive-{data}": CifarPreActResNet for data in (*_GREY, "cifar10")}
+)
+"""The network of each training that only serves a distance."""
+
+DISTANCES: Mapping[str, NamedDistance] = MappingProxyType(
+    {
+        **{
+            name: _ours(CifarPreActResNet, name)
+            for data in (*_GREY, "cifar10")
+            for name in (f"features-{data}", f"features-corruptions-{data}")
+        },
+        **{f"robust-linf-{data}": _ours(CNN, f"adv-linf-{data}") for data in _GREY},
+        **{name: _ours(kind, name) for name, kind in TRAINED_FOR_DISTANCES.items()},
+        "vgg-cifar10": NamedDistance(_vgg, file="a VGG of GitHub kuangliu/pytorch-cifar"),
+        "resnet18-autoattack-cifar10": NamedDistance(load_autoattack_resnet18),
+        "robust-linf-cifar10": NamedDistance(
+            partial(load_robustbench, name="Wong2020Fast", threat="Linf"), file="RobustBench's file of Wong2020Fast"
+        ),
+        "robust-corruptions-cifar10": NamedDistance(
+            partial(load_robustbench, name="Kireev2021Effectiveness_RLATAugMix", threat="corruptions"),
+            file="RobustBench's file of Kireev2021Effectiveness_RLATAugMix",
+        ),
+    }
+)
+"""Every named distance.
+
+The thesis names the authors of its robust networks. Of the five by Kireev et al. in RobustBench it does not say which it took.
+"""
+
+
+def distance_names() -> tuple[str, ...]:
+    """The names whose weights are committed or come with a dependency; the others need ``weights``."""
+    return tuple(name for name, row in DISTANCES.items() if row.is_here)
+
+
+@checked
+def load_distance(name: str, *, weights: str | Path | None = None, normalize: bool = True) -> FeatureDistance:
+    """Build a feature distance by name.
+
+    Names are ``features-DATA``, of a network that was trained plainly, ``features-corruptions-DATA``, of the same network
+    trained on corrupted images, ``contrastive-DATA``, of that network after it learned from reconstructions, and
+    ``robust-linf-DATA``, of a network that was trained adversarially. The names of published networks are for CIFAR10:
+    ``vgg-cifar10``, ``robust-linf-cifar10`` and ``robust-corruptions-cifar10`` are the thesis's.
+
+    Args:
+        name: a key of ``DISTANCES``.
+        weights: for a network of ours, the file that ``gencls train`` made or the folder ``--out``; None takes the committed
+            file. For a published network, its file.
+        normalize: whether each channel is normalised, as in the thesis on CIFAR10.
+
+    Returns:
+        The squared distance of eq. 3.6 over the layers of :func:`feature_layers`.
+
+    Raises:
+        GenclsError: for an unknown name; for weights that are missing (naming the command that makes them, or the file),
+            damaged, or of another network.
+    """
+    if name not in DISTANCES:
+        known = ", ".join(DISTANCES)
+        raise GenclsError(f"unknown distance {name!r}; {did_you_mean(name, DISTANCES)}expected one of {known}")
+    network = DISTANCES[name].network(name, weights)
+    return FeatureDistance(network, feature_layers(network), normalize=normalize)
+
+
+def feature_layers(network: nn.Module) -> tuple[str, ...]:
+    """The names of the layers whose maps are compared.
+
+    These are the stages of a residual network, the last ReLU before each pooling of a VGG (as LPIPS takes them), and the
+    activations of our CNN. The thesis does not name its layers.
+
+    Raises:
+        GenclsError: for a network of another kind.
+    """
+    parts = dict(network.named_modules())
+    if isinstance(network, CifarVGG):
+        pooled = [number for number, part in enumerate(network.features) if isinstance(part, nn.MaxPool2d)]
+        return tuple(f"features.{number - 1}" for number in pooled)
+    if isinstance(network, CNN):
+        return tuple(name for name, part in parts.items() if isinstance(part, nn.LeakyReLU))
+    stages = tuple(name for name in parts if re.fullmatch(r"layer\d+", name))
+    if not stages:
+        raise GenclsError(f"feature layers: expected a residual network, a CifarVGG or a CNN, got a {type(network).__name__}")
+    return stages

@@ -1,0 +1,84 @@
+"""Rows of the classifiers that invert our conditional GANs: Direct, Enc, Enc-D and their overparameterised forms."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from gencls.core import Defense, ImageDistance
+from gencls.defenses import Direct, DirectPlus, Enc, EncD, EncDPlus, EncPlus
+from gencls.perceptual import Combined, FeatureDistance, SquaredL2
+from gencls.zoo.distances import DISTANCES, load_distance
+from gencls.zoo.networks import ResNetEncoder, SelfModulatedGenerator
+from gencls.zoo.ready_made import Part, ReadyMade, network_part
+
+_FEATURES = ("features", "features-corruptions", "robust-linf", "contrastive")
+"""Words for D: the distance in the zoo is WORD-DATA. The first is the thesis's plain one (its VGG)."""
+
+
+def _direct(
+    method: Callable[..., Defense], generator: nn.Module, *, distance: ImageDistance, percept: float = 1.0, **settings: Any
+) -> Defense:
+    return method(generator, distance=_combined(distance, percept), **settings)
+
+
+def _encoded(
+    method: Callable[..., Defense],
+    encoder: nn.Module,
+    *,
+    generator: nn.Module,
+    distance: ImageDistance,
+    percept: float = 1.0,
+    **settings: Any,
+) -> Defense:
+    return method(generator, encoder, distance=_combined(distance, percept), **settings)
+
+
+def _combined(distance: ImageDistance, percept: float) -> ImageDistance:
+    """Eq. 3.7, the squared L2 distance and lambda_percept times a distance of features; or pixels alone."""
+    return Combined(SquaredL2(), distance, percept) if isinstance(distance, FeatureDistance) else distance
+
+
+def _pixels(*, weights: None = None) -> ImageDistance:
+    return SquaredL2()
+
+
+def _distances(data: str) -> dict[str, Part]:
+    names = {word: f"{word}-{data}" for word in _FEATURES}
+    ours = {word: name for word, name in names.items() if name in DISTANCES and DISTANCES[name].trained}
+    found = {word: Part(DISTANCES[name].trained, partial(load_distance, name)) for word, name in ours.items()}
+    return {**found, "pixels": Part("", _pixels)}
+
+
+def _rows(data: str) -> dict[str, ReadyMade]:
+    distance = _distances(data)
+    direct = {
+        kind: ReadyMade(
+            partial(_direct, method),
+            SelfModulatedGenerator,
+            trained=f"cgan-{data}",
+            parts={"distance": distance},
+            settings=Direct,
+        )
+        for kind, method in (("direct", Direct), ("direct-plus", DirectPlus))
+    }
+    generator = network_part(SelfModulatedGenerator, f"cgan-{data}")
+    parts: dict[str, Part | Mapping[str, Part]] = {"generator": generator, "distance": distance}
+    encoded = {
+        kind: ReadyMade(partial(_encoded, method), ResNetEncoder, trained=trained, parts=parts, settings=Enc)
+        for kind, method, trained in (
+            ("enc", Enc, None),
+            ("enc-plus", EncPlus, f"enc-{data}"),
+            ("enc-d", EncD, None),
+            ("enc-d-plus", EncDPlus, f"enc-d-{data}"),
+        )
+    }
+    return {f"{kind}-{data}": row for kind, row in (direct | encoded).items()}
+
+
+INVERSIONS: Mapping[str, ReadyMade] = MappingProxyType(
+    {name: row for data in ("fashion", "mnist", "cifar10") for name, row in _rows(data).items()}
+)
+"""Every classifier that inverts a conditional GAN of ours, by name."""

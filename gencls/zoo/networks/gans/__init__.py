@@ -1,0 +1,1 @@
+"""Conditional GANs, their discriminators, and encoders of their codes."""
