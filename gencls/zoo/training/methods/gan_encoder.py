@@ -176,7 +176,7 @@ def _pair(data: str, **settings: Any) -> tuple[EncoderPreset, EncoderPreset]:
     }
     what = f"Encoder for {gan.name} (thesis, section 3.2)"
     given["discriminator_rate"] = 0.2
-    # The thesis has weight 1 and no rates. At the encoder's rate the discriminator of codes soon knew all codes from the prior's.
+    # The thesis has weight 1 and no rates. At the encoder's rate the discriminator of codes knew all codes from the prior's.
     return (
         EncoderPreset(name=f"enc-{data}", what=f"{what}: Enc", codes=False, **given),
         EncoderPreset(name=f"enc-d-{data}", what=f"{what}: Enc-D", codes=True, weight=5.0, **given),
