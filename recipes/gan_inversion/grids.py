@@ -90,7 +90,7 @@ def _by_steps(run: Run) -> Iterator[NamedFigure]:
         with torch.no_grad():
             columns.append(run.classifier(inversion).generator(codes, one.labels[:count].to(run.device)).cpu())
     rows = [[Tile(run.data.images[i]), *(Tile(column[i]) for column in columns)] for i in range(count)]
-    heads = ["input", *(f"{inversion.steps} steps" for inversion in found)]
+    heads = ["input", *(f"{inversion.steps} step{'s' * (inversion.steps != 1)}" for inversion in found)]
     title = f"Figure 3.12: reconstructions of the true class, {next(iter(found)).head}"
     yield NamedFigure("examples", "figure-3.12", title, tile_grid(rows, heads))
 

@@ -16,6 +16,7 @@ from gencls.defenses import AnalysisBySynthesis, Direct, Enc
 from gencls.eval import Study
 from gencls.perceptual import Combined, SquaredL2
 from gencls.zoo.checkpoints.checkpoint import restore
+from gencls.zoo.networks.gans.published import load_imagenette_biggan
 from gencls.zoo.registry import ARCHITECTURES
 from gencls.zoo.rows import AUTOATTACK
 from gencls.zoo.training import PRESETS
@@ -144,13 +145,17 @@ class Run(run.Run[Profile, Budget]):
     def network(self, name: str) -> nn.Module:
         """A trained network, in eval mode on the run's device, its parameters frozen."""
         if name not in self._networks:
-            made: nn.Module = zoo.load(name) if name == AUTOATTACK else restore(self.path(name), ARCHITECTURES)[0]
-            self._networks[name] = made.to(self.device)
+            self._networks[name] = self._loaded(name).to(self.device)
         return self._networks[name]
 
     @cached_property
     def _networks(self) -> dict[str, nn.Module]:
         return {}
+
+    def _loaded(self, name: str) -> nn.Module:
+        if name == BIGGAN:
+            return load_imagenette_biggan(self.path(name)).eval().requires_grad_(False)
+        return zoo.load(name) if name == AUTOATTACK else restore(self.path(name), ARCHITECTURES)[0]
 
     @cached_property
     def generator(self) -> ClassConditionalGenerator:

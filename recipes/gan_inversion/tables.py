@@ -1,6 +1,7 @@
 """Tables 3.1 to 3.8 from the inversions in the folder of a run, with the thesis's numbers in brackets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from gencls.eval.measures.statistics import mcnemar
@@ -168,7 +169,7 @@ def elimination_table(run: Run) -> PaperTable | None:
     rows = list[Row]()
     for inversion, fast in finished(run, eliminated(run)).items():
         known = timing(run, inversion).known
-        whole = run.found(Inversion(**{**vars(inversion), "fast": False}))
+        whole = run.found(replace(inversion, fast=False))
         if whole is None or known is None:
             continue
         test = mcnemar(whole.right.numpy(), fast.right.numpy())

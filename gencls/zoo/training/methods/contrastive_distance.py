@@ -26,7 +26,7 @@ from gencls.zoo.training.methods.features import under_corruptions
 from gencls.zoo.training.views.corruptions import Corruptions
 
 _STARTS = 300  # random codes of Direct
-_INVERTED = 200  # most test images that the card's measurement inverts
+_INVERTED = 100  # most test images that the card's measurement inverts
 _CHUNK = 20
 _RATE = CyclicalRate()
 
