@@ -32,6 +32,10 @@ class Combined(ImageDistance):
             raise GenclsError(f"Combined: expected weight >= 0, got {weight}")
         self.pixel, self.percept, self.weight = pixel, percept, weight
 
+    def extra_repr(self) -> str:
+        """The setting."""
+        return f"weight={self.weight}"
+
     def embed(self, images: Tensor) -> Embedding:
         """Where the two embeddings meet, (N, P, 1, 1), then both of them."""
         pixel = self.pixel.embed(images)

@@ -79,6 +79,11 @@ class ELPIPS(ImageDistance):
         samples, offset, dropout, size = self.samples, self.offset, self.dropout, self.size
         return type(self)(self.distance, samples=samples, seed=seed, offset=offset, dropout=dropout, size=size)
 
+    def extra_repr(self) -> str:
+        """The settings."""
+        settings = f"samples={self.samples}, seed={self.seed}, offset={self.offset}, dropout={self.dropout}"
+        return f"{settings}, size={self.size}"
+
     def embed(self, images: Tensor) -> Embedding:
         """The embeddings of all S transformed images, one after another."""
         if images.ndim != 4 or images.shape[1] not in (1, 3):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
@@ -65,6 +66,10 @@ class FeatureDistance(ImageDistance):
         """Do nothing: the network of a distance stays in eval mode."""
         return super().train(False)
 
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"layers={self.layers}, normalize={self.normalize}, grey_as_rgb={self._maps.grey_as_rgb}"
+
     def embed(self, images: Tensor) -> Embedding:
         """One map per layer, (N, c, h, w), normalised if the distance normalises."""
         maps = self._maps(images)
@@ -82,7 +87,8 @@ def _normalized(name: str, part: Tensor) -> Tensor:
             f"FeatureDistance: expected maps of more than one pixel, got {tuple(part.shape)} from layer {name}, of which "
             "normalize=True leaves only the signs; leave the layer out, or set normalize=False"
         )
-    power = part.square().mean((-2, -1), keepdim=True)
+    flat = part.flatten(-2)
+    power: Tensor = torch.linalg.vecdot(flat, flat)[..., None, None] / flat.shape[-1]  # half the time of a mean of squares
     alive = power >= _DEAD
     scale = power.where(alive, power.new_ones(())).rsqrt() * alive
     return part * scale

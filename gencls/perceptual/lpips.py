@@ -1,8 +1,6 @@
 """Learned perceptual image patch similarity."""
 
-import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
@@ -12,18 +10,13 @@ from torch.nn import functional as F
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
 from gencls.perceptual.maps import as_channels, check_dtype
-from gencls.perceptual.trunks import TRUNKS, Trunk, TrunkName
+from gencls.perceptual.published import filled_trunk, package_weights, tensor_of, trunk_weights
+from gencls.perceptual.trunks import TRUNKS, TrunkName
 
 __all__ = ["LPIPS"]
 
 _DEAD = 1e-20
 """A pixel whose squared length over the channels is smaller counts as 0: LPIPS divides by the length plus 1e-10."""
-
-_FILES = {
-    "shift-tolerant-vgg": "weights/vST0.0/vgg_shift_tolerant.pth",
-    "shift-tolerant-alex": "weights/vST0.0/alex_shift_tolerant.pth",
-}
-"""The files in the package stlpips_pytorch."""
 
 
 class LPIPS(ImageDistance):
@@ -69,18 +62,24 @@ class LPIPS(ImageDistance):
         if size is not None and size < 1:
             raise GenclsError(f"LPIPS: expected size >= 1 pixel, got {size}")
         self.net, self.lpips, self.size, self.grey_as_rgb = net, lpips, size, grey_as_rgb
-        weights, where = _weights(trunk, net)
-        self.trunk = _filled(net, weights, where)
+        weights, where = trunk_weights(trunk, net, owner="LPIPS")
+        self.trunk = filled_trunk(net, weights, where, owner="LPIPS")
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
         if lpips:
-            found, where = (weights, where) if net in _FILES else _package_heads(net)
+            own = net.startswith("shift-tolerant")
+            learned = weights if own else package_weights("lpips", f"weights/v0.1/{net}.pth", owner="LPIPS")
             for layer in range(len(self.trunk.taken)):
-                self.register_buffer(f"head{layer}", _tensor(found, f"lin{layer}.model.1.weight", net, where).float().flatten())
+                head = tensor_of(learned, f"lin{layer}.model.1.weight", net, where, owner="LPIPS")
+                self.register_buffer(f"head{layer}", head.float().flatten())
 
     def train(self, mode: bool = True) -> Self:
         """Do nothing: the network of a distance stays in eval mode."""
         return super().train(False)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"net={self.net!r}, lpips={self.lpips}, size={self.size}, grey_as_rgb={self.grey_as_rgb}"
 
     def embed(self, images: Tensor) -> Embedding:
         """One map per layer, (N, c, h, w), of length 1 over the channels."""
@@ -109,68 +108,3 @@ def _normalized(part: Tensor) -> Tensor:
     alive = power >= _DEAD
     length = power.where(alive, power.new_ones(())).sqrt()
     return part / (length + 1e-10) * alive
-
-
-def _weights(trunk: str | Path | Mapping[str, Tensor] | None, net: TrunkName) -> tuple[Mapping[str, Tensor], str]:
-    """The tensors of a trunk, and where they come from."""
-    if isinstance(trunk, Mapping):
-        return trunk, "the tensors that were given"
-    if trunk is not None:
-        return _read(Path(trunk), net), str(trunk)
-    folder = _folder("stlpips_pytorch") if net in _FILES else None
-    if folder is None:
-        raise GenclsError(f"LPIPS: expected trunk, the weights of {TRUNKS[net].title}, got none; take {TRUNKS[net].source}")
-    return _read(folder / _FILES[net], net), str(folder / _FILES[net])
-
-
-def _read(path: Path, net: TrunkName) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise GenclsError(f"LPIPS: expected {TRUNKS[net].source}, as {path}, got no such file")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever is in the file: torch raises many kinds
-        raise GenclsError(
-            f"LPIPS: expected {TRUNKS[net].source}, got {path}, which torch.load cannot read ({type(error).__name__}); of "
-            "another kind of file give the tensors by their names"
-        ) from error
-    inner = found.get("state_dict", found) if isinstance(found, Mapping) else None
-    if not isinstance(inner, Mapping):
-        raise GenclsError(f"LPIPS: expected {TRUNKS[net].source}, got {path} with {type(found).__name__} inside")
-    return inner
-
-
-def _filled(net: TrunkName, weights: Mapping[str, Tensor], where: str) -> Trunk:
-    """The trunk with these weights, in eval mode, without gradients of its parameters."""
-    trunk = TRUNKS[net].make()
-    tolerant = {re.sub(r"^net\.slice\d+\.", "features.", name): name for name in weights} if net in _FILES else {}
-    names = {name: tolerant.get(f"features.{name}", f"features.{name}") for name in trunk.state_dict()}
-    found = {name: _tensor(weights, published, net, where) for name, published in names.items()}
-    for name, own in trunk.state_dict().items():
-        if own.shape != found[name].shape:
-            raise GenclsError(
-                f"LPIPS: expected {names[name]} of shape {tuple(own.shape)}, as in {TRUNKS[net].title}, got "
-                f"{tuple(found[name].shape)} in {where}; take {TRUNKS[net].source}"
-            )
-    trunk.load_state_dict(found)
-    return trunk.eval().requires_grad_(False)
-
-
-def _tensor(weights: Mapping[str, Tensor], name: str, net: TrunkName, where: str) -> Tensor:
-    found = weights.get(name)
-    if isinstance(found, Tensor):
-        return found
-    raise GenclsError(f"LPIPS: expected {name} of {TRUNKS[net].title}, got none in {where}; take {TRUNKS[net].source}")
-
-
-def _package_heads(net: TrunkName) -> tuple[Mapping[str, Tensor], str]:
-    folder = _folder("lpips")
-    if folder is None:
-        raise GenclsError("LPIPS: expected the package lpips, which holds the learned weights, got none; pip install lpips")
-    path = folder / "weights" / "v0.1" / f"{net}.pth"
-    return _read(path, net), str(path)
-
-
-def _folder(package: str) -> Path | None:
-    """The folder of an installed package, whose code does not run."""
-    spec = find_spec(package)
-    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None

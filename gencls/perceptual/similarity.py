@@ -60,6 +60,10 @@ class SSIM(_Similarity):
         super().__init__()
         self.sigma = _positive("SSIM", sigma)
 
+    def extra_repr(self) -> str:
+        """The setting."""
+        return f"sigma={self.sigma}"
+
     def _smallest(self) -> int:
         return _margin(self.sigma) + 1
 
@@ -92,6 +96,10 @@ class MSSSIM(_Similarity):
         if not betas or min(betas) <= 0:
             raise GenclsError(f"MSSSIM: expected betas > 0, got {tuple(betas)}")
         self.betas, self.sigma = tuple(betas), _positive("MSSSIM", sigma)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"betas={self.betas}, sigma={self.sigma}"
 
     def _smallest(self) -> int:
         scales = len(self.betas)

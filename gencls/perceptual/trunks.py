@@ -1,4 +1,4 @@
-"""The networks whose maps LPIPS compares: VGG-16, AlexNet, SqueezeNet 1.1, and the shift-tolerant kin of the first two.
+"""The networks of LPIPS (VGG-16, AlexNet, SqueezeNet 1.1, and shift-tolerant kin of the first two) and of DISTS (VGG-16).
 
 They are sequences whose parts have the numbers of the published networks, so that published files load as they are. What lies
 behind the last map is left out.
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gencls.core import check_settings
+
 __all__ = ["TRUNKS", "Trunk", "TrunkName"]
 
 TrunkName = Literal["vgg", "alex", "squeeze", "shift-tolerant-vgg", "shift-tolerant-alex"]
@@ -24,9 +26,8 @@ _VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 51
 class Trunk(nn.Sequential):
     """Images (N, 3, H, W), normalised as the network was trained, to its maps (N, c, h, w), from the first to the last."""
 
-    def __init__(self, *layers: nn.Module, taken: tuple[int, ...]) -> None:
-        super().__init__(*layers)
-        self.taken = taken
+    taken: tuple[int, ...] = ()
+    """The numbers of the layers whose outputs are maps."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of the taken layers."""
@@ -37,6 +38,12 @@ class Trunk(nn.Sequential):
             images = layer(images)
             if number in self.taken:
                 yield images
+
+
+def _trunk(layers: list[nn.Module], taken: tuple[int, ...]) -> Trunk:
+    trunk = Trunk(*layers)
+    trunk.taken = taken
+    return trunk
 
 
 class _Fire(nn.Module):
@@ -70,12 +77,30 @@ class _Blur(nn.Module):
         return F.conv2d(F.pad(maps, (2, 2, 2, 2), mode="reflect"), self.filt, stride=2, groups=len(self.filt))
 
 
+class _Root(nn.Module):
+    """The root of every second pixel's mean square under the binomial filter 1-2-1: the pooling of DISTS."""
+
+    filt: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("filt", _Blur(channels).filt, persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        power = F.conv2d(maps.square(), self.filt, stride=2, padding=1, groups=len(self.filt))
+        return (power + 1e-12).sqrt()
+
+
 def _vgg() -> Trunk:
-    return Trunk(*_vgg_layers(lambda channels: [nn.MaxPool2d(2)]), taken=(3, 8, 15, 22, 29))
+    return _trunk(_vgg_layers(lambda channels: [nn.MaxPool2d(2)]), (3, 8, 15, 22, 29))
 
 
 def _tolerant_vgg() -> Trunk:
-    return Trunk(*_vgg_layers(lambda channels: [nn.MaxPool2d(2, 1), _Blur(channels)]), taken=(3, 9, 17, 25, 33))
+    return _trunk(_vgg_layers(lambda channels: [nn.MaxPool2d(2, 1), _Blur(channels)]), (3, 9, 17, 25, 33))
+
+
+def _structure_vgg() -> Trunk:
+    return _trunk(_vgg_layers(lambda channels: [_Root(channels)]), (3, 8, 15, 22, 29))
 
 
 def _vgg_layers(pool: Callable[[int], list[nn.Module]]) -> list[nn.Module]:
@@ -90,13 +115,13 @@ def _vgg_layers(pool: Callable[[int], list[nn.Module]]) -> list[nn.Module]:
 def _alex() -> Trunk:
     first = [nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)]
     second = [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
-    return Trunk(*first, *second, *_alex_end(), taken=(1, 4, 7, 9, 11))
+    return _trunk([*first, *second, *_alex_end()], (1, 4, 7, 9, 11))
 
 
 def _tolerant_alex() -> Trunk:
     first = [nn.Conv2d(3, 64, 11, 1, 2), _Blur(64), nn.ReLU(), nn.MaxPool2d(3, 1), _Blur(64)]
     second = [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 1), _Blur(192)]
-    return Trunk(*first, *second, *_alex_end(), taken=(2, 6, 10, 12, 14))
+    return _trunk([*first, *second, *_alex_end()], (2, 6, 10, 12, 14))
 
 
 def _alex_end() -> list[nn.Module]:
@@ -111,7 +136,7 @@ def _squeeze() -> Trunk:
     first = [nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool()]
     second = [_Fire(64, 16, 64), _Fire(128, 16, 64), pool(), _Fire(128, 32, 128), _Fire(256, 32, 128), pool()]
     third = [_Fire(256, 48, 192), _Fire(384, 48, 192), _Fire(384, 64, 256), _Fire(512, 64, 256)]
-    return Trunk(*first, *second, *third, taken=(1, 4, 7, 9, 10, 11, 12))
+    return _trunk([*first, *second, *third], (1, 4, 7, 9, 10, 11, 12))
 
 
 @dataclass(frozen=True)
@@ -130,17 +155,22 @@ class Published:
     source: str
     smallest: int
 
+    def __post_init__(self) -> None:
+        """Check the types."""
+        check_settings(self)
+
 
 def _torchvision(file: str) -> str:
     return f"torchvision's file {file}, from https://download.pytorch.org/models/{file}"
 
 
 def _stlpips(file: str) -> str:
-    return f"the file {file} of the package stlpips-pytorch (pip install --no-deps stlpips-pytorch)"
+    return f"the file {file} of the package stlpips-pytorch (pip install stlpips-pytorch)"
 
 
 TRUNKS: dict[str, Published] = {
     "vgg": Published("VGG-16", _vgg, _torchvision("vgg16-397923af.pth"), 16),
+    "dists": Published("VGG-16", _structure_vgg, _torchvision("vgg16-397923af.pth"), 1),
     "alex": Published("AlexNet", _alex, _torchvision("alexnet-owt-7be5be79.pth"), 31),
     "squeeze": Published("SqueezeNet 1.1", _squeeze, _torchvision("squeezenet1_1-b8a52dc0.pth"), 17),
     "shift-tolerant-vgg": Published("shift-tolerant VGG-16", _tolerant_vgg, _stlpips("vgg_shift_tolerant.pth"), 18),

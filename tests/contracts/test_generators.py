@@ -3,7 +3,7 @@ import torch
 
 import gencls.zoo.networks
 from gencls.core import ClassConditionalGenerator
-from gencls.zoo.networks import ClassDecoders, GroupedDecoders, SelfModulatedGenerator
+from gencls.zoo.networks import BigGAN, ClassDecoders, GroupedDecoders, SelfModulatedGenerator
 from tests.contracts.tables import check_rows, public_classes
 from tests.toys import SigmoidDecoders
 
@@ -20,7 +20,19 @@ def modulated():
         return SelfModulatedGenerator(num_classes=3, latent_dim=5, width=4, image_shape=(1, 28, 28))
 
 
-GENERATORS = {"SigmoidDecoders": SigmoidDecoders, "GroupedDecoders": grouped, "SelfModulatedGenerator": modulated}
+def biggan(**layout):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return BigGAN(size=32, width=2, num_classes=3, **layout)
+
+
+GENERATORS = {
+    "SigmoidDecoders": SigmoidDecoders,
+    "GroupedDecoders": grouped,
+    "SelfModulatedGenerator": modulated,
+    "BigGAN": lambda: biggan(latent_dim=8, shared_dim=4, attention=[16]),
+    "BigGAN,embeddings": lambda: biggan(latent_dim=6, shared_dim=None, hierarchical=False, attention=[]),
+}
 
 
 @pytest.fixture(scope="module", params=GENERATORS)

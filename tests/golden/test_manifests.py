@@ -1,4 +1,4 @@
-"""Manifests of NVAE and CIFAR10 classifiers, also of networks too large to fill: keys and shapes, on the meta device."""
+"""Manifests of NVAE, BigGAN and classifiers, also of networks too large to fill: keys and shapes, on the meta device."""
 
 import json
 
@@ -7,18 +7,26 @@ import torch
 
 from gencls.core import GenclsError
 from gencls.zoo.checkpoints import published
+from tests.golden.biggan import BIGGAN, FQGAN
 from tests.golden.cifar import CIFAR_RESNET_VGG, ROBUSTBENCH_PREACT
 from tests.golden.nvae_nvlabs import NVAE_NVLABS
 from tests.golden.nvae_serez import NVAE_SEREZ
 from tests.golden.vectors import ROOT
 
 FAMILIES = {
+    "biggan": BIGGAN,
     "cifar_resnet_vgg": CIFAR_RESNET_VGG,
+    "fqgan": FQGAN,
     "nvae_nvlabs": NVAE_NVLABS,
     "nvae_serez": NVAE_SEREZ,
     "robustbench_preact": ROBUSTBENCH_PREACT,
 }
-MANIFESTS = [path for folder in FAMILIES for path in sorted((ROOT / folder).glob("manifest*.json"))]
+QUICK = ("biggan", "fqgan")
+MANIFESTS = [
+    pytest.param(path, marks=[] if folder in QUICK else [pytest.mark.slow], id=f"{folder}/{path.name}")
+    for folder in FAMILIES
+    for path in sorted((ROOT / folder).glob("manifest*.json"))
+]
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +35,7 @@ def _without_values(monkeypatch):
     monkeypatch.setattr(published, "check_state", lambda *args, **settings: None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", MANIFESTS)
 def test_manifest(path):
     family = FAMILIES[path.parent.name]
     manifest = json.loads(path.read_text())

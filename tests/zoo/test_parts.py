@@ -12,19 +12,19 @@ from gencls.core import GenclsError, seeded
 from gencls.zoo import ImageData, load_data
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.networks import CNN, ProjectionDiscriminator, ResNetEncoder, SelfModulatedGenerator
-from gencls.zoo.rows import PARTS
 from gencls.zoo.trained import WEIGHTS, trained_network
 from gencls.zoo.training import PRESETS
+from gencls.zoo.training.base import Preset
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.methods.cgan import class_samples
+from gencls.zoo.training.methods.cgan import ConditionalGANPreset, class_samples
 from gencls.zoo.training.methods.gan_encoder import EncoderPreset
 from gencls.zoo.training.methods.generators import CLASSIFIERS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def here(kind: type[Any]) -> list[str]:
-    return [name for name, made in PARTS.items() if made is kind and (WEIGHTS / f"{name}.safetensors").is_file()]
+def here(kind: type[Preset]) -> list[str]:
+    return [name for name, made in PRESETS.items() if isinstance(made, kind) and (WEIGHTS / f"{name}.safetensors").is_file()]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def figure(metrics: dict[str, Any], begin: str) -> float:
     return float(found)
 
 
-@pytest.mark.parametrize("name", here(SelfModulatedGenerator))
+@pytest.mark.parametrize("name", here(ConditionalGANPreset))
 def test_samples_keep_their_class_and_are_not_all_alike(name: str) -> None:
     network = trained_network(SelfModulatedGenerator, name)
     judge = CLASSIFIERS[PRESETS[name].data]
@@ -61,7 +61,7 @@ def test_samples_keep_their_class_and_are_not_all_alike(name: str) -> None:
         assert torch.pdist(same).min() > 0.5
 
 
-@pytest.mark.parametrize("name", here(SelfModulatedGenerator))
+@pytest.mark.parametrize("name", here(ConditionalGANPreset))
 def test_the_discriminator_of_a_gan_tells_noise_from_images(name: str) -> None:
     critic = trained_network(ProjectionDiscriminator, f"{name}-discriminator")
     test = images_of(PRESETS[name].data, 100)
@@ -71,7 +71,7 @@ def test_the_discriminator_of_a_gan_tells_noise_from_images(name: str) -> None:
     assert (real > swapped).float().mean() > 0.7
 
 
-@pytest.mark.parametrize("name", here(ResNetEncoder))
+@pytest.mark.parametrize("name", here(EncoderPreset))
 def test_reconstructions_are_as_close_as_the_card_says(name: str) -> None:
     settings, card = PRESETS[name], read_card(WEIGHTS / f"{name}.safetensors").metrics
     assert isinstance(settings, EncoderPreset)

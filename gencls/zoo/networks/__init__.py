@@ -10,7 +10,9 @@ from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, Cifa
 from gencls.zoo.networks.classifiers.cifar_vgg import VGG_GROUPS, CifarVGG
 from gencls.zoo.networks.classifiers.cnn import CNN, ConvEncoder
 from gencls.zoo.networks.classifiers.headed_classifier import HeadedClassifier
+from gencls.zoo.networks.gans.biggan import BigGAN
 from gencls.zoo.networks.gans.encoder import ResNetEncoder
+from gencls.zoo.networks.gans.fq_discriminator import FQDiscriminator
 from gencls.zoo.networks.gans.projection_discriminator import ProjectionDiscriminator
 from gencls.zoo.networks.gans.self_modulated import SelfModulatedGenerator
 from gencls.zoo.networks.nvae.logistic_mixture import LogisticMixture
@@ -37,6 +39,7 @@ __all__ = [
     "VGG_GROUPS",
     "AVAECritic",
     "Architecture",
+    "BigGAN",
     "CifarPreActResNet",
     "CifarResNet",
     "CifarVGG",
@@ -48,6 +51,7 @@ __all__ = [
     "DecoderStage",
     "E4EAutoencoder",
     "E4EEncoder",
+    "FQDiscriminator",
     "GaussianEncoder",
     "GroupedDecoders",
     "HeadedClassifier",

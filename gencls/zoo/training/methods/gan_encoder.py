@@ -175,14 +175,16 @@ def _pair(data: str, **settings: Any) -> tuple[EncoderPreset, EncoderPreset]:
         **settings,
     }
     what = f"Encoder for {gan.name} (thesis, section 3.2)"
+    given["discriminator_rate"] = 0.2
+    # The thesis has weight 1 and no rates. At the encoder's rate the discriminator of codes knew all codes from the prior's.
     return (
-        EncoderPreset(name=f"enc-{data}", what=f"{what}: Enc", codes=False, discriminator_rate=0.2, **given),
-        EncoderPreset(name=f"enc-d-{data}", what=f"{what}: Enc-D", codes=True, discriminator_rate=1.0, **given),
+        EncoderPreset(name=f"enc-{data}", what=f"{what}: Enc", codes=False, **given),
+        EncoderPreset(name=f"enc-d-{data}", what=f"{what}: Enc-D", codes=True, weight=5.0, **given),
     )
 
 
 PRESETS = (
-    *_pair("fashion", width=16, blocks=(1, 1, 1, 1), epochs=3),
+    *_pair("fashion", width=16, blocks=(1, 1, 1, 1), epochs=4),
     *_pair("mnist", width=8, blocks=(1, 1, 1, 1), epochs=40),
     *_pair("cifar10", width=64, blocks=(2, 2, 2, 2), epochs=20, batch_size=128, features="resnet18-autoattack-cifar10"),
 )

@@ -1,0 +1,1 @@
+"""The experiments of the thesis's chapter 3."""

@@ -1,0 +1,86 @@
+"""Where the perceptual distances of a profile come from, and which of them are at hand."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from gencls.core import GenclsError, ImageDistance
+from gencls.perceptual import ELPIPS, LPIPS
+from gencls.perceptual.trunks import TrunkName
+from gencls.zoo.distances import DISTANCES as NAMED
+from gencls.zoo.distances import load_distance
+from recipes.gan_inversion.settings import Profile
+from recipes.harness.folders import weights_path
+
+__all__ = ["is_here", "make", "trained", "weights_of"]
+
+_TRUNKS = {"lpips": "vgg16.pth", "st-lpips": "alex_shift_tolerant.pth"}
+"""Distance -> the file of its network in the user's folder of weights."""
+
+_LPIPS_SIZE = 64
+"""Pixels to which LPIPS rescales small images (section 3.3)."""
+
+
+def trained(profile: Profile, distance: str) -> str:
+    """Name of the training of a distance's network; "" if its weights are not ours."""
+    name = profile.features.get(distance, "")
+    return NAMED[name].trained if name else ""
+
+
+def weights_of(profile: Profile, distance: str, weights: Path | None) -> Path | None:
+    """Where the weights of a distance lie or should lie: those of ours, or in the user's folder; None if it needs none.
+
+    A feature network of others has the name of its distance in the zoo and ends with .pt.
+    """
+    if distance in ("e-lpips", "e-plain"):
+        return weights_of(profile, _averaged(profile, distance, weights), weights)
+    name = profile.features.get(distance, "")
+    if ours := trained(profile, distance):
+        return weights_path(ours, weights)
+    if name:
+        return (weights or Path()) / f"{name}.pt" if NAMED[name].file else None
+    file = _TRUNKS.get("lpips" if distance == "plain" else distance)
+    return (weights or Path()) / file if file else None
+
+
+def is_here(profile: Profile, distance: str, weights: Path | None) -> bool:
+    """Whether all that a distance needs is at hand."""
+    path = weights_of(profile, distance, weights)
+    return path is None or path.is_file() or (path.name == _TRUNKS["st-lpips"] and bool(find_spec("stlpips_pytorch")))
+
+
+def make(profile: Profile, distance: str, weights: Path | None, samples: int) -> ImageDistance | None:
+    """Make a perceptual distance, without pixels; None for pixels alone.
+
+    Args:
+        profile: the profile.
+        distance: key of :data:`~recipes.gan_inversion.settings.DISTANCES`.
+        weights: the user's folder of weights.
+        samples: transformations that E-LPIPS averages over.
+
+    Raises:
+        GenclsError: if its weights are missing; the message says where they come from.
+    """
+    if distance == "pixels":
+        return None
+    if distance in ("e-lpips", "e-plain"):
+        base = make(profile, _averaged(profile, distance, weights), weights, samples)
+        if base is None:
+            raise GenclsError(f"{distance}: expected a distance to average, got none")
+        small = distance == "e-lpips" and profile.size is None
+        if isinstance(base, LPIPS):
+            base.size = None  # images are rescaled before they are transformed
+        return ELPIPS(base, samples=samples, size=_LPIPS_SIZE if small else None)
+    path = weights_of(profile, distance, weights)
+    if distance in profile.features:
+        return load_distance(profile.features[distance], weights=path, normalize=profile.normalize)
+    found = path if path is not None and path.is_file() else None
+    size = None if profile.size else _LPIPS_SIZE
+    net: TrunkName = "shift-tolerant-alex" if distance == "st-lpips" else "vgg"
+    return LPIPS(found, net, lpips=distance != "plain", size=size, grey_as_rgb=True)
+
+
+def _averaged(profile: Profile, distance: str, weights: Path | None) -> str:
+    """The distance that E-LPIPS averages."""
+    if distance == "e-plain":
+        return "plain"
+    return "lpips" if is_here(profile, "lpips", weights) else "st-lpips"

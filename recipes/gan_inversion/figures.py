@@ -1,0 +1,134 @@
+"""Figures 3.5 and 3.8 to 3.10: error against distance, codes of the methods, and the lines between two runs."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from gencls.eval.measures.statistics import wilson
+from gencls.eval.report.paper.figures import plateau
+from gencls.eval.report.style import FAINT, PALETTE, STYLE, NamedFigure
+from recipes.gan_inversion import experiments, printed
+from recipes.gan_inversion.codes import agreement, block_codes, prior_distance, true_codes
+from recipes.gan_inversion.interpolation import ORDERS, interpolation
+from recipes.gan_inversion.inversions import Inversion
+from recipes.gan_inversion.runs import Run
+from recipes.gan_inversion.settings import DISTANCES, METHODS
+from recipes.gan_inversion.tables import finished
+
+_MARKS = ("o", "s", "^")
+
+
+def trade_off(run: Run) -> Iterator[NamedFigure]:
+    """Draw Figure 3.5: error rate against the in-domain perceptual distance; a line joins the lambdas of a method."""
+    panels = {distance: finished(run, experiments.main_settings(run, distance)) for distance in run.profile.main}
+    panels = {distance: found for distance, found in panels.items() if found}
+    if not panels:
+        return
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.4 * len(panels) + 0.3, 3.5), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, (distance, found) in zip(axes, panels.items(), strict=True):
+            for number, method in enumerate(METHODS):
+                own = sorted((inversion for inversion in found if inversion.method == method), key=lambda one: one.weight)
+                places = [float(found[one].in_domain(found[one].percept).mean()) for one in own]
+                wrong = [float((~found[one].right).sum()) for one in own]
+                counts = [len(found[one].labels) for one in own]
+                if own:
+                    _drawn(axis, places, wrong, counts, **_look(number, method))
+            axis.set_title(DISTANCES[distance], fontsize=9)
+            axis.set(xlabel="in-domain perceptual distance", ylim=(-3, 103))
+        axes[0].set_ylabel("error rate in %")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    weights = ", ".join(f"{weight:g}" for weight in run.budget.weights)
+    title = f"Figure 3.5: error rate and in-domain perceptual distance, λ = {weights} along each line"
+    yield NamedFigure("trade-off", "figure-3.5", title, figure)
+
+
+def _look(number: int, method: str) -> dict[str, Any]:
+    plus = method.endswith("+")
+    filled = "none" if plus else None
+    return {
+        "color": PALETTE[number % 3],
+        "marker": _MARKS[number % 3],
+        "linestyle": "--" if plus else "-",
+        "markerfacecolor": filled or PALETTE[number % 3],
+        "label": METHODS[method],
+    }
+
+
+def _drawn(axis: Any, places: Sequence[float], wrong: Sequence[float], counts: Sequence[int], **look: Any) -> None:
+    limits = np.array([wilson(number, count) for number, count in zip(wrong, counts, strict=True)])
+    axis.plot(places, [100 * number / count for number, count in zip(wrong, counts, strict=True)], markersize=4, **look)
+    axis.vlines(places, 100 * limits[:, 0], 100 * limits[:, 1], color=look["color"], linewidth=0.8, alpha=0.5)
+
+
+def steps_figure(run: Run) -> Iterator[NamedFigure]:
+    """Draw Table 3.2 as a curve: accuracy along the steps."""
+    found = finished(run, experiments.steps(run))
+    if not found:
+        return
+    counts = [(float(one.right.sum()), len(one.labels)) for one in found.values()]
+    ours = [(right / total, *wilson(right, total)) for right, total in counts]
+    theirs = [(steps, 1 - values[0] / 100) for steps, values in printed.STEPS.items()]
+    drawn = plateau("optimisation steps", [one.steps for one in found], ours, theirs, chosen=run.budget.steps, source="thesis")
+    yield NamedFigure("steps", "steps", "Table 3.2 as a curve: accuracy by steps", drawn)
+
+
+def codes_figure(run: Run) -> Iterator[NamedFigure]:
+    """Draw Figure 3.8: the mean cosine similarity and L2 distance of optimal codes, method by method, with lambda 1.
+
+    The second run of Direct differs from the first in its random starts alone. Codes are those of the true class, by block.
+    """
+    chosen = [one for one in experiments.main_settings(run, run.profile.main[0]) if one.weight == _middle(run)]
+    again = Inversion(method="direct", weight=1.0, distance=run.profile.main[0], steps=run.budget.steps, again=1)
+    found = finished(run, [*chosen, again])
+    if len(found) < 2:
+        return
+    blocks = max(len(one.codes([0])) for one in found.values()) - 1
+    codes = [block_codes(true_codes(one), blocks) for one in found.values()]
+    names = [METHODS[one.method] + (", again" if one.again else "") for one in found]
+    pairs = np.array([[agreement(first, second) for second in codes] for first in codes])
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
+        axes = figure.subplots(1, 2)
+        heads = ("cosine similarity", f"L2 distance (two codes of the prior: {prior_distance(codes[0].shape[-1]):.1f})")
+        for axis, values, head in zip(axes, (pairs[..., 0], pairs[..., 1]), heads, strict=True):
+            axis.imshow(values, cmap="Blues", aspect="equal", vmin=0)
+            axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+            axis.set_yticks(range(len(names)), names)
+            axis.set_title(head, fontsize=9)
+            axis.spines[:].set_visible(False)
+            for (i, j), value in np.ndenumerate(values):
+                dark = value > 0.6 * values.max()
+                axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    title = f"Figure 3.8: optimal codes of two methods, λ = {_middle(run):g}, true class"
+    yield NamedFigure("codes", "figure-3.8", title, figure)
+
+
+def _middle(run: Run) -> float:
+    return sorted(run.budget.weights)[len(run.budget.weights) // 2]
+
+
+def interpolation_figure(run: Run) -> Iterator[NamedFigure]:
+    """Draw Figure 3.10: the mean distance along the line with its interval, and the mean distance out of domain."""
+    known = {distance: kept for distance in run.profile.main if (kept := interpolation(run, distance).known)}
+    if not known:
+        return
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.4 * len(known) + 0.3, 3.0), layout="constrained")
+        axes = figure.subplots(1, len(known), squeeze=False)[0]
+        for axis, (distance, kept) in zip(axes, known.items(), strict=True):
+            orders, means, halves = range(ORDERS), np.array(kept["mean"]), np.array(kept["half"])
+            axis.plot(orders, means, "o-", color=PALETTE[0], markersize=4)
+            axis.fill_between(orders, means - halves, means + halves, color=PALETTE[0], alpha=0.2, linewidth=0)
+            axis.axhline(kept["reference"], color=FAINT, linestyle="--")
+            axis.text(ORDERS - 1, kept["reference"], "out of domain", ha="right", va="bottom", fontsize=8, color=FAINT)
+            axis.set_title(DISTANCES[distance], fontsize=9)
+            axis.set(xlabel="order of interpolation", xticks=orders)
+        axes[0].set_ylabel("perceptual distance")
+    title = "Figure 3.10: perceptual distance between two runs of Direct, λ = 1"
+    yield NamedFigure("interpolation", "figure-3.10", title, figure)

@@ -1,0 +1,208 @@
+"""Tables 3.1 to 3.8 from the inversions in the folder of a run, with the thesis's numbers in brackets."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from gencls.eval.measures.statistics import mcnemar
+from gencls.eval.report.formats import MISSING, probability
+from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from recipes.gan_inversion import experiments, printed
+from recipes.gan_inversion.inversions import Found, Inversion
+from recipes.gan_inversion.runs import Run
+from recipes.gan_inversion.settings import DISTANCES, METHODS
+from recipes.gan_inversion.timing import eliminated, timing
+from recipes.gan_inversion.words import accuracy, cells, domain, error, mean
+
+T = TypeVar("T")
+
+Results = Mapping[Inversion, Found]
+
+
+def finished(run: Run, chosen: Sequence[Inversion], parent: str = "inversions", count: int = 0) -> Results:
+    """The inversions that are finished, in their order."""
+    found = {inversion: run.found(inversion, parent, count) for inversion in chosen}
+    return {inversion: one for inversion, one in found.items() if one is not None}
+
+
+def grouped(found: Mapping[Inversion, T], row: Callable[[Inversion, T], Row]) -> Iterator[Row]:
+    """Yield the rows of the regular methods, then those of the overparameterised ones, each under its head."""
+    for head, plus in (("(a) Regular", False), ("(b) Overparameterised", True)):
+        rows = [row(inversion, one) for inversion, one in found.items() if inversion.method.endswith("+") == plus]
+        yield from ([Row(head), *rows] if rows else [])
+
+
+def inversion_table(run: Run) -> PaperTable | None:
+    """Make Table 3.1."""
+    chosen = experiments.main_settings(run, run.profile.main[0])
+    found = finished(run, chosen)
+    if not found:
+        return None
+
+    def row(inversion: Inversion, one: Found) -> Row:
+        inside, outside = domain(one, one.percept)
+        ours = (error(one), mean(one.in_domain(one.pixel)), inside, outside, f"{one.seconds / len(one.labels):.2g}")
+        return Row(inversion.head, cells(*ours, theirs=printed.INVERSION.get((inversion.method, inversion.weight), ())))
+
+    columns = ("", "error rate", "in-domain L2", "in-domain perceptual", "out-of-domain perceptual", "seconds per image")
+    distance = DISTANCES[run.profile.main[0]]
+    return PaperTable(
+        "table-3.1",
+        f"Table 3.1: inference methods with {run.budget.steps} steps under {distance}",
+        columns,
+        tuple(grouped(found, row)),
+        (
+            _about(run, found),
+            "L2: the squared distance in [0, 1] pixel units, summed over the image (eq. 3.7); perceptual: eq. 3.6; means over "
+            "images, with 95 % intervals. The thesis does not name its pixel scale. No two 3 x 32 x 32 images in [-1, 1] have "
+            "an L2 distance above 110.9, so its L2 column is of squares too. Its images have 3,072 numbers and its features "
+            "are others: compare orders and directions.",
+            *_slips(run),
+            *_missing(chosen, found),
+        ),
+    )
+
+
+def robust_table(run: Run) -> PaperTable | None:
+    """Make Table 3.6: the robust distance beside the standard one, on the same images."""
+    if len(run.profile.main) < 2:
+        return None
+    standard, robust = (finished(run, experiments.main_settings(run, distance)) for distance in run.profile.main)
+    if not robust:
+        return None
+    others = {(inversion.method, inversion.weight): one for inversion, one in standard.items()}
+
+    def row(inversion: Inversion, one: Found) -> Row:
+        setting = inversion.method, inversion.weight
+        other = others.get(setting)
+        p = MISSING if other is None else probability(mcnemar(one.right.numpy(), other.right.numpy()).p_value)
+        ours = error(one), MISSING if other is None else error(other), p, *domain(one, one.percept)
+        return Row(inversion.head, cells(*ours, theirs=printed.ROBUST.get(setting, ())))
+
+    names = [DISTANCES[distance] for distance in run.profile.main]
+    columns = ("", f"error rate: {names[1]}", names[0], "McNemar's p", "in-domain perceptual", "out-of-domain perceptual")
+    return PaperTable(
+        "table-3.6",
+        f"Table 3.6: error rate under {names[1]} and under {names[0]}",
+        columns,
+        tuple(grouped(robust, row)),
+        (
+            _about(run, robust),
+            f"Perceptual distances are those of {names[1]}; the thesis does not print them. McNemar's tests are exact and not "
+            "corrected for their number.",
+            *_slips(run),
+            *_missing(experiments.main_settings(run, run.profile.main[1]), robust),
+        ),
+    )
+
+
+def steps_table(run: Run) -> PaperTable | None:
+    """Make Table 3.2."""
+    found = finished(run, experiments.steps(run))
+
+    def row(inversion: Inversion, one: Found) -> Row:
+        ours = error(one), *domain(one, one.percept), mean(one.in_domain(one.pixel))
+        return Row(f"{inversion.steps}", cells(*ours, theirs=printed.STEPS.get(inversion.steps, ())))
+
+    if not found:
+        return None
+    first = next(iter(found))
+    columns = ("steps", "error rate", "in-domain perceptual", "out-of-domain perceptual", "in-domain L2")
+    title = f"Table 3.2: {first.head} under {DISTANCES[first.distance]}, by steps"
+    return PaperTable("table-3.2", title, columns, tuple(row(*item) for item in found.items()), (_about(run, found),))
+
+
+def distances_table(run: Run) -> PaperTable | None:
+    """Make Table 3.5."""
+    found = finished(run, experiments.comparison(run))
+    if not found:
+        return None
+
+    def row(inversion: Inversion, one: Found) -> Row:
+        theirs = [printed.DISTANCES[inversion.distance]] if inversion.distance in printed.DISTANCES else []
+        inside, outside = domain(one, one.percept) if inversion.distance != "pixels" else (MISSING, MISSING)
+        ours = error(one), inside, outside, mean(one.in_domain(one.pixel)), f"{one.seconds / len(one.labels):.2g}"
+        return Row(DISTANCES[inversion.distance], cells(*ours, theirs=theirs))
+
+    columns = ("", "error rate", "in-domain perceptual", "out-of-domain perceptual", "in-domain L2", "seconds per image")
+    title = f"Table 3.5: perceptual distances, Enc-D with {run.budget.compared} steps, λ = 10, λ_percept = 10"
+    lines = tuple(row(*item) for item in found.items())
+    absent = [DISTANCES[name] for name in run.distances if name not in {inversion.distance for inversion in found}]
+    notes = (
+        "Perceptual distances of two rows have different scales. Rows without the thesis's number are ours. E-LPIPS averages "
+        f"over {run.budget.ensembled} transformations.",
+        *([f"Not measured: {', '.join(absent)}."] if absent else []),
+    )
+    return PaperTable("table-3.5", title, columns, lines, (_about(run, found), *notes))
+
+
+def imagenette_table(run: Run) -> PaperTable | None:
+    """Make Table 3.7."""
+    found = finished(run, experiments.imagenette(run)) if "3.7" in run.profile.tables else {}
+    rows = tuple(
+        Row(
+            f"{METHODS[inversion.method]}, {DISTANCES[inversion.distance]}",
+            (Cell(accuracy(one), f"{printed.IMAGENETTE[inversion.method, inversion.distance]:g}"),),
+        )
+        for inversion, one in found.items()
+    )
+    notes = (_about(run, found), "λ = 1 is ours: the thesis does not say it.") if found else ()
+    return PaperTable("table-3.7", "Table 3.7: methods on Imagenette", ("", "accuracy"), rows, notes) if found else None
+
+
+def large_steps_table(run: Run) -> PaperTable | None:
+    """Make Table 3.8."""
+    found = finished(run, experiments.large_steps(run)) if "3.8" in run.profile.tables else {}
+    rows = tuple(
+        Row(
+            f"{inversion.steps}",
+            cells(accuracy(one), *domain(one, one.percept), theirs=printed.IMAGENETTE_STEPS.get(inversion.steps, ())),
+        )
+        for inversion, one in found.items()
+    )
+    columns = ("steps", "accuracy", "in-domain perceptual", "out-of-domain perceptual")
+    return PaperTable("table-3.8", "Table 3.8: Enc by steps", columns, rows, (_about(run, found),)) if found else None
+
+
+def elimination_table(run: Run) -> PaperTable | None:
+    """Make the table of early elimination: its cost in accuracy and what it saves."""
+    rows = list[Row]()
+    for inversion, fast in finished(run, eliminated(run)).items():
+        known = timing(run, inversion).known
+        whole = run.found(replace(inversion, fast=False))
+        if whole is None or known is None:
+            continue
+        test = mcnemar(whole.right.numpy(), fast.right.numpy())
+        changed = int((whole.losses.argmin(1) != fast.losses.argmin(1)).sum())
+        points = 100 * float(fast.right.float().mean() - whole.right.float().mean())
+        seconds = f"{known['whole']:.3g}", f"{known['fast']:.3g}", f"{known['whole'] / known['fast']:.2f}"
+        ours = error(whole), error(fast), f"{points:+.1f}", str(changed), probability(test.p_value), *seconds
+        rows.append(Row(inversion.head, cells(*ours)))
+    columns = (
+        *("", "error rate: all classes", "early elimination", "points of accuracy", "changed decisions", "McNemar's p"),
+        *("seconds per image: all classes", "early elimination", "times as fast"),
+    )
+    note = (
+        f"Under {DISTANCES[run.main[-1]]}, {run.budget.steps} steps, {len(run.rows)} images. Seconds: the least of three "
+        f"timings in turn on {min(run.budget.timed, len(run.data))} images, {run.budget.together} in one batch."
+    )
+    return PaperTable("elimination", "Hopeless classes leave early", columns, tuple(rows), (note,)) if rows else None
+
+
+def _about(run: Run, found: Results) -> str:
+    total = max(len(one.labels) for one in found.values())
+    where = "" if run.profile.printed else ", on other images: CIFAR10 or Imagenette"
+    return (
+        f"In percent on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals; in brackets the "
+        f"thesis with its own networks{where}."
+    )
+
+
+def _slips(run: Run) -> Iterator[str]:
+    yield from (f"Slip: {slip}." for slip in printed.SLIPS)
+
+
+def _missing(chosen: Sequence[Inversion], found: Results) -> Iterator[str]:
+    left = [inversion.head for inversion in chosen if inversion not in found]
+    if left:
+        yield f"Not finished: {'; '.join(left)}."
