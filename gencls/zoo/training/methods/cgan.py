@@ -124,8 +124,7 @@ class ConditionalGANTraining(NetworkTraining):
         real, fake = self.discriminator.judge(features, torch.cat([labels, chosen])).split([len(images), len(made)])
         loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         if self.discriminator.auxiliary and self.class_weight:
-            scores = self.discriminator.classify(features[: len(images)])
-            loss = loss + self.class_weight * F.cross_entropy(scores, labels)
+            loss = loss + self.class_weight * F.cross_entropy(self.discriminator.classify(features[: len(images)]), labels)
         return loss
 
     def generator_loss(self, made: Tensor, chosen: Tensor) -> Tensor:
