@@ -11,8 +11,10 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations, pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +22,15 @@ from torch import Tensor, nn
 from gencls.core import ImageDistance, find_device, seeded
 from gencls.core.memory import store_channels_last
 from gencls.defenses import AnalysisBySynthesis, CyclicalRate, Direct, DirectPlus, Elimination
-from gencls.defenses.synthesis.posterior import means
 from gencls.perceptual import Combined, FeatureDistance, SquaredL2
 from gencls.zoo import load, load_data
 from gencls.zoo.distances import feature_layers
 from gencls.zoo.training import PRESETS
 
-RULES: dict[str, Elimination] = {
-    f"{first:g} at a tenth, {second:g} at three tenths": Elimination(((11, first), (31, second)))
-    for first, second in ((0.1, 0.05), (0.2, 0.1), (0.3, 0.1), (0.5, 0.1), (0.5, 0.2), (1.0, 0.3))
-}
-"""Margins at steps 11 and 31 of 100."""
+SHARES = (0.05, 0.1, 0.2, 0.3)
+"""When the rules of elimination look: after these shares of the steps."""
+MARGINS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+"""The margins of the rules."""
 
 
 class PerClassLoop:
@@ -174,28 +174,67 @@ class Bench:
             self.compare(calls, count, f"batch {count:3}")
 
     def decisions(self) -> None:
-        """Accuracy and time of rules of elimination on the same images."""
-        exact = self.defense()
-        ways: dict[str, AnalysisBySynthesis] = {"exact": exact, "fast=True": self.defense(fast=True)}
-        steps = self.settings.steps
-        for name, rule in RULES.items():
-            rounds = tuple((1 + (step - 1) * steps // 100, margin) for step, margin in rule.rounds)
-            ways[name] = self.defense(fast=Elimination(rounds))
-        labels, found, seconds = self.images.labels, dict[str, list[Tensor]](), dict.fromkeys(ways, 0.0)
+        """Accuracy and steps of rules of elimination, from one exact inference.
+
+        Who stays makes the same steps with any rule, and who is out keeps its last loss. So the losses of all steps tell what
+        each rule would have decided.
+        """
+        labels, found = self.images.labels, []
         for part in torch.arange(len(labels)).split(self.settings.batch[-1]):
-            images = self.images.images[part].to(self.device)
-            for name, way in ways.items():
-                began = self.clock()
-                found.setdefault(name, []).append(way(images).argmax(1).cpu())
-                self._wait()
-                seconds[name] += self.clock() - began
-        decided = {name: torch.cat(parts) for name, parts in found.items()}
-        for name, one in decided.items():
-            right, same = (one == labels).double().mean(), (one == decided["exact"]).double().mean()
-            faster = seconds["exact"] / seconds[name]
-            print(f"{name:36} right {right:.3f}  as exact {same:.3f}  {seconds[name]:7.0f} s  {faster:.2f} times as fast")
-        made = means(exact.infer(self.images.images[:1].to(self.device)))
-        print(f"codes of one image: {[tuple(level.shape) for level in made]}")
+            defense, seen = self.defense(), list[Tensor]()
+            record(defense, seen)
+            defense(self.images.images[part].to(self.device))
+            found.append(torch.stack(seen, dim=2).cpu())
+        losses = torch.cat(found)  # (N, K, steps + 1)
+        exact = losses[..., -1].argmin(1)
+        print(f"exact: right {(exact == labels).double().mean():.4f} of {len(labels)}")
+        gaps = (losses / losses.amin(1, keepdim=True) - 1).gather(1, exact[:, None, None].expand(-1, 1, losses.shape[2]))[:, 0]
+        for share in SHARES:
+            at = gaps[:, int(share * self.settings.steps)]
+            print(f"after {share:.0%} of the steps the winner lies above the lowest by", *_quantiles(at))
+        rules = [((share, margin),) for share in SHARES for margin in MARGINS]
+        rules += [((first, wide), (later, margin)) for (first, wide), (later, margin) in combinations(sum(rules, ()), 2)]
+        kept = [(rule, *simulated(losses, rule)) for rule in rules if list(rule) == sorted(rule) and falls(rule)]
+        for rule, decided, spent in sorted(kept, key=lambda row: row[2]):
+            right, same = (decided == labels).double().mean(), (decided == exact).double().mean()
+            words = ", ".join(f"{margin:g} after {share:.0%}" for share, margin in rule)
+            if right >= (exact == labels).double().mean() - 0.01:
+                print(f"{words:28} right {right:.4f}  as exact {same:.4f}  {1 / spent:.2f} times fewer passes")
+
+
+def falls(rule: tuple[tuple[float, float], ...]) -> bool:
+    """Whether each round looks later than the one before and has a smaller margin."""
+    return all(one[0] < two[0] and one[1] > two[1] for one, two in pairwise(rule))
+
+
+def record(defense: AnalysisBySynthesis, seen: list[Tensor]) -> None:
+    """Keep the losses (N, K) of every step, and those of the end."""
+    loss = defense.loss
+
+    def kept(*args: Any, **settings: Any) -> Tensor:
+        found = loss(*args, **settings)
+        seen.append(found.detach())
+        return found
+
+    defense.loss = kept  # type: ignore[method-assign]
+
+
+def simulated(losses: Tensor, rule: tuple[tuple[float, float], ...]) -> tuple[Tensor, float]:
+    """The decisions of a rule, (N,), and its share of the passes, from the losses of all classes and steps (N, K, T + 1)."""
+    steps = losses.shape[2] - 1
+    active, last, spent, before = torch.ones_like(losses[..., 0], dtype=torch.bool), losses[..., -1].clone(), 0.0, 0
+    for share, margin in rule:
+        step = int(share * steps)
+        spent += float(active.double().mean()) * (step - before)
+        lowest = losses[..., : step + 1].amin(2)
+        out = active & (lowest > (1 + margin) * lowest.amin(1, keepdim=True))
+        last[out], active, before = losses[..., step][out], active & ~out, step
+    spent += float(active.double().mean()) * (steps - before)
+    return last.argmin(1), spent / steps
+
+
+def _quantiles(values: Tensor) -> list[str]:
+    return [f"{share:.0%}: {float(values.quantile(share)):.3f}" for share in (0.5, 0.9, 0.95, 0.99, 1.0)]
 
 
 def gradient(module: nn.Module, images: Tensor) -> Tensor:

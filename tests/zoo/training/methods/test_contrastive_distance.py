@@ -21,12 +21,9 @@ from gencls.zoo.training.methods import contrastive_distance
 from gencls.zoo.training.methods.contrastive_distance import (
     ContrastiveDistancePreset,
     ContrastiveDistanceTraining,
-    FirstCodes,
-    Inversion,
-    Sources,
     nearest_reconstructions,
-    ranked_classes,
 )
+from gencls.zoo.training.methods.reconstructions import FirstCodes, Inversion, Sources, ranked_classes
 from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
 
