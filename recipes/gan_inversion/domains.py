@@ -26,7 +26,7 @@ _AS_THEY_ARE = nn.Flatten().eval()
 """In place of a network: the features are computed once, before."""
 
 _SECONDS = 15.0
-"""Of one measurement, roughly: a Frechet distance of 576 features takes half a second of a core, and each has about 40."""
+"""The rough time of one measurement: a Frechet distance of 576 features takes half a second, and there are about 40."""
 
 
 def domain_distances(run: Run, inversion: Inversion) -> Kept:

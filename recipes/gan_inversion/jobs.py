@@ -30,7 +30,7 @@ class InversionJob(Job):
     inversion: Inversion
     count: int
     parent: str = "inversions"
-    unit = "batch"
+    unit = "part"
     foretold = True
 
     @property
