@@ -17,6 +17,7 @@ import gencls.perceptual
 import gencls.zoo
 import gencls.zoo.training
 from gencls.core import GenclsError
+from gencls.defenses import Posterior
 from gencls.eval import ThreatModel
 from gencls.eval.attacks.parts.base import norms_of
 from gencls.eval.attacks.presets import preset_by_name
@@ -67,6 +68,8 @@ BAD: dict[Any, tuple[Any, ...]] = {
 
 PLACEHOLDERS = {
     **dict.fromkeys((Threat, ThreatModel), ThreatModel("l2")),
+    type(preset("cgan-mnist")): preset("cgan-mnist"),
+    Posterior: Posterior(torch.zeros(1)),
     **{int: 2, float: 0.5, bool: False, str: "word", torch.Tensor: torch.zeros(1)},
 }
 """Type -> a value of it."""

@@ -196,7 +196,19 @@ _BY_NAME: dict[str, list[str]] = {
 _PURIFICATION = "MLVGMPurification(MeanRowsPixels(), 'linear').eval()"
 _DIGITS = ["'mnist-embedded'", "'nothing'"]
 _STARTS = ["None", "images()", "2"]
+_INVERSIONS = ("Direct", "DirectPlus", "Enc", "EncPlus", "EncD", "EncDPlus")
 _BY_OWNER: dict[tuple[str, str], list[str]] = {
+    **{(made, "generator"): ["LinearBlocks()"] for made in (*_INVERSIONS, "BlockCodes")},
+    **{(made, "encoder"): ["lambda x: x.new_zeros(len(x), 3)"] for made in _INVERSIONS},
+    ("EncodedStart", "encoder"): ["lambda x: x.new_zeros(len(x), 3)"],
+    ("Elimination", "rounds"): ["((1, 0.5),)", "((2, 1.0), (4, 0.5))"],
+    **{("interpolated", which): ["(Posterior(torch.rand(3, 4, 3)),)"] for which in ("first", "second")},
+    ("LPIPS", "trunk"): ["squeeze_trunk()"],
+    ("LPIPS", "net"): ["'squeeze'"],
+    ("LPIPS", "size"): ["64", "32"],
+    ("FeatureDistance", "layers"): ["('0',)", "('1', '4')"],
+    ("load_distance", "name"): ["'features-mnist'", "'nothing'"],
+    ("load_distance", "weights"): ["None"],
     ("find_device", "name"): ["'cpu'"],
     ("ClassFactors", "factors"): ["(0.5, 1, 2, 1)"],
     ("DiscriminatorPenalty", "discriminator"): ["nn.Sequential(nn.Flatten(), nn.Linear(64, 1))"],

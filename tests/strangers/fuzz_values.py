@@ -6,6 +6,7 @@ An expression stands for a value, so that what failed can be read, and made agai
 import math
 import types
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ def labels():
 def abs_small():
     """An ABS whose search is short."""
     return ABS(SigmoidDecoders(), starts=4, steps=1).eval()
+
+
+@cache
+def squeeze_trunk():
+    """The tensors of a small network that LPIPS takes, at random."""
+    import torchvision
+
+    return torchvision.models.squeezenet1_1(weights=None).state_dict()
 
 
 def noisy():

@@ -55,6 +55,7 @@ class BlockCodes(ClassConditionalGenerator):
 class ZeroOffsets(nn.Module):
     """A start of z, and offsets z_1, ..., z_k that begin at 0."""
 
+    @checked
     def __init__(self, start: Callable[[Tensor], Latents], count: int) -> None:
         """Take the start, images -> one level (N, K, *shape), and k."""
         super().__init__()

@@ -164,29 +164,31 @@ def Enc(  # noqa: N802 - the name of the method
 
 
 def EncD(  # noqa: N802 - the name of the method
-    generator: ClassConditionalGenerator, encoder: Callable[[Tensor], Tensor], **settings: Any
+    generator: ClassConditionalGenerator, encoder: Callable[[Tensor], Tensor], *, distance: ImageDistance, **settings: Any
 ) -> AnalysisBySynthesis:
     """Enc-D: the formula and the settings of :func:`Enc`, with an encoder that was trained by eq. 3.5."""
-    return Enc(generator, encoder, **settings)
+    return Enc(generator, encoder, distance=distance, **settings)
 
 
-def DirectPlus(generator: ClassConditionalGenerator, **settings: Any) -> AnalysisBySynthesis:  # noqa: N802
+def DirectPlus(  # noqa: N802 - the name of the method
+    generator: ClassConditionalGenerator, *, distance: ImageDistance, **settings: Any
+) -> AnalysisBySynthesis:
     """Direct+: :func:`Direct` with its settings, and a code for each block; the generator is blockwise."""
-    return Direct(generator, **{"blocks": None, **settings})
+    return Direct(generator, distance=distance, **{"blocks": None, **settings})
 
 
 def EncPlus(  # noqa: N802 - the name of the method
-    generator: ClassConditionalGenerator, encoder: Callable[[Tensor], Tensor], **settings: Any
+    generator: ClassConditionalGenerator, encoder: Callable[[Tensor], Tensor], *, distance: ImageDistance, **settings: Any
 ) -> AnalysisBySynthesis:
     """Enc+: :func:`Enc` with its settings, and a code for each block; the generator is blockwise."""
-    return Enc(generator, encoder, **{"blocks": None, **settings})
+    return Enc(generator, encoder, distance=distance, **{"blocks": None, **settings})
 
 
 def EncDPlus(  # noqa: N802 - the name of the method
-    generator: ClassConditionalGenerator, encoder: Callable[[Tensor], Tensor], **settings: Any
+    generator: ClassConditionalGenerator, encoder: Callable[[Tensor], Tensor], *, distance: ImageDistance, **settings: Any
 ) -> AnalysisBySynthesis:
     """Enc-D+: :func:`EncD` with its settings, and a code for each block; the generator is blockwise."""
-    return EncD(generator, encoder, **{"blocks": None, **settings})
+    return EncD(generator, encoder, distance=distance, **{"blocks": None, **settings})
 
 
 def _inversion(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gencls.core import Latents
+from gencls.core import Latents, checked
 
 __all__ = ["Posterior", "Q", "interpolated", "means", "moved", "together", "variables"]
 
@@ -72,6 +72,7 @@ def together(function: Callable[..., Tensor], *qs: Q) -> Q:
     )
 
 
+@checked
 def interpolated(first: Q, second: Q, share: float) -> Q:
     """The q between two of the same classifier: ``share`` a of the first, a q_1 + (1 - a) q_2, at every level (section 3.4)."""
     return together(lambda one, two: share * one + (1 - share) * two, first, second)
