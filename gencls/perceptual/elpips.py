@@ -49,6 +49,8 @@ class ELPIPS(ImageDistance):
         offset: the largest shift in pixels; smaller where images have not as many pixels.
         dropout: the share of a convolution's inputs that are zeroed, in [0, 1); depthwise convolutions keep theirs.
         size: height and width to which images are rescaled before they are transformed, bilinearly; None leaves them.
+        keep_size: whether transformed images have the size that they had before, for networks that take one size only. They are
+            not reduced then, and shifted ones are cut; by default they grow by ``offset`` pixels, as in the authors' code.
 
     Raises:
         GenclsError: a setting is outside its range; images have neither 1 nor 3 channels.
@@ -64,6 +66,7 @@ class ELPIPS(ImageDistance):
         offset: int = 7,
         dropout: float = 0.01,
         size: int | None = None,
+        keep_size: bool = False,
     ) -> None:
         super().__init__()
         for name, value, least in (("samples", samples, 1), ("offset", offset, 0), ("size", 1 if size is None else size, 1)):
@@ -72,17 +75,17 @@ class ELPIPS(ImageDistance):
         if not 0 <= dropout < 1:
             raise GenclsError(f"ELPIPS: expected dropout in [0, 1), got {dropout}")
         self.distance, self.samples, self.seed = distance, samples, seed
-        self.offset, self.dropout, self.size = offset, dropout, size
+        self.offset, self.dropout, self.size, self.keep_size = offset, dropout, size, keep_size
 
     def redrawn(self, seed: int) -> Self:
         """The same distance with other transformations; it shares the network."""
-        samples, offset, dropout, size = self.samples, self.offset, self.dropout, self.size
-        return type(self)(self.distance, samples=samples, seed=seed, offset=offset, dropout=dropout, size=size)
+        same: dict[str, Any] = {name: getattr(self, name) for name in ("samples", "offset", "dropout", "size", "keep_size")}
+        return type(self)(self.distance, seed=seed, **same)
 
     def extra_repr(self) -> str:
         """The settings."""
         settings = f"samples={self.samples}, seed={self.seed}, offset={self.offset}, dropout={self.dropout}"
-        return f"{settings}, size={self.size}"
+        return f"{settings}, size={self.size}, keep_size={self.keep_size}"
 
     def embed(self, images: Tensor) -> Embedding:
         """The embeddings of all S transformed images, one after another."""
@@ -92,7 +95,7 @@ class ELPIPS(ImageDistance):
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
         parts: list[Tensor] = []
         for draw in _drawn(self.samples, self.seed):
-            transformed = draw.apply(images, self.offset)
+            transformed = draw.apply(images, self.offset, self.keep_size)
             with _Dropout(self.dropout, draw.seed):
                 parts += self.distance.embed(transformed)
         return tuple(parts)
@@ -129,9 +132,9 @@ class _Transformation:
     factors: tuple[float, ...]
     seed: int
 
-    def apply(self, images: Tensor, offset: int) -> Tensor:
+    def apply(self, images: Tensor, offset: int, keep_size: bool = False) -> Tensor:
         """Transform images (N, C, H, W) in [0, 1], C = 1 or 3."""
-        images = _shifted(self._reduced(images), self.shift, offset)
+        images = _shifted(images if keep_size else self._reduced(images), self.shift, offset, keep_size)
         images = images.flip([axis for axis, bit in ((-2, 1), (-1, 2)) if self.flip & bit])
         images = images.transpose(-1, -2) if self.swap else images
         images = images[:, list(self.colours)] if images.shape[1] == 3 else images
@@ -156,15 +159,20 @@ def _level(share: float, levels: int) -> int:
     return min(int((weights <= share * weights[-1]).sum()) + 1, levels)
 
 
-def _shifted(images: Tensor, shares: tuple[float, float], offset: int) -> Tensor:
-    """All images with mirrored margins, ``offset`` pixels in each direction together."""
+def _shifted(images: Tensor, shares: tuple[float, float], offset: int, keep_size: bool) -> Tensor:
+    """All images with mirrored margins, ``offset`` pixels in each direction together, cut from both sides to keep the size."""
+    height, width = images.shape[-2:]
     margins = []
     for length, share in zip(images.shape[-2:], shares, strict=True):
         most = min(offset, length - 1)
         after = int(share * (most + 1))
         margins.append((most - after, after))
     (top, bottom), (left, right) = margins
-    return F.pad(images, (left, right, top, bottom), mode="reflect")
+    grown = F.pad(images, (left, right, top, bottom), mode="reflect")
+    if not keep_size:
+        return grown
+    up, across = (top + bottom) // 2, (left + right) // 2
+    return grown[..., up : up + height, across : across + width]
 
 
 @lru_cache(maxsize=64)

@@ -69,7 +69,7 @@ def make(profile: Profile, distance: str, weights: Path | None, samples: int) ->
         small = distance == "e-lpips" and profile.size is None
         if isinstance(base, LPIPS):
             base.size = None  # images are rescaled before they are transformed
-        return ELPIPS(base, samples=samples, size=_LPIPS_SIZE if small else None)
+        return ELPIPS(base, samples=samples, size=_LPIPS_SIZE if small else None, keep_size=distance == "e-plain")
     path = weights_of(profile, distance, weights)
     if distance in profile.features:
         return load_distance(profile.features[distance], weights=path, normalize=profile.normalize)

@@ -56,6 +56,20 @@ def test_shifts_of_small_images_are_smaller():
     assert changed(shift=(0.5, 0.5)).apply(torch.rand(1, 3, 1, 1), 7).shape == (1, 3, 1, 1)
 
 
+@pytest.mark.parametrize(("share", "down"), [(0.0, 2), (0.5, 0), (0.99, -1)])
+def test_shifted_images_of_one_size_are_cut(images, share, down):
+    found = changed(shift=(share, 0.0)).apply(images, 3, keep_size=True)
+    expected = images.roll((down, 2), (2, 3))
+    assert found.shape == images.shape
+    torch.testing.assert_close(found[..., 2:-2, 2:], expected[..., 2:-2, 2:], rtol=0, atol=0)
+
+
+def test_images_of_one_size_are_not_reduced():
+    distance = ELPIPS(SquaredL2(), samples=8, keep_size=True)
+    assert {tuple(part.shape) for part in distance.redrawn(1).embed(torch.rand(1, 1, 200, 200))} == {(1, 1, 200, 200)}
+    assert {tuple(part.shape[-2:]) for part in ELPIPS(SquaredL2(), samples=8).embed(torch.rand(1, 1, 200, 200))} >= {(207, 207)}
+
+
 def test_reductions_are_means_of_blocks():
     images = torch.rand(1, 3, 128, 130)
     half = changed(scale=0.9).apply(images, 0)
