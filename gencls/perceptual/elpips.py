@@ -216,12 +216,15 @@ class _Dropout(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.conv2d and self.share and not _depthwise(*args[:2]):
-            maps = args[0]
+        kwargs = dict(kwargs or {})
+        given = {**dict(zip(("input", "weight"), args, strict=False)), **kwargs}
+        if func is F.conv2d and self.share and not _depthwise(given["input"], given["weight"]):
+            maps = given["input"]
             mask = _mask(self.seed, self.count, tuple(maps.shape[1:]), self.share, maps.device)
             self.count += 1
-            args = (maps * mask / (1 - self.share), *args[1:])
-        return func(*args, **kwargs or {})
+            kept = maps * mask / (1 - self.share)
+            args, kwargs = (args and (kept, *args[1:]), kwargs if args else {**kwargs, "input": kept})
+        return func(*args, **kwargs)
 
 
 def _depthwise(maps: Tensor, weight: Tensor) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from gencls.core import Defense, ImageDistance
+from gencls.core import Defense, GenclsError, ImageDistance
 from gencls.defenses import Direct, DirectPlus, Enc, EncD, EncDPlus, EncPlus
 from gencls.perceptual import Combined, FeatureDistance, SquaredL2
 from gencls.zoo.distances import DISTANCES, load_distance
@@ -38,7 +38,13 @@ def _encoded(
 
 def _combined(distance: ImageDistance, percept: float) -> ImageDistance:
     """Eq. 3.7, the squared L2 distance and lambda_percept times a distance of features; or pixels alone."""
-    return Combined(SquaredL2(), distance, percept) if isinstance(distance, FeatureDistance) else distance
+    if isinstance(distance, FeatureDistance):
+        return Combined(SquaredL2(), distance, percept)
+    if percept != 1.0:
+        raise GenclsError(
+            f"expected percept (lambda_percept) only with a distance of features, got {percept} with pixels alone"
+        )
+    return distance
 
 
 def _pixels(*, weights: None = None) -> ImageDistance:

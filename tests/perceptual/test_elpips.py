@@ -145,6 +145,18 @@ def test_dropout_zeroes_the_same_inputs_of_convolutions_for_all_images(network):
         assert torch.equal(distance.embed(torch.ones(2, 3, 64, 64))[0], part)
 
 
+def test_convolutions_with_named_arguments_lose_the_same_inputs(network):
+    class Named(nn.Conv2d):
+        def forward(self, maps):
+            return F.conv2d(input=maps, weight=self.weight, bias=self.bias)
+
+    named = nn.Sequential(Named(3, 4, 3), nn.Tanh(), Named(4, 2, 3))
+    named.load_state_dict(network.state_dict())
+    found, expected = (ELPIPS(FeatureDistance(one, ("2",)), samples=2, dropout=0.3) for one in (named, network))
+    first, second = torch.rand(2, 2, 3, 9, 8)
+    assert torch.equal(found(first, second), expected(first, second))
+
+
 def test_gradients_after_a_call_in_inference_mode(network):
     distance = ELPIPS(FeatureDistance(network, ("1",)), samples=2, dropout=0.3, seed=99)
     images = torch.rand(1, 3, 8, 8)

@@ -121,3 +121,8 @@ def test_the_command_line_takes_a_folder_for_a_defense_of_several_networks(folde
     defense = build_defense("enc-d-mnist", digits, weights["enc-d-mnist"])
     assert isinstance(defense, AnalysisBySynthesis)
     assert same(defense.generator, own(SelfModulatedGenerator, "cgan-mnist", folder))
+
+
+def test_a_weight_of_features_needs_features(folder: Path) -> None:
+    with pytest.raises(GenclsError, match="expected percept .* only with a distance of features, got 2.0 with pixels alone"):
+        load("direct-mnist", weights=folder, distance="pixels", percept=2.0)

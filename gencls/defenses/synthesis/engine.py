@@ -131,7 +131,10 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         return self.resume(images, None, self.steps)
 
     def resume(self, images: Tensor, q: Q | None, steps: int) -> Q:
-        """Infer with ``steps`` steps from the q of similar images; None begins at the start, as :meth:`infer` does."""
+        """Infer with ``steps`` steps from the q of similar images, at the first rate of the schedule if there is one.
+
+        None begins at the start, as :meth:`infer` does.
+        """
         with frozen(self):
             return self._in_parts(images, q, steps)
 
@@ -207,6 +210,10 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         if q is not None:
             begin = moved(begin, variables(q))
         project, levels = self.project, len(begin)
+        rate = self.rate
+        if q is not None and rate is not None:  # near an optimum, which the rise of a new cycle would leave again
+            first = rate(1, max(1, self.steps))
+            rate = lambda step, steps: first  # noqa: E731 - a schedule that stays
 
         def objective(found: Latents) -> Tensor:
             present = moved(begin, found)
@@ -220,7 +227,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
             steps=steps,
             lr=self.lr,
             optimizer=self.optimizer,
-            rate=self.rate,
+            rate=rate,
             project=None if project is None else lambda found: (*project(found[:levels]), *found[levels:]),
             unroll=images.requires_grad,
             keep=None if contest is None else contest.keep,
