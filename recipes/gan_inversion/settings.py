@@ -20,7 +20,7 @@ REGULAR = ("direct", "enc", "enc-d")
 
 DISTANCES = {
     "lpips": "LPIPS",
-    "plain": "plain features (VGG)",
+    "plain": "plain features",
     "linf": "Robust-L∞",
     "corruptions": "Robust-Corruptions",
     "st-lpips": "LPIPS, shift-tolerant",
@@ -29,7 +29,10 @@ DISTANCES = {
     "contrastive": "contrastive features",
     "pixels": "pixels alone",
 }
-"""Perceptual distances by key, in the order of Table 3.5; those after the fourth are not in the thesis."""
+"""Perceptual distances by key, in the order of Table 3.5; those after the fourth are not in the thesis.
+
+"plain" stands where the thesis has its VGG: on Imagenette that of LPIPS, elsewhere the network that the profile names.
+"""
 
 CIFAR_TABLES = ("3.1", "3.2", "3.3", "3.4", "3.5", "examples", "elimination", "attacks", "doctor")
 """The parts on small images."""

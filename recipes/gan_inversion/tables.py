@@ -131,7 +131,7 @@ def distances_table(run: Run) -> PaperTable | None:
     notes = (
         "Perceptual distances of two rows have different scales. Rows without the thesis's number are ours. E-LPIPS averages "
         f"over {run.budget.ensembled} transformations.",
-        *([f"Not measured: {', '.join(absent)}."] if absent else []),
+        *([f"Not measured: {'; '.join(absent)}."] if absent else []),
     )
     return PaperTable("table-3.5", title, columns, lines, (_about(run, found), *notes))
 

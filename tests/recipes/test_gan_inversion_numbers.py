@@ -83,14 +83,16 @@ def test_claims_count_pairs_and_significant_ones(tmp_path):
     numbers = [with_right(f"{number}", number) for number in (29, 10, 2, 1)]
     pairs = [(numbers[0], numbers[1]), (numbers[2], numbers[3]), (numbers[1], numbers[0])]
     row = claims.Claim("said", pairs, claims.fewer_errors, [(1.0, 2.0), (2.0, 1.0)]).row
-    assert [cell.ours for cell in row.cells] == ["2 of 3", "1", "1", "1 of 2"]
+    assert [cell.ours for cell in row.cells] == ["2 of 3", "0", "1", "1", "1 of 2"]
+    tied = claims.Claim("said", [(numbers[0], numbers[0]), (numbers[2], numbers[3])], claims.fewer_errors).row
+    assert [cell.ours for cell in tied.cells][:2] == ["1 of 2", "1"]
 
 
 def test_the_closer_reconstruction_is_ahead(tmp_path):
     near = record(tmp_path / "near", [[float(i), 9.0] for i in range(12)], [0] * 12)
     far = record(tmp_path / "far", [[i + 1.0 + i / 100, 9.0] for i in range(12)], [0] * 12)
     ahead, p = claims.closer(near, far)
-    assert ahead == pytest.approx(1.055)
+    assert ahead == pytest.approx(6.5)  # the mean of the ranks 1 to 12
     assert p == pytest.approx(2 / 2**12)  # all signs agree
     assert claims.closer(near, near) == (0.0, 1.0)
 
