@@ -130,21 +130,24 @@ class Found:
         return torch.cat(found)
 
 
-def read(folder: Path, count: int) -> Found | None:
-    """Read an inversion of the first images; None until all of them are inverted.
+def read(folder: Path, count: int, networks: str) -> Found | None:
+    """Read an inversion of the first images; None until these networks have inverted all of them.
 
     Args:
         folder: folder of the inversion.
         count: number of images that it should have.
+        networks: the key of generator, encoder and distance; parts of other networks do not count.
 
     Raises:
-        GenclsError: if a mark has changed since it was written.
+        GenclsError: if a mark or a part has changed since it was written.
     """
     parts, known, seconds = list[int](), 0, 0.0
     while known < count and (mark := _mark(folder, known)).is_file():
-        said = read_measured(mark)
-        if said["count"] > count - known or not _path(folder, known).is_file():
+        said, path = read_measured(mark), _path(folder, known)
+        if said["count"] > count - known or said["networks"] != networks or not path.is_file():
             break
+        if said["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+            raise GenclsError(f"{path}: expected the inversion as it was written, got other bytes; run its part again")
         parts.append(known)
         known, seconds = known + said["count"], seconds + said["seconds"]
     return Found(folder, tuple(parts), seconds) if known == count else None
@@ -169,12 +172,13 @@ def is_made(folder: Path, first: int, key: Callable[[], str]) -> bool:
     return bool(said["key"] == key() and said["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def write(folder: Path, first: int, key: str, found: Mapping[str, Tensor], seconds: float) -> None:
-    """Write a part, then its mark."""
+def write(folder: Path, first: int, key: str, networks: str, found: Mapping[str, Tensor], seconds: float) -> None:
+    """Write a part, then its mark; ``networks`` is the key of generator, encoder and distance."""
     folder.mkdir(parents=True, exist_ok=True)
     content = save({name: tensor.contiguous().cpu() for name, tensor in found.items()})
     atomically(_path(folder, first), content)
-    said = {"key": key, "count": len(found["labels"]), "seconds": seconds, "sha256": hashlib.sha256(content).hexdigest()}
+    said = {"key": key, "networks": networks, "count": len(found["labels"]), "seconds": seconds}
+    said["sha256"] = hashlib.sha256(content).hexdigest()
     write_sealed(_mark(folder, first), said)
 
 

@@ -56,7 +56,8 @@ class InversionJob(Job):
             device = self.run.device
             percept = self.run.percept(self.inversion.distance)
             found, seconds = inversions.invert(self._classifier, percept, images.to(device), labels.to(device))
-            inversions.write(self.folder, first, inversions.key_of_part(self._key, images, labels), found, seconds)
+            key, networks = inversions.key_of_part(self._key, images, labels), self.run.networks_of(self.inversion)
+            inversions.write(self.folder, first, key, networks, found, seconds)
             remaining -= left.get(str(first), 0.0)
             done, right = min(rows.stop, self.count), int((found["losses"].argmin(1).cpu() == labels).sum())
             print(

@@ -210,14 +210,27 @@ class Run(run.Run[Profile, Budget]):
         return made.to(self.device).eval().requires_grad_(False)
 
     def found(self, inversion: Inversion, folder: str = "inversions", count: int = 0) -> Found | None:
-        """Read an inversion; None until it is finished.
+        """Read an inversion; None until it is finished, by the networks of this run.
 
         Args:
             inversion: the inversion.
             folder: parent of its folder in the folder of the run.
             count: number of images; 0 takes N.
         """
-        return read(self.out / folder / inversion.slug, count or len(self.rows))
+        return read(self.out / folder / inversion.slug, count or len(self.rows), self.networks_of(inversion))
+
+    def networks_of(self, inversion: Inversion) -> str:
+        """The key of the networks of an inversion: generator, encoder and perceptual distance."""
+        kind = inversion.method.removesuffix("+")
+        if (chosen := (kind, inversion.distance)) not in self._networks_of:
+            encoder = self.encoder(kind) if kind in self.profile.encoders else None
+            networks = self.generator, encoder, self.percept(inversion.distance)
+            self._networks_of[chosen] = key_of(networks, "networks").content
+        return self._networks_of[chosen]
+
+    @cached_property
+    def _networks_of(self) -> dict[tuple[str, str], str]:
+        return {}
 
     def finished(self, inversion: Inversion) -> Found:
         """Read an inversion that later parts need.

@@ -109,9 +109,11 @@ def test_every_table_and_figure_is_written(run, page):
 
 
 def test_a_second_call_computes_nothing(run, page, monkeypatch):
-    monkeypatch.setattr(inversions, "write", lambda *args: pytest.fail("inverts again"))
-    monkeypatch.setattr("recipes.harness.folders.write_sealed", lambda *args: pytest.fail("measures again"))
+    again = []
+    monkeypatch.setattr(inversions, "write", lambda *args: again.append(args))
+    monkeypatch.setattr("recipes.harness.folders.write_sealed", lambda *args: again.append(args))
     recipe.run_parts(run, PARTS)
+    assert again == []
 
 
 def test_a_killed_run_goes_on(run, page, tmp_path, monkeypatch):
@@ -144,10 +146,13 @@ def test_other_weights_are_inverted_again(run, page, tmp_path):
     job.compute(job.left())
     (job,) = experiments.inversions_of(one, [inversion])
     assert not job.left()
+    assert one.found(inversion) is not None
     with torch.no_grad():
         one.encoder("enc")[1].weight.mul_(1.01)
     (job,) = experiments.inversions_of(one, [inversion])
     assert job.left().keys() == {"0"}
+    one._networks_of.clear()
+    assert one.found(inversion) is None
 
 
 def test_an_inversion_is_the_classifiers_own(run, page):

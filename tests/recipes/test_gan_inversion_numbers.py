@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
 
+from gencls.core import GenclsError
 from gencls.eval.measures.fid import frechet_distance
 from recipes.gan_inversion import claims, codes, domain_tables, domains, inversions, printed, words
 from recipes.gan_inversion.attack_tables import left_right
@@ -14,7 +15,7 @@ from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.settings import BUDGETS, DISTANCES, METHODS, PROFILES
 
 
-def record(folder, losses, labels, *, percept=None, pixel=None, levels=1, parts=None):
+def record(folder, losses, labels, *, percept=None, pixel=None, levels=1, parts=None, networks="a"):
     """Write an inversion, in parts of these sizes, and read it."""
     losses, labels = torch.tensor(losses), torch.tensor(labels)
     shape = (*losses.shape, 2)
@@ -26,9 +27,9 @@ def record(folder, losses, labels, *, percept=None, pixel=None, levels=1, parts=
     first = 0
     for size in parts or [len(labels)]:
         part = {name: values[first : first + size].clone() for name, values in given.items()}
-        inversions.write(folder, first, f"key {first}", part, 2.0)
+        inversions.write(folder, first, f"key {first}", networks, part, 2.0)
         first += size
-    return inversions.read(folder, len(labels))
+    return inversions.read(folder, len(labels), networks)
 
 
 # --- records
@@ -56,11 +57,21 @@ def test_unfinished_and_damaged_inversions(tmp_path):
     record(tmp_path, [[0.0, 1.0]] * 4, [0] * 4, parts=[2, 2])
     assert inversions.is_made(tmp_path, 2, lambda: "key 2")
     assert not inversions.is_made(tmp_path, 2, lambda: "other")
-    assert inversions.read(tmp_path, 6) is None
+    assert inversions.read(tmp_path, 6, "a") is None
+    assert inversions.read(tmp_path, 4, "b") is None
     (tmp_path / "000002.safetensors").write_bytes(b"half")
     assert not inversions.is_made(tmp_path, 2, lambda: "key 2")
+    with pytest.raises(GenclsError, match=r"000002.safetensors: expected the inversion as it was written, got other bytes"):
+        inversions.read(tmp_path, 4, "a")
     (tmp_path / "000002.json").unlink()
-    assert inversions.read(tmp_path, 4) is None
+    assert inversions.read(tmp_path, 4, "a") is None
+
+
+def test_parts_of_other_networks_do_not_join(tmp_path):
+    record(tmp_path, [[0.0, 1.0]] * 4, [0] * 4, parts=[2, 2])
+    record(tmp_path, [[1.0, 0.0]] * 2, [0] * 2, networks="b")  # killed after the first part was made anew
+    assert inversions.read(tmp_path, 4, "a") is None
+    assert inversions.read(tmp_path, 4, "b") is None
 
 
 def test_every_setting_has_a_folder_of_its_own():
