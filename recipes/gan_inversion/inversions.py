@@ -24,7 +24,18 @@ from gencls.perceptual import SquaredL2
 from recipes.gan_inversion.settings import METHODS
 from recipes.harness.folders import read_measured
 
-__all__ = ["Found", "Inversion", "decode", "invert", "is_made", "key_of_part", "key_of_settings", "read", "write"]
+__all__ = [
+    "Found",
+    "Inversion",
+    "decode",
+    "invert",
+    "is_made",
+    "key_of_part",
+    "key_of_settings",
+    "read",
+    "seconds_of_step",
+    "write",
+]
 
 _SHOWN = 8
 """Images, each with all classes, in one pass of the measurements."""
@@ -144,7 +155,7 @@ def read(folder: Path, count: int, networks: str) -> Found | None:
     parts, known, seconds = list[int](), 0, 0.0
     while known < count and (mark := _mark(folder, known)).is_file():
         said, path = read_measured(mark), _path(folder, known)
-        if said["count"] > count - known or said["networks"] != networks or not path.is_file():
+        if said["count"] > count - known or said.get("networks") != networks or not path.is_file():
             break
         if said["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
             raise GenclsError(f"{path}: expected the inversion as it was written, got other bytes; run its part again")
@@ -218,6 +229,19 @@ def invert(
             perceived.append(torch.zeros_like(pixel[-1]) if percept is None else percept.to_each(images[rows], made))
     found = {"labels": labels, "losses": losses, "pixel": torch.cat(pixel), "percept": torch.cat(perceived)}
     return {**found, **{f"code{level}": code for level, code in enumerate(codes)}}, seconds
+
+
+def seconds_of_step(classifier: AnalysisBySynthesis, images: Tensor) -> float:
+    """Measure the seconds that one step takes for one image, after a warm-up."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        classifier(images)
+        return time.perf_counter() - began
+
+    once()
+    with torch.no_grad():
+        return once() / (len(images) * classifier.steps)
 
 
 @torch.no_grad()

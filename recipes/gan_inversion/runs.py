@@ -1,13 +1,11 @@
 """One call of the recipe: its generator, encoders and distances, and the classifiers by inversion made of them."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from gencls import zoo
@@ -22,7 +20,7 @@ from gencls.zoo.rows import AUTOATTACK
 from gencls.zoo.training import PRESETS
 from recipes.gan_inversion import distances
 from recipes.gan_inversion.features import BeforeTheLast
-from recipes.gan_inversion.inversions import Found, Inversion, read
+from recipes.gan_inversion.inversions import Found, Inversion, read, seconds_of_step
 from recipes.gan_inversion.settings import DISTANCES, METHODS, Budget, Profile
 from recipes.harness import run
 from recipes.harness.folders import require_weights
@@ -254,7 +252,8 @@ class Run(run.Run[Profile, Budget]):
         key = inversion.method, inversion.distance
         if key not in self._seconds:
             probe = Inversion(method=key[0], weight=1.0, distance=key[1], steps=2)
-            self._seconds[key] = _timed(self.classifier(probe, **({"starts": 1} if key[0].startswith("direct") else {})), self)
+            classifier = self.classifier(probe, **({"starts": 1} if key[0].startswith("direct") else {}))
+            self._seconds[key] = seconds_of_step(classifier, self.images(_PROBED))
         return self._seconds[key]
 
     @cached_property
@@ -292,16 +291,3 @@ class Run(run.Run[Profile, Budget]):
 def _load(name: str, split: str, limit: int, *, root: Path | None, seed: int, size: int | None) -> zoo.ImageData:
     limit = min(limit, zoo.data.count_images(name, split, root=root))
     return zoo.load_data(name, split, root=root, limit=limit, seed=seed, size=size)
-
-
-def _timed(classifier: AnalysisBySynthesis, run: Run) -> float:
-    images = run.images(_PROBED)
-
-    def once() -> float:
-        began = time.perf_counter()
-        classifier(images)
-        return time.perf_counter() - began
-
-    once()  # warm-up
-    with torch.no_grad():
-        return once() / (len(images) * classifier.steps)
