@@ -1,6 +1,6 @@
 """Distances between two sets of images, on features that the caller chooses: Frechet distance (FID), kernel distance (KID).
 
-Their values mean nothing without the features, and differ between features: :func:`measure_name` puts both into tables.
+Their values mean nothing without the name of the features; values on other features do not compare.
 """
 
 import warnings
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, checked
 
-__all__ = ["frechet_distance", "kernel_distance", "measure_name"]
+__all__ = ["frechet_distance", "kernel_distance"]
 
 _CHUNK = 100
 """Images that the features see at once."""
@@ -82,18 +82,6 @@ def kernel_distance(
         distance.update(one, real=is_real)
     mean, deviation = distance.compute()
     return float(mean), float(deviation)
-
-
-def measure_name(measure: str, features: str, real: Tensor, made: Tensor) -> str:
-    """The name of a measure for tables and cards: "FID on features of cnn-fashion, 10000 against 5000 images".
-
-    Args:
-        measure: the name of the measure, such as FID.
-        features: the name of the network, and of its layer, where there are several.
-        real: real images, (N, C, H, W).
-        made: generated images, (M, C, H, W).
-    """
-    return f"{measure} on features of {features}, {len(real)} against {len(made)} images"
 
 
 class _Given(nn.Module):

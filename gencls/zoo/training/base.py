@@ -145,8 +145,12 @@ class Preset(ABC):
         """Arguments that build the saved network of K classes again, for its card; JSON can hold them."""
 
     def companion_arguments(self, part: str, num_classes: int) -> dict[str, Any]:
-        """Arguments that build the network ``part`` of :attr:`NetworkTraining.companions` again, for its card."""
-        raise NotImplementedError
+        """Arguments that build the network ``part`` of :attr:`NetworkTraining.companions` again, for its card.
+
+        Raises:
+            GenclsError: for a preset whose training saves no such network.
+        """
+        raise GenclsError(f"{self.name}: expected a preset that builds the {part!r} of its training again, got none")
 
     @abstractmethod
     def training(self, num_classes: int) -> NetworkTraining:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError, seeded
-from gencls.eval.measures.fid import frechet_distance, kernel_distance, measure_name
+from gencls.eval.measures.fid import frechet_distance, kernel_distance
 
 FLAT = nn.Flatten().eval()
 
@@ -104,11 +104,6 @@ def test_features_keep_the_mode_and_the_random_numbers(images, features):
     frechet_distance(features, *images)
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(parameter.grad is not None for parameter in features.parameters())
-
-
-def test_the_name_for_tables(images):
-    expected = "FID on features of cnn-fashion, 230 against 210 images"
-    assert measure_name("FID", "cnn-fashion", *images) == expected
 
 
 @pytest.mark.parametrize(

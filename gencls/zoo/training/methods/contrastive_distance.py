@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from gencls.core import ClassConditionalGenerator, GenclsError
 from gencls.core.streams.seeds import seeded
 from gencls.defenses.synthesis.regularizers import SquaredNorm
-from gencls.defenses.synthesis.starts import RandomStarts
+from gencls.defenses.synthesis.starts import EncodedStart, RandomStarts
 from gencls.perceptual import FeatureDistance
 from gencls.zoo.data import ImageData
 from gencls.zoo.distances import feature_layers
@@ -21,7 +21,7 @@ from gencls.zoo.training.base import Moment, NetworkPreset, NetworkTraining, Ste
 from gencls.zoo.training.measure import measured_part
 from gencls.zoo.training.methods.features import PRESETS as FEATURES
 from gencls.zoo.training.methods.features import under_corruptions
-from gencls.zoo.training.methods.reconstructions import FirstCodes, Inversion, Sources, ranked_classes
+from gencls.zoo.training.methods.reconstructions import Inversion, Sources, ranked_classes
 from gencls.zoo.training.views.corruptions import Corruptions
 
 _STARTS = 300  # random codes of Direct
@@ -221,7 +221,7 @@ class ContrastiveDistancePreset(NetworkPreset):
         generator = trained_network(ClassConditionalGenerator, self.generator)  # type: ignore[type-abstract]
         if self.encoder is None:
             return Sources(features, generator, RandomStarts(generator, SquaredNorm(), 0.0, count=_STARTS, seed=0))
-        return Sources(features, generator, FirstCodes(trained_network(nn.Module, self.encoder), generator.num_classes))
+        return Sources(features, generator, EncodedStart(trained_network(nn.Module, self.encoder), generator))
 
     def measure(self, network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
         """Measure the network as a classifier, and the distance on reconstructions, beside the distance it started from."""

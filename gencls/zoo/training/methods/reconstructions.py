@@ -73,18 +73,6 @@ class Inversion:
         return reconstructions
 
 
-class FirstCodes(nn.Module):
-    """An encoder's code for all K classes alike: images (N, C, H, W) -> codes (N, K, *shape) of one level."""
-
-    def __init__(self, encoder: nn.Module, num_classes: int) -> None:
-        super().__init__()
-        self.encoder, self.num_classes = encoder, num_classes
-
-    def forward(self, images: Tensor) -> Latents:
-        codes: Tensor = self.encoder(images)
-        return (codes.unsqueeze(1).expand(-1, self.num_classes, *codes.shape[1:]),)
-
-
 @torch.no_grad()
 def ranked_classes(sources: Sources, images: Tensor, distance: ImageDistance) -> tuple[Latents, Tensor]:
     """The first codes of images (N, C, H, W), (N, K, *shape) per level, and the distances of what they decode to, (N, K).

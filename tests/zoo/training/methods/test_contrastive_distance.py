@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core import ClassConditionalGenerator, GenclsError, Latents, seeded
+from gencls.defenses.synthesis.starts import EncodedStart
 from gencls.perceptual import FeatureDistance
 from gencls.zoo import ImageData, load_distance
 from gencls.zoo.checkpoints.cards import read_card
@@ -23,7 +24,7 @@ from gencls.zoo.training.methods.contrastive_distance import (
     ContrastiveDistanceTraining,
     nearest_reconstructions,
 )
-from gencls.zoo.training.methods.reconstructions import FirstCodes, Inversion, Sources, ranked_classes
+from gencls.zoo.training.methods.reconstructions import Inversion, Sources, ranked_classes
 from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
 
@@ -59,9 +60,13 @@ def network(num_classes: int = 3) -> CifarPreActResNet:
     return CifarPreActResNet((1, 1), width=4, mean=(0.5,), std=(0.5,), image_size=12, num_classes=num_classes).eval()
 
 
+def sources_of(generator: ClassConditionalGenerator) -> Sources:
+    return Sources(network(), generator, EncodedStart(Zeros(), generator))
+
+
 def sources() -> Sources:
     with seeded(1):
-        return Sources(network(), Stripes(), FirstCodes(Zeros(), 3))
+        return sources_of(Stripes())
 
 
 def learner(made: Any = sources, **settings: Any) -> ContrastiveDistanceTraining:
@@ -219,12 +224,12 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(GenclsError, match="Inversion: expected steps >= 0, max_lr > 0, weight and percept >= 0, got"):
             Inversion(**settings)
     data = striped("mnist", "test")
-    few = learner(lambda: Sources(network(), Stripes(2), FirstCodes(Zeros(), 2)))
+    few = learner(lambda: sources_of(Stripes(2)))
     with pytest.raises(
         GenclsError, match="one number of classes, got 3 of the data, 3 of the features .* and 2 of the generator"
     ):
         next(few.steps(data.images, data.labels, Moment()))
-    large = learner(lambda: Sources(network(), Stripes(side=15), FirstCodes(Zeros(), 3)))
+    large = learner(lambda: sources_of(Stripes(side=15)))
     with pytest.raises(GenclsError, match=r"expected a generator of images \(1, 12, 12\), as the data has, got \(1, 15, 15\)"):
         next(large.steps(data.images, data.labels, Moment()))
     monkeypatch.setattr("gencls.zoo.trained.WEIGHTS", tmp_path)
