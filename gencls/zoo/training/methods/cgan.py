@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator
 from gencls.core.streams.seeds import seeded, stream_seed
-from gencls.eval.measures.fid import frechet_distance
+from gencls.eval.measures.fid import Penultimate, frechet_distance
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import CNN, ProjectionDiscriminator, SelfModulatedGenerator
@@ -166,7 +166,7 @@ class ConditionalGANTraining(NetworkTraining):
         if len(self._seen) < _WATCHED:
             return {}
         if not self._judge:
-            self._judge = (trained_network(CNN, self.watched).encoder.to(images.device),)
+            self._judge = (Penultimate(trained_network(CNN, self.watched)).to(images.device),)
         real, made = (torch.cat(several) for several in zip(*self._seen, strict=True))
         return {"fid": torch.tensor(frechet_distance(self._judge[0], real, made))}
 
@@ -235,19 +235,20 @@ class ConditionalGANPreset(NetworkPreset):
             return {}
         name = CLASSIFIERS[test.name]
         classifier = trained_network(CNN, name)
+        features = Penultimate(classifier)
         part = balanced_subset(test.labels, min(10 * few, len(test)), seed=0)
         real, labels = test.images[part], test.labels[part]
         where = f"{test.name} {test.split}, {len(part)} images each"
         with seeded(0):
             made = class_samples(network, labels)
-        described = f"on features of {name} ({classifier.encoder.out_features} before its last layer), {where}"
+        described = f"on features of {name} ({features.num_features} before its last layer), {where}"
         figures = {
             f"accuracy of {name} on as many samples, {where}": round(accuracy(classifier, made, labels), 6),
-            f"FID of samples {described}": frechet_distance(classifier.encoder, real, made),
+            f"FID of samples {described}": frechet_distance(features, real, made),
         }
         with suppress(GenclsError):  # the files may lie elsewhere
             training = load_data(test.name, "train", limit=len(part))
-            figures[f"FID of real training images {described}"] = frechet_distance(classifier.encoder, real, training.images)
+            figures[f"FID of real training images {described}"] = frechet_distance(features, real, training.images)
         return figures
 
 

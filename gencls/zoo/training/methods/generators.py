@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gencls.core import Mix, MultiLatentModel
 from gencls.core.streams.seeds import seeded
-from gencls.eval.measures.fid import frechet_distance
+from gencls.eval.measures.fid import Penultimate, frechet_distance
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import CNN
@@ -53,12 +53,12 @@ class GeneratorPreset(NetworkPreset):
                 return figures
             name = CLASSIFIERS[test.name]
             classifier = trained_network(CNN, name)
-            features = classifier.encoder
+            features = Penultimate(classifier)
             for kind, shown in (("images", images), ("reconstructions, alphas 0", reconstructions)):
                 figures[f"accuracy of {name} on {kind}, {where}"] = round(accuracy(classifier, shown, labels), 6)
             many = test.images[balanced_subset(test.labels, min(_MORE * few, len(test)), seed=0)]
             for kind, made in (("samples", samples), ("reconstructions", autoencoded)):
-                described = f"FID of {kind} on features of {name} ({features.out_features} before its last layer)"
+                described = f"FID of {kind} on features of {name} ({features.num_features} before its last layer)"
                 where = f"{test.name} {test.split}, {len(many)} images each"
                 figures[f"{described}, {where}"] = frechet_distance(features, many, made(network, many))
         return figures
