@@ -144,7 +144,7 @@ class Budget(settings.Budget):
     unrolled: int = at(1000, reduced=30, smoke=2)  # N of PGD through the unrolled inference
     pgd: int = at(80, reduced=20, smoke=3)  # steps of PGD
     restarts: int = at(5, reduced=1, smoke=1)  # starts of PGD
-    unrolled_steps: int = at(80, reduced=40, smoke=2)  # steps of PGD through the unrolled inference, from one start
+    unrolled_steps: int = at(80, reduced=30, smoke=2)  # steps of PGD through the unrolled inference, from one start
     queries: int = at(5000, reduced=200, smoke=6)  # looks of Square
     boundary: int = at(100_000, reduced=300, smoke=20)  # looks of the Boundary attack
     # steps of the inversion at each look of PGD in the gradient mode "warm"
