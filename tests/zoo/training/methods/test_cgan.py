@@ -22,6 +22,7 @@ from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.base import Moment
 from gencls.zoo.training.functional import move_average
 from gencls.zoo.training.methods.cgan import ConditionalGANPreset, ConditionalGANTraining, class_samples
+from gencls.zoo.training.methods.generators import CLASSIFIERS, judge, width_of
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
@@ -182,6 +183,15 @@ def test_samples_are_of_their_classes() -> None:
         first = module.network(module.network.sample_latents(200), labels[:200])
     assert images.shape == (450, 1, 8, 8)
     torch.testing.assert_close(images[:200], first.detach())
+
+
+def test_the_judge_of_cifar10_comes_with_a_dependency() -> None:
+    name = "resnet18-autoattack-cifar10"
+    assert CLASSIFIERS["cifar10"] == name == PRESETS["cgan-cifar10"].watched  # type: ignore[attr-defined]
+    classifier, features = judge(name)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(classifier.get_submodule("linear")(features(images)), classifier(images))
+    assert width_of(features, images) == 512
 
 
 def test_settings_out_of_range() -> None:
