@@ -40,7 +40,7 @@ def judge(name: str) -> tuple[nn.Module, nn.Module]:
         network = trained_network(CNN, name)
         return network, network.encoder
     classifier = load_autoattack_resnet18()
-    features = copy.deepcopy(classifier)
+    features: nn.Module = copy.deepcopy(classifier)
     features.linear = nn.Identity()
     return classifier, features
 
