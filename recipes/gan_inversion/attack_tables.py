@@ -11,6 +11,7 @@ from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.gan_inversion.robustness import MODES, OURS, patients, trials
 from recipes.gan_inversion.runs import Run
+from recipes.gan_inversion.selection import best, described
 from recipes.harness.diagnoses import diagnosis_table
 from recipes.harness.records import naturally_right, records_of, share, unfinished_notes, warnings_of
 
@@ -85,8 +86,7 @@ def _accuracies(run: Run) -> PaperTable | None:
         tuple(rows),
         (
             f"Accuracy in % on the first {total} of the images of the tables, with 95 % Wilson intervals; in the rows “All” "
-            "the worst attack and gradient count for each image. The best setting of Table 3.6 was chosen without attacks, on "
-            "these images and more.",
+            "the worst attack and gradient count for each image. The best setting was chosen without attacks, on other images.",
             _setting(run),
             f"Budget: {run.budget.attack}.",
             *unfinished_notes(run.out, names),
@@ -96,10 +96,7 @@ def _accuracies(run: Run) -> PaperTable | None:
 
 
 def _setting(run: Run) -> str:
-    from recipes.gan_inversion.experiments import best
-
     try:
-        inversion = best(run)
+        return f"{OURS}: {described(best(run))}."
     except GenclsError:
         return f"{OURS}: the best setting is not known in this folder."
-    return f"{OURS}: {inversion.head}, {inversion.steps} steps, {inversion.distance}."

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 
-from gencls.core import GenclsError
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.jobs import InversionJob
 from recipes.gan_inversion.runs import Run
 from recipes.harness.jobs import Job
 
 __all__ = [
-    "best",
     "comparison",
     "imagenette",
     "inversions_of",
@@ -70,24 +68,3 @@ def inversions_of(run: Run, chosen: list[Inversion], parent: str = "inversions",
     """Yield one job per inversion, of the first ``count`` images; 0 takes N."""
     for inversion in chosen:
         yield InversionJob(run, inversion, min(count or len(run.rows), len(run.data)), parent)
-
-
-def best(run: Run) -> Inversion:
-    """The setting of Table 3.6 with the lowest error rate; of equal ones the first.
-
-    It is chosen on the images of the tables, the first of which are attacked.
-
-    Raises:
-        GenclsError: while a setting is not finished.
-    """
-    settings = main_settings(run, run.profile.main[-1])
-    found = {inversion: run.found(inversion) for inversion in settings}
-    right = {inversion: int(one.right.sum()) for inversion, one in found.items() if one is not None}
-    if len(right) < len(settings):
-        if run.foreseen:
-            return settings[-1]
-        raise GenclsError(
-            f"{run.out}: expected finished inversions for all settings of Table 3.6, got {len(right)} of {len(settings)}; run "
-            "the part '3.1' first"
-        )
-    return max(settings, key=right.__getitem__)

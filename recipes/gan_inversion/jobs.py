@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gencls.defenses import AnalysisBySynthesis
 from gencls.eval.study.cost import duration
+from gencls.zoo import ImageData
 from recipes.gan_inversion import inversions
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.runs import Run
@@ -24,12 +25,14 @@ class InversionJob(Job):
         inversion: what is done.
         count: number of images.
         parent: parent of the inversion's folder, in the folder of the run.
+        images: images to invert; None for those of the tables.
     """
 
     run: Run
     inversion: Inversion
     count: int
     parent: str = "inversions"
+    images: ImageData | None = None
     unit = "part"
     foretold = True
 
@@ -50,7 +53,7 @@ class InversionJob(Job):
 
     def compute(self, left: Mapping[str, float]) -> None:
         """Invert the missing batches."""
-        data, remaining = self.run.data, sum(left.values())
+        data, remaining = self._data, sum(left.values())
         for first, rows in self._missing.items():
             images, labels = data.images[rows.start : rows.stop], data.labels[rows.start : rows.stop]
             device = self.run.device
@@ -65,6 +68,10 @@ class InversionJob(Job):
             )
         self.__dict__.pop("_classifier", None)  # with its bank of starts: those of all jobs at once would fill the memory
 
+    @property
+    def _data(self) -> ImageData:
+        return self.run.data if self.images is None else self.images
+
     @cached_property
     def _classifier(self) -> AnalysisBySynthesis:
         return self.run.classifier(self.inversion)
@@ -75,7 +82,7 @@ class InversionJob(Job):
 
     @cached_property
     def _missing(self) -> Mapping[int, range]:
-        data, size = self.run.data, self.run.budget.together
+        data, size = self._data, self.run.budget.together
         found = {}
         for first in range(0, self.count, size):
             rows = range(first, min(first + size, self.count))

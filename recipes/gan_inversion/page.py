@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from gencls.eval.report.paper.page import PaperTable, Section
 from gencls.eval.report.style import NamedFigure
-from recipes.gan_inversion import attack_tables, claims, domain_tables, figures, grids, tables
+from recipes.gan_inversion import attack_tables, claims, domain_tables, figures, grids, selection, tables
 from recipes.gan_inversion.runs import Run
 
 
@@ -34,6 +34,7 @@ def sections(run: Run) -> Iterator[Section]:
         ("Tables 3.7 and 3.8", "", [tables.imagenette_table(run), tables.large_steps_table(run)], ()),
         ("Optimal codes", "", (), figures.codes_figure(run) if main else ()),
         ("Reconstructions", "", (), _of(drawn, "examples")),
+        ("The best setting", "", [selection.selection_table(run)] if main else [], ()),
         ("Early elimination", "", [tables.elimination_table(run)], ()),
         ("Robustness", "", attack_tables.robustness_tables(run), ()),
     ]

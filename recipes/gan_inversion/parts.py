@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from recipes.gan_inversion import experiments, interpolation, robustness, timing
+from recipes.gan_inversion import experiments, interpolation, robustness, selection, timing
 from recipes.gan_inversion.domains import domain_jobs
 from recipes.gan_inversion.experiments import inversions_of
 from recipes.gan_inversion.runs import Run
@@ -36,6 +36,7 @@ def examples(run: Run) -> Iterator[Job]:
 
 
 PARTS: Mapping[str, Callable[[Run], Iterable[Job]]] = {
+    "selection": selection.selection_jobs,
     "3.1": main,
     "3.2": lambda run: inversions_of(run, experiments.steps(run)),
     "3.3": domains,
@@ -48,7 +49,10 @@ PARTS: Mapping[str, Callable[[Run], Iterable[Job]]] = {
     "attacks": robustness.attack_jobs,
     "doctor": robustness.doctor_jobs,
 }
-"""The parts in their order; "3.1" has Table 3.6 too. "3.3", "elimination", "attacks" and "doctor" need "3.1"."""
+"""The parts in their order; "3.1" has Table 3.6 too.
+
+"3.3" and "elimination" need "3.1"; "attacks" and "doctor" need "selection", and so do "elimination"'s rows of the best setting.
+"""
 
 
 def usual(run: Run) -> list[str]:

@@ -6,8 +6,8 @@ from functools import partial
 
 from gencls.core import Defense, key_of
 from gencls.eval import PGD, Attack, Boundary, Square, ThreatModel, Transfer, diagnose
-from recipes.gan_inversion.experiments import best
 from recipes.gan_inversion.runs import Run
+from recipes.gan_inversion.selection import best
 from recipes.harness.diagnoses import diagnosis, examinations
 from recipes.harness.folders import Kept
 from recipes.harness.jobs import Job, StudyJob
@@ -117,7 +117,7 @@ def patients(run: Run) -> dict[str, Kept]:
 
 def doctor_jobs(run: Run) -> Iterator[Job]:
     """Yield the examination of the best setting."""
-    return examinations(patients(run), run.budget.doctor) if run.budget.doctor else iter(())
+    return examinations(patients(run), run.budget.doctor)
 
 
 def _modes(model: str) -> tuple[str, ...]:

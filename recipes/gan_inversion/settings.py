@@ -34,7 +34,7 @@ DISTANCES = {
 "plain" stands where the thesis has its VGG: on Imagenette that of LPIPS, elsewhere the network that the profile names.
 """
 
-CIFAR_TABLES = ("3.1", "3.2", "3.3", "3.4", "3.5", "examples", "elimination", "attacks", "doctor")
+CIFAR_TABLES = ("selection", "3.1", "3.2", "3.3", "3.4", "3.5", "examples", "elimination", "attacks", "doctor")
 """The parts on small images."""
 IMAGENETTE_TABLES = ("3.7", "3.8", "examples")
 
@@ -134,17 +134,21 @@ class Budget(settings.Budget):
     shown: int = at(8, reduced=4, smoke=4)  # images of the grids of reconstructions
     shown_steps: tuple[int, ...] = at((10, 200), smoke=(2, 16))  # steps of the grids of Figure 3.6
     real: int = at(60_000, reduced=60_000, smoke=2000)  # training images of the Frechet distances, all classes together
+    selected: int = at(1000, reduced=200, smoke=10)  # images, none of them in the tables, on which the best setting is chosen
+    tried_methods: tuple[str, ...] = at(("enc-d", "enc"), smoke=("enc-d",))  # the candidates: every combination of these,
+    tried_weights: tuple[float, ...] = at((10.0, 1.0), smoke=(10.0,))  # with each distance of the main tables
+    tried_steps: tuple[int, ...] = at((5, 10, 20), smoke=(4,))
     timed: int = at(100, reduced=25, smoke=5)  # images on which early elimination is timed
     attacked: int = at(1000, reduced=30, smoke=2)  # N under attack
     black_box: int = at(1000, reduced=30, smoke=2)  # N of the attacks without gradients
     unrolled: int = at(1000, reduced=30, smoke=2)  # N of PGD through the unrolled inference
     pgd: int = at(80, reduced=20, smoke=3)  # steps of PGD
     restarts: int = at(5, reduced=1, smoke=1)  # starts of PGD
-    unrolled_steps: int = at(80, reduced=10, smoke=2)  # steps of PGD through the unrolled inference, from one start
+    unrolled_steps: int = at(80, reduced=30, smoke=2)  # steps of PGD through the unrolled inference, from one start
     queries: int = at(5000, reduced=200, smoke=6)  # looks of Square
     boundary: int = at(100_000, reduced=300, smoke=20)  # looks of the Boundary attack
     # steps of the inversion at each look of PGD in the gradient mode "warm"
-    warm_steps: int = at(10, reduced=5, smoke=2)
+    warm_steps: int = at(10, smoke=2)
     # keyword arguments of ABS and E-ABS under attack
     synthesis: Mapping[str, Any] = at(
         {},
@@ -154,9 +158,10 @@ class Budget(settings.Budget):
     eot: int = at(5, reduced=2, smoke=2)  # E-ABS alone is stochastic
     judge: int = at(32, reduced=4, smoke=4)
     judge_most: int = at(128, reduced=8, smoke=8)
-    doctor: float = at(240.0, reduced=240.0, smoke=0.0)  # seconds to examine the best setting, roughly; 0: no examination
+    # seconds to examine the best setting, roughly; the quickest examination may take more
+    doctor: float = at(900.0, smoke=20.0)
 
-    capped = ("shown", "timed", "attacked", "black_box", "unrolled")
+    capped = ("shown", "selected", "timed", "attacked", "black_box", "unrolled")
 
     @property
     def spent(self) -> str:

@@ -10,6 +10,7 @@ from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from recipes.gan_inversion import experiments, printed
 from recipes.gan_inversion.inversions import Found, Inversion
 from recipes.gan_inversion.runs import Run
+from recipes.gan_inversion.selection import described
 from recipes.gan_inversion.settings import DISTANCES, METHODS
 from recipes.gan_inversion.timing import eliminated, timing
 from recipes.gan_inversion.words import accuracy, cells, domain, error, mean
@@ -177,14 +178,14 @@ def elimination_table(run: Run) -> PaperTable | None:
         points = 100 * float(fast.right.float().mean() - whole.right.float().mean())
         seconds = f"{known['whole']:.3g}", f"{known['fast']:.3g}", f"{known['whole'] / known['fast']:.2f}"
         ours = error(whole), error(fast), f"{points:+.1f}", str(changed), probability(test.p_value), *seconds
-        rows.append(Row(inversion.head, cells(*ours)))
+        rows.append(Row(described(inversion), cells(*ours)))
     columns = (
         *("", "error rate: all classes", "early elimination", "points of accuracy", "changed decisions", "McNemar's p"),
         *("seconds per image: all classes", "early elimination", "times as fast"),
     )
     note = (
-        f"Under {DISTANCES[run.main[-1]]}, {run.budget.steps} steps, {len(run.rows)} images. Seconds: the least of three "
-        f"timings in turn on {min(run.budget.timed, len(run.data))} images, {run.budget.together} in one batch."
+        f"{len(run.rows)} images. Seconds: the least of three timings in turn on {min(run.budget.timed, len(run.data))} "
+        f"images, {run.budget.together} in one batch."
     )
     return PaperTable("elimination", "Hopeless classes leave early", columns, tuple(rows), (note,)) if rows else None
 

@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from gencls.core import key_of
+from gencls.core import GenclsError, key_of
 from gencls.defenses import AnalysisBySynthesis
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.jobs import InversionJob
 from recipes.gan_inversion.runs import Run
+from recipes.gan_inversion.selection import best
 from recipes.gan_inversion.settings import REGULAR
 from recipes.harness.folders import Kept
 from recipes.harness.jobs import Job, Measurement
@@ -22,13 +24,19 @@ _ROUNDS = 3
 
 
 def eliminated(run: Run) -> list[Inversion]:
-    """The settings on which early elimination is tried: the regular methods with the largest lambda and the last distance."""
+    """The settings on which early elimination is tried.
+
+    They are the regular methods with the largest lambda and the last distance, and the best setting once it is known.
+    """
     distance, weight = run.main[-1], max(run.budget.weights)
-    return [
+    found = [
         Inversion(method=method, weight=weight, distance=distance, steps=run.budget.steps, fast=True)
         for method in run.inverted
         if method in REGULAR
     ]
+    with suppress(GenclsError):  # it is not chosen yet
+        found.append(replace(best(run), fast=True))
+    return list(dict.fromkeys(found))
 
 
 def elimination_jobs(run: Run) -> Iterator[Job]:
@@ -37,7 +45,7 @@ def elimination_jobs(run: Run) -> Iterator[Job]:
         yield InversionJob(run, inversion, len(run.rows))
         seconds = 2 * _ROUNDS * run.budget.timed * run.seconds(inversion) * inversion.steps
         yield Measurement.of(
-            f"seconds {inversion.method}",
+            f"seconds {inversion.slug}",
             timing(run, inversion),
             lambda seconds=seconds: seconds,  # type: ignore[misc]
             lambda found: f"{found['whole'] / found['fast']:.1f} times as fast",

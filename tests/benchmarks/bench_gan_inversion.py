@@ -3,7 +3,11 @@
     python tests/benchmarks/bench_gan_inversion.py speed|modes|decisions [--defense NAME] [--images N] [--threads T] ...
 
 `speed` and `modes` take networks of the sizes of the trainings, with random weights unless weights are asked for: time does not
-depend on them. `decisions` needs trained ones. All variants run interleaved in one process; ratios are formed inside a round,
+depend on them. `decisions` needs trained ones; of the recipe's best candidates it tells what elimination costs them by
+
+    ... decisions --committed --images 200 --steps 10 --weight 10 --distance features-corruptions     # and with --steps 100
+
+All variants run interleaved in one process; ratios are formed inside a round,
 and medians over the rounds are printed. One thread: process CPU time; more, or a GPU: wall time.
 """
 
@@ -109,7 +113,8 @@ class Bench:
 
     def defense(self, **overrides: object) -> AnalysisBySynthesis:
         """The classifier: with trained weights if there are any, otherwise Direct with random ones."""
-        settings = {"steps": self.settings.steps, "memory_budget": self.settings.memory << 20, **overrides}
+        asked = {name: value for name in ("weight", "distance") if (value := getattr(self.settings, name)) is not None}
+        settings = {"steps": self.settings.steps, "memory_budget": self.settings.memory << 20, **asked, **overrides}
         if self.settings.weights is not None or self.settings.committed:
             found = load(self.settings.defense, **({"weights": self.settings.weights} | settings))
         else:
@@ -119,7 +124,7 @@ class Bench:
                 network = PRESETS[f"features-{data}"].training(10).product.eval()
             distance: ImageDistance = Combined(SquaredL2(), FeatureDistance(network, feature_layers(network)))
             method = DirectPlus if "plus" in self.settings.defense else Direct
-            found = method(generator, distance=distance, **settings)  # type: ignore[arg-type]
+            found = method(generator, **{**settings, "distance": distance})  # type: ignore[arg-type]
         found = found.eval().requires_grad_(False).to(self.device)
         if self.settings.channels_last:
             store_channels_last(found)
@@ -254,6 +259,8 @@ def main() -> None:
     parser.add_argument("--committed", action="store_true", help="take the committed weights")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--data-root", type=Path, default=None)
+    parser.add_argument("--weight", type=float, default=None, help="lambda; default as the defense has it")
+    parser.add_argument("--distance", default=None, help="such as features-corruptions; default as the defense has it")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--rounds", type=int, default=5)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from gencls import zoo
 from gencls.core import GenclsError, ImageDistance
-from recipes.gan_inversion import experiments, inversions
+from recipes.gan_inversion import experiments, inversions, selection
 from recipes.gan_inversion.__main__ import recipe
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.robustness import BLACK_BOX, OURS, trials
@@ -30,6 +31,9 @@ LITTLE = replace(
     shown=2,
     shown_steps=(1, 2),
     real=60,
+    selected=4,
+    tried_methods=("enc-d", "enc"),
+    tried_steps=(1, 2),
     timed=2,
     attacked=2,
     black_box=2,
@@ -100,7 +104,7 @@ def page(run):
 def test_every_table_and_figure_is_written(run, page):
     written = {path.stem for path in (run.out / "tables").glob("*.md")}
     tables = {f"table-{number}" for number in ("3.1", "3.2", "3.3", "3.4", "3.5", "3.6")}
-    assert written == {*tables, "claims", "elimination"}
+    assert written == {*tables, "claims", "elimination", "selection"}
     numbers = ["3.5", "3.6a", "3.6b", *(f"3.7{letter}" for letter in "abcdef"), "3.8", "3.9", "3.10", "3.12"]
     assert {path.stem for path in (run.out / "figures").glob("*.png")} == {*(f"figure-{number}" for number in numbers), "steps"}
     text = page.read_text()
@@ -176,11 +180,59 @@ def test_two_runs_of_direct_differ_in_their_starts(run, page):
     assert not torch.equal(run.finished(first).codes()[0], run.finished(second).codes()[0])
 
 
-def test_the_best_setting_has_the_fewest_errors(run, page):
-    rights = {one: int(run.finished(one).right.sum()) for one in experiments.main_settings(run, "corruptions")}
-    assert rights[experiments.best(run)] == max(rights.values())
-    with pytest.raises(GenclsError, match="got 0 of 18; run the part '3.1' first"):
-        experiments.best(replace(run, out=run.out / "elsewhere"))
+# --- the best setting
+
+
+def test_images_that_choose_are_in_no_table(run):
+    data = selection.validation(run)
+    assert len(data) == len(data.images) == len(data.labels) == LITTLE.selected
+    assert not set(data.indices.tolist()) & set(run.data.indices.tolist())
+    greedy = replace(run, budget=replace(LITTLE, selected=981))  # of 1,000, and the tables have 20
+    with pytest.raises(GenclsError, match="expected at least 1,001 images, 20 for the tables and 981 others .* got 1,000"):
+        selection.validation(greedy)
+    assert len(selection.validation(replace(run, budget=replace(LITTLE, selected=980)))) == 980
+
+
+@pytest.fixture(scope="module")
+def decided(run):
+    recipe.run_parts(run, ["selection"])
+    return run
+
+
+def test_the_best_setting_has_the_most_right_validation_images(decided):
+    run, data, rights = decided, selection.validation(decided), {}
+    for one in selection.candidates(run):
+        rights[one] = int((run.classifier(one)(data.images).argmax(1) == data.labels).sum())
+    assert len(rights) == 8
+    assert rights[selection.best(run)] == max(rights.values())
+    robust = selection.best(run, "corruptions")
+    assert rights[robust] == max(right for one, right in rights.items() if one.distance == "corruptions")
+    assert all(run.finished(one) for one in selection.finalists(run))
+    table = selection.selection_table(run)
+    tested = {row.head for row in table.rows if "[" in row.cells[1].ours}
+    assert tested == {selection.described(one) for one in selection.finalists(run)}
+    assert f"most right validation images: {selection.described(selection.best(run))}." in table.notes[1]
+
+
+def test_equal_candidates_take_the_fewest_steps_then_the_order(run, monkeypatch):
+    def choose(right):
+        found = {one: SimpleNamespace(right=torch.arange(9) < right(one)) for one in selection.candidates(run)}
+        monkeypatch.setattr(selection, "_found", lambda run, one: found[one])
+        best = selection.best(run)
+        return best.method, best.distance, best.steps
+
+    assert choose(lambda one: 5) == ("enc-d", "corruptions", 1)
+    assert choose(lambda one: 5 + (one.distance == "plain")) == ("enc-d", "plain", 1)
+    assert choose(lambda one: 5 + (one.steps == 2) + (one.method == "enc")) == ("enc", "corruptions", 2)
+
+
+def test_the_best_setting_needs_all_candidates(run, tmp_path):
+    new = replace(run, out=tmp_path)
+    with pytest.raises(GenclsError, match="all 8 candidates for the best setting, got 0; run the part 'selection' first"):
+        selection.best(new)
+    assert selection.best(replace(new, foreseen=True)).steps == 2
+    assert {one.method for one in selection.candidates(replace(run, methods=("enc", "direct")))} == {"enc"}
+    assert {one.method for one in selection.candidates(replace(run, methods=("direct",)))} == {"direct"}
 
 
 @pytest.mark.slow
@@ -216,7 +268,7 @@ def test_command_lines_make_runs(tmp_path):
     assert [one.head for one in experiments.main_settings(planned, "plain")] == ["Enc, λ = 0.1", "Enc, λ = 1", "Enc, λ = 10"]
     assert planned.encoded(["3.1"]) == ("enc",)
     assert planned.encoded(["3.1", "3.2"]) == ("enc", "enc-d")
-    with pytest.raises(GenclsError, match="--parts: expected some of 3.1, .*, got 3.7"):
+    with pytest.raises(GenclsError, match="--parts: expected some of selection, 3.1, .*, got 3.7"):
         recipe.plan(recipe.parser().parse_args([*words, "--parts", "3.7"]), "")
     fewer = replace(planned, profile=replace(planned.profile, options=()), chosen=("lpips",))
     with pytest.raises(GenclsError, match="--distances: expected some of plain, linf, corruptions, contrastive, got lpips"):

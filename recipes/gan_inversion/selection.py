@@ -1,0 +1,177 @@
+"""The best setting: chosen on images that no table shows, and then judged on the images of the tables."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from gencls import zoo
+from gencls.core import GenclsError
+from gencls.eval.report.formats import MISSING
+from gencls.eval.report.paper.page import PaperTable, Row
+from recipes.gan_inversion.inversions import Found, Inversion
+from recipes.gan_inversion.jobs import InversionJob
+from recipes.gan_inversion.runs import Run
+from recipes.gan_inversion.settings import DISTANCES
+from recipes.gan_inversion.words import accuracy, cells
+from recipes.harness.jobs import Job
+
+__all__ = ["FOLDER", "best", "candidates", "described", "finalists", "selection_jobs", "selection_table", "validation"]
+
+FOLDER = "selection"
+"""The folder of the inversions that choose."""
+
+
+def candidates(run: Run) -> list[Inversion]:
+    """The settings to choose from: all combinations of the budget's, those under the robust distance first.
+
+    If the user chose none of the budget's methods, the chosen ones take their place.
+    """
+    budget = run.budget
+    methods = [method for method in budget.tried_methods if method in run.inverted] or run.inverted
+    return [
+        Inversion(method=method, weight=weight, distance=distance, steps=steps)
+        for distance in reversed(run.main)
+        for method in methods
+        for weight in budget.tried_weights
+        for steps in budget.tried_steps
+    ]
+
+
+def validation(run: Run) -> zoo.ImageData:
+    """The images that choose: the last of the split, of which the tables have the first.
+
+    Raises:
+        GenclsError: if the split has too few images for both.
+    """
+    profile, count = run.profile, run.budget.selected
+    total = zoo.data.count_images(profile.data, profile.split, root=run.root)
+    if len(run.data) + count > total:
+        raise GenclsError(
+            f"{profile.data}, {profile.split}: expected at least {len(run.data) + count:,} images, {len(run.data):,} for the "
+            f"tables and {count:,} others to choose the best setting on, got {total:,}; take fewer with --n, or choose --parts"
+        )
+    return _last(profile.data, profile.split, count, total, run.root, run.seed, profile.size)
+
+
+@lru_cache(maxsize=1)
+def _last(name: str, split: str, count: int, total: int, root: Path | None, seed: int, size: int | None) -> zoo.ImageData:
+    every = zoo.load_data(name, split, root=root, limit=total, seed=seed, size=size)
+    rows = slice(total - count, total)
+    return replace(every, images=every.images[rows].clone(), labels=every.labels[rows], indices=every.indices[rows])
+
+
+def selection_jobs(run: Run) -> Iterator[Job]:
+    """Yield the inversions of all candidates, then those of the finalists on the images of the tables."""
+    data = validation(run)
+    for candidate in candidates(run):
+        yield InversionJob(run, candidate, len(data), FOLDER, data)
+    for distance in ("", run.main[-1]):
+        yield _Final(run, distance)
+
+
+@dataclass(frozen=True)
+class _Final(Job):
+    """The inversion of the best setting (under one distance) on the images of the tables; known once all candidates are."""
+
+    run: Run
+    distance: str
+    unit = "part"
+    foretold = False
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"best {self.distance}".strip()
+
+    def left(self) -> Mapping[str, float]:
+        return self._job().left()
+
+    def compute(self, left: Mapping[str, float]) -> None:
+        job = self._job()
+        job.compute(job.left())
+
+    def _job(self) -> InversionJob:
+        return InversionJob(self.run, best(self.run, self.distance), len(self.run.rows))
+
+
+def best(run: Run, distance: str = "") -> Inversion:
+    """The candidate with the most right validation images; of equal ones that with the fewest steps, then the first.
+
+    Args:
+        run: the run.
+        distance: the candidates' distance; "" for any.
+
+    Returns:
+        The setting. In a dry run before all candidates are finished, the one with the most steps: it costs most.
+
+    Raises:
+        GenclsError: while a candidate is not finished.
+    """
+    chosen = [candidate for candidate in candidates(run) if distance in ("", candidate.distance)]
+    found = {candidate: _found(run, candidate) for candidate in chosen}
+    right = {candidate: int(one.right.sum()) for candidate, one in found.items() if one is not None}
+    if len(right) < len(chosen):
+        if run.foreseen:
+            return max(chosen, key=lambda candidate: candidate.steps)
+        raise GenclsError(
+            f"{run.out}: expected finished inversions of all {len(chosen)} candidates for the best setting, got {len(right)}; "
+            "run the part 'selection' first"
+        )
+    return min(chosen, key=lambda candidate: (-right[candidate], candidate.steps))
+
+
+def finalists(run: Run) -> list[Inversion]:
+    """The best setting, and the best one under the robust distance, which may be the same.
+
+    Raises:
+        GenclsError: while a candidate is not finished.
+    """
+    return list(dict.fromkeys((best(run), best(run, run.main[-1]))))
+
+
+def described(inversion: Inversion) -> str:
+    """Say a setting in full."""
+    return f"{inversion.head}, {inversion.steps} steps, {DISTANCES[inversion.distance]}"
+
+
+def selection_table(run: Run) -> PaperTable | None:
+    """Make the table of the choice: all candidates on the validation images, the finalists on those of the tables too."""
+    found = {candidate: one for candidate in candidates(run) if (one := _found(run, candidate)) is not None}
+    if not found:
+        return None
+    try:
+        final = finalists(run)
+    except GenclsError:  # not finished
+        final = []
+    tested = {candidate: run.found(candidate) for candidate in final}
+
+    def row(candidate: Inversion, one: Found) -> Row:
+        test = tested.get(candidate)
+        shown = MISSING if test is None else accuracy(test)
+        return Row(described(candidate), cells(accuracy(one), shown))
+
+    notes = [
+        f"Accuracy in % with 95 % Wilson intervals. Validation: the last {run.budget.selected} images of {run.data.name} "
+        f"({run.data.split}), none of which is in another table. Only the chosen settings meet the images of the tables, the "
+        f"first {len(run.rows)} of the split, so their accuracy there is not that of a winner among many.",
+        *(_outcome(run, found, final) if final else (f"Not finished: {len(candidates(run)) - len(found)} candidates.",)),
+    ]
+    columns = ("", "validation", "images of the tables")
+    return PaperTable(
+        "selection", "Choice of the best setting", columns, tuple(row(*each) for each in found.items()), tuple(notes)
+    )
+
+
+def _outcome(run: Run, found: Mapping[Inversion, Found], final: list[Inversion]) -> Iterator[str]:
+    """Say what was chosen and which candidates were equally good."""
+    robust = DISTANCES[run.main[-1]]
+    same = f"It is also the best under {robust}" if len(final) == 1 else f"Best under {robust}: {described(final[1])}"
+    yield f"Chosen, with the most right validation images: {described(final[0])}. {same}."
+    most = int(found[final[0]].right.sum())
+    tied = [described(other) for other, one in found.items() if other != final[0] and int(one.right.sum()) == most]
+    if tied:
+        yield f"As many right: {'; '.join(tied)}. Of equal ones the fewest steps count, then the order of the table."
+
+
+def _found(run: Run, candidate: Inversion) -> Found | None:
+    return run.found(candidate, FOLDER, run.budget.selected)
