@@ -13,15 +13,14 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.generator import ClassConditionalGenerator
 from gencls.core.streams.seeds import seeded, stream_seed
-from gencls.eval.measures.fid import Penultimate, frechet_distance
+from gencls.eval.measures.fid import frechet_distance
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.data.image_data import balanced_subset
-from gencls.zoo.networks import CNN, ProjectionDiscriminator, SelfModulatedGenerator
-from gencls.zoo.trained import trained_network
+from gencls.zoo.networks import ProjectionDiscriminator, SelfModulatedGenerator
 from gencls.zoo.training.base import Moment, NetworkPreset, NetworkTraining, Steps
 from gencls.zoo.training.functional import move_average
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.methods.generators import CLASSIFIERS
+from gencls.zoo.training.methods.generators import CLASSIFIERS, judge
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
 
@@ -53,8 +52,8 @@ class ConditionalGANTraining(NetworkTraining):
         augmentation: T.
         class_weight: weight of the cross-entropy of the auxiliary head; without such a head it has no effect.
         batch_size: images per batch of the statistics at the end.
-        watched: name of the trained CNN on whose features a Frechet distance is logged once per epoch, of the images of the
-            average and the real images of 16 batches. None logs none.
+        watched: a classifier of ``CLASSIFIERS``, on whose features a Frechet distance is logged once per epoch, of the images
+            of the average and the real images of 16 batches. None logs none.
     """
 
     network: SelfModulatedGenerator
@@ -166,7 +165,7 @@ class ConditionalGANTraining(NetworkTraining):
         if len(self._seen) < _WATCHED:
             return {}
         if not self._judge:
-            self._judge = (Penultimate(trained_network(CNN, self.watched)).to(images.device),)
+            self._judge = (judge(self.watched)[1].to(images.device),)
         real, made = (torch.cat(several) for several in zip(*self._seen, strict=True))
         return {"fid": torch.tensor(frechet_distance(self._judge[0], real, made))}
 
@@ -234,8 +233,7 @@ class ConditionalGANPreset(NetworkPreset):
         if test.name not in CLASSIFIERS:
             return {}
         name = CLASSIFIERS[test.name]
-        classifier = trained_network(CNN, name)
-        features = Penultimate(classifier)
+        classifier, features = judge(name)
         part = balanced_subset(test.labels, min(10 * few, len(test)), seed=0)
         real, labels = test.images[part], test.labels[part]
         where = f"{test.name} {test.split}, {len(part)} images each"
@@ -296,6 +294,6 @@ PRESETS = (
         latent_dim=128,
         width=64,
         discriminator_width=64,
-        watched=None,
+        watched="resnet18-autoattack-cifar10",
     ),
 )
