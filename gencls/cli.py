@@ -82,8 +82,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--pretrained",
         type=Path,
-        metavar="FILE",
-        help="torchvision's ImageNet weights to start a torchvision network from; default: random ones",
+        metavar="PATH",
+        help="torchvision's ImageNet weights to start a torchvision network from (default random ones), or for encoders and "
+        "contrastive distances the folder of the other networks' weights (default the committed ones)",
     )
     train.add_argument("--out", type=Path, default=Path("runs"), help="parent of the run's folder (default runs)")
     train.add_argument("--resume", action="store_true", help="go on from the last finished epoch")

@@ -29,18 +29,17 @@ from gencls._commands.asked import weights_of
 from gencls._commands.attack import build_attacks
 from gencls.core import GenclsError, find_device
 from gencls.core.files import atomically, sealed
-from gencls.defenses import Direct, DirectPlus, PlainClassifier
+from gencls.defenses import PlainClassifier
 from gencls.defenses.smoothing.confidence import clopper_pearson
 from gencls.eval import DDN, FGSM, PGD, CarliniWagner, Study, ThreatModel, evaluate, read_study, summarize
 from gencls.eval.measures.records import REQUIRED
 from gencls.eval.measures.statistics import bootstrap_band, holm
-from gencls.perceptual import SquaredL2
 from gencls.zoo.checkpoints.cards import Card
 from gencls.zoo.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training import train
-from tests.toys import LinearBlocks, SigmoidDecoders
+from tests.bad_inversions import INVERSIONS
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 THREAT = ThreatModel("linf", epsilon=0.1)
@@ -327,10 +326,7 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a negative seed of the bootstrap": lambda _: bootstrap_band(np.ones(3), lambda x: x[:, :1], seed=-1),
     "more successes than trials": lambda _: clopper_pearson(4, 3, 0.05),
     "a p-value above 1": lambda _: holm([0.1, 1.2]),
-    "a negative lambda of GAN inversion": lambda _: Direct(LinearBlocks(), distance=SquaredL2(), weight=-1.0),
-    "more codes than blocks": lambda _: Direct(LinearBlocks(blocks=2), distance=SquaredL2(), blocks=3),
-    "codes for the blocks of a generator without": lambda _: DirectPlus(SigmoidDecoders(), distance=SquaredL2()),
-    "a word for no distance": lambda folder: zoo.load("direct-fashion", distance="vgg"),
+    **INVERSIONS,
     "a list as a network": lambda _: PlainClassifier([], 10),  # type: ignore[arg-type]
     "object beside the weights": lambda folder: _saved(folder, {"net": _weights(), "cfg": {"lr": Fraction(1, 10)}}),
     "NaN in the weights": lambda folder: _saved(folder, {"conv.weight": torch.tensor([1.0, torch.nan])}),

@@ -19,7 +19,7 @@ class Combined(ImageDistance):
     Args:
         pixel: the distance on pixels.
         percept: the perceptual distance.
-        weight: lambda_percept >= 0.
+        weight: lambda_percept >= 0; a plain ``weight`` of a classifier is lambda, the factor of its R.
 
     Raises:
         GenclsError: the weight is negative.

@@ -27,7 +27,8 @@ class DISTS(ImageDistance):
     Source: Ding et al. 2020, arXiv:2004.07728; values equal those of torchmetrics, which holds alpha and beta.
 
     Args:
-        trunk: the weights of the VGG-16, trained on ImageNet: torchvision's file, or its tensors by name.
+        trunk: the weights of the VGG-16, trained on ImageNet: torchvision's file ``vgg16-397923af.pth``, from
+            https://download.pytorch.org/models/, or its tensors by name. No package carries it, so None is refused.
         grey_as_rgb: whether images with one channel are repeated; the network takes three.
 
     Raises:

@@ -27,8 +27,12 @@ class ELPIPS(ImageDistance):
 
     A transformation is: a reduction to a whole fraction of the size (mean of i x i pixels, i with probability ~ 1/i^2, as long
     as 64 pixels are left); a shift by up to ``offset`` pixels, with mirrored margins; one of the four flips; a swap of the
-    axes; a permutation of the colours; a factor in [0.2, 1] for each colour; and dropout of the inputs of the network's
-    convolutions.
+    axes; a permutation of the colours; a factor in [0.2, 1] for each colour; and dropout of what the network's convolutions
+    take, as in the authors' code: of the images and of all maps that a convolution reads, not of what it returns.
+
+    Dropout reaches every call of ``torch.conv2d`` while the distance embeds, so those of ``nn.Conv2d`` too. It does not reach
+    depthwise, transposed, 1-D and 3-D convolutions and linear layers, which VGG-16, AlexNet and SqueezeNet do not have before
+    their last map. A mask is one for all images of a batch, so that it is that of both images of a pair.
 
     The S transformations are drawn once, from ``seed``, when the distance is made. All images of all calls meet the same ones,
     and :meth:`redrawn` makes a distance with others. So the distance is a function of the two images: it is zero on itself,
@@ -38,16 +42,17 @@ class ELPIPS(ImageDistance):
     permutations are stratified, as the authors' code does within a batch. The embedding holds those of all transformed
     images one after another; it takes S times the memory and time.
 
-    Source: Kettunen et al. 2019, arXiv:1906.03973, and their code. They draw anew for every call, and use a VGG-16 with mean
-    pooling and learned weights for 14 maps, which no package carries. Here any distance is averaged: ``LPIPS`` with VGG-16 is
-    the nearest.
+    Source: Kettunen et al. 2019, arXiv:1906.03973, and their code (GitHub mkettune/elpips). They draw anew for every call and
+    pair, and use a VGG-16 with mean pooling and learned weights for 14 maps, which no package carries. Here any distance is
+    averaged: ``LPIPS`` with VGG-16 is the nearest. So a table names what is averaged, as :func:`gencls.perceptual.title_of`
+    does.
 
     Args:
         distance: the distance, such as :class:`LPIPS`. Rescale images here, not in it: it would undo the transformations.
         samples: the number S of transformations.
         seed: the seed of the transformations.
         offset: the largest shift in pixels; smaller where images have not as many pixels.
-        dropout: the share of a convolution's inputs that are zeroed, in [0, 1); depthwise convolutions keep theirs.
+        dropout: the share of a convolution's inputs that are zeroed, in [0, 1).
         size: height and width to which images are rescaled before they are transformed, bilinearly; None leaves them.
         keep_size: whether transformed images have the size that they had before, for networks that take one size only. They are
             not reduced then, and shifted ones are cut; by default they grow by ``offset`` pixels, as in the authors' code.

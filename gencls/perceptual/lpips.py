@@ -30,9 +30,11 @@ class LPIPS(ImageDistance):
     images that are rescaled to 64 x 64 pixels on CIFAR10, and on ImageNet as "VGG" the same with ``lpips=False``.
 
     Args:
-        trunk: the network's weights: a file, or its tensors by name, in torchvision's layout, or for the shift-tolerant
-            networks in that of their package. None: the file in the installed package ``stlpips-pytorch``, whose code does not
-            run; the weights of torchvision's networks are in no package.
+        trunk: the network's weights: a file, or its tensors by name. For the plain networks it is torchvision's:
+            ``vgg16-397923af.pth``, ``alexnet-owt-7be5be79.pth`` or ``squeezenet1_1-b8a52dc0.pth`` from
+            https://download.pytorch.org/models/, and None is refused, because no package carries them. For the shift-tolerant
+            ones it is ``vgg_shift_tolerant.pth`` or ``alex_shift_tolerant.pth`` of the package ``stlpips-pytorch``; None finds
+            it where that is installed (``pip install gencls[shift-tolerant]``). The code of the package does not run.
         net: the network: ``"vgg"`` (VGG-16), ``"alex"`` (AlexNet) or ``"squeeze"`` (SqueezeNet 1.1), trained on ImageNet, or
             ``"shift-tolerant-vgg"`` or ``"shift-tolerant-alex"``.
         lpips: whether the learned weights v_lc count; if not they are 1. Those of the plain networks come with the package

@@ -19,9 +19,14 @@ _FEATURES = ("features", "features-corruptions", "robust-linf", "contrastive")
 
 
 def _direct(
-    method: Callable[..., Defense], generator: nn.Module, *, distance: ImageDistance, percept: float = 1.0, **settings: Any
+    method: Callable[..., Defense],
+    generator: nn.Module,
+    *,
+    distance: ImageDistance,
+    percept_weight: float = 1.0,
+    **settings: Any,
 ) -> Defense:
-    return method(generator, distance=_combined(distance, percept), **settings)
+    return method(generator, distance=_combined(distance, percept_weight), **settings)
 
 
 def _encoded(
@@ -30,19 +35,19 @@ def _encoded(
     *,
     generator: nn.Module,
     distance: ImageDistance,
-    percept: float = 1.0,
+    percept_weight: float = 1.0,
     **settings: Any,
 ) -> Defense:
-    return method(generator, encoder, distance=_combined(distance, percept), **settings)
+    return method(generator, encoder, distance=_combined(distance, percept_weight), **settings)
 
 
-def _combined(distance: ImageDistance, percept: float) -> ImageDistance:
+def _combined(distance: ImageDistance, percept_weight: float) -> ImageDistance:
     """Eq. 3.7, the squared L2 distance and lambda_percept times a distance of features; or pixels alone."""
     if isinstance(distance, FeatureDistance):
-        return Combined(SquaredL2(), distance, percept)
-    if percept != 1.0:
+        return Combined(SquaredL2(), distance, percept_weight)
+    if percept_weight != 1.0:
         raise GenclsError(
-            f"expected percept (lambda_percept) only with a distance of features, got {percept} with pixels alone"
+            f"expected percept_weight (lambda_percept) only with a distance of features, got {percept_weight} with pixels alone"
         )
     return distance
 

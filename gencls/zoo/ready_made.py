@@ -11,7 +11,7 @@ from torch import nn
 
 from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, did_you_mean
 from gencls.zoo.networks import CNN
-from gencls.zoo.trained import WEIGHTS, trained_network, weights_places
+from gencls.zoo.trained import WEIGHTS, trained_network, weights_in, weights_places
 
 __all__ = ["Part", "ReadyMade", "network_part", "purifier"]
 
@@ -33,8 +33,7 @@ class Part:
 
     def made(self, folder: Path | None) -> Any:
         """The part with the weights that a folder has, or the committed ones."""
-        places = weights_places(self.trained, folder) if folder and self.trained else ()
-        return self.make(weights=next((place for place in places if place.is_file()), None))
+        return self.make(weights=weights_in(folder, self.trained) if self.trained else None)
 
     @property
     def is_here(self) -> bool:

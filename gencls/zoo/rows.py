@@ -104,6 +104,11 @@ GENERATORS: Mapping[str, type[MultiLatentModel]] = MappingProxyType(
 
 
 PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {**{f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")}, **TRAINED_FOR_DISTANCES}
+    {
+        **{f"cgan-{data}": networks.SelfModulatedGenerator for data in ("fashion", "mnist", "cifar10")},
+        # encoders for published generators, whose files are the user's
+        **dict.fromkeys(("enc-imagenette", "enc-d-imagenette", "enc-d-fqgan-cifar10"), networks.ResNetEncoder),
+        **TRAINED_FOR_DISTANCES,
+    }
 )
 """The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""

@@ -34,6 +34,12 @@ def weights_places(name: str, folder: Path) -> tuple[Path, Path]:
     return folder / name / f"{name}.safetensors", folder / f"{name}.safetensors"
 
 
+def weights_in(folder: Path | None, name: str) -> Path | None:
+    """The file of a training's weights in a folder; None if it has none, so that the committed ones are taken."""
+    places = weights_places(name, folder) if folder else ()
+    return next((place for place in places if place.is_file()), None)
+
+
 def trained_network(kind: type[N], trained: str, weights: str | Path | None = None) -> N:
     """The network of a training, in eval mode, its parameters frozen.
 

@@ -13,8 +13,11 @@ from recipes.harness.folders import weights_path
 
 __all__ = ["is_here", "make", "trained", "weights_of"]
 
-_TRUNKS = {"lpips": "vgg16.pth", "st-lpips": "alex_shift_tolerant.pth"}
-"""Distance -> the file of its network in the user's folder of weights."""
+_TRUNKS = {
+    "lpips": ("vgg16.pth", "vgg16-397923af.pth"),
+    "st-lpips": ("alex_shift_tolerant.pth", "alex_shift_tolerant_fp16.pth"),
+}
+"""Distance -> the names that the file of its network may have in the user's folder of weights."""
 
 _LPIPS_SIZE = 64
 """Pixels to which LPIPS rescales small images (section 3.3)."""
@@ -27,25 +30,47 @@ def trained(profile: Profile, distance: str) -> str:
 
 
 def weights_of(profile: Profile, distance: str, weights: Path | None) -> Path | None:
-    """Where the weights of a distance lie or should lie: those of ours, or in the user's folder; None if it needs none.
+    """Where the weights of a distance lie or should lie: those of ours, or in the user's folder; None if it needs none there.
 
-    A feature network of others has the name of its distance in the zoo and ends with .pt.
+    A feature network of others has the name of its distance in the zoo and ends with .pt. The file of a trunk has one of two
+    names. The network of shift-tolerant LPIPS may come with its package instead.
+
+    Raises:
+        GenclsError: without a folder of weights, for a distance whose file lies there.
     """
     if distance in ("e-lpips", "e-plain"):
         return weights_of(profile, _averaged(profile, distance, weights), weights)
-    name = profile.features.get(distance, "")
     if ours := trained(profile, distance):
         return weights_path(ours, weights)
-    if name:
-        return (weights or Path()) / f"{name}.pt" if NAMED[name].file else None
-    file = _TRUNKS.get("lpips" if distance == "plain" else distance)
-    return (weights or Path()) / file if file else None
+    files = _files(profile, distance)
+    if not files:
+        return None
+    places = [weights / file for file in files] if weights else []
+    found = next((place for place in places if place.is_file()), None)
+    if found or (distance == "st-lpips" and find_spec("stlpips_pytorch")):
+        return found
+    if not places:
+        raise GenclsError(
+            f"{distance}: expected --weights FOLDER with {' or '.join(files)}, got no folder; docs/distances.md says where the "
+            "file comes from"
+        )
+    return places[0]
+
+
+def _files(profile: Profile, distance: str) -> tuple[str, ...]:
+    """The names that a distance's file of others may have; none if it needs no such file."""
+    if name := profile.features.get(distance, ""):
+        return (f"{name}.pt",) if NAMED[name].file else ()
+    return _TRUNKS.get("lpips" if distance == "plain" else distance, ())
 
 
 def is_here(profile: Profile, distance: str, weights: Path | None) -> bool:
     """Whether all that a distance needs is at hand."""
-    path = weights_of(profile, distance, weights)
-    return path is None or path.is_file() or (path.name == _TRUNKS["st-lpips"] and bool(find_spec("stlpips_pytorch")))
+    try:
+        path = weights_of(profile, distance, weights)
+    except GenclsError:
+        return False
+    return path is None or path.is_file()
 
 
 def make(profile: Profile, distance: str, weights: Path | None, samples: int) -> ImageDistance | None:
@@ -73,10 +98,9 @@ def make(profile: Profile, distance: str, weights: Path | None, samples: int) ->
     path = weights_of(profile, distance, weights)
     if distance in profile.features:
         return load_distance(profile.features[distance], weights=path, normalize=profile.normalize)
-    found = path if path is not None and path.is_file() else None
     size = None if profile.size else _LPIPS_SIZE
     net: TrunkName = "shift-tolerant-alex" if distance == "st-lpips" else "vgg"
-    return LPIPS(found, net, lpips=distance != "plain", size=size, grey_as_rgb=True)
+    return LPIPS(path, net, lpips=distance != "plain", size=size, grey_as_rgb=True)
 
 
 def _averaged(profile: Profile, distance: str, weights: Path | None) -> str:

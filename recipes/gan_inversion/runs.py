@@ -14,10 +14,9 @@ from gencls.defenses import AnalysisBySynthesis, Direct, Enc
 from gencls.eval import Study
 from gencls.perceptual import Combined, SquaredL2
 from gencls.zoo.checkpoints.checkpoint import restore
-from gencls.zoo.networks.gans.published import load_imagenette_biggan
+from gencls.zoo.networks.gans.published import FILE, load_imagenette_biggan
 from gencls.zoo.registry import ARCHITECTURES
 from gencls.zoo.rows import AUTOATTACK
-from gencls.zoo.training import PRESETS
 from recipes.gan_inversion import distances
 from recipes.gan_inversion.features import BeforeTheLast
 from recipes.gan_inversion.inversions import Found, Inversion, read, seconds_of_step
@@ -87,14 +86,10 @@ class Run(run.Run[Profile, Budget]):
         for distance in {*self.main, *self.chosen}:
             if name := distances.trained(self.profile, distance):
                 needed[name] = self.path(name)
-        foreign = [name for name, path in needed.items() if name not in PRESETS and not path.is_file()]
-        if foreign:
-            raise GenclsError(
-                f"expected the weights of {', '.join(foreign)} in the folder of --weights, got no such files; gencls has no "
-                "training of that name, so train one with gencls.zoo.training.methods.gan_encoder, or choose --methods direct"
-            )
-        require_weights(needed, self.weights, hint=", or choose --methods and --distances")
-        if self.profile.generator == BIGGAN and not self.path(BIGGAN).is_file():
+        published = self.profile.generator == BIGGAN
+        more = "; encoders for BigGAN also take --pretrained FOLDER, with its files (docs/weights.md)" if published else ""
+        require_weights(needed, self.weights, hint=f"{more}, or choose --methods and --distances")
+        if published and not self.path(BIGGAN).is_file():
             raise GenclsError(
                 f"expected the published generator at {self.path(BIGGAN)}, got no such file; docs/weights.md says where it "
                 "comes from; pass its folder with --weights"
@@ -138,7 +133,14 @@ class Run(run.Run[Profile, Budget]):
 
     def path(self, name: str) -> Path:
         """Where weights lie or should lie."""
-        return (self.weights or Path()) / "G_ema.pth" if name == BIGGAN else super().path(name)
+        if name != BIGGAN:
+            return super().path(name)
+        if self.weights is None:
+            raise GenclsError(
+                f"expected --weights FOLDER with {FILE}, the published generator, got no folder; docs/weights.md says where it "
+                "comes from"
+            )
+        return self.weights / FILE
 
     def network(self, name: str) -> nn.Module:
         """A trained network, in eval mode on the run's device, its parameters frozen."""

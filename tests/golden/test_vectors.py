@@ -58,6 +58,7 @@ def test_every_entry_has_arrays() -> None:
     assert {row.values[0] for row in ARRAYS} == set(VECTORS)
 
 
+@pytest.mark.skipif(not folders(ROOT), reason=f"no golden vectors in {ROOT}; set GENCLS_GOLDEN")
 def test_folder_without_a_builder() -> None:
     missing = [folder.name for folder in folders(ROOT) if folder.name not in FAMILIES]
     assert not missing, f"no Family in FAMILIES of {Path(__file__).name} for {', '.join(missing)}"

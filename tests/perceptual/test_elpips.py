@@ -145,6 +145,24 @@ def test_dropout_zeroes_the_same_inputs_of_convolutions_for_all_images(network):
         assert torch.equal(distance.embed(torch.ones(2, 3, 64, 64))[0], part)
 
 
+def test_dropout_reaches_what_convolutions_take_and_nothing_else():
+    """Depthwise convolutions and linear layers keep their inputs, and a convolution's output is whole."""
+    images = torch.rand(2, 3, 4, 4)
+    kept = nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Flatten(), nn.Linear(12, 5))
+    for network in (kept, nn.Sequential(nn.ConvTranspose2d(3, 2, 2))):
+        inner = FeatureDistance(network, normalize=False)
+        with_, without = (ELPIPS(inner, samples=2, keep_size=True, dropout=share).embed(images) for share in (0.9, 0.0))
+        assert all(torch.equal(*pair) for pair in zip(with_, without, strict=True))
+    identity = nn.Conv2d(3, 3, 1)
+    identity.weight.data, identity.bias.data = torch.eye(3)[..., None, None], torch.ones(3)
+    inner = FeatureDistance(nn.Sequential(identity, nn.Conv2d(3, 1, 1, bias=False)), ("0", "1"), normalize=False)
+    first, second = ELPIPS(inner, samples=1, keep_size=True, dropout=0.5).embed(1 + images)
+    weight = inner.network[1].weight[0]
+    assert (first == 1).any()  # the bias alone: the input was dropped
+    assert (first != 0).all()
+    assert not torch.allclose(second, (first * weight).sum(1, keepdim=True))  # the second convolution drops inputs of its own
+
+
 def test_convolutions_with_named_arguments_lose_the_same_inputs(network):
     class Named(nn.Conv2d):
         def forward(self, maps):

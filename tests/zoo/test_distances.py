@@ -111,7 +111,10 @@ def test_a_published_robust_network(name: str, model: str, threat: str, tmp_path
     distance = load_distance(name, weights=tmp_path / "weights.pt")
     assert distance.layers == ("layer1", "layer2", "layer3", "layer4")
     first, second = torch.rand(2, 1, 3, 32, 32)
-    assert float(distance(first, second)) > 0
+    expected = by_hand(distance.network, ("layer1", "layer2", "layer3", "layer4"), first, second)
+    torch.testing.assert_close(distance(first, second), expected, rtol=1e-4, atol=1e-4)
+    for key, value in network.state_dict().items():
+        assert torch.equal(distance.network.state_dict()[key], value)
 
 
 def test_names_are_those_of_trainings() -> None:

@@ -78,7 +78,7 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 def test_the_distance_is_eq_3_7(folder: Path, images: torch.Tensor) -> None:
     network = own(CifarPreActResNet, "features-mnist", folder)
     by_hand = Combined(SquaredL2(), FeatureDistance(network, feature_layers(network)), 10.0)
-    defense = load("enc-d-plus-mnist", weights=folder, steps=2, percept=10.0, weight=0.1)
+    defense = load("enc-d-plus-mnist", weights=folder, steps=2, percept_weight=10.0, weight=0.1)
     generator = own(SelfModulatedGenerator, "cgan-mnist", folder)
     encoder = own(ResNetEncoder, "enc-d-mnist", folder)
     expected = EncDPlus(generator, encoder, distance=by_hand, steps=2, weight=0.1).eval()
@@ -101,7 +101,9 @@ def test_what_is_missing_is_named_with_its_command(folder: Path) -> None:
         load("direct-mnist", weights=folder, distance="vgg")
     with pytest.raises(GenclsError, match="expected the weights of cgan-cifar10 .* Make them with: gencls train cgan-cifar10"):
         load("direct-cifar10", weights=folder)
-    with pytest.raises(GenclsError, match="enc-d-mnist: expected overrides among weights, distance, percept, weight, steps"):
+    with pytest.raises(
+        GenclsError, match="enc-d-mnist: expected overrides among weights, distance, percept_weight, weight, steps"
+    ):
         load("enc-d-mnist", weights=folder, starts=3)
 
 
@@ -124,5 +126,7 @@ def test_the_command_line_takes_a_folder_for_a_defense_of_several_networks(folde
 
 
 def test_a_weight_of_features_needs_features(folder: Path) -> None:
-    with pytest.raises(GenclsError, match="expected percept .* only with a distance of features, got 2.0 with pixels alone"):
-        load("direct-mnist", weights=folder, distance="pixels", percept=2.0)
+    with pytest.raises(
+        GenclsError, match="expected percept_weight .* only with a distance of features, got 2.0 with pixels alone"
+    ):
+        load("direct-mnist", weights=folder, distance="pixels", percept_weight=2.0)

@@ -21,12 +21,23 @@ tables have 0.1, 1 and 10. D has no default either, because it needs a trained n
 distance plus lambda_percept = 1 (in Table 3.5: 10) times a distance of features.
 """
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from types import FunctionType
+from typing import Any, Literal, ParamSpec, cast
 
 from torch import Tensor
 
-from gencls.core import BlockwiseGenerator, ClassConditionalGenerator, ImageDistance, Latents, checked
+from gencls.core import (
+    BlockwiseGenerator,
+    ClassConditionalGenerator,
+    GenclsError,
+    ImageDistance,
+    Latents,
+    checked,
+    did_you_mean,
+)
 from gencls.core.inference import Rate
 from gencls.defenses.synthesis.block_codes import BlockCodes, ZeroOffsets
 from gencls.defenses.synthesis.elimination import Elimination
@@ -38,6 +49,8 @@ from gencls.perceptual import L1
 
 __all__ = ["Direct", "DirectPlus", "Enc", "EncD", "EncDPlus", "EncPlus"]
 
+P = ParamSpec("P")
+
 CYCLE = CyclicalRate()
 """The rate of section 3.3."""
 
@@ -47,7 +60,34 @@ def early_rounds(steps: int) -> Elimination:
     return Elimination(((1 + steps // 10, 0.5), (1 + 3 * steps // 10, 0.2)))
 
 
-@checked
+def _method(function: Callable[P, AnalysisBySynthesis]) -> Callable[P, AnalysisBySynthesis]:
+    """``checked``; and a name that is no setting gets an error with those that are."""
+    made, known = checked(function), list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnalysisBySynthesis:
+        for name in kwargs:
+            if name not in known:
+                hint, names = did_you_mean(name, known), ", ".join(known)
+                raise GenclsError(f"{function.__name__}: {hint}expected settings among {names}; got {name!r}")
+        return made(*args, **kwargs)
+
+    return wrapper
+
+
+def _variant(
+    method: Callable[P, AnalysisBySynthesis], name: str, what: str, **defaults: Any
+) -> Callable[P, AnalysisBySynthesis]:
+    """The same function by another name and with other defaults: help(), mypy and checks see all of its settings."""
+    function = cast(FunctionType, inspect.unwrap(method))
+    twin = FunctionType(function.__code__, function.__globals__, name)
+    twin.__qualname__, twin.__annotations__ = name, function.__annotations__
+    twin.__kwdefaults__ = {**(function.__kwdefaults__ or {}), **defaults}
+    twin.__doc__ = "\n\n".join([what, *(function.__doc__ or "").split("\n\n")[1:]])
+    return _method(cast(Callable[P, AnalysisBySynthesis], twin))
+
+
+@_method
 def Direct(  # noqa: N802 - the name of the method
     generator: ClassConditionalGenerator,
     *,
@@ -88,8 +128,9 @@ def Direct(  # noqa: N802 - the name of the method
         A deterministic :class:`AnalysisBySynthesis` with scores -l_k(x), (N, K).
 
     Raises:
-        GenclsError: for settings that the parts refuse: a negative weight or number of steps, more codes than blocks, or codes
-            for blocks of a generator that is no :class:`~gencls.core.BlockwiseGenerator`.
+        GenclsError: for an unknown setting, naming the known ones; for values that the parts refuse: a negative weight or
+            number of steps, more codes than blocks, or codes for blocks of a generator that is no
+            :class:`~gencls.core.BlockwiseGenerator`.
     """
     ranking = None if ranked_by == "l2" else L1()
     return _inversion(
@@ -108,7 +149,7 @@ def Direct(  # noqa: N802 - the name of the method
     )
 
 
-@checked
+@_method
 def Enc(  # noqa: N802 - the name of the method
     generator: ClassConditionalGenerator,
     encoder: Callable[[Tensor], Tensor],
@@ -130,7 +171,8 @@ def Enc(  # noqa: N802 - the name of the method
 
     Args:
         generator: the conditional GAN G.
-        encoder: E, images (N, C, H, W) in [0, 1] -> codes (N, *shape), of the shape that G takes; trained by eq. 3.3.
+        encoder: E, images (N, C, H, W) in [0, 1] -> codes (N, *shape), of the shape that G takes; that of Enc was
+            trained by eq. 3.3, that of Enc-D by eq. 3.5.
         distance: D, see :func:`Direct`.
         weight: lambda, >= 0.
         steps: Adam steps, >= 0.
@@ -163,32 +205,17 @@ def Enc(  # noqa: N802 - the name of the method
     )
 
 
-def EncD(  # noqa: N802 - the name of the method
-    generator: ClassConditionalGenerator, encoder: Callable[[Tensor], Tensor], *, distance: ImageDistance, **settings: Any
-) -> AnalysisBySynthesis:
-    """Enc-D: the formula and the settings of :func:`Enc`, with an encoder that was trained by eq. 3.5."""
-    return Enc(generator, encoder, distance=distance, **settings)
+EncD = _variant(Enc, "EncD", "Enc-D: the formula of :func:`Enc`, with an encoder that was trained by eq. 3.5.")
 
+DirectPlus = _variant(
+    Direct, "DirectPlus", "Direct+: :func:`Direct`, with a code for each block; the generator is blockwise.", blocks=None
+)
 
-def DirectPlus(  # noqa: N802 - the name of the method
-    generator: ClassConditionalGenerator, *, distance: ImageDistance, **settings: Any
-) -> AnalysisBySynthesis:
-    """Direct+: :func:`Direct` with its settings, and a code for each block; the generator is blockwise."""
-    return Direct(generator, distance=distance, **{"blocks": None, **settings})
+EncPlus = _variant(Enc, "EncPlus", "Enc+: :func:`Enc`, with a code for each block; the generator is blockwise.", blocks=None)
 
-
-def EncPlus(  # noqa: N802 - the name of the method
-    generator: ClassConditionalGenerator, encoder: Callable[[Tensor], Tensor], *, distance: ImageDistance, **settings: Any
-) -> AnalysisBySynthesis:
-    """Enc+: :func:`Enc` with its settings, and a code for each block; the generator is blockwise."""
-    return Enc(generator, encoder, distance=distance, **{"blocks": None, **settings})
-
-
-def EncDPlus(  # noqa: N802 - the name of the method
-    generator: ClassConditionalGenerator, encoder: Callable[[Tensor], Tensor], *, distance: ImageDistance, **settings: Any
-) -> AnalysisBySynthesis:
-    """Enc-D+: :func:`EncD` with its settings, and a code for each block; the generator is blockwise."""
-    return EncD(generator, encoder, distance=distance, **{"blocks": None, **settings})
+EncDPlus = _variant(
+    Enc, "EncDPlus", "Enc-D+: :func:`EncD`, with a code for each block; the generator is blockwise.", blocks=None
+)
 
 
 def _inversion(

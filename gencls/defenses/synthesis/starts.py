@@ -118,7 +118,10 @@ class RandomStarts(nn.Module):
 
 
 class EncoderStart(nn.Module):
-    """The encoder's Q(z | x) as a candidate: "we also include the encoder's output" (thesis, section 2.2)."""
+    """A proposal of E-ABS: the encoder's Q(z | x) of each class, "we also include the encoder's output" (thesis, section 2.2).
+
+    Its encoder gives a Gaussian per class. That of :class:`EncodedStart`, of GAN inversion, gives one code for all classes.
+    """
 
     @checked
     def __init__(self, encoder: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
@@ -133,7 +136,10 @@ class EncoderStart(nn.Module):
 
 
 class EncodedStart(nn.Module):
-    """Algorithm 4: the encoder's code of the image, the same for all classes; differentiable in the image."""
+    """The start of Enc and Enc-D, Algorithm 4: the encoder's code of the image, the same for all classes.
+
+    It is differentiable in the image. :class:`EncoderStart` is the proposal of E-ABS, with a Gaussian per class.
+    """
 
     @checked
     def __init__(self, encoder: Callable[[Tensor], Tensor], generator: ClassConditionalGenerator) -> None:

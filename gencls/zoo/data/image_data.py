@@ -69,7 +69,7 @@ class DataSet:
         fetch: `open` that lets torchvision download what is missing; None: gencls has no address of the files.
         embedded: Whether it needs no data root.
         training: The splits to train on and to test on.
-        trainable: Whether one can train on it; not if images differ in size.
+        trainable: Whether one can train on it as it is; if images differ in size, only trainings that scale them can.
         also_tested: Other sets whose test split trained networks are measured on.
         research_only: Whether its makers allow only non-commercial research with what is derived from it.
     """

@@ -144,9 +144,9 @@ def _read_labels(datasets: Any, name: str, root: Path, split: str, download: boo
     return _Opened(dataset, [int(label) for _, label in dataset._samples], tuple(names))
 
 
-def _row(name: str, *splits: str, trainable: bool = False) -> DataSet:
+def _row(name: str, *splits: str, trainable: bool = False, **settings: Any) -> DataSet:
     fetch = partial(open_torchvision, name, download=True)
-    return DataSet(open=partial(open_torchvision, name), fetch=fetch, splits=splits, trainable=trainable)
+    return DataSet(open=partial(open_torchvision, name), fetch=fetch, splits=splits, trainable=trainable, **settings)
 
 
 TORCHVISION = {
@@ -155,5 +155,5 @@ TORCHVISION = {
     "gtsrb": _row("gtsrb", "train", "test"),
     "celeba": _row("celeba", "train", "valid", "test"),
     "stanford-cars": _row("stanford-cars", "train", "test"),
-    "imagenette": _row("imagenette", "train", "val"),
+    "imagenette": _row("imagenette", "train", "val", training=("train", "val"), research_only=True),
 }

@@ -131,6 +131,11 @@ class Preset(ABC):
         """(C, H, W) of the images that the network takes."""
 
     @property
+    def scaled_to(self) -> int | None:
+        """Height and width to which the images of the data set are scaled; None takes them as they are."""
+        return None
+
+    @property
     @abstractmethod
     def recipe(self) -> str:
         """All settings in one sentence, for the card."""
@@ -168,6 +173,13 @@ class Preset(ABC):
             Measured values by a description of the measurement.
         """
         return measure_classifier(network, tests, few=few)
+
+    def require(self) -> None:  # noqa: B027 (most trainings need nothing)
+        """Check that files of the user that the training begins with are there.
+
+        Raises:
+            GenclsError: for a file that is missing; the message says which, and where it comes from.
+        """
 
     @property
     def options(self) -> tuple[str, ...]:

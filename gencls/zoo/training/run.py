@@ -51,8 +51,10 @@ def train(
         limit: number of training images, and most images of a slow measurement; None takes all.
         measured: test images of the slow measurements: attacks, and inference by optimisation.
         seed: the seed of initial weights, order, noise and attacks.
-        pretrained: torchvision's weights to start a torchvision network from. The file has torchvision's name, see
-            :func:`gencls.zoo.training.methods.headed.start_from`. None starts from random ones. The card says which.
+        pretrained: weights that the training begins with; the card says which. For a torchvision network a file with
+            torchvision's name, see :func:`gencls.zoo.training.methods.headed.start_from`; None starts from random ones. For an
+            encoder of GAN inversion and a contrastive distance a folder with the weights of the other networks; None takes the
+            committed ones.
         out: parent of the run's folder.
         resume: go on from ``last.ckpt`` of the same run; the result equals that of a run without a stop. A finished run may get
             more epochs, see :func:`gencls.zoo.training.resume.check_resumable`.
@@ -160,7 +162,8 @@ class Plan:
         Raises:
             GenclsError: for missing data, or images of another shape than the network's.
         """
-        data = load_data(self.data, DATA_SETS[self.data].training[0], root=self.root, limit=self.limit)
+        split, size = DATA_SETS[self.data].training[0], self.preset.scaled_to
+        data = load_data(self.data, split, root=self.root, limit=self.limit, size=size)
         wanted, got = self.preset.image_shape, tuple(data.images.shape[1:])
         if got != wanted:
             raise GenclsError(f"train: expected images of shape {wanted}, got {got} from {data.name}")
@@ -169,7 +172,7 @@ class Plan:
     def load_tests(self) -> list[ImageData]:
         """Load the test images, and those of the other test sets on the row of the data set."""
         row = DATA_SETS[self.data]
-        own = load_data(self.data, row.training[1], root=self.root)
+        own = load_data(self.data, row.training[1], root=self.root, size=self.preset.scaled_to)
         return [own, *(load_data(name, "test") for name in row.also_tested)]
 
     @property
@@ -202,9 +205,10 @@ def plan_training(
     data = settings.data if data is None else data
     if (settings.epochs if epochs is None else epochs) < 1:
         raise GenclsError(f"train: expected epochs >= 1, got {settings.epochs if epochs is None else epochs}")
-    known = [each for each, data_set in DATA_SETS.items() if data_set.trainable]
+    known = [each for each, data_set in DATA_SETS.items() if data_set.trainable or settings.scaled_to is not None]
     if data not in known:
         raise GenclsError(f"train: {did_you_mean(data, known)}expected data to be one of {', '.join(known)}, got {data!r}")
+    settings.require()
     return Plan(settings, data, epochs, limit, seed, data_root)
 
 

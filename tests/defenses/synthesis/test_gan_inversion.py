@@ -1,5 +1,9 @@
 """Direct, Enc, Enc-D and their overparameterised forms against closed forms, a plain loop and finite differences."""
 
+import inspect
+import pickle
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -155,10 +159,15 @@ def test_all_classes_at_once_are_a_plain_loop_over_the_classes(images, method, o
     torch.testing.assert_close(defense(images).detach(), expected, rtol=0, atol=1e-5)
 
 
+STRICT = Elimination(((2, 0.1), (4, 0.0)))
+"""It leaves one class from the fourth step on."""
+
+
+@pytest.mark.parametrize("fast", [False, STRICT], ids=["all classes", "fast"])
 @pytest.mark.parametrize("method", [Direct, DirectPlus, EncD, EncDPlus])
-def test_gradients(images, method):
+def test_gradients(images, method, fast):
     """Unrolled: finite differences of the classifier. Frozen: those of the last loss, whose q and z_init are constants."""
-    defense = build(method, clamp=True, distance=Features(), steps=5, max_lr=0.05)
+    defense = build(method, clamp=True, distance=Features(), steps=5, max_lr=0.05, fast=fast)
     weights = torch.linspace(-1, 2, CLASSES, dtype=torch.float64)
     leaf = images.clone().requires_grad_()
     (unrolled,) = torch.autograd.grad((defense.surrogate("unrolled")(leaf) * weights).sum(), leaf)
@@ -182,6 +191,21 @@ def test_elimination_with_huge_margins_changes_nothing(images, method):
 
 
 LENIENT = Elimination(((1, 1e9), (4, 1e9)))
+
+
+@pytest.mark.parametrize("method", [Direct, EncDPlus])
+def test_a_class_that_left_stays_where_it_was_and_the_others_go_on_as_without(images, method):
+    found, short, whole = (
+        build(method, clamp=True, distance=Features(), steps=steps, rate=None, fast=rule)(images)
+        for steps, rule in ((9, STRICT), (1, False), (9, False))
+    )
+    best = found.argmax(1, keepdim=True)
+    torch.testing.assert_close(found.gather(1, best), whole.gather(1, best), rtol=0, atol=1e-10)
+    left = ~found.isclose(whole, rtol=0, atol=1e-10)
+    assert torch.equal(left.sum(1), torch.full((5,), CLASSES - 1))
+    early = found.isclose(short, rtol=0, atol=1e-10)  # they left at the second look, after one step
+    assert early.any()
+    assert (found[left & ~early] > short[left & ~early]).all()  # these went on for two more steps
 
 
 def test_the_rounds_of_fast_are_shares_of_the_steps():
@@ -242,7 +266,26 @@ def test_parameters_are_settings_of_the_module():
     assert "count=7" in shown
 
 
+@pytest.mark.parametrize(("variant", "method"), [(EncD, Enc), (DirectPlus, Direct), (EncPlus, Enc), (EncDPlus, Enc)])
+def test_variants_show_the_settings_of_their_methods(variant, method):
+    own, others = (inspect.signature(one).parameters for one in (variant, method))
+    assert list(own) == list(others)
+    changed = {name: one.default for name, one in own.items() if one.default != others[name].default}
+    assert changed == ({} if variant is EncD else {"blocks": None})
+    assert inspect.getdoc(variant).partition("Args:")[2] == inspect.getdoc(method).partition("Args:")[2] != ""
+    assert inspect.getdoc(variant) != inspect.getdoc(method)
+    assert pickle.loads(pickle.dumps(variant)) is variant
+
+
+KNOWN = {
+    Direct: "expected settings among generator, distance, weight, steps, max_lr, rate, blocks, starts, ranked_by, seed, fast, ",
+    Enc: "expected settings among generator, encoder, distance, weight, steps, max_lr, rate, blocks, fast, warm_steps",
+}
 BAD = [
+    (Direct, {"wieght": 1.0}, f"Direct: did you mean 'weight'? {KNOWN[Direct]}"),
+    (DirectPlus, {"wieght": 1.0}, f"DirectPlus: did you mean 'weight'? {KNOWN[Direct]}"),
+    *((one, {"starts": 5}, f"{one.__name__}: {KNOWN[Enc]}") for one in (Enc, EncD, EncPlus, EncDPlus)),
+    (EncDPlus, {"steps": 2.5}, "EncDPlus: expected steps to be an int, got 2.5"),
     (Direct, {"weight": -0.1}, "expected weight >= 0, steps >= 0, lr > 0, got -0.1, 100, 0.1"),
     (EncD, {"steps": -1}, "expected weight >= 0, steps >= 0, lr > 0, got 0.7, -1, 0.1"),
     (Enc, {"max_lr": 0.0}, "expected weight >= 0, steps >= 0, lr > 0, got 0.7, 100, 0.0"),
@@ -257,7 +300,7 @@ BAD = [
 
 @pytest.mark.parametrize(("method", "settings", "message"), BAD)
 def test_bad_settings(method, settings, message):
-    with pytest.raises(GenclsError, match=message):
+    with pytest.raises(GenclsError, match=re.escape(message)):
         build(method, **settings)
 
 

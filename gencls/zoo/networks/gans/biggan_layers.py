@@ -1,4 +1,4 @@
-"""Layers of BigGAN: convolutions, linear layers and embeddings under spectral norm, conditional batch norm, attention."""
+"""Layers of BigGAN: convolutions, linear layers and embeddings under spectral norm, batch norms, attention, a block."""
 
 import torch
 from torch import Tensor, nn
@@ -214,6 +214,29 @@ class Attention(nn.Module):
         mixed = ((asked @ offered.transpose(1, 2)).softmax(-1) @ taken).transpose(1, 2).unflatten(2, maps.shape[2:])
         attended: Tensor = maps + self.gamma * self.o(mixed)
         return attended
+
+
+class DownBlock(nn.Module):
+    """A block of a discriminator: ReLU (not in the first block), convolution, ReLU, convolution, perhaps the mean of 2 x 2.
+
+    The result is added to the input, which is convolved too if the block halves the size or changes the number of channels.
+    """
+
+    def __init__(self, before: int, after: int, *, halved: bool, first: bool, sn_eps: float) -> None:
+        super().__init__()
+        self.halved, self.first = halved, first
+        self.conv1 = SNConv2d(before, after, 3, sn_eps=sn_eps)
+        self.conv2 = SNConv2d(after, after, 3, sn_eps=sn_eps)
+        self.conv_sc = SNConv2d(before, after, 1, sn_eps=sn_eps) if halved or before != after else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (N, before, H, W) to (N, after, H, W), or half as high and wide."""
+        inner: Tensor = self.conv2(self.conv1(maps if self.first else maps.relu()).relu())
+        beside = maps if self.conv_sc is None else self.conv_sc(self._halve(maps))  # the mean and a 1 x 1 convolution commute
+        return self._halve(inner) + beside
+
+    def _halve(self, maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps, 2) if self.halved else maps
 
 
 def orthogonal_start(network: nn.Module) -> None:

@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
 from gencls.core.settings import checked
-from gencls.zoo.networks.gans.biggan_layers import SNConv2d, SNEmbedding, SNLinear, orthogonal_start
+from gencls.zoo.networks.gans.biggan_layers import DownBlock, SNEmbedding, SNLinear, orthogonal_start
 
 _WIDTH_FACTOR = 4
 _HALVED = (True, True, False, False)
@@ -136,7 +135,8 @@ class FQDiscriminator(nn.Module):
         channels = _WIDTH_FACTOR * width
         self.blocks = nn.ModuleList()
         for index, halved in enumerate(_HALVED):
-            parts: list[nn.Module] = [_Block(channels if index else 3, channels, halved=halved, first=not index, sn_eps=sn_eps)]
+            before = channels if index else 3
+            parts: list[nn.Module] = [DownBlock(before, channels, halved=halved, first=not index, sn_eps=sn_eps)]
             if index in quantized:
                 parts.append(FeatureQuantizer(channels, codes, decay=decay, commitment=commitment))
             self.blocks.append(nn.ModuleList(parts))
@@ -166,25 +166,3 @@ class FQDiscriminator(nn.Module):
         features = maps.relu().sum((2, 3))
         logits: Tensor = self.linear(features).squeeze(1) + (self.embed(labels) * features).sum(1)
         return Judgement(logits, commitment)
-
-
-class _Block(nn.Module):
-    """ReLU (not in the first block), convolution, ReLU, convolution, perhaps the mean of 2 x 2; added to the input.
-
-    The input is convolved too if the block halves the size or changes the number of channels.
-    """
-
-    def __init__(self, before: int, after: int, *, halved: bool, first: bool, sn_eps: float) -> None:
-        super().__init__()
-        self.halved, self.first = halved, first
-        self.conv1 = SNConv2d(before, after, 3, sn_eps=sn_eps)
-        self.conv2 = SNConv2d(after, after, 3, sn_eps=sn_eps)
-        self.conv_sc = SNConv2d(before, after, 1, sn_eps=sn_eps) if halved or before != after else None
-
-    def forward(self, maps: Tensor) -> Tensor:
-        inner: Tensor = self.conv2(self.conv1(maps if self.first else maps.relu()).relu())
-        beside = maps if self.conv_sc is None else self.conv_sc(self._halve(maps))  # the mean and a 1 x 1 convolution commute
-        return self._halve(inner) + beside
-
-    def _halve(self, maps: Tensor) -> Tensor:
-        return F.avg_pool2d(maps, 2) if self.halved else maps

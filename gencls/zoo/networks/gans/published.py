@@ -12,6 +12,7 @@ from gencls.core.settings import checked
 from gencls.zoo.checkpoints.published import State, Weights
 from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks.gans.biggan import WIDTHS, BigGAN
+from gencls.zoo.networks.gans.biggan_discriminator import BigGANDiscriminator
 from gencls.zoo.networks.gans.fq_discriminator import FQDiscriminator
 
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
@@ -20,6 +21,9 @@ chain saw, church, French horn, garbage truck, gas pump, golf ball, parachute.""
 
 FILE = "G_ema.pth"
 """The averaged weights, as both projects call them."""
+
+DISCRIMINATOR = "D.pth"
+"""The discriminator beside them."""
 
 _SIZES = {len(widths) - 1: size for size, widths in WIDTHS.items()}
 
@@ -72,6 +76,35 @@ def load_imagenette_biggan(path: str | Path, *, truncation: float = 1.0) -> BigG
         GenclsError: as :func:`load_biggan`.
     """
     return load_biggan(path, classes=IMAGENETTE, size=128, truncation=truncation)
+
+
+def load_biggan_discriminator(path: str | Path, *, classes: Sequence[int] | None = None) -> BigGANDiscriminator:
+    """Read the discriminator that learned with a generator of GitHub ajbrock/BigGAN-PyTorch of 64 pixels and more.
+
+    The file is ``D.pth``, a bare state dict. The loader takes the least norm of the power steps from the project's script.
+
+    Args:
+        path: the file, or a folder that has it under the name ``D.pth``.
+        classes: numbers of K classes, which become labels 0 .. K - 1, for instance :data:`IMAGENETTE`; None takes all.
+
+    Raises:
+        GenclsError: for a file that is missing, damaged or something else; weights of another layout; classes that it does not
+            have, or one of them twice.
+    """
+    path = Path(path) / DISCRIMINATOR if Path(path).is_dir() else Path(path)
+    state = load_state_dict(path)
+    weights = Weights(BigGANDiscriminator, state)
+    count = weights.shape("embed.weight", 2)[0]
+    if classes is not None:
+        _check_classes(path, classes, count, "a discriminator")
+    blocks = range(weights.count(r"blocks\.(\d+)\."))
+    last = 4 * 2 ** (len(blocks) - 1)
+    return weights.build(
+        channels=tuple(weights.shape(f"blocks.{index}.0.conv1.weight", 4)[0] for index in blocks),
+        num_classes=count,
+        attention=tuple(max(last // 2 ** (index + 1), 4) for index in blocks if f"blocks.{index}.1.gamma" in state),
+        classes=None if classes is None else tuple(classes),
+    )
 
 
 def load_fqgan(path: str | Path, *, size: int | None = 32, truncation: float = 1.0) -> BigGAN:
@@ -187,15 +220,19 @@ def _described(layout: dict[str, Any]) -> str:
 
 def _chosen(path: Path, state: State, classes: Sequence[int], count: int) -> State:
     """The weights of a generator of these classes alone: rows of all embeddings."""
-    if not classes or len(set(classes)) < len(classes) or min(classes) < 0:
-        raise GenclsError(f"{path}: expected classes as different numbers >= 0, at least one; got {tuple(classes)}")
-    if max(classes) >= count:
-        raise GenclsError(
-            f"{path}: expected a generator with at least {max(classes) + 1} classes, since class {max(classes)} is asked for; "
-            f"got one with {count}"
-        )
+    _check_classes(path, classes, count, "a generator")
     rows = list(classes)
     if "shared.weight" in state:
         return {**state, "shared.weight": state["shared.weight"][rows]}
     embeddings = (".gain.weight", ".bias.weight")
     return {key: tensor[rows] if key.endswith(embeddings) else tensor for key, tensor in state.items()}
+
+
+def _check_classes(path: Path, classes: Sequence[int], count: int, owner: str) -> None:
+    if not classes or len(set(classes)) < len(classes) or min(classes) < 0:
+        raise GenclsError(f"{path}: expected classes as different numbers >= 0, at least one; got {tuple(classes)}")
+    if max(classes) >= count:
+        raise GenclsError(
+            f"{path}: expected {owner} with at least {max(classes) + 1} classes, since class {max(classes)} is asked for; "
+            f"got one with {count}"
+        )

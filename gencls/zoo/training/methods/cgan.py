@@ -16,12 +16,11 @@ from gencls.core.streams.seeds import seeded, stream_seed
 from gencls.eval.measures.fid import frechet_distance
 from gencls.zoo.data import ImageData, load_data
 from gencls.zoo.data.image_data import balanced_subset
-from gencls.zoo.networks import CNN, ProjectionDiscriminator, SelfModulatedGenerator
-from gencls.zoo.trained import trained_network
+from gencls.zoo.networks import ProjectionDiscriminator, SelfModulatedGenerator
 from gencls.zoo.training.base import Moment, NetworkPreset, NetworkTraining, Steps
 from gencls.zoo.training.functional import move_average
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.methods.generators import CLASSIFIERS
+from gencls.zoo.training.methods.generators import CLASSIFIERS, judge, width_of
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
 
@@ -53,8 +52,8 @@ class ConditionalGANTraining(NetworkTraining):
         augmentation: T.
         class_weight: weight of the cross-entropy of the auxiliary head; without such a head it has no effect.
         batch_size: images per batch of the statistics at the end.
-        watched: name of the trained CNN on whose features a Frechet distance is logged once per epoch, of the images of the
-            average and the real images of 16 batches. None logs none.
+        watched: a classifier of ``CLASSIFIERS``, on whose features a Frechet distance is logged once per epoch, of the images
+            of the average and the real images of 16 batches. None logs none.
     """
 
     network: SelfModulatedGenerator
@@ -166,7 +165,7 @@ class ConditionalGANTraining(NetworkTraining):
         if len(self._seen) < _WATCHED:
             return {}
         if not self._judge:
-            self._judge = (trained_network(CNN, self.watched).encoder.to(images.device),)
+            self._judge = (judge(self.watched)[1].to(images.device),)
         real, made = (torch.cat(several) for several in zip(*self._seen, strict=True))
         return {"fid": torch.tensor(frechet_distance(self._judge[0], real, made))}
 
@@ -234,20 +233,20 @@ class ConditionalGANPreset(NetworkPreset):
         if test.name not in CLASSIFIERS:
             return {}
         name = CLASSIFIERS[test.name]
-        classifier = trained_network(CNN, name)
+        classifier, features = judge(name)
         part = balanced_subset(test.labels, min(10 * few, len(test)), seed=0)
         real, labels = test.images[part], test.labels[part]
         where = f"{test.name} {test.split}, {len(part)} images each"
         with seeded(0):
             made = class_samples(network, labels)
-        described = f"on features of {name} ({classifier.encoder.out_features} before its last layer), {where}"
+        described = f"on features of {name} ({width_of(features, real[:1])} before its last layer), {where}"
         figures = {
             f"accuracy of {name} on as many samples, {where}": round(accuracy(classifier, made, labels), 6),
-            f"FID of samples {described}": frechet_distance(classifier.encoder, real, made),
+            f"FID of samples {described}": frechet_distance(features, real, made),
         }
         with suppress(GenclsError):  # the files may lie elsewhere
             training = load_data(test.name, "train", limit=len(part))
-            figures[f"FID of real training images {described}"] = frechet_distance(classifier.encoder, real, training.images)
+            figures[f"FID of real training images {described}"] = frechet_distance(features, real, training.images)
         return figures
 
 
@@ -295,6 +294,6 @@ PRESETS = (
         latent_dim=128,
         width=64,
         discriminator_width=64,
-        watched=None,
+        watched="resnet18-autoattack-cifar10",
     ),
 )

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from gencls.perceptual import FeatureDistance
 from gencls.zoo.data import ImageData
 from gencls.zoo.distances import feature_layers
 from gencls.zoo.networks import CifarPreActResNet
-from gencls.zoo.trained import trained_network
+from gencls.zoo.trained import trained_network, weights_in
 from gencls.zoo.training.base import Moment, NetworkPreset, NetworkTraining, Steps
 from gencls.zoo.training.measure import measured_part
 from gencls.zoo.training.methods.features import PRESETS as FEATURES
@@ -176,12 +177,15 @@ class ContrastiveDistancePreset(NetworkPreset):
         encoder: name of the training of the encoder whose codes inversion starts from (Enc or Enc-D); None starts from the best
             of 300 random codes (Direct).
         inversion: how images are inverted in training.
+        weights: the folder of ``gencls train --out`` with the weights of these networks; what it lacks is taken from the
+            committed ones, and None takes all of them.
         rivals: this and the attributes below are those of :class:`ContrastiveDistanceTraining`.
     """
 
     features: str
     generator: str
     encoder: str | None
+    weights: Path | None = None
     inversion: Inversion = Inversion()
     rivals: int | None = 3
     temperature: float = 0.1
@@ -191,6 +195,20 @@ class ContrastiveDistancePreset(NetworkPreset):
     def arguments(self) -> dict[str, Any]:
         """The arguments are those of the features that it starts from."""
         return next(preset.arguments for preset in FEATURES if preset.name == self.features)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return () if self.weights is None else (f"--pretrained {self.weights.name}",)
+
+    def starting_from(self, pretrained: Path) -> Self:
+        """The same training from the networks of this folder.
+
+        Raises:
+            GenclsError: for a path that is no folder.
+        """
+        if not pretrained.is_dir():
+            raise GenclsError(f"{self.name}: expected a folder with the weights of {self.features}, got {pretrained}")
+        return replace(self, weights=pretrained)
 
     @property
     def recipe(self) -> str:
@@ -217,11 +235,13 @@ class ContrastiveDistancePreset(NetworkPreset):
         Raises:
             GenclsError: for weights that are missing, naming the command that makes them.
         """
-        features = trained_network(CifarPreActResNet, self.features)
-        generator = trained_network(ClassConditionalGenerator, self.generator)  # type: ignore[type-abstract]
+        features = trained_network(CifarPreActResNet, self.features, weights_in(self.weights, self.features))
+        kind: Any = ClassConditionalGenerator  # which is abstract
+        generator = trained_network(kind, self.generator, weights_in(self.weights, self.generator))
         if self.encoder is None:
             return Sources(features, generator, RandomStarts(generator, SquaredNorm(), 0.0, count=_STARTS, seed=0))
-        return Sources(features, generator, EncodedStart(trained_network(nn.Module, self.encoder), generator))
+        encoder = trained_network(nn.Module, self.encoder, weights_in(self.weights, self.encoder))
+        return Sources(features, generator, EncodedStart(encoder, generator))
 
     def measure(self, network: nn.Module, tests: Sequence[ImageData], *, few: int = 1000) -> dict[str, float]:
         """Measure the network as a classifier, and the distance on reconstructions, beside the distance it started from."""

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from gencls.core.distance import ImageDistance
 from gencls.core.errors import GenclsError
-from gencls.zoo.networks import LatentDiscriminator, ProjectionDiscriminator, ResNetEncoder, SelfModulatedGenerator
+from gencls.core.generator import ClassConditionalGenerator
+from gencls.zoo.networks import LatentDiscriminator, ResNetEncoder
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 
@@ -25,7 +26,7 @@ class Fixed:
         distance: D of eq. 3.7.
     """
 
-    generator: SelfModulatedGenerator
+    generator: ClassConditionalGenerator
     distance: ImageDistance
 
 
@@ -115,7 +116,7 @@ class EncTraining(EncoderTraining):
 
     Args:
         network: E.
-        discriminator: D_image, without the GAN's weights.
+        discriminator: D_image, images (N, C, H, W) and labels (N,) to (N,), without the GAN's weights.
         fixed: reads G and D; the first step calls it.
         learned: reads D_image with the GAN's weights; the first step of the whole training takes these weights.
         frozen_epochs: epochs in which D_image does not learn.
@@ -123,15 +124,14 @@ class EncTraining(EncoderTraining):
         **shared: see :class:`EncoderTraining`.
     """
 
-    discriminator: ProjectionDiscriminator
     begun: Tensor
 
     def __init__(
         self,
         network: ResNetEncoder,
-        discriminator: ProjectionDiscriminator,
+        discriminator: nn.Module,
         fixed: Callable[[], Fixed],
-        learned: Callable[[], ProjectionDiscriminator],
+        learned: Callable[[], nn.Module],
         *,
         frozen_epochs: float,
         augmentation: DifferentiableAugmentation,

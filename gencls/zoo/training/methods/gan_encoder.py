@@ -1,5 +1,6 @@
 """Trainings of encoders for conditional GANs: their settings, and what is measured of reconstructions and codes."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -7,19 +8,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from gencls.core.errors import GenclsError
 from gencls.core.streams.seeds import seeded
 from gencls.perceptual import Combined, SquaredL2
 from gencls.zoo.data import ImageData
-from gencls.zoo.distances import load_distance
-from gencls.zoo.networks import CNN, LatentDiscriminator, ProjectionDiscriminator, ResNetEncoder, SelfModulatedGenerator
-from gencls.zoo.trained import trained_network
+from gencls.zoo.distances import DISTANCES, load_distance
+from gencls.zoo.networks import LatentDiscriminator, ProjectionDiscriminator, ResNetEncoder, SelfModulatedGenerator
+from gencls.zoo.trained import trained_network, weights_in
 from gencls.zoo.training.base import NetworkPreset
 from gencls.zoo.training.measure import accuracy, measured_part
 from gencls.zoo.training.methods import cgan
 from gencls.zoo.training.methods.enc import EncDTraining, EncoderTraining, EncTraining, Fixed
-from gencls.zoo.training.methods.generators import CLASSIFIERS
+from gencls.zoo.training.methods.generators import CLASSIFIERS, judge
+from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
 
 _CHUNK = 200
@@ -30,22 +33,19 @@ _PRIOR = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderPreset(NetworkPreset):
-    """Training of an encoder for a conditional GAN.
+class GANEncoderPreset(NetworkPreset):
+    """Training of an encoder for some class-conditional generator.
 
     Attributes:
-        gan: the training of the GAN.
         codes: whether the discriminator is one of codes (Enc-D), not of images (Enc).
-        features: name of the feature distance in D, as :func:`gencls.zoo.load_distance` takes it.
-        percept: lambda_percept, its weight in D.
+        percept: lambda_percept, the weight of the perceptual distance in D.
         width: this and ``blocks`` are those of :class:`~gencls.zoo.networks.ResNetEncoder`.
-        weight: this and the attributes below are those of the training; ``frozen_share`` is a share of the epochs.
-        weights: the folder of the GAN's weights, with the generator's and the discriminator's file; None takes the committed.
+        weight: this and ``discriminator_rate`` are those of the training.
+        frozen_share: share of the epochs in which the discriminator of images is frozen.
+        weights: the user's folder of weights; None takes the committed ones.
     """
 
-    gan: cgan.ConditionalGANPreset
     codes: bool
-    features: str
     percept: float = 1.0
     width: int
     blocks: tuple[int, ...]
@@ -55,8 +55,39 @@ class EncoderPreset(NetworkPreset):
     weights: Path | None = None
 
     @property
+    @abstractmethod
+    def latent_dim(self) -> int:
+        """Length of the codes."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, str]:
+        """The generator and the perceptual distance, for the card."""
+
+    @property
+    def augmentation(self) -> DifferentiableAugmentation:
+        """What the discriminator of images sees its images through: nothing, unless the GAN learned so."""
+        return DifferentiableAugmentation(translation=0.0, cutout=0.0, colour=False)
+
+    @abstractmethod
+    def fixed(self, num_classes: int = 1) -> Fixed:
+        """Read the generator, which must have so many classes, and the distance.
+
+        Raises:
+            GenclsError: for weights that are missing, damaged, or of something else.
+        """
+
+    @abstractmethod
+    def critic(self, num_classes: int) -> nn.Module:
+        """Make a discriminator of images of the kind that the generator learned with."""
+
+    @abstractmethod
+    def learned(self) -> nn.Module:
+        """Read the discriminator that the generator learned with; errors are those of :meth:`fixed`."""
+
+    @property
     def arguments(self) -> dict[str, Any]:
-        return {"latent_dim": self.gan.latent_dim, "image_shape": self.shape, **self.chosen("width", "blocks")}
+        return {"latent_dim": self.latent_dim, "image_shape": self.shape, **self.chosen("width", "blocks")}
 
     def card_arguments(self, num_classes: int) -> dict[str, Any]:
         return self.arguments
@@ -66,13 +97,13 @@ class EncoderPreset(NetworkPreset):
         return () if self.weights is None else (f"--pretrained {self.weights.name}",)
 
     def starting_from(self, pretrained: Path) -> Self:
-        """The same training with the GAN of this folder.
+        """The same training with the networks of this folder.
 
         Raises:
             GenclsError: for a path that is no folder.
         """
         if not pretrained.is_dir():
-            raise GenclsError(f"{self.name}: expected the folder with the weights of {self.gan.name}, got {pretrained}")
+            raise GenclsError(f"{self.name}: expected the folder with the weights of {self.names[0]}, got {pretrained}")
         return replace(self, weights=pretrained)
 
     @property
@@ -80,49 +111,27 @@ class EncoderPreset(NetworkPreset):
         kind = f"a discriminator of codes with {_HIDDEN[0]} and {_HIDDEN[1]} hidden neurons (eq. 3.5)"
         if not self.codes:
             kind = f"the GAN's image discriminator (eq. 3.3), frozen in the first {self.frozen_share:.0%} of the epochs"
+        generator, distance = self.names
         return (
             f"{self.duration}, Adam from learning rate {self.learning_rate} along a cosine to 0, on the squared L2 distance "
-            f"plus {self.percept:g} times the feature distance {self.features} (eq. 3.7) plus {self.weight:g} times the "
-            f"loss by {kind}, which learns at {self.discriminator_rate:g} times the rate; generator: {self.gan.name}; images: "
+            f"plus {self.percept:g} times {distance} (eq. 3.7) plus {self.weight:g} times the "
+            f"loss by {kind}, which learns at {self.discriminator_rate:g} times the rate; generator: {generator}; images: "
             f"{self.perturbation}"
         )
-
-    def fixed(self, num_classes: int = 1) -> Fixed:
-        """Read the generator, which must have so many classes, and the distance.
-
-        Raises:
-            GenclsError: for weights that are missing (naming the command that makes them), damaged, or of something else.
-        """
-        generator = trained_network(SelfModulatedGenerator, self.gan.name, self.weights)
-        if generator.latent_dim != self.gan.latent_dim or generator.image_shape != self.shape:
-            raise GenclsError(
-                f"{self.name}: expected a generator of {self.gan.latent_dim} latents and images {self.shape}, got "
-                f"{generator.latent_dim} and {generator.image_shape}"
-            )
-        if generator.num_classes < num_classes:
-            raise GenclsError(
-                f"{self.name}: expected a generator of the {num_classes} classes of the images, got one of "
-                f"{generator.num_classes}"
-            )
-        return Fixed(generator, Combined(SquaredL2(), load_distance(self.features), self.percept))
-
-    def learned(self) -> ProjectionDiscriminator:
-        """Read the GAN's discriminator; errors are those of :meth:`fixed`."""
-        return trained_network(ProjectionDiscriminator, f"{self.gan.name}-discriminator", self.weights)
 
     def training(self, num_classes: int) -> EncoderTraining:
         network = ResNetEncoder(**self.arguments)
         fixed = partial(self.fixed, num_classes)
         shared = self.chosen("weight", "discriminator_rate") | self.shared
         if self.codes:
-            return EncDTraining(network, LatentDiscriminator(self.gan.latent_dim, _HIDDEN), fixed, **shared)
+            return EncDTraining(network, LatentDiscriminator(self.latent_dim, _HIDDEN), fixed, **shared)
         return EncTraining(
             network,
-            ProjectionDiscriminator(**self.gan.companion_arguments("discriminator", num_classes)),
+            self.critic(num_classes),
             fixed,
             self.learned,
             frozen_epochs=self.frozen_share * self.epochs,
-            augmentation=self.gan.augmentation,
+            augmentation=self.augmentation,
             **shared,
         )
 
@@ -146,7 +155,7 @@ class EncoderPreset(NetworkPreset):
         }
         if tests[-1].name in CLASSIFIERS:
             name = CLASSIFIERS[tests[-1].name]
-            classifier = trained_network(CNN, name)
+            classifier, _ = judge(name)
             for kind, shown in (("images", images), ("reconstructions", made)):
                 figures[f"accuracy of {name} on {kind}, {where}"] = round(accuracy(classifier, shown, labels), 6)
         with seeded(0):
@@ -157,6 +166,64 @@ class EncoderPreset(NetworkPreset):
             for share in (0.05, 0.5, 0.95):
                 figures[f"{share:.0%} quantile of the L2 norm of {kind}"] = round(float(norms.quantile(share)), 4)
         return figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderPreset(GANEncoderPreset):
+    """Training of an encoder for a conditional GAN of ours.
+
+    ``weights`` is the folder of ``gencls train --out``, or that of the GAN in it; what it lacks is taken from the committed
+    weights.
+
+    Attributes:
+        gan: the training of the GAN.
+        features: name of the feature distance in D, as :func:`gencls.zoo.load_distance` takes it.
+    """
+
+    gan: cgan.ConditionalGANPreset
+    features: str
+
+    @property
+    def latent_dim(self) -> int:
+        return self.gan.latent_dim
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.gan.name, f"the feature distance {self.features}"
+
+    @property
+    def augmentation(self) -> DifferentiableAugmentation:
+        return self.gan.augmentation
+
+    def fixed(self, num_classes: int = 1) -> Fixed:
+        generator = trained_network(SelfModulatedGenerator, self.gan.name, self._file(self.gan.name))
+        if generator.latent_dim != self.latent_dim or generator.image_shape != self.shape:
+            raise GenclsError(
+                f"{self.name}: expected a generator of {self.latent_dim} latents and images {self.shape}, got "
+                f"{generator.latent_dim} and {generator.image_shape}"
+            )
+        if generator.num_classes < num_classes:
+            raise GenclsError(
+                f"{self.name}: expected a generator of the {num_classes} classes of the images, got one of "
+                f"{generator.num_classes}"
+            )
+        trained = DISTANCES[self.features].trained
+        distance = load_distance(self.features, weights=self._file(trained) if trained else None)
+        return Fixed(generator, Combined(SquaredL2(), distance, self.percept))
+
+    def critic(self, num_classes: int) -> ProjectionDiscriminator:
+        return ProjectionDiscriminator(**self.gan.companion_arguments("discriminator", num_classes))
+
+    def learned(self) -> ProjectionDiscriminator:
+        name = f"{self.gan.name}-discriminator"
+        return trained_network(ProjectionDiscriminator, name, self._file(name))
+
+    def _file(self, name: str) -> Path | None:
+        """The weights of a training in the user's folder; None if it lacks them."""
+        if self.weights is None:
+            return None
+        folder = self.weights.parent if self.weights.name == self.gan.name else self.weights
+        return weights_in(folder, name) or weights_in(folder / self.gan.name, name)
 
 
 _GANS = {gan.name.removeprefix("cgan-"): gan for gan in cgan.PRESETS}
@@ -186,5 +253,5 @@ def _pair(data: str, **settings: Any) -> tuple[EncoderPreset, EncoderPreset]:
 PRESETS = (
     *_pair("fashion", width=16, blocks=(1, 1, 1, 1), epochs=4),
     *_pair("mnist", width=8, blocks=(1, 1, 1, 1), epochs=40),
-    *_pair("cifar10", width=64, blocks=(2, 2, 2, 2), epochs=20, batch_size=128, features="resnet18-autoattack-cifar10"),
+    *_pair("cifar10", width=64, blocks=(2, 2, 2, 2), epochs=20, batch_size=128),
 )

@@ -1,10 +1,11 @@
 """The figures on the cards of generators with several latent levels; all their trainings share them."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gencls.core import Mix, MultiLatentModel
 from gencls.core.streams.seeds import seeded
@@ -12,6 +13,7 @@ from gencls.eval.measures.fid import frechet_distance
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import CNN
+from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
 from gencls.zoo.trained import trained_network
 from gencls.zoo.training.base import NetworkPreset
 from gencls.zoo.training.measure import accuracy, measured_part
@@ -19,13 +21,34 @@ from gencls.zoo.training.measure import accuracy, measured_part
 _CHUNK = 100
 _MORE = 10  # The Frechet distance takes this many times more images: covariances of hundreds of features need thousands.
 
+_AUTOATTACK = "resnet18-autoattack-cifar10"
+
 CLASSIFIERS = {
     "fashion-mnist": "cnn-fashion",
     "mnist": "cnn-mnist",
     "mnist-embedded": "cnn-mnist",
     "celeba-10k-gender": "cnn-gender",
+    **dict.fromkeys(("cifar10", "cifar10-jpeg", "cifar10-lossless"), _AUTOATTACK),
 }
-"""The committed classifier of a data set. It judges reconstructions, and gives the features of the Frechet distance."""
+"""The classifier of a data set, committed or in a dependency. It judges reconstructions, and gives the features of the Frechet
+distance."""
+
+
+def judge(name: str) -> tuple[nn.Module, nn.Module]:
+    """A classifier of :data:`CLASSIFIERS`, images to scores, and its features before the last layer, images to (N, d)."""
+    if name != _AUTOATTACK:
+        network = trained_network(CNN, name)
+        return network, network.encoder
+    classifier = load_autoattack_resnet18()
+    features: nn.Module = copy.deepcopy(classifier)
+    features.linear = nn.Identity()
+    return classifier, features
+
+
+def width_of(features: nn.Module, images: Tensor) -> int:
+    """Number of the features of an image; ``images`` are some."""
+    with torch.no_grad():
+        return int(features(images).shape[1])
 
 
 class GeneratorPreset(NetworkPreset):
@@ -52,13 +75,12 @@ class GeneratorPreset(NetworkPreset):
             if test.name not in CLASSIFIERS:
                 return figures
             name = CLASSIFIERS[test.name]
-            classifier = trained_network(CNN, name)
-            features = classifier.encoder
+            classifier, features = judge(name)
             for kind, shown in (("images", images), ("reconstructions, alphas 0", reconstructions)):
                 figures[f"accuracy of {name} on {kind}, {where}"] = round(accuracy(classifier, shown, labels), 6)
             many = test.images[balanced_subset(test.labels, min(_MORE * few, len(test)), seed=0)]
             for kind, made in (("samples", samples), ("reconstructions", autoencoded)):
-                described = f"FID of {kind} on features of {name} ({features.out_features} before its last layer)"
+                described = f"FID of {kind} on features of {name} ({width_of(features, images[:1])} before its last layer)"
                 where = f"{test.name} {test.split}, {len(many)} images each"
                 figures[f"{described}, {where}"] = frechet_distance(features, many, made(network, many))
         return figures

@@ -14,8 +14,10 @@ from gencls.defenses.synthesis.starts import EncodedStart
 from gencls.perceptual import FeatureDistance
 from gencls.zoo import ImageData, load_distance
 from gencls.zoo.checkpoints.cards import read_card
+from gencls.zoo.checkpoints.checkpoint import save_checkpoint
 from gencls.zoo.distances import feature_layers
 from gencls.zoo.networks import CifarPreActResNet
+from gencls.zoo.trained import WEIGHTS, trained_network
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.base import Moment
 from gencls.zoo.training.methods import contrastive_distance
@@ -235,3 +237,19 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gencls.zoo.trained.WEIGHTS", tmp_path)
     with pytest.raises(GenclsError, match="Make them with: gencls train features-corruptions-mnist"):
         small().sources()
+
+
+def test_a_folder_has_the_networks_that_it_begins_with(tmp_path: Path) -> None:
+    settings, name = PRESETS["contrastive-mnist"], "features-corruptions-mnist"
+    assert isinstance(settings, ContrastiveDistancePreset)
+    network = trained_network(CifarPreActResNet, name)
+    with torch.no_grad():
+        network.conv1.weight.mul_(2.0)
+    save_checkpoint(network, tmp_path / name / f"{name}.safetensors", read_card(WEIGHTS / f"{name}.safetensors"))
+    found = settings.starting_from(tmp_path)
+    assert found.options == (f"--pretrained {tmp_path.name}",)
+    made = found.sources()  # what the folder lacks is committed
+    assert isinstance(made.features, CifarPreActResNet)
+    torch.testing.assert_close(made.features.conv1.weight, network.conv1.weight)
+    with pytest.raises(GenclsError, match="contrastive-mnist: expected a folder with the weights of features-corr.*, got /no"):
+        settings.starting_from(Path("/nowhere"))

@@ -25,6 +25,7 @@ from gencls.zoo.training.methods.enc import EncDTraining, EncoderTraining, EncTr
 from gencls.zoo.training.methods.gan_encoder import EncoderPreset
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
+from recipes.gan_inversion.settings import PROFILES
 from tests.trainings import logged, resumed
 
 TINY: dict[str, Any] = {"data": "mnist-embedded", "limit": 96, "progress": False, "measured": 20}
@@ -203,6 +204,22 @@ def test_settings_and_weights_that_do_not_fit(gan: tuple[ConditionalGANPreset, P
         settings.training(11).steps(torch.rand(2, 1, 28, 28), torch.tensor([0, 10]), Moment()).__next__()
     with pytest.raises(GenclsError, match="Make them with: gencls train cgan-cifar10 "):
         PRESETS["enc-cifar10"].fixed()  # type: ignore[attr-defined]
+
+
+def test_a_folder_of_all_weights_serves_as_that_of_the_gan_does(gan: tuple[ConditionalGANPreset, Path]) -> None:
+    settings = tiny("enc-mnist", gan)
+    for folder in (gan[1], gan[1].parent):
+        found = settings.starting_from(folder)
+        for one, other in ((found.fixed().generator, settings.fixed().generator), (found.learned(), settings.learned())):
+            state = other.state_dict()
+            assert all(torch.equal(value, state[key]) for key, value in one.state_dict().items())
+
+
+def test_the_distance_is_that_of_the_recipes_tables() -> None:
+    for name in ("enc-cifar10", "enc-d-cifar10"):
+        settings = PRESETS[name]
+        assert isinstance(settings, EncoderPreset)
+        assert settings.features == PROFILES["cifar10"].features["plain"] == "features-cifar10"
 
 
 @pytest.mark.parametrize("name", [name for name, settings in PRESETS.items() if isinstance(settings, EncoderPreset)])

@@ -1,0 +1,63 @@
+"""Bad input of GAN inversion and perceptual distances, for tests/test_bad_input.py."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gencls import zoo
+from gencls.defenses import Direct, DirectPlus
+from gencls.eval import FGSM, ThreatModel, evaluate
+from gencls.perceptual import LPIPS, Combined, FeatureDistance, SquaredL2
+from gencls.zoo.networks import BigGAN
+from gencls.zoo.networks.gans.published import load_biggan
+from tests.toys import LinearBlocks, SigmoidDecoders
+
+
+def _published_gan(folder: Path, *, more: str = "", **settings: Any) -> None:
+    """A published generator of 32 pixels and 10 classes, with one key more."""
+    network = BigGAN(size=32, width=2, num_classes=10, latent_dim=6, shared_dim=None, hierarchical=False, attention=())
+    torch.save(network.state_dict() | ({more: torch.zeros(1)} if more else {}), folder / "G_ema.pth")
+    load_biggan(folder, **settings)
+
+
+def _seen_by_colours(channels: int) -> None:
+    """Show images to a distance of features of a network that takes three channels."""
+    images = torch.rand(2, channels, 8, 8)
+    FeatureDistance(nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()), ("1",))(images, images)
+
+
+def _no_package() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gencls.perceptual.published.find_spec", lambda name: None)  # as if it were not installed
+        LPIPS(net="shift-tolerant-alex")
+
+
+def _few_classes() -> None:
+    """Evaluate a classifier of four classes on a label of a fifth."""
+    defense = Direct(LinearBlocks(num_classes=4), distance=SquaredL2(), steps=1, starts=2).eval()
+    attacks = {"FGSM": FGSM(ThreatModel("linf", epsilon=0.1))}
+    evaluate(defense, attacks, [(torch.full((2, 1, 8, 8), 0.5), torch.tensor([3, 4]))])
+
+
+INVERSIONS: dict[str, Callable[[Path], object]] = {
+    "a negative lambda of GAN inversion": lambda _: Direct(LinearBlocks(), distance=SquaredL2(), weight=-1.0),
+    "a negative lambda_percept": lambda _: Combined(SquaredL2(), SquaredL2(), -1.0),
+    "a typo in a setting of GAN inversion": lambda _: Direct(LinearBlocks(), distance=SquaredL2(), wieght=1.0),  # type: ignore[call-arg]
+    "more codes than blocks": lambda _: Direct(LinearBlocks(blocks=2), distance=SquaredL2(), blocks=3),
+    "codes for the blocks of a generator without": lambda _: DirectPlus(SigmoidDecoders(), distance=SquaredL2()),
+    "a generator with fewer classes than the labels": lambda _: _few_classes(),
+    "a published GAN with fewer classes than are asked for": lambda folder: _published_gan(folder, classes=(0, 10)),
+    "a published GAN of another resolution": lambda folder: _published_gan(folder, size=128),
+    "a published GAN of another layout": lambda folder: _published_gan(folder, more="blocks.0.0.conv3.weight"),
+    "LPIPS without its trunk": lambda _: LPIPS(),
+    "LPIPS whose trunk is missing": lambda folder: LPIPS(folder / "vgg16.pth"),
+    "LPIPS whose trunk is in a package that is missing": lambda _: _no_package(),
+    "a distance of a published network without its file": lambda _: zoo.load_distance("robust-linf-cifar10"),
+    "grey images for a trunk that takes colours": lambda _: _seen_by_colours(1),
+    "images of another channel count than the trunk takes": lambda _: _seen_by_colours(4),
+    "a word for no distance": lambda folder: zoo.load("direct-fashion", distance="vgg"),
+}
