@@ -27,10 +27,10 @@ _INPUTS = "the images themselves"
 
 
 def _known(run: Run) -> dict[Inversion, tuple[Found, Mapping[str, Any]]]:
-    """The settings of Table 3.1 whose distances in and out of domain are measured and defined."""
+    """The settings of Table 3.1 whose distances in and out of domain are measured."""
     found = finished(run, experiments.main_settings(run, run.profile.main[0])) if run.profile.judge else {}
     kept = {inversion: (one, domain_distances(run, inversion).known) for inversion, one in found.items()}
-    return {inversion: (one, known) for inversion, (one, known) in kept.items() if known and known["kernel_in"] is not None}
+    return {inversion: (one, known) for inversion, (one, known) in kept.items() if known}
 
 
 def domain_table(run: Run) -> PaperTable | None:
@@ -49,7 +49,7 @@ def domain_table(run: Run) -> PaperTable | None:
 
     about = next(iter(known.values()))[1]
     rows, inputs = [*grouped(known, row)], input_distances(run).known
-    if inputs and inputs["kernel_in"] is not None:
+    if inputs:
         rows = [Row(_INPUTS, tuple(map(Cell, (*_kernel(inputs), *_frechet(inputs), MISSING)))), *rows]
     marked = "FID" if about["images"] > about["features"] else "FID (n ≤ d: biased)"
     kernel, frechet = ([f"{name} {side}" for side in ("in domain", "out of domain", "gap")] for name in ("KID", marked))
@@ -82,6 +82,8 @@ def _bias(about: Mapping[str, Any]) -> str:
 
 
 def _kernel(kept: Mapping[str, Any]) -> list[str]:
+    if kept["kernel_in"] is None:
+        return [MISSING] * 3
     gap = distance_gaps([kept])[0]
     estimates = [Estimate.of(kept[f"kernel_{side}"], _floats(kept[f"resampled_{side}"])) for side in ("in", "out")]
     estimates.append(Estimate.of(kept["kernel_out"] - kept["kernel_in"], gap))
@@ -109,7 +111,7 @@ def domain_correlations(run: Run) -> Mapping[str, Correlation]:
     The resamples of the images are those of the kernel distances, so that errors and gaps change together. Frechet distances of
     resamples are not taken: a resample has fewer different images, and fewer images make the distance larger.
     """
-    known = [*_known(run).values()]
+    known = [both for both in _known(run).values() if both[1]["kernel_in"] is not None]
     if not known:
         return {}
     errors, resampled = means([~found.right for found, _ in known])

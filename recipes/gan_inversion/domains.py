@@ -147,8 +147,9 @@ def measured(
         for name, rows in (("images", own), ("others", others), ("targets", target)):
             sizes[name].append(float(len(rows)))
     again = {name: _mean_of_known(found.pop(name)) for name in ("resampled_in", "resampled_out")}
-    means = {name: float(np.mean(values)) if values else None for name, values in (found | sizes).items()}
-    return {**means, **again, "features": real.shape[1], "real": len(real), "similarities": known}
+    means = {name: float(np.mean(values)) if values else None for name, values in found.items()}
+    counted = {name: float(np.mean(values)) if values else 0.0 for name, values in sizes.items()}
+    return {**means, **again, **counted, "features": real.shape[1], "real": len(real), "similarities": known}
 
 
 def _made_features(run: Run, classifier: AnalysisBySynthesis, found: Found, k: int) -> Tensor:
