@@ -13,6 +13,7 @@ from gencls.eval.measures.mmd import unbiased_mmd
 from gencls.eval.measures.statistics import bootstrap_band
 from recipes.gan_inversion import claims, domain_tables, domains, intervals, printed
 from recipes.gan_inversion.intervals import Estimate
+from recipes.gan_inversion.inversions import Inversion
 from tests.inversion_records import record
 
 # --- intervals
@@ -108,6 +109,29 @@ def test_classes_of_one_image_have_no_distance():
         torch.randn(6, 2), torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 1]), lambda k: torch.randn(2, 2)
     )
     assert (found["kernel_in"], found["frechet_out"], found["resampled_in"]) == (None, None, [])
+
+
+def test_table_3_3_has_intervals_the_floor_and_marks_of_bias(tmp_path, monkeypatch):
+    (found,) = with_errors(tmp_path, (20,))
+    kept = {"kernel_in": 0.001, "kernel_out": 0.003, "frechet_in": 10.0, "frechet_out": 15.0}
+    kept |= {"resampled_in": [None, 0.002] + [0.0, 0.002] * 999, "resampled_out": [0.002, 0.004] * 1000}
+    kept |= {"images": 2.0, "others": 18.0, "targets": 100.0, "features": 576}
+    inversion = Inversion(method="enc-d", weight=10.0, distance="plain", steps=100)
+    monkeypatch.setattr(domain_tables, "_known", lambda run: {inversion: (found, kept)})
+    undefined = dict.fromkeys(("kernel_in", "frechet_in", "frechet_out"))
+    monkeypatch.setattr(domain_tables, "input_distances", lambda run: SimpleNamespace(known=kept | undefined))
+    table = domain_tables.domain_table(SimpleNamespace(profile=SimpleNamespace(judge="cnn")))
+    inputs, _, row = table.rows
+    assert inputs.head == "the images themselves"
+    assert {cell.text for cell in inputs.cells} == {"–"}
+    words = [cell.text for cell in row.cells]
+    assert words[:3] == ["1 [0, 2]", "3 [2, 4]", "2 [2, 2]"]
+    assert words[3:6] == ["10.0 (70.56)", "15.0 (78.89)", "5.0 (8.33)"]
+    assert words[6].endswith("(42.5)")
+    assert table.columns[4] == "FID (n ≤ d: biased) in domain"
+    assert not any("Correlation" in note for note in table.notes)  # of one setting
+    kept["images"] = 600.0
+    assert domain_tables.domain_table(SimpleNamespace(profile=SimpleNamespace(judge="cnn"))).columns[4] == "FID in domain"
 
 
 # --- claims
