@@ -1,4 +1,4 @@
-"""The chapter's claims in numbers: in how many pairs of settings each holds, ours beside the thesis's."""
+"""The chapter's claims in numbers: what was measured, with its interval, and in how many pairs of settings each holds."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,26 +6,44 @@ from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from gencls.eval.measures.statistics import holm, mcnemar
 from gencls.eval.report.formats import MISSING
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from recipes.gan_inversion import experiments, printed
-from recipes.gan_inversion.domain_tables import correlated
+from recipes.gan_inversion.domain_tables import domain_correlations, peaks, printed_correlation
+from recipes.gan_inversion.intervals import Correlation, Estimate, correlation, excess, mean_estimate, means
 from recipes.gan_inversion.inversions import Found
 from recipes.gan_inversion.printed import Setting
 from recipes.gan_inversion.runs import Run
 from recipes.gan_inversion.settings import DISTANCES, METHODS, REGULAR
 from recipes.gan_inversion.tables import finished
 
-__all__ = ["Claim", "claims", "claims_table", "closer", "fewer_errors"]
+__all__ = ["CLOSER", "FEWER_ERRORS", "Claim", "Comparison", "claims", "claims_table"]
 
 _LEVEL = 0.05
 
+_PAIRS = ("pairs that hold", "equal", "significantly", "significant opposites")
+
 S = TypeVar("S", bound=Hashable)
 
-Test = Callable[[Found, Found], tuple[float, float]]
-"""Two results on the same images -> how much the first is ahead, and the p-value of no difference."""
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two results on the same images are compared.
+
+    Attributes:
+        values: what counts, (N,) of a result; less is better.
+        test: two results -> how much the first is ahead, and the p-value of no difference.
+        form: how a mean difference is written.
+        unit: unit of the differences, for the table.
+    """
+
+    values: Callable[[Found], Tensor]
+    test: Callable[[Found, Found], tuple[float, float]]
+    form: str
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -35,46 +53,81 @@ class Claim:
     Attributes:
         text: the claim.
         pairs: our results.
-        test: how two of them are compared.
+        comparison: how two of them are compared.
         theirs: the thesis's values of both, of which the first should be lower.
     """
 
     text: str
     pairs: Sequence[tuple[Found, Found]]
-    test: Test
+    comparison: Comparison
     theirs: Sequence[tuple[float, float]] = ()
 
     @property
+    def estimate(self) -> Estimate:
+        """By how much the first of a pair is lower: the mean over pairs and images, with a bootstrap over the images."""
+        values = self.comparison.values
+        return mean_estimate(
+            np.mean([(values(second) - values(first)).double().numpy() for first, second in self.pairs], axis=0)
+        )
+
+    @property
     def row(self) -> Row:
-        """In how many pairs it holds or both are equal; in how many it or its opposite is significant (Holm's correction)."""
-        ahead, p_values = zip(*(self.test(*pair) for pair in self.pairs), strict=True)
+        """The mean difference; in how many pairs it holds or both are equal; in how many it or its opposite is significant."""
+        ahead, p_values = zip(*(self.comparison.test(*pair) for pair in self.pairs), strict=True)
         sure = [p < _LEVEL for p in holm(p_values)]
         right = [sum(a > 0 for a in ahead), sum(a > 0 and b for a, b in zip(ahead, sure, strict=True))]
         wrong = sum(a < 0 and b for a, b in zip(ahead, sure, strict=True))
         equal = sum(a == 0 for a in ahead)
-        theirs = f"{sum(first < second for first, second in self.theirs)} of {len(self.theirs)}" if self.theirs else MISSING
-        return Row(self.text, tuple(map(Cell, (f"{right[0]} of {len(ahead)}", str(equal), str(right[1]), str(wrong), theirs))))
+        measured = f"{self.estimate.text(self.comparison.form)} {self.comparison.unit}"
+        counts = f"{right[0]} of {len(ahead)}", str(equal), str(right[1]), str(wrong)
+        return _row(self.text, measured, self.estimate.verdict, self._theirs, counts)
+
+    @property
+    def _theirs(self) -> str:
+        if not self.theirs:
+            return MISSING
+        difference = sum(second - first for first, second in self.theirs) / len(self.theirs)
+        held = sum(first < second for first, second in self.theirs)
+        return f"{difference:+.1f} {self.comparison.unit}; {held} of {len(self.theirs)}"
 
 
-def fewer_errors(first: Found, second: Found) -> tuple[float, float]:
-    """Compare error rates by McNemar's exact test."""
+def _row(
+    text: str, measured: str, verdict: str, theirs: str = MISSING, counts: Sequence[str] = (MISSING,) * len(_PAIRS)
+) -> Row:
+    return Row(text, tuple(map(Cell, (measured, verdict, *counts, theirs))))
+
+
+def _fewer_errors(first: Found, second: Found) -> tuple[float, float]:
+    """McNemar's exact test of the error rates."""
     test = mcnemar(first.right.numpy(), second.right.numpy())
     return float(test.b - test.c), float(test.p_value)
 
 
-def closer(first: Found, second: Found) -> tuple[float, float]:
-    """Compare in-domain perceptual distances by Wilcoxon's test of signed ranks: their mean is ahead, and its p-value."""
+def _closer(first: Found, second: Found) -> tuple[float, float]:
+    """Wilcoxon's test of signed ranks of the in-domain perceptual distances: their mean is ahead, and its p-value."""
     from scipy.stats import rankdata, wilcoxon
 
-    difference = (second.in_domain(second.percept) - first.in_domain(first.percept)).double().numpy()
+    difference = (_inside(second) - _inside(first)).double().numpy()
     moved = difference[difference != 0]
     if not moved.size:
         return 0.0, 1.0
     return float((rankdata(abs(moved)) * np.sign(moved)).mean()), float(wilcoxon(difference).pvalue)
 
 
+def _inside(found: Found) -> Tensor:
+    return found.in_domain(found.percept)
+
+
+def _outside(found: Found) -> Tensor:
+    return found.out_of_domain(found.percept)
+
+
+FEWER_ERRORS = Comparison(lambda found: 100.0 * ~found.right, _fewer_errors, "+.1f", "points")
+CLOSER = Comparison(_inside, _closer, "+.3g", "of distance")
+
+
 def claims(run: Run) -> Iterator[Claim]:
-    """Yield the claims of section 3.4 for which the folder of the run has at least one pair."""
+    """Yield the claims of section 3.4 about pairs of settings, of which the folder of the run has at least one."""
     return (claim for claim in _claims(run) if claim.pairs)
 
 
@@ -95,7 +148,7 @@ def _claims(run: Run) -> Iterator[Claim]:
             theirs: Mapping[Setting, float] = theirs,
             name: str = name,
         ) -> Claim:
-            return _claim(f"{text}: {name}", settings, found, theirs, fewer_errors)
+            return _claim(f"{text}: {name}", settings, found, theirs, FEWER_ERRORS)
 
         yield claim("a larger λ errs less", [((m, b), (m, a)) for m in METHODS for a, b in pairwise(weights)])
         for better, worse in (("enc-d", "enc"), ("enc", "direct"), ("enc-d", "direct")):
@@ -105,16 +158,16 @@ def _claims(run: Run) -> Iterator[Claim]:
         yield claim("overparameterised methods err more", plain)
         distances = {setting: values[2] for setting, values in printed.INVERSION.items()} if distance == "plain" else {}
         turned = [(second, first) for first, second in plain]
-        yield _claim(f"overparameterised methods reconstruct better: {name}", turned, found, distances, closer)
+        yield _claim(f"overparameterised methods reconstruct better: {name}", turned, found, distances, CLOSER)
     steps = {one.steps: found for one, found in finished(run, experiments.steps(run)).items()}
     by_steps = {steps: values[0] for steps, values in printed.STEPS.items()}
-    yield _claim("more steps err more", pairwise(sorted(steps)), steps, by_steps, fewer_errors)
+    yield _claim("more steps err more", pairwise(sorted(steps)), steps, by_steps, FEWER_ERRORS)
     if len(grids) == 2:
         joined = {(i, setting): found for i, grid in enumerate(grids) for setting, found in grid.items()}
         rates = {(i, setting): values[1 - i] for setting, values in printed.ROBUST.items() for i in (0, 1)}
         same = [((1, (m, w)), (0, (m, w))) for m in METHODS for w in weights]
         text = f"{DISTANCES[run.profile.main[1]]} errs less than {DISTANCES[run.profile.main[0]]}"
-        yield _claim(text, same, joined, rates, fewer_errors)
+        yield _claim(text, same, joined, rates, FEWER_ERRORS)
 
 
 def _claim(
@@ -122,36 +175,73 @@ def _claim(
     settings: Iterable[tuple[S, S]],
     found: Mapping[S, Found],
     theirs: Mapping[S, float],
-    test: Test,
+    comparison: Comparison,
 ) -> Claim:
     both = list(settings)
     ours = [(found[first], found[second]) for first, second in both if first in found and second in found]
-    return Claim(text, ours, test, [(theirs[a], theirs[b]) for a, b in both if a in theirs and b in theirs])
+    return Claim(text, ours, comparison, [(theirs[a], theirs[b]) for a, b in both if a in theirs and b in theirs])
+
+
+def _correlated(run: Run) -> Iterator[Row]:
+    """The claims about all settings together: the error rate beside distances of reconstructions, and beside gaps of sets."""
+    values = list(printed.INVERSION.values())
+    theirs = correlation([one[0] for one in values], [one[2] for one in values]).turned
+    for distance in run.profile.main:
+        found = list(finished(run, experiments.main_settings(run, distance)).values())
+        errors = means([~one.right for one in found]) if found else None
+        for side, places in (("in", _inside), ("out of", _outside)):
+            if errors is not None:
+                place = means([places(one) for one in found])
+                known = distance == "plain" and side == "in"
+                text = f"reconstructions closer {side} domain go with more errors: {DISTANCES[distance]}"
+                yield from _over_settings(
+                    text, len(found), correlation(errors[0], place[0], (errors[1], place[1])).turned, theirs if known else None
+                )
+    for name, one in domain_correlations(run).items():
+        text = f"a larger gap of {name}, out of domain minus in domain, goes with more errors: {DISTANCES[run.profile.main[0]]}"
+        count = len(finished(run, experiments.main_settings(run, run.profile.main[0])))
+        yield from _over_settings(text, count, one, printed_correlation() if name == "FID" else None)
+
+
+def _over_settings(text: str, count: int, ours: Correlation, theirs: Correlation | None) -> Iterator[Row]:
+    if ours.known:
+        yield _row(text, f"{ours.text()}; {count} settings", ours.verdict, theirs.text() if theirs else MISSING)
+
+
+def _overfitted(run: Run) -> Iterator[Row]:
+    """The claim of Table 3.4 and Figure 3.10: the ends of a line overfit plain features more than robust ones."""
+    found = peaks(run)
+    if len(found) < 2:
+        return
+    (plain, first), (robust, second) = (found[distance] for distance in run.profile.main)
+    with np.errstate(invalid="ignore"):
+        difference = Estimate.of(plain.value - robust.value, first - second)
+    lines = [printed.INTERPOLATION[distance] for distance in run.profile.main]
+    theirs = [excess(one["mean"], one["reference"][0]) for one in lines]
+    names = [DISTANCES[distance] for distance in run.profile.main]
+    yield _row(
+        f"between two optimal codes the distance rises further towards the one out of domain: {names[0]} than {names[1]}",
+        f"{difference.text('+.2f')} of the way: {plain.text('.2f')} against {robust.text('.2f')}",
+        difference.verdict,
+        f"{theirs[0] - theirs[1]:+.2f} of the way: {theirs[0]:.2f} against {theirs[1]:.2f}",
+    )
 
 
 def claims_table(run: Run) -> PaperTable | None:
     """Make the table of the claims."""
-    rows = tuple(claim.row for claim in claims(run))
-    columns = ("pairs of settings", "holds", "equal", "significantly", "significant opposites", "thesis")
+    rows = (*(claim.row for claim in claims(run)), *_correlated(run), *_overfitted(run))
+    columns = ("", "measured, with its 95 % interval", "verdict", *_PAIRS, "thesis")
     notes = (
-        "Error rates by McNemar's exact tests, distances by Wilcoxon's, on the same images; significant: p < .05 by Holm's "
+        f"All on the same {len(run.rows)} images. Intervals are percentiles of 2,000 bootstrap resamples of the images, the "
+        "same ones for all settings; networks and settings are not resampled. A claim holds if its whole interval lies above 0 "
+        "(of correlations, both intervals), does not hold if it lies below, and is open else.",
+        "Error rates: the mean difference over the pairs of settings, in points of percent. Reconstructions: the mean "
+        "difference of in-domain perceptual distances (eq. 3.6). A positive value bears the claim out.",
+        "Pairs of settings: McNemar's exact tests of error rates, Wilcoxon's of distances; significant: p < .05 by Holm's "
         "correction over the pairs of the row.",
-        *_trade_offs(run),
+        "Correlations with the error rate are over settings; those of distances have their sign turned, so that a positive "
+        "value bears the claim out. Of the way: from the mean distance at the ends of the line (0) to the mean distance out of "
+        "domain (1), see Table 3.4.",
+        "The thesis's column is made of its printed tables, on CIFAR10.",
     )
     return PaperTable("claims", "Claims of section 3.4", columns, rows, notes) if rows else None
-
-
-def _trade_offs(run: Run) -> Iterator[str]:
-    for distance in run.profile.main:
-        found = finished(run, experiments.main_settings(run, distance)).values()
-        errors = [float((~one.right).float().mean()) for one in found]
-        places = [float(one.in_domain(one.percept).mean()) for one in found]
-        if errors:
-            yield (
-                f"Correlation of error rate and in-domain perceptual distance over {len(errors)} settings, "
-                f"{DISTANCES[distance]}: {correlated(errors, places)}. All settings share their images, so p is a rough guide."
-            )
-    theirs = correlated(
-        [values[0] for values in printed.INVERSION.values()], [values[2] for values in printed.INVERSION.values()]
-    )
-    yield f"In Table 3.1 of the thesis: {theirs}."

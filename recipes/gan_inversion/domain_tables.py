@@ -1,76 +1,149 @@
-"""Tables 3.3 and 3.4: Frechet distances in and out of domain, and distances along the lines between two codes."""
+"""Tables 3.3 and 3.4: kernel and Frechet distances in and out of domain, and distances along the lines between two codes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from gencls.eval.report.formats import MISSING, probability
-from gencls.eval.report.paper.page import PaperTable, Row
+import numpy as np
+import numpy.typing as npt
+
+from gencls.eval.report.formats import MISSING
+from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from recipes.gan_inversion import experiments, printed
-from recipes.gan_inversion.domains import domain_distances
+from recipes.gan_inversion.domains import domain_distances, input_distances
 from recipes.gan_inversion.interpolation import interpolation
-from recipes.gan_inversion.inversions import Inversion
+from recipes.gan_inversion.intervals import Correlation, Estimate, correlation, excess, excesses, means
+from recipes.gan_inversion.inversions import Found, Inversion
 from recipes.gan_inversion.runs import Run
 from recipes.gan_inversion.settings import DISTANCES
-from recipes.gan_inversion.tables import Results, finished, grouped
+from recipes.gan_inversion.tables import finished, grouped
 from recipes.gan_inversion.words import cells, error
 
-__all__ = ["correlated", "domain_table", "excess", "interpolation_table"]
+__all__ = ["distance_gaps", "domain_correlations", "domain_table", "interpolation_table", "peaks", "printed_correlation"]
+
+_SCALE = 1000
+"""Kernel distances are printed times this, as in the literature."""
+
+_INPUTS = "the images themselves"
+
+
+def _known(run: Run) -> dict[Inversion, tuple[Found, Mapping[str, Any]]]:
+    """The settings of Table 3.1 whose distances in and out of domain are measured."""
+    found = finished(run, experiments.main_settings(run, run.profile.main[0])) if run.profile.judge else {}
+    kept = {inversion: (one, domain_distances(run, inversion).known) for inversion, one in found.items()}
+    return {inversion: (one, known) for inversion, (one, known) in kept.items() if known}
 
 
 def domain_table(run: Run) -> PaperTable | None:
-    """Make Table 3.3, and the correlation of its differences with the error rates."""
-    found = finished(run, experiments.main_settings(run, run.profile.main[0])) if run.profile.judge else {}
-    known = {inversion: kept for inversion in found if (kept := domain_distances(run, inversion).known)}
+    """Make Table 3.3, and the correlations of its gaps with the error rates."""
+    known = _known(run)
     if not known:
         return None
 
-    def row(inversion: Inversion, kept: Mapping[str, float]) -> Row:
-        ours = [f"{value:.1f}" for value in (kept["in"], kept["out"], kept["out"] - kept["in"])]
-        ours += [f"{kept[name]:.3g}" for name in ("kernel_in", "kernel_out")]
-        ours = [*(ours if kept["images"] else [MISSING] * len(ours)), error(found[inversion])]
-        return Row(inversion.head, cells(*ours, theirs=printed.FRECHET.get((inversion.method, inversion.weight), ())))
+    def row(inversion: Inversion, one: tuple[Found, Mapping[str, Any]]) -> Row:
+        found, kept = one
+        setting = inversion.method, inversion.weight
+        theirs = [f"{value:g}" for value in printed.FRECHET.get(setting, ())] or [""] * 3
+        rate = f"{printed.INVERSION[setting][0]:g}" if setting in printed.INVERSION else ""
+        frechet = [Cell(ours, value) for ours, value in zip(_frechet(kept), theirs, strict=True)]
+        return Row(inversion.head, (*map(Cell, _kernel(kept)), *frechet, Cell(error(found), rate)))
 
-    about = next(iter(known.values()))
-    columns = ("", "FID in domain", "FID out of domain", "difference", "KID in domain", "KID out of domain", "error rate")
-    return PaperTable(
-        "table-3.3",
-        "Table 3.3: Frechet distances in and out of domain",
-        columns,
-        tuple(grouped(known, row)),
-        (
-            f"FID and KID on the {about['features']:.0f} features before the last layer of {run.profile.judge}, not those of "
-            f"Inception; {about['real']:,.0f} real training images. Means over classes of eq. 3.9 and 3.10, over "
-            f"{about['images']:.0f} reconstructions per class in domain, and out of domain over groups of as many, since the "
-            "distance of few images is too large. The thesis inverts all training images; here it is the test images of Table "
-            "3.1. KID has no such bias. In brackets the thesis on CIFAR10, on Inception's features.",
-            _correlation(run, found, known),
-        ),
+    about = next(iter(known.values()))[1]
+    rows, inputs = [*grouped(known, row)], input_distances(run).known
+    if inputs:
+        rows = [Row(_INPUTS, tuple(map(Cell, (*_kernel(inputs), *_frechet(inputs), MISSING)))), *rows]
+    marked = "FID" if about["images"] > about["features"] else "FID (n ≤ d: biased)"
+    kernel, frechet = ([f"{name} {side}" for side in ("in domain", "out of domain", "gap")] for name in ("KID", marked))
+    columns = ("", *kernel, *frechet, "error rate")
+    notes = (
+        f"KID, the kernel distance, times {_SCALE}, with 95 % bootstrap intervals over the inverted images: unbiased for any "
+        f"number of images, so it may be negative. Per class it compares {about['images']:.0f} reconstructions in domain and "
+        f"{about['others']:.0f} out of domain with {about['targets']:,.0f} real training images; the mean over classes counts "
+        "(eq. 3.9 and 3.10). Gap: out of domain minus in domain.",
+        f"{_INPUTS.capitalize()}: the inverted test images in place of reconstructions. In domain KID is then 0 in "
+        "expectation, but for the difference of training and test images; out of domain stands what perfect reconstructions "
+        "would give.",
+        f"FID, the Frechet distance, without intervals, over {about['images']:.0f} images in domain, and out of domain over "
+        f"groups of as many; {_bias(about)}",
+        f"KID and FID on the d = {about['features']:,} features before the last layer of {run.profile.judge}, not those of "
+        "Inception. The thesis inverts all training images; here it is the test images of Table 3.1. In brackets the thesis on "
+        "CIFAR10, on Inception's features. Error rates in percent, with 95 % Wilson intervals.",
+        *_correlations(run),
     )
+    return PaperTable("table-3.3", "Table 3.3: kernel and Frechet distances in and out of domain", columns, tuple(rows), notes)
 
 
-def _correlation(run: Run, found: Results, known: Mapping[Inversion, Mapping[str, float]]) -> str:
-    errors = [float((~found[inversion].right).float().mean()) for inversion in known]
-    gaps = [kept["out"] - kept["in"] for kept in known.values()]
-    kernel = [kept["kernel_out"] - kept["kernel_in"] for kept in known.values()]
-    theirs = [(printed.INVERSION[setting][0], printed.FRECHET[setting][2]) for setting in printed.FRECHET]
+def _bias(about: Mapping[str, Any]) -> str:
+    if about["images"] > about["features"]:
+        return "its bias grows with the spread of a set and falls with its size."
     return (
-        f"Correlation of error rate and difference over {len(errors)} settings: FID {correlated(errors, gaps)}, KID "
-        f"{correlated(errors, kernel)}; the thesis's numbers: {correlated(*map(list, zip(*theirs, strict=True)))}."
+        "that is n ≤ d, so it is biased: too large, the more so the wider a set spreads, and settings may come in a wrong "
+        "order. Take KID."
     )
 
 
-def correlated(first: Sequence[float], second: Sequence[float]) -> str:
-    """Pearson's and Spearman's coefficients with their p-values, in words; a dash for fewer than three pairs."""
-    from scipy.stats import pearsonr, spearmanr
+def _kernel(kept: Mapping[str, Any]) -> list[str]:
+    if kept["kernel_in"] is None:
+        return [MISSING] * 3
+    gap = distance_gaps([kept])[0]
+    estimates = [Estimate.of(kept[f"kernel_{side}"], _floats(kept[f"resampled_{side}"])) for side in ("in", "out")]
+    estimates.append(Estimate.of(kept["kernel_out"] - kept["kernel_in"], gap))
+    scaled = [Estimate(*(_SCALE * value for value in (one.value, one.low, one.high))) for one in estimates]
+    return [one.text(".3g") for one in scaled]
 
-    if len(first) < 3 or len({*first}) < 2 or len({*second}) < 2:
-        return MISSING
-    tests = (("Pearson", pearsonr(first, second)), ("Spearman", spearmanr(first, second)))
-    return ", ".join(f"{name} {test.statistic:.2f} (p {_p(float(test.pvalue))})" for name, test in tests)
+
+def _frechet(kept: Mapping[str, Any]) -> list[str]:
+    inside, outside = kept["frechet_in"], kept["frechet_out"]
+    return [MISSING] * 3 if inside is None else [f"{value:.1f}" for value in (inside, outside, outside - inside)]
 
 
-def _p(value: float) -> str:
-    words = probability(value)
-    return words if words.startswith("<") else f"= {words}"
+def distance_gaps(kept: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
+    """The gap of kernel distances, out of domain minus in domain, of S results in each resample, (S, B)."""
+    return np.stack([_floats(one["resampled_out"]) - _floats(one["resampled_in"]) for one in kept])
+
+
+def _floats(values: Sequence[float | None]) -> npt.NDArray[np.float64]:
+    return np.array(values, dtype=np.float64)  # None, for no value, becomes NaN
+
+
+def domain_correlations(run: Run) -> Mapping[str, Correlation]:
+    """Correlations of error rate and gap over the settings, by the name of the distance: "KID", and "FID" without intervals.
+
+    The resamples of the images are those of the kernel distances, so that errors and gaps change together. Frechet distances of
+    resamples are not taken: a resample has fewer different images, and fewer images make the distance larger.
+    """
+    known = [both for both in _known(run).values() if both[1]["kernel_in"] is not None]
+    if not known:
+        return {}
+    errors, resampled = means([~found.right for found, _ in known])
+    kept = [one for _, one in known]
+    gaps = [one["kernel_out"] - one["kernel_in"] for one in kept]
+    found = {"KID": correlation(errors, gaps, (resampled, distance_gaps(kept)))}
+    if all(one["frechet_in"] is not None for one in kept):
+        found["FID"] = correlation(errors, [one["frechet_out"] - one["frechet_in"] for one in kept])
+    return {name: one for name, one in found.items() if one.known}
+
+
+def printed_correlation() -> Correlation:
+    """The correlation of error rate and gap of the Frechet distances in the thesis's tables."""
+    both = [(printed.INVERSION[setting][0], values[2]) for setting, values in printed.FRECHET.items()]
+    return correlation(*zip(*both, strict=True))
+
+
+def _correlations(run: Run) -> Iterator[str]:
+    found = domain_correlations(run)
+    if found:
+        words = "; ".join(f"{name}: {one.text()}" for name, one in found.items())
+        yield (
+            f"Correlation of error rate and gap over {len(_known(run))} settings, with 95 % bootstrap intervals over images: "
+            f"{words} (without interval). In the thesis's tables, FID: {printed_correlation().text()}."
+        )
+
+
+def peaks(run: Run) -> Mapping[str, tuple[Estimate, npt.NDArray[np.float64]]]:
+    """By distance, how far the line's peak lies from its ends to the reference: with its interval, and by resample, (B,)."""
+    kept = {distance: known for distance in run.profile.main if (known := interpolation(run, distance).known)}
+    found = {distance: excesses(known["lines"], known["outside"]) for distance, known in kept.items()}
+    return {distance: (Estimate.of(value, resampled), resampled) for distance, (value, resampled) in found.items()}
 
 
 def interpolation_table(run: Run) -> PaperTable | None:
@@ -78,7 +151,7 @@ def interpolation_table(run: Run) -> PaperTable | None:
     kept = {distance: known for distance in run.profile.main if (known := interpolation(run, distance).known)}
     if not kept:
         return None
-    rows, notes = list[Row](), list[str]()
+    rows, notes, rise = list[Row](), list[str](), peaks(run)
     for distance, known in kept.items():
         theirs = printed.INTERPOLATION[distance]
         rows.append(Row(f"Inference with {DISTANCES[distance]}"))
@@ -87,17 +160,16 @@ def interpolation_table(run: Run) -> PaperTable | None:
             rows.append(Row(head, cells(*values, theirs=theirs[name])))
         notes.append(
             f"{DISTANCES[distance]}: mean distance out of domain, the reference, {known['reference']:.4g} (thesis "
-            f"{theirs['reference'][0]:g}); from the ends (0) to it (1) the peak lies at "
-            f"{excess(known['mean'], known['reference']):.2f} (thesis {excess(theirs['mean'], theirs['reference'][0]):.2f}); "
-            f"on {100 * known['above']:.0f} % of the {known['count']} images the line rises above the image's own distance "
-            "out of domain."
+            f"{theirs['reference'][0]:g}); from the ends (0) to it (1) the peak lies at {rise[distance][0].text('.2f')} "
+            f"(thesis {excess(theirs['mean'], theirs['reference'][0]):.2f}); on {100 * known['above']:.0f} % of the images the "
+            "line rises above the image's own distance out of domain."
         )
+    count = next(iter(kept.values()))["count"]
     columns = ("order", *(str(order) for order in range(11)))
     title = f"Table 3.4: perceptual distance between two runs of Direct, λ = 1, {run.budget.steps} steps"
-    return PaperTable("table-3.4", title, columns, tuple(rows), (*notes, "In brackets the thesis on CIFAR10."))
-
-
-def excess(means: Sequence[float], reference: float) -> float:
-    """How far the peak of a line lies on the way from its ends (0) to the reference (1)."""
-    ends = (means[0] + means[-1]) / 2
-    return (max(means) - ends) / (reference - ends)
+    about = (
+        f"Perceptual distances (eq. 3.6) of {count} images to the reconstructions by their true class; those of two distances "
+        "have different scales. The interval of a mean is 1.96 standard errors to each side, that of a peak a 95 % bootstrap "
+        "over images. In brackets the thesis on CIFAR10."
+    )
+    return PaperTable("table-3.4", title, columns, tuple(rows), (*notes, about))

@@ -1,11 +1,12 @@
 """Figures 3.5 and 3.8 to 3.10: error against distance, codes of the methods, and the lines between two runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from gencls.eval.measures.statistics import wilson
 from gencls.eval.report.paper.figures import plateau
@@ -13,39 +14,47 @@ from gencls.eval.report.style import FAINT, PALETTE, STYLE, NamedFigure
 from recipes.gan_inversion import experiments, printed
 from recipes.gan_inversion.codes import agreement, block_codes, prior_distance, true_codes
 from recipes.gan_inversion.interpolation import ORDERS, interpolation
-from recipes.gan_inversion.inversions import Inversion
+from recipes.gan_inversion.intervals import mean_estimate
+from recipes.gan_inversion.inversions import Found, Inversion
 from recipes.gan_inversion.runs import Run
 from recipes.gan_inversion.settings import DISTANCES, METHODS
-from recipes.gan_inversion.tables import finished
+from recipes.gan_inversion.tables import Results, finished
 
 _MARKS = ("o", "s", "^")
 
 
 def trade_off(run: Run) -> Iterator[NamedFigure]:
-    """Draw Figure 3.5: error rate against the in-domain perceptual distance; a line joins the lambdas of a method."""
+    """Draw the error rate against the perceptual distance in domain (Figure 3.5) and out of domain.
+
+    A line joins the lambdas of a method.
+    """
     panels = {distance: finished(run, experiments.main_settings(run, distance)) for distance in run.profile.main}
     panels = {distance: found for distance, found in panels.items() if found}
-    if not panels:
-        return
+    weights = ", ".join(f"{weight:g}" for weight in run.budget.weights)
+    about = f"perceptual distance, λ = {weights} along each line, 95 % intervals"
+    if panels:
+        inside = _against(panels, "in-domain perceptual distance", lambda one: one.in_domain(one.percept))
+        yield NamedFigure("trade-off", "figure-3.5", f"Figure 3.5: error rate and in-domain {about}", inside)
+        outside = _against(panels, "out-of-domain perceptual distance", lambda one: one.out_of_domain(one.percept))
+        title = f"Beside Figure 3.5: error rate and out-of-domain {about}"
+        yield NamedFigure("trade-off", "figure-3.5-out-of-domain", title, outside)
+
+
+def _against(panels: Mapping[str, Results], label: str, place: Callable[[Found], Tensor]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * len(panels) + 0.3, 3.5), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        looks: dict[str, Any] = {}
         for axis, (distance, found) in zip(axes, panels.items(), strict=True):
             for number, method in enumerate(METHODS):
                 own = sorted((inversion for inversion in found if inversion.method == method), key=lambda one: one.weight)
-                places = [float(found[one].in_domain(found[one].percept).mean()) for one in own]
-                wrong = [float((~found[one].right).sum()) for one in own]
-                counts = [len(found[one].labels) for one in own]
                 if own:
-                    _drawn(axis, places, wrong, counts, **_look(number, method))
+                    looks |= {METHODS[method]: _drawn(axis, [found[one] for one in own], place, **_look(number, method))}
             axis.set_title(DISTANCES[distance], fontsize=9)
-            axis.set(xlabel="in-domain perceptual distance", ylim=(-3, 103))
+            axis.set(xlabel=label, ylim=(-3, 103))
         axes[0].set_ylabel("error rate in %")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    weights = ", ".join(f"{weight:g}" for weight in run.budget.weights)
-    title = f"Figure 3.5: error rate and in-domain perceptual distance, λ = {weights} along each line"
-    yield NamedFigure("trade-off", "figure-3.5", title, figure)
+        figure.legend([*looks.values()], [*looks], loc="outside lower center", ncols=3, frameon=False)
+    return figure
 
 
 def _look(number: int, method: str) -> dict[str, Any]:
@@ -60,10 +69,18 @@ def _look(number: int, method: str) -> dict[str, Any]:
     }
 
 
-def _drawn(axis: Any, places: Sequence[float], wrong: Sequence[float], counts: Sequence[int], **look: Any) -> None:
-    limits = np.array([wilson(number, count) for number, count in zip(wrong, counts, strict=True)])
-    axis.plot(places, [100 * number / count for number, count in zip(wrong, counts, strict=True)], markersize=4, **look)
-    axis.vlines(places, 100 * limits[:, 0], 100 * limits[:, 1], color=look["color"], linewidth=0.8, alpha=0.5)
+def _drawn(axis: Any, found: Sequence[Found], place: Callable[[Found], Tensor], **look: Any) -> Any:
+    """Draw the settings of a method with their intervals, and return the line for the legend."""
+    places = np.array([float(place(one).mean()) for one in found])
+    wrong = [(float((~one.right).sum()), len(one.labels)) for one in found]
+    limits = np.array([wilson(number, count) for number, count in wrong])
+    rates = np.array([100 * number / count for number, count in wrong])
+    (line,) = axis.plot(places, rates, markersize=4, **look)
+    thin = {"color": look["color"], "linewidth": 0.8, "alpha": 0.5}
+    axis.vlines(places, 100 * limits[:, 0], 100 * limits[:, 1], **thin)
+    spans = [mean_estimate(place(one)) for one in found]
+    axis.hlines(rates, [one.low for one in spans], [one.high for one in spans], **thin)
+    return line
 
 
 def steps_figure(run: Run) -> Iterator[NamedFigure]:
@@ -96,14 +113,15 @@ def codes_figure(run: Run) -> Iterator[NamedFigure]:
         figure = Figure(figsize=(8.4, 3.9), layout="constrained")
         axes = figure.subplots(1, 2)
         heads = ("cosine similarity", f"L2 distance (two codes of the prior: {prior_distance(codes[0].shape[-1]):.1f})")
-        for axis, values, head in zip(axes, (pairs[..., 0], pairs[..., 1]), heads, strict=True):
-            axis.imshow(values, cmap="Blues", aspect="equal", vmin=0)
+        scales: tuple[dict[str, Any], ...] = ({"cmap": "RdBu", "vmin": -1, "vmax": 1}, {"cmap": "Blues", "vmin": 0})
+        for axis, values, head, scale in zip(axes, (pairs[..., 0], pairs[..., 1]), heads, scales, strict=True):
+            axis.imshow(values, aspect="equal", **scale)
             axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
             axis.set_yticks(range(len(names)), names)
             axis.set_title(head, fontsize=9)
             axis.spines[:].set_visible(False)
             for (i, j), value in np.ndenumerate(values):
-                dark = value > 0.6 * values.max()
+                dark = abs(value) > 0.6 * abs(values).max()
                 axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
     title = f"Figure 3.8: optimal codes of two methods, λ = {_middle(run):g}, true class"
     yield NamedFigure("codes", "figure-3.8", title, figure)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from gencls.core import ImageDistance, Latents, key_of
-from gencls.defenses import AnalysisBySynthesis
+from gencls.defenses import AnalysisBySynthesis, Posterior
+from gencls.defenses import interpolated as between
+from gencls.defenses.synthesis.posterior import means
 from recipes.gan_inversion.inversions import Found, Inversion
 from recipes.gan_inversion.runs import Run
 from recipes.harness.folders import Kept
@@ -43,8 +45,9 @@ def line(first: Latents, second: Latents) -> Latents:
     Returns:
         (N, 11, d) per level.
     """
-    shares = torch.linspace(0, 1, ORDERS)[None, :, None]
-    return tuple(shares * one.unsqueeze(1) + (1 - shares) * two.unsqueeze(1) for one, two in zip(first, second, strict=True))
+    one, two = (tuple(Posterior(level.unsqueeze(1)) for level in codes) for codes in (first, second))
+    points = [means(between(one, two, order / (ORDERS - 1))) for order in range(ORDERS)]
+    return tuple(torch.cat(levels, dim=1) for levels in zip(*points, strict=True))
 
 
 @torch.no_grad()
@@ -70,9 +73,9 @@ def along(classifier: AnalysisBySynthesis, percept: ImageDistance, images: Tenso
 def interpolation(run: Run, distance: str) -> Kept:
     """Measure a distance along the lines between two runs of Direct, which must be finished.
 
-    ``mean``, ``half`` (half the length of its 95 % interval) and ``std`` by order; ``reference``, the mean distance of the
-    reconstructions out of domain at both ends; ``above``, the share of images whose largest distance on the line exceeds their
-    own mean distance out of domain.
+    ``lines``, the distance of each image by order, and ``outside``, its mean distance to the reconstructions out of domain at
+    both ends; ``mean``, ``half`` (half the length of its 95 % interval) and ``std`` by order; ``reference``, the mean of
+    ``outside``; ``above``, the share of images whose largest distance on the line exceeds their own ``outside``.
     """
     pair = endpoints(run, distance)
 
@@ -86,7 +89,7 @@ def interpolation(run: Run, distance: str) -> Kept:
         images = run.images(len(first.labels))
         return _measured(along(run.classifier(pair[0]), run.perceptual(distance), images, first, second), first, second)
 
-    return Kept(run.out / "interpolation" / f"{distance}.json", key, measure)
+    return Kept(run.out / "lines" / f"{distance}.json", key, measure)
 
 
 def interpolation_jobs(run: Run) -> Iterator[Measurement]:
@@ -109,4 +112,6 @@ def _measured(values: Tensor, first: Found, second: Found) -> Mapping[str, Any]:
         "reference": float(outside.mean()),
         "above": float((found.max(1) > outside).mean()),
         "count": len(found),
+        "lines": found.tolist(),
+        "outside": outside.tolist(),
     }

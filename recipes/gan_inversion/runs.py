@@ -12,13 +12,13 @@ from gencls import zoo
 from gencls.core import ClassConditionalGenerator, Defense, GenclsError, ImageDistance, key_of
 from gencls.defenses import AnalysisBySynthesis, Direct, Enc
 from gencls.eval import Study
+from gencls.eval.measures.fid import Penultimate
 from gencls.perceptual import Combined, SquaredL2
 from gencls.zoo.checkpoints.checkpoint import restore
 from gencls.zoo.networks.gans.published import FILE, load_imagenette_biggan
 from gencls.zoo.registry import ARCHITECTURES
 from gencls.zoo.rows import AUTOATTACK
 from recipes.gan_inversion import distances
-from recipes.gan_inversion.features import BeforeTheLast
 from recipes.gan_inversion.inversions import Found, Inversion, read, seconds_of_step
 from recipes.gan_inversion.settings import DISTANCES, METHODS, Budget, Profile
 from recipes.harness import run
@@ -269,14 +269,14 @@ class Run(run.Run[Profile, Budget]):
         return _load(profile.data, profile.splits[0], limit, root=self.root, seed=self.seed, size=profile.size)
 
     @cached_property
-    def judge(self) -> BeforeTheLast:
-        """The features of the Frechet distances."""
-        return BeforeTheLast(self.network(self.profile.judge)).eval()
+    def judge(self) -> Penultimate:
+        """The features of the Frechet and kernel distances."""
+        return Penultimate(self.network(self.profile.judge))
 
     @cached_property
     def real_features(self) -> Tensor:
         """Features (M, d) of the training images, on the CPU."""
-        return self.judge.of(self.real.images, self.device)
+        return self.judge.describe(self.real.images)
 
     def beside(self, name: str, **settings: Any) -> Defense:
         """A defense under the same attacks."""

@@ -17,6 +17,11 @@ from recipes.gan_inversion.words import accuracy, cells, domain, error, mean
 
 T = TypeVar("T")
 
+_DISTANCES = (
+    "L2: the squared distance in [0, 1] pixel units, summed over the image (eq. 3.7); perceptual: eq. 3.6. Both are means over "
+    "the images, ± half of their 95 % intervals."
+)
+
 Results = Mapping[Inversion, Found]
 
 
@@ -54,10 +59,10 @@ def inversion_table(run: Run) -> PaperTable | None:
         tuple(grouped(found, row)),
         (
             _about(run, found),
-            "L2: the squared distance in [0, 1] pixel units, summed over the image (eq. 3.7); perceptual: eq. 3.6; means over "
-            "images, with 95 % intervals. The thesis does not name its pixel scale. No two 3 x 32 x 32 images in [-1, 1] have "
-            "an L2 distance above 110.9, so its L2 column is of squares too. Its images have 3,072 numbers and its features "
-            "are others: compare orders and directions.",
+            _DISTANCES,
+            "The thesis does not name its pixel scale. No two 3 x 32 x 32 images in [-1, 1] have an L2 distance above 110.9, "
+            "so its L2 column is of squares too. Its images have 3,072 numbers and its features are others: compare orders and "
+            "directions. Seconds: those of the inversion alone, all classes, as the run measured them.",
             *_slips(run),
             *_missing(chosen, found),
         ),
@@ -89,6 +94,7 @@ def robust_table(run: Run) -> PaperTable | None:
         tuple(grouped(robust, row)),
         (
             _about(run, robust),
+            _DISTANCES,
             f"Perceptual distances are those of {names[1]}; the thesis does not print them. McNemar's tests are exact and not "
             "corrected for their number.",
             *_slips(run),
@@ -110,7 +116,9 @@ def steps_table(run: Run) -> PaperTable | None:
     first = next(iter(found))
     columns = ("steps", "error rate", "in-domain perceptual", "out-of-domain perceptual", "in-domain L2")
     title = f"Table 3.2: {first.head} under {DISTANCES[first.distance]}, by steps"
-    return PaperTable("table-3.2", title, columns, tuple(row(*item) for item in found.items()), (_about(run, found),))
+    return PaperTable(
+        "table-3.2", title, columns, tuple(row(*item) for item in found.items()), (_about(run, found), _DISTANCES)
+    )
 
 
 def distances_table(run: Run) -> PaperTable | None:
@@ -134,7 +142,7 @@ def distances_table(run: Run) -> PaperTable | None:
         f"over {run.budget.ensembled} transformations.",
         *([f"Not measured: {'; '.join(absent)}."] if absent else []),
     )
-    return PaperTable("table-3.5", title, columns, lines, (_about(run, found), *notes))
+    return PaperTable("table-3.5", title, columns, lines, (_about(run, found), _DISTANCES, *notes))
 
 
 def imagenette_table(run: Run) -> PaperTable | None:
@@ -162,7 +170,8 @@ def large_steps_table(run: Run) -> PaperTable | None:
         for inversion, one in found.items()
     )
     columns = ("steps", "accuracy", "in-domain perceptual", "out-of-domain perceptual")
-    return PaperTable("table-3.8", "Table 3.8: Enc by steps", columns, rows, (_about(run, found),)) if found else None
+    notes = (_about(run, found), _DISTANCES) if found else ()
+    return PaperTable("table-3.8", "Table 3.8: Enc by steps", columns, rows, notes) if found else None
 
 
 def elimination_table(run: Run) -> PaperTable | None:
@@ -194,8 +203,8 @@ def _about(run: Run, found: Results) -> str:
     total = max(len(one.labels) for one in found.values())
     where = "" if run.profile.printed else ", on other images: CIFAR10 or Imagenette"
     return (
-        f"In percent on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals; in brackets the "
-        f"thesis with its own networks{where}."
+        f"Rates in percent on {total} images of {run.data.name} ({run.data.split}), with 95 % Wilson intervals; in brackets "
+        f"the thesis with its own networks{where}."
     )
 
 

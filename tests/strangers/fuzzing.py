@@ -81,6 +81,7 @@ PUBLIC = public()
 ATTACKS = {name: made for name, made in PUBLIC.items() if is_dataclass(made) and "threat" in made.__annotations__}
 STATISTICS = (
     *("wilson", "wilson_band", "bootstrap_band", "holm", "mcnemar", "pairwise_mcnemar", "clopper_pearson"),
+    *("bootstrap_counts", "percentile_interval"),
     *("empirical_bernstein", "majority_p_value", "success_rate_curve", "certified_accuracy", "closest_distances"),
     *("robust_accuracy", "summarize", "compare", "complete"),
 )

@@ -12,10 +12,60 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, checked
 
-__all__ = ["frechet_distance", "kernel_distance"]
+__all__ = ["Penultimate", "frechet_distance", "kernel_distance"]
 
 _CHUNK = 100
 """Images that the features see at once."""
+
+
+class Penultimate(nn.Module):
+    """The features of a classifier: the input of its last linear layer, images (N, C, H, W) to (N, d).
+
+    Of Inception these are the features of the usual Frechet distance.
+
+    Attributes:
+        network: the classifier; it keeps its mode.
+        num_features: d.
+    """
+
+    @checked
+    def __init__(self, network: nn.Module) -> None:
+        """Take a classifier whose last registered linear layer gives its scores.
+
+        Raises:
+            GenclsError: the classifier has no linear layer.
+        """
+        super().__init__()
+        linear = [part for part in network.modules() if isinstance(part, nn.Linear)]
+        if not linear:
+            raise GenclsError(f"Penultimate: expected a network with a linear layer, got {type(network).__name__} without any")
+        self.network, self._last = network, linear[-1]
+        self.num_features = self._last.in_features
+        self.training = network.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (N, d) of images (N, C, H, W) in [0, 1].
+
+        Raises:
+            GenclsError: the network does not use its last linear layer.
+        """
+        kept: list[Tensor] = []
+        handle = self._last.register_forward_pre_hook(lambda part, given: kept.append(given[0]))
+        try:
+            self.network(images)
+        finally:
+            handle.remove()
+        if not kept:
+            raise GenclsError(
+                f"Penultimate: expected {type(self.network).__name__} to use its last linear layer, but it does not"
+            )
+        return kept[-1].flatten(1)
+
+    @torch.no_grad()
+    def describe(self, images: Tensor) -> Tensor:
+        """Features (N, d) of many images (N, C, H, W), chunk by chunk on the network's device; the result is on the CPU."""
+        device = self._last.weight.device
+        return torch.cat([self(batch.to(device)).cpu() for batch in images.split(_CHUNK)])
 
 
 @checked

@@ -15,7 +15,17 @@ from gencls.eval.measures.domains import as_confidence, as_count, as_number, as_
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["McNemar", "bootstrap_band", "holm", "mcnemar", "pairwise_mcnemar", "wilson", "wilson_band"]
+__all__ = [
+    "McNemar",
+    "bootstrap_band",
+    "bootstrap_counts",
+    "holm",
+    "mcnemar",
+    "pairwise_mcnemar",
+    "percentile_interval",
+    "wilson",
+    "wilson_band",
+]
 
 BoolArray = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -125,9 +135,48 @@ def bootstrap_band(
     blocks = [min(rows, resamples - first) for first in range(0, resamples, rows)]
     # The generator hands out one stream of numbers, so that blocks of any size resample alike.
     drawn = (values[generator.integers(len(values), size=(b, len(values)))] for b in blocks)
-    found = np.concatenate([_of_each(statistic(sample), len(sample)) for sample in drawn])
+    return percentile_interval(np.concatenate([_of_each(statistic(sample), len(sample)) for sample in drawn]), confidence)
+
+
+def bootstrap_counts(count: int, *, resamples: int = 2000, seed: int = 0) -> npt.NDArray[np.int32]:
+    """Resample as :func:`bootstrap_band` does, and count how often each resample holds each sample.
+
+    They serve statistics of pairs of samples, and of several measurements of them. Means of values v (N,) are `counts @ v / N`.
+
+    Args:
+        count: N, at least 1.
+        resamples: B, at least 1.
+        seed: Seed of numpy's generator; equal seeds resample equally.
+
+    Returns:
+        (B, N) counts; each row sums to N.
+
+    Raises:
+        GenclsError: An argument is out of range.
+    """
+    count, resamples = as_count(count, "bootstrap: count", 1), as_count(resamples, "bootstrap: resamples", 1)
+    generator = np.random.default_rng(as_count(seed, "bootstrap: seed", 0))
+    drawn = (generator.integers(count, size=count) for _ in range(resamples))
+    return np.stack([np.bincount(rows, minlength=count).astype(np.int32) for rows in drawn])
+
+
+def percentile_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Compute the limits between which a share of resampled values lies, with as many below as above.
+
+    Args:
+        values: (B, ...) values of a statistic in B resamples; may be infinite. NaN, for those without a value, is left out.
+        confidence: The share, strictly between 0 and 1.
+
+    Returns:
+        (...) lower and (...) upper limits, rounded outwards to values that a resample has taken.
+
+    Raises:
+        GenclsError: There are no values, or the confidence is out of range.
+    """
+    found, tail = as_numbers(values, "percentile interval: values"), (1 - as_confidence(confidence)) / 2
+    if not found.ndim or not len(found):
+        raise GenclsError(f"percentile interval: expected values of shape (B, ...), B >= 1, got {found.shape}")
     quantile: Any = np.nanquantile if np.isnan(found).any() else np.quantile  # the former is slow
-    tail = (1 - confidence) / 2
     return quantile(found, tail, axis=0, method="lower"), quantile(found, 1 - tail, axis=0, method="higher")
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError, seeded
-from gencls.eval.measures.fid import frechet_distance, kernel_distance
+from gencls.eval.measures.fid import Penultimate, frechet_distance, kernel_distance
 
 FLAT = nn.Flatten().eval()
 
@@ -130,3 +130,19 @@ def test_wrong_features(images, features):
         frechet_distance(nn.Sequential(nn.BatchNorm2d(3), nn.Flatten()), *images)
     with pytest.raises(GenclsError, match="expected as many features of real as of made, got 192 and 96"):
         frechet_distance(FLAT, images[0], images[1][..., :4])
+
+
+def test_the_features_before_the_last_layer():
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 7), nn.ReLU(), nn.Linear(7, 10)).eval()
+    images, features = torch.rand(205, 3, 8, 8), Penultimate(network)
+    torch.testing.assert_close(features(images), network[:5](images))
+    torch.testing.assert_close(features.describe(images), network[:5](images).detach())
+    assert features.num_features == 7
+    assert not features.training
+    assert not network[5]._forward_pre_hooks
+    with pytest.raises(GenclsError, match="expected a network with a linear layer, got Flatten without any"):
+        Penultimate(nn.Flatten())
+    unused = nn.Identity()
+    unused.head = nn.Linear(2, 2)
+    with pytest.raises(GenclsError, match="expected Identity to use its last linear layer, but it does not"):
+        Penultimate(unused)(images)

@@ -14,7 +14,17 @@ from statsmodels.stats.proportion import proportion_confint
 
 from gencls.core.errors import GenclsError
 from gencls.eval.measures import statistics
-from gencls.eval.measures.statistics import McNemar, bootstrap_band, holm, mcnemar, pairwise_mcnemar, wilson, wilson_band
+from gencls.eval.measures.statistics import (
+    McNemar,
+    bootstrap_band,
+    bootstrap_counts,
+    holm,
+    mcnemar,
+    pairwise_mcnemar,
+    percentile_interval,
+    wilson,
+    wilson_band,
+)
 
 
 def decisions(only_a: int, only_b: int, both: int = 5, neither: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -232,3 +242,20 @@ def test_pairwise_mcnemar() -> None:
     np.testing.assert_array_equal(table["p_mid_holm"], holm(table["p_mid"].to_numpy()))
     np.testing.assert_array_equal(table["p_holm"], holm(table["p_value"].to_numpy()))
     assert pairwise_mcnemar({"cnn": correct["cnn"]}).empty
+
+
+def test_counts_are_the_resamples_of_the_bootstrap():
+    values = np.random.default_rng(1).normal(size=12)
+    counts = bootstrap_counts(12, resamples=300, seed=5)
+    assert (counts.sum(1) == 12).all()
+    expected = bootstrap_band(values, lambda sample: sample.mean(axis=1, keepdims=True), resamples=300, seed=5)
+    found = percentile_interval(counts @ values[:, None] / 12)
+    np.testing.assert_allclose(np.stack(found), np.stack(expected))
+
+
+def test_percentiles_leave_out_what_is_not_defined():
+    low, high = percentile_interval([np.nan, *range(1, 101)], 0.9)
+    assert (low, high) == (5, 96)  # the ranks 5.95 and 95.05 of the 100 numbers, outwards
+    assert percentile_interval([1.0, np.inf])[1] == np.inf
+    with pytest.raises(GenclsError, match=r"expected values of shape \(B, ...\), B >= 1, got \(0,\)"):
+        percentile_interval([])

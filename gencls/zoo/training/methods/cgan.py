@@ -20,7 +20,7 @@ from gencls.zoo.networks import ProjectionDiscriminator, SelfModulatedGenerator
 from gencls.zoo.training.base import Moment, NetworkPreset, NetworkTraining, Steps
 from gencls.zoo.training.functional import move_average
 from gencls.zoo.training.measure import accuracy
-from gencls.zoo.training.methods.generators import CLASSIFIERS, judge, width_of
+from gencls.zoo.training.methods.generators import CLASSIFIERS, judge
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
 
@@ -239,7 +239,7 @@ class ConditionalGANPreset(NetworkPreset):
         where = f"{test.name} {test.split}, {len(part)} images each"
         with seeded(0):
             made = class_samples(network, labels)
-        described = f"on features of {name} ({width_of(features, real[:1])} before its last layer), {where}"
+        described = f"on features of {name} ({features.num_features} before its last layer), {where}"
         figures = {
             f"accuracy of {name} on as many samples, {where}": round(accuracy(classifier, made, labels), 6),
             f"FID of samples {described}": frechet_distance(features, real, made),

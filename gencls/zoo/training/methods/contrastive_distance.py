@@ -102,9 +102,7 @@ class ContrastiveDistanceTraining(NetworkTraining):
         sources = self._begun(images)
         self.network.eval()
         made = self._reconstructions(sources, images, labels)
-        first = tuple(part.unsqueeze(1) for part in self.distance.embed(images))
-        second = tuple(part.unflatten(0, made.shape[:2]) for part in self.distance.embed(made.flatten(0, 1)))
-        distances = self.distance.compare(first, second)  # (N, M), the own class first
+        distances = self.distance.to_each(images, made)  # (N, M), the own class first
         relative = distances / distances.mean(1, keepdim=True).detach()
         own = torch.zeros_like(labels)
         contrast = F.cross_entropy(-relative / self.temperature, own)
@@ -159,8 +157,7 @@ def nearest_reconstructions(
         classes = torch.arange(shape.shape[1], device=part.device).expand(len(part), -1)
         made = inversion(part, classes, codes, sources.generator, distance)
         with torch.no_grad():
-            second = tuple(each.unflatten(0, classes.shape) for each in distance.embed(made.flatten(0, 1)))
-            found.append(distance.compare(tuple(each.unsqueeze(1) for each in distance.embed(part)), second))
+            found.append(distance.to_each(part, made))
     distances = torch.cat(found)
     own = distances.gather(1, labels.unsqueeze(1)).squeeze(1)
     others = distances.scatter(1, labels.unsqueeze(1), torch.inf).amin(1)

@@ -1,6 +1,5 @@
 """The figures on the cards of generators with several latent levels; all their trainings share them."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from gencls.core import Mix, MultiLatentModel
 from gencls.core.streams.seeds import seeded
-from gencls.eval.measures.fid import frechet_distance
+from gencls.eval.measures.fid import Penultimate, frechet_distance
 from gencls.zoo.data import ImageData
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import CNN
@@ -34,21 +33,10 @@ CLASSIFIERS = {
 distance."""
 
 
-def judge(name: str) -> tuple[nn.Module, nn.Module]:
-    """A classifier of :data:`CLASSIFIERS`, images to scores, and its features before the last layer, images to (N, d)."""
-    if name != _AUTOATTACK:
-        network = trained_network(CNN, name)
-        return network, network.encoder
-    classifier = load_autoattack_resnet18()
-    features: nn.Module = copy.deepcopy(classifier)
-    features.linear = nn.Identity()
-    return classifier, features
-
-
-def width_of(features: nn.Module, images: Tensor) -> int:
-    """Number of the features of an image; ``images`` are some."""
-    with torch.no_grad():
-        return int(features(images).shape[1])
+def judge(name: str) -> tuple[nn.Module, Penultimate]:
+    """A classifier of :data:`CLASSIFIERS`, images to scores, and its features before the last layer."""
+    classifier = load_autoattack_resnet18() if name == _AUTOATTACK else trained_network(CNN, name)
+    return classifier, Penultimate(classifier)
 
 
 class GeneratorPreset(NetworkPreset):
@@ -80,7 +68,7 @@ class GeneratorPreset(NetworkPreset):
                 figures[f"accuracy of {name} on {kind}, {where}"] = round(accuracy(classifier, shown, labels), 6)
             many = test.images[balanced_subset(test.labels, min(_MORE * few, len(test)), seed=0)]
             for kind, made in (("samples", samples), ("reconstructions", autoencoded)):
-                described = f"FID of {kind} on features of {name} ({width_of(features, images[:1])} before its last layer)"
+                described = f"FID of {kind} on features of {name} ({features.num_features} before its last layer)"
                 where = f"{test.name} {test.split}, {len(many)} images each"
                 figures[f"{described}, {where}"] = frechet_distance(features, many, made(network, many))
         return figures

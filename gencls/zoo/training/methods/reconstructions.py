@@ -85,6 +85,4 @@ def ranked_classes(sources: Sources, images: Tensor, distance: ImageDistance) ->
     if made.shape[2:] != images.shape[1:]:
         expected, got = tuple(images.shape[1:]), tuple(made.shape[2:])
         raise GenclsError(f"contrastive distance: expected a generator of images {expected}, as the data has, got {got}")
-    first = tuple(part.unsqueeze(1) for part in distance.embed(images))
-    second = tuple(part.unflatten(0, made.shape[:2]) for part in distance.embed(made.flatten(0, 1)))
-    return codes, distance.compare(first, second)
+    return codes, distance.to_each(images, made)

@@ -23,7 +23,7 @@ from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.base import Moment
 from gencls.zoo.training.functional import move_average
 from gencls.zoo.training.methods.cgan import ConditionalGANPreset, ConditionalGANTraining, class_samples
-from gencls.zoo.training.methods.generators import CLASSIFIERS, judge, width_of
+from gencls.zoo.training.methods.generators import CLASSIFIERS, judge
 from gencls.zoo.training.views.differentiable import DifferentiableAugmentation
 from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
@@ -195,7 +195,7 @@ def test_the_judge_of_cifar10_comes_with_a_dependency() -> None:
     classifier, features = judge(name)
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(classifier.get_submodule("linear")(features(images)), classifier(images))
-    assert width_of(features, images) == 512
+    assert features.num_features == 512
 
 
 def test_settings_out_of_range() -> None:
