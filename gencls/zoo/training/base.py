@@ -48,11 +48,13 @@ class NetworkTraining(nn.Module, ABC):
         replannable: whether the training can go on after its last epoch at the rates of a longer one. The result is that of
             neither training alone, so its card names both commands.
         constant_rate: whether the learning rate stays; otherwise it falls to zero along a cosine.
+        channels_last: whether weights are stored with their channels next to each other, which CPUs prefer.
     """
 
     extendable = False
     replannable = False
     constant_rate = False
+    channels_last = True
     network: nn.Module
 
     def __init__(self, *, perturbation: Perturbation, learning_rate: float) -> None:

@@ -22,7 +22,8 @@ def seconds_per_epoch(plan: Plan, data: ImageData) -> float:
     clock = _Clock(plan.settings.epochs)
     with seeded(plan.seed), without_advice():
         module = plan.module(data)
-        store_channels_last(module)
+        if module.learner.channels_last:
+            store_channels_last(module)
         batches = batch_loader(data.images, data.labels, batch_size=plan.settings.batch_size, seed=plan.seed)
         trainer = trainer_of(
             max(plan.settings.epochs, _PLACES + 1),  # an epoch may have a single step

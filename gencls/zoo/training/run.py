@@ -236,7 +236,8 @@ def _fit(
             enable_progress_bar=progress,
         )
         # The loops of convolutions over channels-last tensors are a fifth faster in training on a CPU.
-        store_channels_last(module)
+        if module.learner.channels_last:
+            store_channels_last(module)
         trainer.fit(module, batches, ckpt_path=start, weights_only=True)
         # Lightning has brought the module to the CPU.
         module.to(memory_format=torch.contiguous_format).to(trainer.strategy.root_device)

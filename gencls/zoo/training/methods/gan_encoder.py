@@ -28,6 +28,8 @@ from gencls.zoo.training.views.perturbations import Plain
 _CHUNK = 200
 _HIDDEN = (256, 128)
 """Hidden neurons of the discriminator of codes, as in Table 2.1."""
+_LARGE = 64
+"""H = W of the least images whose encoder does not have its channels next to each other."""
 _PRIOR = 100_000
 """Codes of the prior whose norms are on a card."""
 
@@ -120,6 +122,13 @@ class GANEncoderPreset(NetworkPreset):
         )
 
     def training(self, num_classes: int) -> EncoderTraining:
+        made = self._training(num_classes)
+        # On a CPU torch 2.15 writes beyond its memory in the backward pass of a 1 x 1 convolution with stride 2 over maps of 64
+        # pixels whose channels are next to each other.
+        made.channels_last = self.shape[1] < _LARGE
+        return made
+
+    def _training(self, num_classes: int) -> EncoderTraining:
         network = ResNetEncoder(**self.arguments)
         fixed = partial(self.fixed, num_classes)
         shared = self.chosen("weight", "discriminator_rate") | self.shared

@@ -62,7 +62,7 @@ def pictures(tmp_path: Path) -> Path:
 def tiny(name: str, folder: Path) -> BigGANEncoderPreset:
     settings = PRESETS[name]
     assert isinstance(settings, BigGANEncoderPreset)
-    given: dict[str, Any] = {"shape": (3, SIDE, SIDE), "classes": CLASSES, "width": 2, "blocks": (1, 1), "batch_size": 10}
+    given: dict[str, Any] = {"shape": (3, SIDE, SIDE), "classes": CLASSES, "width": 8, "blocks": (1, 1), "batch_size": 10}
     return replace(settings, **given, frozen_share=0.5).starting_from(folder)
 
 
