@@ -227,6 +227,19 @@ def test_equal_candidates_take_the_fewest_steps_then_the_order(run, monkeypatch)
     assert choose(lambda one: 5 + (one.steps == 2) + (one.method == "enc")) == ("enc", "corruptions", 2)
 
 
+def test_the_attacked_setting_is_the_best_of_few_steps(run, monkeypatch):
+    few = replace(run, budget=replace(run.budget, attacked_steps=1))
+    right = {1: 5, 2: 9}
+    monkeypatch.setattr(selection, "_found", lambda run, one: SimpleNamespace(right=torch.arange(9) < right[one.steps]))
+    assert selection.best(few).steps == 2
+    assert selection.attacked(few).steps == 1
+    assert [one.steps for one in selection.finalists(few)] == [2, 1]
+
+
+def test_every_budget_has_a_setting_that_can_be_attacked():
+    assert all(min(budget.tried_steps) <= budget.attacked_steps for budget in BUDGETS.values())
+
+
 def test_the_best_setting_needs_all_candidates(run, tmp_path):
     new = replace(run, out=tmp_path)
     with pytest.raises(GenclsError, match="all 8 candidates for the best setting, got 0; run the part 'selection' first"):
