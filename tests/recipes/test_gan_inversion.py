@@ -11,7 +11,8 @@ from torch import nn
 
 from gencls import zoo
 from gencls.core import GenclsError, ImageDistance
-from recipes.gan_inversion import experiments, inversions, selection
+from gencls.core.files import write_sealed
+from recipes.gan_inversion import domain_tables, experiments, interpolation, inversions, selection
 from recipes.gan_inversion.__main__ import recipe
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.robustness import BLACK_BOX, OURS, trials
@@ -179,6 +180,23 @@ def test_two_runs_of_direct_differ_in_their_starts(run, page):
         Inversion(method="direct", weight=1.0, distance="plain", steps=LITTLE.steps, again=again) for again in (0, 1)
     )
     assert not torch.equal(run.finished(first).codes()[0], run.finished(second).codes()[0])
+
+
+def test_measurements_of_former_inversions_are_not_shown(run, page, tmp_path):
+    again = replace(run, out=tmp_path / "again")
+    shutil.copytree(run.out, again.out)
+    kept, lines = again.out / "kid", again.out / "lines"
+    former = experiments.main_settings(again, "plain")[0]
+    assert former in domain_tables._known(again)
+    assert domain_tables.peaks(again).keys() == {"plain", "corruptions"}
+    for path in (kept / f"{former.slug}.json", kept / "inputs.json", lines / "plain.json"):
+        write_sealed(path, {"key": "another"})
+    assert domain_tables._known(again).keys() == set(experiments.main_settings(again, "plain")[1:])
+    assert domain_tables.domain_table(again).rows[0].head != "the images themselves"
+    assert domain_tables.peaks(again).keys() == {"corruptions"}
+    assert domain_tables.interpolation_table(again).rows[0].head == "Inference with Robust-Corruptions"
+    shutil.rmtree(again.out / "inversions" / interpolation.endpoints(again, "corruptions")[1].slug)
+    assert domain_tables.interpolation_table(again) is None
 
 
 # --- the best setting
