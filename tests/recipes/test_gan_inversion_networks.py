@@ -90,12 +90,14 @@ def test_weights_that_are_not_there():
 
 @pytest.mark.slow
 def test_a_handful_of_images(tmp_path, capsys):
-    words = ["--profile", "smoke", "--data", "mnist-embedded", "--limit", "64", "--measured", "5", "--minutes", "0.01"]
+    words = ["--profile", "smoke", "--data", "mnist-embedded", "--limit", "64", "--measured", "5"]
     words += ["--weights", str(tmp_path), "--only", "features-corruptions-mnist", "cgan-mnist", "enc-d-mnist"]
-    assert command([*words, "contrastive-mnist"]) == 0
-    late = capsys.readouterr().out
-    assert command([*words, "contrastive-mnist", "--minutes", "0.2"]) == 0
-    assert "no time was left" in late
+    assert command([*words, "contrastive-mnist", "--minutes", "0.01"]) == 0
+    assert "no time was left" in capsys.readouterr().out
+    for _ in range(5):  # a busy machine needs several
+        assert command([*words, "contrastive-mnist", "--minutes", "0.2"]) == 0
+        if "no time was left" not in capsys.readouterr().out:
+            break
     for name in ("features-corruptions-mnist", "cgan-mnist", "enc-d-mnist", "contrastive-mnist"):
         card = read_card(tmp_path / name / f"{name}.safetensors")
         assert card.trained_on == "mnist-embedded train, 64 images"
