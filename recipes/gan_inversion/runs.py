@@ -264,13 +264,13 @@ class Run(run.Run[Profile, Budget]):
 
     @cached_property
     def real(self) -> zoo.ImageData:
-        """Training images for the Frechet distances."""
+        """Training images for the kernel and Frechet distances."""
         profile, limit = self.profile, self.budget.real
         return _load(profile.data, profile.splits[0], limit, root=self.root, seed=self.seed, size=profile.size)
 
     @cached_property
     def judge(self) -> Penultimate:
-        """The features of the Frechet and kernel distances."""
+        """The features of the kernel and Frechet distances."""
         return Penultimate(self.network(self.profile.judge))
 
     @cached_property
