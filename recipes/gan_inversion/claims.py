@@ -65,7 +65,7 @@ class Claim:
 
     @property
     def estimate(self) -> Estimate:
-        """By how much the first of a pair is lower: the mean over pairs and images, with a bootstrap over the images."""
+        """How much lower the first of a pair is: the mean over pairs and images, with a bootstrap over the images."""
         values = self.comparison.values
         return mean_estimate(
             np.mean([(values(second) - values(first)).double().numpy() for first, second in self.pairs], axis=0)

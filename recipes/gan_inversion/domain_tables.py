@@ -89,7 +89,7 @@ def _kernel(kept: Mapping[str, Any]) -> list[str]:
     estimates = [Estimate.of(kept[f"kernel_{side}"], _floats(kept[f"resampled_{side}"])) for side in ("in", "out")]
     estimates.append(Estimate.of(kept["kernel_out"] - kept["kernel_in"], gap))
     scaled = [Estimate(*(_SCALE * value for value in (one.value, one.low, one.high))) for one in estimates]
-    return [one.text(".3g") for one in scaled]
+    return [one.text(",.0f") for one in scaled]
 
 
 def _frechet(kept: Mapping[str, Any]) -> list[str]:
