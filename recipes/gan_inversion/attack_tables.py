@@ -11,7 +11,7 @@ from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.gan_inversion.robustness import MODES, OURS, patients, trials
 from recipes.gan_inversion.runs import Run
-from recipes.gan_inversion.selection import best, described
+from recipes.gan_inversion.selection import attacked, described
 from recipes.harness.diagnoses import diagnosis_table
 from recipes.harness.records import naturally_right, records_of, share, unfinished_notes, warnings_of
 
@@ -27,9 +27,9 @@ def robustness_tables(run: Run) -> Iterator[PaperTable]:
         yield table
         try:
             found = patients(run)
-        except GenclsError:  # the page of a run whose best setting is not known yet
+        except GenclsError:  # the page of a run whose attacked setting is not known yet
             found = {}
-        if diagnosed := diagnosis_table(f"Diagnosis of the best setting, L∞ {epsilon(run.profile.linf)}", found):
+        if diagnosed := diagnosis_table(f"Diagnosis of the attacked setting, L∞ {epsilon(run.profile.linf)}", found):
             yield diagnosed
 
 
@@ -86,7 +86,7 @@ def _accuracies(run: Run) -> PaperTable | None:
         tuple(rows),
         (
             f"Accuracy in % on the first {total} of the images of the tables, with 95 % Wilson intervals; in the rows “All” "
-            "the worst attack and gradient count for each image. The best setting was chosen without attacks, on other images.",
+            "the worst attack and gradient count for each image. Our setting was chosen without attacks, on other images.",
             _setting(run),
             f"Budget: {run.budget.attack}.",
             *unfinished_notes(run.out, names),
@@ -97,6 +97,6 @@ def _accuracies(run: Run) -> PaperTable | None:
 
 def _setting(run: Run) -> str:
     try:
-        return f"{OURS}: {described(best(run))}."
+        return f"{OURS}: {described(attacked(run))}, the best setting of at most {run.budget.attacked_steps} steps."
     except GenclsError:
-        return f"{OURS}: the best setting is not known in this folder."
+        return f"{OURS}: the setting is not known in this folder."

@@ -11,7 +11,7 @@ from gencls.zoo.distances import load_distance
 from recipes.gan_inversion.settings import Profile
 from recipes.harness.folders import weights_path
 
-__all__ = ["is_here", "make", "trained", "weights_of"]
+__all__ = ["averaged", "is_here", "make", "trained", "weights_of"]
 
 _TRUNKS = {
     "lpips": ("vgg16.pth", "vgg16-397923af.pth"),
@@ -39,7 +39,7 @@ def weights_of(profile: Profile, distance: str, weights: Path | None) -> Path | 
         GenclsError: without a folder of weights, for a distance whose file lies there.
     """
     if distance in ("e-lpips", "e-plain"):
-        return weights_of(profile, _averaged(profile, distance, weights), weights)
+        return weights_of(profile, averaged(profile, distance, weights), weights)
     if ours := trained(profile, distance):
         return weights_path(ours, weights)
     files = _files(profile, distance)
@@ -88,7 +88,7 @@ def make(profile: Profile, distance: str, weights: Path | None, samples: int) ->
     if distance == "pixels":
         return None
     if distance in ("e-lpips", "e-plain"):
-        base = make(profile, _averaged(profile, distance, weights), weights, samples)
+        base = make(profile, averaged(profile, distance, weights), weights, samples)
         if base is None:
             raise GenclsError(f"{distance}: expected a distance to average, got none")
         small = distance == "e-lpips" and profile.size is None
@@ -103,8 +103,8 @@ def make(profile: Profile, distance: str, weights: Path | None, samples: int) ->
     return LPIPS(path, net, lpips=distance != "plain", size=size, grey_as_rgb=True)
 
 
-def _averaged(profile: Profile, distance: str, weights: Path | None) -> str:
-    """The distance that E-LPIPS averages."""
+def averaged(profile: Profile, distance: str, weights: Path | None) -> str:
+    """The distance that "e-lpips" or "e-plain" averages: of LPIPS the one that is at hand."""
     if distance == "e-plain":
         return "plain"
     return "lpips" if is_here(profile, "lpips", weights) else "st-lpips"

@@ -10,7 +10,7 @@ from gencls.eval.report.formats import MISSING
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from recipes.gan_inversion import experiments, printed
 from recipes.gan_inversion.domains import domain_distances, input_distances
-from recipes.gan_inversion.interpolation import interpolation
+from recipes.gan_inversion.interpolation import interpolations
 from recipes.gan_inversion.intervals import Correlation, Estimate, correlation, excess, excesses, means
 from recipes.gan_inversion.inversions import Found, Inversion
 from recipes.gan_inversion.runs import Run
@@ -27,9 +27,9 @@ _INPUTS = "the images themselves"
 
 
 def _known(run: Run) -> dict[Inversion, tuple[Found, Mapping[str, Any]]]:
-    """The settings of Table 3.1 whose distances in and out of domain are measured."""
+    """The settings of Table 3.1 whose distances in and out of domain are measured, of the inversions as they are now."""
     found = finished(run, experiments.main_settings(run, run.profile.main[0])) if run.profile.judge else {}
-    kept = {inversion: (one, domain_distances(run, inversion).known) for inversion, one in found.items()}
+    kept = {inversion: (one, domain_distances(run, inversion).current) for inversion, one in found.items()}
     return {inversion: (one, known) for inversion, (one, known) in kept.items() if known}
 
 
@@ -48,7 +48,7 @@ def domain_table(run: Run) -> PaperTable | None:
         return Row(inversion.head, (*map(Cell, _kernel(kept)), *frechet, Cell(error(found), rate)))
 
     about = next(iter(known.values()))[1]
-    rows, inputs = [*grouped(known, row)], input_distances(run).known
+    rows, inputs = [*grouped(known, row)], input_distances(run).current
     if inputs:
         rows = [Row(_INPUTS, tuple(map(Cell, (*_kernel(inputs), *_frechet(inputs), MISSING)))), *rows]
     marked = "FID" if about["images"] > about["features"] else "FID (n ≤ d: biased)"
@@ -88,7 +88,7 @@ def _kernel(kept: Mapping[str, Any]) -> list[str]:
     estimates = [Estimate.of(kept[f"kernel_{side}"], _floats(kept[f"resampled_{side}"])) for side in ("in", "out")]
     estimates.append(Estimate.of(kept["kernel_out"] - kept["kernel_in"], gap))
     scaled = [Estimate(*(_SCALE * value for value in (one.value, one.low, one.high))) for one in estimates]
-    return [one.text(".3g") for one in scaled]
+    return [one.text(",.0f") for one in scaled]
 
 
 def _frechet(kept: Mapping[str, Any]) -> list[str]:
@@ -132,23 +132,23 @@ def printed_correlation() -> Correlation:
 def _correlations(run: Run) -> Iterator[str]:
     found = domain_correlations(run)
     if found:
+        count = max(one.count for one in found.values())
         words = "; ".join(f"{name}: {one.text()}" for name, one in found.items())
         yield (
-            f"Correlation of error rate and gap over {len(_known(run))} settings, with 95 % bootstrap intervals over images: "
-            f"{words} (without interval). In the thesis's tables, FID: {printed_correlation().text()}."
+            f"Correlation of error rate and gap over {count} settings, with 95 % bootstrap intervals over images, "
+            f"bias-corrected: {words} (without interval). In the thesis's tables, FID: {printed_correlation().text()}."
         )
 
 
 def peaks(run: Run) -> Mapping[str, tuple[Estimate, npt.NDArray[np.float64]]]:
     """By distance, how far the line's peak lies from its ends to the reference: with its interval, and by resample, (B,)."""
-    kept = {distance: known for distance in run.profile.main if (known := interpolation(run, distance).known)}
-    found = {distance: excesses(known["lines"], known["outside"]) for distance, known in kept.items()}
-    return {distance: (Estimate.of(value, resampled), resampled) for distance, (value, resampled) in found.items()}
+    found = {distance: excesses(known["lines"], known["outside"]) for distance, known in interpolations(run).items()}
+    return {distance: (Estimate.corrected(value, resampled), resampled) for distance, (value, resampled) in found.items()}
 
 
 def interpolation_table(run: Run) -> PaperTable | None:
     """Make Table 3.4."""
-    kept = {distance: known for distance in run.profile.main if (known := interpolation(run, distance).known)}
+    kept = interpolations(run)
     if not kept:
         return None
     rows, notes, rise = list[Row](), list[str](), peaks(run)

@@ -13,7 +13,7 @@ from gencls.eval.report.paper.figures import plateau
 from gencls.eval.report.style import FAINT, PALETTE, STYLE, NamedFigure
 from recipes.gan_inversion import experiments, printed
 from recipes.gan_inversion.codes import agreement, block_codes, prior_distance, true_codes
-from recipes.gan_inversion.interpolation import ORDERS, interpolation
+from recipes.gan_inversion.interpolation import ORDERS, interpolations
 from recipes.gan_inversion.intervals import mean_estimate
 from recipes.gan_inversion.inversions import Found, Inversion
 from recipes.gan_inversion.runs import Run
@@ -133,7 +133,7 @@ def _middle(run: Run) -> float:
 
 def interpolation_figure(run: Run) -> Iterator[NamedFigure]:
     """Draw Figure 3.10: the mean distance along the line with its interval, and the mean distance out of domain."""
-    known = {distance: kept for distance in run.profile.main if (kept := interpolation(run, distance).known)}
+    known = interpolations(run)
     if not known:
         return
     with matplotlib.rc_context(STYLE):

@@ -16,7 +16,7 @@ from recipes.gan_inversion.runs import Run
 from recipes.harness.folders import Kept
 from recipes.harness.jobs import Measurement
 
-__all__ = ["ORDERS", "along", "endpoints", "interpolated", "interpolation", "interpolation_jobs", "line"]
+__all__ = ["ORDERS", "along", "endpoints", "interpolated", "interpolation", "interpolation_jobs", "interpolations", "line"]
 
 ORDERS = 11
 """Codes on the line, a = 0, 0.1, ..., 1."""
@@ -90,6 +90,13 @@ def interpolation(run: Run, distance: str) -> Kept:
         return _measured(along(run.classifier(pair[0]), run.perceptual(distance), images, first, second), first, second)
 
     return Kept(run.out / "lines" / f"{distance}.json", key, measure)
+
+
+def interpolations(run: Run) -> Mapping[str, Mapping[str, Any]]:
+    """What is measured along the lines, by distance, if the ends are finished and were measured as they are now."""
+    there = [name for name in run.profile.main if interpolation(run, name).path.is_file()]
+    finished = [name for name in there if all(run.found(one) for one in endpoints(run, name))]
+    return {name: current for name in finished if (current := interpolation(run, name).current)}
 
 
 def interpolation_jobs(run: Run) -> Iterator[Measurement]:

@@ -1,4 +1,4 @@
-"""Beyond the thesis: the best setting under attack, in every gradient mode, beside other defenses on the same images."""
+"""Beyond the thesis: the best setting of few steps in every gradient mode, beside other defenses on the same images."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from functools import partial
 from gencls.core import Defense, key_of
 from gencls.eval import PGD, Attack, Boundary, Square, ThreatModel, Transfer, diagnose
 from recipes.gan_inversion.runs import Run
-from recipes.gan_inversion.selection import best
+from recipes.gan_inversion.selection import attacked
 from recipes.harness.diagnoses import diagnosis, examinations
 from recipes.harness.folders import Kept
 from recipes.harness.jobs import Job, StudyJob
@@ -15,7 +15,7 @@ from recipes.harness.jobs import Job, StudyJob
 __all__ = ["BLACK_BOX", "MODES", "OURS", "Trial", "attack_jobs", "doctor_jobs", "patients", "trials"]
 
 OURS = "GAN inversion"
-"""Name of the best setting in the tables."""
+"""Name of the attacked setting in the tables."""
 BLACK_BOX = "black-box"
 """The folder of the attacks that take no gradients of their target."""
 MODES = {
@@ -52,7 +52,7 @@ class Trial:
         """Build the defense. "warm" takes the place of "frozen" where the defense has warm steps."""
         warm = {"warm_steps": run.budget.warm_steps} if self.mode == "warm" else {}
         if self.model == OURS:
-            return run.classifier(best(run), **warm)
+            return run.classifier(attacked(run), **warm)
         settings = {**warm, **run.budget.synthesis} if _synthesises(self.model) else {}
         return run.beside(self.model, **settings)
 
@@ -97,8 +97,8 @@ def attack_jobs(run: Run) -> Iterator[Job]:
 
 
 def patients(run: Run) -> dict[str, Kept]:
-    """The doctor's findings on the best setting, by its name."""
-    inversion = best(run)
+    """The doctor's findings on the attacked setting, by its name."""
+    inversion = attacked(run)
     defense = run.classifier(inversion)
     source = run.beside(_SOURCE) if _SOURCE in run.profile.beside else None
     kept = diagnosis(
@@ -116,7 +116,7 @@ def patients(run: Run) -> dict[str, Kept]:
 
 
 def doctor_jobs(run: Run) -> Iterator[Job]:
-    """Yield the examination of the best setting."""
+    """Yield the examination of the attacked setting."""
     return examinations(patients(run), run.budget.doctor)
 
 

@@ -1,6 +1,6 @@
 """The best setting: chosen on images that no table shows, and then judged on the images of the tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,17 @@ from recipes.gan_inversion.settings import DISTANCES
 from recipes.gan_inversion.words import accuracy, cells
 from recipes.harness.jobs import Job
 
-__all__ = ["FOLDER", "best", "candidates", "described", "finalists", "selection_jobs", "selection_table", "validation"]
+__all__ = [
+    "FOLDER",
+    "attacked",
+    "best",
+    "candidates",
+    "described",
+    "finalists",
+    "selection_jobs",
+    "selection_table",
+    "validation",
+]
 
 FOLDER = "selection"
 """The folder of the inversions that choose."""
@@ -66,22 +76,24 @@ def selection_jobs(run: Run) -> Iterator[Job]:
     data = validation(run)
     for candidate in candidates(run):
         yield InversionJob(run, candidate, len(data), FOLDER, data)
-    for distance in ("", run.main[-1]):
-        yield _Final(run, distance)
+    yield from (_Final(run, name, choose) for name, choose in _FINALS.items())
 
 
 @dataclass(frozen=True)
 class _Final(Job):
-    """The inversion of the best setting (under one distance) on the images of the tables; known once all candidates are."""
+    """The inversion of a chosen setting on the images of the tables; known once all candidates are.
+
+    Attributes:
+        run: the run.
+        name: what was chosen.
+        choose: chooses the setting.
+    """
 
     run: Run
-    distance: str
+    name: str
+    choose: Callable[[Run], Inversion]
     unit = "part"
     foretold = False
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return f"best {self.distance}".strip()
 
     def left(self) -> Mapping[str, float]:
         return self._job().left()
@@ -91,15 +103,16 @@ class _Final(Job):
         job.compute(job.left())
 
     def _job(self) -> InversionJob:
-        return InversionJob(self.run, best(self.run, self.distance), len(self.run.rows))
+        return InversionJob(self.run, self.choose(self.run), len(self.run.rows))
 
 
-def best(run: Run, distance: str = "") -> Inversion:
+def best(run: Run, distance: str = "", most_steps: int | None = None) -> Inversion:
     """The candidate with the most right validation images; of equal ones that with the fewest steps, then the first.
 
     Args:
         run: the run.
         distance: the candidates' distance; "" for any.
+        most_steps: the most steps that the setting may take; None: any number.
 
     Returns:
         The setting. In a dry run before all candidates are finished, the one with the most steps: it costs most.
@@ -107,7 +120,8 @@ def best(run: Run, distance: str = "") -> Inversion:
     Raises:
         GenclsError: while a candidate is not finished.
     """
-    chosen = [candidate for candidate in candidates(run) if distance in ("", candidate.distance)]
+    most = most_steps or max(run.budget.tried_steps)
+    chosen = [one for one in candidates(run) if distance in ("", one.distance) and one.steps <= most]
     found = {candidate: _found(run, candidate) for candidate in chosen}
     right = {candidate: int(one.right.sum()) for candidate, one in found.items() if one is not None}
     if len(right) < len(chosen):
@@ -120,13 +134,29 @@ def best(run: Run, distance: str = "") -> Inversion:
     return min(chosen, key=lambda candidate: (-right[candidate], candidate.steps))
 
 
+def attacked(run: Run) -> Inversion:
+    """The best setting among those of few steps: each look of an attack is an inversion.
+
+    Raises:
+        GenclsError: while a candidate of so few steps is not finished.
+    """
+    return best(run, most_steps=run.budget.attacked_steps)
+
+
+_FINALS: Mapping[str, Callable[[Run], Inversion]] = {
+    "best": best,
+    "best under the robust distance": lambda run: best(run, run.main[-1]),
+    "attacked": attacked,
+}
+
+
 def finalists(run: Run) -> list[Inversion]:
-    """The best setting, and the best one under the robust distance, which may be the same.
+    """The best setting, the best one under the robust distance, and the one that is attacked; some may be the same.
 
     Raises:
         GenclsError: while a candidate is not finished.
     """
-    return list(dict.fromkeys((best(run), best(run, run.main[-1]))))
+    return list(dict.fromkeys(choose(run) for choose in _FINALS.values()))
 
 
 def described(inversion: Inversion) -> str:
@@ -164,9 +194,11 @@ def selection_table(run: Run) -> PaperTable | None:
 
 def _outcome(run: Run, found: Mapping[Inversion, Found], final: list[Inversion]) -> Iterator[str]:
     """Say what was chosen and which candidates were equally good."""
-    robust = DISTANCES[run.main[-1]]
-    same = f"It is also the best under {robust}" if len(final) == 1 else f"Best under {robust}: {described(final[1])}"
-    yield f"Chosen, with the most right validation images: {described(final[0])}. {same}."
+    robust, few = best(run, run.main[-1]), attacked(run)
+    yield (
+        f"Chosen, with the most right validation images: {described(final[0])}. Best under {DISTANCES[run.main[-1]]}: "
+        f"{described(robust)}. Best of at most {run.budget.attacked_steps} steps, which is attacked: {described(few)}."
+    )
     most = int(found[final[0]].right.sum())
     tied = [described(other) for other, one in found.items() if other != final[0] and int(one.right.sum()) == most]
     if tied:

@@ -136,8 +136,9 @@ class Budget(settings.Budget):
     real: int = at(60_000, reduced=60_000, smoke=2000)  # training images of the Frechet distances, all classes together
     selected: int = at(1000, reduced=200, smoke=10)  # images, none of them in the tables, on which the best setting is chosen
     tried_methods: tuple[str, ...] = at(("enc-d", "enc"), smoke=("enc-d",))  # the candidates: every combination of these,
-    tried_weights: tuple[float, ...] = at((10.0, 1.0), smoke=(10.0,))  # with each distance of the main tables
-    tried_steps: tuple[int, ...] = at((5, 10, 20), smoke=(4,))
+    tried_weights: tuple[float, ...] = at((10.0, 1.0), reduced=(10.0,), smoke=(10.0,))  # with each distance of the main tables
+    tried_steps: tuple[int, ...] = at((10, 20, 50, 100), reduced=(10, 20, 100), smoke=(4,))
+    attacked_steps: int = at(100, reduced=20)  # most steps of the setting that is attacked: each look is an inversion
     timed: int = at(100, reduced=25, smoke=5)  # images on which early elimination is timed
     attacked: int = at(1000, reduced=30, smoke=2)  # N under attack
     black_box: int = at(1000, reduced=30, smoke=2)  # N of the attacks without gradients

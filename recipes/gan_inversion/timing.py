@@ -13,7 +13,7 @@ from gencls.defenses import AnalysisBySynthesis
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.jobs import InversionJob
 from recipes.gan_inversion.runs import Run
-from recipes.gan_inversion.selection import best
+from recipes.gan_inversion.selection import attacked
 from recipes.gan_inversion.settings import REGULAR
 from recipes.harness.folders import Kept
 from recipes.harness.jobs import Job, Measurement
@@ -26,7 +26,7 @@ _ROUNDS = 3
 def eliminated(run: Run) -> list[Inversion]:
     """The settings on which early elimination is tried.
 
-    They are the regular methods with the largest lambda and the last distance, and the best setting once it is known.
+    They are the regular methods with the largest lambda and the last distance, and the attacked setting once it is known.
     """
     distance, weight = run.main[-1], max(run.budget.weights)
     found = [
@@ -35,7 +35,7 @@ def eliminated(run: Run) -> list[Inversion]:
         if method in REGULAR
     ]
     with suppress(GenclsError):  # it is not chosen yet
-        found.append(replace(best(run), fast=True))
+        found.append(replace(attacked(run), fast=True))
     return list(dict.fromkeys(found))
 
 

@@ -101,6 +101,16 @@ class Kept:
         """
         return read_measured(self.path) if self.path.is_file() else None
 
+    @property
+    def current(self) -> dict[str, Any] | None:
+        """The content of the file, if it was measured of the same subject by the same code; else None. The key is computed.
+
+        Raises:
+            GenclsError: if the file has changed since it was written.
+        """
+        known = self.known
+        return known if known and known.get("key") == self.key() else None
+
     def get(self) -> dict[str, Any]:
         """Read the measurement from the file, or make it now.
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from gencls import zoo
 from gencls.core import GenclsError, ImageDistance
-from recipes.gan_inversion import experiments, inversions, selection
+from gencls.core.files import write_sealed
+from recipes.gan_inversion import domain_tables, experiments, interpolation, inversions, selection
 from recipes.gan_inversion.__main__ import recipe
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.robustness import BLACK_BOX, OURS, trials
@@ -181,6 +182,23 @@ def test_two_runs_of_direct_differ_in_their_starts(run, page):
     assert not torch.equal(run.finished(first).codes()[0], run.finished(second).codes()[0])
 
 
+def test_measurements_of_former_inversions_are_not_shown(run, page, tmp_path):
+    again = replace(run, out=tmp_path / "again")
+    shutil.copytree(run.out, again.out)
+    kept, lines = again.out / "kid", again.out / "lines"
+    former = experiments.main_settings(again, "plain")[0]
+    assert former in domain_tables._known(again)
+    assert domain_tables.peaks(again).keys() == {"plain", "corruptions"}
+    for path in (kept / f"{former.slug}.json", kept / "inputs.json", lines / "plain.json"):
+        write_sealed(path, {"key": "another"})
+    assert domain_tables._known(again).keys() == set(experiments.main_settings(again, "plain")[1:])
+    assert domain_tables.domain_table(again).rows[0].head != "the images themselves"
+    assert domain_tables.peaks(again).keys() == {"corruptions"}
+    assert domain_tables.interpolation_table(again).rows[0].head == "Inference with Robust-Corruptions"
+    shutil.rmtree(again.out / "inversions" / interpolation.endpoints(again, "corruptions")[1].slug)
+    assert domain_tables.interpolation_table(again) is None
+
+
 # --- the best setting
 
 
@@ -225,6 +243,19 @@ def test_equal_candidates_take_the_fewest_steps_then_the_order(run, monkeypatch)
     assert choose(lambda one: 5) == ("enc-d", "corruptions", 1)
     assert choose(lambda one: 5 + (one.distance == "plain")) == ("enc-d", "plain", 1)
     assert choose(lambda one: 5 + (one.steps == 2) + (one.method == "enc")) == ("enc", "corruptions", 2)
+
+
+def test_the_attacked_setting_is_the_best_of_few_steps(run, monkeypatch):
+    few = replace(run, budget=replace(run.budget, attacked_steps=1))
+    right = {1: 5, 2: 9}
+    monkeypatch.setattr(selection, "_found", lambda run, one: SimpleNamespace(right=torch.arange(9) < right[one.steps]))
+    assert selection.best(few).steps == 2
+    assert selection.attacked(few).steps == 1
+    assert [one.steps for one in selection.finalists(few)] == [2, 1]
+
+
+def test_every_budget_has_a_setting_that_can_be_attacked():
+    assert all(min(budget.tried_steps) <= budget.attacked_steps for budget in BUDGETS.values())
 
 
 def test_the_best_setting_needs_all_candidates(run, tmp_path):

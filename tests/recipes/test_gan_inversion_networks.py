@@ -70,7 +70,8 @@ def test_what_has_begun_keeps_its_epochs_and_the_rest_waits(timed, tmp_path):
 
 
 def test_choices_that_do_not_exist(tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # which is as before behind the test
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is removed or as before behind the test
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     words = ["--weights", str(tmp_path), "--profile", "cifar10"]
     assert command([*words, "--only", "cgan-mars"]) == 2
     assert "--only: expected some of features-cifar10, " in capsys.readouterr().err

@@ -236,6 +236,13 @@ _BY_OWNER: dict[tuple[str, str], list[str]] = {
     ("Boundary", "threat"): ["ThreatModel('l2')"],
     ("SparseRS", "threat"): ["ThreatModel('l0', 5)", "ThreatModel('l0', 1.5)"],
     ("Boundary", "converged"): ["0.001"],
+    **{(made, "features"): ["nn.Flatten().eval()"] for made in ("frechet_distance", "kernel_distance")},
+    **{(made, which): ["images()"] for made in ("frechet_distance", "kernel_distance") for which in ("real", "made")},
+    ("kernel_distance", "subset_size"): ["2", "3"],
+    ("mean_similarity", "features"): ["torch.rand(4, 3)"],
+    **{("unbiased_mmd", which): ["torch.rand(4, 3)"] for which in ("real", "made")},
+    ("unbiased_mmd", "counts"): ["None", "torch.ones(2, 4)", "torch.zeros(2, 4)"],
+    ("Penultimate", "network"): ["small_cnn()"],
     ("FMN", "threat"): ["ThreatModel('linf')", "ThreatModel('l2')"],
     ("attack_by_name", "name"): ["'pgd-linf'", "'ddn-l2'", "'nothing'"],
     ("preset_by_name", "name"): ["'default-linf'", "'nothing'"],
@@ -306,6 +313,8 @@ LINES = frozenset(
         "keep_bytes",
         "window",
         "warm_steps",
+        "subsets",
+        "subset_size",
     ]
 )
 

@@ -29,6 +29,8 @@ MORE = (
     "defenses.smoothing.confidence",
     "eval.measures.success_rates",
     "eval.measures.records",
+    "eval.measures.fid",
+    "eval.measures.mmd",
 )
 READERS = (read_diagnoses, load_state_dict, load_checkpoint)
 ABSTRACT = "is abstract, or a type"
@@ -81,7 +83,7 @@ PUBLIC = public()
 ATTACKS = {name: made for name, made in PUBLIC.items() if is_dataclass(made) and "threat" in made.__annotations__}
 STATISTICS = (
     *("wilson", "wilson_band", "bootstrap_band", "holm", "mcnemar", "pairwise_mcnemar", "clopper_pearson"),
-    *("bootstrap_counts", "percentile_interval"),
+    *("bootstrap_counts", "percentile_interval", "mean_similarity", "unbiased_mmd"),
     *("empirical_bernstein", "majority_p_value", "success_rate_curve", "certified_accuracy", "closest_distances"),
     *("robust_accuracy", "summarize", "compare", "complete"),
 )

@@ -233,6 +233,8 @@ def _inversion(
     warm_steps: int | None,
     memory_budget: int,
 ) -> AnalysisBySynthesis:
+    if max_lr <= 0:  # here, since the engine knows it as lr
+        raise GenclsError(f"GAN inversion: expected max_lr > 0, got {max_lr}")
     if blocks != 0:
         generator = codes = BlockCodes(cast("BlockwiseGenerator", generator), blocks)
         start = ZeroOffsets(start, codes.blocks)

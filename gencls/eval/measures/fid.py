@@ -63,7 +63,13 @@ class Penultimate(nn.Module):
 
     @torch.no_grad()
     def describe(self, images: Tensor) -> Tensor:
-        """Features (N, d) of many images (N, C, H, W), chunk by chunk on the network's device; the result is on the CPU."""
+        """Features (N, d) of many images (N, C, H, W), chunk by chunk on the network's device; the result is on the CPU.
+
+        Raises:
+            GenclsError: the network is in training mode, where features depend on their chunk, or does not use its last linear
+                layer.
+        """
+        check_eval_mode(self, name="Penultimate.describe", what="a network of features")
         device = self._last.weight.device
         return torch.cat([self(batch.to(device)).cpu() for batch in images.split(_CHUNK)])
 
@@ -158,6 +164,11 @@ def _both(features: nn.Module, real: Tensor, made: Tensor, *, least: int, owner:
     """Features (N, d) and (M, d), float64, on the CPU."""
     check_eval_mode(features, name=owner, what="a network of features")
     for name, images in (("real", real), ("made", made)):
+        if not images.is_floating_point() or images.layout != torch.strided:
+            raise GenclsError(
+                f"{owner}: expected dense floating-point images (N, C, H, W) as {name}, got {images.dtype} of layout "
+                f"{images.layout}"
+            )
         if images.ndim < 2 or len(images) < least:
             raise GenclsError(f"{owner}: expected at least {least} images (N, C, H, W) as {name}, got {tuple(images.shape)}")
     first, second = (_described(features, images, owner) for images in (real, made))
@@ -167,12 +178,23 @@ def _both(features: nn.Module, real: Tensor, made: Tensor, *, least: int, owner:
 
 
 def _described(features: nn.Module, images: Tensor, owner: str) -> Tensor:
-    with torch.no_grad():
-        found = [features(batch) for batch in images.split(_CHUNK)]
+    try:
+        with torch.no_grad():
+            found = [features(batch) for batch in images.split(_CHUNK)]
+    except (GenclsError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise GenclsError(
+            f"{owner}: expected {type(features).__name__} to take {images.dtype} images {tuple(images.shape)}, got "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if not all(isinstance(one, Tensor) and one.ndim == 2 for one in found):
         got = f"shape {tuple(found[0].shape)}" if isinstance(found[0], Tensor) else type(found[0]).__name__
         raise GenclsError(f"{owner}: expected features (N, d), got {got}; average or flatten maps first")
-    described = torch.cat(found).double().cpu()
+    described = torch.cat(found)
+    if described.shape[1] < 1 or len(described) != len(images) or not described.is_floating_point():
+        expected = f"real features ({len(images)}, d), d >= 1"
+        raise GenclsError(f"{owner}: expected {expected}, got {described.dtype} of shape {tuple(described.shape)}")
     if not bool(described.isfinite().all()):
         raise GenclsError(f"{owner}: expected finite features, got NaN or infinite numbers")
-    return described
+    return described.double().cpu()

@@ -288,7 +288,7 @@ BAD = [
     (EncDPlus, {"steps": 2.5}, "EncDPlus: expected steps to be an int, got 2.5"),
     (Direct, {"weight": -0.1}, "expected weight >= 0, steps >= 0, lr > 0, got -0.1, 100, 0.1"),
     (EncD, {"steps": -1}, "expected weight >= 0, steps >= 0, lr > 0, got 0.7, -1, 0.1"),
-    (Enc, {"max_lr": 0.0}, "expected weight >= 0, steps >= 0, lr > 0, got 0.7, 100, 0.0"),
+    (Enc, {"max_lr": 0.0}, "GAN inversion: expected max_lr > 0, got 0.0"),
     (Direct, {"starts": 0}, "expected count >= 1 random codes, got 0"),
     (Direct, {"ranked_by": "l3"}, "Direct: expected ranked_by to be one of 'l2', 'l1', got 'l3'"),
     (Direct, {"fast": 3}, "Direct: expected fast to be True or False or a Elimination, got 3"),

@@ -121,6 +121,17 @@ def test_too_few(images, features, measure, settings, count, message):
         measure(features, images[0], images[1][:count], **settings)
 
 
+class Part(nn.Module):
+    """Some of the features (N, d)."""
+
+    def __init__(self, columns):
+        super().__init__()
+        self.columns = columns
+
+    def forward(self, features):
+        return features[:, self.columns]
+
+
 def test_wrong_features(images, features):
     with pytest.raises(GenclsError, match=r"expected features \(N, d\), got shape \(100, 6, 3, 3\); average or flatten"):
         frechet_distance(features[0], *images)
@@ -128,6 +139,12 @@ def test_wrong_features(images, features):
         frechet_distance(FLAT, images[0] / 0, images[1])
     with pytest.raises(GenclsError, match="expected a network of features in eval mode"):
         frechet_distance(nn.Sequential(nn.BatchNorm2d(3), nn.Flatten()), *images)
+    with pytest.raises(GenclsError, match=r"frechet_distance: expected Flatten to take .*, got TypeError: "):
+        frechet_distance(nn.Flatten("one").eval(), *images)
+    with pytest.raises(GenclsError, match=r"expected real features \(230, d\), d >= 1, got torch.float32 of shape \(230, 0\)"):
+        frechet_distance(nn.Sequential(nn.Flatten(), Part(slice(0))).eval(), *images)
+    with pytest.raises(GenclsError, match="expected dense floating-point images .* as real, got torch.complex64"):
+        frechet_distance(FLAT, images[0].to(torch.complex64), images[1])
     with pytest.raises(GenclsError, match="expected as many features of real as of made, got 192 and 96"):
         frechet_distance(FLAT, images[0], images[1][..., :4])
 
@@ -140,6 +157,10 @@ def test_the_features_before_the_last_layer():
     assert features.num_features == 7
     assert not features.training
     assert not network[5]._forward_pre_hooks
+    network.train()
+    moving = Penultimate(nn.Sequential(nn.BatchNorm2d(3), *network))
+    with pytest.raises(GenclsError, match=r"Penultimate.describe: expected a network of features in eval mode"):
+        moving.describe(images)
     with pytest.raises(GenclsError, match="expected a network with a linear layer, got Flatten without any"):
         Penultimate(nn.Flatten())
     unused = nn.Identity()

@@ -4,7 +4,7 @@ from torch import nn
 
 from gencls.core import GenclsError
 from gencls.eval.measures.fid import kernel_distance
-from gencls.eval.measures.mmd import mean_similarity, polynomial_kernel, unbiased_mmd
+from gencls.eval.measures.mmd import mean_similarity, unbiased_mmd
 from gencls.eval.measures.statistics import bootstrap_counts
 
 
@@ -30,7 +30,7 @@ def test_unequal_sets_by_hand():
 
 def test_many_rows_come_in_chunks():
     real = features(2300)
-    kernel = polynomial_kernel(real, real)
+    kernel = (real @ real.T / 5 + 1) ** 3
     assert mean_similarity(real) == pytest.approx(float(kernel.sum() - kernel.trace()) / (2300 * 2299))
 
 
@@ -63,13 +63,25 @@ def test_resamples_spread_as_new_samples_do():
 
 def test_wrong_sets():
     real, made = features(4), features(3)
-    with pytest.raises(GenclsError, match=r"made: expected finite features \(N, d\), N >= 2, got \(1, 5\)"):
-        unbiased_mmd(real, made[:1])
-    with pytest.raises(GenclsError, match="real: expected finite features"):
-        unbiased_mmd(real / 0, made)
+    expected = r"unbiased_mmd: expected made to be finite real features \(N, d\), N >= 2 and d >= 1, got torch.* of shape "
+    for wrong, shown in ((made[:1], r"\(1, 5\)$"), (made[:, :0], r"\(3, 0\)$"), (made.to(torch.complex64), r"\(3, 5\)$")):
+        with pytest.raises(GenclsError, match=expected + shown):
+            unbiased_mmd(real, wrong)
+    for wrong in (real / 0, real * 1e46):
+        with pytest.raises(GenclsError, match="expected real to be .*, got .* with NaN, infinite or larger numbers"):
+            unbiased_mmd(wrong, made)
     with pytest.raises(GenclsError, match="expected as many features of real as of made, got 5 and 4"):
         unbiased_mmd(real, made[:, :4])
-    with pytest.raises(GenclsError, match=r"expected counts \(B, 3\) >= 0, got \(2, 4\)"):
-        unbiased_mmd(real, made, counts=torch.ones(2, 4))
-    with pytest.raises(GenclsError, match="features: expected finite features"):
+    for counts in (torch.ones(2, 4), -torch.ones(2, 3), torch.full((1, 3), torch.nan), torch.ones(1, 3, dtype=torch.complex64)):
+        with pytest.raises(GenclsError, match=r"unbiased_mmd: expected finite counts \(B, 3\) >= 0, got torch"):
+            unbiased_mmd(real, made, counts=counts)
+    with pytest.raises(GenclsError, match="mean_similarity: expected features to be finite"):
         mean_similarity(real[0])
+
+
+def test_large_numbers_and_graphs(recwarn):
+    real, made = features(4).requires_grad_(), features(3)
+    assert not unbiased_mmd(real, made).requires_grad
+    assert mean_similarity(real) == mean_similarity(real.detach())
+    assert not recwarn
+    assert unbiased_mmd(real * 1e45 / real.abs().max(), made).isfinite()

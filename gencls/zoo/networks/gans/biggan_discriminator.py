@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.images import check_labels
 from gencls.core.settings import checked
 from gencls.zoo.networks.gans.biggan_layers import Attention, DownBlock, SNEmbedding, SNLinear, orthogonal_start
 
@@ -84,11 +85,12 @@ class BigGANDiscriminator(nn.Module):
         """Images (N, 3, size, size) in [0, 1] and int64 labels (N,) in 0 .. K - 1 to D(x, y), (N,).
 
         Raises:
-            GenclsError: for images of another shape.
+            GenclsError: for images of another shape, or labels of another kind, number or class.
         """
         if images.shape[1:] != (3, self.size, self.size):
             expected = f"(N, 3, {self.size}, {self.size})"
             raise GenclsError(f"BigGANDiscriminator: expected images of shape {expected}, got {tuple(images.shape)}")
+        check_labels(labels, num_classes=self.num_classes, count=len(images))
         maps = 2 * images - 1
         for parts in self.blocks:
             for part in parts.children():

@@ -57,12 +57,13 @@ def load_biggan(
     """
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     state: State = load_state_dict(path)
-    layout = _layout(state)
+    name = f"{path}: BigGAN"
+    layout = _layout(state, name)
     if size is not None and layout["size"] != size:
         raise GenclsError(f"{path}: expected a BigGAN of {size} pixels; got one of {_described(layout)}")
     if classes is not None:
         state = _chosen(path, state, classes, layout["num_classes"])
-    return biggan_from_state(state, bn_eps=bn_eps, sn_eps=sn_eps, truncation=truncation)
+    return biggan_from_state(state, bn_eps=bn_eps, sn_eps=sn_eps, truncation=truncation, name=name)
 
 
 def load_imagenette_biggan(path: str | Path, *, truncation: float = 1.0) -> BigGAN:
@@ -78,6 +79,7 @@ def load_imagenette_biggan(path: str | Path, *, truncation: float = 1.0) -> BigG
     return load_biggan(path, classes=IMAGENETTE, size=128, truncation=truncation)
 
 
+@checked
 def load_biggan_discriminator(path: str | Path, *, classes: Sequence[int] | None = None) -> BigGANDiscriminator:
     """Read the discriminator that learned with a generator of GitHub ajbrock/BigGAN-PyTorch of 64 pixels and more.
 
@@ -93,7 +95,7 @@ def load_biggan_discriminator(path: str | Path, *, classes: Sequence[int] | None
     """
     path = Path(path) / DISCRIMINATOR if Path(path).is_dir() else Path(path)
     state = load_state_dict(path)
-    weights = Weights(BigGANDiscriminator, state)
+    weights = Weights(BigGANDiscriminator, state, name=f"{path}: BigGANDiscriminator")
     count = weights.shape("embed.weight", 2)[0]
     if classes is not None:
         _check_classes(path, classes, count, "a discriminator")
@@ -121,42 +123,49 @@ def load_fqgan(path: str | Path, *, size: int | None = 32, truncation: float = 1
     return load_biggan(path, size=size, truncation=truncation)
 
 
+@checked
 def load_fq_discriminator(path: str | Path) -> FQDiscriminator:
-    """Read a discriminator of the same project for images of 32 pixels, ``D.pth``.
+    """Read a discriminator of the same project for images of 32 pixels.
+
+    Args:
+        path: the file, or a folder that has it under the name ``D.pth``.
 
     Raises:
         GenclsError: for a file that is missing, damaged or something else; weights of another layout.
     """
-    return fq_discriminator_from_state(load_state_dict(path))
+    path = Path(path) / DISCRIMINATOR if Path(path).is_dir() else Path(path)
+    return fq_discriminator_from_state(load_state_dict(path), name=f"{path}: FQDiscriminator")
 
 
-def biggan_from_state(state: State, *, bn_eps: float = 1e-5, sn_eps: float | None = None, truncation: float = 1.0) -> BigGAN:
-    """Build the generator of a state dict, whose tensors it shares, see :func:`load_biggan`.
+def biggan_from_state(
+    state: State, *, bn_eps: float = 1e-5, sn_eps: float | None = None, truncation: float = 1.0, name: str = "BigGAN"
+) -> BigGAN:
+    """Build the generator of a state dict, whose tensors it shares, see :func:`load_biggan`; errors begin with ``name``.
 
     Raises:
         GenclsError: for weights of another layout, naming both; keys that are missing or surplus, or tensors of an unexpected
             shape.
     """
-    layout = _layout(state)
-    weights = Weights(BigGAN, state, name=f"BigGAN ({layout['size']} pixels)")
+    layout = _layout(state, name)
+    weights = Weights(BigGAN, state, name=f"{name} ({layout['size']} pixels)")
     widths = [weights.shape(f"blocks.{index}.0.bn1.stored_mean", 1)[0] for index in range(len(WIDTHS[layout["size"]]) - 1)]
     expected = [layout["width"] * factor for factor in WIDTHS[layout["size"]]]
     if widths != expected[:-1]:
         raise GenclsError(
-            f"BigGAN checkpoint: expected blocks of {expected[:-1]} channels, as in the layout of {_described(layout)}; got "
+            f"{name} checkpoint: expected blocks of {expected[:-1]} channels, as in the layout of {_described(layout)}; got "
             f"{widths}"
         )
     sn_eps = (1e-8 if layout["shared_dim"] is None else 1e-6) if sn_eps is None else sn_eps
     return weights.build(**layout, bn_eps=bn_eps, sn_eps=sn_eps, truncation=truncation)
 
 
-def fq_discriminator_from_state(state: State) -> FQDiscriminator:
-    """Build the discriminator of a state dict of GitHub YangNaruto/FQ-GAN, whose tensors it shares.
+def fq_discriminator_from_state(state: State, *, name: str = "FQDiscriminator") -> FQDiscriminator:
+    """Build the discriminator of a state dict of GitHub YangNaruto/FQ-GAN, whose tensors it shares; errors begin with ``name``.
 
     Raises:
         GenclsError: for keys that are missing or surplus, or tensors of an unexpected shape.
     """
-    weights = Weights(FQDiscriminator, state)
+    weights = Weights(FQDiscriminator, state, name=name)
     blocks = range(weights.count(r"blocks\.(\d+)\."))
     quantized = tuple(index for index in blocks if f"blocks.{index}.1.embed" in state)
     num_classes, channels = weights.shape("embed.weight", 2)
@@ -164,17 +173,17 @@ def fq_discriminator_from_state(state: State) -> FQDiscriminator:
     return weights.build(width=channels // 4, num_classes=num_classes, quantized=quantized, codes=codes)
 
 
-def _layout(state: State) -> dict[str, Any]:
+def _layout(state: State, name: str) -> dict[str, Any]:
     """Arguments of BigGAN, from the names and shapes of its weights."""
     other = _other_network(state)
     if other is not None:
         known = ", ".join(map(str, WIDTHS))
-        raise GenclsError(f"BigGAN checkpoint: expected a generator of BigGAN-PyTorch for {known} pixels; got {other}")
-    weights = Weights(BigGAN, state)
+        raise GenclsError(f"{name} checkpoint: expected a generator of BigGAN-PyTorch for {known} pixels; got {other}")
+    weights = Weights(BigGAN, state, name=name)
     blocks = weights.count(r"blocks\.(\d+)\.")
     if blocks not in _SIZES:
         counts = ", ".join(f"{count} ({size} pixels)" for count, size in _SIZES.items())
-        raise GenclsError(f"BigGAN checkpoint: expected as many blocks as a layout of {counts} has; got {blocks}")
+        raise GenclsError(f"{name} checkpoint: expected as many blocks as a layout of {counts} has; got {blocks}")
     size = _SIZES[blocks]
     _, chunk = weights.shape("linear.weight", 2)
     first = weights.shape("blocks.0.0.bn1.gain.weight", 2)

@@ -127,11 +127,12 @@ def test_fqgan(write):
     assert same(load_fqgan(write(network.state_dict())), network)
 
 
-def test_fqgans_discriminator(write):
+def test_fqgans_discriminator(write, tmp_path):
     with seeded(0):
         network = FQDiscriminator(width=2, num_classes=3, quantized=(0, 2), codes=5).eval()
     found = load_fq_discriminator(write(network.state_dict(), "D.pth"))
     assert same(found, network)
+    assert same(load_fq_discriminator(tmp_path), network)
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 2])
     torch.testing.assert_close(found(images, labels), network(images, labels))
 
@@ -188,17 +189,18 @@ def test_bad_settings(write, settings, message):
 @pytest.mark.parametrize(("tensors", "message"), BAD_TENSORS.values(), ids=BAD_TENSORS)
 def test_bad_files(write, tensors, message):
     path = write({**made(**LAYOUTS["cifar10"]).state_dict(), **tensors})
-    with pytest.raises(GenclsError, match=message):
+    with pytest.raises(GenclsError, match=message) as caught:
         load_biggan(path)
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_other_networks(write):
     discriminator = FQDiscriminator(width=1, codes=2).state_dict()
     with pytest.raises(GenclsError, match="expected a generator of BigGAN-PyTorch for .*; got a discriminator of FQ-GAN"):
         load_fqgan(write(discriminator))
-    with pytest.raises(GenclsError, match="got keys conv.weight, conv.bias, ..."):
+    with pytest.raises(GenclsError, match="G_ema.pth: BigGAN checkpoint: .* got keys conv.weight, conv.bias, ..."):
         load_biggan(write({"conv.weight": torch.zeros(1), "conv.bias": torch.zeros(1)}))
-    with pytest.raises(GenclsError, match=r"FQDiscriminator checkpoint: expected embed.weight of rank 2; got keys"):
+    with pytest.raises(GenclsError, match=r"G_ema.pth: FQDiscriminator checkpoint: expected embed.weight of rank 2; got keys"):
         load_fq_discriminator(write(made(**LAYOUTS["cifar10"]).state_dict()))
     with pytest.raises(GenclsError, match="expected a BigGAN of 32 pixels; got one of 64 pixels"):
         load_fqgan(write(made(**LAYOUTS["shared"]).state_dict()))

@@ -96,6 +96,24 @@ def test_the_discriminator_is_the_published_one(folder: Path) -> None:
     torch.testing.assert_close(found(images, labels), whole(images, torch.tensor(CLASSES)[labels]))
     with pytest.raises(GenclsError, match=r"expected images of shape \(N, 3, 64, 64\), got \(1, 3, 32, 32\)"):
         found(torch.rand(1, 3, 32, 32), labels[:1])
+    with pytest.raises(GenclsError, match=r"labels: expected values in 0..9 for 10 classes, got values in 10..10"):
+        found(images[:1], torch.tensor([10]))
+
+
+def test_files_of_something_else(folder: Path) -> None:
+    with pytest.raises(GenclsError, match=r"G_ema.pth: BigGANDiscriminator checkpoint: expected embed.weight of rank 2; got"):
+        load_biggan_discriminator(folder / "G_ema.pth")
+    with pytest.raises(GenclsError, match="load_biggan_discriminator: expected classes to be .*, got 'all'"):
+        load_biggan_discriminator(folder, classes="all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("side", "width", "expected"), [(64, 8, False), (64, 15, False), (64, 16, True), (32, 8, True)])
+def test_narrow_encoders_of_large_images_have_plain_layouts(side: int, width: int, expected: bool) -> None:
+    """Torch writes beyond its memory for some of the others."""
+    settings = replace(PRESETS["enc-d-imagenette"], shape=(3, side, side), width=width, blocks=(1,))
+    assert isinstance(settings, BigGANEncoderPreset)
+    assert settings.training(10).channels_last == expected
+    assert PRESETS["enc-d-imagenette"].training(10).channels_last
 
 
 def test_the_discriminator_by_hand(folder: Path) -> None:

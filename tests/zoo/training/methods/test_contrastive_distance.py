@@ -209,7 +209,10 @@ def test_it_starts_from_the_corruption_robust_features(name: str) -> None:
 
 
 def test_direct_takes_random_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contrastive_distance, "trained_network", lambda kind, name: Stripes() if "cgan" in name else network())
+    def read(kind: object, name: str, weights: object) -> nn.Module:
+        return Stripes() if "cgan" in name else network()
+
+    monkeypatch.setattr(contrastive_distance, "trained_network", read)
     made = replace(small(), encoder=None).sources()
     (codes,) = made.start(torch.rand(2, 1, 12, 12))
     assert codes.shape == (2, 3, 2)

@@ -1,6 +1,5 @@
 """Trainings of encoders: Enc and Enc-D against closed forms, resume, cards."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -229,4 +228,3 @@ def test_presets_say_what_they_do(name: str) -> None:
     assert settings.recipe.startswith(f"{settings.epochs} epochs of batches of {settings.batch_size}")
     assert ("frozen in the first 33%" in settings.recipe) == (not settings.codes)
     assert settings.image_shape == settings.gan.image_shape
-    assert math.isclose(settings.percept, 1.0)
