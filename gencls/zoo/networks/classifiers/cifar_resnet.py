@@ -14,8 +14,8 @@ from gencls.zoo.networks.classifiers.cifar_network import CifarNetwork
 _LARGE = 64
 """H = W of the least images whose channels are not put next to each other.
 
-On a CPU torch 2.15 writes beyond its memory in the backward pass of a 1 x 1 convolution with stride 2 over maps of 64 pixels whose
-channels are next to each other.
+On a CPU torch 2.15 writes beyond its memory in the backward pass of a 1 x 1 convolution with stride 2 over maps of 64 pixels
+whose channels are next to each other.
 """
 
 

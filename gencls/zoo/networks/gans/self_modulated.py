@@ -146,5 +146,5 @@ class _UpBlock(nn.Module):
 
     def forward(self, maps: Tensor, code: Tensor) -> Tensor:
         out = convolve_upsampled(F.relu(self.norm1(maps, code)), self.conv1.weight, self.conv1.bias)
-        out = self.conv2(F.relu(self.norm2(out, code)))
-        return out + convolve_upsampled(maps, self.skip.weight, self.skip.bias)
+        inner: Tensor = self.conv2(F.relu(self.norm2(out, code)))
+        return inner + convolve_upsampled(maps, self.skip.weight, self.skip.bias)
