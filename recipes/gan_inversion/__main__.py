@@ -6,11 +6,11 @@
     python -m recipes.gan_inversion --profile cifar10 --data-root DATA --weights FOLDER --budget paper --device cuda
 
 Six ways to invert a conditional GAN (Direct, Enc, Enc-D, and each with a code per block) classify by what they reconstruct,
-under plain and robust perceptual distances, with more and less regularisation and steps; then come Frechet distances in and
+under plain and robust perceptual distances, with more and less regularisation and steps; then come KID and FID in and
 out of domain, lines between optimal codes, and grids of reconstructions. Each inversion is made once and kept batch by batch;
-all tables are made of these. Beyond the thesis, the best setting meets attacks in every gradient mode beside other defenses,
-and hopeless classes leave early. The folder of the run holds the page, the tables as Markdown and LaTeX, the inversions and
-one study per defense and gradient mode; killed, the same command goes on.
+all tables are made of these. Beyond the thesis, the best setting of few steps meets attacks in every gradient mode beside other
+defenses, and hopeless classes leave early. The folder of the run holds the page, the tables as Markdown and LaTeX, the
+inversions and one study per defense and gradient mode; killed, the same command goes on.
 """
 
 import sys

@@ -11,7 +11,7 @@ from gencls.eval.report.paper.page import Cell, PaperTable, Row
 from gencls.eval.threats.protocol import TOLERANCE
 from recipes.gan_inversion.robustness import MODES, OURS, patients, trials
 from recipes.gan_inversion.runs import Run
-from recipes.gan_inversion.selection import attacked, described
+from recipes.gan_inversion.selection import attacked, best, described, right_of
 from recipes.harness.diagnoses import diagnosis_table
 from recipes.harness.records import naturally_right, records_of, share, unfinished_notes, warnings_of
 
@@ -96,7 +96,16 @@ def _accuracies(run: Run) -> PaperTable | None:
 
 
 def _setting(run: Run) -> str:
+    """Say what is attacked, and how much worse it is on the images that chose than the best setting of any number of steps."""
     try:
-        return f"{OURS}: {described(attacked(run))}, the best setting of at most {run.budget.attacked_steps} steps."
+        ours, whole = attacked(run), best(run)
     except GenclsError:
         return f"{OURS}: the setting is not known in this folder."
+    said = f"{OURS}: {described(ours)}, the best setting of at most {run.budget.attacked_steps} steps"
+    if ours == whole:
+        return f"{said}; none of more steps is better on the images that choose."
+    right, most = (right_of(run, one) for one in (ours, whole))
+    return (
+        f"{said}: each look of an attack is an inversion. It has {right} of the {run.budget.selected} images that choose "
+        f"right, and the best of all settings, {described(whole)}, has {most}."
+    )

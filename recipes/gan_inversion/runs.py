@@ -30,6 +30,8 @@ BIGGAN = "biggan"
 
 _OF_PARTS = {"3.2": "enc-d", "3.5": "enc-d", "examples": "enc-d", "3.8": "enc"}
 """Part -> the encoder that it needs whatever methods are chosen."""
+_OF_BEST = {"selection", "attacks", "doctor"}
+"""Parts that need the networks of all candidates for the best setting, whatever is chosen."""
 
 _PROBED = 4
 
@@ -80,13 +82,14 @@ class Run(run.Run[Profile, Budget]):
 
         A distance that only Table 3.5 has may be missing unless the user asks for it.
         """
-        names = [] if self.profile.generator == BIGGAN else [self.profile.generator]
-        names += [self.profile.encoders[kind] for kind in self.encoded(parts)]
+        published = self.profile.generator == BIGGAN
+        encoders = [self.profile.encoders[kind] for kind in self.encoded(parts)]
+        names = encoders if published else [self.profile.generator, *encoders]
         needed = {name: self.path(name) for name in names}
-        for distance in {*self.main, *self.chosen}:
+        known = {*self.main, *self.chosen, *(self.profile.main if _OF_BEST & {*parts} else ())}
+        for distance in known:
             if name := distances.trained(self.profile, distance):
                 needed[name] = self.path(name)
-        published = self.profile.generator == BIGGAN
         more = "; encoders for BigGAN also take --pretrained FOLDER, with its files (docs/weights.md)" if published else ""
         require_weights(needed, self.weights, hint=f"{more}, or choose --methods and --distances")
         if published and not self.path(BIGGAN).is_file():
@@ -94,7 +97,7 @@ class Run(run.Run[Profile, Budget]):
                 f"expected the published generator at {self.path(BIGGAN)}, got no such file; docs/weights.md says where it "
                 "comes from; pass its folder with --weights"
             )
-        for distance in {*self.main, *self.chosen}:
+        for distance in known:
             self.percept(distance)
         if "attacks" in parts:
             beside = {name: self.path(name) for name in self.profile.beside.values() if name != AUTOATTACK}
@@ -127,8 +130,9 @@ class Run(run.Run[Profile, Budget]):
         return tuple(name for name in METHODS if name in (self.methods or METHODS))
 
     def encoded(self, parts: Sequence[str]) -> tuple[str, ...]:
-        """The encoders that some parts need; Tables 3.2, 3.5 and 3.8 and the examples have methods of their own."""
-        kinds = {name.removesuffix("+") for name in self.inverted} | {_OF_PARTS.get(part, "") for part in parts}
+        """The encoders that some parts need, of which some have methods of their own."""
+        methods = {*self.inverted, *(self.budget.tried_methods if _OF_BEST & {*parts} else ())}
+        kinds = {name.removesuffix("+") for name in methods} | {_OF_PARTS.get(part, "") for part in parts}
         return tuple(kind for kind in self.profile.encoders if kind in kinds)
 
     def path(self, name: str) -> Path:
@@ -217,7 +221,8 @@ class Run(run.Run[Profile, Budget]):
             folder: parent of its folder in the folder of the run.
             count: number of images; 0 takes N.
         """
-        return read(self.out / folder / inversion.slug, count or len(self.rows), self.networks_of(inversion))
+        where = self.out / folder / inversion.slug
+        return read(where, count or len(self.rows), self.networks_of(inversion)) if where.is_dir() else None
 
     def networks_of(self, inversion: Inversion) -> str:
         """The key of the networks of an inversion: generator, encoder and perceptual distance."""
@@ -264,13 +269,13 @@ class Run(run.Run[Profile, Budget]):
 
     @cached_property
     def real(self) -> zoo.ImageData:
-        """Training images for the Frechet distances."""
+        """Training images for KID and FID."""
         profile, limit = self.profile, self.budget.real
         return _load(profile.data, profile.splits[0], limit, root=self.root, seed=self.seed, size=profile.size)
 
     @cached_property
     def judge(self) -> Penultimate:
-        """The features of the Frechet and kernel distances."""
+        """The features of KID and FID."""
         return Penultimate(self.network(self.profile.judge))
 
     @cached_property

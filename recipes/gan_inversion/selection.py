@@ -23,6 +23,7 @@ __all__ = [
     "candidates",
     "described",
     "finalists",
+    "right_of",
     "selection_jobs",
     "selection_table",
     "validation",
@@ -35,14 +36,13 @@ FOLDER = "selection"
 def candidates(run: Run) -> list[Inversion]:
     """The settings to choose from: all combinations of the budget's, those under the robust distance first.
 
-    If the user chose none of the budget's methods, the chosen ones take their place.
+    They do not depend on the methods and distances that the user chose: calls that share a folder choose the same setting.
     """
     budget = run.budget
-    methods = [method for method in budget.tried_methods if method in run.inverted] or run.inverted
     return [
         Inversion(method=method, weight=weight, distance=distance, steps=steps)
-        for distance in reversed(run.main)
-        for method in methods
+        for distance in reversed(run.profile.main)
+        for method in budget.tried_methods
         for weight in budget.tried_weights
         for steps in budget.tried_steps
     ]
@@ -145,7 +145,7 @@ def attacked(run: Run) -> Inversion:
 
 _FINALS: Mapping[str, Callable[[Run], Inversion]] = {
     "best": best,
-    "best under the robust distance": lambda run: best(run, run.main[-1]),
+    "best under the robust distance": lambda run: best(run, run.profile.main[-1]),
     "attacked": attacked,
 }
 
@@ -194,15 +194,28 @@ def selection_table(run: Run) -> PaperTable | None:
 
 def _outcome(run: Run, found: Mapping[Inversion, Found], final: list[Inversion]) -> Iterator[str]:
     """Say what was chosen and which candidates were equally good."""
-    robust, few = best(run, run.main[-1]), attacked(run)
+    distance = run.profile.main[-1]
+    robust, few = best(run, distance), attacked(run)
     yield (
-        f"Chosen, with the most right validation images: {described(final[0])}. Best under {DISTANCES[run.main[-1]]}: "
+        f"Chosen, with the most right validation images: {described(final[0])}. Best under {DISTANCES[distance]}: "
         f"{described(robust)}. Best of at most {run.budget.attacked_steps} steps, which is attacked: {described(few)}."
     )
     most = int(found[final[0]].right.sum())
     tied = [described(other) for other, one in found.items() if other != final[0] and int(one.right.sum()) == most]
     if tied:
         yield f"As many right: {'; '.join(tied)}. Of equal ones the fewest steps count, then the order of the table."
+
+
+def right_of(run: Run, candidate: Inversion) -> int:
+    """The number of validation images that a finished candidate has right.
+
+    Raises:
+        GenclsError: while it is not finished.
+    """
+    found = _found(run, candidate)
+    if found is None:
+        raise GenclsError(f"{described(candidate)}: expected a finished candidate, got none; run the part 'selection' first")
+    return int(found.right.sum())
 
 
 def _found(run: Run, candidate: Inversion) -> Found | None:

@@ -26,11 +26,13 @@ _ROUNDS = 3
 def eliminated(run: Run) -> list[Inversion]:
     """The settings on which early elimination is tried.
 
-    They are the regular methods with the largest lambda and the last distance, and the attacked setting once it is known.
+    They are the regular methods with the largest lambda and the last of the chosen main distances, if one was chosen, and the
+    attacked setting once it is known.
     """
-    distance, weight = run.main[-1], max(run.budget.weights)
+    weight = max(run.budget.weights)
     found = [
         Inversion(method=method, weight=weight, distance=distance, steps=run.budget.steps, fast=True)
+        for distance in run.main[-1:]
         for method in run.inverted
         if method in REGULAR
     ]

@@ -12,7 +12,7 @@ from torch import nn
 from gencls import zoo
 from gencls.core import GenclsError, ImageDistance
 from gencls.core.files import write_sealed
-from recipes.gan_inversion import domain_tables, experiments, interpolation, inversions, selection
+from recipes.gan_inversion import attack_tables, domain_tables, experiments, interpolation, inversions, selection, timing
 from recipes.gan_inversion.__main__ import recipe
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.robustness import BLACK_BOX, OURS, trials
@@ -263,8 +263,28 @@ def test_the_best_setting_needs_all_candidates(run, tmp_path):
     with pytest.raises(GenclsError, match="all 8 candidates for the best setting, got 0; run the part 'selection' first"):
         selection.best(new)
     assert selection.best(replace(new, foreseen=True)).steps == 2
-    assert {one.method for one in selection.candidates(replace(run, methods=("enc", "direct")))} == {"enc"}
-    assert {one.method for one in selection.candidates(replace(run, methods=("direct",)))} == {"direct"}
+
+
+@pytest.mark.parametrize("chosen", [{"methods": ("direct", "direct+")}, {"chosen": ("plain",)}, {"chosen": ("lpips",)}])
+def test_candidates_do_not_depend_on_the_users_choice(run, tmp_path, chosen):
+    other = replace(run, out=tmp_path, **chosen)
+    assert selection.candidates(other) == selection.candidates(run)
+    assert other.encoded(["attacks"]) == ("enc", "enc-d")
+    assert {one.distance for one in timing.eliminated(other)} <= {*other.main}
+    assert selection.selection_table(other) is None
+
+
+def test_the_images_of_the_paper_budget_are_enough():
+    """FashionMNIST and CIFAR10 have 10,000 test images, for the tables and for the choice."""
+    assert BUDGETS["paper"].count + BUDGETS["paper"].selected <= 10_000
+
+
+def test_the_robustness_table_says_what_few_steps_cost(run, monkeypatch):
+    few, right = replace(run, budget=replace(run.budget, attacked_steps=1, selected=9)), {1: 5, 2: 9}
+    monkeypatch.setattr(selection, "_found", lambda run, one: SimpleNamespace(right=torch.arange(9) < right[one.steps]))
+    assert "It has 5 of the 9 images that choose right, and the best of all settings, Enc-D" in attack_tables._setting(few)
+    assert attack_tables._setting(few).endswith("2 steps, Robust-Corruptions, has 9.")
+    assert "none of more steps is better" in attack_tables._setting(run)
 
 
 @pytest.mark.slow
@@ -299,7 +319,7 @@ def test_command_lines_make_runs(tmp_path):
     assert planned.inverted == ("enc",)
     assert [one.head for one in experiments.main_settings(planned, "plain")] == ["Enc, λ = 0.1", "Enc, λ = 1", "Enc, λ = 10"]
     assert planned.encoded(["3.1"]) == ("enc",)
-    assert planned.encoded(["3.1", "3.2"]) == ("enc", "enc-d")
+    assert planned.encoded(["3.1", "3.2"]) == planned.encoded(["selection"]) == ("enc", "enc-d")
     with pytest.raises(GenclsError, match="--parts: expected some of selection, 3.1, .*, got 3.7"):
         recipe.plan(recipe.parser().parse_args([*words, "--parts", "3.7"]), "")
     fewer = replace(planned, profile=replace(planned.profile, options=()), chosen=("lpips",))
