@@ -59,9 +59,10 @@ def domain_table(run: Run) -> PaperTable | None:
         f"number of images, so it may be negative. Per class it compares {about['images']:.0f} reconstructions in domain and "
         f"{about['others']:.0f} out of domain with {about['targets']:,.0f} real training images; the mean over classes counts "
         "(eq. 3.9 and 3.10). Gap: out of domain minus in domain.",
-        f"{_INPUTS.capitalize()}: the inverted test images in place of reconstructions. In domain KID is then 0 in "
-        "expectation, but for the difference of training and test images; out of domain stands what perfect reconstructions "
-        "would give.",
+        f"{_INPUTS.capitalize()}: the inverted test images in place of reconstructions. In domain stands the floor: above 0, "
+        f"since {run.profile.judge} was trained on the real training images and not on the test images. Out of domain stands "
+        "what perfect reconstructions would give. The nearer the distributions of both sets, the rougher the interval of KID: "
+        "of equal ones the statistic is degenerate, and the ordinary bootstrap does not hold.",
         f"FID, the Frechet distance, without intervals, over {about['images']:.0f} images in domain, and out of domain over "
         f"groups of as many; {_bias(about)}",
         f"KID and FID on the d = {about['features']:,} features before the last layer of {run.profile.judge}, not those of "

@@ -1,12 +1,13 @@
 """Tables 3.1 to 3.8 from the inversions in the folder of a run, with the thesis's numbers in brackets."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from gencls.eval.measures.statistics import mcnemar
 from gencls.eval.report.formats import MISSING, probability
 from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from gencls.perceptual import title_of
 from recipes.gan_inversion import experiments, printed
 from recipes.gan_inversion.inversions import Found, Inversion
 from recipes.gan_inversion.runs import Run
@@ -138,11 +139,18 @@ def distances_table(run: Run) -> PaperTable | None:
     lines = tuple(row(*item) for item in found.items())
     absent = [DISTANCES[name] for name in run.distances if name not in {inversion.distance for inversion in found}]
     notes = (
-        "Perceptual distances of two rows have different scales. Rows without the thesis's number are ours. E-LPIPS averages "
-        f"over {run.budget.ensembled} transformations.",
+        "Perceptual distances of two rows have different scales. Rows without the thesis's number are ours.",
+        *_transformed(run, {inversion.distance for inversion in found}),
         *([f"Not measured: {'; '.join(absent)}."] if absent else []),
     )
     return PaperTable("table-3.5", title, columns, lines, (_about(run, found), _DISTANCES, *notes))
+
+
+def _transformed(run: Run, shown: Collection[str]) -> Iterator[str]:
+    """What the rows of E-LPIPS average, which depends on the networks at hand."""
+    titles = [title_of(run.perceptual(name)) for name in ("e-plain", "e-lpips") if name in shown]
+    if titles:
+        yield f"{' and '.join(titles)}: means over {run.budget.ensembled} transformations."
 
 
 def imagenette_table(run: Run) -> PaperTable | None:

@@ -1,6 +1,6 @@
 """GAN inversion: all classes at once against a loop over them and the bare passes, and what early elimination decides.
 
-    python tests/benchmarks/bench_gan_inversion.py speed|modes|decisions [--defense NAME] [--images N] [--threads T] ...
+    python tests/benchmarks/bench_gan_inversion.py speed|formulas|modes|decisions [--defense NAME] [--images N] ...
 
 `speed` and `modes` take networks of the sizes of the trainings, with random weights unless weights are asked for: time does not
 depend on them. `decisions` needs trained ones; of the recipe's best candidates it tells what elimination costs them by
@@ -12,6 +12,8 @@ and medians over the rounds are printed. One thread: process CPU time; more, or 
 """
 
 import argparse
+import copy
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,13 +25,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # tests
+
 from gencls.core import ImageDistance, find_device, seeded
 from gencls.core.memory import store_channels_last
 from gencls.defenses import AnalysisBySynthesis, CyclicalRate, Direct, DirectPlus, Elimination
 from gencls.perceptual import Combined, FeatureDistance, SquaredL2
 from gencls.zoo import load, load_data
 from gencls.zoo.distances import feature_layers
+from gencls.zoo.networks import CifarPreActResNet
 from gencls.zoo.training import PRESETS
+from tests.plain_generator import PlainGenerator
 
 SHARES = (0.05, 0.1, 0.2, 0.3)
 """When the rules of elimination look: after these shares of the steps."""
@@ -168,6 +174,19 @@ class Bench:
             images = self.images.images[:count].to(self.device)
             self.compare({name: partial(call, images) for name, call in variants.items()}, count, f"batch {count:3}")
 
+    def formulas(self) -> None:
+        """The classifier, and the same one whose networks compute the plain formulas, maps as torch lays them out."""
+        fast = self.defense()
+        plain = copy.deepcopy(fast)
+        plain.generator = PlainGenerator(plain.generator)  # type: ignore[arg-type]
+        for part in plain.distance.modules():
+            if isinstance(part, CifarPreActResNet):
+                part.logits = partial(plain_logits, part)  # type: ignore[method-assign]
+        for count in self.settings.batch:
+            images = self.images.images[:count].to(self.device)
+            print(f"batch {count:3}  scores differ by at most {(fast(images) / plain(images) - 1).abs().max():.1e}", flush=True)
+            self.compare({"plain formulas": partial(plain, images), "ours": partial(fast, images)}, count, f"batch {count:3}")
+
     def modes(self) -> None:
         """A look of an attack in the gradient modes (unrolled ones keep every step)."""
         exact, warm = self.defense(), self.defense(warm_steps=max(1, self.settings.steps // 10))
@@ -205,6 +224,15 @@ class Bench:
             words = ", ".join(f"{margin:g} after {share:.0%}" for share, margin in rule)
             if right >= (exact == labels).double().mean() - 0.005:
                 print(f"{words:28} right {right:.4f}  as exact {same:.4f}  {1 / spent:.2f} times fewer passes")
+
+
+def plain_logits(network: CifarPreActResNet, images: Tensor) -> Tensor:
+    """Normalised images (N, C, H, W) to logits (N, K)."""
+    maps = network.conv1(images)
+    for stage in range(network.num_stages):
+        maps = network.get_submodule(f"layer{stage + 1}")(maps)
+    logits: Tensor = network.linear(maps.mean((2, 3)))
+    return logits
 
 
 def falls(rule: tuple[tuple[float, float], ...]) -> bool:
@@ -253,7 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", default=["speed"], help="speed, modes, decisions")
+    parser.add_argument("what", nargs="*", default=["speed"], help="speed, formulas, modes, decisions")
     parser.add_argument("--defense", default="enc-d-fashion", help="name of the defense; it ends with its data")
     parser.add_argument("--weights", type=Path, default=None, help="the --out of gencls train")
     parser.add_argument("--committed", action="store_true", help="take the committed weights")

@@ -133,6 +133,11 @@ def test_distances_of_sets_are_means_over_classes():
     assert gap.tolist() == [out - inside for out, inside in zip(found["resampled_out"], found["resampled_in"], strict=True)]
 
 
+def test_predicted_seconds_grow_with_the_square_of_the_images():
+    assert domains.seconds_of(200) < 60
+    assert domains.seconds_of(10_000) == pytest.approx(25 + 400 + 1000)
+
+
 def test_classes_of_one_image_have_no_distance():
     found = domains.measured(
         torch.randn(6, 2), torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 1]), lambda k: torch.randn(2, 2)

@@ -108,15 +108,13 @@ def bootstrap_band(
 
     Args:
         values: (N,) one value per sample; may be infinite.
-        statistic: A function from resamples (B, N) to (B, P), row by row. NaN marks resamples for which it is not defined; they
-            are left out.
+        statistic: A function from resamples (B, N) to (B, P), row by row. NaN, for resamples without a value, is left out.
         confidence: Coverage, strictly between 0 and 1.
         resamples: Number of resamples, at least 1.
         seed: Seed of numpy's generator; equal seeds resample equally, for arrays of equal length.
 
     Returns:
-        (P,) lower and (P,) upper limits: values that a resample has taken, rounded outwards, so that infinite ones are never
-        averaged with others.
+        (P,) lower and (P,) upper limits, values that a resample has taken: infinite ones are never averaged with others.
 
     Raises:
         GenclsError: There are no values or resamples, a value is NaN or no number, the confidence or the seed is out of range,
@@ -164,11 +162,11 @@ def percentile_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tupl
     """Compute the limits between which a share of resampled values lies, with as many below as above.
 
     Args:
-        values: (B, ...) values of a statistic in B resamples; may be infinite. NaN, for those without a value, is left out.
+        values: (B, ...) values of a statistic in B resamples; may be infinite. NaN, for those without one, is left out.
         confidence: The share, strictly between 0 and 1.
 
     Returns:
-        (...) lower and (...) upper limits, rounded outwards to values that a resample has taken.
+        (...) lower and (...) upper limits, rounded outwards to values that a resample has taken; NaN where none has a value.
 
     Raises:
         GenclsError: There are no values, or the confidence is out of range.
@@ -176,8 +174,10 @@ def percentile_interval(values: npt.ArrayLike, confidence: float = 0.95) -> tupl
     found, tail = as_numbers(values, "percentile interval: values"), (1 - as_confidence(confidence)) / 2
     if not found.ndim or not len(found):
         raise GenclsError(f"percentile interval: expected values of shape (B, ...), B >= 1, got {found.shape}")
+    found = np.where(empty := np.isnan(found).all(axis=0), 0.0, found)  # or numpy warns
     quantile: Any = np.nanquantile if np.isnan(found).any() else np.quantile  # the former is slow
-    return quantile(found, tail, axis=0, method="lower"), quantile(found, 1 - tail, axis=0, method="higher")
+    low, high = (quantile(found, share, axis=0, method=side) for share, side in ((tail, "lower"), (1 - tail, "higher")))
+    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
 
 def mcnemar(a_correct: npt.ArrayLike, b_correct: npt.ArrayLike, *, mid_p: bool = False) -> McNemar:

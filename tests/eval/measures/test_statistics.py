@@ -257,5 +257,8 @@ def test_percentiles_leave_out_what_is_not_defined():
     low, high = percentile_interval([np.nan, *range(1, 101)], 0.9)
     assert (low, high) == (5, 96)  # the ranks 5.95 and 95.05 of the 100 numbers, outwards
     assert percentile_interval([1.0, np.inf])[1] == np.inf
+    low, high = percentile_interval([[np.nan, 1.0, np.nan], [np.nan, 2.0, 3.0]])
+    np.testing.assert_array_equal([low, high], [[np.nan, 1.0, 3.0], [np.nan, 2.0, 3.0]])
+    assert np.isnan(percentile_interval([np.nan])).all()
     with pytest.raises(GenclsError, match=r"expected values of shape \(B, ...\), B >= 1, got \(0,\)"):
         percentile_interval([])

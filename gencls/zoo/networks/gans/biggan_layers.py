@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _MOMENTUM = 0.1
-_COLUMNS = 8  # from so many columns on, the transposed convolution takes half the time; below, its weights take it
+_COLUMNS = 7  # from so many columns on, the transposed convolution takes half the time; below, its weights take it
 
 
 class SpectralWeight(nn.Module):
@@ -91,19 +91,29 @@ class SNConv2d(SpectralWeight, nn.Conv2d):
         self.add_power_step(sn_eps)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (N, in, H, W) to (N, out, H, W), or (N, out, 2 H, 2 W) with ``upsample``.
+        """Maps (N, in, H, W) to (N, out, H, W), or (N, out, 2 H, 2 W) with ``upsample``."""
+        weight = self.normalized_weight()
+        if self.upsample:
+            return convolve_upsampled(maps, weight, self.bias)
+        return F.conv2d(maps, weight, self.bias, padding=self.kernel_size[0] // 2)
 
-        A 1 x 1 convolution may as well precede the upsampling. Upsampling and a 3 x 3 convolution are one transposed
-        convolution with kernel 4 and stride 2, of less than half the products.
-        """
-        weight, pad = self.normalized_weight(), self.kernel_size[0] // 2
-        if not self.upsample:
-            return F.conv2d(maps, weight, self.bias, padding=pad)
-        if not pad:
-            return _upsampled(F.conv2d(maps, weight, self.bias))
-        if maps.shape[-1] < _COLUMNS:
-            return F.conv2d(_upsampled(maps), weight, self.bias, padding=pad)
-        return F.conv_transpose2d(maps, _spread(weight), self.bias, stride=2, padding=1)
+
+def convolve_upsampled(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Nearest-neighbour upsampling by 2, then a convolution that keeps the size: (N, in, H, W) to (N, out, 2 H, 2 W).
+
+    A 1 x 1 convolution may as well precede the upsampling. Upsampling and a 3 x 3 convolution are one transposed convolution
+    with kernel 4 and stride 2, of less than half the products.
+
+    Args:
+        maps: (N, in, H, W).
+        weight: (out, in, 3, 3) or (out, in, 1, 1).
+        bias: (out,), or None.
+    """
+    if weight.shape[-1] == 1:
+        return _upsampled(F.conv2d(maps, weight, bias))
+    if maps.shape[-1] < _COLUMNS:
+        return F.conv2d(_upsampled(maps), weight, bias, padding=1)
+    return F.conv_transpose2d(maps, _spread(weight), bias, stride=2, padding=1)
 
 
 def _upsampled(maps: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.generator import BlockwiseGenerator, Latents
 from gencls.core.settings import checked
+from gencls.zoo.networks.gans.biggan_layers import convolve_upsampled
 
 _HIDDEN = 32
 """Hidden neurons between a code and the gains and biases of a batch norm (Chen et al. 2019, section 3)."""
@@ -85,11 +86,14 @@ class SelfModulatedGenerator(BlockwiseGenerator):
             )
         shift, scale = self.shift(labels), 1 + self.scale(labels)
         maps = self.first(codes[0]).view(len(labels), -1, self.start, self.start)
+        if maps.device.type == "cpu":  # its convolutions prefer channels next to each other
+            maps = maps.contiguous(memory_format=torch.channels_last)
         modulated = codes[-1]
         for block, code in zip(self.blocks, codes[1:], strict=True):
             modulated = shift + scale * code
             maps = block(maps, modulated)
-        return torch.sigmoid(self.last(F.relu(self.norm(maps, modulated))))
+        images: Tensor = self.last(F.relu(self.norm(maps, modulated))).contiguous()
+        return torch.sigmoid(images)
 
 
 def halvings(image_shape: Sequence[int]) -> tuple[int, int]:
@@ -141,8 +145,6 @@ class _UpBlock(nn.Module):
         self.skip = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, maps: Tensor, code: Tensor) -> Tensor:
-        out: Tensor = self.conv1(F.interpolate(F.relu(self.norm1(maps, code)), scale_factor=2))
-        out = self.conv2(F.relu(self.norm2(out, code)))
-        # A convolution of one pixel and the doubling commute; this order costs a quarter.
-        beside: Tensor = F.interpolate(self.skip(maps), scale_factor=2)
-        return out + beside
+        out = convolve_upsampled(F.relu(self.norm1(maps, code)), self.conv1.weight, self.conv1.bias)
+        inner: Tensor = self.conv2(F.relu(self.norm2(out, code)))
+        return inner + convolve_upsampled(maps, self.skip.weight, self.skip.bias)

@@ -116,6 +116,23 @@ def test_shortcuts_without_parameters():
     assert not [key for key in network.state_dict() if "shortcut" in key]
 
 
+@pytest.mark.parametrize(("size", "together"), [(28, True), (63, True), (64, False)])
+def test_channels_lie_together_in_small_images_and_change_nothing(size, together):
+    """In large ones torch's backward pass would write beyond its memory."""
+    network = trained(CifarPreActResNet((1, 1), width=4, mean=(0.3,), std=(0.4,), image_size=size)).double()
+    images, seen = torch.rand(2, 1, size, size, dtype=torch.float64, requires_grad=True), []
+    hook = network.layer1.register_forward_hook(lambda module, inputs, maps: seen.append(maps))
+    found = network(images)
+    hook.remove()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) == together
+    expected = network.linear(network.layer2(network.layer1(network.conv1((images - 0.3) / 0.4))).mean((2, 3)))
+    results = []
+    for scores in (found, expected):
+        (first,) = torch.autograd.grad(scores.square().sum(), images, create_graph=True)
+        results.append((scores, first, *torch.autograd.grad(first.square().sum(), images)))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+
+
 def test_normalisation_is_inside_and_no_weight(small):
     images = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in KUANGLIU.values())

@@ -1,5 +1,6 @@
 """The networks of the conditional GAN: shapes, codes, spectral norms, the projection by hand."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from gencls.core import GenclsError, seeded
 from gencls.zoo.networks import ProjectionDiscriminator, SelfModulatedGenerator
+from tests.plain_generator import PlainGenerator
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 
@@ -83,6 +85,44 @@ def test_the_modulation_by_hand() -> None:
     assert (gain - 1).abs().max() < 1  # plain at the start
     plain = maps / (1 + 1e-5) ** 0.5  # running mean 0 and variance 1
     torch.testing.assert_close(norm(maps, code), gain[..., None, None] * plain + bias[..., None, None])
+
+
+def settled(shape: tuple[int, ...]) -> SelfModulatedGenerator:
+    """A generator whose batch norms have seen something and whose codes matter much, in double precision."""
+    network = generator(shape).double().eval()
+    for name, buffer in network.named_buffers():
+        if name.endswith(("mean", "var")):
+            buffer.uniform_(0.5, 2.0)
+    nn.init.normal_(network.scale.weight)
+    return network
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_images_and_two_derivatives_are_those_of_the_plain_formula(shape: tuple[int, ...]) -> None:
+    network, labels = settled(shape), torch.tensor([0, 2, 1])
+    results = []
+    for made in (network, PlainGenerator(network)):
+        latent = torch.linspace(-1, 1, 15, dtype=torch.float64).view(3, 5).requires_grad_()
+        images = made((latent,), labels)
+        assert images.is_contiguous()
+        (first,) = torch.autograd.grad((images - 0.3).square().sum(), latent, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), latent)
+        results.append((images, first, second))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+    single = tuple(made.float()((latent.float(),), labels) for made in (network, PlainGenerator(network)))
+    torch.testing.assert_close(*single, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_training_is_that_of_the_plain_formula(shape: tuple[int, ...]) -> None:
+    network, labels = settled(shape).train(), torch.tensor([0, 2, 1, 1])
+    other = copy.deepcopy(network)
+    (latent,) = network.sample_latents(4)
+    for made in (network, PlainGenerator(other)):
+        (made((latent,), labels) - 0.3).square().sum().backward()
+    for (name, one), two in zip(network.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-9, atol=1e-10, msg=name)
+    torch.testing.assert_close(network.state_dict(), other.state_dict(), rtol=1e-12, atol=1e-12)
 
 
 def matrices(network: nn.Module) -> dict[str, torch.Tensor]:
