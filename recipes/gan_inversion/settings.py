@@ -130,7 +130,7 @@ class Budget(settings.Budget):
     steps: int = at(100, smoke=8)  # optimisation steps of Tables 3.1, 3.3, 3.4, 3.6 and 3.7
     sweep: tuple[int, ...] = at((10, 50, 100, 500), smoke=(2, 8, 24))  # steps of Table 3.2
     large_sweep: tuple[int, ...] = at((1, 10, 50, 100, 300, 800), smoke=(1, 4))  # steps of Table 3.8
-    compared: int = at(200, smoke=8)  # steps of Table 3.5
+    compared: int = at(200, reduced=100, smoke=8)  # steps of Table 3.5
     ensembled: int = at(8, reduced=4, smoke=2)  # transformations that E-LPIPS averages over
     shown: int = at(8, reduced=4, smoke=4)  # images of the grids of reconstructions
     shown_steps: tuple[int, ...] = at((10, 200), smoke=(2, 16))  # steps of the grids of Figure 3.6
@@ -147,8 +147,8 @@ class Budget(settings.Budget):
     pgd: int = at(80, reduced=20, smoke=3)  # steps of PGD
     restarts: int = at(5, reduced=1, smoke=1)  # starts of PGD
     unrolled_steps: int = at(80, reduced=30, smoke=2)  # steps of PGD through the unrolled inference, from one start
-    queries: int = at(5000, reduced=200, smoke=6)  # looks of Square
-    boundary: int = at(100_000, reduced=300, smoke=20)  # looks of the Boundary attack
+    queries: int = at(5000, reduced=100, smoke=6)  # looks of Square
+    boundary: int = at(100_000, reduced=200, smoke=20)  # looks of the Boundary attack
     # steps of the inversion at each look of PGD in the gradient mode "warm"
     warm_steps: int = at(10, smoke=2)
     # keyword arguments of ABS and E-ABS under attack

@@ -186,7 +186,7 @@ def elimination_table(run: Run) -> PaperTable | None:
     """Make the table of early elimination: its cost in accuracy and what it saves."""
     rows = list[Row]()
     for inversion, fast in finished(run, eliminated(run)).items():
-        known = timing(run, inversion).known
+        known = timing(run, inversion).current
         whole = run.found(replace(inversion, fast=False))
         if whole is None or known is None:
             continue

@@ -47,7 +47,7 @@ def diagnosis_table(title: str, patients: Mapping[str, Kept]) -> PaperTable | No
 
     def rows() -> Iterator[Row]:
         for name, kept in patients.items():
-            if found := kept.known:
+            if found := kept.current:
                 checks: list[Mapping[str, str]] = found["checks"]
                 said = [f"{check['name']}: {check['finding']}" for check in checks if check["status"] != "ok"]
                 passed = "yes" if found["passed"] else "no"

@@ -93,8 +93,8 @@ class Measurement(Job):
 
     @classmethod
     def of(cls, name: str, kept: Kept, seconds: Callable[[], float], say: Callable[[Mapping[str, Any]], object]) -> Self:
-        """Wrap a measurement that a file keeps: nothing is left once the file is there."""
-        return cls(name, lambda: 0.0 if kept.known else seconds(), lambda: say(kept.get()))
+        """Wrap a measurement that a file keeps: nothing is left once the file has it, of the same subject by the same code."""
+        return cls(name, lambda: 0.0 if kept.current else seconds(), lambda: say(kept.get()))
 
     def left(self) -> Mapping[str, float]:
         """The measurement itself, or nothing."""

@@ -124,7 +124,7 @@ def success_table(run: Run, name: str, title: str, defenses: Sequence[str]) -> P
     for defense in defenses:
         records, smoothed = (experiments.records(run, defense, smoothed=smoothed) for smoothed in (False, True))
         unknown = defense.startswith("learned") and run.learned is None
-        clean = None if unknown else analyses.clean_accuracy(run, defense).known
+        clean = None if unknown else analyses.clean_accuracy(run, defense).current
         known = f"{percent(clean['mean'])}, {percent(clean['single'])}" if clean else MISSING
         cells = [Cell(known)]
         cells += [Cell(_rate(records, size)) for size in sizes]

@@ -27,7 +27,7 @@ def certified_curves(run: Run) -> tuple[PaperTable, NamedFigure] | None:
     "Ours too" is DDN along smoothed gradients, in its own study.
     """
     records, ours = records_of(run.out, "certified"), records_of(run.out, "certified", "smoothed")
-    if not len(records) or (known := experiments.certificates(run).known) is None:
+    if not len(records) or (known := experiments.certificates(run).current) is None:
         return None
     labels = run.data.labels[: run.budget.certified]
     certificate = _Certificate(torch.tensor(known["labels"]), torch.tensor(known["radii"], dtype=torch.float64))

@@ -14,6 +14,7 @@ from gencls.defenses import PlainClassifier
 from gencls.eval import GaussianNoiseAttack, ThreatModel
 from gencls.eval.report.paper.page import Cell, PaperTable, Row, Section
 from recipes.harness import records, run, settings
+from recipes.harness.folders import Kept
 from recipes.harness.jobs import Job, Measurement, compute
 from recipes.harness.recipe import Recipe
 from recipes.harness.records import records_of, right_under, share
@@ -203,6 +204,23 @@ def test_a_job_says_whether_it_is_predicted(capsys):
     assert "for 3 pieces" in capsys.readouterr().out
     compute([Told("b", foretold=False)])
     assert capsys.readouterr().out == ""
+
+
+def test_a_measurement_of_something_else_is_left_to_make(tmp_path):
+    def measurement(subject):
+        kept = Kept(tmp_path / "kept.json", lambda: subject, lambda: {"of": subject})
+        return kept, Measurement.of("it", kept, lambda: 7.0, lambda found: found["of"])
+
+    first, second = measurement("first"), measurement("second")
+    assert first[1].left() == {"it": 7.0}
+    first[1].compute({})
+    assert first[1].left() == {}
+    assert first[0].current["of"] == "first"
+    assert second[1].left() == {"it": 7.0}
+    assert second[0].current is None
+    second[1].compute({})
+    assert second[1].left() == {}
+    assert first[1].left() == {"it": 7.0}
 
 
 def test_a_file_that_is_being_replaced_counts_as_changed(here):
