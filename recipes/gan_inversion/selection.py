@@ -72,9 +72,9 @@ def _last(name: str, split: str, count: int, total: int, root: Path | None, seed
 
 
 def selection_jobs(run: Run) -> Iterator[Job]:
-    """Yield the inversions of all candidates, then those of the finalists on the images of the tables."""
+    """Yield the inversions of all candidates, of few steps first, then those of the finalists on the images of the tables."""
     data = validation(run)
-    for candidate in candidates(run):
+    for candidate in sorted(candidates(run), key=lambda candidate: candidate.steps):
         yield InversionJob(run, candidate, len(data), FOLDER, data)
     yield from (_Final(run, name, choose) for name, choose in _FINALS.items())
 
