@@ -65,7 +65,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound, hints = signature.bind(*args, **kwargs), _hints(function)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # Python refuses the call too, and its message names the function
+        hints = _hints(function)
         owner = function.__name__
         if next(iter(signature.parameters)) == "self":
             owner = type(args[0]).__name__ + (f".{owner}" if owner != "__init__" else "")

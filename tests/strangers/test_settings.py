@@ -145,3 +145,23 @@ def test_a_users_function_keeps_its_signature_and_may_use_any_annotation():
     assert others == [("three",), [], {"other": "four"}]
     with pytest.raises(GenclsError, match="scale: expected by to be a finite number, got 'two'"):
         scale(torch.ones(1), "two")
+
+
+@pytest.mark.parametrize("given", [{"sources": 1}, {}], ids=["misspelt", "missing"])
+def test_python_refuses_a_call_in_its_own_words(given):
+    class Plain:
+        def __init__(self, source):
+            pass
+
+    class Checked:
+        @checked
+        def __init__(self, source):
+            pass
+
+    said = []
+    for kind in (Plain, Checked):
+        with pytest.raises(TypeError) as refused:
+            kind(**given)
+        said.append(str(refused.value).replace(kind.__name__, "It"))
+    assert "It.__init__()" in said[0]
+    assert said[0] == said[1]
