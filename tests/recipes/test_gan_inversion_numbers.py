@@ -1,16 +1,18 @@
 """The numbers of the recipe of GAN inversion: formulas by hand on toy records, and the thesis's tables as printed."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
 
 from gencls.core import GenclsError
-from recipes.gan_inversion import codes, inversions, printed, words
+from recipes.gan_inversion import codes, inversions, printed, tables, words
 from recipes.gan_inversion.attack_tables import left_right
 from recipes.gan_inversion.interpolation import line
 from recipes.gan_inversion.inversions import Inversion
+from recipes.gan_inversion.runs import Run
 from recipes.gan_inversion.settings import BUDGETS, DISTANCES, METHODS, PROFILES
 from tests.inversion_records import record
 
@@ -61,6 +63,47 @@ def test_every_setting_has_a_folder_of_its_own():
     changes = ({}, {"method": "enc-d+"}, {"weight": 1.0}, {"distance": "linf"}, {"steps": 6}, {"percept_weight": 10.0})
     slugs = {Inversion(**{**one, **change}).slug for change in (*changes, {"again": 1}, {"fast": True})}
     assert len(slugs) == 8
+
+
+# --- tables
+
+
+def shares(folder, percept, pixel):
+    """A result of two images whose true classes are 0 and 1, with these distances in domain; those out of domain are 9."""
+    rows = [[[a, 9.0], [9.0, b]] for a, b in (percept, pixel)]
+    return record(folder, rows[0], [0, 1], percept=rows[0], pixel=rows[1])
+
+
+def test_the_perceptual_share_by_hand(tmp_path):
+    """1 of 4 and 2 of 10; with lambda_percept 10 it is 10 of 13 and 20 of 28."""
+    one, ten = (Inversion(method="enc", weight=1.0, distance="plain", steps=1, percept_weight=weight) for weight in (1.0, 10.0))
+    found = shares(tmp_path / "both", (1.0, 2.0), (3.0, 8.0))
+    assert tables.perceptual_share(one, found).tolist() == [25.0, 20.0]
+    assert tables.perceptual_share(ten, found).tolist() == pytest.approx([1000 / 13, 2000 / 28])
+    perfect = shares(tmp_path / "perfect", (0.0, 2.0), (0.0, 8.0))
+    assert tables.perceptual_share(one, perfect).tolist() == [20.0]
+
+
+@pytest.mark.parametrize(
+    ("table", "profile", "share"),
+    [
+        (tables.distances_table, "fashion", "74.2 ± 5.4"),  # lambda_percept 10
+        (tables.imagenette_table, "imagenette", "22.5 ± 4.9"),
+        (tables.large_steps_table, "imagenette", "22.5 ± 4.9"),
+    ],
+)
+def test_tables_with_lpips_show_its_share(table, profile, share, tmp_path, monkeypatch):
+    found = shares(tmp_path / "found", (1.0, 2.0), (3.0, 8.0))
+    monkeypatch.setattr(tables, "finished", lambda run, chosen: dict.fromkeys(chosen, found))
+    data = SimpleNamespace(name="images", split="test")
+    chosen = ("plain", "lpips", "pixels") if profile == "fashion" else ("plain", "lpips")
+    run = Run(profile=PROFILES[profile], budget=BUDGETS["smoke"], out=tmp_path, data=data, command="as told", chosen=chosen)
+    made = table(run)
+    column = made.columns.index("perceptual share of D in %") - 1
+    for row in made.rows:
+        assert row.cells[column].text == ("–" if row.head == "pixels alone" else share)
+    assert all(len(row.cells) == len(made.columns) - 1 for row in made.rows)
+    assert any("A row whose share is a few percent says little about its perceptual distance" in note for note in made.notes)
 
 
 # --- formulas
@@ -136,5 +179,3 @@ def test_the_papers_budget_is_the_thesiss():
     assert budget.sweep == tuple(printed.STEPS)
     assert budget.large_sweep == tuple(printed.IMAGENETTE_STEPS)
     assert budget.shown_steps == (10, 200)
-    assert PROFILES["cifar10"].normalize
-    assert not PROFILES["imagenette"].normalize
