@@ -1,6 +1,5 @@
 """The numbers of the recipe of GAN inversion: formulas by hand on toy records, and the thesis's tables as printed."""
 
-import math
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 from gencls.core import GenclsError
-from recipes.gan_inversion import codes, inversions, printed, tables, words
+from recipes.gan_inversion import codes, figures, inversions, printed, tables, words
 from recipes.gan_inversion.attack_tables import left_right
 from recipes.gan_inversion.interpolation import line
 from recipes.gan_inversion.inversions import Inversion
@@ -128,11 +127,39 @@ def test_block_codes_are_sums_and_repeat_where_a_method_has_one():
     assert distance == pytest.approx(2 * float(shared.norm(dim=1).mean()), rel=1e-5)
 
 
-def test_the_distance_of_two_codes_of_the_prior():
-    pairs = torch.randn(20000, 2, 7, generator=torch.Generator().manual_seed(0))
-    measured = float((pairs[:, 0] - pairs[:, 1]).norm(dim=1).mean())
-    assert codes.prior_distance(7) == pytest.approx(measured, rel=0.01)
-    assert codes.prior_distance(1) == pytest.approx(2 / math.sqrt(math.pi))
+def test_the_distance_of_unrelated_codes():
+    """By hand, and of random codes of other lengths than the prior's: their own distance, whatever the lengths."""
+    first, second = torch.tensor([[[3.0, 0.0]], [[0.0, 5.0]]]), torch.tensor([[[0.0, -4.0]], [[12.0, 0.0]]])
+    assert codes.unrelated_distance(first, second) == pytest.approx((5 + 13) / 2)
+    short, long = torch.randn(2, 2000, 3, 64, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.2, 1.5]).view(
+        2, 1, 1, 1
+    )
+    # The length of a difference is shorter than its root mean square by the share 1 / (4 d) < 0.5 %.
+    assert codes.unrelated_distance(short, long) == pytest.approx(codes.agreement(short, long)[1], rel=0.01)
+    assert codes.unrelated_distance(short, short) < codes.unrelated_distance(short, long) / 4
+    doubled = codes.agreement(short, 2 * short)[1]
+    assert doubled < codes.unrelated_distance(short, 2 * short) / 2  # related codes are closer
+
+
+def test_figure_3_8_has_the_distance_of_unrelated_codes_in_brackets(monkeypatch, tmp_path):
+    """Codes (3, 0) of Direct, (0, 4) of Enc and of Enc-D; their distance is that of unrelated ones but for equal codes."""
+    ours = {"direct": [3.0, 0.0], "enc": [0.0, 4.0], "enc-d": [0.0, 4.0]}
+
+    def found(method):
+        level = torch.tensor(ours[method]).expand(5, 2)
+        return SimpleNamespace(codes=lambda rows=None: (level,), in_domain=lambda values: values)
+
+    monkeypatch.setattr(
+        figures,
+        "finished",
+        lambda run, chosen: {one: found(one.method) for one in chosen if one.method in ours and not one.again},
+    )
+    run = Run(profile=PROFILES["fashion"], budget=BUDGETS["reduced"], out=tmp_path, data=[None] * 5, command="as told")
+    (drawn,) = figures.codes_figure(run)
+    texts = [text.get_text() for text in drawn.figure.axes[1].texts]
+    apart, equal = "5.00\n(5.0)", "0.00\n(5.7)"  # sqrt(16 + 16)
+    assert texts == ["0.00", apart, apart, apart, "0.00", equal, apart, equal, "0.00"]
+    assert "unrelated codes of the same lengths" in drawn.figure.axes[1].get_title()
 
 
 def test_means_with_their_intervals():
