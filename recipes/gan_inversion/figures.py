@@ -114,7 +114,7 @@ def codes_figure(run: Run) -> Iterator[NamedFigure]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.9), layout="constrained")
         axes = figure.subplots(1, 2)
-        heads = ("cosine similarity", "L2 distance (in brackets: of unrelated codes of the same lengths)")
+        heads = ("cosine similarity", "L2 distance\n(in brackets: unrelated codes of the same lengths)")
         scales: tuple[dict[str, Any], ...] = ({"cmap": "RdBu", "vmin": -1, "vmax": 1}, {"cmap": "Blues", "vmin": 0})
         for axis, values, head, scale in zip(axes, (pairs[..., 0], pairs[..., 1]), heads, scales, strict=True):
             axis.imshow(values, aspect="equal", **scale)
