@@ -41,7 +41,7 @@ def unrelated_distance(first: Tensor, second: Tensor) -> float:
 
     Args:
         first: codes of one method, (N, B, d).
-        second: those of another, (N, B, d).
+        second: codes of another method, (N, B, d).
     """
     squares = first.square().sum(-1) + second.square().sum(-1)
     return float(squares.sqrt().mean())
