@@ -3,8 +3,9 @@
     python tests/benchmarks/compare_slopes.py [--defense NAME] [--steps N] [--weight LAMBDA] [--images N]
 
 For each image, the margin (the label's score minus the best other) changes along one random direction. The script prints the
-derivative by each gradient mode, and central differences over several L2 lengths, in float64. Exact gradients agree with the
-shortest ones. Where longer ones differ, the scores jump, and no gradient says what an attack of that length meets.
+derivative by each gradient mode, the cosine of its gradient with the unrolled one, and central differences over several L2
+lengths, in float64. Exact gradients agree with the shortest ones. Where longer ones differ, the scores jump, and no gradient says
+what an attack of that length meets.
 """
 
 import argparse
@@ -25,6 +26,12 @@ def margin(module: nn.Module, image: Tensor, label: int) -> Tensor:
     return scores[label] - scores[others].max()
 
 
+def gradient(module: nn.Module, image: Tensor, label: int) -> Tensor:
+    """The gradient of the margin, (1, C, H, W)."""
+    asked = image.clone().requires_grad_()
+    return torch.autograd.grad(margin(module, asked, label), asked)[0]
+
+
 def main() -> None:
     """Read the command line, and print a line for each image."""
     parser = argparse.ArgumentParser(
@@ -43,10 +50,13 @@ def main() -> None:
         with seeded(number):
             direction = torch.randn_like(image)
         direction /= direction.norm()
-        for mode, module in defense.surrogates().items():
-            asked = image.clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(margin(module, asked, label), asked)
-            print(f"image {number}  {mode:10} {float((gradient * direction).sum()):12.4g}", flush=True)
+        gradients = {mode: gradient(module, image, label) for mode, module in defense.surrogates().items()}
+        for mode, found in gradients.items():
+            alike = torch.cosine_similarity(found.flatten(), gradients["unrolled"].flatten(), dim=0)
+            print(
+                f"image {number}  {mode:10} {float((found * direction).sum()):12.4g}  cosine with unrolled {alike:.2f}",
+                flush=True,
+            )
         for length in LENGTHS:
             with torch.no_grad():
                 rise = margin(defense, image + length * direction, label) - margin(defense, image - length * direction, label)
