@@ -4,8 +4,8 @@
 
 For each image, the margin (the label's score minus the best other) changes along one random direction. The script prints the
 derivative by each gradient mode, the cosine of its gradient with the unrolled one, and central differences over several L2
-lengths, in float64. Exact gradients agree with the shortest ones. Where longer ones differ, the scores jump, and no gradient says
-what an attack of that length meets.
+lengths, in float64. Exact gradients agree with the shortest ones. Where longer ones differ, the scores jump, and then no
+gradient says what an attack of that length meets.
 """
 
 import argparse
