@@ -63,7 +63,7 @@ class PerClassLoop:
         return scores
 
     def _score(self, images: Tensor, start: Tensor, label: int) -> Tensor:
-        z, labels = start.clone().requires_grad_(), torch.full((len(images),), label, device=images.device)
+        z, labels = start.detach().clone().requires_grad_(), torch.full((len(images),), label, device=images.device)
         defense, rate, steps = self.defense, CyclicalRate(), self.defense.steps
 
         def losses() -> Tensor:
