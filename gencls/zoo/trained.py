@@ -8,6 +8,7 @@ from typing import TypeVar
 from torch import nn
 
 from gencls.core import GenclsError
+from gencls.core.words import with_article
 from gencls.zoo import networks
 from gencls.zoo.checkpoints.checkpoint import Architectures, restore
 
@@ -58,5 +59,8 @@ def trained_network(kind: type[N], trained: str, weights: str | Path | None = No
         )
     network, card = restore(path, {kind.__name__: constructor(kind), **PUBLIC})  # the network need not be public
     if not isinstance(network, kind):
-        raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
+        raise GenclsError(
+            f"{path}: expected the weights of {with_article(kind.__name__)} for {trained}; "
+            f"got {with_article(card.architecture)}"
+        )
     return network

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
 from gencls.core.errors import GenclsError
+from gencls.core.words import with_article
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -96,7 +97,7 @@ _NO_CODE = ". Save the weights alone: torch.save(network.state_dict(), FILE)"
 
 def _named(value: object) -> str:
     """A value's class, for errors."""
-    return f"a {type(value).__name__}"
+    return with_article(type(value).__name__)
 
 
 def _identity(tensor: Tensor) -> tuple[object, ...]:
