@@ -252,6 +252,13 @@ def test_the_attacked_setting_is_the_best_of_few_steps(run, monkeypatch):
     assert selection.best(few).steps == 2
     assert selection.attacked(few).steps == 1
     assert [one.steps for one in selection.finalists(few)] == [2, 1]
+    right.pop(2)  # the candidates of two steps are not finished
+    monkeypatch.setattr(
+        selection, "_found", lambda run, one: SimpleNamespace(right=torch.arange(9) < 5) if one.steps in right else None
+    )
+    said = attack_tables._setting(few)
+    assert selection.described(selection.attacked(few)) in said
+    assert said.endswith("candidates of more steps are not finished.")
 
 
 def test_every_budget_has_a_setting_that_can_be_attacked():
