@@ -54,7 +54,6 @@ class Profile(settings.Profile):
     tables: tuple[str, ...] = CIFAR_TABLES  # parts that this profile has
     # for each distance of the main tables the key in ``features``, or "lpips": the thesis's VGG, and Robust-Corruptions
     main: tuple[str, ...] = ("plain", "corruptions")
-    normalize: bool = True  # whether the features are normalised (eq. 3.6); not on ImageNet
     judge: str = ""  # name of the classifier whose features KID and FID take; "" if none are measured
     beside: Mapping[str, str] = field(default_factory=dict)  # name in the tables -> name of a defense under the same attacks
     linf: float = 0.1  # size of the Linf attacks, in [0, 1] pixel units
@@ -121,7 +120,6 @@ PROFILES: Mapping[str, Profile] = {
         options=("lpips", "plain"),
         tables=IMAGENETTE_TABLES,
         main=("lpips", "plain"),
-        normalize=False,
         size=128,
         printed=True,
     ),
