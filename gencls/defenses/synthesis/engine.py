@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, ClassConditionalGenerator, Embedding, GenclsError, ImageDistance, Latents
+from gencls.core.generator import zero_latents
+from gencls.core.images import check_image_shape
 from gencls.core.inference import Optimizer, Rate, minimize, where
 from gencls.core.memory import saved_bytes
 from gencls.core.modules.modes import frozen
@@ -115,6 +117,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         self.warm_steps = warm_steps
         self.memory_budget = memory_budget
         self._bytes: int | None = None
+        self._image_shape: torch.Size | None = None
 
     def loss(self, target: Embedding, q: Q, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """D(x, G_k(z)) + lambda R. Variationally z is a fresh sample of q: an unbiased estimate of the expectation in eq. 2.6.
@@ -127,7 +130,11 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         return self._distance(target, latents, pairs) + self.weight * (penalty if pairs is None else penalty[pairs])
 
     def infer(self, images: Tensor) -> Q:
-        """The q of each class, per level; unrolled if the images require grad."""
+        """The q of each class, per level; unrolled if the images require grad.
+
+        Raises:
+            GenclsError: the generator makes images of another shape.
+        """
         return self.resume(images, None, self.steps)
 
     def resume(self, images: Tensor, q: Q | None, steps: int) -> Q:
@@ -135,6 +142,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
 
         None begins at the start, as :meth:`infer` does.
         """
+        self._check_shape(images)
         with frozen(self):
             return self._in_parts(images, q, steps)
 
@@ -145,6 +153,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
 
     def images_per_graph(self, images: Tensor) -> int | None:
         """Images that the memory budget allows, from the measured size of the graph of one step."""
+        self._check_shape(images)
         return max(1, self.memory_budget // (max(1, self.steps) * self._bytes_per_step(images)))
 
     def log_joint(self, images: Tensor, q: Q) -> Tensor:
@@ -163,8 +172,8 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
             return self.generator.decode_all(means(q))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies, files and keys hold the classifier, not the measured size of its graph."""
-        return {**self.__dict__, "_bytes": None}
+        """Copies, files and keys hold the classifier, not what it has measured: the sizes of its graph and of its images."""
+        return {**self.__dict__, "_bytes": None, "_image_shape": None}
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -174,6 +183,14 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         settings += f", elimination={self.elimination.rounds}" if self.elimination else ""
         settings += f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks" if self.warm_steps else ""
         return settings
+
+    def _check_shape(self, images: Tensor) -> None:
+        """Refuse images of another shape than the generator's, which some latents tell that are decoded once."""
+        if self._image_shape is None:
+            with torch.no_grad():
+                made = self.generator.decode_all(zero_latents(self.generator, (1, self.num_classes)))
+            self._image_shape = made.shape[2:]
+        check_image_shape(images, self._image_shape, name="AnalysisBySynthesis", why=", as the generator makes")
 
     def _in_parts(self, images: Tensor, q: Q | None, steps: int) -> Q:
         """Descend for as many images at once as fit; without q from the start."""
