@@ -14,17 +14,22 @@ class _Pixel(ImageDistance):
         return (images,)
 
     def _difference(self, first: Embedding, second: Embedding) -> Tensor:
-        """First images minus second ones, (..., C, H, W); leading dimensions broadcast, channels and sizes do not.
-
-        Raises:
-            GenclsError: for images of two shapes (C, H, W).
-        """
-        if first[0].shape[-3:] != second[0].shape[-3:]:
-            raise GenclsError(
-                f"{type(self).__name__}: expected images of one shape (C, H, W) to compare, got {tuple(first[0].shape[-3:])} "
-                f"and {tuple(second[0].shape[-3:])}"
-            )
+        """First images minus second ones, (..., C, H, W)."""
+        check_one_shape(self, first, second)
         return first[0] - second[0]
+
+
+def check_one_shape(distance: ImageDistance, first: Embedding, second: Embedding) -> None:
+    """Check images that are their own embedding: leading dimensions broadcast, channels and sizes do not.
+
+    Raises:
+        GenclsError: for images of two shapes (C, H, W); the message names the distance.
+    """
+    if first[0].shape[-3:] != second[0].shape[-3:]:
+        raise GenclsError(
+            f"{type(distance).__name__}: expected images of one shape (C, H, W) to compare, got {tuple(first[0].shape[-3:])} "
+            f"and {tuple(second[0].shape[-3:])}"
+        )
 
 
 class SquaredL2(_Pixel):

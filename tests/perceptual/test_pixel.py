@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from gencls.core import GenclsError
-from gencls.perceptual import L1, L2, Linf, SquaredL2
+from gencls.perceptual import L1, L2, MSSSIM, SSIM, Linf, SquaredL2
 
 DISTANCES = [L1(), L2(), Linf(), SquaredL2()]
 
@@ -35,7 +35,7 @@ def test_gradient_where_images_are_equal_is_zero(pair, distance):
     assert torch.equal(first.grad, torch.zeros_like(first))
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("distance", [*DISTANCES, SSIM(), MSSSIM()])
 @pytest.mark.parametrize("shape", [(3, 4, 6), (1, 1, 6), (1, 4, 1), (2, 6, 4)])
 def test_channels_and_sizes_do_not_broadcast(distance, shape):
     first, second = torch.rand(2, 1, 4, 6), torch.rand(2, *shape)
