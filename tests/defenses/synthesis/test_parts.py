@@ -240,6 +240,13 @@ def test_q_as_a_value():
     assert bool((point[0].std == 0).all())
 
 
+class Twice(nn.Module):
+    """The pixels as mean and as log-variance of one class."""
+
+    def forward(self, images):
+        return images.flatten(1).unsqueeze(1), images.flatten(1).unsqueeze(1)
+
+
 def test_encoder_start_is_a_gaussian():
-    (level,) = EncoderStart(lambda x: (x.flatten(1).unsqueeze(1), x.flatten(1).unsqueeze(1)))(torch.ones(2, 1, 1, 3))
+    (level,) = EncoderStart(Twice())(torch.ones(2, 1, 1, 3))
     assert torch.equal(level.log_std, 0.5 * level.mean)
