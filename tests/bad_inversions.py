@@ -1,5 +1,6 @@
 """Bad input of GAN inversion and perceptual distances, for tests/test_bad_input.py."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,35 @@ from gencls import zoo
 from gencls.core import Latents
 from gencls.defenses import EABS, Direct, DirectPlus, Enc, robustness_bound
 from gencls.eval import FGSM, ThreatModel, evaluate
+from gencls.eval.measures.fid import frechet_distance
 from gencls.perceptual import LPIPS, Combined, FeatureDistance, SquaredL2
+from gencls.perceptual.trunks import TRUNKS
 from gencls.zoo.networks import BigGAN
 from gencls.zoo.networks.gans.published import load_biggan
+from gencls.zoo.trained import WEIGHTS
 from tests.toys import LinearBlocks, SigmoidDecoders
 
 
-def _published_gan(folder: Path, *, more: str = "", **settings: Any) -> None:
-    """A published generator of 32 pixels and 10 classes, with one key more."""
+def _published_gan(folder: Path, *, changes: dict[str, torch.Tensor] | None = None, **settings: Any) -> None:
+    """A published generator of 32 pixels and 10 classes, with some tensors that are others."""
     network = BigGAN(size=32, width=2, num_classes=10, latent_dim=6, shared_dim=None, hierarchical=False, attention=())
-    torch.save(network.state_dict() | ({more: torch.zeros(1)} if more else {}), folder / "G_ema.pth")
+    torch.save(network.state_dict() | (changes or {}), folder / "G_ema.pth")
     load_biggan(folder, **settings)
+
+
+def _committed(name: str, folder: Path) -> Path:
+    """A copy of committed weights and their card."""
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(WEIGHTS / f"{name}{suffix}", folder)
+    return folder / f"{name}.safetensors"
+
+
+def _trunk(folder: Path, *, prefix: str = "features.", first: float = 0.0) -> None:
+    """LPIPS on a file of SqueezeNet, whose names begin with the prefix, with a number in its first tensor."""
+    state = {f"{prefix}{name}": value for name, value in TRUNKS["squeeze"].make().state_dict().items()}
+    state[f"{prefix}0.weight"].flatten()[0] = first
+    torch.save(state, folder / "squeezenet.pth")
+    LPIPS(folder / "squeezenet.pth", "squeeze")
 
 
 def _seen_by_colours(channels: int) -> None:
@@ -106,12 +125,27 @@ INVERSIONS: dict[str, Callable[[Path], object]] = {
     "a generator with fewer classes than the labels": lambda _: _few_classes(),
     "a published GAN with fewer classes than are asked for": lambda folder: _published_gan(folder, classes=(0, 10)),
     "a published GAN of another resolution": lambda folder: _published_gan(folder, size=128),
-    "a published GAN of another layout": lambda folder: _published_gan(folder, more="blocks.0.0.conv3.weight"),
+    "a published GAN of another layout": lambda folder: _published_gan(
+        folder, changes={"blocks.0.0.conv3.weight": torch.zeros(1)}
+    ),
+    "a published GAN with a negative variance": lambda folder: _published_gan(
+        folder, changes={"output_layer.0.stored_var": torch.full((2,), -0.5)}
+    ),
+    "weights of another training": lambda folder: zoo.load("enc-d-fashion", weights=_committed("enc-fashion", folder)),
+    "weights of another training for a distance": lambda folder: zoo.load_distance(
+        "features-mnist", weights=_committed("features-corruptions-mnist", folder)
+    ),
     "LPIPS without its trunk": lambda _: LPIPS(),
     "LPIPS whose trunk is missing": lambda folder: LPIPS(folder / "vgg16.pth"),
+    "LPIPS with a folder as its trunk": lambda folder: LPIPS(folder),
+    "LPIPS with NaN in its trunk": lambda folder: _trunk(folder, first=torch.nan),
+    "LPIPS whose trunk has other names": lambda folder: _trunk(folder, prefix=""),
     "LPIPS whose trunk is in a package that is missing": lambda _: _no_package(),
     "a distance of a published network without its file": lambda _: zoo.load_distance("robust-linf-cifar10"),
     "grey images for a trunk that takes colours": lambda _: _seen_by_colours(1),
     "images of another channel count than the trunk takes": lambda _: _seen_by_colours(4),
+    "images of 0 to 255 for a Frechet distance": lambda _: frechet_distance(
+        nn.Flatten().eval(), torch.full((4, 1, 2, 2), 255.0), torch.rand(4, 1, 2, 2)
+    ),
     "a word for no distance": lambda folder: zoo.load("direct-fashion", distance="vgg"),
 }

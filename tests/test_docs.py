@@ -15,8 +15,9 @@ from torchvision.transforms.functional import to_pil_image
 
 from gencls import zoo
 from gencls.cli import main, parser
-from gencls.core import surrogates_of
+from gencls.core import GenclsError, surrogates_of
 from gencls.eval import LatentDescent, ThreatModel
+from gencls.perceptual import Combined
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -122,6 +123,22 @@ def test_readme_code_runs_in_a_folder_with_colliding_names(tmp_path):
     outputs = re.split(r"^end of .*\n", done.stdout, flags=re.MULTILINE)
     assert len(outputs) == len(parts) + 1 > 2
     assert all("tensor(" in output or "report.html" in output for output in outputs[:-1])
+
+
+def test_the_code_on_distances_runs():
+    """All of a page in one place, as it stands."""
+    names = {}
+    for number, code in enumerate(blocks(ROOT / "docs" / "distances.md", "python")):
+        exec(compile(code, f"distances.md, block {number}", "exec"), names)
+    assert {"one_to_five", "psnr", "fid", "kid", "mmd"} <= names.keys()
+
+
+def test_what_runs_comes_before_what_needs_a_file():
+    (code,) = (code for code in blocks(ROOT / "docs" / "weights.md", "python") if "robust-corruptions-cifar10" in code)
+    names = {}
+    with pytest.raises(GenclsError, match=r"Kireev2021Effectiveness_RLATAugMix.pt: expected a weights file; got no such file"):
+        exec(compile(code, "weights.md", "exec"), names)
+    assert isinstance(names["distance"], Combined)
 
 
 def test_the_example_of_an_exact_likelihood_holds():

@@ -32,8 +32,8 @@ class DISTS(ImageDistance):
         grey_as_rgb: whether images with one channel are repeated; the network takes three.
 
     Raises:
-        GenclsError: the weights are missing (the message says where to get them) or belong to another network; images have
-            another number of channels or another dtype than the network.
+        GenclsError: the weights are missing (the message says where to get them), belong to another network or are not
+            finite; images have another number of channels or another dtype than the network.
     """
 
     mean: Tensor

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
 from gencls.perceptual.maps import as_channels, check_dtype
-from gencls.perceptual.published import filled_trunk, package_weights, tensor_of, trunk_weights
+from gencls.perceptual.published import filled_trunk, learned_weights, package_weights, trunk_weights
 from gencls.perceptual.trunks import TRUNKS, TrunkName
 
 __all__ = ["LPIPS"]
@@ -30,7 +30,8 @@ class LPIPS(ImageDistance):
     images that are rescaled to 64 x 64 pixels on CIFAR10, and on ImageNet as "VGG" the same with ``lpips=False``.
 
     Args:
-        trunk: the network's weights: a file, or its tensors by name. For the plain networks it is torchvision's:
+        trunk: the network's weights: a file, or its tensors by name, with or without ``module.`` in front of all names (of
+            DataParallel). For the plain networks it is torchvision's:
             ``vgg16-397923af.pth``, ``alexnet-owt-7be5be79.pth`` or ``squeezenet1_1-b8a52dc0.pth`` from
             https://download.pytorch.org/models/, and None is refused, because no package carries them. For the shift-tolerant
             ones it is ``vgg_shift_tolerant.pth`` or ``alex_shift_tolerant.pth`` of the package ``stlpips-pytorch``; None finds
@@ -43,8 +44,8 @@ class LPIPS(ImageDistance):
         grey_as_rgb: whether images with one channel are repeated; the networks take three.
 
     Raises:
-        GenclsError: the weights are missing (the message says where to get them) or belong to another network; images have
-            another number of channels or another dtype than the network, or are too small for it.
+        GenclsError: the weights are missing (the message says where to get them), belong to another network or are not
+            finite; images have another number of channels or another dtype than the network, or are too small for it.
     """
 
     shift: Tensor
@@ -71,9 +72,10 @@ class LPIPS(ImageDistance):
         if lpips:
             own = net.startswith("shift-tolerant")
             learned = weights if own else package_weights("lpips", f"weights/v0.1/{net}.pth", owner="LPIPS")
-            for layer in range(len(self.trunk.taken)):
-                head = tensor_of(learned, f"lin{layer}.model.1.weight", net, where, owner="LPIPS")
-                self.register_buffer(f"head{layer}", head.float().flatten())
+            origin = where if own else "the package lpips"
+            heads = learned_weights(learned, len(self.trunk.taken), net, origin, owner="LPIPS")
+            for name, head in heads.items():
+                self.register_buffer(name, head)
 
     def train(self, mode: bool = True) -> Self:
         """Do nothing: the network of a distance stays in eval mode."""

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from gencls.core import GenclsError
+from gencls.core.weights import check_state, unwrapped
 from gencls.perceptual.trunks import TRUNKS, Trunk
 
-__all__ = ["Weights", "filled_trunk", "package_weights", "tensor_of", "trunk_weights"]
+__all__ = ["Weights", "filled_trunk", "learned_weights", "package_weights", "trunk_weights"]
 
 Weights = str | Path | Mapping[str, Tensor] | None
 """A file, or tensors by name; None: the file in a package."""
@@ -24,13 +25,13 @@ _PACKAGED = {
 
 
 def trunk_weights(weights: Weights, net: str, *, owner: str) -> tuple[Mapping[str, Tensor], str]:
-    """The tensors of a trunk by name, and where they come from.
+    """The tensors of a trunk by name, without the prefixes of torch's wrappers, and where they come from.
 
     Raises:
         GenclsError: there is no file, or another kind of file; the message says where to get the right one.
     """
     if isinstance(weights, Mapping):
-        return weights, "the tensors that were given"
+        return _by_name(weights), "the tensors that were given"
     wanted = TRUNKS[net].source
     if weights is not None:
         return _read(Path(weights), wanted, owner), str(weights)
@@ -44,32 +45,57 @@ def filled_trunk(net: str, weights: Mapping[str, Tensor], where: str, *, owner: 
     """The trunk with these weights, in eval mode, without gradients of its parameters.
 
     Raises:
-        GenclsError: a tensor is missing or has another shape; the message says where to get the right file.
+        GenclsError: a tensor is missing or has another shape, and the message says where to get the right file; a tensor is not
+            of finite numbers, or none that a network has, see :func:`gencls.core.weights.check_state`.
     """
     published, trunk = TRUNKS[net], TRUNKS[net].make()
     sliced = {re.sub(r"^net\.slice\d+\.", "features.", name): name for name in weights}
     names = {own: sliced.get(f"features.{own}", f"features.{own}") for own, _ in trunk.state_dict().items()}
-    found = {own: tensor_of(weights, name, net, where, owner=owner) for own, name in names.items()}
+    found = {own: _tensor_of(weights, name, net, where, owner=owner) for own, name in names.items()}
+    source = f"{owner}: {where}"
+    check_state(source, {names[own]: tensor for own, tensor in found.items()}, finite=False)
     for own, value in trunk.state_dict().items():
         if value.shape != found[own].shape:
             raise GenclsError(
                 f"{owner}: expected {names[own]} of shape {tuple(value.shape)}, as in {published.title}, got "
                 f"{tuple(found[own].shape)} in {where}; take {published.source}"
             )
+        if not found[own].is_floating_point():
+            raise GenclsError(f"{source}: expected {names[own]} of floating point numbers, got {found[own].dtype}")
     trunk.load_state_dict(found)
+    # In the trunk's own precision, which may be too coarse for the file's largest numbers.
+    check_state(source, {names[own]: value for own, value in trunk.state_dict().items()})
     return trunk.eval().requires_grad_(False)
 
 
-def tensor_of(weights: Mapping[str, Tensor], name: str, net: str, where: str, *, owner: str) -> Tensor:
+def _tensor_of(weights: Mapping[str, Tensor], name: str, net: str, where: str, *, owner: str) -> Tensor:
     """One tensor of a trunk's weights.
 
     Raises:
-        GenclsError: it is missing; the message says where to get the right file.
+        GenclsError: it is missing; the message says which keys there are, and where to get the right file.
     """
     found = weights.get(name)
     if isinstance(found, Tensor):
         return found
-    raise GenclsError(f"{owner}: expected {name} of {TRUNKS[net].title}, got none in {where}; take {TRUNKS[net].source}")
+    keys = f"; its keys are {', '.join([*list(weights)[:3], *['...'] * (len(weights) > 3)])}" if weights else ""
+    raise GenclsError(f"{owner}: expected {name} of {TRUNKS[net].title}, got none in {where}{keys}; take {TRUNKS[net].source}")
+
+
+def learned_weights(weights: Mapping[str, Tensor], layers: int, net: str, where: str, *, owner: str) -> dict[str, Tensor]:
+    """The learned weights (c,) of each map of a trunk, by ``head`` and the number of the map.
+
+    Raises:
+        GenclsError: some are missing, negative or not finite, or no tensors that a network has.
+    """
+    names = [f"lin{layer}.model.1.weight" for layer in range(layers)]
+    found = {name: _tensor_of(weights, name, net, where, owner=owner) for name in names}
+    check_state(f"{owner}: {where}", found)
+    for name, tensor in found.items():
+        if bool((tensor < 0).any()):
+            raise GenclsError(
+                f"{owner}: {where}: expected {name} >= 0, so that no distance is negative, got {float(tensor.min()):.3g}"
+            )
+    return {f"head{layer}": found[name].float().flatten() for layer, name in enumerate(names)}
 
 
 def package_weights(package: str, file: str, *, owner: str) -> Mapping[str, Tensor]:
@@ -91,7 +117,8 @@ def _in_package(package: str, file: str) -> Path | None:
 
 def _read(path: Path, wanted: str, owner: str) -> Mapping[str, Tensor]:
     if not path.is_file():
-        raise GenclsError(f"{owner}: expected {wanted}, as {path}, got no such file")
+        got = "a folder; name the file in it" if path.is_dir() else "no such file"
+        raise GenclsError(f"{owner}: expected {wanted}, as {path}, got {got}")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever is in the file: torch raises many kinds
@@ -102,4 +129,8 @@ def _read(path: Path, wanted: str, owner: str) -> Mapping[str, Tensor]:
     inner = found.get("state_dict", found) if isinstance(found, Mapping) else None
     if not isinstance(inner, Mapping):
         raise GenclsError(f"{owner}: expected {wanted}, got {path} with {type(found).__name__} inside")
-    return inner
+    return _by_name(inner)
+
+
+def _by_name(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return unwrapped({str(name): tensor for name, tensor in tensors.items()})

@@ -17,7 +17,7 @@ from gencls.core import GenclsError, checked, did_you_mean
 from gencls.perceptual import FeatureDistance
 from gencls.zoo.networks import CNN, CifarPreActResNet, CifarVGG
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18, load_kuangliu, load_robustbench
-from gencls.zoo.trained import WEIGHTS, trained_network
+from gencls.zoo.trained import WEIGHTS, check_no_training, trained_network
 
 __all__ = ["DISTANCES", "TRAINED_FOR_DISTANCES", "NamedDistance", "distance_names", "feature_layers", "load_distance"]
 
@@ -43,6 +43,8 @@ class NamedDistance:
             raise GenclsError(f"{name}: expected weights=PATH, {self.file}; got none")
         if not self.file and not self.trained and weights is not None:
             raise GenclsError(f"{name}: expected no weights, they come with a dependency; got {weights}")
+        if self.file and weights is not None:
+            check_no_training(weights, name)
         return self.read(weights) if self.file or self.trained else self.read()
 
     @property
@@ -120,7 +122,7 @@ def load_distance(name: str, *, weights: str | Path | None = None, normalize: bo
 
     Raises:
         GenclsError: for an unknown name; for weights that are missing (naming the command that makes them, or the file),
-            damaged, or of another network.
+            damaged, of another network, or of another training.
     """
     if name not in DISTANCES:
         known = ", ".join(DISTANCES)

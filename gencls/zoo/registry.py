@@ -8,8 +8,9 @@ from gencls.core import Defense, GenclsError, MultiLatentModel, checked, did_you
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, Architectures, restore
 from gencls.zoo.checkpoints.reading import check_file
+from gencls.zoo.distances import DISTANCES
 from gencls.zoo.ready_made import ReadyMade
-from gencls.zoo.rows import GENERATORS, PARTS, ROWS, plain
+from gencls.zoo.rows import GENERATORS, PARTS, ROWS, TRAINED, plain
 from gencls.zoo.trained import PUBLIC, WEIGHTS, constructor, trained_network
 
 _KINDS = {row.network for row in ROWS.values() if row.network is not None} | set(GENERATORS.values())
@@ -59,7 +60,8 @@ def load(name: str | Path, **overrides: Any) -> Defense:
 
     Raises:
         GenclsError: for an unknown name (listing the known ones), an override that the model does not have, or
-            weights that are missing (naming the command that makes them) or damaged; a file whose card names no defense.
+            weights that are missing (naming the command that makes them), damaged, or of another training than the defense
+            is made of; a file whose card names no defense.
     """
     if is_weights_file(name):
         return _load_file(Path(name), **overrides)
@@ -93,7 +95,7 @@ def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLate
 
     Raises:
         GenclsError: for an unknown name (listing the known ones); for weights that are missing (naming the command that makes
-            them), damaged, or of something else.
+            them), damaged, or of something else, for instance another training.
     """
     if name not in GENERATORS:
         known = ", ".join(GENERATORS)
@@ -157,3 +159,18 @@ def _row(name: str) -> ReadyMade:
             f"weights=PATH, one of {others}; or the path of a weights file with a card, which ends with {SAFETENSORS}"
         )
     return ROWS[name]
+
+
+def training_of(name: str) -> str | None:
+    """The training of a card's name: of that name, or of its beginning for a variant or companion; None for any other name."""
+    known = [training for training in TRAINED if f"{name}-".startswith(f"{training}-")]
+    return max(known, key=len, default=None)
+
+
+def calls_that_load(training: str) -> list[str]:
+    """The calls, in words, that load a training's weights under a name of their own; FILE stands for the weights."""
+    rows = [name for name, row in ROWS.items() if row.network is not None and (row.trained or name) == training]
+    distances = [name for name, row in DISTANCES.items() if row.trained == training]
+    named = {"load": rows, "load_generator": [training] if training in GENERATORS else [], "load_distance": distances}
+    calls = [f"zoo.{function}({name!r}, weights=FILE)" for function, names in named.items() for name in names]
+    return calls or [f"gencls.zoo.trained.trained_network({TRAINED[training].__name__}, {training!r}, FILE)"]

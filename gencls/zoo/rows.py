@@ -112,3 +112,13 @@ PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
     }
 )
 """The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""
+
+
+TRAINED: Mapping[str, type[nn.Module]] = MappingProxyType(
+    {
+        **{row.trained or name: row.network for name, row in ROWS.items() if row.network is not None},
+        **GENERATORS,
+        **PARTS,
+    }
+)
+"""The network of each training."""

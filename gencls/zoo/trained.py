@@ -1,6 +1,7 @@
 """Networks of our own trainings, from weights files with cards."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -9,7 +10,8 @@ from torch import nn
 
 from gencls.core import GenclsError
 from gencls.zoo import networks
-from gencls.zoo.checkpoints.checkpoint import Architectures, restore
+from gencls.zoo.checkpoints.cards import Card, read_card
+from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, Architectures, restore
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -46,7 +48,8 @@ def trained_network(kind: type[N], trained: str, weights: str | Path | None = No
     It has the committed weights, or those of ``weights``: a file, or a folder that has it, see :func:`weights_places`.
 
     Raises:
-        GenclsError: for weights that are missing (naming the command that makes them), damaged, or of another kind.
+        GenclsError: for weights that are missing (naming the command that makes them), damaged, of another kind, or of another
+            training, see :func:`check_training`.
     """
     chosen = WEIGHTS / f"{trained}.safetensors" if weights is None else Path(weights)
     places = weights_places(trained, chosen) if chosen.is_dir() else (chosen,)
@@ -57,6 +60,47 @@ def trained_network(kind: type[N], trained: str, weights: str | Path | None = No
             f"Make them with: gencls train {trained} (and --data-root DATA, unless its images come with gencls)"
         )
     network, card = restore(path, {kind.__name__: constructor(kind), **PUBLIC})  # the network need not be public
+    check_training(path, card, trained)
     if not isinstance(network, kind):
         raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
     return network
+
+
+def check_training(path: str | Path, card: Card, needed: str) -> None:
+    """Refuse weights whose card names another training than the one that is needed, though their network may be the same.
+
+    Names that begin with that of a training, such as ``eabs-mnist-dropout0.3``, are its variants or companions. Any other name
+    is somebody's own, and may stand for every training.
+
+    Args:
+        path: the weights file, for the message.
+        card: its card.
+        needed: the training whose weights are wanted; for weights of others the name of what is made of them.
+
+    Raises:
+        GenclsError: for another training; the message says how its weights load under their own name.
+    """
+    if card.name == needed:
+        return
+    # Rows stand above this file, and only they know all trainings. So they are asked now, and not imported at the top.
+    catalogue = import_module("gencls.zoo.registry")
+    found = catalogue.training_of(card.name)
+    if found is not None and found != catalogue.training_of(needed):
+        alone = catalogue.TRAINED[found].__name__ == card.architecture  # and no companion, which only trainings load
+        what = f"which load by {' or '.join(catalogue.calls_that_load(found))}" if alone else f"a {card.architecture:.100}"
+        raise GenclsError(f"{path}: expected the weights of {needed}; got those of {card.name:.100}, {what}")
+
+
+def check_no_training(path: str | Path, needed: str) -> None:
+    """Refuse one of our own files where one that others published is needed; files without a card of ours pass.
+
+    Raises:
+        GenclsError: as :func:`check_training`.
+    """
+    if not str(path).endswith(SAFETENSORS):
+        return
+    try:
+        card = read_card(path)
+    except GenclsError:  # no card, or a file of others beside weights of others
+        return
+    check_training(path, card, needed)

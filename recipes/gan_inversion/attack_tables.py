@@ -98,10 +98,14 @@ def _accuracies(run: Run) -> PaperTable | None:
 def _setting(run: Run) -> str:
     """Say what is attacked, and how much worse it is on the images that chose than the best setting of any number of steps."""
     try:
-        ours, whole = attacked(run), best(run)
+        ours = attacked(run)
     except GenclsError:
         return f"{OURS}: the setting is not known in this folder."
     said = f"{OURS}: {described(ours)}, the best setting of at most {run.budget.attacked_steps} steps"
+    try:
+        whole = best(run)
+    except GenclsError:
+        return f"{said}; candidates of more steps are not finished."
     if ours == whole:
         return f"{said}; none of more steps is better on the images that choose."
     right, most = (right_of(run, one) for one in (ours, whole))

@@ -19,7 +19,7 @@ from recipes.gan_inversion.inversions import Found
 from recipes.gan_inversion.printed import Setting
 from recipes.gan_inversion.runs import Run
 from recipes.gan_inversion.settings import DISTANCES, METHODS, REGULAR
-from recipes.gan_inversion.tables import finished
+from recipes.gan_inversion.tables import finished, perceptual_share
 
 __all__ = ["CLOSER", "FEWER_ERRORS", "Claim", "Comparison", "claims", "claims_table"]
 
@@ -190,6 +190,20 @@ def _of_distances(run: Run) -> Iterator[Claim]:
         yield _claim(text, [(better, worse)], found, printed.DISTANCES, FEWER_ERRORS)
 
 
+def _of_shares(run: Run) -> Iterator[str]:
+    """The caveat of the claim about E-LPIPS: how much of the D of both rows is perceptual."""
+    found = {one.distance: (one, result) for one, result in finished(run, experiments.comparison(run)).items()}
+    both = "e-lpips", averaged(run.profile, "e-lpips", run.weights)
+    if all(name in found for name in both):
+        names = [DISTANCES[name] for name in both]
+        shares = [f"{float(perceptual_share(*found[name]).mean()):.2g} %" for name in both]
+        yield (
+            f"{names[0]} and {names[1]} average over places, while D sums pixels: {shares[0]} and {shares[1]} of D are "
+            f"perceptual (Table 3.5). With a few percent the row “{names[0]} errs less than {names[1]}” says little about "
+            "these distances."
+        )
+
+
 def _turned(pairs: Iterable[tuple[S, S]]) -> list[tuple[S, S]]:
     return [(second, first) for first, second in pairs]
 
@@ -267,6 +281,7 @@ def claims_table(run: Run) -> PaperTable | None:
         "Correlations with the error rate are over settings; those of distances have their sign turned, so that a positive "
         "value bears the claim out. Of the way: from the mean distance at the ends of the line (0) to the mean distance out of "
         "domain (1), see Table 3.4.",
+        *_of_shares(run),
         "The thesis's column is made of its printed tables, on CIFAR10.",
     )
     return PaperTable("claims", "Claims of section 3.4", columns, rows, notes) if rows else None

@@ -1,14 +1,12 @@
 """Figure 3.8: how far the optimal codes of two methods lie apart."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from gencls.core import Latents
 from recipes.gan_inversion.inversions import Found
 
-__all__ = ["agreement", "block_codes", "true_codes"]
+__all__ = ["agreement", "block_codes", "true_codes", "unrelated_distance"]
 
 
 def true_codes(found: Found) -> Latents:
@@ -35,6 +33,15 @@ def agreement(first: Tensor, second: Tensor) -> tuple[float, float]:
     return float(cosine.mean()), float(distance.mean())
 
 
-def prior_distance(size: int) -> float:
-    """The expected L2 distance of two codes of the standard normal prior with ``size`` numbers, sqrt(2) E||z||."""
-    return 2 * math.exp(math.lgamma((size + 1) / 2) - math.lgamma(size / 2))
+def unrelated_distance(first: Tensor, second: Tensor) -> float:
+    """The L2 distance that codes of these lengths have if they are unrelated: the mean of sqrt(||z_1||^2 + ||z_2||^2).
+
+    Unrelated codes are at right angles on average, E[z_1 . z_2] = 0. Two draws of the prior would be no reference: optimal
+    codes have other lengths than the prior's, and shorter codes are closer whatever their directions.
+
+    Args:
+        first: codes of one method, (N, B, d).
+        second: codes of another method, (N, B, d).
+    """
+    squares = first.square().sum(-1) + second.square().sum(-1)
+    return float(squares.sqrt().mean())

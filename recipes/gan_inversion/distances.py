@@ -97,7 +97,7 @@ def make(profile: Profile, distance: str, weights: Path | None, samples: int) ->
         return ELPIPS(base, samples=samples, size=_LPIPS_SIZE if small else None, keep_size=distance == "e-plain")
     path = weights_of(profile, distance, weights)
     if distance in profile.features:
-        return load_distance(profile.features[distance], weights=path, normalize=profile.normalize)
+        return load_distance(profile.features[distance], weights=path)
     size = None if profile.size else _LPIPS_SIZE
     net: TrunkName = "shift-tolerant-alex" if distance == "st-lpips" else "vgg"
     return LPIPS(path, net, lpips=distance != "plain", size=size, grey_as_rgb=True)

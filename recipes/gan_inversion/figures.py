@@ -12,7 +12,7 @@ from gencls.eval.measures.statistics import wilson
 from gencls.eval.report.paper.figures import plateau
 from gencls.eval.report.style import FAINT, PALETTE, STYLE, NamedFigure
 from recipes.gan_inversion import experiments, printed
-from recipes.gan_inversion.codes import agreement, block_codes, prior_distance, true_codes
+from recipes.gan_inversion.codes import agreement, block_codes, true_codes, unrelated_distance
 from recipes.gan_inversion.interpolation import ORDERS, interpolations
 from recipes.gan_inversion.intervals import mean_estimate
 from recipes.gan_inversion.inversions import Found, Inversion
@@ -99,6 +99,7 @@ def codes_figure(run: Run) -> Iterator[NamedFigure]:
     """Draw Figure 3.8: the mean cosine similarity and L2 distance of optimal codes, method by method, with lambda 1.
 
     The second run of Direct differs from the first in its random starts alone. Codes are those of the true class, by block.
+    In brackets stands the distance of unrelated codes of the same lengths.
     """
     chosen = [one for one in experiments.main_settings(run, run.profile.main[0]) if one.weight == _middle(run)]
     again = Inversion(method="direct", weight=1.0, distance=run.profile.main[0], steps=run.budget.steps, again=1)
@@ -109,10 +110,11 @@ def codes_figure(run: Run) -> Iterator[NamedFigure]:
     codes = [block_codes(true_codes(one), blocks) for one in found.values()]
     names = [METHODS[one.method] + (", again" if one.again else "") for one in found]
     pairs = np.array([[agreement(first, second) for second in codes] for first in codes])
+    unrelated = [[unrelated_distance(first, second) for second in codes] for first in codes]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.9), layout="constrained")
         axes = figure.subplots(1, 2)
-        heads = ("cosine similarity", f"L2 distance (two codes of the prior: {prior_distance(codes[0].shape[-1]):.1f})")
+        heads = ("cosine similarity", "L2 distance\n(in brackets: unrelated codes of the same lengths)")
         scales: tuple[dict[str, Any], ...] = ({"cmap": "RdBu", "vmin": -1, "vmax": 1}, {"cmap": "Blues", "vmin": 0})
         for axis, values, head, scale in zip(axes, (pairs[..., 0], pairs[..., 1]), heads, scales, strict=True):
             axis.imshow(values, aspect="equal", **scale)
@@ -122,7 +124,9 @@ def codes_figure(run: Run) -> Iterator[NamedFigure]:
             axis.spines[:].set_visible(False)
             for (i, j), value in np.ndenumerate(values):
                 dark = abs(value) > 0.6 * abs(values).max()
-                axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+                beside = f"\n({unrelated[i][j]:.1f})" if axis is axes[1] and i != j else ""
+                color = "white" if dark else "black"
+                axis.text(j, i, f"{value:.2f}{beside}", ha="center", va="center", fontsize=7, color=color)
     title = f"Figure 3.8: optimal codes of two methods, λ = {_middle(run):g}, true class"
     yield NamedFigure("codes", "figure-3.8", title, figure)
 

@@ -51,7 +51,6 @@ class Profile(settings.Profile):
     tables: tuple[str, ...] = CIFAR_TABLES  # parts that this profile has
     # for each distance of the main tables the key in ``features``, or "lpips": the thesis's VGG, and Robust-Corruptions
     main: tuple[str, ...] = ("plain", "corruptions")
-    normalize: bool = True  # whether the features are normalised (eq. 3.6); not on ImageNet
     judge: str = ""  # name of the classifier whose features KID and FID take; "" if none are measured
     beside: Mapping[str, str] = field(default_factory=dict)  # name in the tables -> name of a defense under the same attacks
     linf: float = 0.1  # size of the Linf attacks, in [0, 1] pixel units
@@ -109,7 +108,6 @@ PROFILES: Mapping[str, Profile] = {
         options=("lpips", "plain"),
         tables=IMAGENETTE_TABLES,
         main=("lpips", "plain"),
-        normalize=False,
         size=128,
         printed=True,
     ),
@@ -139,16 +137,16 @@ class Budget(settings.Budget):
     tried_methods: tuple[str, ...] = at(("enc-d", "enc"), smoke=("enc-d",))  # the candidates: every combination of these,
     tried_weights: tuple[float, ...] = at((10.0, 1.0), reduced=(10.0,), smoke=(10.0,))  # with each distance of the main tables
     tried_steps: tuple[int, ...] = at((10, 20, 50, 100), reduced=(10, 20, 100), smoke=(4,))
-    attacked_steps: int = at(100, reduced=20)  # most steps of the setting that is attacked: each look is an inversion
+    attacked_steps: int = at(100, reduced=10)  # most steps of the setting that is attacked: each look is an inversion
     timed: int = at(100, reduced=25, smoke=5)  # images on which early elimination is timed
     attacked: int = at(1000, reduced=30, smoke=2)  # N under attack
     black_box: int = at(1000, reduced=30, smoke=2)  # N of the attacks without gradients
     unrolled: int = at(1000, reduced=30, smoke=2)  # N of PGD through the unrolled inference
     pgd: int = at(80, reduced=20, smoke=3)  # steps of PGD
     restarts: int = at(5, reduced=1, smoke=1)  # starts of PGD
-    unrolled_steps: int = at(80, reduced=30, smoke=2)  # steps of PGD through the unrolled inference, from one start
+    unrolled_steps: int = at(80, reduced=20, smoke=2)  # steps of PGD through the unrolled inference, from one start
     queries: int = at(5000, reduced=100, smoke=6)  # looks of Square
-    boundary: int = at(100_000, reduced=200, smoke=20)  # looks of the Boundary attack
+    boundary: int = at(100_000, reduced=100, smoke=20)  # looks of the Boundary attack
     # steps of the inversion at each look of PGD in the gradient mode "warm"
     warm_steps: int = at(10, smoke=2)
     # keyword arguments of ABS and E-ABS under attack

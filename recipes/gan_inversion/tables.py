@@ -4,9 +4,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from torch import Tensor
+
 from gencls.eval.measures.statistics import mcnemar
 from gencls.eval.report.formats import MISSING, probability
-from gencls.eval.report.paper.page import Cell, PaperTable, Row
+from gencls.eval.report.paper.page import PaperTable, Row
 from gencls.perceptual import title_of
 from recipes.gan_inversion import experiments, printed
 from recipes.gan_inversion.inversions import Found, Inversion
@@ -23,6 +25,14 @@ _DISTANCES = (
     "the images, ± half of their 95 % intervals."
 )
 
+_SHARE = "perceptual share of D in %"
+
+_OF_SHARE = (
+    "Perceptual share of D (eq. 3.7): λ_percept · perceptual / (L2 + λ_percept · perceptual) of the in-domain reconstructions, "
+    "mean over the images. D sums pixels over the image, while LPIPS and E-LPIPS average over places. A row whose share is a "
+    "few percent says little about its perceptual distance: its D is pixels almost alone."
+)
+
 Results = Mapping[Inversion, Found]
 
 
@@ -37,6 +47,16 @@ def grouped(found: Mapping[Inversion, T], row: Callable[[Inversion, T], Row]) ->
     for head, plus in (("(a) Regular", False), ("(b) Overparameterised", True)):
         rows = [row(inversion, one) for inversion, one in found.items() if inversion.method.endswith("+") == plus]
         yield from ([Row(head), *rows] if rows else [])
+
+
+def perceptual_share(inversion: Inversion, found: Found) -> Tensor:
+    """How much of D (eq. 3.7) of the in-domain reconstructions is perceptual, in percent: (N,).
+
+    An image that is reconstructed without any error has a D of 0 and no share: it is left out.
+    """
+    percept = inversion.percept_weight * found.in_domain(found.percept)
+    whole = found.in_domain(found.pixel) + percept
+    return 100 * percept[whole > 0] / whole[whole > 0]
 
 
 def inversion_table(run: Run) -> PaperTable | None:
@@ -130,15 +150,21 @@ def distances_table(run: Run) -> PaperTable | None:
 
     def row(inversion: Inversion, one: Found) -> Row:
         theirs = [printed.DISTANCES[inversion.distance]] if inversion.distance in printed.DISTANCES else []
-        inside, outside = domain(one, one.percept) if inversion.distance != "pixels" else (MISSING, MISSING)
-        ours = error(one), inside, outside, mean(one.in_domain(one.pixel)), f"{one.seconds / len(one.labels):.2g}"
+        inside, outside, share = *domain(one, one.percept), mean(perceptual_share(inversion, one))
+        if inversion.distance == "pixels":
+            inside = outside = share = MISSING
+        ours = error(one), inside, outside, mean(one.in_domain(one.pixel)), share, f"{one.seconds / len(one.labels):.2g}"
         return Row(DISTANCES[inversion.distance], cells(*ours, theirs=theirs))
 
-    columns = ("", "error rate", "in-domain perceptual", "out-of-domain perceptual", "in-domain L2", "seconds per image")
+    columns = (
+        *("", "error rate", "in-domain perceptual", "out-of-domain perceptual", "in-domain L2"),
+        *(_SHARE, "seconds per image"),
+    )
     title = f"Table 3.5: perceptual distances, Enc-D with {run.budget.compared} steps, λ = 10, λ_percept = 10"
     lines = tuple(row(*item) for item in found.items())
     absent = [DISTANCES[name] for name in run.distances if name not in {inversion.distance for inversion in found}]
     notes = (
+        _OF_SHARE,
         "Perceptual distances of two rows have different scales. Rows without the thesis's number are ours.",
         *_transformed(run, {inversion.distance for inversion in found}),
         *([f"Not measured: {'; '.join(absent)}."] if absent else []),
@@ -159,12 +185,17 @@ def imagenette_table(run: Run) -> PaperTable | None:
     rows = tuple(
         Row(
             f"{METHODS[inversion.method]}, {DISTANCES[inversion.distance]}",
-            (Cell(accuracy(one), f"{printed.IMAGENETTE[inversion.method, inversion.distance]:g}"),),
+            cells(
+                accuracy(one),
+                mean(perceptual_share(inversion, one)),
+                theirs=[printed.IMAGENETTE[inversion.method, inversion.distance]],
+            ),
         )
         for inversion, one in found.items()
     )
-    notes = (_about(run, found), "λ = 1 is ours: the thesis does not say it.") if found else ()
-    return PaperTable("table-3.7", "Table 3.7: methods on Imagenette", ("", "accuracy"), rows, notes) if found else None
+    columns = ("", "accuracy", _SHARE)
+    notes = (_about(run, found), _OF_SHARE, "λ = 1 is ours: the thesis does not say it.") if found else ()
+    return PaperTable("table-3.7", "Table 3.7: methods on Imagenette", columns, rows, notes) if found else None
 
 
 def large_steps_table(run: Run) -> PaperTable | None:
@@ -173,12 +204,17 @@ def large_steps_table(run: Run) -> PaperTable | None:
     rows = tuple(
         Row(
             f"{inversion.steps}",
-            cells(accuracy(one), *domain(one, one.percept), theirs=printed.IMAGENETTE_STEPS.get(inversion.steps, ())),
+            cells(
+                accuracy(one),
+                *domain(one, one.percept),
+                mean(perceptual_share(inversion, one)),
+                theirs=printed.IMAGENETTE_STEPS.get(inversion.steps, ()),
+            ),
         )
         for inversion, one in found.items()
     )
-    columns = ("steps", "accuracy", "in-domain perceptual", "out-of-domain perceptual")
-    notes = (_about(run, found), _DISTANCES) if found else ()
+    columns = ("steps", "accuracy", "in-domain perceptual", "out-of-domain perceptual", _SHARE)
+    notes = (_about(run, found), _DISTANCES, _OF_SHARE) if found else ()
     return PaperTable("table-3.8", "Table 3.8: Enc by steps", columns, rows, notes) if found else None
 
 

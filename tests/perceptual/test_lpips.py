@@ -67,6 +67,22 @@ def test_gradients_of_the_package(pair):
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize(("net", "bound"), [("vgg", 5.44), ("alex", 7.73)])
+def test_the_most_that_lpips_can_be(net, bound):
+    """Features have length 1 and are no less than 0. So at worst each image has one channel alone, and these weigh most.
+
+    The mean over the places is no larger. Table 3.8 of the thesis prints a mean of 6.56.
+    """
+    distance = LPIPS(official(net)[1], net)
+    heads = [distance.get_buffer(f"head{layer}") for layer in range(5)]
+    assert all(bool((head >= 0).all()) for head in heads)
+    worst = [[F.one_hot(head.topk(2).indices[i], len(head)).float().view(1, -1, 1, 1) for head in heads] for i in (0, 1)]
+    most = float(distance.compare(*map(tuple, worst)))
+    assert most == pytest.approx(bound, abs=0.005)
+    features = [tuple(F.normalize(torch.rand(300, len(head), 1, 1) ** 30, dim=1) for head in heads) for _ in range(2)]
+    assert float(distance.compare(*features).max()) < most
+
+
 def test_rescaled_images(squeeze):
     first, second = torch.rand(2, 3, 3, 12, 12)
     larger = (F.interpolate(images, (64, 64), mode="bilinear", align_corners=False) for images in (first, second))

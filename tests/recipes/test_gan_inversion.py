@@ -12,7 +12,16 @@ from torch import nn
 from gencls import zoo
 from gencls.core import GenclsError, ImageDistance
 from gencls.core.files import write_sealed
-from recipes.gan_inversion import attack_tables, domain_tables, experiments, interpolation, inversions, selection, timing
+from recipes.gan_inversion import (
+    attack_tables,
+    domain_tables,
+    experiments,
+    interpolation,
+    inversions,
+    selection,
+    tables,
+    timing,
+)
 from recipes.gan_inversion.__main__ import recipe
 from recipes.gan_inversion.inversions import Inversion
 from recipes.gan_inversion.robustness import BLACK_BOX, OURS, trials
@@ -175,6 +184,17 @@ def test_an_inversion_is_the_classifiers_own(run, page):
     torch.testing.assert_close(found.losses, found.pixel + found.percept + 10 * penalty, rtol=1e-4, atol=1e-4)
 
 
+def test_d_is_the_pixels_and_the_perceptual_distance_that_are_kept(run, page):
+    """So the perceptual share of Table 3.5 is that of what was minimised."""
+    inversion = Inversion(method="enc-d", weight=10.0, distance="corruptions", steps=2, percept_weight=10.0)
+    found, images = run.finished(inversion), run.images(6)
+    made = found.in_domain(inversions.decode(run.classifier(inversion), found.codes()))
+    d = run.distance(inversion)(images, made)
+    torch.testing.assert_close(d, found.in_domain(found.pixel + 10 * found.percept), rtol=1e-4, atol=1e-4)
+    expected = 100 * (1 - found.in_domain(found.pixel) / d)
+    torch.testing.assert_close(tables.perceptual_share(inversion, found), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_two_runs_of_direct_differ_in_their_starts(run, page):
     first, second = (
         Inversion(method="direct", weight=1.0, distance="plain", steps=LITTLE.steps, again=again) for again in (0, 1)
@@ -252,6 +272,13 @@ def test_the_attacked_setting_is_the_best_of_few_steps(run, monkeypatch):
     assert selection.best(few).steps == 2
     assert selection.attacked(few).steps == 1
     assert [one.steps for one in selection.finalists(few)] == [2, 1]
+    right.pop(2)  # the candidates of two steps are not finished
+    monkeypatch.setattr(
+        selection, "_found", lambda run, one: SimpleNamespace(right=torch.arange(9) < 5) if one.steps in right else None
+    )
+    said = attack_tables._setting(few)
+    assert selection.described(selection.attacked(few)) in said
+    assert said.endswith("candidates of more steps are not finished.")
 
 
 def test_every_budget_has_a_setting_that_can_be_attacked():

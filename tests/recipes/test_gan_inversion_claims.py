@@ -1,6 +1,7 @@
 """The statistics of the recipe of GAN inversion: intervals, distances of sets, and claims, on toy records."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 from types import SimpleNamespace
@@ -253,6 +254,30 @@ def test_the_thesis_bears_its_claims_out(printed_run):
     # It prints no distances under Robust-Corruptions, and no E-LPIPS, transformed plain or contrastive features.
     assert len(by_thesis) == 7 + 5 + 3 + 2
     assert "E-LPIPS errs less than LPIPS, shift-tolerant: Table 3.5" in made  # LPIPS is not at hand
+
+
+def test_the_claim_about_elpips_says_how_little_of_d_it_is(tmp_path, monkeypatch):
+    """Of LPIPS 10 of 200 are perceptual, of E-LPIPS 10 of 400; without one of them there is no claim and no caveat."""
+    found = {
+        name: record(tmp_path / name, [[0.0, 1.0]] * 2, [0, 0], percept=[[1.0, 9.0]] * 2, pixel=[[pixel, 9.0]] * 2)
+        for name, pixel in (("lpips", 190.0), ("e-lpips", 390.0))
+    }
+    monkeypatch.setattr(claims, "finished", lambda run, chosen: {one: found[one.distance] for one in chosen})
+    (tmp_path / "vgg16.pth").touch()
+    run = Run(
+        profile=PROFILES["fashion"],
+        budget=BUDGETS["reduced"],
+        out=tmp_path,
+        data=[None] * 2,
+        command="as told",
+        weights=tmp_path,
+        chosen=("lpips", "e-lpips"),
+    )
+    (note,) = claims._of_shares(run)
+    assert note.startswith("E-LPIPS and LPIPS average over places, while D sums pixels: 2.5 % and 5 % of D are perceptual")
+    assert "“E-LPIPS errs less than LPIPS” says little" in note
+    assert "E-LPIPS errs less than LPIPS: Table 3.5" in {claim.text for claim in claims._of_distances(run) if claim.pairs}
+    assert not [*claims._of_shares(replace(run, chosen=("e-lpips",)))]
 
 
 def test_correlations_have_the_sign_of_their_claims(printed_run, monkeypatch):

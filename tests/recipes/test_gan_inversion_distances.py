@@ -1,6 +1,7 @@
 """Where the recipe of GAN inversion looks for the files of distances."""
 
 import pytest
+import torch
 
 from gencls.core import GenclsError
 from recipes.gan_inversion import distances
@@ -44,3 +45,13 @@ def test_distances_without_files_of_others(tmp_path):
     assert distances.weights_of(profile, "pixels", None) is None
     assert distances.make(profile, "pixels", None, 1) is None
     assert distances.is_here(profile, "plain", None)
+
+
+@pytest.mark.parametrize("distance", PROFILES["smoke"].features)
+def test_channels_of_feature_distances_are_normalised(distance):
+    """As the thesis does on CIFAR10 (end of section 3.3): each channel has the mean square 1, or 0 if it is dead."""
+    for part in distances.make(PROFILES["smoke"], distance, None, 1).embed(torch.rand(2, 1, 28, 28)):
+        powers = part.square().mean((-2, -1))
+        alive = powers[powers > 0]
+        assert alive.numel() > powers.numel() / 2
+        torch.testing.assert_close(alive, torch.ones_like(alive), rtol=1e-4, atol=0)  # sums of up to 784 squares in float32

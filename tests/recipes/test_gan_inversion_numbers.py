@@ -1,16 +1,17 @@
 """The numbers of the recipe of GAN inversion: formulas by hand on toy records, and the thesis's tables as printed."""
 
-import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
 
 from gencls.core import GenclsError
-from recipes.gan_inversion import codes, inversions, printed, words
+from recipes.gan_inversion import codes, figures, inversions, printed, tables, words
 from recipes.gan_inversion.attack_tables import left_right
 from recipes.gan_inversion.interpolation import line
 from recipes.gan_inversion.inversions import Inversion
+from recipes.gan_inversion.runs import Run
 from recipes.gan_inversion.settings import BUDGETS, DISTANCES, METHODS, PROFILES
 from tests.inversion_records import record
 
@@ -63,6 +64,47 @@ def test_every_setting_has_a_folder_of_its_own():
     assert len(slugs) == 8
 
 
+# --- tables
+
+
+def shares(folder, percept, pixel):
+    """A result of two images whose true classes are 0 and 1, with these distances in domain; those out of domain are 9."""
+    rows = [[[a, 9.0], [9.0, b]] for a, b in (percept, pixel)]
+    return record(folder, rows[0], [0, 1], percept=rows[0], pixel=rows[1])
+
+
+def test_the_perceptual_share_by_hand(tmp_path):
+    """1 of 4 and 2 of 10; with lambda_percept 10 it is 10 of 13 and 20 of 28."""
+    one, ten = (Inversion(method="enc", weight=1.0, distance="plain", steps=1, percept_weight=weight) for weight in (1.0, 10.0))
+    found = shares(tmp_path / "both", (1.0, 2.0), (3.0, 8.0))
+    assert tables.perceptual_share(one, found).tolist() == [25.0, 20.0]
+    assert tables.perceptual_share(ten, found).tolist() == pytest.approx([1000 / 13, 2000 / 28])
+    perfect = shares(tmp_path / "perfect", (0.0, 2.0), (0.0, 8.0))
+    assert tables.perceptual_share(one, perfect).tolist() == [20.0]
+
+
+@pytest.mark.parametrize(
+    ("table", "profile", "share"),
+    [
+        (tables.distances_table, "fashion", "74.2 ± 5.4"),  # lambda_percept 10
+        (tables.imagenette_table, "imagenette", "22.5 ± 4.9"),
+        (tables.large_steps_table, "imagenette", "22.5 ± 4.9"),
+    ],
+)
+def test_tables_with_lpips_show_its_share(table, profile, share, tmp_path, monkeypatch):
+    found = shares(tmp_path / "found", (1.0, 2.0), (3.0, 8.0))
+    monkeypatch.setattr(tables, "finished", lambda run, chosen: dict.fromkeys(chosen, found))
+    data = SimpleNamespace(name="images", split="test")
+    chosen = ("plain", "lpips", "pixels") if profile == "fashion" else ("plain", "lpips")
+    run = Run(profile=PROFILES[profile], budget=BUDGETS["smoke"], out=tmp_path, data=data, command="as told", chosen=chosen)
+    made = table(run)
+    column = made.columns.index("perceptual share of D in %") - 1
+    for row in made.rows:
+        assert row.cells[column].text == ("–" if row.head == "pixels alone" else share)
+    assert all(len(row.cells) == len(made.columns) - 1 for row in made.rows)
+    assert any("A row whose share is a few percent says little about its perceptual distance" in note for note in made.notes)
+
+
 # --- formulas
 
 
@@ -85,11 +127,39 @@ def test_block_codes_are_sums_and_repeat_where_a_method_has_one():
     assert distance == pytest.approx(2 * float(shared.norm(dim=1).mean()), rel=1e-5)
 
 
-def test_the_distance_of_two_codes_of_the_prior():
-    pairs = torch.randn(20000, 2, 7, generator=torch.Generator().manual_seed(0))
-    measured = float((pairs[:, 0] - pairs[:, 1]).norm(dim=1).mean())
-    assert codes.prior_distance(7) == pytest.approx(measured, rel=0.01)
-    assert codes.prior_distance(1) == pytest.approx(2 / math.sqrt(math.pi))
+def test_the_distance_of_unrelated_codes():
+    """By hand, and of random codes of other lengths than the prior's: their own distance, whatever the lengths."""
+    first, second = torch.tensor([[[3.0, 0.0]], [[0.0, 5.0]]]), torch.tensor([[[0.0, -4.0]], [[12.0, 0.0]]])
+    assert codes.unrelated_distance(first, second) == pytest.approx((5 + 13) / 2)
+    short, long = torch.randn(2, 2000, 3, 64, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.2, 1.5]).view(
+        2, 1, 1, 1
+    )
+    # The length of a difference is shorter than its root mean square by the share 1 / (4 d) < 0.5 %.
+    assert codes.unrelated_distance(short, long) == pytest.approx(codes.agreement(short, long)[1], rel=0.01)
+    assert codes.unrelated_distance(short, short) < codes.unrelated_distance(short, long) / 4
+    doubled = codes.agreement(short, 2 * short)[1]
+    assert doubled < codes.unrelated_distance(short, 2 * short) / 2  # related codes are closer
+
+
+def test_figure_3_8_has_the_distance_of_unrelated_codes_in_brackets(monkeypatch, tmp_path):
+    """Codes (3, 0) of Direct, (0, 4) of Enc and of Enc-D; their distance is that of unrelated ones but for equal codes."""
+    ours = {"direct": [3.0, 0.0], "enc": [0.0, 4.0], "enc-d": [0.0, 4.0]}
+
+    def found(method):
+        level = torch.tensor(ours[method]).expand(5, 2)
+        return SimpleNamespace(codes=lambda rows=None: (level,), in_domain=lambda values: values)
+
+    monkeypatch.setattr(
+        figures,
+        "finished",
+        lambda run, chosen: {one: found(one.method) for one in chosen if one.method in ours and not one.again},
+    )
+    run = Run(profile=PROFILES["fashion"], budget=BUDGETS["reduced"], out=tmp_path, data=[None] * 5, command="as told")
+    (drawn,) = figures.codes_figure(run)
+    texts = [text.get_text() for text in drawn.figure.axes[1].texts]
+    apart, equal = "5.00\n(5.0)", "0.00\n(5.7)"  # sqrt(16 + 16)
+    assert texts == ["0.00", apart, apart, apart, "0.00", equal, apart, equal, "0.00"]
+    assert "unrelated codes of the same lengths" in drawn.figure.axes[1].get_title()
 
 
 def test_means_with_their_intervals():
@@ -136,5 +206,3 @@ def test_the_papers_budget_is_the_thesiss():
     assert budget.sweep == tuple(printed.STEPS)
     assert budget.large_sweep == tuple(printed.IMAGENETTE_STEPS)
     assert budget.shown_steps == (10, 200)
-    assert PROFILES["cifar10"].normalize
-    assert not PROFILES["imagenette"].normalize

@@ -165,6 +165,7 @@ def test_what_is_no_data_is_answered_with_what_is(photos, here):
     (here / "notes.txt").write_text("")
     rows = {
         "nowhere": "got 'nowhere', which is not a folder of images by class, an .npz file, or package.module:attribute either",
+        "fashion": "did you mean 'fashion-mnist'? expected the name of a data set",
         "nowhere.npz": "nowhere.npz: expected a folder of images by class, an .npz file, or package.module:attribute; got no",
         here / "nowhere": "got no such file or folder",
         "notes.txt": "notes.txt: expected a folder of images by class, an .npz file, or package.module:attribute; got a",

@@ -277,6 +277,18 @@ def test_so_does_every_builder(state, make, kind):
         make({**state, "conv1.weight": odd(state["conv1.weight"])})
 
 
+@pytest.mark.parametrize("loader", FILES)
+def test_every_reader_refuses_negative_variances(tmp_path, state, loader):
+    load, key = FILES[loader]
+    message = "expected bn1.running_var of variances >= 0; got -0.25"
+    odd = {**state, "bn1.running_var": torch.tensor([0.5, 0.0, -0.25, 1.0])}
+    torch.save({key: odd}, tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match=f"a.pt: {message}"):
+        load(tmp_path / "a.pt")
+    with pytest.raises(GenclsError, match=f"CifarResNet checkpoint: {message}"):
+        kuangliu_from_state(odd)
+
+
 @pytest.mark.parametrize("kind", WHOLE)
 def test_parameters_are_floating_point_numbers(tmp_path, state, kind):
     whole = {**state, "layer1.0.conv1.weight": WHOLE[kind](state["layer1.0.conv1.weight"])}
@@ -292,6 +304,8 @@ def test_parameters_are_floating_point_numbers(tmp_path, state, kind):
         official_abs({**stage, "VAE_0.Decoder.bn_1.weight": WHOLE[kind](torch.ones(2))})
     with pytest.raises(GenclsError, match="expected VAE_0.Decoder.bn_1.weight of finite numbers; got NaN"):
         official_abs({**stage, "VAE_0.Decoder.bn_1.weight": torch.full((2,), torch.nan)})
+    with pytest.raises(GenclsError, match="expected VAE_0.Decoder.bn_1.running_var of variances >= 0; got -1"):
+        official_abs({**stage, "VAE_0.Decoder.bn_1.running_var": -torch.ones(2)})
     for k in range(10):
         torch.save({"a": torch.full((1,), torch.nan)}, tmp_path / f"ABS_{k}.net")
     with pytest.raises(GenclsError, match="ABS_0.net: expected a of finite numbers; got NaN"):

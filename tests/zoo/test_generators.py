@@ -74,7 +74,7 @@ def test_bits_per_dimension_of_a_network_that_knows_nothing() -> None:
 def test_generators_that_cannot_be_loaded() -> None:
     with pytest.raises(GenclsError, match="unknown generator 'biggan'; expected one of nvae-fashion"):
         load_generator("biggan")
-    with pytest.raises(GenclsError, match="expected the weights of a SmallStyleAutoencoder for stylegan2-fashion; got a NVAE"):
+    with pytest.raises(GenclsError, match="expected the weights of stylegan2-fashion; got those of nvae-fashion, which load"):
         load_generator("stylegan2-fashion", weights=WEIGHTS / "nvae-fashion.safetensors")
     with pytest.raises(GenclsError, match="Make them with: gencls train nvae-fashion"):
         load_generator("nvae-fashion", weights="/nowhere.safetensors")

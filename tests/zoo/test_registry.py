@@ -20,7 +20,7 @@ from gencls.zoo.data.registry import DATA_SETS
 from gencls.zoo.networks import CNN, NDVAE
 from gencls.zoo.ready_made import ReadyMade, network_part, purifier
 from gencls.zoo.registry import find_weights
-from gencls.zoo.rows import GENERATORS, PARTS, ROWS
+from gencls.zoo.rows import ROWS, TRAINED
 from gencls.zoo.trained import WEIGHTS, constructor, trained_network
 from gencls.zoo.training import PRESETS, methods
 from gencls.zoo.training.base import Preset
@@ -31,12 +31,6 @@ ROOT = Path(__file__).parents[2]
 
 CLASSES = 7
 """No network has so many by default."""
-
-TRAINED: dict[str, type[nn.Module]] = {
-    **{row.trained or name: row.network for name, row in ROWS.items() if row.network is not None},
-    **GENERATORS,
-    **PARTS,
-}
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from gencls.core import GenclsError, check_eval_mode, checked
+from gencls.core import GenclsError, check_eval_mode, check_images, checked
 
 __all__ = ["Penultimate", "frechet_distance", "kernel_distance"]
 
@@ -66,9 +66,10 @@ class Penultimate(nn.Module):
         """Features (N, d) of many images (N, C, H, W), chunk by chunk on the network's device; the result is on the CPU.
 
         Raises:
-            GenclsError: the network is in training mode, where features depend on their chunk, or does not use its last linear
-                layer.
+            GenclsError: these are no images in [0, 1]; the network is in training mode, where features depend on their chunk,
+                or does not use its last linear layer.
         """
+        check_images(images, name="Penultimate.describe")
         check_eval_mode(self, name="Penultimate.describe", what="a network of features")
         device = self._last.weight.device
         return torch.cat([self(batch.to(device)).cpu() for batch in images.split(_CHUNK)])
@@ -85,11 +86,13 @@ def frechet_distance(features: nn.Module, real: Tensor, made: Tensor) -> float:
 
     Args:
         features: a network in eval mode, images (N, C, H, W) in [0, 1] to features (N, d).
-        real: real images, (N, C, H, W) in [0, 1], N >= 2.
-        made: generated images, (M, C, H, W) in [0, 1], M >= 2.
+        real: real images, (N, C, H, W) in [0, 1], N >= 2; or features (N, d) that are known already, of any finite numbers,
+            which a ``features`` such as ``nn.Identity().eval()`` leaves as they are.
+        made: generated images, (M, C, H, W) in [0, 1], M >= 2; or such features.
 
     Raises:
-        GenclsError: there are fewer than two images in a set, or the network returns no features (N, d) of finite numbers.
+        GenclsError: a set is no batch of images in [0, 1], there are fewer than two images in it, or the network returns no
+            features (N, d) of finite numbers.
     """
     described = _both(features, real, made, least=2, owner="frechet_distance")
     with _quiet():
@@ -114,8 +117,8 @@ def kernel_distance(
 
     Args:
         features: a network in eval mode, images (N, C, H, W) in [0, 1] to features (N, d).
-        real: real images, (N, C, H, W) in [0, 1], N >= subset_size.
-        made: generated images, (M, C, H, W) in [0, 1], M >= subset_size.
+        real: real images, (N, C, H, W) in [0, 1], or features (N, d), as :func:`frechet_distance` takes them; N >= subset_size.
+        made: generated images, (M, C, H, W) in [0, 1], or features; M >= subset_size.
         subsets: the number of subsets of each set.
         subset_size: images in a subset, >= 2.
 
@@ -123,7 +126,8 @@ def kernel_distance(
         The mean and the standard deviation over the subsets.
 
     Raises:
-        GenclsError: a set has fewer images than a subset, or the network returns no features (N, d) of finite numbers.
+        GenclsError: a set is no batch of images in [0, 1], it has fewer images than a subset, or the network returns no
+            features (N, d) of finite numbers.
     """
     if subsets < 1 or subset_size < 2:
         raise GenclsError(f"kernel_distance: expected subsets >= 1 and subset_size >= 2, got {subsets} and {subset_size}")
@@ -164,12 +168,9 @@ def _both(features: nn.Module, real: Tensor, made: Tensor, *, least: int, owner:
     """Features (N, d) and (M, d), float64, on the CPU."""
     check_eval_mode(features, name=owner, what="a network of features")
     for name, images in (("real", real), ("made", made)):
-        if not images.is_floating_point() or images.layout != torch.strided:
-            raise GenclsError(
-                f"{owner}: expected dense floating-point images (N, C, H, W) as {name}, got {images.dtype} of layout "
-                f"{images.layout}"
-            )
-        if images.ndim < 2 or len(images) < least:
+        if images.ndim != 2:  # features that are known already may be any numbers
+            check_images(images, name=f"{owner}: {name}")
+        if len(images) < least:
             raise GenclsError(f"{owner}: expected at least {least} images (N, C, H, W) as {name}, got {tuple(images.shape)}")
     first, second = (_described(features, images, owner) for images in (real, made))
     if first.shape[1] != second.shape[1]:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.weights import check_state
 from gencls.zoo.checkpoints.reading import load_content
-from gencls.zoo.checkpoints.tensors import check_state, fitted, layout_of, tensors_by_name
+from gencls.zoo.checkpoints.tensors import fitted, layout_of, tensors_by_name
 
 State = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
@@ -38,7 +39,7 @@ def weights_under(path: str | Path, content: Mapping[str, Any], name: str) -> di
 
     Raises:
         GenclsError: if nothing has that name, or something else than tensors by name has it; for a tensor that no network has,
-            see :func:`~gencls.zoo.checkpoints.tensors.check_state`.
+            see :func:`~gencls.core.weights.check_state`.
     """
     if name not in content:
         raise GenclsError(f"{path}: expected weights under {name!r}; got {', '.join(map(repr, content)) or 'none'}")
@@ -82,7 +83,7 @@ class Weights(Generic[Network]):
         name: name of the network for errors; None takes that of the class.
 
     Raises:
-        GenclsError: for a tensor that no network has, see :func:`~gencls.zoo.checkpoints.tensors.check_state`.
+        GenclsError: for a tensor that no network has, see :func:`~gencls.core.weights.check_state`.
     """
 
     def __init__(self, kind: Callable[..., Network], state: State, *, name: str | None = None) -> None:

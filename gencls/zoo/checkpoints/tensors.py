@@ -1,4 +1,4 @@
-"""Check that tensors are weights of a network, and of this network, before memory is taken; all readers of weights do."""
+"""Check that tensors are the weights of this network, before memory is taken; all readers of weights do."""
 
 import threading
 import warnings
@@ -12,52 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
 from gencls.core.errors import GenclsError
-
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-def check_state(source: str | Path, state: Mapping[str, Tensor], *, finite: bool = True) -> None:
-    """Check that each tensor is a plain one: dense, with its own values, of numbers that weights can have.
-
-    Errors name the source, a file or a network.
-
-    Raises:
-        GenclsError: for a tensor that is sparse, nested, quantized, on the meta device, larger than what it is stored in, or
-            not of floating point numbers of 16, 32 or 64 bits, integers or booleans; with ``finite`` for NaN or Inf. It names
-            the tensor.
-    """
-    for key, tensor in state.items():
-        got = _oddity(tensor) if isinstance(tensor, Tensor) else _named(tensor)
-        if got is not None:
-            raise GenclsError(f"{source}: expected {key} as a dense tensor of ordinary numbers; got {got}")
-        if finite:
-            _check_finite(source, key, tensor)
-
-
-def _oddity(tensor: Tensor) -> str | None:
-    """Say what keeps a tensor from being weights; None if nothing does."""
-    if tensor.is_nested or tensor.layout != torch.strided:
-        return "nested tensors" if tensor.is_nested else f"layout {tensor.layout}"
-    if tensor.is_meta:
-        return f"shape {tuple(tensor.shape)} without values, on the meta device"
-    if tensor.is_quantized:
-        return f"quantized numbers ({tensor.dtype})"
-    if tensor.dtype not in (*_FLOATS, *_WHOLE, torch.bool):
-        return str(tensor.dtype)
-    size, stored = tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes()
-    if size > stored:
-        return f"shape {tuple(tensor.shape)}, {size:,} bytes, expanded from {stored:,} bytes"
-    return None
-
-
-def _check_finite(source: str | Path, key: str, tensor: Tensor) -> None:
-    if not tensor.is_floating_point() or not tensor.numel():
-        return
-    ends = torch.stack(tensor.aminmax())  # one pass, without a tensor of answers; NaN comes through
-    if not bool(ends.isfinite().all()):
-        what = "NaN" if bool(ends.isnan().any()) else "Inf"
-        raise GenclsError(f"{source}: expected {key} of finite numbers; got {what}")
+from gencls.core.weights import HALF, check_state, named, unwrapped
 
 
 def tensors_by_name(path: str | Path, values: object, *, size: int) -> dict[str, Tensor]:
@@ -72,10 +27,10 @@ def tensors_by_name(path: str | Path, values: object, *, size: int) -> dict[str,
         GenclsError: It is something else; there is no tensor; a tensor is not as :func:`check_state` wants it.
     """
     if not isinstance(values, Mapping):
-        raise GenclsError(f"{path}: expected tensors by name; got {_named(values)}{_NO_CODE}")
+        raise GenclsError(f"{path}: expected tensors by name; got {named(values)}{_NO_CODE}")
     for key, value in values.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise GenclsError(f"{path}: expected tensors by name; got {_named(value)} under {key!r:.100}{_NO_CODE}")
+            raise GenclsError(f"{path}: expected tensors by name; got {named(value)} under {key!r:.100}{_NO_CODE}")
     if not values:
         raise GenclsError(f"{path}: expected tensors by name; got none")
     check_state(path, values, finite=False)
@@ -88,15 +43,10 @@ def tensors_by_name(path: str | Path, values: object, *, size: int) -> dict[str,
     copies = {identity: _single(tensor) for identity, tensor in distinct.items()}
     state = {key: copies[_identity(tensor)] for key, tensor in values.items()}
     check_state(path, state)
-    return _unwrapped(state)
+    return unwrapped(state)
 
 
 _NO_CODE = ". Save the weights alone: torch.save(network.state_dict(), FILE)"
-
-
-def _named(value: object) -> str:
-    """A value's class, for errors."""
-    return f"a {type(value).__name__}"
 
 
 def _identity(tensor: Tensor) -> tuple[object, ...]:
@@ -107,15 +57,7 @@ def _identity(tensor: Tensor) -> tuple[object, ...]:
 def _single(tensor: Tensor) -> Tensor:
     """A copy; half precision as float32."""
     tensor = tensor.detach()
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.clone()
-
-
-def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys as the network itself has them."""
-    for prefix in ("module.", "_orig_mod."):
-        if all(key.startswith(prefix) for key in state):
-            return _unwrapped({key.removeprefix(prefix): tensor for key, tensor in state.items()})
-    return state
+    return tensor.float() if tensor.dtype in HALF else tensor.clone()
 
 
 def fitted(state: Mapping[str, Tensor], layout: Mapping[str, Tensor], error: Callable[[str], GenclsError]) -> dict[str, Tensor]:

@@ -27,9 +27,13 @@ def split_names(name: str) -> tuple[str, ...]:
         GenclsError: No data set has this name.
     """
     if name not in DATA_SETS:
-        hint = did_you_mean(name, DATA_SETS)
-        raise GenclsError(f"{hint}expected the name of a data set, one of {', '.join(DATA_SETS)}; got {name!r}")
+        raise GenclsError(_unknown(name))
     return DATA_SETS[name].splits
+
+
+def _unknown(name: str) -> str:
+    hint = did_you_mean(name, DATA_SETS)
+    return f"{hint}expected the name of a data set, one of {', '.join(DATA_SETS)}; got {name!r}"
 
 
 @checked
@@ -110,8 +114,7 @@ def _open(name: str | Path, split: str | None, root: str | Path | None, *, downl
             raise GenclsError(f"{name}: expected no {what} for data of your own, got one; leave it out")
         return open_own(name, split)
     if name not in DATA_SETS:
-        known = f"expected the name of a data set, one of {', '.join(DATA_SETS)}; got {name!r}"
-        raise GenclsError(f"{known}, which is not {KINDS} either")
+        raise GenclsError(f"{_unknown(str(name))}, which is not {KINDS} either")
     name, split = str(name), "test" if split is None else split
     if split not in split_names(name):
         hint = did_you_mean(split, split_names(name))

@@ -23,10 +23,6 @@ def whitened(count):
     return points @ torch.linalg.inv(torch.linalg.cholesky(points.T.cov())).T
 
 
-def pictured(points):
-    return points[:, :, None, None]
-
-
 def test_frechet_distance_of_gaussians_in_closed_form(sets):
     """Covariances A and B commute if both are functions of one matrix: the trace is that of (A^1/2 - B^1/2)^2."""
     turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))
@@ -34,7 +30,7 @@ def test_frechet_distance_of_gaussians_in_closed_form(sets):
     means = torch.tensor([[0.0, 1.0, 2.0], [3.0, 1.0, -2.0]]).double()
     real, made = sets[0] * first @ turn.T + means[0], sets[1] * second @ turn.T + means[1]
     expected = (means[0] - means[1]).square().sum() + (first - second).square().sum()
-    assert frechet_distance(FLAT, pictured(real), pictured(made)) == pytest.approx(float(expected), rel=1e-6)
+    assert frechet_distance(FLAT, real, made) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_frechet_distance_of_covariances_that_do_not_commute(sets):
@@ -45,11 +41,11 @@ def test_frechet_distance_of_covariances_that_do_not_commute(sets):
     values, vectors = torch.linalg.eigh(first)
     root = vectors * values.sqrt() @ vectors.T
     expected = first.trace() + second.trace() - 2 * torch.linalg.eigvalsh(root @ second @ root).sqrt().sum()
-    assert frechet_distance(FLAT, pictured(real), pictured(made)) == pytest.approx(float(expected), rel=1e-6)
+    assert frechet_distance(FLAT, real, made) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_frechet_distance_of_a_set_to_itself(sets):
-    assert frechet_distance(FLAT, pictured(sets[0]), pictured(sets[0])) == pytest.approx(0.0, abs=1e-6)
+    assert frechet_distance(FLAT, sets[0], sets[0]) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.fixture
@@ -89,7 +85,7 @@ def test_equals_torchmetrics(images, features):
 def test_kernel_distance_of_whole_sets_by_hand():
     """One subset with all images: the unbiased mean of k over pairs, without each with itself."""
     real, made = torch.randn(2, 20, 3, dtype=torch.float64)
-    mean, deviation = kernel_distance(FLAT, pictured(real), pictured(made), subsets=1, subset_size=20)
+    mean, deviation = kernel_distance(FLAT, real, made, subsets=1, subset_size=20)
 
     def kernel(first, second):
         return (first @ second.T / 3 + 1) ** 3
@@ -136,17 +132,57 @@ def test_wrong_features(images, features):
     with pytest.raises(GenclsError, match=r"expected features \(N, d\), got shape \(100, 6, 3, 3\); average or flatten"):
         frechet_distance(features[0], *images)
     with pytest.raises(GenclsError, match="expected finite features"):
-        frechet_distance(FLAT, images[0] / 0, images[1])
+        frechet_distance(FLAT, images[0].flatten(1) / 0, images[1].flatten(1))
     with pytest.raises(GenclsError, match="expected a network of features in eval mode"):
         frechet_distance(nn.Sequential(nn.BatchNorm2d(3), nn.Flatten()), *images)
     with pytest.raises(GenclsError, match=r"frechet_distance: expected Flatten to take .*, got TypeError: "):
         frechet_distance(nn.Flatten("one").eval(), *images)
     with pytest.raises(GenclsError, match=r"expected real features \(230, d\), d >= 1, got torch.float32 of shape \(230, 0\)"):
         frechet_distance(nn.Sequential(nn.Flatten(), Part(slice(0))).eval(), *images)
-    with pytest.raises(GenclsError, match="expected dense floating-point images .* as real, got torch.complex64"):
-        frechet_distance(FLAT, images[0].to(torch.complex64), images[1])
     with pytest.raises(GenclsError, match="expected as many features of real as of made, got 192 and 96"):
         frechet_distance(FLAT, images[0], images[1][..., :4])
+
+
+WRONG = {
+    "0 to 255": (lambda images: images * 255, r"expected values in \[0, 1\], got values in .*, 25\d"),
+    "uint8": (lambda images: (images * 255).byte(), "got torch.uint8; divide uint8 images by 255"),
+    "-1 to 1": (lambda images: 2 * images - 1, r"expected values in \[0, 1\], got values in \[-"),
+    "NaN": (
+        lambda images: images.index_fill(3, torch.tensor([0]), torch.nan),
+        "expected finite values, got .* NaN or infinite",
+    ),
+    "grey without channels": (lambda images: images[:, 0], "expected shape .N, C, H, W., got rank 3"),
+    "complex": (lambda images: images.to(torch.complex64), "got torch.complex64"),
+    "sparse": (lambda images: images.to_sparse(), "expected a dense tensor"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), WRONG.values(), ids=WRONG)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch: sparse tensors are in beta
+def test_wrong_images(images, features, make, message):
+    few = [one[:20] for one in images]
+    for measure, settings in ((frechet_distance, {}), (kernel_distance, {"subset_size": 10})):
+        owner = measure.__name__
+        with pytest.raises(GenclsError, match=f"^{owner}: real: .*{message}"):
+            measure(features, make(few[0]), few[1], **settings)
+        with pytest.raises(GenclsError, match=f"^{owner}: made: .*{message}"):
+            measure(features, few[0], make(few[1]), **settings)
+    network = nn.Sequential(features, nn.Linear(6, 2)).eval()
+    with pytest.raises(GenclsError, match=f"^Penultimate.describe: .*{message}"):
+        Penultimate(network).describe(make(few[0]))
+
+
+def test_features_that_are_known_already(images, features):
+    described = [100 * features(one) - 3 for one in images]
+    network = nn.Sequential(features, Shifted()).eval()
+    assert frechet_distance(nn.Identity().eval(), *described) == pytest.approx(frechet_distance(network, *images), rel=1e-4)
+
+
+class Shifted(nn.Module):
+    """Numbers outside of [0, 1]."""
+
+    def forward(self, described):
+        return 100 * described - 3
 
 
 def test_the_features_before_the_last_layer():

@@ -172,7 +172,7 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
         load("resnet")
     with pytest.raises(GenclsError, match=r"got no such file. Make them with: gencls train adv-l2-mnist \(and --data-root"):
         load("adv-l2-mnist", weights=tmp_path / "none.safetensors")
-    with pytest.raises(GenclsError, match="the weights of a ClassDecoders for abs-mnist; got a CNN"):
+    with pytest.raises(GenclsError, match="expected the weights of abs-mnist; got those of cnn-mnist, which load by zoo.load"):
         load("abs-mnist", weights=WEIGHTS / "cnn-mnist.safetensors")
     with pytest.raises(GenclsError, match="abs-mnist: expected overrides among weights, starts, .*; got 'sigma'"):
         load("abs-mnist", sigma=1.0)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.zoo.checkpoints.tensors import check_state, fitted
+from gencls.core.weights import check_state
+from gencls.zoo.checkpoints.tensors import fitted
 from gencls.zoo.networks.abs.grouped_decoders import DecoderStage, GroupedDecoders
 
 _CHECKPOINT = "official ABS checkpoint"
@@ -30,7 +31,7 @@ def official_abs_decoders(state: Mapping[str, Tensor]) -> GroupedDecoders:
 
     Raises:
         GenclsError: if no key is of this kind, or one is missing, unknown or of an unexpected shape; for integers as weights or
-            a tensor that no network has, see :func:`~gencls.zoo.checkpoints.tensors.check_state`.
+            a tensor that no network has, see :func:`~gencls.core.weights.check_state`.
     """
     unused_official_abs_keys(state)
     check_state(_CHECKPOINT, state)

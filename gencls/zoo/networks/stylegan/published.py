@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
+from gencls.core.weights import check_state
 from gencls.zoo.checkpoints.published import State, Weights, file_content, weights_under
-from gencls.zoo.checkpoints.tensors import check_state
 from gencls.zoo.networks.stylegan.autoencoders import E4EAutoencoder, StyleAutoencoder, StyleTransformerAutoencoder
 from gencls.zoo.networks.stylegan.e4e import E4EEncoder
 from gencls.zoo.networks.stylegan.style_transformer import StyleTransformerEncoder

@@ -53,7 +53,7 @@ class ConditionalGANTraining(NetworkTraining):
         class_weight: weight of the cross-entropy of the auxiliary head; without such a head it has no effect.
         batch_size: images per batch of the statistics at the end.
         watched: a classifier of ``CLASSIFIERS``, on whose features a Frechet distance is logged once per epoch, of the images
-            of the average and the real images of 16 batches. None logs none.
+            of the average and the real images of 16 batches, under the name "fid on" this classifier. None logs none.
     """
 
     network: SelfModulatedGenerator
@@ -167,7 +167,7 @@ class ConditionalGANTraining(NetworkTraining):
         if not self._judge:
             self._judge = (judge(self.watched)[1].to(images.device),)
         real, made = (torch.cat(several) for several in zip(*self._seen, strict=True))
-        return {"fid": torch.tensor(frechet_distance(self._judge[0], real, made))}
+        return {f"fid on {self.watched}": torch.tensor(frechet_distance(self._judge[0], real, made))}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -175,6 +175,10 @@ BAD_TENSORS = {
         "expected a generator of BigGAN-PyTorch for 32, 64, 128, 256, 512 pixels; got BigGAN-deep",
     ),
     "other batch norm": ({"blocks.0.0.bn1.bn.stored_mean": torch.zeros(5)}, "got a generator with another batch norm"),
+    "a negative variance": (
+        {"output_layer.0.stored_var": torch.full((2,), -0.5)},
+        "expected output_layer.0.stored_var of variances >= 0; got -0.5",
+    ),
     "NaN": ({"linear.bias": torch.full((128,), float("nan"))}, "expected linear.bias of finite numbers; got NaN"),
 }
 

@@ -62,9 +62,9 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatc
     assert found.read_bytes() == whole.read_bytes()
     beside = "cgan-mnist-discriminator.safetensors"
     assert found.with_name(beside).read_bytes() == whole.with_name(beside).read_bytes()
-    fids = logged(tmp_path / "whole" / "cgan-mnist", "fid")
+    fids = logged(tmp_path / "whole" / "cgan-mnist", "fid on cnn-mnist")
     assert len(fids) == 1  # of the second epoch
-    assert fids == logged(tmp_path / "stopped" / "cgan-mnist", "fid")
+    assert fids == logged(tmp_path / "stopped" / "cgan-mnist", "fid on cnn-mnist")
     card = verify_checkpoint(found.with_name(beside), ARCHITECTURES)
     assert (card.name, card.architecture) == ("cgan-mnist-discriminator", "ProjectionDiscriminator")
 
@@ -88,6 +88,36 @@ def test_the_card_has_the_figures_of_the_stored_network(tmp_path: Path) -> None:
         made = class_samples(network, test.labels[chosen])
     assert list(figures.values())[1] == pytest.approx(frechet_distance(features, test.images[chosen], made), rel=1e-6)
     assert list(figures.values())[1] > 2 * list(figures.values())[2]
+
+
+def test_the_logged_distance_is_that_of_the_averages_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the images of two batches at the beginning of the second epoch; the network that learns has others."""
+    monkeypatch.setattr("gencls.zoo.training.methods.cgan._WATCHED", 2)
+    module = tiny(watched="cnn-mnist").training(10)
+    assert isinstance(module, ConditionalGANTraining)
+    with torch.no_grad():
+        for value in module.learner.parameters():
+            value.add_(0.3 * torch.randn_like(value))
+    data = load_data("mnist-embedded", "test", limit=64)
+    batches = list(zip(data.images.split(32), data.labels.split(32), strict=True))
+    figures = []
+    for number, (images, labels) in enumerate(batches):
+        with seeded(number):
+            figures.append(next(module.steps(images, labels, Moment(epoch=1 + number / 2)))[1])
+
+    def by_hand(network: SelfModulatedGenerator) -> float:
+        made = []
+        for number, (images, _) in enumerate(batches):
+            with seeded(number), torch.no_grad():
+                latents = network.sample_latents(len(images))
+                made.append(network(latents, torch.randint(10, (len(images),))))
+        return frechet_distance(judge("cnn-mnist")[1], data.images, torch.cat(made))
+
+    tag = "fid on cnn-mnist"
+    assert [tag in one for one in figures] == [False, True]
+    assert float(figures[1][tag]) == pytest.approx(by_hand(module.network), rel=1e-6)  # the same sums, stored as float32
+    assert by_hand(module.learner.eval()) != pytest.approx(by_hand(module.network), rel=0.01)
+    assert not any("fid" in name for name in next(module.steps(*batches[0], Moment(epoch=1.75)))[1])  # once per epoch
 
 
 class Constant(nn.Module):
