@@ -14,11 +14,15 @@ from gencls.core import Latents
 from gencls.defenses import EABS, Direct, DirectPlus, Enc, robustness_bound
 from gencls.eval import FGSM, ThreatModel, evaluate
 from gencls.eval.measures.fid import frechet_distance
-from gencls.perceptual import LPIPS, Combined, FeatureDistance, SquaredL2
+from gencls.perceptual import ELPIPS, LPIPS, Combined, FeatureDistance, SquaredL2
 from gencls.perceptual.trunks import TRUNKS
-from gencls.zoo.networks import BigGAN
+from gencls.zoo.checkpoints.cards import Card
+from gencls.zoo.checkpoints.checkpoint import save_checkpoint
+from gencls.zoo.networks import BigGAN, SelfModulatedGenerator
 from gencls.zoo.networks.gans.published import load_biggan
 from gencls.zoo.trained import WEIGHTS
+from recipes.gan_inversion.runs import Run
+from recipes.gan_inversion.settings import BUDGETS, PROFILES
 from tests.toys import LinearBlocks, SigmoidDecoders
 
 
@@ -76,6 +80,14 @@ class _Normed(SigmoidDecoders):
         return images
 
 
+class _Tanh(SigmoidDecoders):
+    """A generator of images in [-1, 1]."""
+
+    def forward(self, latents: Latents, labels: torch.Tensor) -> torch.Tensor:
+        images: torch.Tensor = 2 * super().forward((latents[0] - 1,), labels) - 1
+        return images
+
+
 IMAGES = torch.full((2, 1, 8, 8), 0.5)
 
 
@@ -104,6 +116,40 @@ def _few_classes() -> None:
     evaluate(defense, attacks, [(torch.full((2, 1, 8, 8), 0.5), torch.tensor([3, 4]))])
 
 
+def recipe_of_few_classes(folder: Path) -> Run:
+    """A run of the recipe on ten digits whose folder of weights has a generator of five classes."""
+    layout = {"num_classes": 5, "latent_dim": 2, "width": 1, "image_shape": (1, 28, 28)}
+    settings: dict[str, Any] = {"name": "cgan-mnist", "architecture": "SelfModulatedGenerator", "arguments": layout}
+    words = dict.fromkeys(("what", "trained_on", "command", "licence"), "")
+    network = SelfModulatedGenerator(num_classes=5, latent_dim=2, width=1, image_shape=(1, 28, 28))
+    save_checkpoint(network, folder / "cgan-mnist.safetensors", Card(**settings, **words, metrics={}, seed=0))
+    data = zoo.load_data("mnist-embedded", "test", limit=10)
+    return Run(profile=PROFILES["smoke"], budget=BUDGETS["smoke"], out=folder / "run", data=data, weights=folder)
+
+
+def _modulated(length: int, label: int) -> None:
+    """Decode a latent of some length for a label with a generator of three classes and latents of five numbers."""
+    network = SelfModulatedGenerator(num_classes=3, latent_dim=5, width=1, image_shape=(1, 8, 8)).eval()
+    network((torch.zeros(1, length),), torch.tensor([label]))
+
+
+class _Mean(nn.Module):
+    """Images of any shape to three numbers, the mean."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((1, 2, 3)).unsqueeze(1).expand(-1, 3)
+
+
+def _grey(method: Any, *encoder: nn.Module) -> None:
+    """Invert grey images with a generator of colours."""
+    method(LinearBlocks(image_shape=(3, 8, 8)), *encoder, distance=SquaredL2(), steps=1).eval()(torch.rand(2, 1, 8, 8))
+
+
+def _one_size() -> None:
+    """Transform images for a network that takes one size."""
+    ELPIPS(zoo.load_distance("features-mnist"), samples=1)(*torch.rand(2, 2, 1, 28, 28))
+
+
 INVERSIONS: dict[str, Callable[[Path], object]] = {
     "a negative lambda of GAN inversion": lambda _: Direct(LinearBlocks(), distance=SquaredL2(), weight=-1.0),
     "a lambda that overflows": lambda _: _encoded(weight=1e38),
@@ -114,6 +160,7 @@ INVERSIONS: dict[str, Callable[[Path], object]] = {
     "block codes for a generator with two latent levels": lambda _: DirectPlus(_Tall(), distance=SquaredL2()),
     "an encoder that is a function": lambda _: Enc(SigmoidDecoders(), lambda images: images, distance=SquaredL2()),  # type: ignore[arg-type]
     "a generator with batch norm in training mode": lambda _: Direct(_Normed(), distance=SquaredL2(), starts=2)(IMAGES),
+    "a generator of images in [-1, 1]": lambda _: Direct(_Tanh(), distance=SquaredL2(), starts=2)(IMAGES),
     "another generator in place of the classifier's": lambda _: _another_generator(),
     "a step size that overflows": lambda _: _encoded(max_lr=1e38)(IMAGES),
     "a second derivative of images in parts": lambda _: _second_derivative(),
@@ -123,6 +170,13 @@ INVERSIONS: dict[str, Callable[[Path], object]] = {
     "more codes than blocks": lambda _: Direct(LinearBlocks(blocks=2), distance=SquaredL2(), blocks=3),
     "codes for the blocks of a generator without": lambda _: DirectPlus(SigmoidDecoders(), distance=SquaredL2()),
     "a generator with fewer classes than the labels": lambda _: _few_classes(),
+    "a generator with fewer classes than the data of the recipe": lambda folder: recipe_of_few_classes(folder).require(["3.1"]),
+    "a label that is none of a generator's classes": lambda _: _modulated(5, 3),
+    "a latent of another length than a generator takes": lambda _: _modulated(6, 0),
+    "grey images and a generator of colours, Direct": lambda _: _grey(Direct),
+    "grey images and a generator of colours, Enc": lambda _: _grey(Enc, _Mean()),
+    "pixels of grey images and of colours": lambda _: SquaredL2()(torch.rand(2, 1, 8, 8), torch.rand(2, 3, 8, 8)),
+    "transformed images and a network that takes one size": lambda _: _one_size(),
     "a published GAN with fewer classes than are asked for": lambda folder: _published_gan(folder, classes=(0, 10)),
     "a published GAN of another resolution": lambda folder: _published_gan(folder, size=128),
     "a published GAN of another layout": lambda folder: _published_gan(

@@ -79,8 +79,9 @@ class _Patient:
 
     def predicted(self) -> str:
         """Say in words what the diagnosis would cost."""
+        from gencls.core.words import counted
         from gencls.eval.doctor import predict_diagnosis
-        from gencls.eval.study.cost import counted, duration
+        from gencls.eval.study.cost import duration
 
         data, source = self.data, self._source_beside()
         effort, seconds = predict_diagnosis(self.defense, data.images, data.labels, transfer_from=source, **self.settings)

@@ -39,7 +39,8 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def _predicted(plan: "Plan", start: Path | None, done: int) -> str:
-    from gencls.eval.study.cost import counted, duration
+    from gencls.core.words import counted
+    from gencls.eval.study.cost import duration
     from gencls.zoo.training.forecast import seconds_per_epoch
     from gencls.zoo.training.resume import check_resumable
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gencls.core.errors import GenclsError
 from gencls.core.images import check_images, check_labels
+from gencls.core.words import with_article
 
 __all__ = ["as_images", "as_labels", "as_samples", "in_one_tensor", "is_picture", "rank_of", "unit_range"]
 
@@ -37,7 +38,7 @@ def as_samples(images: object, labels: object) -> tuple[Tensor, Tensor]:
     """
     if isinstance(images, (Dataset, DataLoader)):
         own, got = type(images).__name__, type(labels).__name__
-        raise GenclsError(f"labels: expected none beside a {own}, which has its own; got {got}")
+        raise GenclsError(f"labels: expected none beside {with_article(own)}, which has its own; got {got}")
     found = unit_range(as_images(images))
     check_images(found)
     classes = as_labels(labels)

@@ -6,6 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gencls.core.errors import GenclsError
+from gencls.core.words import counted
+
 __all__ = ["BlockwiseGenerator", "ClassConditionalGenerator", "Latents", "Mix", "MultiLatentModel"]
 
 Latents = tuple[Tensor, ...]
@@ -108,8 +111,8 @@ class ClassConditionalGenerator(nn.Module, ABC):
 
     def sample_latents(self, count: int) -> Latents:
         """Draw latents from the prior: one standard normal tensor (count, *shape) per level; override for another prior."""
-        reference = next((t for t in [*self.parameters(), *self.buffers()] if t.is_floating_point()), torch.empty(0))
-        return tuple(torch.randn(count, *shape, device=reference.device, dtype=reference.dtype) for shape in self.latent_shapes)
+        like = _number_of(self)
+        return tuple(torch.randn(count, *shape, device=like.device, dtype=like.dtype) for shape in self.latent_shapes)
 
 
 class BlockwiseGenerator(ClassConditionalGenerator):
@@ -134,5 +137,63 @@ class BlockwiseGenerator(ClassConditionalGenerator):
         """
 
     def forward(self, latents: Latents, labels: Tensor) -> Tensor:
-        """Decode M latents of one level, (M, *shape), each for its own class: every block takes the same code."""
+        """Decode M latents of one level, (M, *shape), each for its own class: every block takes the same code.
+
+        Raises:
+            GenclsError: for latents of another shape, or of more levels.
+        """
+        check_latents(self, latents, (len(labels),))
         return self.decode_codes(latents * (1 + self.num_blocks), labels)
+
+
+def zero_latents(generator: ClassConditionalGenerator, leading: tuple[int, ...]) -> Latents:
+    """Latents of zeros, one tensor (*leading, *shape) per level, of the type of the generator's numbers and on its device."""
+    like = _number_of(generator)
+    return tuple(torch.zeros(*leading, *shape, device=like.device, dtype=like.dtype) for shape in generator.latent_shapes)
+
+
+def check_latents(generator: ClassConditionalGenerator, latents: Latents, leading: tuple[int, ...]) -> None:
+    """Refuse latents of a generator with one level that are not one tensor (*leading, *shape).
+
+    Raises:
+        GenclsError: for other latents.
+    """
+    expected = (*leading, *generator.latent_shapes[0])
+    shapes = [tuple(level.shape) for level in latents]
+    if shapes != [expected]:
+        owner = type(generator).__name__
+        raise GenclsError(f"{owner}: expected one level of latents, of shape {expected}; got {shapes}")
+
+
+def check_classes(generator: ClassConditionalGenerator, labels: Tensor, count: int, *, wait: bool) -> None:
+    """Refuse the labels of ``count`` latents that are not int64 (count,), or name none of the K classes.
+
+    Args:
+        generator: the generator.
+        labels: the labels.
+        count: number of latents.
+        wait: whether the values are also read on a GPU: the caller waits for it. An inner loop does not.
+
+    Raises:
+        GenclsError: for other labels.
+    """
+    owner, classes = type(generator).__name__, generator.num_classes
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        raise GenclsError(
+            f"{owner}: expected labels int64 of shape ({count},), one for each latent; got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
+        )
+    if count == 0 or not (wait or labels.device.type == "cpu"):
+        return
+    low, high = torch.stack(labels.aminmax()).tolist()  # together: a GPU is waited for once
+    if low < 0 or high >= classes:
+        raise GenclsError(
+            f"{owner}: expected labels in 0 .. {classes - 1}, since the generator has {counted(classes, 'class')}; got labels "
+            f"from {low} to {high}"
+        )
+
+
+def _number_of(generator: nn.Module) -> Tensor:
+    """One of the generator's parameters or buffers, whose type and device its latents have."""
+    numbers = (tensor for tensor in (*generator.parameters(), *generator.buffers()) if tensor.is_floating_point())
+    return next(numbers, torch.empty(0))

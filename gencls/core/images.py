@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
+from gencls.core.words import counted
 
 __all__ = ["check_image_shape", "check_images", "check_labels", "sample_hashes"]
 
@@ -38,7 +39,9 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
     if images.numel() == 0:
         raise GenclsError(f"{name}: expected at least one image, got an empty batch of shape {tuple(images.shape)}")
     if channels is not None and images.shape[1] != channels:
-        raise GenclsError(f"{name}: expected {channels} channels, got {images.shape[1]} (shape {tuple(images.shape)})")
+        raise GenclsError(
+            f"{name}: expected {counted(channels, 'channel')}, got {images.shape[1]} (shape {tuple(images.shape)})"
+        )
     if not bool(torch.isfinite(images).all()):
         bad = int((~torch.isfinite(images)).sum())
         raise GenclsError(f"{name}: expected finite values, got {bad} NaN or infinite values")
@@ -47,11 +50,14 @@ def check_images(images: Tensor, *, channels: int | None = None, name: str = "im
         raise GenclsError(f"{name}: expected values in [0, 1], got values in [{low:.4g}, {high:.4g}]")
 
 
-def check_image_shape(images: Tensor, shape: tuple[int, ...], *, name: str) -> None:
-    """Refuse images that are not floating point, (N, *shape), as the named network wants them; values are not read."""
+def check_image_shape(images: Tensor, shape: tuple[int, ...], *, name: str, why: str = "") -> None:
+    """Refuse images that are not floating point, (N, *shape), as the named network wants them; values are not read.
+
+    ``why`` stands behind the shape in the message: ", as the generator makes".
+    """
     if images.ndim != 4 or tuple(images.shape[1:]) != shape or not images.is_floating_point():
         raise GenclsError(
-            f"{name}: expected floating-point images of shape (N, {', '.join(map(str, shape))}), "
+            f"{name}: expected floating-point images of shape (N, {', '.join(map(str, shape))}){why}, "
             f"got {images.dtype} of shape {tuple(images.shape)}"
         )
 
@@ -72,14 +78,15 @@ def check_labels(labels: Tensor, *, num_classes: int | None, count: int | None =
     if labels.ndim != 1 or labels.dtype != torch.int64:
         raise GenclsError(f"labels: expected int64 of shape (N,), got {labels.dtype} of shape {tuple(labels.shape)}")
     if count is not None and labels.shape[0] != count:
-        raise GenclsError(f"labels: expected {count} labels, one per image, got {labels.shape[0]}")
+        raise GenclsError(f"labels: expected {counted(count, 'label')}, one per image, got {labels.shape[0]}")
     if labels.numel():
         low, high = int(labels.min()), int(labels.max())
         if num_classes is None and low < 0:
             raise GenclsError(f"labels: expected values >= 0, got values in {low}..{high}")
         if num_classes is not None and (low < 0 or high >= num_classes):
             raise GenclsError(
-                f"labels: expected values in 0..{num_classes - 1} for {num_classes} classes, got values in {low}..{high}"
+                f"labels: expected values in 0..{num_classes - 1} for {counted(num_classes, 'class')}, got values in "
+                f"{low}..{high}"
             )
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from gencls.core.errors import GenclsError
 from gencls.core.foreign import as_images, as_samples, in_one_tensor, is_picture, rank_of
+from gencls.core.words import with_article
 
 __all__ = ["batches_of", "samples_of"]
 
@@ -99,7 +100,9 @@ def _items(source: Any) -> Iterator[object]:
         path = os.fsdecode(source)
         raise GenclsError(f"samples: expected {_KINDS}, got the path {path!r}; load it with gencls.zoo.load_data")
     if isinstance(source, (Tensor, np.ndarray, Mapping)) or is_picture(source):
-        raise GenclsError(f"samples: expected {_KINDS}, got a {type(source).__name__} alone; give images and labels")
+        raise GenclsError(
+            f"samples: expected {_KINDS}, got {with_article(type(source).__name__)} alone; give images and labels"
+        )
     if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
         return (source[position] for position in range(_length(source)))
     if isinstance(source, DataLoader):
@@ -122,9 +125,9 @@ def _sample(item: object, number: int) -> tuple[object, object]:
         return item[0], item[1]
     got = type(item).__name__
     if isinstance(item, (tuple, list)):
-        got = f"a {got} of {len(item)}"
+        got = f"{with_article(got)} of {len(item)}"
     if isinstance(item, Mapping):
-        got = f"a {got} with {', '.join(map(str, item))}"
+        got = f"{with_article(got)} with {', '.join(map(str, item))}"
     raise GenclsError(f"samples: expected pairs (image, label), got {got} as item {number}")
 
 

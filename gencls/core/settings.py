@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
+from gencls.core.words import with_article
 
 __all__ = ["check_settings", "checked", "plain"]
 
@@ -225,4 +226,4 @@ def _name(hint: Any) -> str:
         return f"a sequence ({', '.join(map(_name, arguments))})"
     if kind in (tuple, Sequence):
         return f"a sequence, each item {_name(arguments[0])}"
-    return "a function" if kind is Callable else f"a {getattr(kind, '__name__', kind)}"
+    return "a function" if kind is Callable else with_article(getattr(kind, "__name__", str(kind)))

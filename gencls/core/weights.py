@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gencls.core.errors import GenclsError
+from gencls.core.words import with_article
 
 __all__ = ["HALF", "check_state", "named", "unwrapped"]
 
@@ -69,7 +70,7 @@ def _check_finite(source: str | Path, key: str, tensor: Tensor) -> None:
 
 def named(value: object) -> str:
     """A value's class, for errors."""
-    return f"a {type(value).__name__}"
+    return with_article(type(value).__name__)
 
 
 def unwrapped(state: Mapping[str, Value]) -> dict[str, Value]:

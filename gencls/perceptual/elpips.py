@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked, stream_seed
+from gencls.core.memory import is_out_of_memory
 
 __all__ = ["ELPIPS"]
 
@@ -58,7 +59,8 @@ class ELPIPS(ImageDistance):
             not reduced then, and shifted ones are cut; by default they grow by ``offset`` pixels, as in the authors' code.
 
     Raises:
-        GenclsError: a setting is outside its range; images have neither 1 nor 3 channels.
+        GenclsError: a setting is outside its range; images have neither 1 nor 3 channels; without ``keep_size``, the distance
+            takes images of one size only.
     """
 
     @checked
@@ -101,9 +103,30 @@ class ELPIPS(ImageDistance):
         parts: list[Tensor] = []
         for draw in _drawn(self.samples, self.seed):
             transformed = draw.apply(images, self.offset, self.keep_size)
-            with _Dropout(self.dropout, draw.seed):
-                parts += self.distance.embed(transformed)
+            try:
+                with _Dropout(self.dropout, draw.seed):
+                    parts += self.distance.embed(transformed)
+            except (GenclsError, RuntimeError) as error:
+                if self._takes_one_size(images, transformed, error):
+                    before, after = (" x ".join(map(str, some.shape[-2:])) for some in (images, transformed))
+                    raise GenclsError(
+                        f"ELPIPS: expected a distance that takes transformed images too, of {after} pixels, got one that takes "
+                        f"those of {before} pixels alone; set keep_size=True (its error: {error})"
+                    ) from error
+                raise
         return tuple(parts)
+
+    def _takes_one_size(self, images: Tensor, transformed: Tensor, error: Exception) -> bool:
+        """Whether the distance has failed because of the size of the transformed images, which ``keep_size`` would mend."""
+        height, width = images.shape[-2:]
+        if self.keep_size or height != width or transformed.shape == images.shape or is_out_of_memory(error):
+            return False
+        try:
+            with torch.no_grad():
+                self.distance.embed(images)
+        except (GenclsError, RuntimeError):
+            return False
+        return True
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances >= 0, over the leading dimensions of both."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, checked, did_you_mean
+from gencls.core.words import counted
 
 __all__ = ["FeatureMaps", "as_channels", "check_dtype", "frozen_copy"]
 
@@ -91,7 +92,8 @@ def as_channels(images: Tensor, channels: int | None, *, grey_as_rgb: bool, owne
             "show it grey images as three equal channels"
         )
     raise GenclsError(
-        f"{owner}: expected images with {channels} channels, which the network takes, got {images.shape[1]} channels"
+        f"{owner}: expected images with {counted(channels, 'channel')}, which the network takes, got "
+        f"{counted(images.shape[1], 'channel')}"
     )
 
 

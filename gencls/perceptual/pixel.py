@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gencls.core import Embedding, ImageDistance
+from gencls.core import Embedding, GenclsError, ImageDistance
 
 __all__ = ["L1", "L2", "Linf", "SquaredL2"]
 
@@ -13,13 +13,26 @@ class _Pixel(ImageDistance):
         """The embedding of images: the images themselves."""
         return (images,)
 
+    def _difference(self, first: Embedding, second: Embedding) -> Tensor:
+        """First images minus second ones, (..., C, H, W); leading dimensions broadcast, channels and sizes do not.
+
+        Raises:
+            GenclsError: for images of two shapes (C, H, W).
+        """
+        if first[0].shape[-3:] != second[0].shape[-3:]:
+            raise GenclsError(
+                f"{type(self).__name__}: expected images of one shape (C, H, W) to compare, got {tuple(first[0].shape[-3:])} "
+                f"and {tuple(second[0].shape[-3:])}"
+            )
+        return first[0] - second[0]
+
 
 class SquaredL2(_Pixel):
     """The squared L2 distance ||a - b||_2^2: the reconstruction cost c(a, b) of ABS and E-ABS (thesis, section 2.2)."""
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Squared distances >= 0, over the leading dimensions of both."""
-        return (first[0] - second[0]).square().flatten(-3).sum(-1)
+        return self._difference(first, second).square().flatten(-3).sum(-1)
 
 
 class L2(_Pixel):
@@ -27,7 +40,7 @@ class L2(_Pixel):
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances >= 0, over the leading dimensions of both."""
-        distances: Tensor = torch.linalg.vector_norm((first[0] - second[0]).flatten(-3), dim=-1)
+        distances: Tensor = torch.linalg.vector_norm(self._difference(first, second).flatten(-3), dim=-1)
         return distances
 
 
@@ -36,7 +49,7 @@ class L1(_Pixel):
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances >= 0, over the leading dimensions of both."""
-        return (first[0] - second[0]).abs().flatten(-3).sum(-1)
+        return self._difference(first, second).abs().flatten(-3).sum(-1)
 
 
 class Linf(_Pixel):
@@ -44,4 +57,4 @@ class Linf(_Pixel):
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances in [0, 1], over the leading dimensions of both."""
-        return (first[0] - second[0]).abs().flatten(-3).amax(-1)
+        return self._difference(first, second).abs().flatten(-3).amax(-1)

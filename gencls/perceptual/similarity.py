@@ -1,15 +1,14 @@
 """Structural similarity as a distance."""
 
-import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
+from gencls.core.quiet import quiet_import
 
 __all__ = ["MSSSIM", "SSIM"]
 
@@ -68,7 +67,7 @@ class SSIM(_Similarity):
         return _margin(self.sigma) + 1
 
     def _similarity(self, first: Tensor, second: Tensor) -> Tensor:
-        with _quiet():
+        with quiet_import():
             from torchmetrics.functional.image import structural_similarity_index_measure
 
         found = structural_similarity_index_measure(first, second, sigma=self.sigma, data_range=1.0, reduction="none")
@@ -116,7 +115,7 @@ class MSSSIM(_Similarity):
         return self._product(first, second).where(~lost, found.detach())
 
     def _product(self, first: Tensor, second: Tensor) -> Tensor:
-        with _quiet():
+        with quiet_import():
             from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
 
         window = 2 * _margin(self.sigma) + 1
@@ -135,11 +134,3 @@ def _positive(owner: str, sigma: float) -> float:
 def _margin(sigma: float) -> int:
     """Pixels on each side of the window's middle, as torchmetrics has them."""
     return int(3.5 * sigma + 0.5)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the warning of what torchmetrics imports."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
-        yield

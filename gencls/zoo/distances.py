@@ -14,6 +14,7 @@ from types import MappingProxyType
 from torch import nn
 
 from gencls.core import GenclsError, checked, did_you_mean
+from gencls.core.words import with_article
 from gencls.perceptual import FeatureDistance
 from gencls.zoo.networks import CNN, CifarPreActResNet, CifarVGG
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18, load_kuangliu, load_robustbench
@@ -148,5 +149,7 @@ def feature_layers(network: nn.Module) -> tuple[str, ...]:
         return tuple(name for name, part in parts.items() if isinstance(part, nn.LeakyReLU))
     stages = tuple(name for name in parts if re.fullmatch(r"layer\d+", name))
     if not stages:
-        raise GenclsError(f"feature layers: expected a residual network, a CifarVGG or a CNN, got a {type(network).__name__}")
+        raise GenclsError(
+            f"feature layers: expected a residual network, a CifarVGG or a CNN, got {with_article(type(network).__name__)}"
+        )
     return stages

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, did_you_mean
+from gencls.core.words import with_article
 from gencls.zoo.networks import CNN
 from gencls.zoo.trained import WEIGHTS, trained_network, weights_in, weights_places
 
@@ -73,7 +74,7 @@ class ReadyMade:
         built = self._built(name, weights, settings)
         if not isinstance(built, Defense):
             wanted = "a row purifier(Method, Network, classifier=...)" if isinstance(built, Transform) else "a Defense"
-            raise GenclsError(f"{name}: expected {wanted}, got a ReadyMade that builds a {type(built).__name__}")
+            raise GenclsError(f"{name}: expected {wanted}, got a ReadyMade that builds {with_article(type(built).__name__)}")
         return built
 
     def _built(self, name: str, weights: str | Path | None, settings: dict[str, Any]) -> object:

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gencls.core import Defense, GenclsError, MultiLatentModel, checked, did_you_mean
+from gencls.core.words import with_article
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, Architectures, restore
 from gencls.zoo.checkpoints.reading import check_file
@@ -118,7 +119,8 @@ def _load_file(path: Path, **overrides: Any) -> Defense:
     network, _ = restore(path, ARCHITECTURES)
     if type(network) not in _CLASSIFIERS:
         raise GenclsError(
-            f"{path}: expected weights of a defense or of a classifier; got {card.name!r:.100}, a {card.architecture}"
+            f"{path}: expected weights of a defense or of a classifier; got {card.name!r:.100}, "
+            f"{with_article(card.architecture)}"
         )
     if overrides:
         raise GenclsError(f"{path}: expected no overrides for a classifier; got {', '.join(map(repr, overrides))}")

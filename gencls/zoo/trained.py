@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import nn
 
 from gencls.core import GenclsError
+from gencls.core.words import with_article
 from gencls.zoo import networks
 from gencls.zoo.checkpoints.cards import Card, read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, Architectures, restore
@@ -62,7 +63,10 @@ def trained_network(kind: type[N], trained: str, weights: str | Path | None = No
     network, card = restore(path, {kind.__name__: constructor(kind), **PUBLIC})  # the network need not be public
     check_training(path, card, trained)
     if not isinstance(network, kind):
-        raise GenclsError(f"{path}: expected the weights of a {kind.__name__} for {trained}; got a {card.architecture}")
+        raise GenclsError(
+            f"{path}: expected the weights of {with_article(kind.__name__)} for {trained}; "
+            f"got {with_article(card.architecture)}"
+        )
     return network
 
 
@@ -87,7 +91,8 @@ def check_training(path: str | Path, card: Card, needed: str) -> None:
     found = catalogue.training_of(card.name)
     if found is not None and found != catalogue.training_of(needed):
         alone = catalogue.TRAINED[found].__name__ == card.architecture  # and no companion, which only trainings load
-        what = f"which load by {' or '.join(catalogue.calls_that_load(found))}" if alone else f"a {card.architecture:.100}"
+        calls, kind = " or ".join(catalogue.calls_that_load(found)), with_article(f"{card.architecture:.100}")
+        what = f"which load by {calls}" if alone else kind
         raise GenclsError(f"{path}: expected the weights of {needed}; got those of {card.name:.100}, {what}")
 
 

@@ -28,8 +28,6 @@ from recipes.harness.settings import flag
 BIGGAN = "biggan"
 """The published generator of ImageNet, in the user's folder of weights."""
 
-_OF_PARTS = {"3.2": "enc-d", "3.5": "enc-d", "examples": "enc-d", "3.8": "enc"}
-"""Part -> the encoder that it needs whatever methods are chosen."""
 _OF_BEST = {"selection", "attacks", "doctor"}
 """Parts that need the networks of all candidates for the best setting, whatever is chosen."""
 
@@ -78,7 +76,7 @@ class Run(run.Run[Profile, Budget]):
             raise GenclsError(f"--distances: expected some of {', '.join(self.distances)}, got {', '.join(absent)}")
 
     def require(self, parts: Sequence[str] = ()) -> None:
-        """Check that the weights are there, but for those of methods and distances that were not chosen.
+        """Check that the weights are there and fit, but for those of methods and distances that were not chosen.
 
         A distance that only Table 3.5 has may be missing unless the user asks for it.
         """
@@ -87,9 +85,7 @@ class Run(run.Run[Profile, Budget]):
         names = encoders if published else [self.profile.generator, *encoders]
         needed = {name: self.path(name) for name in names}
         known = {*self.main, *self.chosen, *(self.profile.main if _OF_BEST & {*parts} else ())}
-        for distance in known:
-            if name := distances.trained(self.profile, distance):
-                needed[name] = self.path(name)
+        needed |= {name: self.path(name) for each in known if (name := distances.trained(self.profile, each))}
         more = "; encoders for BigGAN also take --pretrained FOLDER, with its files (docs/weights.md)" if published else ""
         require_weights(needed, self.weights, hint=f"{more}, or choose --methods and --distances")
         if published and not self.path(BIGGAN).is_file():
@@ -97,6 +93,9 @@ class Run(run.Run[Profile, Budget]):
                 f"expected the published generator at {self.path(BIGGAN)}, got no such file; docs/weights.md says where it "
                 "comes from; pass its folder with --weights"
             )
+        if (found := self.generator.num_classes) != (wanted := self.data.num_classes):
+            where = self.path(self.profile.generator)
+            raise GenclsError(f"{where}: expected a generator of {wanted} classes, as {self.data.name} has, got one of {found}")
         for distance in known:
             self.percept(distance)
         if "attacks" in parts:
@@ -132,7 +131,7 @@ class Run(run.Run[Profile, Budget]):
     def encoded(self, parts: Sequence[str]) -> tuple[str, ...]:
         """The encoders that some parts need, of which some have methods of their own."""
         methods = {*self.inverted, *(self.budget.tried_methods if _OF_BEST & {*parts} else ())}
-        kinds = {name.removesuffix("+") for name in methods} | {_OF_PARTS.get(part, "") for part in parts}
+        kinds = {name.removesuffix("+") for name in methods} | {self.profile.encoder_of(part) for part in parts}
         return tuple(kind for kind in self.profile.encoders if kind in kinds)
 
     def path(self, name: str) -> Path:

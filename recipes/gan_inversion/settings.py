@@ -38,6 +38,9 @@ CIFAR_TABLES = ("selection", "3.1", "3.2", "3.3", "3.4", "3.5", "examples", "eli
 """The parts on small images."""
 IMAGENETTE_TABLES = ("3.7", "3.8", "examples")
 
+_ENCODERS = {"3.2": "enc-d", "3.5": "enc-d", "3.8": "enc", "examples": "enc-d"}
+"""Part -> the encoder that it needs whatever methods are chosen."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Profile(settings.Profile):
@@ -62,6 +65,15 @@ class Profile(settings.Profile):
     def split(self) -> str:
         """Name of the split whose images are inverted."""
         return self.splits[1]
+
+    @property
+    def own_examples(self) -> bool:
+        """Whether the part "examples" inverts images, for Figure 3.6; Figure 3.11 of Imagenette is made of Table 3.7's."""
+        return "3.7" not in self.tables
+
+    def encoder_of(self, part: str) -> str:
+        """The encoder that a part needs whatever methods are chosen, "enc" or "enc-d"; "" if it needs none."""
+        return "" if part == "examples" and not self.own_examples else _ENCODERS.get(part, "")
 
 
 def _beside(data: str, cnn: str) -> dict[str, str]:

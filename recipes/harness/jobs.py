@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from gencls.core import Defense
+from gencls.core.words import counted
 from gencls.eval import Attack, Protocol, Study, StudyCell, predict_cost
-from gencls.eval.study.cost import counted, duration
+from gencls.eval.study.cost import duration
 from gencls.zoo.data import ImageData
 from recipes.harness.folders import Kept
 

@@ -48,7 +48,7 @@ def test_bad_images(images, expected, got):
 
 
 def test_wrong_number_of_channels():
-    with pytest.raises(GenclsError, match=r"expected 1 channels, got 3 \(shape \(2, 3, 4, 5\)\)"):
+    with pytest.raises(GenclsError, match=r"expected 1 channel, got 3 \(shape \(2, 3, 4, 5\)\)"):
         check_images(GOOD, channels=1)
 
 

@@ -217,6 +217,31 @@ def test_wrong_settings(settings, message):
         ELPIPS(SquaredL2(), **settings)
 
 
+class OneSize(nn.Module):
+    """A layer of pixels, and what follows it: images of 8 x 8 pixels alone."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.layer, self.error = nn.Conv2d(1, 2, 1), error
+
+    def forward(self, images):
+        if images.shape[-2:] != (8, 8):
+            raise self.error(f"images of 8 x 8 pixels, got {tuple(images.shape[-2:])}")
+        return self.layer(images)
+
+
+@pytest.mark.parametrize("error", [GenclsError, RuntimeError])
+def test_a_network_that_takes_one_size(error):
+    inner, images = FeatureDistance(OneSize(error)), torch.rand(2, 1, 8, 8)
+    words = r"transformed images too, of 15 x 15 pixels, .* those of 8 x 8 pixels alone; set keep_size=True \(its error: images"
+    with pytest.raises(GenclsError, match=words):
+        ELPIPS(inner)(images, images)
+    assert (ELPIPS(inner, keep_size=True)(images, 1 - images) > 0).all()
+    for other, settings in ((torch.rand(2, 1, 9, 9), {}), (torch.rand(2, 1, 9, 9), {"keep_size": True})):
+        with pytest.raises(error, match="^images of 8 x 8 pixels, got "):  # keep_size would not help
+            ELPIPS(inner, **settings)(other, other)
+
+
 def test_wrong_images():
     with pytest.raises(GenclsError, match=r"ELPIPS: expected images \(N, C, H, W\) with 1 or 3 channels, got \(2, 4, 8, 8\)"):
         ELPIPS(SquaredL2()).embed(torch.rand(2, 4, 8, 8))

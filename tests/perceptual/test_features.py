@@ -266,6 +266,7 @@ class Aside(nn.Module):
     ("network", "layers", "images", "message"),
     [
         (Aside(), ("low",), torch.rand(2, 4, 8, 8), "expected images with 3 channels, .*, got 4 channels"),
+        (nn.Conv2d(1, 2, 3), None, torch.rand(2, 3, 8, 8), "images with 1 channel, which the network takes, got 3 channels"),
         (Aside(), ("low",), torch.rand(2, 3, 8), r"expected floating-point images of shape \(N, C, H, W\), got .* \(2, 3, 8\)"),
         (Aside(), ("low",), torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "got torch.uint8"),
         (Aside(), ("low",), torch.rand(2, 3, 8, 8).double(), "network's dtype, torch.float32, got torch.float64; convert"),

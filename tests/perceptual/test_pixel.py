@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from gencls.core import GenclsError
 from gencls.perceptual import L1, L2, Linf, SquaredL2
 
 DISTANCES = [L1(), L2(), Linf(), SquaredL2()]
@@ -32,3 +33,15 @@ def test_gradient_where_images_are_equal_is_zero(pair, distance):
     first = pair[0].clone().requires_grad_()
     distance(first, pair[0]).sum().backward()
     assert torch.equal(first.grad, torch.zeros_like(first))
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("shape", [(3, 4, 6), (1, 1, 6), (1, 4, 1), (2, 6, 4)])
+def test_channels_and_sizes_do_not_broadcast(distance, shape):
+    first, second = torch.rand(2, 1, 4, 6), torch.rand(2, *shape)
+    words = (
+        rf"{type(distance).__name__}: expected images of one shape \(C, H, W\) to compare, got \(1, 4, 6\) and \({shape[0]}, "
+    )
+    for compared in (distance, lambda a, b: distance.to_each(a, b.unsqueeze(1))):
+        with pytest.raises(GenclsError, match=words):
+            compared(first, second)

@@ -19,5 +19,5 @@ def test_lpips_has_its_trunk(learned, title):
 
 
 def test_a_word_is_no_distance():
-    with pytest.raises(GenclsError, match="title_of: expected distance to be a ImageDistance, got 'lpips'"):
+    with pytest.raises(GenclsError, match="title_of: expected distance to be an ImageDistance, got 'lpips'"):
         title_of("lpips")

@@ -57,6 +57,24 @@ def test_parts_of_other_networks_do_not_join(tmp_path):
     assert inversions.read(tmp_path, 4, "b") is None
 
 
+def test_the_seconds_of_a_step_include_the_wait_for_a_gpu(monkeypatch):
+    """A GPU returns from a call before it is done; its numbers are there once they are copied."""
+    now = 0.0
+
+    class Late:
+        steps = 5
+
+        def __call__(self, images):
+            return self
+
+        def cpu(self):
+            nonlocal now
+            now += 30.0
+
+    monkeypatch.setattr(inversions.time, "perf_counter", lambda: now)
+    assert inversions.seconds_of_step(Late(), torch.rand(2, 1, 8, 8)) == 3.0  # 30 s for 5 steps and 2 images
+
+
 def test_every_setting_has_a_folder_of_its_own():
     one = {"method": "enc-d", "weight": 0.1, "distance": "plain", "steps": 5}
     changes = ({}, {"method": "enc-d+"}, {"weight": 1.0}, {"distance": "linf"}, {"steps": 6}, {"percept_weight": 10.0})

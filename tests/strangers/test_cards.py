@@ -205,7 +205,7 @@ def test_a_card_says_which_defense_it_is(mine, tmp_path, network):
     assert type(zoo.load(WEIGHTS / "eabs-mnist.safetensors", steps=3)) is type(zoo.load("eabs-mnist"))
     assert zoo.load(str(WEIGHTS / "a-vae-mnist.safetensors"), realisations=2).stochastic
     for path, overrides, message in (
-        (WEIGHTS / "nvae-mnist.safetensors", {}, "expected weights of a defense or of a classifier; got 'nvae-mnist', a NVAE"),
+        (WEIGHTS / "nvae-mnist.safetensors", {}, "expected weights of a defense or of a classifier; got 'nvae-mnist', an NVAE"),
         (mine, {"sigma": 1}, "expected no overrides for a classifier; got 'sigma'"),
         (WEIGHTS / "cnn-mnist.safetensors", {"weights": "a"}, "expected no weights beside a weights file; got a"),
         (tmp_path / "none.safetensors", {}, "expected a weights file; got no such file"),

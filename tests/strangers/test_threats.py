@@ -163,7 +163,7 @@ def test_what_is_no_attack_is_refused_before_anything_else(attack, message, samp
         with pytest.raises(GenclsError, match=f"^{what}: {message}"):
             enter()
     for enter in (lambda: gradient_modes(cnn, attack), lambda: run_cell(cnn, attack, "exact", *samples, Protocol())):
-        with pytest.raises(GenclsError, match=f"{message}|expected attack to be a Attack, got"):
+        with pytest.raises(GenclsError, match=f"{message}|expected attack to be an Attack, got"):
             enter()
 
 

@@ -89,7 +89,7 @@ def test_a_row_says_what_it_takes(name: str) -> None:
 
 
 def test_a_transform_stands_in_front_of_a_classifier(tmp_path: Path) -> None:
-    with pytest.raises(GenclsError, match=r"nd-vae-mnist: expected a row purifier\(.*\), got a ReadyMade that builds a NDVAE"):
+    with pytest.raises(GenclsError, match=r"nd-vae-mnist: expected a row purifier\(.*\), got a ReadyMade that builds an NDVAE"):
         ReadyMade(NDVAEPurification, NDVAE).make("nd-vae-mnist")  # type: ignore[arg-type]
     row = purifier(NDVAEPurification, NDVAE, classifier="cnn-plain-fashion")
     assert row.overrides() == ["weights", "sigma"]

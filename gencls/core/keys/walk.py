@@ -20,6 +20,7 @@ from gencls.core.keys.closures import closure
 from gencls.core.keys.origins import version
 from gencls.core.keys.parts import Defined, Library, Unordered, parts_of
 from gencls.core.keys.tensors import global_hooks
+from gencls.core.words import with_article
 
 __all__ = ["Key", "key_of"]
 
@@ -142,7 +143,8 @@ class _Walk:
             children = list(held)
         except Exception as error:  # pickling, or a class of the user's
             raise GenclsError(
-                f"{path}: expected something that a key can see into, got a {type(value).__name__} ({error}); give it {_HELP}"
+                f"{path}: expected something that a key can see into, got {with_article(type(value).__name__)} ({error}); "
+                f"give it {_HELP}"
             ) from error
         self.feed(kind)
         for label, child in children:

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, ClassConditionalGenerator, Embedding, GenclsError, ImageDistance, Latents
+from gencls.core import BayesClassifier, ClassConditionalGenerator, Embedding, ImageDistance, Latents
+from gencls.core.images import check_image_shape
 from gencls.core.inference import Optimizer, Rate, minimize, where
 from gencls.core.memory import saved_bytes
 from gencls.core.modules.modes import check_mode_is_settled, frozen
 from gencls.core.rows import select
 from gencls.core.settings import checked
-from gencls.defenses.synthesis.checks import check_budget, check_finite, check_levels, check_same_generator, check_weight
+from gencls.defenses.synthesis.checks import check_finite, check_numbers, check_same_generator, shape_of_images, started
 from gencls.defenses.synthesis.elimination import Contest, Elimination
 from gencls.defenses.synthesis.posterior import Posterior, Q, means, moved, together, variables
 from gencls.defenses.synthesis.regularizers import Regularizer
@@ -93,14 +94,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
                 generator is replaced: by another one.
         """
         super().__init__()
-        if weight < 0 or steps < 0 or lr <= 0:
-            raise GenclsError(f"AnalysisBySynthesis: expected weight >= 0, steps >= 0, lr > 0, got {weight}, {steps}, {lr}")
-        check_weight("AnalysisBySynthesis", "weight", weight)
-        check_budget(memory_budget)
-        if start_std <= 0 or samples < 1:
-            raise GenclsError(f"AnalysisBySynthesis: expected start_std > 0 and samples >= 1, got {start_std}, {samples}")
-        if warm_steps is not None and warm_steps < 1:
-            raise GenclsError(f"AnalysisBySynthesis: expected warm_steps >= 1 or None, got {warm_steps}")
+        check_numbers(weight, steps, lr, start_std, samples, warm_steps, memory_budget)
         self.generator = generator
         self.start = start
         self.proposals, self.distance = nn.ModuleList(proposals), distance
@@ -120,6 +114,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         self.warm_steps = warm_steps
         self.memory_budget = memory_budget
         self._bytes: dict[tuple[torch.Size, torch.dtype], int] | None = None
+        self._image_shape: torch.Size | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse another generator."""
@@ -138,7 +133,11 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         return self._distance(target, latents, pairs) + self.weight * (penalty if pairs is None else penalty[pairs])
 
     def infer(self, images: Tensor) -> Q:
-        """The q of each class, per level; unrolled if the images require grad."""
+        """The q of each class, per level; unrolled if the images require grad.
+
+        Raises:
+            GenclsError: the generator makes images of another shape, or outside [0, 1].
+        """
         return self.resume(images, None, self.steps)
 
     def resume(self, images: Tensor, q: Q | None, steps: int) -> Q:
@@ -146,7 +145,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
 
         None begins at the start, as :meth:`infer` does.
         """
-        check_mode_is_settled(self, name="AnalysisBySynthesis")
+        self._check_images(images)
         with frozen(self):
             return self._in_parts(images, q, steps)
 
@@ -157,6 +156,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
 
     def images_per_graph(self, images: Tensor) -> int | None:
         """Images that the memory budget allows, from the measured size of the graph of one step."""
+        self._check_images(images)
         return max(1, self.memory_budget // (max(1, self.steps) * self._bytes_per_step(images)))
 
     def log_joint(self, images: Tensor, q: Q) -> Tensor:
@@ -179,8 +179,8 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
             return self._decode(means(q))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies, files and keys hold the classifier, not the measured size of its graph."""
-        return {**self.__dict__, "_bytes": None}
+        """Copies, files and keys hold the classifier, not what it has measured: the sizes of its graph and of its images."""
+        return {**self.__dict__, "_bytes": None, "_image_shape": None}
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -190,6 +190,13 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         settings += f", elimination={self.elimination.rounds}" if self.elimination else ""
         settings += f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks" if self.warm_steps else ""
         return settings
+
+    def _check_images(self, images: Tensor) -> None:
+        """Refuse networks whose mode matters, and images of another shape than the generator's."""
+        check_mode_is_settled(self, name="AnalysisBySynthesis")
+        if self._image_shape is None:
+            self._image_shape = shape_of_images(self.generator)
+        check_image_shape(images, self._image_shape, name="AnalysisBySynthesis", why=", as the generator makes")
 
     def _in_parts(self, images: Tensor, q: Q | None, steps: int) -> Q:
         """Descend for as many images at once as fit; without q from the start."""
@@ -254,15 +261,11 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         )
         return moved(begin, found)
 
-    def _starts(self, images: Tensor) -> Latents:
-        latents = self.start(images)
-        check_levels(latents, self.generator)
-        return latents
-
     def _begin(self, images: Tensor, target: Embedding) -> Q:
         """Per image and class the candidate of least loss."""
         log_std = math.log(self.start_std)
-        q = tuple(Posterior(z, torch.full_like(z, log_std) if self.variational else None) for z in self._starts(images))
+        latents = started(self.start, images, self.generator)
+        q = tuple(Posterior(z, torch.full_like(z, log_std) if self.variational else None) for z in latents)
         candidates: list[Q] = [q, *(proposal(images) for proposal in self.proposals)]
         if not images.requires_grad:  # parameters that are not frozen, in a start that is no module, collect no gradients
             candidates = [together(Tensor.detach, one) for one in candidates]
@@ -281,12 +284,11 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         """Bytes per image in the graph of one unrolled step: two images less one, so that weights do not count."""
         kind, known = (images.shape[1:], images.dtype), self._bytes or {}
         if kind not in known:
-            check_mode_is_settled(self, name="AnalysisBySynthesis")
             sizes = []
             for count in (1, 2):
                 # A step at a point: sampling would add little and would use up the draws of the images.
                 some = images.new_zeros(count, *images.shape[1:])
-                target, start = self._embed(some.clone().requires_grad_()), self._starts(some)
+                target, start = self._embed(some.clone().requires_grad_()), started(self.start, some, self.generator)
                 sizes.append(saved_bytes(partial(self._one_step, target, start)))
             self._bytes = known = {**known, kind: max(1, sizes[1] - sizes[0])}
         return known[kind]

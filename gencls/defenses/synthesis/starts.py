@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import ClassConditionalGenerator, Embedding, GenclsError, ImageDistance, Latents, checked, seeded
+from gencls.core.images import check_image_shape
 from gencls.core.modules.contents import contents
 from gencls.core.modules.modes import check_mode_is_settled
 from gencls.defenses.synthesis.checks import check_one_level
@@ -61,6 +62,7 @@ class RandomStarts(nn.Module):
         self.weight = weight
         self._parts = (generator, regularizer, distance)  # in a tuple: the engine owns these modules
         self._bank: tuple[Embedding, Tensor] | None = None
+        self._image_shape = torch.Size()
         self._bank_is_of: list[object] = []
         self.register_buffer("codes", torch.cat([level.flatten(1) for level in codes], dim=1))
 
@@ -89,6 +91,7 @@ class RandomStarts(nn.Module):
                 for codes in self.codes.split(64):  # larger pieces are slower: the activations leave the cache
                     shared = codes.unsqueeze(1).expand(-1, classes, -1)
                     made = generator.decode_all(self.latents(shared.clone()))  # it may work in place
+                    self._image_shape = made.shape[2:]
                     pieces.append(_embedded(made, distance))
                     penalties.append(regularizer(self.latents(shared.clone())).T)
                 embedded = tuple(torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
@@ -100,8 +103,13 @@ class RandomStarts(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Latents:
-        """Images (N, C, H, W) -> the best code for each class, (N, K, *shape) per level."""
+        """Images (N, C, H, W) -> the best code for each class, (N, K, *shape) per level.
+
+        Raises:
+            GenclsError: the generator makes images of another shape.
+        """
         parts, penalties = self.bank()
+        check_image_shape(images, self._image_shape, name="RandomStarts", why=", as the generator makes")
         distance = self._parts[2]
         if distance is None:
             flat = images.detach().flatten(1).to(parts[0].dtype)
@@ -114,7 +122,7 @@ class RandomStarts(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies, files and keys hold the codes alone, not their decoded images."""
-        return {**self.__dict__, "_bank": None, "_bank_is_of": []}
+        return {**self.__dict__, "_bank": None, "_bank_is_of": [], "_image_shape": torch.Size()}
 
     def extra_repr(self) -> str:
         """The settings."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import GenclsError, check_eval_mode, check_images, checked
+from gencls.core.quiet import quiet_import
 
 __all__ = ["Penultimate", "frechet_distance", "kernel_distance"]
 
@@ -158,8 +159,7 @@ class _Given(nn.Module):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence torchmetrics's warnings: one of its imports, one of the memory of few numbers."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+    with quiet_import():
         warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer.*")
         yield
 

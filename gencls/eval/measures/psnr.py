@@ -1,10 +1,9 @@
 """Peak signal-to-noise ratio: how well images are reconstructed."""
 
-import warnings
-
 from torch import Tensor
 
 from gencls.core import GenclsError, check_images, checked
+from gencls.core.quiet import quiet_import
 
 __all__ = ["peak_signal_noise_ratio"]
 
@@ -30,8 +29,7 @@ def peak_signal_noise_ratio(images: Tensor, made: Tensor) -> Tensor:
     check_images(made, channels=images.shape[1], name="made")
     if images.shape != made.shape:
         raise GenclsError(f"made: expected the shape of the images, {tuple(images.shape)}, got {tuple(made.shape)}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+    with quiet_import():
         from torchmetrics.functional.image import peak_signal_noise_ratio as ratio
 
     found: Tensor = ratio(made, images, data_range=1.0, reduction="none", dim=(1, 2, 3))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gencls.core import GenclsError
 from gencls.core.gradient_modes import EXACT
+from gencls.core.words import with_article
 from gencls.eval.measures.names import check_names
 
 if TYPE_CHECKING:
@@ -174,7 +175,9 @@ def _check_values(records: "pandas.DataFrame") -> None:
     """
     for name in _GROUPS:
         if records[name].isna().any():
-            raise GenclsError(f"records: expected a {name} in every row, got none in {int(records[name].isna().sum())}")
+            raise GenclsError(
+                f"records: expected {with_article(name)} in every row, got none in {int(records[name].isna().sum())}"
+            )
     for name in ("defense", "attack"):
         check_names(records[name].unique(), f"records: {name}")
     for name in _SHARES:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gencls.core import GenclsError
+from gencls.core.words import counted
 from gencls.eval.measures.domains import as_number
 from gencls.eval.measures.names import shortened
 from gencls.eval.study.files import StudyCell
@@ -111,11 +112,6 @@ def progress_bar(study: Grid) -> Callable[[Sequence[StudyCell]], "object"]:
             yield finished
 
     return bar
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things in words: "1 cell", "2 cells"."""
-    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from torch import Size, Tensor
 
 from gencls.core import GenclsError, check_settings
 from gencls.core.balls import BALLS, LpBall, ball_of
+from gencls.core.words import with_article
 from gencls.eval.threats.protocol import TOLERANCE, Threat, ThreatKind, made, register, searchable
 
 _LONG = 10.0
@@ -29,7 +30,7 @@ class ThreatModel(Threat):
             maker = type(made(self.norm, None)).__name__
             raise GenclsError(
                 f"ThreatModel: expected norm to be one of {', '.join(map(repr, BALLS))}, got {self.norm!r}, "
-                f"the norm of {maker}; make a {maker} instead"
+                f"the norm of {maker}; make {with_article(maker)} instead"
             )
         ball_of(self.norm, owner="ThreatModel")
         super().__post_init__()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gencls.core import GenclsError, check_settings, did_you_mean, key_of
 from gencls.core.balls import BALLS, per_image
+from gencls.core.words import with_article
 
 TOLERANCE = 1e-6
 """How far a distance may exceed epsilon through rounding (clipping in float32 exceeds it by about 2e-8)."""
@@ -205,8 +206,8 @@ def check_threats(threats: Mapping[str, Threat], what: str) -> None:
     for name, threat in threats.items():
         if threat.norm in BALLS and type(threat) is not (known := type(made(threat.norm, None))):
             raise GenclsError(
-                f"{what}: expected a {known.__name__} where the norm is {threat.norm!r}, got {type(threat).__name__} "
-                f"(of {name}); give it a norm of its own"
+                f"{what}: expected {with_article(known.__name__)} where the norm is {threat.norm!r}, got "
+                f"{type(threat).__name__} (of {name}); give it a norm of its own"
             )
         first, other = seen.setdefault(threat.norm, (name, threat))
         if other is not threat and key_of(bare(other), "threat") != key_of(bare(threat), "threat"):

@@ -192,7 +192,7 @@ def test_block_codes_are_covered_as_they_are_one_generator_of_several_levels():
     # Distances end where Adam's last step size leaves them.
     for name in ("distances", "losses", "error", "bound", "sharper"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-3)
-    assert (found.sharper > 0.01).all()
+    assert found.sharper.mean() > 0.05
 
 
 def test_the_warm_gradient_leaves_the_bound():

@@ -11,6 +11,8 @@ from torch import nn
 from gencls.core import BayesClassifier, GenclsError, ImageDistance, keyed
 from gencls.defenses import CyclicalRate, Direct, DirectPlus, Elimination, Enc, EncD, EncDPlus, EncPlus, interpolated
 from gencls.defenses.synthesis.posterior import means
+from gencls.defenses.synthesis.regularizers import SquaredNorm
+from gencls.defenses.synthesis.starts import RandomStarts
 from gencls.perceptual import SquaredL2
 from tests.toys import LinearBlocks, SigmoidDecoders
 
@@ -293,10 +295,10 @@ BAD = [
     (Direct, {"starts": 0}, "GAN inversion: expected starts >= 1, got 0"),
     (Enc, {"memory_budget": 0}, "AnalysisBySynthesis: expected memory_budget >= 1 byte, got 0"),
     (Direct, {"ranked_by": "l3"}, "Direct: expected ranked_by to be one of 'l2', 'l1', got 'l3'"),
-    (Direct, {"fast": 3}, "Direct: expected fast to be True or False or a Elimination, got 3"),
+    (Direct, {"fast": 3}, "Direct: expected fast to be True or False or an Elimination, got 3"),
     (DirectPlus, {"blocks": 3}, "BlockCodes: expected 1 to 2 codes, one for a block, got 3"),
     (EncDPlus, {"blocks": -1}, "GAN inversion: expected blocks >= 0, or None for all of them, got -1"),
-    (Enc, {"distance": "vgg"}, "Enc: expected distance to be a ImageDistance, got 'vgg'"),
+    (Enc, {"distance": "vgg"}, "Enc: expected distance to be an ImageDistance, got 'vgg'"),
 ]
 
 
@@ -320,3 +322,57 @@ def test_codes_of_another_size_than_the_generators(images):
     defense = Enc(generator(), nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double(), **PLAIN)
     with pytest.raises(GenclsError, match=r"expected codes \(1, 3\) of the encoder, as the generator takes, got \(1, 5\)"):
         defense(images[:1])
+
+
+class Means(ImageDistance):
+    """A user's own distance, which takes images of any shape: the squared difference of their means."""
+
+    def embed(self, images):
+        return (images.mean((1, 2, 3), keepdim=True),)
+
+    def compare(self, first, second):
+        return (first[0] - second[0]).square().flatten(-3).sum(-1)
+
+
+class MeanEncoder(nn.Module):
+    def forward(self, images):
+        return images.mean((1, 2, 3)).unsqueeze(1).expand(-1, SIZE)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4), (1, 4, 3), (1, 6, 8)])
+@pytest.mark.parametrize("distance", [SquaredL2(), Means()])
+@pytest.mark.parametrize("method", [Direct, DirectPlus, Enc, EncDPlus])
+def test_images_of_another_shape_than_the_generators(method, distance, shape):
+    encoder = () if method in (Direct, DirectPlus) else (MeanEncoder(),)
+    defense = method(generator(), *encoder, distance=distance, steps=2).double().eval()
+    images = torch.rand(2, *shape, dtype=torch.float64)
+    message = rf"expected floating-point images of shape \(N, 1, 3, 4\), as the generator makes, got .* \(2, {shape[0]}, "
+    looks = (defense, defense.infer, defense.surrogates()["unrolled"])
+    for look in looks:
+        with pytest.raises(GenclsError, match=message):
+            look(images.requires_grad_())
+    fitting = torch.rand(2, *SHAPE, dtype=torch.float64)
+    assert defense(fitting).shape == (2, CLASSES)
+    for look in looks:  # the generator is known by now
+        with pytest.raises(GenclsError, match=message):
+            look(images)
+
+
+def test_the_shape_of_the_generators_images_is_looked_up_once(images):
+    defense, decoded = build(Enc, steps=3), []
+    defense.generator.register_forward_pre_hook(lambda module, given: decoded.append(len(given[1])))
+    defense(images)
+    first = len(decoded)
+    decoded.clear()
+    defense(images)
+    assert decoded == [CLASSES * len(images)] * 4  # three steps and the scores
+    assert first == 4 + 1 + 2  # once for the shape, twice for the memory of a step
+
+
+def test_random_starts_of_another_shape(images):
+    starts = RandomStarts(generator(), SquaredNorm(), 1.0, count=2, seed=0)
+    for shape in ((2, 3, 4), (1, 4, 3)):
+        message = rf"RandomStarts: expected .* shape \(N, 1, 3, 4\), as the generator makes, got .* shape \(5, {shape[0]}, "
+        with pytest.raises(GenclsError, match=message):
+            starts(torch.rand(5, *shape, dtype=torch.float64))
+    assert starts(images)[0].shape == (5, CLASSES, SIZE)

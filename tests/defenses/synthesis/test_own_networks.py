@@ -265,7 +265,7 @@ def test_a_start_of_other_levels_than_the_generator(images):
         lr=0.1,
         **PIXELS,
     )
-    with pytest.raises(GenclsError, match="expected a start with 1 latent levels, got 2"):
+    with pytest.raises(GenclsError, match="expected a start with 1 latent level, as the generator takes, got 2"):
         defense(images)
     blocks = DirectPlus(LinearBlocks(), **PIXELS)
     blocks.start.start = start
@@ -305,6 +305,30 @@ def test_losses_that_are_not_finite_are_an_error(images):
         direct(broken)(images)
     with pytest.raises(GenclsError, match=r"expected finite losses, .* lr=1e\+38\)"):
         direct(Small().eval(), steps=3, max_lr=1e38)(images)
+
+
+class Scaled(Small):
+    """Other images of the same weights."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, latents, labels):
+        images = super().forward(latents, labels)
+        return self.low + (self.high - self.low) * (images - images.min()) / (images.max() - images.min())
+
+
+@pytest.mark.parametrize("make", [direct, lambda generator: Enc(generator, small_cnn(5), **PIXELS, steps=1)])
+def test_the_range_of_decoded_images(images, make):
+    message = r"Scaled: expected images in \[0, 1\] of the generator, got values from {} to {}"
+    with pytest.raises(GenclsError, match=message.format(-1, 1) + r"; a generator that ends in tanh needs \(images \+ 1\) / 2"):
+        make(Scaled(-1.0, 1.0))(images)
+    with pytest.raises(GenclsError, match=message.format(0, 255) + "$"):
+        make(Scaled(0.0, 255.0))(images)
+    with pytest.raises(GenclsError, match=message.format(-0.02, 0.5)):
+        make(Scaled(-0.02, 0.5)).surrogate("unrolled")(images.clone().requires_grad_())
+    assert make(Scaled(-0.005, 1.005))(images).isfinite().all()
 
 
 def test_the_size_of_the_graph_is_measured_for_each_type(images):

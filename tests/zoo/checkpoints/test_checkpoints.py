@@ -300,7 +300,7 @@ def test_other_files(tmp_path: Path, name: str, content: bytes, message: str) ->
     [
         ([torch.ones(1)], "expected tensors by name; got a list"),
         ({"state_dict": [{"a": torch.ones(1)}]}, "expected tensors by name; got a list under 'state_dict'"),
-        ({"a": torch.ones(1), "epoch": 3}, "expected tensors by name; got a int under 'epoch'"),
+        ({"a": torch.ones(1), "epoch": 3}, "expected tensors by name; got an int under 'epoch'"),
     ],
 )
 def test_other_values(tmp_path: Path, value: Any, message: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.errors import GenclsError
-from gencls.core.generator import ClassConditionalGenerator, Latents
+from gencls.core.generator import ClassConditionalGenerator, Latents, check_classes, check_latents
 from gencls.core.settings import checked
 from gencls.zoo.networks.gans.biggan_layers import (
     Attention,
@@ -114,22 +114,14 @@ class BigGAN(ClassConditionalGenerator):
         Raises:
             GenclsError: for other shapes, or a label that is none of the K classes.
         """
-        (codes,) = self._level(latents, (len(labels),))
-        if labels.dtype != torch.int64 or labels.shape != codes.shape[:1]:
-            raise GenclsError(
-                f"BigGAN: expected labels int64 of shape ({len(codes)},), one for each latent; got {labels.dtype} of shape "
-                f"{tuple(labels.shape)}"
-            )
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-            raise GenclsError(
-                f"BigGAN: expected labels in 0 .. {self.num_classes - 1}, since the generator has {self.num_classes} classes; "
-                f"got labels from {int(labels.min())} to {int(labels.max())}"
-            )
-        return self._decode(codes, labels)
+        check_latents(self, latents, (len(labels),))
+        check_classes(self, labels, len(labels), wait=True)
+        return self._decode(latents[0], labels)
 
     def decode_all(self, latents: Latents) -> Tensor:
         """Decode one latent per class for each of N images, one level (N, K, d), to images (N, K, 3, size, size) in [0, 1]."""
-        (codes,) = self._level(latents, (len(latents[0]), self.num_classes))
+        check_latents(self, latents, (len(latents[0]), self.num_classes))
+        (codes,) = latents
         labels = torch.arange(self.num_classes, device=codes.device).repeat(len(codes))  # known: no need to wait for a GPU
         images = self._decode(codes.flatten(0, 1), labels)
         return images.view(*codes.shape[:2], *images.shape[1:])
@@ -144,13 +136,6 @@ class BigGAN(ClassConditionalGenerator):
         """
         factor = self.truncation if truncation is None else _positive(truncation)
         return tuple(level * factor for level in super().sample_latents(count))
-
-    def _level(self, latents: Latents, leading: tuple[int, ...]) -> Latents:
-        expected = (*leading, *self.latent_shapes[0])
-        shapes = [tuple(level.shape) for level in latents]
-        if shapes != [expected]:
-            raise GenclsError(f"BigGAN: expected one level of latents, of shape {expected}; got {shapes}")
-        return latents
 
     def _decode(self, codes: Tensor, labels: Tensor) -> Tensor:
         chunks = codes.chunk(len(self.blocks) + 1, dim=1) if self.hierarchical else (codes,) * (len(self.blocks) + 1)

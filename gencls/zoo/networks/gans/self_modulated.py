@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core.errors import GenclsError
-from gencls.core.generator import BlockwiseGenerator, Latents
+from gencls.core.generator import BlockwiseGenerator, Latents, check_classes
 from gencls.core.settings import checked
 from gencls.zoo.networks.gans.biggan_layers import convolve_upsampled
 
@@ -77,13 +77,18 @@ class SelfModulatedGenerator(BlockwiseGenerator):
         """Decode M images from codes (M, latent_dim), of the first layer and of each block, and int64 labels (M,).
 
         Raises:
-            GenclsError: for another number of codes than ``1 + num_blocks``.
+            GenclsError: for another number of codes than ``1 + num_blocks``, codes of another shape, or a label that is none of
+                the K classes. Labels on a GPU are not read: each step of an inversion would wait for it.
         """
         if len(codes) != 1 + self.num_blocks:
             raise GenclsError(
                 f"SelfModulatedGenerator: expected {1 + self.num_blocks} codes, of the first layer and of {self.num_blocks} "
                 f"blocks, got {len(codes)}"
             )
+        expected, shapes = (len(codes[0]), self.latent_dim), dict.fromkeys(tuple(code.shape) for code in codes)
+        if [*shapes] != [expected]:
+            raise GenclsError(f"SelfModulatedGenerator: expected codes of shape {expected}, got {', '.join(map(str, shapes))}")
+        check_classes(self, labels, len(codes[0]), wait=False)
         shift, scale = self.shift(labels), 1 + self.scale(labels)
         maps = self.first(codes[0]).view(len(labels), -1, self.start, self.start)
         if maps.device.type == "cpu":  # its convolutions prefer channels next to each other

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gencls.core.errors import GenclsError
+from gencls.core.words import with_article
 from gencls.zoo.checkpoints.published import State, Weights, file_content, weights_under
 from gencls.zoo.networks.nvae.logistic_mixture import mixture_channels
 from gencls.zoo.networks.nvae.nvae import NVAE
@@ -69,7 +70,7 @@ def load_nvlabs_nvae(
     if residual is None:
         raise GenclsError(f"{path}: expected res_dist in the args of the file, or the argument residual; got neither")
     if not isinstance(residual, int):
-        raise GenclsError(f"{path}: expected res_dist as True or False; got a {type(residual).__name__}")
+        raise GenclsError(f"{path}: expected res_dist as True or False; got {with_article(type(residual).__name__)}")
     return _of_size(nvlabs_nvae_from_state(state, residual=residual, temperature=temperature), path, image_size)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gencls.core.errors import GenclsError
 from gencls.core.weights import check_state
+from gencls.core.words import with_article
 from gencls.zoo.checkpoints.published import State, Weights, file_content, weights_under
 from gencls.zoo.networks.stylegan.autoencoders import E4EAutoencoder, StyleAutoencoder, StyleTransformerAutoencoder
 from gencls.zoo.networks.stylegan.e4e import E4EEncoder
@@ -122,10 +123,10 @@ def _average(path: str | Path, content: Mapping[str, Any], generator: StyleGAN2,
     options = content.get("opts", {})
     options = vars(options) if isinstance(options, Namespace) else options
     if not isinstance(options, Mapping):
-        raise GenclsError(f"{path}: expected options by name under 'opts'; got a {type(options).__name__}")
+        raise GenclsError(f"{path}: expected options by name under 'opts'; got {with_article(type(options).__name__)}")
     for name in (size_option, "learn_in_w", "start_from_latent_avg"):
         if not isinstance(options.get(name, 0), int):
-            raise GenclsError(f"{path}: expected opts.{name} as a number; got a {type(options[name]).__name__}")
+            raise GenclsError(f"{path}: expected opts.{name} as a number; got {with_article(type(options[name]).__name__)}")
     size = options.get(size_option, generator.size)
     if size != generator.size:
         raise GenclsError(f"{path}: expected a generator of {size} pixels, as its opts say; got one of {generator.size}")

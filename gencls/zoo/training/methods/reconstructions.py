@@ -84,5 +84,5 @@ def ranked_classes(sources: Sources, images: Tensor, distance: ImageDistance) ->
     made = sources.generator.decode_all(codes)
     if made.shape[2:] != images.shape[1:]:
         expected, got = tuple(images.shape[1:]), tuple(made.shape[2:])
-        raise GenclsError(f"contrastive distance: expected a generator of images {expected}, as the data has, got {got}")
+        raise GenclsError(f"reconstructions: expected a generator of images {expected}, as the data has, got {got}")
     return codes, distance.to_each(images, made)

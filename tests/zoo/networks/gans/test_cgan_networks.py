@@ -184,5 +184,21 @@ def test_sizes_that_do_not_fit() -> None:
     network = generator()
     with pytest.raises(GenclsError, match="expected 3 codes, of the first layer and of 2 blocks, got 2"):
         network.decode_codes((torch.zeros(1, 5),) * 2, torch.tensor([0]))
+    codes, labels = (torch.zeros(2, 5),) * 3, torch.tensor([0, 2])
+    for wrong, message in (
+        (torch.tensor([0, 3]), "expected labels in 0 .. 2, since the generator has 3 classes; got labels from 0 to 3"),
+        (torch.tensor([-1, 0]), "got labels from -1 to 0"),
+        (torch.zeros(2), r"expected labels int64 of shape \(2,\), one for each latent; got torch.float32"),
+    ):
+        with pytest.raises(GenclsError, match=f"SelfModulatedGenerator: .*{message}"):
+            network(codes[:1], wrong)
+        with pytest.raises(GenclsError, match=f"SelfModulatedGenerator: .*{message}"):
+            network.decode_codes(codes, wrong)
+    with pytest.raises(GenclsError, match=r"expected one level of latents, of shape \(2, 5\); got \[\(2, 6\)\]"):
+        network((torch.zeros(2, 6),), labels)
+    with pytest.raises(GenclsError, match=r"expected one level of latents, of shape \(6, 5\); got \[\(4, 5\)\]"):
+        network.decode_all((torch.zeros(2, 2, 5),))
+    with pytest.raises(GenclsError, match=r"expected codes of shape \(2, 5\), got \(2, 5\), \(2, 6\)"):
+        network.decode_codes((*codes[:2], torch.zeros(2, 6)), labels)
     with pytest.raises(GenclsError, match="expected auxiliary=True for class scores, got False"):
         discriminator().classify(torch.zeros(1, 8))

@@ -235,7 +235,8 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         next(few.steps(data.images, data.labels, Moment()))
     large = learner(lambda: sources_of(Stripes(side=15)))
-    with pytest.raises(GenclsError, match=r"expected a generator of images \(1, 12, 12\), as the data has, got \(1, 15, 15\)"):
+    message = r"reconstructions: expected a generator of images \(1, 12, 12\), as the data has, got \(1, 15, 15\)"
+    with pytest.raises(GenclsError, match=message):
         next(large.steps(data.images, data.labels, Moment()))
     monkeypatch.setattr("gencls.zoo.trained.WEIGHTS", tmp_path)
     with pytest.raises(GenclsError, match="Make them with: gencls train features-corruptions-mnist"):
