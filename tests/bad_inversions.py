@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from gencls import zoo
-from gencls.defenses import Direct, DirectPlus, Enc
+from gencls.core import Latents
+from gencls.defenses import EABS, Direct, DirectPlus, Enc, robustness_bound
 from gencls.eval import FGSM, ThreatModel, evaluate
 from gencls.eval.measures.fid import frechet_distance
 from gencls.perceptual import ELPIPS, LPIPS, Combined, FeatureDistance, SquaredL2
@@ -59,6 +60,55 @@ def _no_package() -> None:
         LPIPS(net="shift-tolerant-alex")
 
 
+class _Tall(LinearBlocks):
+    """A generator with two latent levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent_shapes = (torch.Size([3]), torch.Size([2]))
+
+
+class _Normed(SigmoidDecoders):
+    """A generator with batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, latents: Latents, labels: torch.Tensor) -> torch.Tensor:
+        images: torch.Tensor = super().forward((self.norm(latents[0]),), labels)
+        return images
+
+
+class _Tanh(SigmoidDecoders):
+    """A generator of images in [-1, 1]."""
+
+    def forward(self, latents: Latents, labels: torch.Tensor) -> torch.Tensor:
+        images: torch.Tensor = 2 * super().forward((latents[0] - 1,), labels) - 1
+        return images
+
+
+IMAGES = torch.full((2, 1, 8, 8), 0.5)
+
+
+def _encoded(**settings: Any) -> nn.Module:
+    """A classifier with an encoder."""
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    return Enc(SigmoidDecoders(), encoder, distance=SquaredL2(), **{"steps": 1, **settings}).eval()
+
+
+def _another_generator() -> None:
+    defense = Direct(SigmoidDecoders(), distance=SquaredL2(), steps=1, starts=2)
+    defense.generator = SigmoidDecoders(seed=1)
+
+
+def _second_derivative() -> None:
+    images = IMAGES.clone().requires_grad_()
+    scores = _encoded(memory_budget=1).surrogate("unrolled")(images).sum()
+    (gradient,) = torch.autograd.grad(scores, images, create_graph=True)
+    gradient.square().sum().backward()
+
+
 def _few_classes() -> None:
     """Evaluate a classifier of four classes on a label of a fifth."""
     defense = Direct(LinearBlocks(num_classes=4), distance=SquaredL2(), steps=1, starts=2).eval()
@@ -102,6 +152,19 @@ def _one_size() -> None:
 
 INVERSIONS: dict[str, Callable[[Path], object]] = {
     "a negative lambda of GAN inversion": lambda _: Direct(LinearBlocks(), distance=SquaredL2(), weight=-1.0),
+    "a lambda that overflows": lambda _: _encoded(weight=1e38),
+    "a negative beta of E-ABS": lambda _: EABS(SigmoidDecoders(), beta=-1.0),
+    "a memory budget of nothing": lambda _: Direct(LinearBlocks(), distance=SquaredL2(), memory_budget=0),
+    "a negative number of blocks, of a generator without": lambda _: Direct(SigmoidDecoders(), distance=SquaredL2(), blocks=-1),
+    "an encoder for a generator with two latent levels": lambda _: Enc(_Tall(), nn.Flatten(), distance=SquaredL2()),
+    "block codes for a generator with two latent levels": lambda _: DirectPlus(_Tall(), distance=SquaredL2()),
+    "an encoder that is a function": lambda _: Enc(SigmoidDecoders(), lambda images: images, distance=SquaredL2()),  # type: ignore[arg-type]
+    "a generator with batch norm in training mode": lambda _: Direct(_Normed(), distance=SquaredL2(), starts=2)(IMAGES),
+    "a generator of images in [-1, 1]": lambda _: Direct(_Tanh(), distance=SquaredL2(), starts=2)(IMAGES),
+    "another generator in place of the classifier's": lambda _: _another_generator(),
+    "a step size that overflows": lambda _: _encoded(max_lr=1e38)(IMAGES),
+    "a second derivative of images in parts": lambda _: _second_derivative(),
+    "a lower bound for a classifier with an encoder": lambda _: robustness_bound(_encoded(), IMAGES, torch.tensor([0, 1])),  # type: ignore[arg-type]
     "a negative lambda_percept": lambda _: Combined(SquaredL2(), SquaredL2(), -1.0),
     "a typo in a setting of GAN inversion": lambda _: Direct(LinearBlocks(), distance=SquaredL2(), wieght=1.0),  # type: ignore[call-arg]
     "more codes than blocks": lambda _: Direct(LinearBlocks(blocks=2), distance=SquaredL2(), blocks=3),

@@ -47,9 +47,9 @@ class SigmoidDecoders(ClassConditionalGenerator):
 
 
 class LinearBlocks(BlockwiseGenerator):
-    """G_k(c_0, ..., c_B) = sum_i A_ki c_i + b_k, with B blocks, not clamped to [0, 1] unless ``clamp``.
+    """G_k(c_0, ..., c_B) = sum_i A_ki c_i + b_k, with B blocks and b_k in [0, 1], not clamped to [0, 1] unless ``clamp``.
 
-    With ``clamp`` it is the sigmoid of this. The weights are parameters.
+    With ``clamp`` it is the sigmoid of this, with any b_k. The weights are parameters.
     """
 
     def __init__(self, num_classes=4, image_shape=(1, 8, 8), latent_size=3, blocks=2, *, clamp=True, scale=1.0, seed=0):
@@ -59,7 +59,8 @@ class LinearBlocks(BlockwiseGenerator):
         self.latent_shapes = (torch.Size([latent_size]),)
         source, pixels = torch.Generator().manual_seed(seed), torch.Size(image_shape).numel()
         self.weight = nn.Parameter(scale * torch.randn(1 + blocks, num_classes, pixels, latent_size, generator=source))
-        self.bias = nn.Parameter(scale * torch.randn(num_classes, pixels, generator=source))
+        bias = scale * torch.randn(num_classes, pixels, generator=source)
+        self.bias = nn.Parameter(bias if clamp else torch.rand(num_classes, pixels, generator=source))
 
     def decode_codes(self, codes, labels):
         # One sum per pixel, whose rounding does not depend on the number of codes.

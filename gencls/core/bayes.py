@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core.defense import Defense
+from gencls.core.derivatives import first_only
 from gencls.core.errors import GenclsError
 from gencls.core.gradient_modes import FROZEN, UNROLLED
 from gencls.core.settings import checked
@@ -82,7 +83,7 @@ class Unrolled(nn.Module):
     The value is the classifier's. The gradient is exact after any number of steps; the frozen gradient is exact only at the
     optimum. The exact one costs several times as much time and, per step, the memory of one step's graph. If the classifier
     limits the images per graph (``images_per_graph``), more images are split into parts. The backward pass builds and frees the
-    graphs of the parts one after the other.
+    graphs of the parts one after the other. Images in parts have no second derivative: asking for one is an error.
     """
 
     @checked
@@ -122,4 +123,5 @@ class _Recomputed(torch.autograd.Function):
         with torch.enable_grad():
             scores = ctx.defense.log_joint(images, ctx.defense.infer(images.clone()))
             (gradient,) = torch.autograd.grad(scores, images, grad_outputs)
-        return None, gradient
+        instead = "the images are split to keep memory small: give the classifier a larger memory_budget, or fewer images"
+        return None, first_only(gradient, *ctx.saved_tensors, *grad_outputs, owner="Unrolled", instead=instead)

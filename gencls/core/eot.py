@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from gencls.core.derivatives import first_only
 from gencls.core.errors import GenclsError
 from gencls.core.modules.wrappers import computes_as_its_class, declared, surrogates_of
 from gencls.core.rows import draws
@@ -77,7 +78,7 @@ class EoT(nn.Module):
         """Scores of the single draws: (N, C, H, W) -> (N, S, K).
 
         If a pass makes fewer draws than S, the backward pass draws the same numbers again, chunk by chunk. So only one chunk's
-        graph exists at a time.
+        graph exists at a time, and there is no second derivative.
         """
         if self.chunk < self.samples and torch.is_grad_enabled() and images.requires_grad:
             scores: Tensor = _ChunkedDraws.apply(self, images)
@@ -148,4 +149,5 @@ class _ChunkedDraws(torch.autograd.Function):
             if not scores.requires_grad:
                 raise GenclsError("EoT: expected scores with a gradient, got detached ones; declare a gradient in surrogates()")
             total += torch.autograd.grad(scores, images, grad_outputs[0][:, numbers.start : numbers.stop])[0]
-        return None, total
+        instead = "the draws come in chunks: set chunk=None"
+        return None, first_only(total, *ctx.saved_tensors, *grad_outputs, owner="EoT", instead=instead)

@@ -199,8 +199,8 @@ _STARTS = ["None", "images()", "2"]
 _INVERSIONS = ("Direct", "DirectPlus", "Enc", "EncPlus", "EncD", "EncDPlus")
 _BY_OWNER: dict[tuple[str, str], list[str]] = {
     **{(made, "generator"): ["LinearBlocks()"] for made in (*_INVERSIONS, "BlockCodes")},
-    **{(made, "encoder"): ["lambda x: x.new_zeros(len(x), 3)"] for made in _INVERSIONS},
-    ("EncodedStart", "encoder"): ["lambda x: x.new_zeros(len(x), 3)"],
+    **{(made, "encoder"): ["Answers(lambda x: x.new_zeros(len(x), 3))"] for made in _INVERSIONS},
+    ("EncodedStart", "encoder"): ["Answers(lambda x: x.new_zeros(len(x), 3))"],
     ("Elimination", "rounds"): ["((1, 0.5),)", "((2, 1.0), (4, 0.5))"],
     **{("interpolated", which): ["(Posterior(torch.rand(3, 4, 3)),)"] for which in ("first", "second")},
     ("LPIPS", "trunk"): ["squeeze_trunk()"],
@@ -212,7 +212,7 @@ _BY_OWNER: dict[tuple[str, str], list[str]] = {
     ("find_device", "name"): ["'cpu'"],
     ("ClassFactors", "factors"): ["(0.5, 1, 2, 1)"],
     ("DiscriminatorPenalty", "discriminator"): ["nn.Sequential(nn.Flatten(), nn.Linear(64, 1))"],
-    ("EncoderStart", "encoder"): ["lambda x: (torch.zeros(len(x), 3), torch.zeros(len(x), 3))"],
+    ("EncoderStart", "encoder"): ["Answers(lambda x: (torch.zeros(len(x), 3), torch.zeros(len(x), 3)))"],
     **dict.fromkeys((("PurifiedAccuracy", "purification"), ("fgsm_examples", "purification")), [_PURIFICATION]),
     ("alpha_schedule", "name"): ["'linear'", "'reversed-cosine'"],
     ("compare_to_bound", "distances"): ["{'a': torch.rand(3)}"],

@@ -142,7 +142,7 @@ class Near(BayesClassifier):
 
 def started(work, images):
     images = images.clone()
-    return EncoderStart(lambda images: (work(images), torch.zeros(())))(images)[0].mean + images
+    return EncoderStart(Answers(lambda images: (work(images), torch.zeros(()))))(images)[0].mean + images
 
 
 OF_BAYES = {
@@ -237,7 +237,7 @@ def test_latent_descent_names_images_and_labels_that_do_not_fit():
     """It asks the classifier's parts one by one."""
     model = ABS(SigmoidDecoders(), starts=4, steps=1).eval()
     attack = LatentDescent(ThreatModel("l2"), steps=1, bisections=1)
-    with pytest.raises(GenclsError, match="expected images of the shape"):
+    with pytest.raises(GenclsError, match=r"expected floating-point images of shape \(N, 1, 8, 8\), as the generator makes"):
         attack(model, torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2]))
     with pytest.raises(GenclsError, match=r"labels: expected values in 0\.\.3 for 4 classes, got values in 1\.\.4"):
         attack(model, torch.rand(3, 1, 8, 8), torch.tensor([1, 2, 4]))

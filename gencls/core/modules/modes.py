@@ -1,16 +1,22 @@
 """The modes of a module's parts: which may be in training mode when a defense answers, and parameters without gradients."""
 
+import dis
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from types import CodeType, FunctionType
+from typing import Any, cast
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from gencls.core.errors import GenclsError
 from gencls.core.modules.wrappers import declared
 
-__all__ = ["check_eval_mode", "evaluated", "frozen", "in_eval_mode", "in_mode"]
+__all__ = ["check_eval_mode", "check_mode_is_settled", "evaluated", "frozen", "in_eval_mode", "in_mode"]
 
 _DROPS = re.compile("drop|stochastic_?depth", re.IGNORECASE)
 """Names of classes that leave something out at random, such as DropPath and StochasticDepth."""
@@ -49,6 +55,27 @@ def check_eval_mode(module: nn.Module, *, name: str, what: str = "a defense", ma
         )
 
 
+def check_mode_is_settled(module: nn.Module, *, name: str) -> None:
+    """Check that no part would answer otherwise in eval mode, or change itself when it answers.
+
+    Such parts in training mode are batch norm with running statistics, dropout, spectral norm, and every layer whose code reads
+    ``training``. Unlike for :func:`check_eval_mode`, all others may be in training mode, as any new module is.
+
+    Args:
+        module: the module to check, with all its parts.
+        name: what the message calls the caller.
+
+    Raises:
+        GenclsError: a part in training mode is of this kind.
+    """
+    for path, part in module.named_modules():
+        if part.training and _mode_matters(part):
+            raise GenclsError(
+                f"{name}: expected networks in eval mode, got training mode of {path or 'the whole'} ({type(part).__name__}), "
+                "which then answers otherwise or changes itself; call .eval() first"
+            )
+
+
 def evaluated(surrogate: nn.Module, of: nn.Module) -> nn.Module:
     """Switch the surrogate of a defense to eval mode, except for test-time dropout if the defense ``of`` it has that."""
     if not any(part.training for part in of.modules()):
@@ -71,6 +98,31 @@ def in_eval_mode(module: nn.Module) -> nn.Module:
         if part.training and part not in left_on:
             part.training = False
     return module
+
+
+def _mode_matters(part: nn.Module) -> bool:
+    """Whether a part is another function in training mode than in eval mode, or writes into itself."""
+    if isinstance(part, _NormBase):
+        return part.running_mean is not None
+    if isinstance(part, _DropoutNd):
+        return part.p > 0
+    hooked = any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
+    return hooked or _drops(part) or _asks_for_mode(cast(Hashable, type(part)))
+
+
+@lru_cache(maxsize=4096)
+def _asks_for_mode(kind: Any) -> bool:
+    """Whether the code of a class reads ``training`` when its module is called."""
+    before = ("__init__", "train", "eval")
+    own = [base for base in kind.__mro__ if base not in nn.Module.__mro__]
+    functions = [value for base in own for name, value in vars(base).items() if name not in before]
+    functions = [getattr(value, "fget", getattr(value, "__func__", value)) for value in functions]
+    return any(_reads_mode(function.__code__) for function in functions if isinstance(function, FunctionType))
+
+
+def _reads_mode(code: CodeType) -> bool:
+    own = any(step.opname == "LOAD_ATTR" and step.argval == "training" for step in dis.get_instructions(code))
+    return own or any(_reads_mode(inner) for inner in code.co_consts if isinstance(inner, CodeType))
 
 
 def _drops(part: nn.Module) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BPDA, GenclsError, Transform, checked, frozen, minimize, repeat_rows
+from gencls.core.derivatives import first_only
 from gencls.core.inference import Optimizer
 
 __all__ = ["DefenseGAN"]
@@ -178,4 +179,5 @@ class _Projection(torch.autograd.Function):
             with torch.enable_grad(), frozen(defense):
                 found = defense.generator(defense.descend(images, starts)).clamp(0.0, 1.0)
             gradients.append(torch.autograd.grad(found, images, gradient)[0])
-        return None, torch.cat(gradients)
+        whole, instead = torch.cat(gradients), "its backward pass keeps no graph"
+        return None, first_only(whole, *ctx.saved_tensors, *grad_outputs, owner="DefenseGAN", instead=instead)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from gencls.core import GenclsError, Latents, check_eval_mode, check_images, check_labels, checked, key_of, keyed, repeat_rows
 from gencls.core.balls import L2Ball
+from gencls.core.modules.contents import contents
 from gencls.core.rows import draws
 from gencls.core.streams.seeds import stream_seed
 from gencls.defenses.purification.mlvgm import MLVGMPurification
@@ -138,10 +139,14 @@ class PurifiedAccuracy:
         self.seed = seed
         self.keep_bytes = keep_bytes
         self._kept: dict[int, Latents] = {}
+        self._kept_of: tuple[int, list[object]] | None = None
 
     @torch.no_grad()
     def __call__(self, alphas: Sequence[float] | Tensor) -> float:
         """The accuracy in [0, 1] with these alphas in [0, 1], before the purification's ``highest``."""
+        made_of = self.batch_size, contents(self.purification, self.images)
+        if made_of != self._kept_of:  # encoded by other weights, or in other batches
+            self._kept, self._kept_of = {}, made_of
         purification = self.purification.with_alphas(alphas)
         which = () if self.common_draws else purification.alphas
         right = 0

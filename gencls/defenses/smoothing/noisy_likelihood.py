@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, GenclsError, checked, frozen, rows_per_stream, select, surrogates_of
+from gencls.core.derivatives import first_only
 
 __all__ = ["NoisyLikelihood", "UnrolledByClass", "in_parts", "per_class"]
 
@@ -157,14 +158,13 @@ class _WithSlopes(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, likelihood: NoisyLikelihood, centres: Tensor, spread: Tensor) -> Tensor:
         value, slopes = likelihood.estimate(centres, spread, ctx.needs_input_grad[1:])
-        ctx.save_for_backward(*slopes)
+        ctx.save_for_backward(centres, spread, *slopes)
         return value
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = grad_outputs[0][..., None, None, None]
-        return None, *(None if slope is None else gradient * slope for slope in ctx.saved_tensors)
+        gradient, (centres, spread, *slopes) = grad_outputs[0][..., None, None, None], ctx.saved_tensors
+        return None, *(None if s is None else _only(gradient.detach() * s, gradient, centres, spread) for s in slopes)
 
 
 class UnrolledByClass(nn.Module):
@@ -206,10 +206,16 @@ class _UnrolledWithSlopes(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, module: UnrolledByClass, images: Tensor) -> Tensor:
         scores, slopes = module.scores_and_slopes(images)
-        ctx.save_for_backward(slopes)
+        ctx.save_for_backward(images, slopes)
         return scores
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
-        return None, torch.einsum("nk,nkchw->nchw", grad_outputs[0], ctx.saved_tensors[0])
+        images, slopes = ctx.saved_tensors
+        return None, _only(torch.einsum("nk,nkchw->nchw", grad_outputs[0].detach(), slopes), grad_outputs[0], images)
+
+
+def _only(gradient: Tensor, *inputs: Tensor) -> Tensor:
+    """A gradient that is made of derivatives from the forward pass."""
+    instead = "they come from the forward pass, which keeps no graph"
+    return first_only(gradient, *inputs, owner="variational smoothing", instead=instead)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gencls.core import BayesClassifier, ClassConditionalGenerator, GenclsError, Unrolled, checked, surrogates_of
 from gencls.defenses.synthesis.ball import Ball, SignLosingBall
+from gencls.defenses.synthesis.checks import check_weight
 from gencls.defenses.synthesis.elimination import Elimination
 from gencls.defenses.synthesis.engine import AnalysisBySynthesis
 from gencls.defenses.synthesis.regularizers import GaussianKL
@@ -50,7 +51,7 @@ def ABS(  # noqa: N802 - the name of the method
         starts: number of random codes to choose from, >= 1; 8000 in the thesis.
         steps: Adam steps, >= 0; unspecified in the thesis.
         lr: Adam's step size, > 0; 0.05 in the public code, unspecified in the thesis.
-        beta: weight of the KL term, >= 0; 1 in the thesis.
+        beta: weight of the KL term, from 0 to 1e15; 1 in the thesis.
         radius: largest L2 norm of a latent; 5 in the public code; None does not project.
         keep_signs: True keeps the signs of latents in the projection. False loses them, as the public code does.
         seed: seed of the random codes.
@@ -66,6 +67,7 @@ def ABS(  # noqa: N802 - the name of the method
     Raises:
         GenclsError: for settings that the parts refuse.
     """
+    check_weight("ABS", "beta", beta)
     regularizer = GaussianKL()
     project = None if radius is None else Ball(radius) if keep_signs else SignLosingBall(radius)
     return AnalysisBySynthesis(

@@ -8,6 +8,8 @@ z_y* be the minimiser of the class y of the image. No perturbation of L2 norm be
 changes the decision y, with s_k = d_k = min_z ||x - G_k(z)||_2. The thesis prints the square of the last norm; its proof has
 the norm. The condition eps* < d_k of its Claim 2 always holds, because eps* <= d_k / 2. The sharper bound has s_k = sqrt(l_k*).
 
+R must not change with the image: with the price of the way from an encoder's code (Enc, Enc-D) Claims 1 and 2 are false.
+
 **The bounds assume exact inference.** If a descent searches the minima, the bounds are estimates. An s_k above sqrt(l_k*) makes
 them too large. The classifier may err below them if its own inference misses the minimum of class y at the attacked image.
 """
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from gencls.core import GenclsError, Latents, check_eval_mode, check_images, check_labels, checked, minimize, seeded
 from gencls.defenses.synthesis.engine import AnalysisBySynthesis
-from gencls.defenses.synthesis.posterior import Posterior, means
+from gencls.defenses.synthesis.posterior import Q, means
 from gencls.perceptual import SquaredL2
 
 if TYPE_CHECKING:
@@ -112,7 +114,8 @@ def robustness_bound(
     2 (starts + 1) steps / defense.steps inferences.
 
     Args:
-        defense: in eval mode, with point inference, the squared L2 distance and a regulariser that is never negative.
+        defense: in eval mode, with point inference, the squared L2 distance and a regulariser that is never negative and does
+            not depend on the image. That elimination never sends out the winner is one more assumption.
         images: (N, C, H, W) in [0, 1].
         labels: int64 (N,), the true classes y.
         steps: Adam steps from each start, >= 0, a third each with lr, lr / 4 and lr / 16; 0 evaluates the starts.
@@ -122,7 +125,8 @@ def robustness_bound(
         seed: seed of these codes; the global random state does not change.
         nearest: function of images that returns latents (N, K, *shape) per level, a further start of d_k, for instance the
             closed form of a linear generator.
-        exact: True promises that ``nearest`` and ``defense.infer`` give global minima. It is passed on, not checked.
+        exact: True promises that ``nearest`` and ``defense.infer`` give global minima. It is passed on, not checked. A defense
+            with elimination cannot keep the promise.
         chunk: images per search, >= 1. Results depend on it only by rounding.
 
     Returns:
@@ -138,16 +142,21 @@ def robustness_bound(
         raise GenclsError(f"robustness_bound: expected steps >= 0, 0 <= starts <= codes, chunk >= 1 and lr > 0, got {got}")
     if exact and nearest is None:
         raise GenclsError("robustness_bound: expected nearest, the minimisers of the plain distance, for exact=True, got None")
+    if exact and defense.elimination:
+        raise GenclsError(
+            "robustness_bound: expected a defense that infers all classes to the end for exact=True, got elimination"
+        )
     check_images(images)
     check_labels(labels, num_classes=defense.num_classes, count=len(images))
     with torch.inference_mode(False), torch.enable_grad():
         near = _NearestCodes(defense, codes, seed) if starts else None
         parts = []
         for some, of in zip(images.detach().clone().split(chunk), labels.split(chunk), strict=True):
-            candidates = [means(defense.infer(some)), *(near(some, starts) if near else [])]
             further = [nearest(some)] if nearest else []
-            parts.append(_Search(defense, some, steps, lr).terms(candidates, further, of.to(some.device)))
+            search = _Search(defense, some, steps, lr)
+            parts.append(search.terms(defense.infer(some), near(some, starts) if near else [], further, of.to(some.device)))
     distances, losses, error, correct = (torch.cat(found) for found in zip(*parts, strict=True))
+    kept = ", elimination keeps the winner" if defense.elimination else ""
     searched = f"minima are the smallest of the starts and ends of {starts + 1} x {steps} Adam steps, first rate {lr}"
     return RobustnessBound(
         bound=lower_bound(distances, losses, error, labels.to(losses.device)) * correct,
@@ -156,7 +165,7 @@ def robustness_bound(
         losses=losses,
         error=error,
         correct=correct,
-        assumption=f"exact inference; {'minima are exact, on the word of the caller' if exact else searched}",
+        assumption=f"exact inference{kept}; {'minima are exact, on the word of the caller' if exact else searched}",
     )
 
 
@@ -212,6 +221,13 @@ def _check_defense(defense: AnalysisBySynthesis) -> None:
             "robustness_bound: expected point inference, of which the bound is, got inference of distributions; build the "
             "defense from the same parts with variational=False"
         )
+    if defense.regularizer.from_start:
+        raise GenclsError(
+            "robustness_bound: expected a regularizer that does not depend on the image, got "
+            f"{type(defense.regularizer).__name__}, taken from a start that moves with it: Enc and Enc-D have no such bound"
+        )
+    if defense.project is not None and defense.steps < 1:
+        raise GenclsError("robustness_bound: expected steps >= 1 of a defense with a projection, which follows a step, got 0")
     check_eval_mode(defense, name="robustness_bound")
 
 
@@ -223,7 +239,7 @@ class _NearestCodes:
         with seeded(seed), torch.no_grad():
             shared = tuple(z.unsqueeze(1).expand(-1, classes, *z.shape[1:]) for z in generator.sample_latents(count))
             codes = defense.project(shared) if defense.project else shared
-            pieces = zip(*(level.split(64) for level in codes), strict=True)
+            pieces = zip(*(level.clone().split(64) for level in codes), strict=True)  # the generator may work in place
             self.images = torch.cat([generator.decode_all(piece).flatten(2) for piece in pieces])  # (S, K, C * H * W)
         self.codes = tuple(level[:, 0] for level in codes)
 
@@ -241,10 +257,11 @@ class _Search:
         self.defense, self.images = defense, images
         self.stages = [(steps - 2 * (steps // 3), lr), (steps // 3, lr / 4), (steps // 3, lr / 16)]
 
-    def terms(self, starts: list[Latents], further: list[Latents], labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """d_k (N, K), l_k* (N, K), ||x - G_y(z_y*)|| (N,), and whether the first start's decision is right (N,)."""
+    def terms(self, q: Q, near: list[Latents], further: list[Latents], labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """d_k (N, K), l_k* (N, K), ||x - G_y(z_y*)|| (N,), and whether the decision from the inferred q is right (N,)."""
+        starts = [means(q), *near]
         with torch.no_grad():
-            scores = self.defense.log_joint(self.images, tuple(map(Posterior, starts[0])))
+            scores = self.defense.log_joint(self.images, q)
             expected = torch.add(*self._parts(starts[0]))
         if not torch.allclose(-scores, expected, rtol=1e-3, atol=1e-5):
             raise GenclsError(
@@ -258,7 +275,7 @@ class _Search:
 
     def _parts(self, latents: Latents) -> tuple[Tensor, Tensor]:
         """||x - G_k(z)||^2 and lambda R(z), (N, K) each."""
-        decoded = self.defense.generator.decode_all(latents)
+        decoded = self.defense._decode(latents)
         penalty: Tensor = self.defense.weight * self.defense.regularizer(latents)
         return (self.images.unsqueeze(1) - decoded).flatten(2).square().sum(2), penalty
 

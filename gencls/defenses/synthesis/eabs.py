@@ -1,10 +1,9 @@
 """E-ABS: ABS with an adversarial autoencoder, a discriminative loss and variational inference (thesis, chapter 2)."""
 
-from collections.abc import Callable
-
-from torch import Tensor, nn
+from torch import nn
 
 from gencls.core import ClassConditionalGenerator, checked
+from gencls.defenses.synthesis.checks import check_weight
 from gencls.defenses.synthesis.elimination import Elimination
 from gencls.defenses.synthesis.engine import AnalysisBySynthesis
 from gencls.defenses.synthesis.regularizers import DiscriminatorPenalty, GaussianKL
@@ -18,7 +17,7 @@ __all__ = ["EABS"]
 def EABS(  # noqa: N802 - the name of the method
     generator: ClassConditionalGenerator,
     *,
-    encoder: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    encoder: nn.Module | None = None,
     discriminator: nn.Module | None = None,
     variational: bool = True,
     starts: int = 8000,
@@ -45,15 +44,15 @@ def EABS(  # noqa: N802 - the name of the method
 
     Args:
         generator: the K decoders.
-        encoder: images (N, C, H, W) -> mean and log-variance, each (N, K, d); None takes random starts only. Point inference
-            does not use it: ABS avoids encoders because they can be attacked.
+        encoder: a module, images (N, C, H, W) -> mean and log-variance, each (N, K, d); None takes random starts only. Point
+            inference does not use it: ABS avoids encoders because they can be attacked.
         discriminator: latents (N, K, d) -> logits of D, (N, K); None takes beta KL[q || N(0, 1)] in place of -beta log D.
         variational: True optimises mean and variance (V), False a point.
         starts: number of random codes to choose from, >= 1; 8000 in the thesis.
         start_std: standard deviation around these codes, > 0; 1 in the thesis.
         steps: Adam steps, >= 0; unspecified in the thesis.
         lr: Adam's step size, > 0; unspecified in the thesis.
-        beta: weight of the prior term, >= 0; 1 in the thesis.
+        beta: weight of the prior term, from 0 to 1e15; 1 in the thesis.
         samples: number of latents in the mean of the final score, >= 1; unspecified in the thesis.
         seed: seed of the random codes.
         fast: True lets hopeless classes leave the descent early, by
@@ -65,6 +64,7 @@ def EABS(  # noqa: N802 - the name of the method
     Returns:
         An :class:`AnalysisBySynthesis` with scores -log p(x | k) up to a constant, (N, K); stochastic if variational.
     """
+    check_weight("EABS", "beta", beta)
     regularizer = GaussianKL() if discriminator is None else DiscriminatorPenalty(discriminator)
     return AnalysisBySynthesis(
         generator,

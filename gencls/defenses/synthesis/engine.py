@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencls.core import BayesClassifier, ClassConditionalGenerator, Embedding, GenclsError, ImageDistance, Latents
-from gencls.core.generator import zero_latents
+from gencls.core import BayesClassifier, ClassConditionalGenerator, Embedding, ImageDistance, Latents
 from gencls.core.images import check_image_shape
 from gencls.core.inference import Optimizer, Rate, minimize, where
 from gencls.core.memory import saved_bytes
-from gencls.core.modules.modes import frozen
+from gencls.core.modules.modes import check_mode_is_settled, frozen
 from gencls.core.rows import select
 from gencls.core.settings import checked
+from gencls.defenses.synthesis.checks import check_finite, check_numbers, check_same_generator, shape_of_images, started
 from gencls.defenses.synthesis.elimination import Contest, Elimination
 from gencls.defenses.synthesis.posterior import Posterior, Q, means, moved, together, variables
 from gencls.defenses.synthesis.regularizers import Regularizer
@@ -67,11 +67,12 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         """Put the parts together.
 
         Args:
-            generator: G, latents and classes to images in [0, 1].
-            start: I, images (N, C, H, W) -> latents (N, K, *shape) per level.
+            generator: G, latents and classes to images in [0, 1]. It stays; a wrapper of it may take its place.
+            start: I, images (N, C, H, W) -> latents (N, K, *shape) per level. A function that is no module brings its own
+                device, type and eval mode, and unrolled gradients reach the parameters in it.
             distance: D between an image and its reconstruction.
             regularizer: R, the price of latents.
-            weight: lambda (the beta of ABS), the factor of R, >= 0.
+            weight: lambda (the beta of ABS), the factor of R, from 0 to 1e15.
             steps: descent steps, >= 0.
             lr: step size of the optimiser, > 0.
             optimizer: O, "adam" or "gradient".
@@ -85,19 +86,15 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
             elimination: rule by which hopeless classes leave the descent early (the fast path); None optimises all to the end.
             warm_steps: number of descent steps, >= 1, of the gradient mode "warm" that then takes the place of "frozen". Its
                 inference goes on from its result at the attack's last look. The classifier itself always infers in full.
-            memory_budget: bytes that the graph of one chunk of images may keep; the chunk is at least one image.
+            memory_budget: bytes that the graph of one chunk of images may keep, >= 1; the chunk is at least one image.
 
         Raises:
-            GenclsError: for a negative weight or number of steps, a step size or standard deviation that is not positive, fewer
-                than one sample, or fewer than one warm step.
+            GenclsError: for settings out of range. When called: for a network in training mode with layers to which the mode
+                matters, a start with another number of levels than the generator, or losses that are not finite. When its
+                generator is replaced: by another one.
         """
         super().__init__()
-        if weight < 0 or steps < 0 or lr <= 0:
-            raise GenclsError(f"AnalysisBySynthesis: expected weight >= 0, steps >= 0, lr > 0, got {weight}, {steps}, {lr}")
-        if start_std <= 0 or samples < 1:
-            raise GenclsError(f"AnalysisBySynthesis: expected start_std > 0 and samples >= 1, got {start_std}, {samples}")
-        if warm_steps is not None and warm_steps < 1:
-            raise GenclsError(f"AnalysisBySynthesis: expected warm_steps >= 1 or None, got {warm_steps}")
+        check_numbers(weight, steps, lr, start_std, samples, warm_steps, memory_budget)
         self.generator = generator
         self.start = start
         self.proposals, self.distance = nn.ModuleList(proposals), distance
@@ -116,8 +113,14 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         self.elimination = elimination
         self.warm_steps = warm_steps
         self.memory_budget = memory_budget
-        self._bytes: int | None = None
+        self._bytes: dict[tuple[torch.Size, torch.dtype], int] | None = None
         self._image_shape: torch.Size | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse another generator."""
+        if name == "generator":
+            check_same_generator(self.__dict__.get("_modules", {}).get(name), value, owner="AnalysisBySynthesis")
+        super().__setattr__(name, value)
 
     def loss(self, target: Embedding, q: Q, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """D(x, G_k(z)) + lambda R. Variationally z is a fresh sample of q: an unbiased estimate of the expectation in eq. 2.6.
@@ -133,7 +136,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         """The q of each class, per level; unrolled if the images require grad.
 
         Raises:
-            GenclsError: the generator makes images of another shape.
+            GenclsError: the generator makes images of another shape, or outside [0, 1].
         """
         return self.resume(images, None, self.steps)
 
@@ -142,7 +145,7 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
 
         None begins at the start, as :meth:`infer` does.
         """
-        self._check_shape(images)
+        self._check_images(images)
         with frozen(self):
             return self._in_parts(images, q, steps)
 
@@ -153,23 +156,27 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
 
     def images_per_graph(self, images: Tensor) -> int | None:
         """Images that the memory budget allows, from the measured size of the graph of one step."""
-        self._check_shape(images)
+        self._check_images(images)
         return max(1, self.memory_budget // (max(1, self.steps) * self._bytes_per_step(images)))
 
     def log_joint(self, images: Tensor, q: Q) -> Tensor:
         """-l_k(x), (N, K); its gradient with q fixed is -2 (x - G_k(z*)) for the squared L2 distance (eq. 2.9)."""
+        check_mode_is_settled(self, name="AnalysisBySynthesis")
         with frozen(self):
             target = self._embed(images)
             losses = [self.loss(target, q) for _ in range(self.samples if self.variational else 1)]
-        return torch.stack(losses).mean(0).neg()
+        mean = torch.stack(losses).mean(0)
+        check_finite(mean, self.weight, self.lr)
+        return mean.neg()
 
     def reconstruct(self, images: Tensor, q: Q | None = None) -> Tensor:
         """G_k(z*), variationally at the mean, for each image and class: (N, K, C, H, W) in [0, 1], detached."""
         if q is None:
             with torch.inference_mode(False), torch.enable_grad():
                 q = self.infer(images.detach().clone())
+        check_mode_is_settled(self, name="AnalysisBySynthesis")
         with torch.no_grad():
-            return self.generator.decode_all(means(q))
+            return self._decode(means(q))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies, files and keys hold the classifier, not what it has measured: the sizes of its graph and of its images."""
@@ -184,12 +191,11 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         settings += f", warm_steps={self.warm_steps}, whole every {WHOLE_EVERY} looks" if self.warm_steps else ""
         return settings
 
-    def _check_shape(self, images: Tensor) -> None:
-        """Refuse images of another shape than the generator's, which some latents tell that are decoded once."""
+    def _check_images(self, images: Tensor) -> None:
+        """Refuse networks whose mode matters, and images of another shape than the generator's."""
+        check_mode_is_settled(self, name="AnalysisBySynthesis")
         if self._image_shape is None:
-            with torch.no_grad():
-                made = self.generator.decode_all(zero_latents(self.generator, (1, self.num_classes)))
-            self._image_shape = made.shape[2:]
+            self._image_shape = shape_of_images(self.generator)
         check_image_shape(images, self._image_shape, name="AnalysisBySynthesis", why=", as the generator makes")
 
     def _in_parts(self, images: Tensor, q: Q | None, steps: int) -> Q:
@@ -210,12 +216,16 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
         parts = self.distance.embed(images)
         return tuple(part.unsqueeze(1).expand(-1, self.num_classes, *part.shape[1:]) for part in parts)
 
+    def _decode(self, latents: Latents) -> Tensor:
+        """Images of all classes, (N, K, C, H, W). The generator may work in place: it gets copies."""
+        return self.generator.decode_all(tuple(level.clone() for level in latents))
+
     def _distance(self, target: Embedding, latents: Latents, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """D(x, G_k(z)), (N, K), or (M,) for pairs of images and classes."""
         if pairs is not None:
             chosen = self.generator(tuple(level[pairs] for level in latents), pairs[1])
             return self.distance.compare_all(target, self.distance.embed(chosen), pairs[0].shape)
-        made = self.generator.decode_all(latents)
+        made = self._decode(latents)
         embedded = self.distance.embed(made.flatten(0, 1))
         parts = tuple(part.view(*made.shape[:2], *part.shape[1:]) for part in embedded)
         return self.distance.compare_all(target, parts, made.shape[:2])
@@ -254,8 +264,11 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
     def _begin(self, images: Tensor, target: Embedding) -> Q:
         """Per image and class the candidate of least loss."""
         log_std = math.log(self.start_std)
-        q = tuple(Posterior(z, torch.full_like(z, log_std) if self.variational else None) for z in self.start(images))
+        latents = started(self.start, images, self.generator)
+        q = tuple(Posterior(z, torch.full_like(z, log_std) if self.variational else None) for z in latents)
         candidates: list[Q] = [q, *(proposal(images) for proposal in self.proposals)]
+        if not images.requires_grad:  # parameters that are not frozen, in a start that is no module, collect no gradients
+            candidates = [together(Tensor.detach, one) for one in candidates]
         if self.regularizer.from_start:
             candidates = [tuple(replace(level, start=level.mean) for level in one) for one in candidates]
         q = candidates[0]
@@ -269,15 +282,16 @@ class AnalysisBySynthesis(BayesClassifier[Q]):
 
     def _bytes_per_step(self, images: Tensor) -> int:
         """Bytes per image in the graph of one unrolled step: two images less one, so that weights do not count."""
-        if self._bytes is None:
+        kind, known = (images.shape[1:], images.dtype), self._bytes or {}
+        if kind not in known:
             sizes = []
             for count in (1, 2):
                 # A step at a point: sampling would add little and would use up the draws of the images.
-                some = images[:1].detach().repeat(count, 1, 1, 1)
-                target, start = self._embed(some.clone().requires_grad_()), self.start(some)
+                some = images.new_zeros(count, *images.shape[1:])
+                target, start = self._embed(some.clone().requires_grad_()), started(self.start, some, self.generator)
                 sizes.append(saved_bytes(partial(self._one_step, target, start)))
-            self._bytes = max(1, sizes[1] - sizes[0])
-        return self._bytes
+            self._bytes = known = {**known, kind: max(1, sizes[1] - sizes[0])}
+        return known[kind]
 
     def _one_step(self, target: Embedding, start: Latents) -> Latents:
         return minimize(lambda z: self._distance(target, z), start, steps=1, lr=self.lr, optimizer=self.optimizer, unroll=True)

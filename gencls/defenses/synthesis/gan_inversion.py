@@ -27,7 +27,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Literal, ParamSpec, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gencls.core import (
     BlockwiseGenerator,
@@ -40,6 +40,7 @@ from gencls.core import (
 )
 from gencls.core.inference import Rate
 from gencls.defenses.synthesis.block_codes import BlockCodes, ZeroOffsets
+from gencls.defenses.synthesis.checks import check_weight
 from gencls.defenses.synthesis.elimination import Elimination
 from gencls.defenses.synthesis.engine import AnalysisBySynthesis
 from gencls.defenses.synthesis.rates import CyclicalRate
@@ -109,7 +110,7 @@ def Direct(  # noqa: N802 - the name of the method
     Args:
         generator: the conditional GAN G.
         distance: D; the thesis takes eq. 3.7.
-        weight: lambda, >= 0; 0.1, 1 or 10 in the thesis.
+        weight: lambda, from 0 to 1e15; 0.1, 1 or 10 in the thesis.
         steps: Adam steps, >= 0; 100 in Table 3.1, 10 to 800 in others.
         max_lr: the maximum of the cyclical rate, > 0.
         rate: schedule of the step size, as shares of ``max_lr``; None keeps ``max_lr``.
@@ -130,8 +131,11 @@ def Direct(  # noqa: N802 - the name of the method
     Raises:
         GenclsError: for an unknown setting, naming the known ones; for values that the parts refuse: a negative weight or
             number of steps, more codes than blocks, or codes for blocks of a generator that is no
-            :class:`~gencls.core.BlockwiseGenerator`.
+            :class:`~gencls.core.BlockwiseGenerator` with one latent level. When called, for a network in training mode with
+            layers to which the mode matters, such as batch norm and dropout.
     """
+    if starts < 1:
+        raise GenclsError(f"GAN inversion: expected starts >= 1, got {starts}")
     ranking = None if ranked_by == "l2" else L1()
     return _inversion(
         generator,
@@ -152,7 +156,7 @@ def Direct(  # noqa: N802 - the name of the method
 @_method
 def Enc(  # noqa: N802 - the name of the method
     generator: ClassConditionalGenerator,
-    encoder: Callable[[Tensor], Tensor],
+    encoder: nn.Module,
     *,
     distance: ImageDistance,
     weight: float = 1.0,
@@ -171,10 +175,10 @@ def Enc(  # noqa: N802 - the name of the method
 
     Args:
         generator: the conditional GAN G.
-        encoder: E, images (N, C, H, W) in [0, 1] -> codes (N, *shape), of the shape that G takes; that of Enc was
+        encoder: E, a module, images (N, C, H, W) in [0, 1] -> codes (N, *shape), of the shape that G takes; that of Enc was
             trained by eq. 3.3, that of Enc-D by eq. 3.5.
         distance: D, see :func:`Direct`.
-        weight: lambda, >= 0.
+        weight: lambda, from 0 to 1e15.
         steps: Adam steps, >= 0.
         max_lr: the maximum of the cyclical rate, > 0.
         rate: schedule of the step size, see :func:`Direct`.
@@ -187,7 +191,8 @@ def Enc(  # noqa: N802 - the name of the method
         A deterministic :class:`AnalysisBySynthesis` with scores -l_k(x), (N, K).
 
     Raises:
-        GenclsError: as :func:`Direct`; when called, for an encoder whose codes have another shape than the generator's.
+        GenclsError: as :func:`Direct`; for an encoder that is no module, or a generator with several latent levels. When
+            called, for an encoder whose codes have another shape than the generator's.
     """
     return _inversion(
         generator,
@@ -233,8 +238,14 @@ def _inversion(
     warm_steps: int | None,
     memory_budget: int,
 ) -> AnalysisBySynthesis:
-    if max_lr <= 0:  # here, since the engine knows it as lr
+    # Here, since the engine has other names for them.
+    if max_lr <= 0:
         raise GenclsError(f"GAN inversion: expected max_lr > 0, got {max_lr}")
+    if steps < 0:
+        raise GenclsError(f"GAN inversion: expected steps >= 0, got {steps}")
+    if blocks is not None and blocks < 0:
+        raise GenclsError(f"GAN inversion: expected blocks >= 0, or None for all of them, got {blocks}")
+    check_weight("GAN inversion", "weight", weight)
     if blocks != 0:
         generator = codes = BlockCodes(cast("BlockwiseGenerator", generator), blocks)
         start = ZeroOffsets(start, codes.blocks)

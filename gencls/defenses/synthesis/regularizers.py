@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gencls.core import Latents, checked
+from gencls.defenses.synthesis.checks import check_one_level
 from gencls.defenses.synthesis.posterior import Q
 
 __all__ = ["DiscriminatorPenalty", "GaussianKL", "Regularizer", "SquaredNorm", "SquaredShift"]
@@ -61,7 +62,10 @@ class SquaredShift(Regularizer):
     from_start = True
 
     def forward(self, latents: Latents) -> Tensor:
-        """Zeros (N, K): R of latents where the descent begins, which is what :class:`RandomStarts` asks for."""
+        """Zeros (N, K): R of latents where the descent begins, which is what :class:`RandomStarts` asks for.
+
+        Of other latents R is not known without z_init: see :meth:`expected`.
+        """
         return latents[0].new_zeros(latents[0].shape[:2])
 
     def expected(self, q: Q, latents: Latents) -> Tensor:
@@ -80,9 +84,13 @@ class DiscriminatorPenalty(Regularizer):
         self.discriminator = discriminator
 
     def forward(self, latents: Latents) -> Tensor:
-        """One level (N, K, d) -> (N, K)."""
-        (codes,) = latents
-        return -F.logsigmoid(self.discriminator(codes))
+        """One level (N, K, d) -> (N, K).
+
+        Raises:
+            GenclsError: for several levels.
+        """
+        check_one_level(len(latents), owner="DiscriminatorPenalty", what="latents")
+        return -F.logsigmoid(self.discriminator(latents[0].clone()))  # it may work in place
 
 
 def _total(levels: Sequence[Tensor]) -> Tensor:

@@ -1,6 +1,5 @@
 """Where the inner optimisation of analysis by synthesis begins: the I of the thesis's Algorithm 2."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +7,9 @@ from torch import Tensor, nn
 
 from gencls.core import ClassConditionalGenerator, Embedding, GenclsError, ImageDistance, Latents, checked, seeded
 from gencls.core.images import check_image_shape
+from gencls.core.modules.contents import contents
+from gencls.core.modules.modes import check_mode_is_settled
+from gencls.defenses.synthesis.checks import check_one_level
 from gencls.defenses.synthesis.posterior import Posterior, Q
 
 __all__ = ["EncodedStart", "EncoderStart", "RandomStarts"]
@@ -19,6 +21,9 @@ class RandomStarts(nn.Module):
     All classes share the codes, and their images are decoded once and cached. By default the distance is squared L2, as in the
     thesis, even if the engine has another one. With cached norms, one matrix product then gives the distances of all images to
     all N x K candidates: ||x - g||^2 = ||x||^2 + ||g||^2 - 2 <x, g>. For another distance the embeddings are cached.
+
+    The cache is made anew when weights, codes, ``weight`` or training modes have changed, also by writes through ``.data``. A
+    Python attribute that the generator's ``forward`` reads cannot be noticed: make the classifier anew after changing one.
     """
 
     codes: Tensor
@@ -72,25 +77,23 @@ class RandomStarts(nn.Module):
         """Embeddings (K, N, ...) of the codes' images and lambda R, (K, N); for L2 (K, N, C*H*W) and (||g||^2 + lambda R) / 2.
 
         They are made when first needed.
+
+        Raises:
+            GenclsError: to make them, the generator would have to decode in training mode, which matters to one of its layers.
         """
         generator, regularizer, distance = self._parts
-        # Storage and version of all weights and codes: loading other weights or moving the module makes the bank anew.
-        made_of: list[object] = [
-            (t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype, t.device)
-            for module in self._parts
-            if module is not None
-            for t in (self.codes, *module.parameters(), *module.buffers())
-        ]
+        made_of = [self.weight, *contents(self.codes, *(part for part in self._parts if part is not None))]
         if self._bank is None or made_of != self._bank_is_of:
+            check_mode_is_settled(generator, name="RandomStarts")
             classes = generator.num_classes
             pieces, penalties = [], []
             with torch.no_grad():
                 for codes in self.codes.split(64):  # larger pieces are slower: the activations leave the cache
-                    shared = self.latents(codes.unsqueeze(1).expand(-1, classes, -1))
-                    made = generator.decode_all(shared)
+                    shared = codes.unsqueeze(1).expand(-1, classes, -1)
+                    made = generator.decode_all(self.latents(shared.clone()))  # it may work in place
                     self._image_shape = made.shape[2:]
                     pieces.append(_embedded(made, distance))
-                    penalties.append(regularizer(shared).T)
+                    penalties.append(regularizer(self.latents(shared.clone())).T)
                 embedded = tuple(torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
                 penalty = self.weight * torch.cat(penalties, dim=1)
                 if distance is None:
@@ -133,10 +136,14 @@ class EncoderStart(nn.Module):
     """
 
     @checked
-    def __init__(self, encoder: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        """Take the encoder of all classes: images (N, C, H, W) -> mean and log-variance, each (N, K, d)."""
+    def __init__(self, encoder: nn.Module) -> None:
+        """Take the encoder of all classes: images (N, C, H, W) -> mean and log-variance, each (N, K, d).
+
+        Raises:
+            GenclsError: for an encoder that is no module.
+        """
         super().__init__()
-        self.encoder = encoder
+        self.encoder = _module(encoder, owner="EncoderStart")
 
     def forward(self, images: Tensor) -> Q:
         """Images (N, C, H, W) -> means and log standard deviations (N, K, d) of one level; differentiable."""
@@ -151,10 +158,15 @@ class EncodedStart(nn.Module):
     """
 
     @checked
-    def __init__(self, encoder: Callable[[Tensor], Tensor], generator: ClassConditionalGenerator) -> None:
-        """Take E, images (N, C, H, W) -> codes (N, *shape), and the generator, whose first level takes such codes."""
+    def __init__(self, encoder: nn.Module, generator: ClassConditionalGenerator) -> None:
+        """Take E, images (N, C, H, W) -> codes (N, *shape), and the generator, whose only level takes such codes.
+
+        Raises:
+            GenclsError: for an encoder that is no module, or a generator with several levels.
+        """
         super().__init__()
-        self.encoder = encoder
+        check_one_level(len(generator.latent_shapes), owner="EncodedStart", what="a generator")
+        self.encoder = _module(encoder, owner="EncodedStart")
         self.num_classes = generator.num_classes
         self.shape = generator.latent_shapes[0]
 
@@ -171,6 +183,17 @@ class EncodedStart(nn.Module):
                 f"EncodedStart: expected codes {(len(images), *self.shape)} of the encoder, as the generator takes, got {got}"
             )
         return (codes.unsqueeze(1).expand(-1, self.num_classes, *self.shape),)
+
+
+def _module(encoder: nn.Module, *, owner: str) -> nn.Module:
+    """Refuse a function: it could be neither moved to a device, nor switched to eval mode, nor frozen with the classifier."""
+    if not isinstance(encoder, nn.Module):
+        got = getattr(encoder, "__name__", type(encoder).__name__)
+        raise GenclsError(
+            f"{owner}: expected encoder to be a torch.nn.Module, which is moved, switched to eval mode and frozen with the "
+            f"classifier; got {got}, which is none. Call it in the forward of a module that holds its networks"
+        )
+    return encoder
 
 
 def _embedded(made: Tensor, distance: ImageDistance | None) -> Embedding:

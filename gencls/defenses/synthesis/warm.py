@@ -42,7 +42,8 @@ class WarmStart(nn.Module):
     before, for this sample, draw and restart, and make a few steps. Their losses are upper bounds on the minima, and may lie
     above or below the losses of the classifier's own inference. If the decision changes, the look infers in full as well. So
     whole inference makes every change of a decision; with variational inference another draw may decide otherwise. The module
-    is a surrogate for attacks. The judge asks the classifier itself.
+    is a surrogate for attacks. The judge asks the classifier itself. While it lives the classifier must not change: it does not
+    notice other weights.
 
     Callers say which row is which sample, also in draws, restarts and sub-batches: by :func:`gencls.core.identified`, or with
     random streams by :func:`gencls.core.keyed`. Otherwise every look is a first one. A repeated look at the same image begins

@@ -81,6 +81,33 @@ def test_images_are_encoded_once_where_memory_allows(settings, encoded, images, 
     assert purified.model.encoded == encoded
 
 
+class Darkening(MeanRowsPixels):
+    """Its encoder has a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def encode_once(self, images):
+        mean, rows, pixels = super().encode_once(images)
+        return mean + self.weight - 1, rows, pixels
+
+
+def test_images_are_encoded_anew_by_other_weights_and_in_other_batches(images, classifier):
+    purified = MLVGMPurification(Darkening(), "linear").eval()
+    labels = classifier(images).argmax(1)
+
+    def measured():
+        return PurifiedAccuracy(purified, classifier, images, labels, samples=3)
+
+    accuracy = measured()
+    assert accuracy((0, 0, 0)) == 1.0
+    purified.model.weight.data.fill_(0.7)
+    assert accuracy((0, 0, 0)) == measured()((0, 0, 0)) < 1.0
+    accuracy.batch_size = 3
+    assert accuracy((0, 0, 0)) == measured()((0, 0, 0))
+
+
 def test_common_draws(images, classifier):
     """With them, alphas of almost the same value give the same accuracy."""
     labels = classifier(images).argmax(1)

@@ -7,6 +7,11 @@ from gencls.core import GenclsError
 from gencls.defenses import (
     ABS,
     AnalysisBySynthesis,
+    Ball,
+    DirectPlus,
+    Elimination,
+    Enc,
+    EncDPlus,
     PlainClassifier,
     Regularizer,
     compare_to_bound,
@@ -14,9 +19,9 @@ from gencls.defenses import (
     robustness_bound,
 )
 from gencls.eval import ThreatModel
-from gencls.perceptual import L2
+from gencls.perceptual import L2, Combined, SquaredL2
 from tests.exact_classifiers import SEARCHED, Affine, digits, exact_bound, exact_classifier, principal_components
-from tests.toys import LinearGaussian, SigmoidDecoders
+from tests.toys import LinearBlocks, LinearGaussian, SigmoidDecoders
 
 MINIMAL = ThreatModel("l2")
 
@@ -173,11 +178,93 @@ def test_results_depend_on_neither_chunks_nor_modes_nor_the_global_state():
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-4)
 
 
+def test_block_codes_are_covered_as_they_are_one_generator_of_several_levels():
+    # (z, z_1, z_2) enter as one code: with A_k = (A_0 + A_1 + A_2, A_1, A_2) all minima are closed forms.
+    network = LinearBlocks(3, (1, 4, 5), 2, blocks=2, clamp=False, scale=0.3).double()
+    matrices = network.weight.detach()
+    whole = torch.cat([matrices.sum(0), matrices[1], matrices[2]], dim=2)
+    as_one = exact_classifier(Affine(whole, network.bias.detach(), (1, 4, 5)), weight=2.0)  # lambda ||z||^2 of KL ||z||^2 / 2
+    defense = DirectPlus(network, distance=SquaredL2(), weight=1.0, steps=300, max_lr=0.2).double().eval()
+    images = torch.rand(5, 1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    labels = as_one(images).argmax(1)
+    expected = exact_bound(as_one, images, labels)
+    found = robustness_bound(defense, images, labels, steps=300, starts=0)
+    # Distances end where Adam's last step size leaves them.
+    for name in ("distances", "losses", "error", "bound", "sharper"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-3)
+    assert found.sharper.mean() > 0.05
+
+
+def test_the_warm_gradient_leaves_the_bound():
+    images, labels = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2])
+    cold, warm = (ABS(SigmoidDecoders(), starts=50, steps=5, warm_steps=steps).eval() for steps in (None, 2))
+    expected, found = (robustness_bound(one, images, labels, steps=6, starts=1, codes=50) for one in (cold, warm))
+    assert torch.equal(found.sharper, expected.sharper)
+    assert found.assumption == expected.assumption
+
+
+def test_elimination_may_send_out_the_winner_which_the_bound_assumes_not_to_happen():
+    # Class 0 generates every pixel from a code that starts at 0.3, class 1 only 0.7. From 0.53 class 0 starts so much worse
+    # that the rule sends it out.
+    slope, shift = torch.tensor([[[1.0]], [[0.0]]], dtype=torch.float64), torch.tensor([[0.3], [0.7]], dtype=torch.float64)
+    parts = {"weight": 1e-6, "start": lambda x: (x.new_zeros(len(x), 2, 1),), "steps": 100, "lr": 0.05}
+    generator = Affine(slope, shift, (1, 1, 1))
+    whole, fast = (exact_classifier(generator, elimination=rule, **parts) for rule in (None, Elimination(((1, 0.5),))))
+    images, labels = on_a_line([0.5]), torch.tensor([0])
+    expected, found = (robustness_bound(one, images, labels, starts=0) for one in (whole, fast))
+    assert torch.equal(found.bound, expected.bound)
+    assert found.bound > 0.05
+    assert whole(images + 0.03).argmax(1).item() == 0
+    assert fast(images + 0.03).argmax(1).item() == 1
+    assert expected.assumption == SEARCHED.format(1)
+    assert found.assumption == SEARCHED.format(1).replace("inference", "inference, elimination keeps the winner")
+    with pytest.raises(GenclsError, match="expected a defense that infers all classes to the end .* got elimination"):
+        exact_bound(fast, images, labels)
+
+
+class Squeezing(torch.nn.Module):
+    """The code of an image moves thirty times as fast as the image."""
+
+    def forward(self, images):
+        return 30 * (images.flatten(1)[:, :4] - 0.5)
+
+
+def encoded(method, **settings):
+    network = LinearBlocks(3, (1, 3, 4), 4, clamp=False, scale=0.4).double()
+    return method(network, Squeezing(), distance=SquaredL2(), steps=5, **settings).eval()
+
+
+def test_a_start_that_moves_with_the_image_has_no_bound():
+    # Where z_init moves, a change of the image by 1e-3 may change l_k by more than the proof's 2 eps a + eps^2.
+    defense = encoded(Enc, weight=10.0)
+    image = torch.full((1, 1, 3, 4), 0.6, dtype=torch.float64)
+    moved = image.clone()
+    moved[..., 0, :] += 1e-3
+    before, after = (-defense(x)[0, 0] for x in (image, moved))
+    error = (image - defense.reconstruct(image)[:, 0]).norm()
+    epsilon = (moved - image).norm()
+    assert after > before + 2 * epsilon * error + epsilon**2
+    with pytest.raises(
+        GenclsError, match="expected a regularizer that does not depend on the image, got SquaredShift, taken from"
+    ):
+        robustness_bound(defense, image, torch.tensor([0]))
+
+
 class Negative(Regularizer):
     """-1 whatever the latents."""
 
     def forward(self, latents):
         return -torch.ones_like(latents[0][..., 0])
+
+
+class Elsewhere(Regularizer):
+    """Another price for the classifier than for a latent alone."""
+
+    def forward(self, latents):
+        return torch.zeros_like(latents[0][..., 0])
+
+    def expected(self, q, latents):
+        return torch.ones_like(latents[0][..., 0])
 
 
 class Halved(AnalysisBySynthesis):
@@ -196,6 +283,10 @@ def small(**parts):
     [
         (lambda: PlainClassifier(torch.nn.Flatten(), 12), "expected AnalysisBySynthesis with SquaredL2, got PlainClassifier"),
         (lambda: small(distance=L2()), "expected AnalysisBySynthesis with SquaredL2, got L2"),
+        (lambda: small(distance=Combined(SquaredL2(), L2(), 0.1)), "expected AnalysisBySynthesis with SquaredL2, got Combined"),
+        (lambda: encoded(EncDPlus, weight=0.0), "does not depend on the image, got SquaredShift"),
+        (lambda: small(project=Ball(1.0)), "expected steps >= 1 of a defense with a projection, .* got 0"),
+        (lambda: small(regularizer=Elsewhere()), "of one scale for all classes, got scores that differ from it by up to"),
         (lambda: small(variational=True), "expected point inference, .* got inference of distributions"),
         (lambda: small().train(), "expected a defense in eval mode, got training mode"),
         (lambda: small(regularizer=Negative()), r"expected a regularizer that is never negative, got lambda R\(z\) = -1"),

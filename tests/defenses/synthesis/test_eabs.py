@@ -184,7 +184,7 @@ def test_bad_settings() -> None:
     for settings in ({"start_std": 0.0}, {"samples": 0}):
         with pytest.raises(GenclsError, match="expected start_std > 0 and samples >= 1, got"):
             EABS(Affine(), starts=4, **settings)
-    with pytest.raises(GenclsError, match="expected weight >= 0"):
+    with pytest.raises(GenclsError, match="EABS: expected beta >= 0, got -1.0"):
         EABS(Affine(), starts=4, beta=-1.0)
 
 

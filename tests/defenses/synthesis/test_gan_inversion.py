@@ -288,14 +288,16 @@ BAD = [
     (DirectPlus, {"wieght": 1.0}, f"DirectPlus: did you mean 'weight'? {KNOWN[Direct]}"),
     *((one, {"starts": 5}, f"{one.__name__}: {KNOWN[Enc]}") for one in (Enc, EncD, EncPlus, EncDPlus)),
     (EncDPlus, {"steps": 2.5}, "EncDPlus: expected steps to be an int, got 2.5"),
-    (Direct, {"weight": -0.1}, "expected weight >= 0, steps >= 0, lr > 0, got -0.1, 100, 0.1"),
-    (EncD, {"steps": -1}, "expected weight >= 0, steps >= 0, lr > 0, got 0.7, -1, 0.1"),
+    (Direct, {"weight": -0.1}, "GAN inversion: expected weight >= 0, got -0.1"),
+    (EncPlus, {"weight": 1e38}, "GAN inversion: expected weight <= 1e+15, or squared gradients overflow float32; got 1e+38"),
+    (EncD, {"steps": -1}, "GAN inversion: expected steps >= 0, got -1"),
     (Enc, {"max_lr": 0.0}, "GAN inversion: expected max_lr > 0, got 0.0"),
-    (Direct, {"starts": 0}, "expected count >= 1 random codes, got 0"),
+    (Direct, {"starts": 0}, "GAN inversion: expected starts >= 1, got 0"),
+    (Enc, {"memory_budget": 0}, "AnalysisBySynthesis: expected memory_budget >= 1 byte, got 0"),
     (Direct, {"ranked_by": "l3"}, "Direct: expected ranked_by to be one of 'l2', 'l1', got 'l3'"),
     (Direct, {"fast": 3}, "Direct: expected fast to be True or False or an Elimination, got 3"),
     (DirectPlus, {"blocks": 3}, "BlockCodes: expected 1 to 2 codes, one for a block, got 3"),
-    (EncDPlus, {"blocks": -1}, "BlockCodes: expected 1 to 2 codes, one for a block, got -1"),
+    (EncDPlus, {"blocks": -1}, "GAN inversion: expected blocks >= 0, or None for all of them, got -1"),
     (Enc, {"distance": "vgg"}, "Enc: expected distance to be an ImageDistance, got 'vgg'"),
 ]
 
@@ -304,6 +306,11 @@ BAD = [
 def test_bad_settings(method, settings, message):
     with pytest.raises(GenclsError, match=re.escape(message)):
         build(method, **settings)
+
+
+def test_a_wrong_number_of_blocks_does_not_blame_the_generator():
+    with pytest.raises(GenclsError, match="expected blocks >= 0, or None for all of them, got -1"):
+        Direct(SigmoidDecoders(), distance=SquaredL2(), blocks=-1)
 
 
 def test_a_generator_whose_blocks_take_no_codes():

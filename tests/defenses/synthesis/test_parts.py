@@ -14,7 +14,7 @@ CLASSES, WEIGHT, LR = 3, 0.7, 0.06
 
 
 class TwoLevels(ClassConditionalGenerator):
-    """G_k(z) = A_k z_0 + B z_1 + b_k: a conditional generator, whose second level is shared by the classes."""
+    """G_k(z) = A_k z_0 + B z_1 + b_k with b_k in [0, 1]: a conditional generator, whose classes share the second level."""
 
     num_classes = CLASSES
     latent_shapes = (torch.Size([2]), torch.Size([1, 2]))
@@ -24,6 +24,7 @@ class TwoLevels(ClassConditionalGenerator):
         source = torch.Generator().manual_seed(4)
         for name, *shape in (("a", CLASSES, 12, 2), ("b", 12, 2), ("c", CLASSES, 12)):
             setattr(self, name, nn.Parameter(0.3 * torch.randn(*shape, generator=source, dtype=torch.float64)))
+        self.c.data.abs_()  # images in [0, 1] where the latents are 0
 
     def forward(self, latents, labels):
         flat = torch.einsum("mpd,md->mp", self.a[labels], latents[0]) + latents[1].flatten(1) @ self.b.T + self.c[labels]
@@ -240,6 +241,13 @@ def test_q_as_a_value():
     assert bool((point[0].std == 0).all())
 
 
+class Twice(nn.Module):
+    """The pixels as mean and as log-variance of one class."""
+
+    def forward(self, images):
+        return images.flatten(1).unsqueeze(1), images.flatten(1).unsqueeze(1)
+
+
 def test_encoder_start_is_a_gaussian():
-    (level,) = EncoderStart(lambda x: (x.flatten(1).unsqueeze(1), x.flatten(1).unsqueeze(1)))(torch.ones(2, 1, 1, 3))
+    (level,) = EncoderStart(Twice())(torch.ones(2, 1, 1, 3))
     assert torch.equal(level.log_std, 0.5 * level.mean)

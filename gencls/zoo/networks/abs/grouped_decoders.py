@@ -42,8 +42,10 @@ class GroupedDecoders(ClassConditionalGenerator):
     An image is decoded to the same bits in a batch of any size (x86 CPU). This matters because inference amplifies: after
     50 Adam steps, differences of the last bit in the images had become 7e-4 of a score.
 
-    The weights are buffers: nothing here can be trained, and no backward pass computes gradients of weights. Latents are one
-    level of length d with a standard normal prior; ``log_prior`` is -||z||^2 / 2, without the constant.
+    The weights are buffers: nothing here can be trained, and no backward pass computes gradients of weights. Load a state dict
+    to change them, or write under ``no_grad``. Writes through ``.data``, which torch does not count, stay unnoticed: to look
+    for them in every step would cost too much. Latents are one level of length d with a standard normal prior; ``log_prior``
+    is -||z||^2 / 2, without the constant.
 
     Args:
         stages: the stages of the decoder of each of the K classes; the first stage acts on a 1 x 1 map.
