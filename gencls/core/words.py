@@ -19,6 +19,6 @@ def with_article(noun: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: "1 cell", "2 cells", "2 classes"."""
-    plural = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+    """A number of things: "1 cell", "2 cells", "2 classes", "2 batches"; "2 epochs", whose ch is a k."""
+    plural = f"{noun}es" if re.search("(s|x|sh|[^o]ch)$", noun) else f"{noun}s"
     return f"{number} {noun if number == 1 else plural}"

@@ -35,6 +35,8 @@ def test_other_nouns(noun):
         (1, "class", "1 class"),
         (2, "class", "2 classes"),
         (2, "batch", "2 batches"),
+        (2, "epoch", "2 epochs"),
+        (2, "batch", "2 batches"),
     ],
 )
 def test_numbers_of_things(number, noun, said):
