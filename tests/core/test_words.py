@@ -34,7 +34,6 @@ def test_other_nouns(noun):
         (3, "channel", "3 channels"),
         (1, "class", "1 class"),
         (2, "class", "2 classes"),
-        (2, "batch", "2 batches"),
         (2, "epoch", "2 epochs"),
         (2, "batch", "2 batches"),
     ],
