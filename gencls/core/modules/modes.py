@@ -1,6 +1,5 @@
 """The modes of a module's parts: which may be in training mode when a defense answers, and parameters without gradients."""
 
-import dis
 import re
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -121,8 +120,7 @@ def _asks_for_mode(kind: Any) -> bool:
 
 
 def _reads_mode(code: CodeType) -> bool:
-    own = any(step.opname == "LOAD_ATTR" and step.argval == "training" for step in dis.get_instructions(code))
-    return own or any(_reads_mode(inner) for inner in code.co_consts if isinstance(inner, CodeType))
+    return "training" in code.co_names or any(_reads_mode(inner) for inner in code.co_consts if isinstance(inner, CodeType))
 
 
 def _drops(part: nn.Module) -> bool:
