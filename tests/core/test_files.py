@@ -48,8 +48,10 @@ def writes_slowly(path):
     atomically(path, lambda new: (new.write_text("half"), time.sleep(600)))
 
 
-def holds(path):
+def holds(path, sign):
+    """Hold the lock; the sign says so, since the file is there a moment before it is locked."""
     with held(path):
+        sign.touch()
         time.sleep(600)
 
 
@@ -96,9 +98,9 @@ def test_what_another_machine_writes_and_what_is_not_ours_stays(tmp_path):
 
 
 def test_a_lock_is_free_when_its_process_dies(tmp_path):
-    path = tmp_path / "cell.lock"
-    process = started(holds, path)
-    wait_for(path.exists)
+    path, sign = tmp_path / "cell.lock", tmp_path / "held"
+    process = started(holds, path, sign)
+    wait_for(sign.exists)
     with held(path, wait=False) as mine:
         assert not mine
     remove_dead([path])
