@@ -39,6 +39,7 @@ from gencls.zoo.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training import train
+from tests.bad_autoencoders import AUTOENCODERS
 from tests.bad_inversions import INVERSIONS
 from tests.bad_regularizers import REGULARIZERS
 
@@ -329,6 +330,7 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a p-value above 1": lambda _: holm([0.1, 1.2]),
     **INVERSIONS,
     **REGULARIZERS,
+    **AUTOENCODERS,
     "a list as a network": lambda _: PlainClassifier([], 10),  # type: ignore[arg-type]
     "object beside the weights": lambda folder: _saved(folder, {"net": _weights(), "cfg": {"lr": Fraction(1, 10)}}),
     "NaN in the weights": lambda folder: _saved(folder, {"conv.weight": torch.tensor([1.0, torch.nan])}),

@@ -6,6 +6,7 @@ from gencls.zoo.networks.abs.grouped_decoders import DecoderStage, GroupedDecode
 from gencls.zoo.networks.abs.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.abs.official import official_abs_decoders
 from gencls.zoo.networks.autoencoders.code_posterior import CodePosterior
+from gencls.zoo.networks.autoencoders.generative_autoencoder import GenerativeAutoencoder
 from gencls.zoo.networks.autoencoders.regularizers.adversarial import Adversarial
 from gencls.zoo.networks.autoencoders.regularizers.base import CodeRegularizer
 from gencls.zoo.networks.autoencoders.regularizers.kl_divergence import KLDivergence
@@ -64,6 +65,7 @@ __all__ = [
     "E4EEncoder",
     "FQDiscriminator",
     "GaussianEncoder",
+    "GenerativeAutoencoder",
     "GroupedDecoders",
     "HeadedClassifier",
     "KLDivergence",
