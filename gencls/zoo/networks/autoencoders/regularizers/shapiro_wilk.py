@@ -74,7 +74,7 @@ def _misfit(codes: Tensor) -> Tensor:
     spread, largest = fixed[-1] - fixed[0], torch.maximum(fixed[0].abs(), fixed[-1].abs())
     constant = (spread <= (limits.eps * largest).clamp_min(limits.tiny)) & spread.isfinite()  # NaN stays NaN
     unit = torch.where(constant, 1.0, spread)  # squares of very small or large codes would leave the range of the type
-    relative = (ordered - fixed[len(codes) // 2]) / unit
+    relative = torch.where(constant, 0.0, ordered - fixed[len(codes) // 2]) / unit
     centred = relative - relative.mean(0)
     length = torch.where(constant, 1.0, centred.square().sum(0)).sqrt()
     half = 0.5 * (centred / length - _weights(codes)).square().sum(0)
@@ -86,16 +86,16 @@ def _weights(codes: Tensor) -> Tensor:
     count = len(codes)
     places = torch.arange(1, count + 1, device=codes.device, dtype=torch.float64)
     scores = torch.special.ndtri((places - 0.375) / (count + 0.25))
-    if count == 3:  # the scores differ from -1, 0, 1 in scale only
-        return (scores / scores.norm()).to(codes.dtype).unsqueeze(1)
-    normal = scores / scores.norm()
-    largest = [normal[-1] + _polynomial(_LAST, count)]
-    if count > 5:
-        largest.append(normal[-2] + _polynomial(_NEXT_TO_LAST, count))
-    outer, ends = torch.stack(largest), len(largest)
-    inner = scores[ends:-ends]
-    inner = inner / inner.norm() * (1.0 - 2.0 * outer.square().sum()).sqrt()  # so that the length of all is 1
-    return torch.cat([-outer, inner, outer.flip(0)]).to(codes.dtype).unsqueeze(1)
+    normal: Tensor = scores / scores.norm()
+    if count > 3:  # three scores differ from -1, 0, 1 in scale only
+        largest = [normal[-1] + _polynomial(_LAST, count)]
+        if count > 5:
+            largest.append(normal[-2] + _polynomial(_NEXT_TO_LAST, count))
+        outer, ends = torch.stack(largest[::-1]), len(largest)
+        inner = normal[ends:-ends]
+        inner = inner * ((1.0 - 2.0 * outer.square().sum()) / inner.square().sum()).sqrt()  # so that the length of all is 1
+        normal = torch.cat([-outer.flip(0), inner, outer])
+    return normal.to(codes.dtype).unsqueeze(1)
 
 
 def _polynomial(coefficients: tuple[float, ...], count: int) -> float:
