@@ -41,6 +41,7 @@ from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training import train
 from tests.bad_autoencoders import AUTOENCODERS
 from tests.bad_inversions import INVERSIONS
+from tests.bad_regularizers import REGULARIZERS
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 THREAT = ThreatModel("linf", epsilon=0.1)
@@ -328,6 +329,7 @@ CASES: dict[str, Callable[[Path], object]] = {
     "more successes than trials": lambda _: clopper_pearson(4, 3, 0.05),
     "a p-value above 1": lambda _: holm([0.1, 1.2]),
     **INVERSIONS,
+    **REGULARIZERS,
     **AUTOENCODERS,
     "a list as a network": lambda _: PlainClassifier([], 10),  # type: ignore[arg-type]
     "object beside the weights": lambda folder: _saved(folder, {"net": _weights(), "cfg": {"lr": Fraction(1, 10)}}),

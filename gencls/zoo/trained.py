@@ -26,7 +26,9 @@ def constructor(kind: type[nn.Module]) -> Callable[..., nn.Module]:
     return found
 
 
-_KINDS = [found for name in networks.__all__ if isinstance(found := getattr(networks, name), type)]
+_KINDS = [
+    found for name in networks.__all__ if isinstance(found := getattr(networks, name), type) and issubclass(found, nn.Module)
+]
 
 PUBLIC: Architectures = MappingProxyType({kind.__name__: constructor(kind) for kind in _KINDS})
 """Constructors of the public networks by the names that cards use."""

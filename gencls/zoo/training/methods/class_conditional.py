@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
-from gencls.zoo.networks import ClassConditionalAutoencoder
+from gencls.zoo.networks import ClassConditionalAutoencoder, CodePosterior
+from gencls.zoo.networks.parts.gaussians import divergence
 from gencls.zoo.rows import abs_of, eabs_of
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps, TablePreset
-from gencls.zoo.training.functional import divergence, squared_error
+from gencls.zoo.training.functional import squared_error
 from gencls.zoo.training.measure import accuracy, measured_part
 from gencls.zoo.training.thesis import DATA_SETS, ThesisData
 from gencls.zoo.training.views.perturbations import AddedNoise, Plain
@@ -106,7 +107,7 @@ class AutoencoderTraining(NetworkTraining):
             yield loss, {"loss": loss}
             return
         mean, log_variance, others = self._encode(images, labels)
-        latents = _sample(mean, log_variance)
+        latents = CodePosterior(mean, log_variance).sample()
         if self.gamma > 0 and at.epoch >= self.classifier_epochs + self.generative_epochs:
             errors = squared_error(images.unsqueeze(1), self.network.decode_all(latents))
             error = errors.gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -138,7 +139,7 @@ class AutoencoderTraining(NetworkTraining):
         # One pass for both: batch norm then sees images of all classes, as each encoder does at test time.
         mean, log_variance = self.network.encode(images.repeat(2, 1, 1, 1), torch.cat([labels, other]))
         count = len(labels)
-        others = _sample(mean[count:], log_variance[count:]).detach(), other
+        others = CodePosterior(mean[count:], log_variance[count:]).sample().detach(), other
         return mean[:count], log_variance[:count], others
 
     def _discriminator_loss(self, latents: Tensor, labels: Tensor, others: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -149,11 +150,6 @@ class AutoencoderTraining(NetworkTraining):
         real = self.network.discriminate(torch.randn_like(encoded), labels, frozen=False)
         fake = self.network.discriminate(encoded, labels, frozen=False)
         return -(F.logsigmoid(real) + F.logsigmoid(-fake)).mean()
-
-
-def _sample(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """One latent per distribution, by reparameterisation."""
-    return mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,19 +44,7 @@ class CodeRegularizer(nn.Module, ABC):
             GenclsError: the codes have another rank, are not floating point, or are too few or too many; the posterior is of
                 other codes, or has no variance where the penalty needs it.
         """
-        self.check(codes)
-        name = type(self).__name__
-        parts = [part for part in posterior if part is not None]
-        if any(part.shape != codes.shape or part.dtype != codes.dtype for part in parts):
-            got = " and ".join(f"{part.dtype} of shape {tuple(part.shape)}" for part in parts)
-            raise GenclsError(
-                f"{name}: expected a posterior of {codes.dtype} and shape {tuple(codes.shape)}, as the codes; got {got}"
-            )
-        if self.needs_variance and posterior.log_variance is None:
-            raise GenclsError(
-                f"{name}: expected the posterior of a variational encoder, got none with a variance (log_variance is None); "
-                "MMD, ShapiroWilk and Adversarial work without"
-            )
+        self.check_both(codes, posterior)
         return self.penalty(codes, posterior)
 
     def check(self, codes: Tensor) -> None:
@@ -72,3 +60,35 @@ class CodeRegularizer(nn.Module, ABC):
         if len(codes) < self.fewest or (self.most is not None and len(codes) > self.most):
             limits = f"at least {counted(self.fewest, 'code')}" if self.most is None else f"{self.fewest} to {self.most} codes"
             raise GenclsError(f"{name}: expected {limits} at once, got {len(codes)}")
+
+    def check_both(self, codes: Tensor, posterior: CodePosterior) -> None:
+        """Refuse bad codes, a posterior of other codes, and one without variance where the penalty needs it.
+
+        Raises:
+            GenclsError: an expectation does not hold; the message names it and what came instead.
+        """
+        self.check(codes)
+        name = type(self).__name__
+        if not isinstance(posterior, CodePosterior):
+            raise GenclsError(f"{name}: expected a CodePosterior (mean, log_variance), got {type(posterior).__name__}")
+        parts = [part for part in posterior if part is not None]
+        if any(part.shape != codes.shape or part.dtype != codes.dtype for part in parts):
+            got = " and ".join(f"{part.dtype} of shape {tuple(part.shape)}" for part in parts)
+            raise GenclsError(
+                f"{name}: expected a posterior of {codes.dtype} and shape {tuple(codes.shape)}, as the codes; got {got}"
+            )
+        if self.needs_variance:
+            self.log_variance_of(posterior)
+
+    def log_variance_of(self, posterior: CodePosterior) -> Tensor:
+        """The log variance of a posterior, (N, d), which a penalty with ``needs_variance`` cannot do without.
+
+        Raises:
+            GenclsError: the posterior has none.
+        """
+        if posterior.log_variance is None:
+            raise GenclsError(
+                f"{type(self).__name__}: expected the posterior of a variational encoder, got one without a variance "
+                "(log_variance is None); MMD, ShapiroWilk and Adversarial need none"
+            )
+        return posterior.log_variance
