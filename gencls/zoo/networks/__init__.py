@@ -5,6 +5,7 @@ from gencls.zoo.networks.abs.conv_decoder import ConvDecoder
 from gencls.zoo.networks.abs.grouped_decoders import DecoderStage, GroupedDecoders
 from gencls.zoo.networks.abs.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.abs.official import official_abs_decoders
+from gencls.zoo.networks.autoencoders.generative_autoencoder import GenerativeAutoencoder
 from gencls.zoo.networks.classifiers.cifar_network import Normalization
 from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, CifarResNet
 from gencls.zoo.networks.classifiers.cifar_vgg import VGG_GROUPS, CifarVGG
@@ -53,6 +54,7 @@ __all__ = [
     "E4EEncoder",
     "FQDiscriminator",
     "GaussianEncoder",
+    "GenerativeAutoencoder",
     "GroupedDecoders",
     "HeadedClassifier",
     "LatentDiscriminator",
