@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
 from gencls.core.quiet import quiet_import
-from gencls.perceptual.pixel import check_one_shape
+from gencls.perceptual.shapes import check_one_shape
 
 __all__ = ["MSSSIM", "SSIM"]
 
@@ -23,7 +23,7 @@ class _Similarity(ImageDistance):
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances in [0, 2], over the leading dimensions of both."""
-        check_one_shape(self, first, second)
+        check_one_shape(self, first, second, "images (C, H, W)")
         both = torch.broadcast_tensors(first[0], second[0])
         rows = [images.reshape(-1, *images.shape[-3:]) for images in both]
         smallest = self._smallest()
