@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
 from gencls.core.quiet import quiet_import
-from gencls.perceptual.pixel import check_one_shape
+from gencls.perceptual.shapes import check_one_shape
 
 __all__ = ["MSSSIM", "SSIM"]
 
@@ -50,7 +50,7 @@ class SSIM(ImageDistance):
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances in [0, 2], over the leading dimensions of both."""
-        check_one_shape(self, first, second)
+        check_one_shape(self, first, second, "images (C, H, W)")
         _check_size(self, first[0], _margin(self.sigma) + 1)
         (images, mean, variance), (others, other_mean, other_variance) = first, second
         product = mean * other_mean
@@ -99,7 +99,7 @@ class MSSSIM(ImageDistance):
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances in [0, 1], over the leading dimensions of both."""
-        check_one_shape(self, first, second)
+        check_one_shape(self, first, second, "images (C, H, W)")
         both = torch.broadcast_tensors(first[0], second[0])
         scales = len(self.betas)
         _check_size(self, both[0], max(1 << scales, (2 * _margin(self.sigma) + 1) * max(1, scales - 1) ** 2))

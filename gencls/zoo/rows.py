@@ -10,7 +10,7 @@ from torch import nn
 from gencls.core import Defense, MultiLatentModel, TransformedClassifier
 from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
 from gencls.zoo import networks
-from gencls.zoo.distances import TRAINED_FOR_DISTANCES
+from gencls.zoo.distances import DISTANCES, TRAINED_FOR_DISTANCES
 from gencls.zoo.inversions import INVERSIONS
 from gencls.zoo.networks.abs.published import official_abs
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
@@ -112,9 +112,7 @@ PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
         # encoders for published generators, whose files are the user's
         **dict.fromkeys(("enc-imagenette", "enc-d-imagenette", "enc-d-fqgan-cifar10"), networks.ResNetEncoder),
         **TRAINED_FOR_DISTANCES,
-        **{
-            f"{kind}-{data}": networks.GenerativeAutoencoder for kind in _AUTOENCODERS for data in ("mnist", "fashion", "faces")
-        },
+        **{f"{kind}-{data}": networks.GenerativeAutoencoder for data in _CODED for kind in _AUTOENCODERS},
     }
 )
 """The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""
@@ -128,3 +126,18 @@ TRAINED: Mapping[str, type[nn.Module]] = MappingProxyType(
     }
 )
 """The network of each training."""
+
+
+def training_of(name: str) -> str | None:
+    """The training of a card's name: of that name, or of its beginning for a variant or companion; None for any other name."""
+    known = [training for training in TRAINED if f"{name}-".startswith(f"{training}-")]
+    return max(known, key=len, default=None)
+
+
+def calls_that_load(training: str) -> list[str]:
+    """The calls, in words, that load a training's weights under a name of their own; FILE stands for the weights."""
+    rows = [name for name, row in ROWS.items() if row.network is not None and (row.trained or name) == training]
+    distances = [name for name, row in DISTANCES.items() if row.trained == training]
+    named = {"load": rows, "load_generator": [training] if training in GENERATORS else [], "load_distance": distances}
+    calls = [f"zoo.{function}({name!r}, weights=FILE)" for function, names in named.items() for name in names]
+    return calls or [f"gencls.zoo.trained.trained_network({TRAINED[training].__name__}, {training!r}, FILE)"]

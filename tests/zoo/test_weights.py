@@ -14,10 +14,11 @@ from scipy.stats import binom
 from gencls.core import GenclsError, seeded
 from gencls.zoo import ImageData, load, load_data, names
 from gencls.zoo.checkpoints.cards import read_card
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.inversions import INVERSIONS
 from gencls.zoo.rows import AUTOATTACK, ROWS, plain
-from gencls.zoo.trained import WEIGHTS, trained_network
+from gencls.zoo.trained import trained_network
 from gencls.zoo.training import PRESETS
 from gencls.zoo.training.measure import accuracy
 

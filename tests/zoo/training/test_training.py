@@ -17,11 +17,11 @@ from gencls.core import GenclsError, seeded
 from gencls.defenses import PlainClassifier
 from gencls.zoo import load, load_data
 from gencls.zoo.checkpoints.cards import read_card
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.networks import ClassConditionalAutoencoder
 from gencls.zoo.rows import abs_of, eabs_of
-from gencls.zoo.trained import WEIGHTS
 from gencls.zoo.training import PRESETS, presets, train
 from gencls.zoo.training.base import Moment, TablePreset
 from gencls.zoo.training.functional import squared_error
