@@ -86,7 +86,7 @@ def test_lambda_weights_the_penalty(weight: float) -> None:
 @pytest.mark.usefixtures("fewer_digits")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_learns_and_is_read_again(kind: str, tmp_path: Path) -> None:
-    path = train(small(kind, learning_rate=1e-2), **TINY, epochs=6, out=tmp_path)
+    path = train(small(kind, learning_rate=1e-2, mean_pixel=0.5), **TINY, epochs=6, out=tmp_path)
     errors = logged(tmp_path / f"{kind}-mnist", "error")
     assert errors[-1] < 0.9 * errors[0]
     network, card = trained_network(GenerativeAutoencoder, f"{kind}-mnist", path), read_card(path)
@@ -170,12 +170,21 @@ def test_the_card_has_error_similarity_and_psnr_of_all_test_images() -> None:
     assert found[f"PSNR in dB {where}"] == pytest.approx(float(ratio), abs=1e-4)
 
 
+def test_the_decoder_begins_with_the_mean_brightness() -> None:
+    network = training(GenerativeAutoencoder((3, 8, 8), widths=(4,)), KLDivergence(), mean_pixel=0.2).network
+    for parameter in network.decoder[-2].parameters():
+        if parameter.ndim > 1:
+            parameter.detach().zero_()  # no code adds anything
+    torch.testing.assert_close(network.decode(torch.randn(2, 10)), torch.full((2, 3, 8, 8), 0.2))
+
+
 def test_bad_settings(tmp_path: Path) -> None:
     deterministic = GenerativeAutoencoder((1, 8, 8), widths=(2,), variational=False)
     with pytest.raises(GenclsError, match="AutoencoderTraining: expected a variational encoder for KLDivergence, got a determ"):
         training(deterministic, KLDivergence())
-    with pytest.raises(GenclsError, match="AutoencoderTraining: expected weight >= 0, got -1"):
-        training(deterministic, MMD(), weight=-1.0)
+    for wrong in ({"weight": -1.0}, {"mean_pixel": 0.0}, {"mean_pixel": 1.0}):
+        with pytest.raises(GenclsError, match=r"AutoencoderTraining: expected weight >= 0 and mean_pixel in \(0, 1\), got "):
+            training(deterministic, MMD(), **wrong)
     with pytest.raises(GenclsError, match="AutoencoderPreset: expected regularizer to be one of 'kl', .*, got 'kld'"):
         small("vae", regularizer="kld")
     with pytest.raises(GenclsError, match="MMD: expected at least 2 codes at once, got 1"):
