@@ -54,6 +54,9 @@ _FEATURE_DATA = ("mnist", "fashion", "cifar10")
 # Purifiers stand in front of a plainly trained classifier, as in their papers.
 _PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
 
+_CODED = ("mnist", "fashion", "faces")
+_AUTOENCODERS = ("vae", "mmd-vae", "swt-vae", "mmd-dae", "swt-dae", "tc-vae", "aae", "latent-adv-vae")
+
 _CNN = ReadyMade(plain, networks.CNN)
 _ABS = ReadyMade(abs_of, networks.ClassDecoders, settings=ABS)
 _EABS = ReadyMade(eabs_of, networks.ClassConditionalAutoencoder, settings=EABS)
@@ -109,6 +112,7 @@ PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
         # encoders for published generators, whose files are the user's
         **dict.fromkeys(("enc-imagenette", "enc-d-imagenette", "enc-d-fqgan-cifar10"), networks.ResNetEncoder),
         **TRAINED_FOR_DISTANCES,
+        **{f"{kind}-{data}": networks.GenerativeAutoencoder for data in _CODED for kind in _AUTOENCODERS},
     }
 )
 """The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""

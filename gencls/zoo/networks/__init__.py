@@ -13,6 +13,7 @@ from gencls.zoo.networks.autoencoders.regularizers.kl_divergence import KLDiverg
 from gencls.zoo.networks.autoencoders.regularizers.mmd import MMD
 from gencls.zoo.networks.autoencoders.regularizers.shapiro_wilk import ShapiroWilk
 from gencls.zoo.networks.autoencoders.regularizers.total_correlation import TotalCorrelation
+from gencls.zoo.networks.autoencoders.single_level import SingleLevel
 from gencls.zoo.networks.classifiers.cifar_network import Normalization
 from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, CifarResNet
 from gencls.zoo.networks.classifiers.cifar_vgg import VGG_GROUPS, CifarVGG
@@ -74,6 +75,7 @@ __all__ = [
     "ResNetEncoder",
     "SelfModulatedGenerator",
     "ShapiroWilk",
+    "SingleLevel",
     "SmallStyleAutoencoder",
     "SmallStyleEncoder",
     "StyleGAN2",

@@ -1,1 +1,1 @@
-"""Generative autoencoders: what their encoders answer, and the penalties that bring their codes to the prior."""
+"""Generative autoencoders, the penalties that bring their codes to the prior, and their use as purifiers."""

@@ -22,7 +22,7 @@ from gencls.zoo.training.views.perturbations import AddedNoise, Plain
 from gencls.zoo.training.views.random_views import RandomViews
 
 
-class AutoencoderTraining(NetworkTraining):
+class ClassConditionalTraining(NetworkTraining):
     """Algorithm 1 of the thesis; each of its extensions to ABS is a switch.
 
     The decoder of its class decodes an encoded image. Encoders and decoders descend on (eq. 2.5)
@@ -153,17 +153,17 @@ class AutoencoderTraining(NetworkTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderPreset(TablePreset):
+class ClassConditionalPreset(TablePreset):
     """Training of class-conditional autoencoders (Algorithm 1): ABS, E-ABS and what lies between (Table 2.6).
 
     Attributes:
         adversarial: extension A, latent discriminators instead of the KL divergence.
         discriminative: extension D, a shared encoder and the discriminative loss.
-        beta: weight of the prior term, see :class:`AutoencoderTraining`; 1 in the thesis.
+        beta: weight of the prior term, see :class:`ClassConditionalTraining`; 1 in the thesis.
         gamma: weight of the discriminative loss, if the training has it; 10 in the thesis.
         classifier_share: share of the epochs, at the start, in which only the shared encoder learns, as a classifier.
         generative_share: share of the epochs, after those, without the discriminative loss; 0 in the thesis.
-        discriminator_rate: learning rate of the discriminators as a multiple of the others', see :class:`AutoencoderTraining`.
+        discriminator_rate: learning rate of the discriminators as a multiple of the others'.
     """
 
     adversarial: bool
@@ -204,8 +204,8 @@ class AutoencoderPreset(TablePreset):
         extensions = {"shared_encoder": self.discriminative, "adversarial": self.adversarial}
         return super().card_arguments(num_classes) | (extensions if self.extended else {})
 
-    def training(self, num_classes: int) -> AutoencoderTraining:
-        return AutoencoderTraining(
+    def training(self, num_classes: int) -> ClassConditionalTraining:
+        return ClassConditionalTraining(
             ClassConditionalAutoencoder.from_architecture(**self.card_arguments(num_classes)),
             beta=self.beta,
             gamma=self.gamma if self.discriminative else 0.0,
@@ -231,7 +231,7 @@ _WITHOUT_NOISE = (
 )
 
 
-def _preset(name: str, data: ThesisData) -> AutoencoderPreset:
+def _preset(name: str, data: ThesisData) -> ClassConditionalPreset:
     adversarial, discriminative = _EXTENSIONS[name]
     parts = ["a latent discriminator"] * adversarial + ["a shared encoder with the discriminative loss"] * discriminative
     what = f"ABS with {' and '.join(parts)} (thesis, section 2.2)" if parts else "ABS: one VAE per class (thesis, section 2.1)"
@@ -243,7 +243,7 @@ def _preset(name: str, data: ThesisData) -> AutoencoderPreset:
         schedule = {"epochs": 15, "batch_size": 128, "learning_rate": 3e-3, "generative_share": 0.75}
     noise = RandomViews(sigma=data.noise) if signs else AddedNoise(sigma=data.noise, clip=False)
     plain = (name, data.name) == ("abs", "mnist")
-    return AutoencoderPreset(
+    return ClassConditionalPreset(
         name=f"{name}-{data.name}",
         what=what + _WITHOUT_NOISE * plain,
         data=data.data,
