@@ -75,7 +75,7 @@ def correlation(
         square = float(fixed @ fixed)
         centred = [column - fixed * float(column @ fixed) / square if square else column for column in centred]
     freedom = len(columns[0]) - 3 - (given is not None)
-    return _interval(*centred, columns[:2], freedom, ranks, as_confidence(confidence))
+    return _interval(centred, columns[:2], freedom, ranks, as_confidence(confidence))
 
 
 def pooled_correlation(
@@ -100,7 +100,7 @@ def pooled_correlation(
     index = np.array([places[name] for name in groups])
     sizes = np.bincount(index)
     centred = [column - (np.bincount(index, weights=column) / sizes)[index] for column in columns]
-    return _interval(*centred, columns, len(index) - len(sizes) - 2, False, as_confidence(confidence))
+    return _interval(centred, columns, len(index) - len(sizes) - 2, False, as_confidence(confidence))
 
 
 def _columns(*columns: npt.ArrayLike) -> list[Floats]:
@@ -113,18 +113,15 @@ def _columns(*columns: npt.ArrayLike) -> list[Floats]:
     return found
 
 
-def _interval(
-    first: Floats, second: Floats, whole: Sequence[Floats], freedom: int, ranks: bool, confidence: float
-) -> Correlation:
+def _interval(left: Sequence[Floats], whole: Sequence[Floats], freedom: int, ranks: bool, confidence: float) -> Correlation:
     """Correlate what is left of two columns; ``freedom`` is one over the variance of Fisher's transform."""
     from scipy.stats import norm
 
-    count, nan = len(first), math.nan
+    (first, second), nan = left, math.nan
+    count = len(first)
     # What is left of a column that is explained wholly is rounding.
-    if any(
-        float(left @ left) <= 1e-20 * max(float(column @ column), 1e-300)
-        for left, column in zip((first, second), whole, strict=True)
-    ):
+    limits = [1e-20 * max(float(column @ column), 1e-300) for column in whole]
+    if any(float(part @ part) <= limit for part, limit in zip(left, limits, strict=True)):
         return Correlation(nan, nan, nan, count)
     value = float(np.clip(first @ second / math.sqrt(float(first @ first) * float(second @ second)), -1, 1))
     if freedom < 1:
