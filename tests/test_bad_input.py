@@ -40,6 +40,7 @@ from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training import train
 from tests.bad_autoencoders import AUTOENCODERS
+from tests.bad_curves import CURVES
 from tests.bad_inversions import INVERSIONS
 from tests.bad_regularizers import REGULARIZERS
 
@@ -329,6 +330,7 @@ CASES: dict[str, Callable[[Path], object]] = {
     "more successes than trials": lambda _: clopper_pearson(4, 3, 0.05),
     "a p-value above 1": lambda _: holm([0.1, 1.2]),
     **INVERSIONS,
+    **CURVES,
     **REGULARIZERS,
     **AUTOENCODERS,
     "a list as a network": lambda _: PlainClassifier([], 10),  # type: ignore[arg-type]

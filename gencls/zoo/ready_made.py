@@ -128,10 +128,13 @@ class ReadyMade:
         return () if self.files is None else (folder / name / self.files, folder / self.files)
 
 
-def purifier(method: Callable[..., Transform], network: type[nn.Module], *, classifier: str) -> ReadyMade:
-    """A row of a transform, ``method(network)``, in front of the CNN of a training."""
+def purifier(
+    method: Callable[..., Transform], network: type[nn.Module], *, classifier: str, trained: str | None = None
+) -> ReadyMade:
+    """A row of a transform, ``method(network)``, in front of the CNN of a training; ``trained`` as in :class:`ReadyMade`."""
 
     def build(purifies: nn.Module, *, classifier: CNN, **settings: Any) -> Defense:
         return TransformedClassifier(method(purifies, **settings), classifier, classifier.num_classes)
 
-    return ReadyMade(build, network, parts={"classifier": network_part(CNN, classifier)}, settings=method)
+    parts = {"classifier": network_part(CNN, classifier)}
+    return ReadyMade(build, network, trained=trained, parts=parts, settings=method)

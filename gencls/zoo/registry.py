@@ -41,8 +41,9 @@ def load(name: str | Path, **overrides: Any) -> Defense:
     ``adv-l2`` adversarially, ``trades`` by TRADES; ``abs`` is analysis by synthesis, ``eabs`` its extension, ``a-abs`` and
     ``d-abs`` lie between (thesis, Table 2.6). ``cnn-gaussian-mnist`` is trained with noise; ``cnn-noise-mnist`` puts noise in
     front of it, ``cnn-blur-mnist`` Gaussian blur in front of ``cnn-mnist``. ``a-vae`` and ``nd-vae`` purify in front of
-    ``cnn-mnist`` and ``cnn-plain-fashion``. ``cnn-gaussian-fashion`` and ``adv-linf-gaussian-fashion`` are trained with the
-    noise of smoothing (thesis, section 4.3). ``resnet18-autoattack-cifar10`` has weights that come with pyautoattack.
+    ``cnn-mnist`` and ``cnn-plain-fashion``, and so do ``mlvgm-vae``, ``mlvgm-swt-dae`` and the other generative autoencoders.
+    ``cnn-gaussian-fashion`` and ``adv-linf-gaussian-fashion`` are trained with the noise of smoothing (thesis, section 4.3).
+    ``resnet18-autoattack-cifar10`` has weights that come with pyautoattack.
 
     A defense of several networks takes from a folder ``weights`` the networks that are there, and the committed weights of the
     others. From a file it takes its own network alone, that of the training with its name.
@@ -52,11 +53,10 @@ def load(name: str | Path, **overrides: Any) -> Defense:
             file, which ends with .safetensors.
         **overrides: ``weights`` for every name but ``resnet18-autoattack-cifar10`` (path of a file that ``gencls train``
             made, or of its folder ``--out``; for the published networks, their folder); ``sigma`` for noise (in [0, 1] pixel
-            units; that of ND-VAE included) and blur (in pixels); the keyword arguments of
-            :class:`gencls.defenses.AVAEPurification`; for ABS those of
-            :func:`gencls.defenses.ABS`, for the published networks those of
-            :func:`gencls.zoo.networks.abs.published.official_abs`; for the other autoencoders those of
-            :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
+            units; that of ND-VAE included) and blur (in pixels); ``alpha`` in [0, 1] for generative autoencoders; the keyword
+            arguments of :class:`gencls.defenses.AVAEPurification`; for ABS those of :func:`gencls.defenses.ABS`, for
+            the published networks those of :func:`gencls.zoo.networks.abs.published.official_abs`; for the other autoencoders
+            those of :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
 
     Returns:
         The defense in eval mode, its parameters frozen.

@@ -8,7 +8,16 @@ from typing import Any
 from torch import nn
 
 from gencls.core import Defense, MultiLatentModel, TransformedClassifier
-from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
+from gencls.defenses import (
+    ABS,
+    EABS,
+    AVAEPurification,
+    GaussianBlur,
+    GaussianNoise,
+    MLVGMPurification,
+    NDVAEPurification,
+    PlainClassifier,
+)
 from gencls.zoo import networks
 from gencls.zoo.distances import DISTANCES, TRAINED_FOR_DISTANCES
 from gencls.zoo.inversions import INVERSIONS
@@ -48,6 +57,11 @@ def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> D
     )
 
 
+def _autoencoded(network: networks.GenerativeAutoencoder, *, alpha: float = 0.0) -> MLVGMPurification:
+    """Purify by an autoencoder with one level of codes, of which a share alpha is drawn anew."""
+    return MLVGMPurification(networks.SingleLevel(network), (alpha,))
+
+
 _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
 _FEATURE_DATA = ("mnist", "fashion", "cifar10")
@@ -79,6 +93,13 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
         **{f"{kind}-{data}": _EABS for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
         **{f"a-vae-{data}": purifier(AVAEPurification, networks.AVAE, classifier=plain) for plain, data in _PLAIN},
         **{f"nd-vae-{data}": purifier(NDVAEPurification, networks.NDVAE, classifier=plain) for plain, data in _PLAIN},
+        **{
+            f"mlvgm-{kind}-{data}": purifier(
+                _autoencoded, networks.GenerativeAutoencoder, classifier=plain, trained=f"{kind}-{data}"
+            )
+            for plain, data in (*_PLAIN, ("cnn-gender", "faces"))
+            for kind in _AUTOENCODERS
+        },
         **dict.fromkeys(("cnn-gender", "cnn-identities", "cnn-cars"), _CNN),
         **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
         AUTOATTACK: ReadyMade(lambda: plain(load_autoattack_resnet18())),

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError, TransformedClassifier
-from gencls.defenses import GaussianNoise, NDVAEPurification
+from gencls.defenses import GaussianNoise, MLVGMPurification, NDVAEPurification
 from gencls.zoo import load, registry
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import save_checkpoint
 from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.data.registry import DATA_SETS
-from gencls.zoo.networks import CNN, NDVAE
+from gencls.zoo.networks import CNN, NDVAE, GenerativeAutoencoder
 from gencls.zoo.ready_made import ReadyMade, network_part, purifier
 from gencls.zoo.registry import find_weights
 from gencls.zoo.rows import ROWS, TRAINED
@@ -98,6 +98,26 @@ def test_a_transform_stands_in_front_of_a_classifier(tmp_path: Path) -> None:
     assert isinstance(defense, TransformedClassifier)
     assert isinstance(defense.transform, NDVAEPurification)
     assert defense.transform.sigma == 0.2
+
+
+def test_a_generative_autoencoder_purifies(tmp_path: Path) -> None:
+    network = GenerativeAutoencoder((1, 28, 28), widths=(2, 2))
+    arguments = {"image_shape": (1, 28, 28), "widths": (2, 2)}
+    card = replace(
+        read_card(WEIGHTS / "cnn-mnist.safetensors"),
+        name="vae-mnist",
+        architecture="GenerativeAutoencoder",
+        arguments=arguments,
+    )
+    save_checkpoint(network, tmp_path / "vae-mnist.safetensors", card)
+    defense = load("mlvgm-vae-mnist", weights=tmp_path, alpha=0.25)
+    assert isinstance(defense, TransformedClassifier)
+    assert isinstance(defense.transform, MLVGMPurification)
+    assert defense.transform.alphas == (0.25,)
+    assert same(network, defense.transform.model.autoencoder)  # type: ignore[arg-type]
+    plain, images = load("mlvgm-vae-mnist", weights=tmp_path), torch.rand(2, 1, 28, 28)
+    assert not plain.stochastic
+    torch.testing.assert_close(plain(images), load("cnn-mnist")(network.eval()(images)))
 
 
 def test_a_defense_of_several_networks_takes_from_a_folder_what_is_there(tmp_path: Path) -> None:
