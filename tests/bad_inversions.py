@@ -18,9 +18,9 @@ from gencls.perceptual import ELPIPS, LPIPS, Combined, FeatureDistance, SquaredL
 from gencls.perceptual.trunks import TRUNKS
 from gencls.zoo.checkpoints.cards import Card
 from gencls.zoo.checkpoints.checkpoint import save_checkpoint
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.networks import BigGAN, SelfModulatedGenerator
 from gencls.zoo.networks.gans.published import load_biggan
-from gencls.zoo.trained import WEIGHTS
 from recipes.gan_inversion.runs import Run
 from recipes.gan_inversion.settings import BUDGETS, PROFILES
 from tests.toys import LinearBlocks, SigmoidDecoders
@@ -48,10 +48,14 @@ def _trunk(folder: Path, *, prefix: str = "features.", first: float = 0.0) -> No
     LPIPS(folder / "squeezenet.pth", "squeeze")
 
 
+def _features() -> FeatureDistance:
+    """A distance of features of a network that takes three channels."""
+    return FeatureDistance(nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()), ("1",))
+
+
 def _seen_by_colours(channels: int) -> None:
-    """Show images to a distance of features of a network that takes three channels."""
     images = torch.rand(2, channels, 8, 8)
-    FeatureDistance(nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()), ("1",))(images, images)
+    _features()(images, images)
 
 
 def _no_package() -> None:
@@ -166,6 +170,7 @@ INVERSIONS: dict[str, Callable[[Path], object]] = {
     "a second derivative of images in parts": lambda _: _second_derivative(),
     "a lower bound for a classifier with an encoder": lambda _: robustness_bound(_encoded(), IMAGES, torch.tensor([0, 1])),  # type: ignore[arg-type]
     "a negative lambda_percept": lambda _: Combined(SquaredL2(), SquaredL2(), -1.0),
+    "another lambda_percept later": lambda _: setattr(Combined(SquaredL2(), SquaredL2()), "weight", -5),
     "a typo in a setting of GAN inversion": lambda _: Direct(LinearBlocks(), distance=SquaredL2(), wieght=1.0),  # type: ignore[call-arg]
     "more codes than blocks": lambda _: Direct(LinearBlocks(blocks=2), distance=SquaredL2(), blocks=3),
     "codes for the blocks of a generator without": lambda _: DirectPlus(SigmoidDecoders(), distance=SquaredL2()),
@@ -175,6 +180,8 @@ INVERSIONS: dict[str, Callable[[Path], object]] = {
     "a latent of another length than a generator takes": lambda _: _modulated(6, 0),
     "grey images and a generator of colours, Direct": lambda _: _grey(Direct),
     "grey images and a generator of colours, Enc": lambda _: _grey(Enc, _Mean()),
+    "features of two batches": lambda _: _features().compare((torch.rand(3, 2, 8, 8),), (torch.rand(2, 2, 8, 8),)),
+    "features of images of two sizes": lambda _: _features()(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 9, 9)),
     "pixels of grey images and of colours": lambda _: SquaredL2()(torch.rand(2, 1, 8, 8), torch.rand(2, 3, 8, 8)),
     "transformed images and a network that takes one size": lambda _: _one_size(),
     "a published GAN with fewer classes than are asked for": lambda folder: _published_gan(folder, classes=(0, 10)),

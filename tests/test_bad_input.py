@@ -39,7 +39,10 @@ from gencls.zoo.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks import CifarResNet
 from gencls.zoo.training import train
+from tests.bad_autoencoders import AUTOENCODERS
+from tests.bad_curves import CURVES
 from tests.bad_inversions import INVERSIONS
+from tests.bad_regularizers import REGULARIZERS
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 THREAT = ThreatModel("linf", epsilon=0.1)
@@ -327,6 +330,9 @@ CASES: dict[str, Callable[[Path], object]] = {
     "more successes than trials": lambda _: clopper_pearson(4, 3, 0.05),
     "a p-value above 1": lambda _: holm([0.1, 1.2]),
     **INVERSIONS,
+    **CURVES,
+    **REGULARIZERS,
+    **AUTOENCODERS,
     "a list as a network": lambda _: PlainClassifier([], 10),  # type: ignore[arg-type]
     "object beside the weights": lambda folder: _saved(folder, {"net": _weights(), "cfg": {"lr": Fraction(1, 10)}}),
     "NaN in the weights": lambda folder: _saved(folder, {"conv.weight": torch.tensor([1.0, torch.nan])}),

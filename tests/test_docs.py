@@ -133,6 +133,14 @@ def test_the_code_on_distances_runs():
     assert {"one_to_five", "psnr", "fid", "kid", "mmd"} <= names.keys()
 
 
+def test_the_code_on_latent_distortion_runs_and_says_the_stronger_holds():
+    names = {}
+    (code,) = blocks(ROOT / "docs" / "latent-distortion.md", "python")
+    exec(compile(code, "latent-distortion.md", "exec"), names)
+    assert names["table"]["verdict"].tolist() == ["does not hold"]
+    assert 0 < names["area"].low < names["area"].value < names["area"].high < 0.6
+
+
 def test_what_runs_comes_before_what_needs_a_file():
     (code,) = (code for code in blocks(ROOT / "docs" / "weights.md", "python") if "robust-corruptions-cifar10" in code)
     names = {}

@@ -1,6 +1,8 @@
 """The layout that the documentation promises: links, banned names, light imports, small files."""
 
+import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,13 +85,55 @@ def test_imports_are_light_and_found_from_an_unrelated_folder_with_colliding_nam
     assert {name: ABSENT[name] & set(brought) for name, *brought in map(str.split, lines)} == dict.fromkeys(ABSENT, set())
 
 
+def modules_by_string(source, file, modules):
+    """The modules that a file imports by `import_module`.
+
+    A variable, also in an f-string, may hold any string of the file. Plug-ins do not count: who loads whatever lies in a folder
+    depends on no file in it.
+    """
+    tree = ast.parse(source)
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    anything = f"({'|'.join(map(re.escape, strings))})"
+    found = set()
+    for node in ast.walk(tree):
+        called = isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", None))
+        if called in ("import_module", "__import__"):
+            parts = getattr(node.args[0], "values", [node.args[0]])
+            pattern = "".join(re.escape(part.value) if isinstance(part, ast.Constant) else anything for part in parts)
+            found |= {name for name in modules if re.fullmatch(pattern, name)}
+    return found - {file}
+
+
+def source_of(module):
+    path = ROOT / module.replace(".", "/")
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+
+
 def test_no_two_files_import_each_other():
-    """Also by way of others, within functions, for types alone, or a package and a file in it."""
+    """Also by way of others, within functions, for types alone, by a module's name, or a package and a file in it."""
     found = grimp.build_graph("gencls", "recipes", exclude_type_checking_imports=False)
     arrows = networkx.DiGraph(
-        (file, other) for file in found.modules for other in found.find_modules_directly_imported_by(file)
+        (file, other)
+        for file in found.modules
+        for other in found.find_modules_directly_imported_by(file) | modules_by_string(source_of(file), file, found.modules)
     )
     assert [circle for circle in networkx.strongly_connected_components(arrows) if len(circle) > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import_module('gencls.zoo.registry')", {"gencls.zoo.registry"}),
+        ("def late():\n    return importlib.import_module('gencls.zoo.registry').names()", {"gencls.zoo.registry"}),
+        ("NAME = 'gencls.zoo.registry'\n__import__(NAME)", {"gencls.zoo.registry"}),
+        ("LATER = {'load': 'registry'}\nimport_module(f'gencls.zoo.{LATER[name]}')", {"gencls.zoo.registry"}),
+        ("import_module(f'{package.__name__}.{name}')", set()),
+        ("import_module('lightning'), print('gencls.zoo.registry')", set()),
+    ],
+)
+def test_imports_by_a_string_are_seen(code, expected):
+    modules = {"gencls.zoo", "gencls.zoo.registry", "gencls.zoo.rows"}
+    assert modules_by_string(code, "gencls.zoo.trained", modules) == expected
 
 
 def test_no_function_hides_a_module():

@@ -54,8 +54,8 @@ def run_weights(options: argparse.Namespace) -> None:
     from gencls.core import GenclsError
     from gencls.zoo.checkpoints.cards import read_card
     from gencls.zoo.checkpoints.checkpoint import verify_checkpoint
+    from gencls.zoo.checkpoints.places import WEIGHTS
     from gencls.zoo.registry import ARCHITECTURES
-    from gencls.zoo.trained import WEIGHTS
 
     files = options.files or sorted(WEIGHTS.glob("*.safetensors"))
     verify = options.action == "verify"

@@ -1,5 +1,7 @@
 """A distance on pixels and a perceptual distance together."""
 
+from typing import Any
+
 from torch import Tensor
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
@@ -22,7 +24,7 @@ class Combined(ImageDistance):
         weight: lambda_percept >= 0; a plain ``weight`` of a classifier is lambda, the factor of its R.
 
     Raises:
-        GenclsError: the weight is negative.
+        GenclsError: the weight is negative, or is set again later.
     """
 
     @checked
@@ -31,6 +33,12 @@ class Combined(ImageDistance):
         if weight < 0:
             raise GenclsError(f"Combined: expected weight >= 0, got {weight}")
         self.pixel, self.percept, self.weight = pixel, percept, weight
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse another weight: it was checked, and embeddings made with weight 0 have fewer parts."""
+        if name == "weight" and name in vars(self):
+            raise GenclsError(f"Combined: expected its weight to stay {self.weight}, got {value!r}; make another Combined")
+        super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         """The setting."""

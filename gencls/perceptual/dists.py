@@ -10,6 +10,7 @@ from torch import Tensor
 from gencls.core import Embedding, ImageDistance, checked
 from gencls.perceptual.maps import as_channels, check_dtype
 from gencls.perceptual.published import filled_trunk, package_weights, trunk_weights
+from gencls.perceptual.shapes import check_one_shape
 
 __all__ = ["DISTS"]
 
@@ -70,6 +71,7 @@ class DISTS(ImageDistance):
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances >= 0, over the leading dimensions of both."""
+        check_one_shape(self, first, second, "maps (c, h, w)")
         textures, structures = [], []
         for a, b in zip(first, second, strict=True):
             means = a.mean((-2, -1), keepdim=True), b.mean((-2, -1), keepdim=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
 from gencls.perceptual.maps import FeatureMaps, frozen_copy
+from gencls.perceptual.shapes import check_one_shape
 
 __all__ = ["FeatureDistance"]
 
@@ -77,6 +78,7 @@ class FeatureDistance(ImageDistance):
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances >= 0, over the leading dimensions of both."""
+        check_one_shape(self, first, second, "maps (c, h, w)")
         parts = [(a - b).square().flatten(-3).sum(-1) / a.shape[-3] for a, b in zip(first, second, strict=True)]
         return sum(parts[1:], parts[0]) / len(parts)
 

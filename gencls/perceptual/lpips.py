@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from gencls.core import Embedding, GenclsError, ImageDistance, checked
 from gencls.perceptual.maps import as_channels, check_dtype
 from gencls.perceptual.published import filled_trunk, learned_weights, package_weights, trunk_weights
+from gencls.perceptual.shapes import check_one_shape
 from gencls.perceptual.trunks import TRUNKS, TrunkName
 
 __all__ = ["LPIPS"]
@@ -102,6 +103,7 @@ class LPIPS(ImageDistance):
 
     def compare(self, first: Embedding, second: Embedding) -> Tensor:
         """Distances >= 0, over the leading dimensions of both."""
+        check_one_shape(self, first, second, "maps (c, h, w)")
         means = [(a - b).square().mean((-2, -1)) for a, b in zip(first, second, strict=True)]
         parts = [part @ getattr(self, f"head{layer}") if self.lpips else part.sum(-1) for layer, part in enumerate(means)]
         return sum(parts[1:], parts[0])

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from gencls.core import Embedding, GenclsError, ImageDistance
+from gencls.core import Embedding, ImageDistance
+from gencls.perceptual.shapes import check_one_shape
 
 __all__ = ["L1", "L2", "Linf", "SquaredL2"]
 
@@ -15,21 +16,8 @@ class _Pixel(ImageDistance):
 
     def _difference(self, first: Embedding, second: Embedding) -> Tensor:
         """First images minus second ones, (..., C, H, W)."""
-        check_one_shape(self, first, second)
+        check_one_shape(self, first, second, "images (C, H, W)")
         return first[0] - second[0]
-
-
-def check_one_shape(distance: ImageDistance, first: Embedding, second: Embedding) -> None:
-    """Check images that are their own embedding: leading dimensions broadcast, channels and sizes do not.
-
-    Raises:
-        GenclsError: for images of two shapes (C, H, W); the message names the distance.
-    """
-    if first[0].shape[-3:] != second[0].shape[-3:]:
-        raise GenclsError(
-            f"{type(distance).__name__}: expected images of one shape (C, H, W) to compare, got {tuple(first[0].shape[-3:])} "
-            f"and {tuple(second[0].shape[-3:])}"
-        )
 
 
 class SquaredL2(_Pixel):

@@ -12,8 +12,7 @@ from gencls.zoo.data import ImageData, data_names, load_data, split_names
 
 if TYPE_CHECKING:
     from gencls.zoo.checkpoints.reading import load_state_dict
-    from gencls.zoo.distances import distance_names, load_distance
-    from gencls.zoo.registry import generator_names, load, load_generator, names
+    from gencls.zoo.registry import distance_names, generator_names, load, load_distance, load_generator, names
 
 __all__ = [
     "ImageData",
@@ -31,8 +30,7 @@ __all__ = [
 
 # Networks and defenses are imported only when a caller asks for a model, since some callers want images alone.
 _LATER = {
-    **dict.fromkeys(("load", "names", "generator_names", "load_generator"), "registry"),
-    **dict.fromkeys(("distance_names", "load_distance"), "distances"),
+    **dict.fromkeys(("load", "names", "generator_names", "load_generator", "distance_names", "load_distance"), "registry"),
     "load_state_dict": "checkpoints.reading",
 }
 

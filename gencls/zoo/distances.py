@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from torch import nn
 
-from gencls.core import GenclsError, checked, did_you_mean
+from gencls.core import GenclsError
 from gencls.core.words import with_article
 from gencls.perceptual import FeatureDistance
+from gencls.zoo.checkpoints.places import WEIGHTS, Read
 from gencls.zoo.networks import CNN, CifarPreActResNet, CifarVGG
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18, load_kuangliu, load_robustbench
-from gencls.zoo.trained import WEIGHTS, check_no_training, trained_network
 
-__all__ = ["DISTANCES", "TRAINED_FOR_DISTANCES", "NamedDistance", "distance_names", "feature_layers", "load_distance"]
+__all__ = ["DISTANCES", "TRAINED_FOR_DISTANCES", "NamedDistance", "feature_distance", "feature_layers"]
 
 
 @dataclass(frozen=True)
@@ -28,25 +29,23 @@ class NamedDistance:
     """Where the network of a distance comes from.
 
     Attributes:
-        read: makes the network: of a training from ``weights`` or None, of others from their file, of a dependency from
-            nothing.
+        make: makes the network, from how those of trainings are read and from ``weights``: a training's weights or None, a
+            file of others, None for a dependency's.
         trained: name of the training, if it is one of ours.
         file: which file of others it needs, in words.
     """
 
-    read: Callable[..., nn.Module]
+    make: Callable[[Read, Any], nn.Module]
     trained: str = ""
     file: str = ""
 
-    def network(self, name: str, weights: str | Path | None) -> nn.Module:
-        """The network in eval mode, its parameters frozen; see :func:`load_distance`."""
+    def network(self, name: str, read: Read, weights: str | Path | None) -> nn.Module:
+        """The network in eval mode, its parameters frozen; see :func:`gencls.zoo.load_distance`."""
         if self.file and weights is None:
             raise GenclsError(f"{name}: expected weights=PATH, {self.file}; got none")
         if not self.file and not self.trained and weights is not None:
             raise GenclsError(f"{name}: expected no weights, they come with a dependency; got {weights}")
-        if self.file and weights is not None:
-            check_no_training(weights, name)
-        return self.read(weights) if self.file or self.trained else self.read()
+        return self.make(read, weights)
 
     @property
     def is_here(self) -> bool:
@@ -54,15 +53,19 @@ class NamedDistance:
         return (WEIGHTS / f"{self.trained}.safetensors").is_file() if self.trained else not self.file
 
 
-def _vgg(path: str | Path) -> nn.Module:
+def _vgg(read: Read, path: str | Path) -> nn.Module:
     network = load_kuangliu(path)
     if not isinstance(network, CifarVGG):
         raise GenclsError(f"{path}: expected a VGG of kuangliu/pytorch-cifar, got its {type(network).__name__}")
     return network
 
 
+def _robustbench(name: str, threat: str, read: Read, path: str | Path) -> nn.Module:
+    return load_robustbench(path, name=name, threat=threat)
+
+
 def _ours(kind: type[nn.Module], name: str) -> NamedDistance:
-    return NamedDistance(partial(trained_network, kind, name), trained=name)
+    return NamedDistance(lambda read, weights: read(kind, name, weights), trained=name)
 
 
 _GREY = ("mnist", "fashion")
@@ -82,12 +85,12 @@ DISTANCES: Mapping[str, NamedDistance] = MappingProxyType(
         **{f"robust-linf-{data}": _ours(CNN, f"adv-linf-{data}") for data in _GREY},
         **{name: _ours(kind, name) for name, kind in TRAINED_FOR_DISTANCES.items()},
         "vgg-cifar10": NamedDistance(_vgg, file="a VGG of GitHub kuangliu/pytorch-cifar"),
-        "resnet18-autoattack-cifar10": NamedDistance(load_autoattack_resnet18),
+        "resnet18-autoattack-cifar10": NamedDistance(lambda read, weights: load_autoattack_resnet18()),
         "robust-linf-cifar10": NamedDistance(
-            partial(load_robustbench, name="Wong2020Fast", threat="Linf"), file="RobustBench's file of Wong2020Fast"
+            partial(_robustbench, "Wong2020Fast", "Linf"), file="RobustBench's file of Wong2020Fast"
         ),
         "robust-corruptions-cifar10": NamedDistance(
-            partial(load_robustbench, name="Kireev2021Effectiveness_RLATAugMix", threat="corruptions"),
+            partial(_robustbench, "Kireev2021Effectiveness_RLATAugMix", "corruptions"),
             file="RobustBench's file of Kireev2021Effectiveness_RLATAugMix",
         ),
     }
@@ -98,37 +101,8 @@ The thesis names the authors of its robust networks. Of the five by Kireev et al
 """
 
 
-def distance_names() -> tuple[str, ...]:
-    """The names whose weights are committed or come with a dependency; the others need ``weights``."""
-    return tuple(name for name, row in DISTANCES.items() if row.is_here)
-
-
-@checked
-def load_distance(name: str, *, weights: str | Path | None = None, normalize: bool = True) -> FeatureDistance:
-    """Build a feature distance by name.
-
-    Names are ``features-DATA``, of a network that was trained plainly, ``features-corruptions-DATA``, of the same network
-    trained on corrupted images, ``contrastive-DATA``, of that network after it learned from reconstructions, and
-    ``robust-linf-DATA``, of a network that was trained adversarially. The names of published networks are for CIFAR10:
-    ``vgg-cifar10``, ``robust-linf-cifar10`` and ``robust-corruptions-cifar10`` are the thesis's.
-
-    Args:
-        name: a key of ``DISTANCES``.
-        weights: for a network of ours, the file that ``gencls train`` made or the folder ``--out``; None takes the committed
-            file. For a published network, its file.
-        normalize: whether each channel is normalised, as in the thesis on CIFAR10.
-
-    Returns:
-        The squared distance of eq. 3.6 over the layers of :func:`feature_layers`.
-
-    Raises:
-        GenclsError: for an unknown name; for weights that are missing (naming the command that makes them, or the file),
-            damaged, of another network, or of another training.
-    """
-    if name not in DISTANCES:
-        known = ", ".join(DISTANCES)
-        raise GenclsError(f"unknown distance {name!r}; {did_you_mean(name, DISTANCES)}expected one of {known}")
-    network = DISTANCES[name].network(name, weights)
+def feature_distance(network: nn.Module, *, normalize: bool = True) -> FeatureDistance:
+    """The squared distance of eq. 3.6 over the layers of :func:`feature_layers`."""
     return FeatureDistance(network, feature_layers(network), normalize=normalize)
 
 

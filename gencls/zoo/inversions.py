@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import nn
 from gencls.core import Defense, GenclsError, ImageDistance
 from gencls.defenses import Direct, DirectPlus, Enc, EncD, EncDPlus, EncPlus
 from gencls.perceptual import Combined, FeatureDistance, SquaredL2
-from gencls.zoo.distances import DISTANCES, load_distance
+from gencls.zoo.checkpoints.places import Read
+from gencls.zoo.distances import DISTANCES, feature_distance
 from gencls.zoo.networks import ResNetEncoder, SelfModulatedGenerator
 from gencls.zoo.ready_made import Part, ReadyMade, network_part
 
@@ -52,14 +54,18 @@ def _combined(distance: ImageDistance, percept_weight: float) -> ImageDistance:
     return distance
 
 
-def _pixels(*, weights: None = None) -> ImageDistance:
+def _pixels(read: Read, weights: Path | None) -> ImageDistance:
     return SquaredL2()
+
+
+def _features(name: str, read: Read, weights: Path | None) -> ImageDistance:
+    return feature_distance(DISTANCES[name].network(name, read, weights))
 
 
 def _distances(data: str) -> dict[str, Part]:
     names = {word: f"{word}-{data}" for word in _FEATURES}
     ours = {word: name for word, name in names.items() if name in DISTANCES and DISTANCES[name].trained}
-    found = {word: Part(DISTANCES[name].trained, partial(load_distance, name)) for word, name in ours.items()}
+    found = {word: Part(DISTANCES[name].trained, partial(_features, name)) for word, name in ours.items()}
     return {**found, "pixels": Part("", _pixels)}
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from gencls.core import Defense, GenclsError, Transform, TransformedClassifier, did_you_mean
 from gencls.core.words import with_article
+from gencls.zoo.checkpoints.places import WEIGHTS, Read, weights_in, weights_places
 from gencls.zoo.networks import CNN
-from gencls.zoo.trained import WEIGHTS, trained_network, weights_in, weights_places
 
 __all__ = ["Part", "ReadyMade", "network_part", "purifier"]
 
@@ -26,15 +26,15 @@ class Part:
 
     Attributes:
         trained: name of the training; empty if the part needs none.
-        make: makes the part from ``weights=``, the path of a weights file or None for the committed one.
+        make: makes the part, from how networks of trainings are read and from the path of its weights, None for the committed.
     """
 
     trained: str
-    make: Callable[..., Any]
+    make: Callable[[Read, Path | None], Any]
 
-    def made(self, folder: Path | None) -> Any:
+    def made(self, read: Read, folder: Path | None) -> Any:
         """The part with the weights that a folder has, or the committed ones."""
-        return self.make(weights=weights_in(folder, self.trained) if self.trained else None)
+        return self.make(read, weights_in(folder, self.trained) if self.trained else None)
 
     @property
     def is_here(self) -> bool:
@@ -44,7 +44,7 @@ class Part:
 
 def network_part(kind: type[nn.Module], trained: str) -> Part:
     """The network of another training, of this class."""
-    return Part(trained, partial(trained_network, kind, trained))
+    return Part(trained, lambda read, weights: read(kind, trained, weights))
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,20 @@ class ReadyMade:
     settings: Callable[..., Any] | None = None
     files: str | None = None
 
-    def make(self, name: str, *, weights: str | Path | None = None, **settings: Any) -> Defense:
+    def make(self, name: str, read: Read, *, weights: str | Path | None = None, **settings: Any) -> Defense:
         """Put the defense together, see :func:`gencls.zoo.registry.load`; other settings are those of ``build``."""
-        built = self._built(name, weights, settings)
+        built = self._built(name, read, weights, settings)
         if not isinstance(built, Defense):
             wanted = "a row purifier(Method, Network, classifier=...)" if isinstance(built, Transform) else "a Defense"
             raise GenclsError(f"{name}: expected {wanted}, got a ReadyMade that builds {with_article(type(built).__name__)}")
         return built
 
-    def _built(self, name: str, weights: str | Path | None, settings: dict[str, Any]) -> object:
+    def _built(self, name: str, read: Read, weights: str | Path | None, settings: dict[str, Any]) -> object:
         if self.network is not None:
             folder = Path(weights) if weights is not None and Path(weights).is_dir() else None
             parts = {key: self._part(name, key, settings) for key in self.parts}
-            network = trained_network(self.network, self.trained or name, weights)
-            return self.build(network, **{key: part.made(folder) for key, part in parts.items()}, **settings)
+            network = read(self.network, self.trained or name, weights)
+            return self.build(network, **{key: part.made(read, folder) for key, part in parts.items()}, **settings)
         if self.files is None:
             return self.build()
         if weights is None:
@@ -114,7 +114,7 @@ class ReadyMade:
         """Whether the weights of all networks are committed, or come with a dependency; of settings those of the defaults."""
         if self.network is None:
             return self.files is None
-        own = Part(self.trained or name, partial(trained_network, self.network))
+        own = network_part(self.network, self.trained or name)
         return all(part.is_here for part in (own, *self.defaults().values()))
 
     def defaults(self) -> dict[str, Part]:
@@ -128,10 +128,13 @@ class ReadyMade:
         return () if self.files is None else (folder / name / self.files, folder / self.files)
 
 
-def purifier(method: Callable[..., Transform], network: type[nn.Module], *, classifier: str) -> ReadyMade:
-    """A row of a transform, ``method(network)``, in front of the CNN of a training."""
+def purifier(
+    method: Callable[..., Transform], network: type[nn.Module], *, classifier: str, trained: str | None = None
+) -> ReadyMade:
+    """A row of a transform, ``method(network)``, in front of the CNN of a training; ``trained`` as in :class:`ReadyMade`."""
 
     def build(purifies: nn.Module, *, classifier: CNN, **settings: Any) -> Defense:
         return TransformedClassifier(method(purifies, **settings), classifier, classifier.num_classes)
 
-    return ReadyMade(build, network, parts={"classifier": network_part(CNN, classifier)}, settings=method)
+    parts = {"classifier": network_part(CNN, classifier)}
+    return ReadyMade(build, network, trained=trained, parts=parts, settings=method)

@@ -1,4 +1,4 @@
-"""Ready-made defenses and trained generators by name, or from weights files."""
+"""Ready-made defenses, trained generators and distances by name, or from weights files."""
 
 from pathlib import Path
 from types import MappingProxyType
@@ -6,13 +6,15 @@ from typing import Any
 
 from gencls.core import Defense, GenclsError, MultiLatentModel, checked, did_you_mean
 from gencls.core.words import with_article
+from gencls.perceptual import FeatureDistance
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, Architectures, restore
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.checkpoints.reading import check_file
-from gencls.zoo.distances import DISTANCES
+from gencls.zoo.distances import DISTANCES, feature_distance
 from gencls.zoo.ready_made import ReadyMade
-from gencls.zoo.rows import GENERATORS, PARTS, ROWS, TRAINED, plain
-from gencls.zoo.trained import PUBLIC, WEIGHTS, constructor, trained_network
+from gencls.zoo.rows import GENERATORS, PARTS, ROWS, plain
+from gencls.zoo.trained import PUBLIC, check_no_training, constructor, trained_network
 
 _KINDS = {row.network for row in ROWS.values() if row.network is not None} | set(GENERATORS.values())
 
@@ -39,8 +41,9 @@ def load(name: str | Path, **overrides: Any) -> Defense:
     ``adv-l2`` adversarially, ``trades`` by TRADES; ``abs`` is analysis by synthesis, ``eabs`` its extension, ``a-abs`` and
     ``d-abs`` lie between (thesis, Table 2.6). ``cnn-gaussian-mnist`` is trained with noise; ``cnn-noise-mnist`` puts noise in
     front of it, ``cnn-blur-mnist`` Gaussian blur in front of ``cnn-mnist``. ``a-vae`` and ``nd-vae`` purify in front of
-    ``cnn-mnist`` and ``cnn-plain-fashion``. ``cnn-gaussian-fashion`` and ``adv-linf-gaussian-fashion`` are trained with the
-    noise of smoothing (thesis, section 4.3). ``resnet18-autoattack-cifar10`` has weights that come with pyautoattack.
+    ``cnn-mnist`` and ``cnn-plain-fashion``, and so do ``mlvgm-vae``, ``mlvgm-swt-dae`` and the other generative autoencoders.
+    ``cnn-gaussian-fashion`` and ``adv-linf-gaussian-fashion`` are trained with the noise of smoothing (thesis, section 4.3).
+    ``resnet18-autoattack-cifar10`` has weights that come with pyautoattack.
 
     A defense of several networks takes from a folder ``weights`` the networks that are there, and the committed weights of the
     others. From a file it takes its own network alone, that of the training with its name.
@@ -50,11 +53,10 @@ def load(name: str | Path, **overrides: Any) -> Defense:
             file, which ends with .safetensors.
         **overrides: ``weights`` for every name but ``resnet18-autoattack-cifar10`` (path of a file that ``gencls train``
             made, or of its folder ``--out``; for the published networks, their folder); ``sigma`` for noise (in [0, 1] pixel
-            units; that of ND-VAE included) and blur (in pixels); the keyword arguments of
-            :class:`gencls.defenses.AVAEPurification`; for ABS those of
-            :func:`gencls.defenses.ABS`, for the published networks those of
-            :func:`gencls.zoo.networks.abs.published.official_abs`; for the other autoencoders those of
-            :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
+            units; that of ND-VAE included) and blur (in pixels); ``alpha`` in [0, 1] for generative autoencoders; the keyword
+            arguments of :class:`gencls.defenses.AVAEPurification`; for ABS those of :func:`gencls.defenses.ABS`, for
+            the published networks those of :func:`gencls.zoo.networks.abs.published.official_abs`; for the other autoencoders
+            those of :func:`gencls.defenses.EABS` (``variational=False`` switches extension V off).
 
     Returns:
         The defense in eval mode, its parameters frozen.
@@ -72,7 +74,7 @@ def load(name: str | Path, **overrides: Any) -> Defense:
         if key not in taken:
             known = ", ".join(taken)
             raise GenclsError(f"{name}: expected {f'overrides among {known}' if known else 'no overrides'}; got {key!r}")
-    return row.make(str(name), **overrides).eval().requires_grad_(False)
+    return row.make(str(name), trained_network, **overrides).eval().requires_grad_(False)
 
 
 def generator_names() -> tuple[str, ...]:
@@ -102,6 +104,42 @@ def load_generator(name: str, *, weights: str | Path | None = None) -> MultiLate
         known = ", ".join(GENERATORS)
         raise GenclsError(f"unknown generator {name!r}; {did_you_mean(name, GENERATORS)}expected one of {known}")
     return trained_network(GENERATORS[name], name, weights)
+
+
+def distance_names() -> tuple[str, ...]:
+    """The names whose weights are committed or come with a dependency; the others need ``weights``."""
+    return tuple(name for name, row in DISTANCES.items() if row.is_here)
+
+
+@checked
+def load_distance(name: str, *, weights: str | Path | None = None, normalize: bool = True) -> FeatureDistance:
+    """Build a feature distance by name.
+
+    Names are ``features-DATA``, of a network that was trained plainly, ``features-corruptions-DATA``, of the same network
+    trained on corrupted images, ``contrastive-DATA``, of that network after it learned from reconstructions, and
+    ``robust-linf-DATA``, of a network that was trained adversarially. The names of published networks are for CIFAR10:
+    ``vgg-cifar10``, ``robust-linf-cifar10`` and ``robust-corruptions-cifar10`` are the thesis's.
+
+    Args:
+        name: a key of ``DISTANCES``.
+        weights: for a network of ours, the file that ``gencls train`` made or the folder ``--out``; None takes the committed
+            file. For a published network, its file.
+        normalize: whether each channel is normalised, as in the thesis on CIFAR10.
+
+    Returns:
+        The squared distance of eq. 3.6 over the layers of :func:`gencls.zoo.distances.feature_layers`.
+
+    Raises:
+        GenclsError: for an unknown name; for weights that are missing (naming the command that makes them, or the file),
+            damaged, of another network, or of another training.
+    """
+    if name not in DISTANCES:
+        known = ", ".join(DISTANCES)
+        raise GenclsError(f"unknown distance {name!r}; {did_you_mean(name, DISTANCES)}expected one of {known}")
+    row = DISTANCES[name]
+    if row.file and weights is not None:
+        check_no_training(weights, name)
+    return feature_distance(row.network(name, trained_network, weights), normalize=normalize)
 
 
 def is_weights_file(name: str | Path) -> bool:
@@ -161,18 +199,3 @@ def _row(name: str) -> ReadyMade:
             f"weights=PATH, one of {others}; or the path of a weights file with a card, which ends with {SAFETENSORS}"
         )
     return ROWS[name]
-
-
-def training_of(name: str) -> str | None:
-    """The training of a card's name: of that name, or of its beginning for a variant or companion; None for any other name."""
-    known = [training for training in TRAINED if f"{name}-".startswith(f"{training}-")]
-    return max(known, key=len, default=None)
-
-
-def calls_that_load(training: str) -> list[str]:
-    """The calls, in words, that load a training's weights under a name of their own; FILE stands for the weights."""
-    rows = [name for name, row in ROWS.items() if row.network is not None and (row.trained or name) == training]
-    distances = [name for name, row in DISTANCES.items() if row.trained == training]
-    named = {"load": rows, "load_generator": [training] if training in GENERATORS else [], "load_distance": distances}
-    calls = [f"zoo.{function}({name!r}, weights=FILE)" for function, names in named.items() for name in names]
-    return calls or [f"gencls.zoo.trained.trained_network({TRAINED[training].__name__}, {training!r}, FILE)"]

@@ -8,9 +8,18 @@ from typing import Any
 from torch import nn
 
 from gencls.core import Defense, MultiLatentModel, TransformedClassifier
-from gencls.defenses import ABS, EABS, AVAEPurification, GaussianBlur, GaussianNoise, NDVAEPurification, PlainClassifier
+from gencls.defenses import (
+    ABS,
+    EABS,
+    AVAEPurification,
+    GaussianBlur,
+    GaussianNoise,
+    MLVGMPurification,
+    NDVAEPurification,
+    PlainClassifier,
+)
 from gencls.zoo import networks
-from gencls.zoo.distances import TRAINED_FOR_DISTANCES
+from gencls.zoo.distances import DISTANCES, TRAINED_FOR_DISTANCES
 from gencls.zoo.inversions import INVERSIONS
 from gencls.zoo.networks.abs.published import official_abs
 from gencls.zoo.networks.classifiers.published import load_autoattack_resnet18
@@ -48,11 +57,19 @@ def eabs_of(network: networks.ClassConditionalAutoencoder, **settings: Any) -> D
     )
 
 
+def _autoencoded(network: networks.GenerativeAutoencoder, *, alpha: float = 0.0) -> MLVGMPurification:
+    """Purify by an autoencoder with one level of codes, of which a share alpha is drawn anew."""
+    return MLVGMPurification(networks.SingleLevel(network), (alpha,))
+
+
 _DATA = ("mnist", "fashion", "gtsrb10", "supertraffic10", "svhn")
 
 _FEATURE_DATA = ("mnist", "fashion", "cifar10")
 # Purifiers stand in front of a plainly trained classifier, as in their papers.
 _PLAIN = (("cnn-mnist", "mnist"), ("cnn-plain-fashion", "fashion"))
+
+_CODED = ("mnist", "fashion", "faces")
+_AUTOENCODERS = ("vae", "mmd-vae", "swt-vae", "mmd-dae", "swt-dae", "tc-vae", "aae", "latent-adv-vae")
 
 _CNN = ReadyMade(plain, networks.CNN)
 _ABS = ReadyMade(abs_of, networks.ClassDecoders, settings=ABS)
@@ -76,6 +93,13 @@ ROWS: Mapping[str, ReadyMade] = MappingProxyType(
         **{f"{kind}-{data}": _EABS for data in _DATA for kind in ("eabs", "a-abs", "d-abs")},
         **{f"a-vae-{data}": purifier(AVAEPurification, networks.AVAE, classifier=plain) for plain, data in _PLAIN},
         **{f"nd-vae-{data}": purifier(NDVAEPurification, networks.NDVAE, classifier=plain) for plain, data in _PLAIN},
+        **{
+            f"mlvgm-{kind}-{data}": purifier(
+                _autoencoded, networks.GenerativeAutoencoder, classifier=plain, trained=f"{kind}-{data}"
+            )
+            for plain, data in (*_PLAIN, ("cnn-gender", "faces"))
+            for kind in _AUTOENCODERS
+        },
         **dict.fromkeys(("cnn-gender", "cnn-identities", "cnn-cars"), _CNN),
         **dict.fromkeys(("resnet50-gender", "vgg11-identities", "resnext50-cars"), _HEADED),
         AUTOATTACK: ReadyMade(lambda: plain(load_autoattack_resnet18())),
@@ -109,6 +133,7 @@ PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
         # encoders for published generators, whose files are the user's
         **dict.fromkeys(("enc-imagenette", "enc-d-imagenette", "enc-d-fqgan-cifar10"), networks.ResNetEncoder),
         **TRAINED_FOR_DISTANCES,
+        **{f"{kind}-{data}": networks.GenerativeAutoencoder for data in _CODED for kind in _AUTOENCODERS},
     }
 )
 """The network of each training that makes a part of a defense and neither a defense nor a generator of several levels."""
@@ -122,3 +147,18 @@ TRAINED: Mapping[str, type[nn.Module]] = MappingProxyType(
     }
 )
 """The network of each training."""
+
+
+def training_of(name: str) -> str | None:
+    """The training of a card's name: of that name, or of its beginning for a variant or companion; None for any other name."""
+    known = [training for training in TRAINED if f"{name}-".startswith(f"{training}-")]
+    return max(known, key=len, default=None)
+
+
+def calls_that_load(training: str) -> list[str]:
+    """The calls, in words, that load a training's weights under a name of their own; FILE stands for the weights."""
+    rows = [name for name, row in ROWS.items() if row.network is not None and (row.trained or name) == training]
+    distances = [name for name, row in DISTANCES.items() if row.trained == training]
+    named = {"load": rows, "load_generator": [training] if training in GENERATORS else [], "load_distance": distances}
+    calls = [f"zoo.{function}({name!r}, weights=FILE)" for function, names in named.items() for name in names]
+    return calls or [f"gencls.zoo.trained.trained_network({TRAINED[training].__name__}, {training!r}, FILE)"]

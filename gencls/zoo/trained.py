@@ -1,7 +1,6 @@
 """Networks of our own trainings, from weights files with cards."""
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -13,11 +12,10 @@ from gencls.core.words import with_article
 from gencls.zoo import networks
 from gencls.zoo.checkpoints.cards import Card, read_card
 from gencls.zoo.checkpoints.checkpoint import SAFETENSORS, Architectures, restore
+from gencls.zoo.checkpoints.places import WEIGHTS, weights_places
+from gencls.zoo.rows import TRAINED, calls_that_load, training_of
 
 N = TypeVar("N", bound=nn.Module)
-
-WEIGHTS = Path(__file__).parent / "weights"
-"""Where the committed weights lie."""
 
 
 def constructor(kind: type[nn.Module]) -> Callable[..., nn.Module]:
@@ -26,21 +24,12 @@ def constructor(kind: type[nn.Module]) -> Callable[..., nn.Module]:
     return found
 
 
-_KINDS = [found for name in networks.__all__ if isinstance(found := getattr(networks, name), type)]
+_KINDS = [
+    found for name in networks.__all__ if isinstance(found := getattr(networks, name), type) and issubclass(found, nn.Module)
+]
 
 PUBLIC: Architectures = MappingProxyType({kind.__name__: constructor(kind) for kind in _KINDS})
 """Constructors of the public networks by the names that cards use."""
-
-
-def weights_places(name: str, folder: Path) -> tuple[Path, Path]:
-    """The two places where a folder may have a training's weights: as ``gencls train --out`` leaves them, or directly in it."""
-    return folder / name / f"{name}.safetensors", folder / f"{name}.safetensors"
-
-
-def weights_in(folder: Path | None, name: str) -> Path | None:
-    """The file of a training's weights in a folder; None if it has none, so that the committed ones are taken."""
-    places = weights_places(name, folder) if folder else ()
-    return next((place for place in places if place.is_file()), None)
 
 
 def trained_network(kind: type[N], trained: str, weights: str | Path | None = None) -> N:
@@ -86,12 +75,10 @@ def check_training(path: str | Path, card: Card, needed: str) -> None:
     """
     if card.name == needed:
         return
-    # Rows stand above this file, and only they know all trainings. So they are asked now, and not imported at the top.
-    catalogue = import_module("gencls.zoo.registry")
-    found = catalogue.training_of(card.name)
-    if found is not None and found != catalogue.training_of(needed):
-        alone = catalogue.TRAINED[found].__name__ == card.architecture  # and no companion, which only trainings load
-        calls, kind = " or ".join(catalogue.calls_that_load(found)), with_article(f"{card.architecture:.100}")
+    found = training_of(card.name)
+    if found is not None and found != training_of(needed):
+        alone = TRAINED[found].__name__ == card.architecture  # and no companion, which only trainings load
+        calls, kind = " or ".join(calls_that_load(found)), with_article(f"{card.architecture:.100}")
         what = f"which load by {calls}" if alone else kind
         raise GenclsError(f"{path}: expected the weights of {needed}; got those of {card.name:.100}, {what}")
 

@@ -27,7 +27,7 @@ from gencls.eval.study.cost import duration, shadow
 from gencls.zoo.data import ImageData
 from gencls.zoo.training import train
 from gencls.zoo.training.forecast import seconds_per_epoch
-from gencls.zoo.training.methods.class_conditional import AutoencoderPreset
+from gencls.zoo.training.methods.class_conditional import ClassConditionalPreset
 from gencls.zoo.training.presets import preset
 from gencls.zoo.training.run import plan_training
 from recipes.harness.folders import claim
@@ -84,7 +84,7 @@ def measure(defense: Defense, data: ImageData, *, attacked: int, seed: int) -> d
     return row
 
 
-def planned(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, AutoencoderPreset, Path]]:
+def planned(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, ClassConditionalPreset, Path]]:
     """Plan the trainings: yield what varies, the settings, and where the weights lie or will lie. Each claims its folder.
 
     Args:
@@ -95,7 +95,7 @@ def planned(*, epochs: int, seed: int, out: Path) -> Iterator[tuple[str, Autoenc
     Raises:
         GenclsError: if ``out`` holds trainings with other settings or by other code.
     """
-    standard = replace(cast(AutoencoderPreset, preset("eabs-mnist")), epochs=epochs)
+    standard = replace(cast(ClassConditionalPreset, preset("eabs-mnist")), epochs=epochs)
     for dropout, rate, classifier, generative in TRAININGS:
         name = f"eabs-mnist-dropout{dropout}-rate{rate}-classifier{classifier}-generative{generative}"
         path = out / name / f"{name}.safetensors"

@@ -7,7 +7,7 @@ from gencls.core import GenclsError, ImageDistance
 from gencls.perceptual import ELPIPS, LPIPS
 from gencls.perceptual.trunks import TrunkName
 from gencls.zoo.distances import DISTANCES as NAMED
-from gencls.zoo.distances import load_distance
+from gencls.zoo.registry import load_distance
 from recipes.gan_inversion.settings import Profile
 from recipes.harness.folders import weights_path
 

@@ -23,8 +23,8 @@ from gencls._commands.arguments import reader
 from gencls._commands.failures import exit_code_of
 from gencls.core import GenclsError, find_device
 from gencls.core.files import atomically, read_object
+from gencls.zoo.checkpoints.places import weights_in
 from gencls.zoo.distances import TRAINED_FOR_DISTANCES
-from gencls.zoo.trained import weights_in
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.forecast import seconds_per_epoch
 from gencls.zoo.training.methods.contrastive_distance import ContrastiveDistancePreset

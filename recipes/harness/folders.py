@@ -9,7 +9,7 @@ from typing import Any
 
 from gencls.core import GenclsError
 from gencls.core.files import atomically, read_object, read_sealed, write_sealed
-from gencls.zoo.trained import WEIGHTS, weights_places
+from gencls.zoo.checkpoints.places import WEIGHTS, weights_places
 
 __all__ = ["Kept", "claim", "read_measured", "require_weights", "weights_path"]
 

@@ -21,8 +21,8 @@ from gencls.eval import PGD, ThreatModel
 from gencls.eval.attacks.parts.attack_model import AttackModel
 from gencls.zoo import load, load_data
 from gencls.zoo.checkpoints.checkpoint import restore
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.networks import ClassConditionalAutoencoder, ClassDecoders
-from gencls.zoo.trained import WEIGHTS
 
 
 class PerClassLoop:

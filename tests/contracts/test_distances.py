@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import gencls.perceptual
-from gencls.core import ImageDistance, fingerprint
+from gencls.core import GenclsError, ImageDistance, fingerprint
 from gencls.perceptual import DISTS, ELPIPS, L1, L2, LPIPS, MSSSIM, SSIM, Combined, FeatureDistance, Linf, SquaredL2
 from tests.contracts.tables import check_rows, public_classes
 from tests.perceptual.lpips_models import official
@@ -64,6 +64,14 @@ def test_an_image_is_at_distance_zero_from_itself(distance, pair):
 
 def test_symmetric(distance, pair):
     torch.testing.assert_close(distance(pair[0], pair[1]), distance(pair[1], pair[0]), rtol=1e-12, atol=0)
+
+
+def test_leading_dimensions_that_do_not_broadcast_are_refused(distance, pair):
+    first, second = distance.embed(pair[0]), tuple(part[:2] for part in distance.embed(pair[1]))
+    with pytest.raises(
+        GenclsError, match=r": expected (images|maps) whose leading dimensions broadcast, .*, got \(4, .* \(2, "
+    ):
+        distance.compare(first, second)
 
 
 def test_gradients_in_both_images(distance, pair):

@@ -7,16 +7,27 @@ import pytest
 import torch
 
 import gencls.zoo.networks
-from gencls.core import GenclsError, MultiLatentModel, draws, keyed, repeat_rows
+from gencls.core import GenclsError, MultiLatentModel, draws, keyed, repeat_rows, seeded
 from gencls.defenses import MLVGMPurification
+from gencls.zoo.networks import GenerativeAutoencoder, SingleLevel
 from tests import nvae_models, style_models
 from tests.contracts.tables import check_rows, public_classes
 from tests.toys import MeanRowsPixels
+from tests.zoo.networks.test_networks import with_statistics
+
+
+def single_level(variational: bool) -> SingleLevel:
+    with seeded(0):
+        return SingleLevel(
+            with_statistics(GenerativeAutoencoder((2, 9, 8), code_size=5, widths=(6, 4), variational=variational))
+        )
+
 
 MODELS = {
     "MeanRowsPixels": MeanRowsPixels,
     **style_models.MODELS,
     **{f"NVAE {name}": lambda name=name: nvae_models.build(name) for name in nvae_models.SETTINGS},
+    **{f"SingleLevel {kind}": lambda kind=kind: single_level(kind == "VAE") for kind in ("VAE", "DAE")},
 }
 """Small instances in eval mode. A new model gets a row here, and with it every test."""
 

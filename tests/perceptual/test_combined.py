@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -42,6 +44,14 @@ def test_the_network_does_not_run_for_weight_0(pair, percept):
     assert not seen
     Combined(SquaredL2(), percept)(*pair)
     assert len(seen) == 2
+
+
+def test_its_weight_stays(percept):
+    distance = Combined(SquaredL2(), percept, 2.0)
+    with pytest.raises(GenclsError, match=r"Combined: expected its weight to stay 2\.0, got -5; make another Combined"):
+        distance.weight = -5
+    assert distance.weight == 2.0
+    assert pickle.loads(pickle.dumps(Combined(SquaredL2(), L2(), 2.0))).weight == 2.0  # copies are made without a constructor
 
 
 def test_negative_weight(percept):

@@ -12,13 +12,27 @@ def pair():
 
 
 @pytest.mark.parametrize("sigma", [1.5, 0.7])
-def test_ssim_equals_torchmetrics_exactly(pair, sigma):
+@pytest.mark.parametrize("shape", [(3, 48, 50), (1, 9, 17)])
+def test_ssim_and_its_gradient_equal_torchmetrics(sigma, shape):
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    expected = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none", sigma=sigma)
-    assert torch.equal(SSIM(sigma=sigma)(*pair), 1 - expected)
-    whole = structural_similarity_index_measure(*pair, data_range=1.0, sigma=sigma)
-    torch.testing.assert_close(SSIM(sigma=sigma)(*pair).mean(), 1 - whole)
+    first = torch.rand(3, *shape, dtype=torch.float64)
+    second = (first + 0.2 * torch.randn_like(first)).clamp(0, 1).requires_grad_()
+    expected = 1 - structural_similarity_index_measure(first, second, data_range=1.0, reduction="none", sigma=sigma)
+    found = SSIM(sigma=sigma)(first, second)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(values.sum(), second)[0] for values in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    # In single precision the variance, a difference of squares, has 6 digits.
+    torch.testing.assert_close(SSIM(sigma=sigma)(first.float(), second.float()), expected.float(), rtol=0, atol=1e-5)
+
+
+def test_the_window_of_a_call_without_gradients_serves_a_call_with_them():
+    images = torch.rand(2, 1, 13, 11, requires_grad=True)
+    with torch.inference_mode():
+        SSIM()(images, images)
+    (gradient,) = torch.autograd.grad(SSIM()(images, images.detach().flip(0)).sum(), images)
+    assert gradient.any()
 
 
 @pytest.mark.parametrize("betas", [(0.3, 0.4, 0.3), (1.0,), (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)])

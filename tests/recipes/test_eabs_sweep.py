@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gencls.core import GenclsError
-from gencls.zoo.trained import WEIGHTS
+from gencls.zoo.checkpoints.places import WEIGHTS
 from recipes.eabs import sweep as eabs_sweep
 
 FEW = {"count": 10, "attacked": 0, "epochs": 4, "seed": 0}

@@ -25,7 +25,7 @@ from gencls.defenses import ABS, GaussianNoise
 from gencls.eval import FGSM, Study, ThreatModel
 from gencls.eval.doctor.diagnosis import write_diagnoses
 from gencls.eval.doctor.patient import Effort
-from gencls.zoo.trained import WEIGHTS
+from gencls.zoo.checkpoints.places import WEIGHTS
 from tests import toys
 from tests.toys import SigmoidDecoders, small_cnn
 

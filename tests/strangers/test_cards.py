@@ -17,10 +17,10 @@ from gencls.cli import main
 from gencls.core import GenclsError, seeded
 from gencls.zoo.checkpoints.cards import Card, read_card
 from gencls.zoo.checkpoints.checkpoint import restore, save_checkpoint, verify_checkpoint
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.checkpoints.reading import load_state_dict
 from gencls.zoo.networks import CNN
 from gencls.zoo.registry import ARCHITECTURES, find_weights
-from gencls.zoo.trained import WEIGHTS
 from recipes.harness.folders import weights_path
 from tests.strangers.networks import data_of
 from tests.strangers.test_weights import IMAGES, TENSORS, WHOLE, network, state

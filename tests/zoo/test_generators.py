@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gencls.core import GenclsError, MultiLatentModel, seeded
 from gencls.zoo import generator_names, load, load_data, load_generator
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.networks import NVAE
 from gencls.zoo.rows import GENERATORS
-from gencls.zoo.trained import WEIGHTS
 from gencls.zoo.training import PRESETS
 from gencls.zoo.training.measure import accuracy
 from gencls.zoo.training.methods.generators import CLASSIFIERS, GeneratorPreset, autoencoded, samples

@@ -15,11 +15,12 @@ from gencls.perceptual import FeatureDistance
 from gencls.zoo import load, load_distance, load_generator
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import restore, save_checkpoint
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.distances import DISTANCES
 from gencls.zoo.networks import CifarVGG, ResNetEncoder
 from gencls.zoo.registry import ARCHITECTURES
 from gencls.zoo.rows import GENERATORS, PARTS, ROWS
-from gencls.zoo.trained import WEIGHTS, trained_network
+from gencls.zoo.trained import trained_network
 
 OTHER = WEIGHTS / "cgan-mnist.safetensors"
 """Small, and of no row by this name."""

@@ -11,8 +11,9 @@ import torch
 from gencls.core import GenclsError, seeded
 from gencls.zoo import ImageData, load_data
 from gencls.zoo.checkpoints.cards import read_card
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.networks import CNN, ProjectionDiscriminator, ResNetEncoder, SelfModulatedGenerator
-from gencls.zoo.trained import WEIGHTS, trained_network
+from gencls.zoo.trained import trained_network
 from gencls.zoo.training import PRESETS
 from gencls.zoo.training.base import Preset
 from gencls.zoo.training.measure import accuracy

@@ -12,16 +12,17 @@ import torch
 from torch import nn
 
 from gencls.core import GenclsError, TransformedClassifier
-from gencls.defenses import GaussianNoise, NDVAEPurification
+from gencls.defenses import GaussianNoise, MLVGMPurification, NDVAEPurification
 from gencls.zoo import load, registry
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import save_checkpoint
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.data.registry import DATA_SETS
-from gencls.zoo.networks import CNN, NDVAE
+from gencls.zoo.networks import CNN, NDVAE, GenerativeAutoencoder
 from gencls.zoo.ready_made import ReadyMade, network_part, purifier
 from gencls.zoo.registry import find_weights
 from gencls.zoo.rows import ROWS, TRAINED
-from gencls.zoo.trained import WEIGHTS, constructor, trained_network
+from gencls.zoo.trained import constructor, trained_network
 from gencls.zoo.training import PRESETS, methods
 from gencls.zoo.training.base import Preset
 from gencls.zoo.training.methods import hierarchical_vae
@@ -90,28 +91,48 @@ def test_a_row_says_what_it_takes(name: str) -> None:
 
 def test_a_transform_stands_in_front_of_a_classifier(tmp_path: Path) -> None:
     with pytest.raises(GenclsError, match=r"nd-vae-mnist: expected a row purifier\(.*\), got a ReadyMade that builds an NDVAE"):
-        ReadyMade(NDVAEPurification, NDVAE).make("nd-vae-mnist")  # type: ignore[arg-type]
+        ReadyMade(NDVAEPurification, NDVAE).make("nd-vae-mnist", trained_network)  # type: ignore[arg-type]
     row = purifier(NDVAEPurification, NDVAE, classifier="cnn-plain-fashion")
     assert row.overrides() == ["weights", "sigma"]
-    defense = row.make("nd-vae-mnist", sigma=0.2)
+    defense = row.make("nd-vae-mnist", trained_network, sigma=0.2)
     assert isinstance(defense, TransformedClassifier)
     assert isinstance(defense.transform, NDVAEPurification)
     assert defense.transform.sigma == 0.2
+
+
+def test_a_generative_autoencoder_purifies(tmp_path: Path) -> None:
+    network = GenerativeAutoencoder((1, 28, 28), widths=(2, 2))
+    arguments = {"image_shape": (1, 28, 28), "widths": (2, 2)}
+    card = replace(
+        read_card(WEIGHTS / "cnn-mnist.safetensors"),
+        name="vae-mnist",
+        architecture="GenerativeAutoencoder",
+        arguments=arguments,
+    )
+    save_checkpoint(network, tmp_path / "vae-mnist.safetensors", card)
+    defense = load("mlvgm-vae-mnist", weights=tmp_path, alpha=0.25)
+    assert isinstance(defense, TransformedClassifier)
+    assert isinstance(defense.transform, MLVGMPurification)
+    assert defense.transform.alphas == (0.25,)
+    assert same(network, defense.transform.model.autoencoder)  # type: ignore[arg-type]
+    plain, images = load("mlvgm-vae-mnist", weights=tmp_path), torch.rand(2, 1, 28, 28)
+    assert not plain.stochastic
+    torch.testing.assert_close(plain(images), load("cnn-mnist")(network.eval()(images)))
 
 
 def test_a_defense_of_several_networks_takes_from_a_folder_what_is_there(tmp_path: Path) -> None:
     row = ROWS["nd-vae-mnist"]
     for suffix in (".safetensors", ".json"):
         shutil.copy(WEIGHTS / f"nd-vae-mnist{suffix}", tmp_path)
-    committed, alone = row.make("nd-vae-mnist"), row.make("nd-vae-mnist", weights=tmp_path)
+    committed, alone = row.make("nd-vae-mnist", trained_network), row.make("nd-vae-mnist", trained_network, weights=tmp_path)
     assert same(committed, alone)  # the classifier is the committed one
     classifier = trained_network(CNN, "cnn-mnist")
     with torch.no_grad():
         next(classifier.parameters()).mul_(2.0)
     card = read_card(WEIGHTS / "cnn-mnist.safetensors")
     save_checkpoint(classifier, tmp_path / "cnn-mnist" / "cnn-mnist.safetensors", card)
-    assert not same(committed, row.make("nd-vae-mnist", weights=tmp_path))
-    assert same(committed, row.make("nd-vae-mnist", weights=tmp_path / "nd-vae-mnist.safetensors"))
+    assert not same(committed, row.make("nd-vae-mnist", trained_network, weights=tmp_path))
+    assert same(committed, row.make("nd-vae-mnist", trained_network, weights=tmp_path / "nd-vae-mnist.safetensors"))
     assert find_weights("nd-vae-mnist", tmp_path) == tmp_path
 
 
@@ -129,15 +150,15 @@ def test_a_setting_that_chooses_among_parts() -> None:
 
     row = ReadyMade(build, CNN, trained="cnn-mnist", parts={"judge": {"digits": digits, "clothes": clothes, "mars": missing}})
     assert row.overrides() == ["weights", "judge", "sigma"]
-    assert same(row.make("toy"), row.make("toy", judge="digits"))
-    assert not same(row.make("toy"), row.make("toy", judge="clothes", sigma=0.3))
+    assert same(row.make("toy", trained_network), row.make("toy", trained_network, judge="digits"))
+    assert not same(row.make("toy", trained_network), row.make("toy", trained_network, judge="clothes", sigma=0.3))
     assert row.is_here("toy")
     assert not replace(row, parts={"judge": {"mars": missing}}).is_here("toy")
     with pytest.raises(GenclsError, match=r"expected the weights of cnn-mars .* Make them with: gencls train cnn-mars"):
-        row.make("toy", judge="mars")
+        row.make("toy", trained_network, judge="mars")
     for word in ("cloths", 3):
         with pytest.raises(GenclsError, match=rf"toy: .*expected judge to be one of digits, clothes, mars; got {word!r}"):
-            row.make("toy", judge=word)
+            row.make("toy", trained_network, judge=word)
 
 
 def test_weights_without_a_row_are_told_what_they_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

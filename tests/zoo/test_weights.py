@@ -14,10 +14,11 @@ from scipy.stats import binom
 from gencls.core import GenclsError, seeded
 from gencls.zoo import ImageData, load, load_data, names
 from gencls.zoo.checkpoints.cards import read_card
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.data.image_data import balanced_subset
 from gencls.zoo.inversions import INVERSIONS
 from gencls.zoo.rows import AUTOATTACK, ROWS, plain
-from gencls.zoo.trained import WEIGHTS, trained_network
+from gencls.zoo.trained import trained_network
 from gencls.zoo.training import PRESETS
 from gencls.zoo.training.measure import accuracy
 
@@ -25,7 +26,9 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 FEWER = {"starts": 300, "steps": 10, "realisations": 16}
 """Settings with which slow inference suffices for a few images."""
 
-NAMES = [name for name in names() if name != AUTOATTACK and name not in INVERSIONS]
+AUTOENCODERS = [name for name in ROWS if name.startswith("mlvgm-")]
+
+NAMES = [name for name in names() if name not in (AUTOATTACK, *INVERSIONS, *AUTOENCODERS)]
 SLOW = [name for name in NAMES if ROWS[name].build is not plain and (ROWS[name].trained or name) == name]
 
 _CLEAN = re.compile(
@@ -92,13 +95,16 @@ def test_what_was_measured_is_measured_again(name: str) -> None:
     assert clean_figure(name, found).value == pytest.approx(card.value, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name in INVERSIONS])
-def test_inversions_recognise_classes(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in names() if name in (*INVERSIONS, *AUTOENCODERS)])
+def test_inversions_and_autoencoders_recognise_classes(name: str) -> None:
     """Their parts' cards have no accuracy. With few steps they are right more often than by chance (p < 0.001)."""
-    data = {"mnist": "mnist-embedded", "fashion": "fashion-mnist", "cifar10": "cifar10"}[name.rpartition("-")[2]]
+    data = {"mnist": "mnist-embedded", "fashion": "fashion-mnist", "cifar10": "cifar10", "faces": "celeba-10k-gender"}[
+        name.rpartition("-")[2]
+    ]
     test = Figure(0.0, data, "test", 0).images()
     few = balanced_subset(test.labels, 20, seed=0)
-    right = 20 * accuracy(load(name, steps=5), test.images[few], test.labels[few])
+    settings = {"steps": 5} if name in INVERSIONS else {}
+    right = 20 * accuracy(load(name, **settings), test.images[few], test.labels[few])
     assert binom.sf(right - 1, 20, 1 / test.num_classes) < 1e-3
 
 

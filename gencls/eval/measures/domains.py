@@ -52,6 +52,20 @@ def sizes_by_norm(at: Any) -> dict[str, list[float]]:
     return {norm: as_sizes(sizes).tolist() for norm, sizes in at.items()}
 
 
+def as_codes(codes: Any, what: str, least: int = 1) -> npt.NDArray[np.float64]:
+    """Read the codes of N images, (N, ...), as a matrix (N, d).
+
+    Raises:
+        GenclsError: these are no finite numbers, there are fewer than ``least`` codes, or they are empty.
+    """
+    found = as_numbers(codes, what)
+    if found.ndim < 2 or len(found) < least or not found.size:
+        raise GenclsError(f"{what}: expected codes of shape (N, ...), N >= {least}, got {found.shape}")
+    if not bool(np.isfinite(found).all()):
+        raise GenclsError(f"{what}: expected finite numbers, got {int((~np.isfinite(found)).sum())} NaN or infinite ones")
+    return found.reshape(len(found), -1)
+
+
 def as_number(value: Any, what: str, low: float, high: float) -> float:
     """Read a finite number within limits, both included.
 

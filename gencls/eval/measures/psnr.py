@@ -1,11 +1,19 @@
 """Peak signal-to-noise ratio: how well images are reconstructed."""
 
+import math
+
 from torch import Tensor
 
 from gencls.core import GenclsError, check_images, checked
 from gencls.core.quiet import quiet_import
 
-__all__ = ["peak_signal_noise_ratio"]
+__all__ = ["PSNR_OF_ROUNDING", "peak_signal_noise_ratio"]
+
+PSNR_OF_ROUNDING = 10 * math.log10(12 * 255**2)
+"""The PSNR of an image and its rounding to k/255, about 58.9 dB: the mean squared error of rounding is (1/255)^2 / 12.
+
+Images that are more alike cannot be told apart in 8 bits. It serves as a cap where the ratio of equal images is infinite.
+"""
 
 
 @checked

@@ -5,6 +5,15 @@ from gencls.zoo.networks.abs.conv_decoder import ConvDecoder
 from gencls.zoo.networks.abs.grouped_decoders import DecoderStage, GroupedDecoders
 from gencls.zoo.networks.abs.latent_discriminator import LatentDiscriminator
 from gencls.zoo.networks.abs.official import official_abs_decoders
+from gencls.zoo.networks.autoencoders.code_posterior import CodePosterior
+from gencls.zoo.networks.autoencoders.generative_autoencoder import GenerativeAutoencoder
+from gencls.zoo.networks.autoencoders.regularizers.adversarial import Adversarial
+from gencls.zoo.networks.autoencoders.regularizers.base import CodeRegularizer
+from gencls.zoo.networks.autoencoders.regularizers.kl_divergence import KLDivergence
+from gencls.zoo.networks.autoencoders.regularizers.mmd import MMD
+from gencls.zoo.networks.autoencoders.regularizers.shapiro_wilk import ShapiroWilk
+from gencls.zoo.networks.autoencoders.regularizers.total_correlation import TotalCorrelation
+from gencls.zoo.networks.autoencoders.single_level import SingleLevel
 from gencls.zoo.networks.classifiers.cifar_network import Normalization
 from gencls.zoo.networks.classifiers.cifar_resnet import CifarPreActResNet, CifarResNet
 from gencls.zoo.networks.classifiers.cifar_vgg import VGG_GROUPS, CifarVGG
@@ -32,12 +41,14 @@ from gencls.zoo.networks.stylegan.stylegan2 import StyleGAN2
 __all__ = [
     "AVAE",
     "CNN",
+    "MMD",
     "NDVAE",
     "NVAE",
     "PHOTOS",
     "TABLE_2_1",
     "VGG_GROUPS",
     "AVAECritic",
+    "Adversarial",
     "Architecture",
     "BigGAN",
     "CifarPreActResNet",
@@ -45,6 +56,8 @@ __all__ = [
     "CifarVGG",
     "ClassConditionalAutoencoder",
     "ClassDecoders",
+    "CodePosterior",
+    "CodeRegularizer",
     "ConvDecoder",
     "ConvEncoder",
     "ConvLayer",
@@ -53,12 +66,16 @@ __all__ = [
     "E4EEncoder",
     "FQDiscriminator",
     "GaussianEncoder",
+    "GenerativeAutoencoder",
     "GroupedDecoders",
     "HeadedClassifier",
+    "KLDivergence",
     "LatentDiscriminator",
     "ProjectionDiscriminator",
     "ResNetEncoder",
     "SelfModulatedGenerator",
+    "ShapiroWilk",
+    "SingleLevel",
     "SmallStyleAutoencoder",
     "SmallStyleEncoder",
     "StyleGAN2",
@@ -66,6 +83,7 @@ __all__ = [
     "StyleGAN2Discriminator",
     "StyleTransformerAutoencoder",
     "StyleTransformerEncoder",
+    "TotalCorrelation",
     "LogisticMixture",
     "NVlabsNVAE",
     "Normalization",

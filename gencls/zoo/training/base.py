@@ -17,7 +17,7 @@ from gencls.zoo.training.measure import measure_classifier
 from gencls.zoo.training.views.perturbations import Perturbation
 
 Steps = Iterator[tuple[Tensor, dict[str, Tensor]]]
-"""One loss for each optimiser, with figures to log."""
+"""One loss for each turn of an optimiser, with figures to log."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,11 @@ class NetworkTraining(nn.Module, ABC):
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """One Adam over all parameter groups."""
         return [torch.optim.Adam(self.parameter_groups(), lr=self.learning_rate)]
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The places of the optimisers that take the losses of :meth:`steps` in turn; empty if each takes one, in order."""
+        return ()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters that the optimiser learns, and their rates."""

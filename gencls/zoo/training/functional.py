@@ -9,11 +9,6 @@ def squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
     return (images - reconstructions).square().sum(dim=(-3, -2, -1))
 
 
-def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL[N(mean, variance) || N(0, 1)] of diagonal Gaussians: (N, d) to (N,)."""
-    return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).sum(1)
-
-
 def move_average(average: nn.Module, current: nn.Module, *, decay: float, buffers: bool = False) -> None:
     """A <- decay * a + (1 - decay) * w for all parameters of two networks of the same kind, the average a and the current w.
 

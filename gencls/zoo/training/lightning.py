@@ -68,7 +68,8 @@ class LightningTraining(lightning.LightningModule):
         at = Moment(self.global_step, self.epochs_passed(batch_index), self.trainer.max_epochs or 1)
         figures: dict[str, Tensor] = {}
         optimizers = self._listed(self.optimizers())
-        for optimizer, (loss, shown) in zip(optimizers, self.learner.steps(images, labels, at), strict=True):
+        in_turn = [optimizers[place] for place in self.learner.turns or range(len(optimizers))]
+        for optimizer, (loss, shown) in zip(in_turn, self.learner.steps(images, labels, at), strict=True):
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()

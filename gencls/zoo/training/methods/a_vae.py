@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from gencls.core import GenclsError, Transform
 from gencls.defenses import AVAEPurification
+from gencls.zoo.networks.parts.gaussians import divergence
 from gencls.zoo.networks.purifiers.a_vae import AVAE, AVAECritic
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps
-from gencls.zoo.training.functional import divergence, gradient_penalty, move_average
+from gencls.zoo.training.functional import gradient_penalty, move_average
 from gencls.zoo.training.methods.purifiers import PurifierPreset
 from gencls.zoo.training.views.perturbations import Plain
 

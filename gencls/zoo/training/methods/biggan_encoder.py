@@ -9,7 +9,8 @@ from torch import nn
 from gencls.core.distance import ImageDistance
 from gencls.core.errors import GenclsError
 from gencls.perceptual import LPIPS, Combined, SquaredL2
-from gencls.zoo.distances import DISTANCES, load_distance
+from gencls.zoo.checkpoints.places import weights_in
+from gencls.zoo.distances import DISTANCES
 from gencls.zoo.networks import BigGAN
 from gencls.zoo.networks.gans.biggan_discriminator import BigGANDiscriminator
 from gencls.zoo.networks.gans.published import (
@@ -19,7 +20,7 @@ from gencls.zoo.networks.gans.published import (
     load_biggan,
     load_biggan_discriminator,
 )
-from gencls.zoo.trained import weights_in
+from gencls.zoo.registry import load_distance
 from gencls.zoo.training.methods.enc import Fixed
 from gencls.zoo.training.methods.gan_encoder import GANEncoderPreset
 from gencls.zoo.training.views.perturbations import Plain

@@ -11,17 +11,18 @@ from torch.nn import functional as F
 from gencls.core.errors import GenclsError
 from gencls.core.streams.seeds import seeded
 from gencls.zoo.data import ImageData
-from gencls.zoo.networks import ClassConditionalAutoencoder
+from gencls.zoo.networks import ClassConditionalAutoencoder, CodePosterior
+from gencls.zoo.networks.parts.gaussians import divergence
 from gencls.zoo.rows import abs_of, eabs_of
 from gencls.zoo.training.base import Moment, NetworkTraining, Steps, TablePreset
-from gencls.zoo.training.functional import divergence, squared_error
+from gencls.zoo.training.functional import squared_error
 from gencls.zoo.training.measure import accuracy, measured_part
 from gencls.zoo.training.thesis import DATA_SETS, ThesisData
 from gencls.zoo.training.views.perturbations import AddedNoise, Plain
 from gencls.zoo.training.views.random_views import RandomViews
 
 
-class AutoencoderTraining(NetworkTraining):
+class ClassConditionalTraining(NetworkTraining):
     """Algorithm 1 of the thesis; each of its extensions to ABS is a switch.
 
     The decoder of its class decodes an encoded image. Encoders and decoders descend on (eq. 2.5)
@@ -106,7 +107,7 @@ class AutoencoderTraining(NetworkTraining):
             yield loss, {"loss": loss}
             return
         mean, log_variance, others = self._encode(images, labels)
-        latents = _sample(mean, log_variance)
+        latents = CodePosterior(mean, log_variance).sample()
         if self.gamma > 0 and at.epoch >= self.classifier_epochs + self.generative_epochs:
             errors = squared_error(images.unsqueeze(1), self.network.decode_all(latents))
             error = errors.gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -138,7 +139,7 @@ class AutoencoderTraining(NetworkTraining):
         # One pass for both: batch norm then sees images of all classes, as each encoder does at test time.
         mean, log_variance = self.network.encode(images.repeat(2, 1, 1, 1), torch.cat([labels, other]))
         count = len(labels)
-        others = _sample(mean[count:], log_variance[count:]).detach(), other
+        others = CodePosterior(mean[count:], log_variance[count:]).sample().detach(), other
         return mean[:count], log_variance[:count], others
 
     def _discriminator_loss(self, latents: Tensor, labels: Tensor, others: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -151,23 +152,18 @@ class AutoencoderTraining(NetworkTraining):
         return -(F.logsigmoid(real) + F.logsigmoid(-fake)).mean()
 
 
-def _sample(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """One latent per distribution, by reparameterisation."""
-    return mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-
-
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderPreset(TablePreset):
+class ClassConditionalPreset(TablePreset):
     """Training of class-conditional autoencoders (Algorithm 1): ABS, E-ABS and what lies between (Table 2.6).
 
     Attributes:
         adversarial: extension A, latent discriminators instead of the KL divergence.
         discriminative: extension D, a shared encoder and the discriminative loss.
-        beta: weight of the prior term, see :class:`AutoencoderTraining`; 1 in the thesis.
+        beta: weight of the prior term, see :class:`ClassConditionalTraining`; 1 in the thesis.
         gamma: weight of the discriminative loss, if the training has it; 10 in the thesis.
         classifier_share: share of the epochs, at the start, in which only the shared encoder learns, as a classifier.
         generative_share: share of the epochs, after those, without the discriminative loss; 0 in the thesis.
-        discriminator_rate: learning rate of the discriminators as a multiple of the others', see :class:`AutoencoderTraining`.
+        discriminator_rate: learning rate of the discriminators as a multiple of the others'.
     """
 
     adversarial: bool
@@ -208,8 +204,8 @@ class AutoencoderPreset(TablePreset):
         extensions = {"shared_encoder": self.discriminative, "adversarial": self.adversarial}
         return super().card_arguments(num_classes) | (extensions if self.extended else {})
 
-    def training(self, num_classes: int) -> AutoencoderTraining:
-        return AutoencoderTraining(
+    def training(self, num_classes: int) -> ClassConditionalTraining:
+        return ClassConditionalTraining(
             ClassConditionalAutoencoder.from_architecture(**self.card_arguments(num_classes)),
             beta=self.beta,
             gamma=self.gamma if self.discriminative else 0.0,
@@ -235,7 +231,7 @@ _WITHOUT_NOISE = (
 )
 
 
-def _preset(name: str, data: ThesisData) -> AutoencoderPreset:
+def _preset(name: str, data: ThesisData) -> ClassConditionalPreset:
     adversarial, discriminative = _EXTENSIONS[name]
     parts = ["a latent discriminator"] * adversarial + ["a shared encoder with the discriminative loss"] * discriminative
     what = f"ABS with {' and '.join(parts)} (thesis, section 2.2)" if parts else "ABS: one VAE per class (thesis, section 2.1)"
@@ -247,7 +243,7 @@ def _preset(name: str, data: ThesisData) -> AutoencoderPreset:
         schedule = {"epochs": 15, "batch_size": 128, "learning_rate": 3e-3, "generative_share": 0.75}
     noise = RandomViews(sigma=data.noise) if signs else AddedNoise(sigma=data.noise, clip=False)
     plain = (name, data.name) == ("abs", "mnist")
-    return AutoencoderPreset(
+    return ClassConditionalPreset(
         name=f"{name}-{data.name}",
         what=what + _WITHOUT_NOISE * plain,
         data=data.data,

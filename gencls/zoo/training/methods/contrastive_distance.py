@@ -14,15 +14,16 @@ from gencls.core.streams.seeds import seeded
 from gencls.defenses.synthesis.regularizers import SquaredNorm
 from gencls.defenses.synthesis.starts import EncodedStart, RandomStarts
 from gencls.perceptual import FeatureDistance
+from gencls.zoo.checkpoints.places import weights_in
 from gencls.zoo.data import ImageData
 from gencls.zoo.distances import feature_layers
 from gencls.zoo.networks import CifarPreActResNet
-from gencls.zoo.trained import trained_network, weights_in
+from gencls.zoo.trained import trained_network
 from gencls.zoo.training.base import Moment, NetworkPreset, NetworkTraining, Steps
 from gencls.zoo.training.measure import measured_part
 from gencls.zoo.training.methods.features import PRESETS as FEATURES
 from gencls.zoo.training.methods.features import under_corruptions
-from gencls.zoo.training.methods.reconstructions import Inversion, Sources, ranked_classes
+from gencls.zoo.training.methods.reconstructions import ShortInversion, Sources, ranked_classes
 from gencls.zoo.training.views.corruptions import Corruptions
 
 _STARTS = 300  # random codes of Direct
@@ -67,7 +68,7 @@ class ContrastiveDistanceTraining(NetworkTraining):
         network: nn.Module,
         sources: Callable[[], Sources],
         *,
-        inversion: Inversion | None = None,
+        inversion: ShortInversion | None = None,
         rivals: int | None = 3,
         temperature: float = 0.1,
         class_weight: float = 1.0,
@@ -83,7 +84,7 @@ class ContrastiveDistanceTraining(NetworkTraining):
         self.network = distance.network.requires_grad_(True).train()  # the copy in the distance is the one that learns
         self._distance = (distance,)  # its network is registered above
         self.sources = sources
-        self.inversion = inversion or Inversion()
+        self.inversion = inversion or ShortInversion()
         self.rivals = rivals
         self.temperature = temperature
         self.class_weight = class_weight
@@ -142,7 +143,7 @@ class ContrastiveDistanceTraining(NetworkTraining):
 
 
 def nearest_reconstructions(
-    network: nn.Module, sources: Sources, images: Tensor, labels: Tensor, inversion: Inversion
+    network: nn.Module, sources: Sources, images: Tensor, labels: Tensor, inversion: ShortInversion
 ) -> tuple[float, float]:
     """Invert images (N, C, H, W) by all classes, with the feature distance of a network in eval mode.
 
@@ -183,7 +184,7 @@ class ContrastiveDistancePreset(NetworkPreset):
     generator: str
     encoder: str | None
     weights: Path | None = None
-    inversion: Inversion = Inversion()
+    inversion: ShortInversion = ShortInversion()
     rivals: int | None = 3
     temperature: float = 0.1
     class_weight: float = 1.0

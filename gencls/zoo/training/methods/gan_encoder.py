@@ -13,10 +13,12 @@ from torch import nn
 from gencls.core.errors import GenclsError
 from gencls.core.streams.seeds import seeded
 from gencls.perceptual import Combined, SquaredL2
+from gencls.zoo.checkpoints.places import weights_in
 from gencls.zoo.data import ImageData
-from gencls.zoo.distances import DISTANCES, load_distance
+from gencls.zoo.distances import DISTANCES
 from gencls.zoo.networks import LatentDiscriminator, ProjectionDiscriminator, ResNetEncoder, SelfModulatedGenerator
-from gencls.zoo.trained import trained_network, weights_in
+from gencls.zoo.registry import load_distance
+from gencls.zoo.trained import trained_network
 from gencls.zoo.training.base import NetworkPreset
 from gencls.zoo.training.measure import accuracy, measured_part
 from gencls.zoo.training.methods import cgan

@@ -30,7 +30,7 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Inversion:
+class ShortInversion:
     """A few steps of GAN inversion: min_z D(x, G_k(z)) + weight ||z - z_init||_2^2, D as in thesis eq. 3.7.
 
     Attributes:
@@ -48,7 +48,7 @@ class Inversion:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.steps < 0 or self.max_lr <= 0 or min(self.weight, self.percept) < 0:
-            raise GenclsError(f"Inversion: expected steps >= 0, max_lr > 0, weight and percept >= 0, got {self}")
+            raise GenclsError(f"ShortInversion: expected steps >= 0, max_lr > 0, weight and percept >= 0, got {self}")
 
     def __call__(
         self, images: Tensor, classes: Tensor, start: Latents, generator: ClassConditionalGenerator, features: ImageDistance

@@ -15,9 +15,10 @@ from gencls.perceptual import FeatureDistance
 from gencls.zoo import ImageData, load_distance
 from gencls.zoo.checkpoints.cards import read_card
 from gencls.zoo.checkpoints.checkpoint import save_checkpoint
+from gencls.zoo.checkpoints.places import WEIGHTS
 from gencls.zoo.distances import feature_layers
 from gencls.zoo.networks import CifarPreActResNet
-from gencls.zoo.trained import WEIGHTS, trained_network
+from gencls.zoo.trained import trained_network
 from gencls.zoo.training import PRESETS, train
 from gencls.zoo.training.base import Moment
 from gencls.zoo.training.methods import contrastive_distance
@@ -26,7 +27,7 @@ from gencls.zoo.training.methods.contrastive_distance import (
     ContrastiveDistanceTraining,
     nearest_reconstructions,
 )
-from gencls.zoo.training.methods.reconstructions import Inversion, Sources, ranked_classes
+from gencls.zoo.training.methods.reconstructions import ShortInversion, Sources, ranked_classes
 from gencls.zoo.training.views.perturbations import Plain
 from tests.trainings import logged, resumed
 
@@ -93,25 +94,25 @@ def test_inversion_finds_the_image_of_the_class() -> None:
     classes = torch.stack([labels, (labels + 1) % 3], 1)
     start = (torch.zeros(4, 2, 2),)
     distance = FeatureDistance(network(), ("layer1", "layer2"))
-    made = Inversion(steps=200, weight=0.0, percept=0.0)(images, classes, start, generator, distance)
+    made = ShortInversion(steps=200, weight=0.0, percept=0.0)(images, classes, start, generator, distance)
     assert made.shape == (4, 2, 1, 12, 12)
     torch.testing.assert_close(made[:, 0], images, rtol=0, atol=0.02)
     assert float((made[:, 1] - images).square().sum((1, 2, 3)).min()) > 1e-2
-    still = Inversion(steps=200, weight=1e4, percept=0.0)(images, classes, start, generator, distance)
+    still = ShortInversion(steps=200, weight=1e4, percept=0.0)(images, classes, start, generator, distance)
     torch.testing.assert_close(still, torch.full_like(still, 0.5), rtol=0, atol=0.02)  # the code may hardly move
-    nothing = Inversion(steps=0)(images, classes, start, generator, distance)
+    nothing = ShortInversion(steps=0)(images, classes, start, generator, distance)
     torch.testing.assert_close(nothing, torch.full_like(nothing, 0.5))
 
 
 def test_the_loss_is_that_of_the_formula() -> None:
-    module = learner(temperature=0.2, class_weight=0.5, rivals=None, inversion=Inversion(steps=3))
+    module = learner(temperature=0.2, class_weight=0.5, rivals=None, inversion=ShortInversion(steps=3))
     data = striped("mnist", "test")
     images, labels = data.images[:4], data.labels[:4]
     loss, _ = next(module.steps(images, labels, Moment()))
     start = sources()
     distance = FeatureDistance(start.features, feature_layers(start.features))
     classes = torch.arange(3).expand(4, -1)
-    made = Inversion(steps=3)(images, classes, start.start(images), start.generator, distance)
+    made = ShortInversion(steps=3)(images, classes, start.start(images), start.generator, distance)
     each = torch.stack([distance(images, made[:, k]) for k in range(3)], 1)
     relative = each / each.mean(1, keepdim=True)
     expected = F.cross_entropy(-relative / 0.2, labels) + 0.5 * F.cross_entropy(start.features(images), labels)
@@ -119,7 +120,7 @@ def test_the_loss_is_that_of_the_formula() -> None:
 
 
 def test_rivals_are_the_nearest_other_classes() -> None:
-    module = learner(rivals=1, inversion=Inversion(steps=0))
+    module = learner(rivals=1, inversion=ShortInversion(steps=0))
     data = striped("mnist", "test")
     images, labels = data.images[:6], data.labels[:6]
     parts = Sources(network(), Stripes(), lambda images: (torch.tensor([[2.0, -2.0]]).expand(len(images), 3, -1),))
@@ -159,7 +160,7 @@ def small(name: str = "contrastive-mnist") -> ContrastiveDistancePreset:
     settings = PRESETS[name]
     assert isinstance(settings, ContrastiveDistancePreset)
     return replace(
-        settings, shape=(1, 12, 12), batch_size=8, learning_rate=1e-2, inversion=Inversion(steps=2), perturbation=Plain()
+        settings, shape=(1, 12, 12), batch_size=8, learning_rate=1e-2, inversion=ShortInversion(steps=2), perturbation=Plain()
     )
 
 
@@ -193,7 +194,9 @@ def test_a_run_is_saved_loaded_and_resumed(tmp_path: Path, monkeypatch: pytest.M
 
 def test_what_the_card_measures() -> None:
     data = striped("mnist", "test")
-    right, ratio = nearest_reconstructions(network(), sources(), data.images, data.labels, Inversion(steps=10, percept=0.0))
+    right, ratio = nearest_reconstructions(
+        network(), sources(), data.images, data.labels, ShortInversion(steps=10, percept=0.0)
+    )
     assert 0.8 < right <= 1.0  # pixels alone tell these classes apart
     assert ratio > 1.0
 
@@ -226,8 +229,8 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             learner(**wrong)
     for settings in ({"steps": -1}, {"max_lr": 0.0}, {"weight": -1.0}, {"percept": -1.0}):
-        with pytest.raises(GenclsError, match="Inversion: expected steps >= 0, max_lr > 0, weight and percept >= 0, got"):
-            Inversion(**settings)
+        with pytest.raises(GenclsError, match="ShortInversion: expected steps >= 0, max_lr > 0, weight and percept >= 0, got"):
+            ShortInversion(**settings)
     data = striped("mnist", "test")
     few = learner(lambda: sources_of(Stripes(2)))
     with pytest.raises(
